@@ -1,0 +1,52 @@
+//! Every way a call can fail. A variant carries fields, its text is one line that names the thing and the remedy.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder that cannot be used as it is.
+    #[error("{}: {what}; {remedy}", path.display())]
+    File { path: PathBuf, what: String, remedy: String },
+    /// What was asked for contradicts itself or the data.
+    #[error("{what}; {remedy}")]
+    Input { what: String, remedy: String },
+    /// An op was handed buffers whose sizes do not fit its contract.
+    #[error("{op}: {what} has {got} elements, the contract wants {want}")]
+    Shape { op: &'static str, what: &'static str, got: usize, want: usize },
+    /// The training loss stopped being a number.
+    #[error(
+        "loss is {loss} at epoch {epoch}, step {step}; the last good checkpoint is {}: resume it with a lower --lr",
+        checkpoint.display()
+    )]
+    NotFinite { epoch: usize, step: usize, loss: f32, checkpoint: PathBuf },
+    /// Ctrl-C or SIGTERM: the state is saved, nothing is lost.
+    #[error("interrupted, everything so far is saved; continue with: picie train --run {} --resume", run.display())]
+    Interrupted { run: PathBuf },
+}
+
+impl Error {
+    pub fn file(path: impl AsRef<Path>, what: impl ToString, remedy: impl ToString) -> Self {
+        Error::File { path: path.as_ref().to_path_buf(), what: what.to_string(), remedy: remedy.to_string() }
+    }
+
+    pub fn input(what: impl ToString, remedy: impl ToString) -> Self {
+        Error::Input { what: what.to_string(), remedy: remedy.to_string() }
+    }
+
+    /// An `std::io::Error` at `path`, with the remedy its kind suggests.
+    pub fn io(path: impl AsRef<Path>, e: std::io::Error) -> Self {
+        use std::io::ErrorKind::*;
+        let remedy = match e.kind() {
+            NotFound => "check the path",
+            PermissionDenied => "check the permissions",
+            StorageFull | QuotaExceeded => "free some space, then run the same command again",
+            AlreadyExists => "choose another path",
+            UnexpectedEof | InvalidData => "the file is damaged: copy or download it again",
+            _ => "check the disk and try again",
+        };
+        let text = e.to_string();
+        Error::file(path, text.split(" (os error").next().unwrap_or(&text).to_lowercase(), remedy)
+    }
+}

@@ -1,0 +1,20 @@
+//! PiCIE and its baselines, trained by hand-written kernels.
+//!
+//! ```text
+//! cli report                     what the user sees
+//! train                          the loop: phases, checkpoint, record
+//! recipe method cluster          what the method is
+//! eval augment data              pictures in, scores out
+//! net                            ResNet-18 + FPN, its parameters and their files
+//! device                         what the machine does: ops/ (contracts), cpu/ (embedded engine, oracle)
+//! base                           errors, randomness, files
+//! ```
+//! Imports run down this list only; `tests/house.rs` holds it to that.
+
+pub mod augment;
+pub mod base;
+pub mod data;
+pub mod device;
+pub mod eval;
+pub mod net;
+pub mod report;

@@ -1,0 +1,1 @@
+//! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
