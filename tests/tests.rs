@@ -1,1 +1,4 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
+
+mod ops;
+mod util;

@@ -1,1 +1,12 @@
+//! What the machine does: buffers and ops, nothing about segmentation.
+//!
+//! * [`arena`]: sizes first, one allocation a pool, typed [`Slot`]s into it.
+//! * [`ops`]: one small trait an op family, the contract that every engine keeps.
+//! * [`cpu`]: the embedded engine and the oracle for all others.
 
+pub mod arena;
+pub mod cpu;
+pub mod ops;
+
+pub use arena::{Element, Layout, Pool, Slot};
+pub use ops::Backend;

@@ -1,0 +1,10 @@
+//! The embedded engine: f32, all cores, the vector units found at run time, the same bits for any number of threads.
+//!
+//! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread, and sums over pieces are
+//! added in the order of the pieces.
+
+pub mod gemm;
+mod memory;
+mod share;
+
+pub use memory::Cpu;

@@ -1,0 +1,49 @@
+//! Adam over the whole parameter block at once.
+
+use crate::base::Result;
+use crate::device::ops::Memory;
+use crate::device::{Layout, Slot};
+
+/// Kingma & Ba 2015, torch's defaults, no weight decay.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamSpec {
+    pub lr: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+}
+
+impl AdamSpec {
+    pub fn new(lr: f32) -> Self {
+        AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+    }
+}
+
+/// One block each, one order, all of the same length.
+pub struct ParamBlocks<A> {
+    pub weights: Slot<f32>,
+    pub grads: Slot<f32>,
+    pub m: Slot<f32>,
+    pub v: Slot<f32>,
+    /// The weights as convolutions read them; the same memory as `weights` where activations are f32.
+    pub compute: Slot<A>,
+}
+
+impl<A> Clone for ParamBlocks<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A> Copy for ParamBlocks<A> {}
+
+pub trait Adam: Memory {
+    /// Takes the blocks of `len` parameters from the layout.
+    fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<Self::Act>;
+
+    /// m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), t = step ≥ 1;
+    /// compute = weights.
+    fn adam_step(&mut self, blocks: ParamBlocks<Self::Act>, spec: AdamSpec, step: u64) -> Result<()>;
+
+    /// compute = weights, after the host wrote them.
+    fn sync_compute(&mut self, blocks: ParamBlocks<Self::Act>) -> Result<()>;
+}

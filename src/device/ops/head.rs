@@ -1,0 +1,141 @@
+//! From the four lateral maps to features, labels, sums, or loss and gradients, without a public feature map in between.
+//!
+//! merge → warp → F̂ = F/max(‖F‖₂, 1e-12) along the d channels, pixel by pixel; then one of the ops below.
+//! * `Merge::Direct` (supplement S1): F = p2 + up(p3) + up(p4) + up(p5), each resampled straight to p2's size.
+//! * `Merge::Cascade` (released code): F = p2 + up(p3 + up(p4 + up(p5))), each step to the next map's size.
+//!
+//! up is bilinear, align_corners = false. The warp resamples F by a [`Crop`] in units of F's pixels; `Crop::whole` is none.
+
+use crate::base::Result;
+use crate::device::Slot;
+use crate::device::ops::{Crop, Memory};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Merge {
+    Direct,
+    Cascade,
+}
+
+/// Laterals p2 (n, h, w, d), p3 (n, ⌈h/2⌉, ⌈w/2⌉, d), p4 (… of that …), p5; labels and features (n, h, w).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeadSpec {
+    pub n: usize,
+    pub h: usize,
+    pub w: usize,
+    pub d: usize,
+    /// The largest number of clusters a classifier has.
+    pub k: usize,
+    pub merge: Merge,
+}
+
+impl HeadSpec {
+    pub fn pixels(&self) -> usize {
+        self.h * self.w
+    }
+
+    /// Height and width of p2, p3, p4, p5.
+    pub fn sizes(&self) -> [(usize, usize); 4] {
+        let half = |(h, w): (usize, usize)| (h.div_ceil(2), w.div_ceil(2));
+        let s2 = (self.h, self.w);
+        let s3 = half(s2);
+        let s4 = half(s3);
+        [s2, s3, s4, half(s4)]
+    }
+
+    pub fn lateral_len(&self, level: usize) -> usize {
+        let (h, w) = self.sizes()[level];
+        self.n * h * w * self.d
+    }
+}
+
+pub struct HeadInput<A> {
+    /// p2, p3, p4, p5.
+    pub laterals: [Slot<A>; 4],
+    /// (n), None: no image is warped.
+    pub crops: Option<Slot<Crop>>,
+}
+
+impl<A> Clone for HeadInput<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A> Copy for HeadInput<A> {}
+
+/// scores = F̂·wᵀ + b.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier {
+    /// (k, d)
+    pub w: Slot<f32>,
+    /// (k)
+    pub b: Slot<f32>,
+    pub k: usize,
+}
+
+/// What a cross-entropy against pseudo labels of two classifiers reads. Image i of the batch has label row `index[i]` of both.
+#[derive(Clone, Copy, Debug)]
+pub struct LossInput {
+    pub classifiers: [Classifier; 2],
+    /// (images of the data set, h, w) each.
+    pub labels: [Slot<u16>; 2],
+    /// (n)
+    pub index: Slot<u32>,
+    /// Class weights (k) of each classifier's cross-entropy.
+    pub weights: [Slot<f32>; 2],
+    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and classifier has a mean of its own.
+    pub view: usize,
+    /// The gradient is that of scale · Σ of all means.
+    pub scale: f32,
+}
+
+pub trait Head: Memory {
+    type HeadPlan: Clone;
+
+    fn plan_head(&mut self, spec: HeadSpec) -> Result<Self::HeadPlan>;
+
+    /// features (n, h, w, d) = F̂.
+    fn head_features(&mut self, plan: &Self::HeadPlan, features: Slot<f32>, input: HeadInput<Self::Act>) -> Result<()>;
+
+    /// labels[index[i]] = arg-max of the scores (the first of equals); counts (k) += pixels of each label.
+    fn head_assign(
+        &mut self,
+        plan: &Self::HeadPlan,
+        labels: Slot<u16>,
+        counts: Slot<u32>,
+        input: HeadInput<Self::Act>,
+        index: Slot<u32>,
+        classifier: Classifier,
+    ) -> Result<()>;
+
+    /// With the arg-max a of each pixel: sums (k, d) += F̂ into row a, counts (k) += 1 into a, score (1) += score of a.
+    fn head_accumulate(
+        &mut self,
+        plan: &Self::HeadPlan,
+        sums: Slot<f32>,
+        counts: Slot<u32>,
+        score: Slot<f32>,
+        input: HeadInput<Self::Act>,
+        classifier: Classifier,
+    ) -> Result<()>;
+
+    /// losses (n, 2) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ / Σ w[y] over its view's
+    /// pixels) against classifier 0 and 1; dlaterals = gradient of `scale` · Σ losses.
+    fn head_loss(
+        &mut self,
+        plan: &Self::HeadPlan,
+        losses: Slot<f32>,
+        dlaterals: [Slot<Self::Act>; 4],
+        input: HeadInput<Self::Act>,
+        loss: LossInput,
+    ) -> Result<()>;
+
+    /// pred (n, out_h, out_w) = arg-max of the scores resampled bilinearly (align_corners = false) to out_h × out_w.
+    fn head_predict(
+        &mut self,
+        plan: &Self::HeadPlan,
+        pred: Slot<u16>,
+        out: (usize, usize),
+        input: HeadInput<Self::Act>,
+        classifier: Classifier,
+    ) -> Result<()>;
+}

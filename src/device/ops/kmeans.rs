@@ -1,0 +1,56 @@
+//! k-means on unit vectors: sums of stored points, the two centroid updates, centroids as a linear classifier.
+//!
+//! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is the arg-max of a linear
+//! score, and the objective of P points is P − 2·Σ score.
+
+use crate::base::Result;
+use crate::device::Slot;
+use crate::device::ops::{Classifier, Memory};
+
+/// How a centroid c scores a unit vector f.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// f·c − ‖c‖²/2: arg-max is the nearest in Euclidean distance.
+    L2,
+    /// f·c (the released code's logits and evaluation).
+    Dot,
+    /// f·c/‖c‖.
+    Cosine,
+}
+
+pub trait KMeans: Memory {
+    /// classifier = what `metric` makes of centroids (k, d).
+    fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()>;
+
+    /// As [`Head::head_accumulate`](crate::device::ops::Head::head_accumulate), from stored points (rows, d).
+    fn kmeans_accumulate(
+        &mut self,
+        sums: Slot<f32>,
+        counts: Slot<u32>,
+        score: Slot<f32>,
+        points: Slot<f32>,
+        classifier: Classifier,
+    ) -> Result<()>;
+
+    /// Lloyd's update: c = sums / counts. An empty cluster takes half of the largest: of the two new centroids, channel j of
+    /// the first is multiplied by 1 + ε and of the second by 1 − ε, ε = ±1/1024 by the parity of j (Faiss's perturbation; the
+    /// donor is the largest cluster, the lower index of equals, instead of a random one), counts are halved between
+    /// them, empty clusters in ascending order. counts are updated accordingly; splits (1) += clusters that were empty.
+    fn kmeans_mean(
+        &mut self,
+        centroids: Slot<f32>,
+        counts: Slot<u32>,
+        splits: Slot<u32>,
+        sums: Slot<f32>,
+    ) -> Result<()>;
+
+    /// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points in this batch,
+    /// totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
+    fn kmeans_step(
+        &mut self,
+        centroids: Slot<f32>,
+        totals: Slot<f32>,
+        sums: Slot<f32>,
+        counts: Slot<u32>,
+    ) -> Result<()>;
+}

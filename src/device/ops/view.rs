@@ -1,0 +1,99 @@
+//! A view of an image as the network reads it: photometric change, geometry, normalisation, u8 → activations.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::base::Result;
+use crate::device::Slot;
+use crate::device::ops::Memory;
+
+/// ImageNet's mean and standard deviation of RGB in 0..1 (torchvision).
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// images (m, sh, sw, 3) u8 → x (n, h, w, 4), the fourth channel zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ViewSpec {
+    pub n: usize,
+    pub sh: usize,
+    pub sw: usize,
+    pub h: usize,
+    pub w: usize,
+}
+
+impl ViewSpec {
+    pub fn x_len(&self) -> usize {
+        self.n * self.h * self.w * 4
+    }
+}
+
+/// Photometric draws of one image. Colours are in 0..1 and clamped to it after each step; grey = 0.299 R + 0.587 G + 0.114 B.
+/// The four jitter steps run in `order`, then grey, then blur.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Photo {
+    /// x·b. 1 changes nothing.
+    pub brightness: f32,
+    /// m + (x − m)·c, m the mean grey of the whole image at this point.
+    pub contrast: f32,
+    /// g + (x − g)·s, g the grey of the pixel.
+    pub saturation: f32,
+    /// Turns of the HSV colour circle, in −0.5..0.5. 0 changes nothing (and skips the conversion).
+    pub hue: f32,
+    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉, normalised, edges replicated.
+    pub sigma: f32,
+    /// 1: replace by grey.
+    pub grey: u32,
+    /// Four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    pub order: u32,
+}
+
+impl Photo {
+    /// brightness, contrast, saturation, hue.
+    pub const FIXED_ORDER: u32 = 0b11_10_01_00;
+    pub const NONE: Photo = Photo {
+        brightness: 1.0,
+        contrast: 1.0,
+        saturation: 1.0,
+        hue: 0.0,
+        sigma: 0.0,
+        grey: 0,
+        order: Self::FIXED_ORDER,
+    };
+}
+
+/// A square window of a map, then a mirror: rows `top..top + side`, columns `left..left + side`, resampled bilinearly
+/// (align_corners = false, no antialias, torch's `interpolate`) to the output side, then flipped horizontally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Crop {
+    pub top: u32,
+    pub left: u32,
+    pub side: u32,
+    pub flip: u32,
+}
+
+impl Crop {
+    /// The whole of a square map: resampling it is the identity.
+    pub fn whole(side: usize) -> Self {
+        Crop { top: 0, left: 0, side: side as u32, flip: 0 }
+    }
+}
+
+pub trait View: Memory {
+    type ViewPlan: Clone;
+
+    fn plan_view(&mut self, spec: ViewSpec) -> Result<Self::ViewPlan>;
+
+    /// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` (n) at stored size, if given; then the crop (n), if
+    /// given, else the whole image resized with antialias (triangle filter as wide as the scale, as Pillow's BILINEAR), the
+    /// identity where sizes agree; then (x − MEAN)/STD.
+    fn view_render(
+        &mut self,
+        plan: &Self::ViewPlan,
+        x: Slot<Self::Act>,
+        images: Slot<u8>,
+        index: Slot<u32>,
+        photo: Option<Slot<Photo>>,
+        crops: Option<Slot<Crop>>,
+    ) -> Result<()>;
+}

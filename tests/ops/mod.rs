@@ -1,0 +1,1 @@
+//! One file an op family: against PyTorch's numbers, against finite differences, at tile edges.

@@ -1,0 +1,111 @@
+//! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that surrounds buffers.
+
+mod rig;
+
+pub use rig::Rig;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use picie::base::rng::{Rng, Stream};
+
+/// `len` standard-normal numbers.
+pub fn signed(seed: u64, len: usize) -> Vec<f32> {
+    let mut rng = Rng::new(seed, Stream::Other, 0, 0);
+    (0..len).map(|_| rng.normal()).collect()
+}
+
+/// `len` integers below `n`.
+pub fn below(seed: u64, len: usize, n: usize) -> Vec<usize> {
+    let mut rng = Rng::new(seed, Stream::Other, 1, 0);
+    (0..len).map(|_| rng.below(n)).collect()
+}
+
+/// The largest difference, as a fraction of the largest magnitude of `want`. NaN where there is one, ∞ for unequal lengths.
+pub fn error(got: &[f32], want: &[f32]) -> f32 {
+    if got.len() != want.len() {
+        return f32::INFINITY;
+    }
+    let scale = want.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
+    // NOTE: f32::max drops NaN, so the maximum is taken by hand.
+    got.iter().zip(want).map(|(g, w)| (g - w).abs() / scale).fold(0.0, |m, e| if e.is_nan() || e > m { e } else { m })
+}
+
+/// Fails unless `error(got, want) <= tol`.
+#[track_caller]
+pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
+    let err = error(got, want);
+    let worst = got.iter().zip(want).position(|(g, w)| !((g - w).abs() <= tol)).unwrap_or(0);
+    assert!(
+        err <= tol,
+        "{name}: error {err:e} is not within {tol:e}; lengths {} and {}, first off at {worst}: got {:?}, want {:?}",
+        got.len(),
+        want.len(),
+        got.get(worst),
+        want.get(worst)
+    );
+}
+
+/// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as f32.
+pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{stem}.safetensors"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a golden file is whole");
+    let read = |t: safetensors::tensor::TensorView| -> Vec<f32> {
+        match t.dtype() {
+            safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec(t.data()),
+            safetensors::Dtype::U8 => t.data().iter().map(|&b| f32::from(b)).collect(),
+            safetensors::Dtype::I64 => {
+                bytemuck::pod_collect_to_vec::<u8, i64>(t.data()).iter().map(|&v| v as f32).collect()
+            }
+            other => panic!("goldens hold F32, U8 and I64, not {other:?}"),
+        }
+    };
+    file.iter().map(|(name, t)| (name.to_string(), read(t))).collect()
+}
+
+/// Checks an analytic gradient against central differences of `f` at `picks` random coordinates of `x`.
+///
+/// `f` must be computed so precisely that `step²·f''' + eps·f/step` stays below `tol` times the largest gradient.
+#[track_caller]
+pub fn finite_difference(
+    name: &str,
+    x: &[f32],
+    grad: &[f32],
+    picks: usize,
+    step: f32,
+    tol: f32,
+    mut f: impl FnMut(&[f32]) -> f64,
+) {
+    assert_eq!(x.len(), grad.len(), "{name}");
+    let scale = grad.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    assert!(scale > 0.0, "{name}: a gradient of zeros tests nothing");
+    for i in below(x.len() as u64, picks, x.len()) {
+        let mut moved = x.to_vec();
+        moved[i] = x[i] + step;
+        let (hi, up) = (moved[i], f(&moved));
+        moved[i] = x[i] - step;
+        let (lo, down) = (moved[i], f(&moved));
+        let slope = ((up - down) / f64::from(hi - lo)) as f32;
+        let err = (slope - grad[i]).abs() / scale;
+        assert!(err <= tol, "{name}[{i}]: slope {slope}, gradient {}, error {err:e} is not within {tol:e}", grad[i]);
+    }
+}
+
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_fails_on_nan_inf_length_zeros_and_sign() {
+        let want = signed(1, 50);
+        let fails = |got: &[f32]| !(error(got, &want) <= 1e-3);
+        assert!(!fails(&want));
+        let mut nan = want.clone();
+        nan[49] = f32::NAN;
+        let mut inf = want.clone();
+        inf[0] = f32::INFINITY;
+        let negative: Vec<f32> = want.iter().map(|v| -v).collect();
+        assert!(fails(&nan) && fails(&inf) && fails(&want[..49]) && fails(&[0.0; 50]) && fails(&negative));
+        assert!(error(&[f32::NAN, 1.0], &[1.0, 1.0]).is_nan() && error(&[1.0, f32::NAN], &[1.0, 1.0]).is_nan());
+    }
+}
