@@ -3,6 +3,7 @@
 //! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread, and sums over pieces are
 //! added in the order of the pieces.
 
+mod conv;
 pub mod gemm;
 mod memory;
 mod share;
