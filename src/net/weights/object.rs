@@ -87,24 +87,32 @@ impl Global {
     }
 }
 
+/// No layer of a network has more axes.
+const MAX_AXES: usize = 8;
+/// Values that may be copied from one container to another, which is all that could grow faster than the pickle.
+const MAX_COPIES: usize = 1 << 20;
+
 /// The containers of one pickle.
 #[derive(Debug, Default)]
-pub struct Heap<'a>(Vec<Object<'a>>);
+pub struct Heap<'a> {
+    objects: Vec<Object<'a>>,
+    copies: usize,
+}
 
 impl<'a> Heap<'a> {
     pub fn put(&mut self, object: Object<'a>) -> Value<'a> {
-        self.0.push(object);
-        Value::Object(self.0.len() - 1)
+        self.objects.push(object);
+        Value::Object(self.objects.len() - 1)
     }
 
     pub fn get(&self, value: Value) -> Option<&Object<'a>> {
         let Value::Object(i) = value else { return None };
-        self.0.get(i)
+        self.objects.get(i)
     }
 
     pub fn get_mut(&mut self, value: Value) -> Option<&mut Object<'a>> {
         let Value::Object(i) = value else { return None };
-        self.0.get_mut(i)
+        self.objects.get_mut(i)
     }
 
     pub fn sequence(&self, value: Value) -> Result<&[Value<'a>]> {
@@ -115,14 +123,37 @@ impl<'a> Heap<'a> {
     }
 
     pub fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
-        self.0.iter().filter_map(|object| match object {
+        self.objects.iter().filter_map(|object| match object {
             Object::Storage(s) => Some(s),
             _ => None,
         })
     }
 
+    /// The pairs of a dict, or of the list of pairs that Python 2 makes an OrderedDict from.
+    pub fn copy_pairs(&mut self, value: Value) -> Result<Vec<(Value<'a>, Value<'a>)>> {
+        let pairs = match self.get(value) {
+            Some(Object::Dict(pairs)) => pairs.clone(),
+            _ => {
+                let pair = |&p: &Value| match self.sequence(p)? {
+                    &[k, v] => Ok((k, v)),
+                    _ => Err(Fault::damaged("a dict's item is not a pair")),
+                };
+                self.sequence(value)?.iter().map(pair).collect::<Result<_>>()?
+            }
+        };
+        self.copies += pairs.len();
+        if self.copies > MAX_COPIES {
+            return Err(Fault::damaged("the pickle copies its containers without end"));
+        }
+        Ok(pairs)
+    }
+
     fn sizes(&self, value: Value) -> Result<Vec<usize>> {
-        self.sequence(value)?.iter().map(|&v| natural(v).map(|n| n as usize)).collect()
+        let sizes = self.sequence(value)?;
+        if sizes.len() > MAX_AXES {
+            return Err(Fault::damaged(format!("a tensor has {} axes", sizes.len())));
+        }
+        sizes.iter().map(|&v| natural(v).map(|n| n as usize)).collect()
     }
 }
 
@@ -146,13 +177,7 @@ pub fn build<'a>(heap: &mut Heap<'a>, callable: Value<'a>, args: Value<'a>) -> R
         (Global::Namespace, []) => Object::Namespace(Vec::new()),
         // OrderedDict() in Python 3, OrderedDict([[key, value], …]) in Python 2, defaultdict(dict).
         (Global::Dict, [] | [Value::Global(_)]) => Object::Dict(Vec::new()),
-        (Global::Dict, &[pairs]) => {
-            let pair = |&p: &Value| match heap.sequence(p)? {
-                &[k, v] => Ok((k, v)),
-                _ => Err(Fault::damaged("a dict's item is not a pair")),
-            };
-            Object::Dict(heap.sequence(pairs)?.iter().map(pair).collect::<Result<_>>()?)
-        }
+        (Global::Dict, &[pairs]) => Object::Dict(heap.copy_pairs(pairs)?),
         // set([…]) and torch.Size((…)) wrap one sequence; torch.device("cuda", 0) does not.
         (Global::Sequence, &[inner]) if heap.sequence(inner).is_ok() => return Ok(inner),
         (Global::Sequence, _) => return Ok(args),

@@ -285,12 +285,12 @@ impl<'a> Machine<'a> {
     /// BUILD gives an object its `__dict__`. Only a Namespace's matters: an OrderedDict's holds layer versions
     /// (`_metadata`), a tensor's its gradient flags.
     fn set_state(&mut self, state: Value<'a>) -> Result<()> {
-        let items = match self.heap.get(state) {
-            Some(Object::Dict(items)) => items.clone(),
-            _ => vec![],
-        };
-        if let Some(Object::Namespace(own)) = self.heap.get_mut(self.top()?) {
-            own.extend(items);
+        let top = self.top()?;
+        if let Some(Object::Namespace(_)) = self.heap.get(top) {
+            let items = self.heap.copy_pairs(state)?;
+            if let Some(Object::Namespace(own)) = self.heap.get_mut(top) {
+                own.extend(items);
+            }
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use super::{MAX_BYTES, Tensor, Weights};
 
 /// Checkpoints nest four deep; lists inside lists inside … are hostile, not deep.
 const MAX_DEPTH: usize = 8;
-/// Containers may be shared, so a short pickle can spell an endless tree.
-const MAX_LEAVES: usize = 1 << 20;
+/// Containers and strings may be shared, so a short pickle can spell an endless tree: bytes of all names and text.
+const MAX_TEXT: usize = 64 << 20;
 /// A tensor with a stride of 0 can be far larger than its file.
 const MAX_ELEMENTS: u64 = MAX_BYTES / size_of::<i64>() as u64;
 
@@ -23,7 +23,7 @@ pub fn collect(pickle: &Pickle, storages: &mut dyn Storages) -> Result<Weights> 
     let Some(Object::Dict(items)) = pickle.heap.get(pickle.root) else {
         return Err(Fault::unsupported("the checkpoint holds no dict of tensors (a whole pickled model is not read)"));
     };
-    let mut walk = Walk { heap: &pickle.heap, storages, weights: Weights::default(), leaves: 0, elements: 0 };
+    let mut walk = Walk { heap: &pickle.heap, storages, weights: Weights::default(), text: 0, elements: 0 };
     for &(key, value) in items.iter().filter(|(key, _)| *key != Value::Str("optimizer")) {
         walk.visit(name("", key)?, value, 1)?;
     }
@@ -34,17 +34,18 @@ struct Walk<'a, 's> {
     heap: &'a Heap<'a>,
     storages: &'s mut dyn Storages,
     weights: Weights,
-    leaves: usize,
+    text: usize,
     /// Elements of all tensors so far.
     elements: u64,
 }
 
 impl Walk<'_, '_> {
     fn visit(&mut self, path: String, value: Value, depth: usize) -> Result<()> {
-        self.leaves += 1;
-        if depth > MAX_DEPTH || self.leaves > MAX_LEAVES {
+        let length = if let Value::Str(s) = value { s.len() } else { 0 };
+        self.text += path.len() + 1 + length;
+        if depth > MAX_DEPTH || self.text > MAX_TEXT {
             return Err(Fault::unsupported(format!(
-                "the containers of the checkpoint are nested without end at {path:?}"
+                "the checkpoint's containers are too deep or too long at {path:.99?}"
             )));
         }
         let text = match value {
