@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! read ─ safetensors                     our own files, and what others publish
-//!      ├ torch_zip ────┬ torch ─ pickle  .pth since PyTorch 1.6
-//!      └ torch_legacy ─┘                 .pth before, such as torchvision's resnet18-5c106cde.pth
+//!      ├ torch_zip ────┐                .pth since PyTorch 1.6
+//!      └ torch_legacy ─┤                .pth before: resnet18-5c106cde.pth, the released PiCIE (PyTorch 1.2)
+//!                      ├ pickle, object the machine, and the Python objects it may name
+//!                      └ torch          storages to contiguous tensors
 //! canonical                              whose names they are, and our names for them
 //! ```
 
