@@ -6,6 +6,8 @@
 mod conv;
 pub mod gemm;
 mod memory;
+mod norm;
 mod share;
+mod stem;
 
 pub use memory::Cpu;

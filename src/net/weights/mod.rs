@@ -49,6 +49,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    pub fn from_f32(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Tensor { shape, data: Data::F32(values) }
+    }
+
     /// The elements of a float tensor.
     pub fn f32(&self) -> Option<&[f32]> {
         match &self.data {
