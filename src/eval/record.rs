@@ -12,7 +12,7 @@ use crate::base::{Error, Result};
 /// One epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
-    /// Counted from 0.
+    /// The number of the epoch, as the trainer counts them.
     pub epoch: usize,
     pub kmeans_s: f64,
     pub labels_s: f64,

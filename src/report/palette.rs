@@ -17,7 +17,7 @@ const DISTINCT: usize = 256;
 /// `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in every picture.
 ///
 /// Each colour after the first seven is the one, among those neither near black nor near white, whose nearest neighbour
-/// is farthest, where the distance of two colours is the least of what normal, red-blind and green-blind eyes see.
+/// is farthest to normal, red-blind and green-blind eyes.
 pub fn palette(n: usize) -> Vec<Rgb> {
     static COLOURS: OnceLock<Vec<Rgb>> = OnceLock::new();
     let colours = COLOURS.get_or_init(farthest_first);
@@ -27,7 +27,7 @@ pub fn palette(n: usize) -> Vec<Rgb> {
 fn farthest_first() -> Vec<Rgb> {
     let grid = LEVELS.iter().flat_map(|&r| LEVELS.iter().flat_map(move |&g| LEVELS.iter().map(move |&b| [r, g, b])));
     // Near black is where pictures are dark, near white where the page is.
-    let usable = |seen: &Seen| (0.35..=0.93).contains(&seen[0][0]);
+    let usable = |seen: &Seen| (0.45..=0.93).contains(&seen[0][0]);
     let candidates: Vec<(Rgb, Seen)> = grid.map(|c| (c, seen(c))).filter(|(_, s)| usable(s)).collect();
     let mut nearest = vec![f32::INFINITY; candidates.len()];
     let mut colours = Vec::with_capacity(DISTINCT);
@@ -80,10 +80,12 @@ fn times(m: &[[f32; 3]; 3], v: [f32; 3]) -> [f32; 3] {
     m.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2])
 }
 
-/// The least of the three distances.
+/// The distance to normal eyes, or twice the least one to colour-blind eyes if that is less.
+///
+/// NOTE: without the factor two the search sees little but blue against yellow, and all it finds is blues and browns.
 fn distance(a: &Seen, b: &Seen) -> f32 {
-    let apart = |(a, b): (&[f32; 3], &[f32; 3])| a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt();
-    a.iter().zip(b).map(apart).fold(f32::INFINITY, f32::min)
+    let apart = |eye: usize| a[eye].iter().zip(&b[eye]).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt();
+    apart(0).min(2.0 * apart(1)).min(2.0 * apart(2))
 }
 
 #[cfg(test)]
@@ -111,8 +113,9 @@ mod tests {
 
     #[test]
     fn colours_are_apart_and_do_not_depend_on_their_number() {
-        // 0.02 in OKLab is the usual just noticeable difference; 27 classes are several times that apart, to every eye.
-        assert!(closest(&palette(27)) >= 0.06, "{}", closest(&palette(27)));
+        // 0.02 in OKLab is the usual just noticeable difference; 27 classes are five times that apart to normal eyes
+        // and half as much to colour-blind ones.
+        assert!(closest(&palette(27)) >= 0.10, "{}", closest(&palette(27)));
         assert!(closest(&palette(DISTINCT)) > 0.0, "{}", closest(&palette(DISTINCT)));
         assert_eq!(palette(9), palette(300)[..9]);
         assert_eq!(palette(300).len(), 300);

@@ -1,14 +1,19 @@
 //! The table of a run's epochs.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
 use crate::eval::EpochRow;
 
-/// A table with the first column to the left and all others to the right, as numbers are read.
-pub(super) fn plain(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+/// A table with the first column to the left and all others to the right, as numbers are read, `gap` + 1 spaces
+/// between them.
+pub(super) fn plain(header: &[&str], gap: u16, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(header.to_vec()).add_rows(rows);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
+    table.set_header(header.to_vec()).add_rows(rows);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((if i == 0 { 0 } else { gap }, 0));
+        column.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
+    }
     table
 }
 
@@ -19,22 +24,11 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
 
 /// One line per epoch: k-means objective (mean of both views), losses, scores in percent, seconds of each phase.
 pub fn epochs(rows: &[EpochRow]) -> String {
-    let header = [
-        "epoch",
-        "k-means",
-        "loss",
-        "within",
-        "cross",
-        "acc %",
-        "mIoU %",
-        "k-means s",
-        "labels s",
-        "train s",
-        "eval s",
-        "images/s",
-    ];
+    let header =
+        "epoch|k-means\nobject.|loss|within|cross|acc\n%|mIoU\n%|k-means\ns|labels\ns|train\ns|eval\ns|images\n/s";
+    let header: Vec<&str> = header.split('|').collect();
     let line = |row: &EpochRow| {
-        let mut cells = vec![(row.epoch + 1).to_string()];
+        let mut cells = vec![row.epoch.to_string()];
         let objective = (row.kmeans_objective[0] + row.kmeans_objective[1]) / 2.0;
         cells.extend([objective, row.loss, row.loss_within, row.loss_cross].map(|v| number(Some(v), 4)));
         cells.extend([row.acc, row.miou].map(|v| number(v, 2)));
@@ -42,7 +36,8 @@ pub fn epochs(rows: &[EpochRow]) -> String {
         cells.extend(seconds.into_iter().chain([row.images_per_s]).map(|v| number(Some(v), 1)));
         cells
     };
-    plain(&header, rows.iter().map(line)).to_string()
+    // NOTE: no gap, so that twelve columns fit into a terminal of 80.
+    plain(&header, 0, rows.iter().map(line)).to_string()
 }
 
 #[cfg(test)]
@@ -67,15 +62,15 @@ mod tests {
         };
         let text = epochs(&[row]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines.len(), 6, "{text}");
+        assert!(lines.iter().all(|l| l.chars().count() <= 80), "{text}");
         let words = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
-        let want =
-            ["│", "3", "0.5000", "3.5000", "3.2500", "3.7500", "40.12", "-", "1.1", "2.2", "3.3", "4.4", "55.5", "│"];
-        assert_eq!(words(lines[3]), want, "{text}");
-        // Right-aligned: the number ends where its title does (counted in characters).
-        let end = |line: &str, what: &str| line[..line.find(what).unwrap() + what.len()].chars().count();
-        for (title, value) in [("within", "3.2500"), ("acc %", "40.12"), ("train s", "3.3 "), ("images/s", "55.5")] {
-            assert_eq!(end(lines[1], title), end(lines[3], value.trim_end()), "{text}");
+        let want = ["2", "0.5000", "3.5000", "3.2500", "3.7500", "40.12", "-", "1.1", "2.2", "3.3", "4.4", "55.5"];
+        assert_eq!(words(lines[4]), want, "{text}");
+        // Right-aligned: a number ends where its title does.
+        let end = |line: &str, what: &str| line.find(what).unwrap() + what.len();
+        for (title, value) in [("within", "3.2500"), ("acc", "40.12"), ("train", "3.3"), ("images", "55.5")] {
+            assert_eq!(end(lines[1], title), end(lines[4], &format!(" {value}")), "{text}");
         }
     }
 }
