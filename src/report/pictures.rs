@@ -83,7 +83,7 @@ mod tests {
             let path = dir.path().join(format!("{depth}.png"));
             write_labels(&path, &labels, 3, 2).unwrap();
             let back = image::open(&path).unwrap();
-            assert_eq!((back.width(), back.height(), u16::from(back.color().bits_per_pixel())), (3, 2, depth));
+            assert_eq!((back.width(), back.height(), back.color().bits_per_pixel()), (3, 2, depth));
             let values: Vec<u16> = match depth {
                 8 => back.as_luma8().unwrap().iter().map(|&v| if v == 255 { NONE } else { v.into() }).collect(),
                 _ => back.as_luma16().unwrap().to_vec(),
