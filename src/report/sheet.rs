@@ -111,10 +111,11 @@ mod tests {
     #[test]
     fn a_sheet_has_its_columns_and_a_legend_of_what_occurs() {
         let row = |truth| SheetRow { image: RgbImage::new(5, 3), prediction: [0, 1, 1, 2, NONE].repeat(3), truth };
-        let (with, without) = (row(Some(vec![4; 15])), row(None));
+        let truth: Vec<u16> = (0..15).map(|i| if i == 5 + 4 { 4 } else { 0 }).collect();
+        let (with, without) = (row(Some(truth.clone())), row(None));
         assert_eq!(occurring(&[with], 5), [0, 1, 2, 4]);
         let two = sheet(&[without], &names(5)).unwrap();
-        let three = sheet(&[row(Some(vec![4; 15]))], &names(5)).unwrap();
+        let three = sheet(&[row(Some(truth))], &names(5)).unwrap();
         assert_eq!(two.width(), GAP + 2 * (240 + GAP));
         assert_eq!(three.width(), GAP + 3 * (240 + GAP));
         // The middle of pixel (4, 1) of the truth is tinted with class 4's colour over black.
