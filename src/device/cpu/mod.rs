@@ -6,5 +6,6 @@
 pub mod gemm;
 mod memory;
 mod share;
+mod view;
 
 pub use memory::Cpu;
