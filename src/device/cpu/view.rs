@@ -70,26 +70,44 @@ impl View for Cpu {
             let image = &images[index[i] as usize * bytes..][..bytes];
             let photo = photo.map_or(Photo::NONE, |p| p[i]);
             let crop = crops.map(|c| c[i]);
-            simd.dispatch(|| render(spec, out, image, photo, crop, scratch));
+            simd.dispatch(Render { spec, out, image, photo, crop, scratch });
         });
         Ok(())
     }
 }
 
-#[inline(always)]
-fn render(spec: ViewSpec, out: &mut [f32], image: &[u8], photo: Photo, crop: Option<Crop>, mut scratch: &mut [f32]) {
-    let ViewSpec { sh, sw, h, w, .. } = spec;
-    let mut take = |len| scratch.split_off_mut(..len).expect("the plan asked for this much");
-    let (planes, sums, pixels) = (take(3 * sh * sw), take(3 * sw), take(4 * sw));
-    let (kernel, row_start, row_weight) = (take(sh.max(sw) + 1), take(h), take(h * sh));
-    let (col_start, col_weight) = (take(w), take(w * sw));
+/// One image.
+///
+/// NOTE: not a closure. `dispatch` calls a closure that could run twice through a shim that is never inlined, so all of its
+/// code would be compiled for SSE2.
+struct Render<'a> {
+    spec: ViewSpec,
+    out: &'a mut [f32],
+    image: &'a [u8],
+    photo: Photo,
+    crop: Option<Crop>,
+    scratch: &'a mut [f32],
+}
 
-    let (rows, cols) = axes(spec, crop);
-    let kernel = taps::gaussian(photo.sigma, kernel);
-    let rows = rows.bank(kernel, bytemuck::cast_slice_mut(row_start), row_weight);
-    let cols = cols.bank(kernel, bytemuck::cast_slice_mut(col_start), col_weight);
-    develop(planes, image, photo, (sh, sw), (rows.span(), cols.span()));
-    resample(out, planes, (sw, w), &rows, &cols, sums, pixels);
+impl pulp::WithSimd for Render<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Render { spec, out, image, photo, crop, mut scratch } = self;
+        let ViewSpec { sh, sw, h, w, .. } = spec;
+        let mut take = |len| scratch.split_off_mut(..len).expect("the plan asked for this much");
+        let (planes, sums, pixels) = (take(3 * sh * sw), take(3 * sw), take(4 * sw));
+        let (kernel, row_start, row_weight) = (take(sh.max(sw) + 1), take(h), take(h * sh));
+        let (col_start, col_weight) = (take(w), take(w * sw));
+
+        let (rows, cols) = axes(spec, crop);
+        let kernel = taps::gaussian(photo.sigma, kernel);
+        let rows = rows.bank(kernel, bytemuck::cast_slice_mut(row_start), row_weight);
+        let cols = cols.bank(kernel, bytemuck::cast_slice_mut(col_start), col_weight);
+        develop(planes, image, photo, (sh, sw), (rows.span(), cols.span()));
+        resample(out, planes, (sw, w), &rows, &cols, sums, pixels);
+    }
 }
 
 fn axes(spec: ViewSpec, crop: Option<Crop>) -> (Axis, Axis) {
