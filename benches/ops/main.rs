@@ -1,1 +1,6 @@
-fn main() {}
+//! Criterion benches, one file an op family.
+
+mod view;
+
+criterion::criterion_group!(ops, view::bench);
+criterion::criterion_main!(ops);

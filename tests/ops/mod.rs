@@ -1,1 +1,2 @@
 //! One file an op family: against PyTorch's numbers, against finite differences, at tile edges.
+mod view;

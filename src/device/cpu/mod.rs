@@ -9,5 +9,6 @@ mod memory;
 mod norm;
 mod share;
 mod stem;
+mod view;
 
 pub use memory::Cpu;
