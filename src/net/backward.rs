@@ -29,7 +29,6 @@ pub(super) struct Backward<A> {
 
 /// What a forward kept.
 pub(super) struct Saved<'a, B: Backend> {
-    pub x: Slot<B::Act>,
     pub stem_y: Slot<B::Act>,
     pub pyramid: [Slot<B::Act>; 4],
     pub blocks: &'a [BlockStep<B>],
@@ -45,7 +44,7 @@ impl<A: Element> Backward<A> {
         let mut dz = dtop;
         let mut blocks = Vec::new();
         for (step, block) in saved.blocks.iter().rev().zip(net.stages.iter().flatten().rev()) {
-            let mut take = |layout: &mut Layout, like: Slot<A>| layout.take(Pool::Acts, "d block", like.len);
+            let take = |layout: &mut Layout, like: Slot<A>| layout.take::<A>(Pool::Acts, "d block", like.len);
             let (dy2, dshortcut) = (take(layout, step.conv2.y), take(layout, step.conv2.z));
             [dz, step.conv2.z, step.conv2.y].into_iter().for_each(|slot| layout.release(slot));
             let dz1 = take(layout, step.conv1.z);

@@ -169,7 +169,7 @@ impl<B: Backend> Program<B> {
         let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge };
         let head = p.dev.plan_head(head_spec)?;
         let pyramid: [Slot<B::Act>; 4] = pyramid.try_into().expect("four stages");
-        let saved = Saved { x, stem_y, pyramid, blocks: &blocks };
+        let saved = Saved { stem_y, pyramid, blocks: &blocks };
         let backward = (mode == Mode::Train).then(|| Backward::plan(p.layout, net, &saved));
         Ok(Program {
             geometry,
