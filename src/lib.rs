@@ -3,7 +3,8 @@
 //! ```text
 //! cli report                     what the user sees
 //! train                          the loop: phases, checkpoint, record
-//! recipe method cluster          what the method is
+//! method                         the algorithms: passes and steps
+//! recipe cluster                 their numbers and their k-means
 //! eval augment data              pictures in, scores out
 //! net                            ResNet-18 + FPN, its parameters and their files
 //! device                         what the machine does: ops/ (contracts), cpu/ (embedded engine, oracle)
@@ -13,8 +14,12 @@
 
 pub mod augment;
 pub mod base;
+pub mod cluster;
 pub mod data;
 pub mod device;
 pub mod eval;
+pub mod method;
 pub mod net;
+pub mod recipe;
 pub mod report;
+pub mod train;

@@ -1,0 +1,116 @@
+//! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
+
+use crate::augment::{Augment, Feeder, View};
+use crate::base::Result;
+use crate::data::store::EvalStore;
+use crate::device::ops::{Backend, Classifier, Merge, Metric};
+use crate::device::{Layout, Pool, Slot};
+use crate::eval::Confusion;
+use crate::method::{Programs, Tick, batch_sizes};
+use crate::net::{FEATURES, Geometry, Mode, Network};
+
+/// Evaluates classifiers on a set of square images with labels of the same size.
+pub struct Evaluator<B: Backend> {
+    programs: Programs<B>,
+    feeder: Feeder<B>,
+    batch: usize,
+    classifier: Classifier,
+    pred: Slot<u16>,
+    labels: Slot<u8>,
+    counts: Slot<u32>,
+    classes: usize,
+    host: Vec<u8>,
+}
+
+impl<B: Backend> Evaluator<B> {
+    /// For `total` images of `size`² pixels, in batches of `batch`, and `k` clusters.
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        net: &Network<B>,
+        (total, batch, size): (usize, usize, usize),
+        (k, classes, merge): (usize, usize, Merge),
+    ) -> Result<Self> {
+        let geometry = Geometry { n: 0, h: size, w: size, groups: 1, k, merge };
+        let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
+        let [full, tail] = batch_sizes(total, batch);
+        let feeder = Feeder::plan(dev, layout, Augment::supplement(), 0, (size, size), &[full, tail])?;
+        let mut state = |name: &str, len: usize| layout.take(Pool::State, format!("evaluation {name}"), len);
+        let classifier = Classifier { w: state("classifier", k * FEATURES), b: state("bias", k), k };
+        Ok(Evaluator {
+            programs,
+            feeder,
+            batch: full,
+            classifier,
+            pred: layout.take(Pool::State, "evaluation predictions", full * size * size),
+            labels: layout.take(Pool::Staging, "evaluation labels", full * size * size),
+            counts: layout.take(Pool::State, "evaluation confusion", classes * k),
+            classes,
+            host: Vec::new(),
+        })
+    }
+
+    /// The confusion of `centroids` (k, FEATURES), scored by `metric`, over the whole set.
+    pub fn run(
+        &mut self,
+        dev: &mut B,
+        net: &Network<B>,
+        set: &EvalStore,
+        centroids: Slot<f32>,
+        metric: Metric,
+        tick: Tick,
+    ) -> Result<Confusion> {
+        self.begin(dev, net, centroids, metric)?;
+        dev.zero(self.counts)?;
+        let ids: Vec<u32> = (0..set.images.len() as u32).collect();
+        for ids in ids.chunks(self.batch) {
+            let pred = self.batch(dev, net, set, ids)?;
+            self.host.resize(pred.len, 0);
+            set.gather_labels(ids, &mut self.host)?;
+            let labels = self.labels.part(0, pred.len);
+            dev.write(labels, &self.host)?;
+            dev.confusion(self.counts, pred, labels, self.classifier.k)?;
+            tick(ids.len())?;
+        }
+        let counts = dev.read(self.counts)?.into_iter().map(u64::from).collect();
+        Ok(Confusion { classes: self.classes, clusters: self.classifier.k, counts })
+    }
+
+    /// Predicted clusters (images, size, size) of the first `images` of the set.
+    pub fn predict(
+        &mut self,
+        dev: &mut B,
+        net: &Network<B>,
+        set: &EvalStore,
+        (centroids, metric): (Slot<f32>, Metric),
+        images: usize,
+    ) -> Result<Vec<u16>> {
+        self.begin(dev, net, centroids, metric)?;
+        let side = self.feeder.size();
+        let mut out = Vec::new();
+        let ids: Vec<u32> = (0..set.images.len() as u32).collect();
+        // Whole batches only, because those are what programs were planned for.
+        for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
+            let pred = self.batch(dev, net, set, ids)?;
+            out.extend(dev.read(pred)?);
+        }
+        out.truncate(images * side * side);
+        Ok(out)
+    }
+
+    fn begin(&mut self, dev: &mut B, net: &Network<B>, centroids: Slot<f32>, metric: Metric) -> Result<()> {
+        net.fold(dev)?;
+        dev.kmeans_classifier(self.classifier, centroids, metric)
+    }
+
+    fn batch(&mut self, dev: &mut B, net: &Network<B>, set: &EvalStore, ids: &[u32]) -> Result<Slot<u16>> {
+        let (n, side) = (ids.len(), self.feeder.size());
+        let program = self.programs.of(n);
+        self.feeder.stage(dev, n, |out| set.images.gather(ids, out))?;
+        self.feeder.render(dev, program.x, ids, 0, View::Plain)?;
+        program.forward(dev, net)?;
+        let pred = self.pred.part(0, n * side * side);
+        dev.head_predict(&program.head, pred, (side, side), program.plain(), self.classifier)?;
+        Ok(pred)
+    }
+}

@@ -1,0 +1,241 @@
+//! PiCIE (Cho et al., CVPR 2021): pixel-level clustering with invariance to photometric and equivariance to geometric change.
+//!
+//! ```text
+//! each epoch:  C₁ = k-means of view 1      C₂ = k-means of view 2
+//!              y₁ = nearest of C₁          y₂ = nearest of C₂             and their class weights w₁, w₂
+//!              each batch: L = ¼ Σ over views v and classifiers j of CE(Cⱼ·fᵥ, yⱼ; wⱼ)
+//! ```
+//! v = j are the within-view terms, v ≠ j the cross-view ones.
+
+use crate::augment::{Feeder, View};
+use crate::base::Result;
+use crate::base::rng::{Rng, Stream};
+use crate::cluster::{MiniBatch, Schedule, Summary};
+use crate::data::store::ImageStore;
+use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
+use crate::device::{Layout, Pool, Slot};
+use crate::method::{Programs, batch_sizes};
+use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::recipe::{NormMode, Recipe};
+
+/// Called after each batch with its number of images; an error stops the pass.
+pub type Tick<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
+const VIEWS: [View; 2] = [View::First, View::Second];
+
+/// Mean cross-entropies of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// (L₁₁ + L₂₂)/2
+    pub within: f64,
+    /// (L₁₂ + L₂₁)/2
+    pub cross: f64,
+}
+
+impl Losses {
+    /// What is minimised.
+    pub fn total(&self) -> f64 {
+        (self.within + self.cross) / 2.0
+    }
+}
+
+pub struct Picie<B: Backend> {
+    pub recipe: Recipe,
+    pub net: Network<B>,
+    /// (clusters, FEATURES) of each view.
+    pub centroids: [Slot<f32>; 2],
+    /// Pseudo labels (images, size/4, size/4) of each view, and how often each occurs (clusters).
+    pub labels: [Slot<u16>; 2],
+    pub counts: [Slot<u32>; 2],
+    seed: u64,
+    images: usize,
+    feeder: Feeder<B>,
+    cluster: MiniBatch<B>,
+    kmeans_programs: Programs<B>,
+    label_programs: Programs<B>,
+    train_programs: Programs<B>,
+    classifiers: [Classifier; 2],
+    weights: [Slot<f32>; 2],
+    index: Slot<u32>,
+    losses: Slot<f32>,
+}
+
+impl<B: Backend> Picie<B> {
+    /// Plans everything for a data set of `images` images.
+    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: Recipe, seed: u64, images: usize) -> Result<Self> {
+        let r = &recipe;
+        let net = Network::plan(dev, layout);
+        let geometry = Geometry { n: 0, h: r.size, w: r.size, groups: 1, k: r.clusters, merge: r.merge };
+        let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
+        let mut programs =
+            |batch, views, mode| Programs::plan(dev, layout, &net, (images, batch, views), geometry, mode);
+        let kmeans_programs = programs(r.batch_cluster, 1, mode(r.kmeans_norm))?;
+        let label_programs = programs(r.batch_cluster, 1, mode(r.label_norm))?;
+        let train_programs = programs(r.batch, 2, Mode::Train)?;
+        let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
+        let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
+        let feeder = Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?.plain_first(r.bug_plain_view1);
+        let schedule =
+            Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
+        let pixels = (r.size / 4).pow(2);
+        let stored = images.min(r.init_batches * r.batch_cluster);
+        let cluster = MiniBatch::plan(layout, schedule, r.clusters, stored * pixels);
+        let batch = images.min(r.batch);
+        let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
+        let classifiers = [1, 2].map(|v| Classifier {
+            w: state(&format!("classifier {v}"), r.clusters * FEATURES),
+            b: state(&format!("classifier {v} bias"), r.clusters),
+            k: r.clusters,
+        });
+        let centroids = [1, 2].map(|v| state(&format!("centroids {v}"), r.clusters * FEATURES));
+        let weights = [1, 2].map(|v| state(&format!("class weights {v}"), r.clusters));
+        let losses = state("losses", 2 * batch * 2);
+        let labels = [1, 2].map(|v| layout.take(Pool::State, format!("labels {v}"), images * pixels));
+        let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
+        let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
+        Ok(Picie {
+            net,
+            centroids,
+            labels,
+            counts,
+            seed,
+            images,
+            feeder,
+            cluster,
+            kmeans_programs,
+            label_programs,
+            train_programs,
+            classifiers,
+            weights,
+            index,
+            losses,
+            recipe,
+        })
+    }
+
+    /// Images in the order of one epoch's cluster or training pass.
+    pub fn order(&self, stream: Stream, epoch: usize) -> Vec<u32> {
+        Rng::new(self.seed, stream, epoch as u32, 0).permutation(self.images)
+    }
+
+    /// Centroids of one view (0 or 1), from scratch.
+    pub fn kmeans(&mut self, dev: &mut B, set: &ImageStore, epoch: usize, view: usize, tick: Tick) -> Result<Summary> {
+        self.kmeans_of(dev, set, epoch, VIEWS[view], view, tick)
+    }
+
+    /// Centroids of images without augmentation, in place of view 1's (released code: after training).
+    pub fn fresh_kmeans(&mut self, dev: &mut B, set: &ImageStore, epoch: usize, tick: Tick) -> Result<Summary> {
+        self.kmeans_of(dev, set, epoch, View::Plain, 0, tick)
+    }
+
+    fn kmeans_of(
+        &mut self,
+        dev: &mut B,
+        set: &ImageStore,
+        epoch: usize,
+        view: View,
+        slot: usize,
+        tick: Tick,
+    ) -> Result<Summary> {
+        let mut rng = Rng::new(self.seed, Stream::KMeansInit, epoch as u32, slot as u32);
+        let order = self.order(Stream::ClusterOrder, epoch);
+        if self.recipe.kmeans_norm == NormMode::Running {
+            self.net.fold(dev)?;
+        }
+        self.cluster.begin(dev)?;
+        let batches = order.len().div_ceil(self.recipe.batch_cluster);
+        for (i, ids) in order.chunks(self.recipe.batch_cluster).enumerate() {
+            let program = self.kmeans_programs.of(ids.len());
+            Self::features(&mut self.feeder, dev, &self.net, program, set, ids, epoch, view)?;
+            self.cluster.push(dev, program, self.centroids[slot], &mut rng, i + 1 == batches)?;
+            tick(ids.len())?;
+        }
+        self.cluster.finish(dev)
+    }
+
+    /// Pseudo labels of one view (0 or 1).
+    pub fn label(&mut self, dev: &mut B, set: &ImageStore, epoch: usize, view: usize, tick: Tick) -> Result<()> {
+        let classifier = self.classifiers[view];
+        dev.kmeans_classifier(classifier, self.centroids[view], self.recipe.label_metric)?;
+        dev.zero(self.counts[view])?;
+        if self.recipe.label_norm == NormMode::Running {
+            self.net.fold(dev)?;
+        }
+        let order = self.order(Stream::ClusterOrder, epoch);
+        for ids in order.chunks(self.recipe.batch_cluster) {
+            let program = self.label_programs.of(ids.len());
+            Self::features(&mut self.feeder, dev, &self.net, program, set, ids, epoch, VIEWS[view])?;
+            let index = self.index.part(0, ids.len());
+            dev.write(index, ids)?;
+            let (labels, counts) = (self.labels[view], self.counts[view]);
+            dev.head_assign(&program.head, labels, counts, program.warped(), index, classifier)?;
+            tick(ids.len())?;
+        }
+        Ok(())
+    }
+
+    /// The pyramid of one view of a batch.
+    #[allow(clippy::too_many_arguments)]
+    fn features(
+        feeder: &mut Feeder<B>,
+        dev: &mut B,
+        net: &Network<B>,
+        program: &Program<B>,
+        set: &ImageStore,
+        ids: &[u32],
+        epoch: usize,
+        view: View,
+    ) -> Result<()> {
+        feeder.stage(dev, ids.len(), |out| set.gather(ids, out))?;
+        feeder.render(dev, program.x, ids, epoch, view)?;
+        dev.write(program.crops, &feeder.feature_crops(ids, epoch, view, program.geometry.h / 4))?;
+        program.forward(dev, net)
+    }
+
+    /// Classifiers and class weights from centroids and counts: once before the epoch's training steps.
+    pub fn prepare(&mut self, dev: &mut B) -> Result<()> {
+        for view in 0..2 {
+            dev.kmeans_classifier(self.classifiers[view], self.centroids[view], self.recipe.score_metric)?;
+            let counts = dev.read(self.counts[view])?;
+            dev.write(self.weights[view], &self.recipe.balance.weights(&counts))?;
+        }
+        Ok(())
+    }
+
+    /// One optimizer step, the `step`-th (from 1) since the start, on both views of a batch.
+    pub fn step(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], epoch: usize, step: u64) -> Result<Losses> {
+        let n = ids.len();
+        let program = self.train_programs.of(2 * n);
+        let side = program.geometry.h / 4;
+        self.feeder.stage(dev, n, |out| set.gather(ids, out))?;
+        let half = program.x.len / 2;
+        let mut crops = Vec::new();
+        for (v, view) in VIEWS.into_iter().enumerate() {
+            self.feeder.render(dev, program.x.part(v * half, half), ids, epoch, view)?;
+            crops.extend(self.feeder.feature_crops(ids, epoch, view, side));
+        }
+        dev.write(program.crops, &crops)?;
+        let index = self.index.part(0, 2 * n);
+        dev.write(index, &[ids, ids].concat())?;
+
+        program.forward(dev, &self.net)?;
+        let losses = self.losses.part(0, 2 * n * 2);
+        let loss = LossInput {
+            classifiers: self.classifiers,
+            labels: self.labels,
+            index,
+            weights: self.weights,
+            view: n,
+            scale: 0.25,
+        };
+        dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
+        self.net.zero_grad(dev)?;
+        program.backward(dev, &self.net)?;
+        self.net.update(dev, AdamSpec::new(self.recipe.lr), step)?;
+
+        let losses = dev.read(losses)?;
+        // Σ over the images of view v of column j.
+        let sum = |v: usize, j: usize| (0..n).map(|i| f64::from(losses[(v * n + i) * 2 + j])).sum::<f64>();
+        Ok(Losses { within: (sum(0, 0) + sum(1, 1)) / 2.0, cross: (sum(0, 1) + sum(1, 0)) / 2.0 })
+    }
+}

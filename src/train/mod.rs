@@ -1,0 +1,283 @@
+//! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what happens on Ctrl-C.
+
+mod checkpoint;
+mod run;
+
+pub use checkpoint::{Score, Trained};
+pub use run::{Host, RunFolder, Settings};
+
+use std::time::Instant;
+
+use crate::base::rng::Stream;
+use crate::base::{Error, Result};
+use crate::data::store::{EvalStore, ImageStore};
+use crate::device::Layout;
+use crate::device::ops::{Backend, Metric};
+use crate::eval::record::{self, EpochRow};
+use crate::eval::{Scores, hungarian};
+use crate::method::{Evaluator, Picie};
+use crate::net::weights::{self, Origin};
+use crate::train::checkpoint::{Phase, State};
+
+/// Who watches a run.
+pub trait Observer {
+    /// A phase of `images` images begins.
+    fn begin(&mut self, phase: &str, images: usize);
+    /// `images` more are done.
+    fn advance(&mut self, images: usize);
+    /// The phase is complete.
+    fn end(&mut self);
+    /// Whether to stop after the present batch.
+    fn interrupted(&self) -> bool;
+}
+
+/// Images to learn from, and labelled ones to evaluate on.
+pub struct Sets {
+    pub train: ImageStore,
+    pub val: Option<EvalStore>,
+}
+
+/// What a finished run leaves in memory for its pictures.
+pub struct Outcome<B: Backend> {
+    pub picie: Picie<B>,
+    pub evaluator: Option<Evaluator<B>>,
+    /// From `metrics.jsonl`, all epochs.
+    pub rows: Vec<EpochRow>,
+}
+
+struct Trainer<'a, B: Backend> {
+    dev: &'a mut B,
+    sets: &'a Sets,
+    folder: &'a RunFolder,
+    watch: &'a mut dyn Observer,
+    picie: Picie<B>,
+    evaluator: Option<Evaluator<B>>,
+    state: State,
+}
+
+/// Plans, starts or resumes, and trains to the end. `plan` sees the memory plan before anything is allocated.
+pub fn train<B: Backend>(
+    dev: &mut B,
+    folder: &RunFolder,
+    settings: &Settings,
+    sets: &Sets,
+    resume: bool,
+    plan: impl FnOnce(&Layout),
+    watch: &mut dyn Observer,
+) -> Result<Outcome<B>> {
+    let recipe = &settings.recipe;
+    let images = sets.train.len();
+    let mut layout = Layout::default();
+    let picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, images)?;
+    let evaluator = match &sets.val {
+        Some(val) => {
+            let set = (val.images.len(), recipe.batch_cluster, recipe.size);
+            let shape = (recipe.clusters, val.taxonomy.classes.len(), recipe.merge);
+            Some(Evaluator::plan(dev, &mut layout, &picie.net, set, shape)?)
+        }
+        None => None,
+    };
+    plan(&layout);
+    dev.reserve(&layout)?;
+    picie.net.init(dev, settings.seed)?;
+    let state = if resume && folder.checkpoint().exists() {
+        checkpoint::load(&folder.checkpoint(), dev, &picie, recipe, settings.seed, images)?
+    } else {
+        if let Some(path) = &settings.weights {
+            let (weights, origin) = weights::load(path, &crate::net::expected())?;
+            // The pyramid of ImageNet weights keeps its random start.
+            debug_assert!(origin != Origin::Torchvision || !weights.tensors.contains_key("fpn.lateral2.weight"));
+            picie.net.load(dev, &weights)?;
+        }
+        State::begin(recipe.clone(), settings.seed, images)
+    };
+    record::truncate_from(&folder.metrics(), state.epoch)?;
+    let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
+    while trainer.state.epoch <= recipe.epochs {
+        trainer.epoch()?;
+    }
+    let (picie, evaluator) = (trainer.picie, trainer.evaluator);
+    Ok(Outcome { picie, evaluator, rows: record::read(&folder.metrics())? })
+}
+
+/// Whether a pass ended by Ctrl-C; any other error is passed on.
+fn stopped(result: Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(Error::Interrupted { .. }) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+impl<B: Backend> Trainer<'_, B> {
+    fn epoch(&mut self) -> Result<()> {
+        if self.state.phase == Phase::KMeans {
+            self.pass("k-means", 0, Self::kmeans)?;
+            self.state.phase = Phase::Labels;
+        }
+        if self.state.epoch == 1 && self.state.untrained.is_none() && self.state.phase == Phase::Labels {
+            self.state.untrained = self.evaluate("untrained")?;
+        }
+        if self.state.phase == Phase::Labels {
+            self.pass("labels", 1, Self::labels)?;
+            self.state.phase = Phase::Train;
+        }
+        let started = Instant::now();
+        let trained = self.steps();
+        self.state.seconds[2] += started.elapsed().as_secs_f64();
+        if stopped(trained)? {
+            return self.interrupt();
+        }
+        self.finish()
+    }
+
+    /// A pass without gradients. Interrupted, it is forgotten and begins anew when resumed: it is cheap beside the training steps,
+    /// and all it can have changed are running statistics.
+    fn pass(&mut self, name: &str, clock: usize, pass: fn(&mut Self) -> Result<()>) -> Result<()> {
+        let started = Instant::now();
+        let running = self.picie.net.running(self.dev)?;
+        self.watch.begin(name, 2 * self.sets.train.len());
+        if stopped(pass(self))? {
+            self.picie.net.restore_running(self.dev, &running)?;
+            return self.interrupt();
+        }
+        self.watch.end();
+        self.state.seconds[clock] = started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn kmeans(&mut self) -> Result<()> {
+        self.state.kmeans.clear();
+        for view in 0..2 {
+            let mut tick = ticker(self.watch, self.folder);
+            let summary = self.picie.kmeans(self.dev, &self.sets.train, self.state.epoch, view, &mut tick)?;
+            self.state.kmeans.push(summary.into());
+        }
+        Ok(())
+    }
+
+    fn labels(&mut self) -> Result<()> {
+        for view in 0..2 {
+            let mut tick = ticker(self.watch, self.folder);
+            self.picie.label(self.dev, &self.sets.train, self.state.epoch, view, &mut tick)?;
+        }
+        Ok(())
+    }
+
+    /// The training steps that are left of the epoch.
+    fn steps(&mut self) -> Result<()> {
+        self.picie.prepare(self.dev)?;
+        let order = self.picie.order(Stream::TrainOrder, self.state.epoch);
+        let batch = self.picie.recipe.batch;
+        self.watch.begin("train", order.len());
+        self.watch.advance((self.state.step * batch).min(order.len()));
+        for ids in order.chunks(batch).skip(self.state.step) {
+            let step = self.state.adam_step + 1;
+            let losses = self.picie.step(self.dev, &self.sets.train, ids, self.state.epoch, step)?;
+            if !losses.total().is_finite() {
+                return Err(Error::NotFinite {
+                    epoch: self.state.epoch,
+                    step: self.state.step + 1,
+                    loss: losses.total() as f32,
+                    checkpoint: self.folder.checkpoint(),
+                });
+            }
+            self.state.losses[0] += losses.within * ids.len() as f64;
+            self.state.losses[1] += losses.cross * ids.len() as f64;
+            self.state.step += 1;
+            self.state.adam_step = step;
+            ticker(self.watch, self.folder)(ids.len())?;
+        }
+        self.watch.end();
+        Ok(())
+    }
+
+    /// Evaluation, record, checkpoint.
+    fn finish(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let score = self.evaluate("evaluate")?;
+        let eval_s = started.elapsed().as_secs_f64();
+        checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &self.picie, &self.state.next())?;
+        let last = self.state.epoch == self.picie.recipe.epochs;
+        let fresh = if last && self.picie.recipe.fresh_kmeans && self.evaluator.is_some() { self.fresh()? } else { None };
+        let images = self.sets.train.len() as f64;
+        let [kmeans_s, labels_s, train_s] = self.state.seconds;
+        let [loss_within, loss_cross] = self.state.losses.map(|sum| sum / images);
+        let kmeans = &self.state.kmeans;
+        let row = EpochRow {
+            epoch: self.state.epoch,
+            kmeans_s,
+            labels_s,
+            train_s,
+            eval_s,
+            images_per_s: images / (kmeans_s + labels_s + train_s),
+            kmeans_objective: [kmeans[0].objective, kmeans[1].objective],
+            kmeans_imbalance: (kmeans[0].imbalance + kmeans[1].imbalance) / 2.0,
+            loss: (loss_within + loss_cross) / 2.0,
+            loss_within,
+            loss_cross,
+            acc: score.map(|s| s.acc),
+            miou: score.map(|s| s.miou),
+            miou_present: score.map(|s| s.miou_present),
+            untrained: self.state.untrained,
+            fresh,
+        };
+        // The row first: should the process die in between, resuming drops it and writes it again.
+        row.append(&self.folder.metrics())?;
+        self.state = self.state.next();
+        checkpoint::save(&self.folder.checkpoint(), self.dev, &self.picie, &self.state)
+    }
+
+    /// The score of view 1's centroids, where there are labels.
+    fn evaluate(&mut self, name: &str) -> Result<Option<Score>> {
+        let metric = self.picie.recipe.score_metric;
+        self.score(name, metric)
+    }
+
+    fn score(&mut self, name: &str, metric: Metric) -> Result<Option<Score>> {
+        let (Some(evaluator), Some(val)) = (&mut self.evaluator, &self.sets.val) else { return Ok(None) };
+        self.watch.begin(name, val.images.len());
+        // NOTE: an interrupt waits for the end of the evaluation, which is short and changes nothing.
+        let watch = &mut *self.watch;
+        let mut tick = |n| {
+            watch.advance(n);
+            Ok(())
+        };
+        let confusion = evaluator.run(self.dev, &self.picie.net, val, self.picie.centroids[0], metric, &mut tick)?;
+        self.watch.end();
+        let scores = Scores::new(&confusion, &hungarian(&confusion), &[])?;
+        Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
+    }
+
+    /// The score of a fresh k-means on images without augmentation. Leaves centroids and running statistics as they were.
+    fn fresh(&mut self) -> Result<Option<Score>> {
+        let running = self.picie.net.running(self.dev)?;
+        let centroids = self.dev.read(self.picie.centroids[0])?;
+        self.watch.begin("fresh k-means", self.sets.train.len());
+        let watch = &mut *self.watch;
+        let mut tick = |n| {
+            watch.advance(n);
+            Ok(())
+        };
+        self.picie.fresh_kmeans(self.dev, &self.sets.train, self.state.epoch + 1, &mut tick)?;
+        self.watch.end();
+        let score = self.evaluate("evaluate")?;
+        self.dev.write(self.picie.centroids[0], &centroids)?;
+        self.picie.net.restore_running(self.dev, &running)?;
+        Ok(score)
+    }
+
+    /// Saves where the run is, and reports the interruption.
+    fn interrupt<T>(&mut self) -> Result<T> {
+        checkpoint::save(&self.folder.checkpoint(), self.dev, &self.picie, &self.state)?;
+        Err(Error::Interrupted { run: self.folder.path.clone() })
+    }
+}
+
+/// Counts images, and stops the pass where the observer asks for it.
+fn ticker<'a>(watch: &'a mut dyn Observer, folder: &'a RunFolder) -> impl FnMut(usize) -> Result<()> + 'a {
+    move |images| {
+        watch.advance(images);
+        if watch.interrupted() { Err(Error::Interrupted { run: folder.path.clone() }) } else { Ok(()) }
+    }
+}

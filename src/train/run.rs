@@ -1,0 +1,107 @@
+//! The run folder: what was asked for, who holds it, where things lie.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::fs::write_atomic;
+use crate::base::{Error, Result};
+use crate::recipe::Recipe;
+
+/// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub recipe: Recipe,
+    pub seed: u64,
+    pub data: PathBuf,
+    /// The layout, as `--dataset` names it; None: detected.
+    pub dataset: Option<crate::data::Kind>,
+    /// Images used at most; None: all.
+    pub limit: Option<usize>,
+    pub weights: Option<PathBuf>,
+    pub version: String,
+    pub host: Host,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    pub os: String,
+    pub arch: String,
+    pub threads: usize,
+}
+
+impl Host {
+    pub fn here() -> Self {
+        Host {
+            os: std::env::consts::OS.into(),
+            arch: std::env::consts::ARCH.into(),
+            threads: rayon::current_num_threads(),
+        }
+    }
+}
+
+/// A run folder that this process alone writes to.
+#[derive(Debug)]
+pub struct RunFolder {
+    pub path: PathBuf,
+    /// Held while the value lives; the system releases it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Creates the folder if need be, and locks it.
+    pub fn open(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        let lock = path.join("run.lock");
+        let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(RunFolder { path: path.to_path_buf(), _lock: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::file(path, "another process is writing to this run folder", "wait for it, or choose another --run"))
+            }
+            Err(TryLockError::Error(e)) => Err(Error::io(&lock, e)),
+        }
+    }
+
+    pub fn settings_path(&self) -> PathBuf {
+        self.path.join("run.json")
+    }
+
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// The whole state, to resume from.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint.safetensors")
+    }
+
+    /// Weights and centroids after an epoch, to evaluate.
+    pub fn epoch(&self, epoch: usize) -> PathBuf {
+        self.path.join(format!("epoch-{epoch:02}.safetensors"))
+    }
+
+    pub fn pictures(&self) -> PathBuf {
+        self.path.join("pictures")
+    }
+
+    pub fn write_settings(&self, settings: &Settings) -> Result<()> {
+        write_atomic(&self.settings_path(), |w| {
+            serde_json::to_writer_pretty(&mut *w, settings)?;
+            w.write_all(b"\n")
+        })
+    }
+
+    pub fn read_settings(&self) -> Result<Settings> {
+        let path = self.settings_path();
+        let text = std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::file(&self.path, "there is no run to resume here", "check --run, or leave out --resume")
+            }
+            _ => Error::io(&path, e),
+        })?;
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::file(&path, format!("not the settings of this version of picie ({e})"), "start a new --run"))
+    }
+}
