@@ -144,7 +144,7 @@ impl Norm for Cpu {
         want("norm_forward", "saved", saved, spec.saved_len())?;
         want("norm_forward", "x", x, spec.len())?;
         residual.map_or(Ok(()), |r| want("norm_forward", "residual", r, spec.len()))?;
-        want("norm_forward", "gamma", params.gamma, c)?;
+        params.want("norm_forward", c)?;
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
         let NormParams { gamma, beta, running_mean, running_var } = params;
         let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) =
@@ -200,6 +200,7 @@ impl Norm for Cpu {
         z.map_or(Ok(()), |z| want("norm_backward", "z", z, spec.len()))?;
         want("norm_backward", "x", x, spec.len())?;
         want("norm_backward", "saved", saved, spec.saved_len())?;
+        want("norm_backward", "gamma", gamma, c)?;
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
         let NormGrads { dx, dresidual, dgamma, dbeta } = grads;
         let (dx, mut dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial) =
@@ -277,6 +278,7 @@ impl Norm for Cpu {
         let k = params.gamma.len;
         want("norm_fold", "folded", folded, w.len)?;
         want("norm_fold", "bias", bias, k)?;
+        params.want("norm_fold", k)?;
         let NormParams { gamma, beta, running_mean, running_var } = params;
         let (folded, bias, w, gamma, beta, mean, var) =
             self.get((folded, bias, w, gamma, beta, running_mean, running_var));

@@ -98,6 +98,7 @@ impl Stem for Cpu {
         argmax.map_or(Ok(()), |a| want("stem_forward", "argmax", a, spec.z_len()))?;
         want("stem_forward", "saved", saved, spec.saved_len())?;
         want("stem_forward", "x", x, spec.x_len())?;
+        params.want("stem_forward", c)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let NormParams { gamma, beta, running_mean, running_var } = params;
         let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) =
@@ -153,6 +154,7 @@ impl Stem for Cpu {
         want("stem_backward", "argmax", argmax, spec.z_len())?;
         want("stem_backward", "x", x, spec.x_len())?;
         want("stem_backward", "saved", saved, spec.saved_len())?;
+        params.want("stem_backward", c)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let (dx, dgamma, dbeta, dz, argmax, x, saved, gamma, beta, scratch) =
             self.get((dx, dgamma, dbeta, dz, argmax, x, saved, params.gamma, params.beta, scratch));
