@@ -334,6 +334,7 @@ fn slots_of_a_wrong_size_are_refused() {
     ] {
         refused.push(dev.norm_forward(&plan, z, saved, x, None, false, params));
     }
+    refused.push(dev.norm_fold(z, bias, x, NormParams { running_var: short, ..params }));
     let grads = || NormGrads { dx: other, dresidual: None, dgamma, dbeta };
     for grads in [
         NormGrads { dx: short, ..grads() },

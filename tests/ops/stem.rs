@@ -1,7 +1,7 @@
 //! Batch norm + ReLU + max-pool: PyTorch's numbers, plain loops at every tile edge, finite differences, threads.
 
 use picie::base::Error;
-use picie::device::ops::{NormSpec, Stem, StemSpec};
+use picie::device::ops::{NormParams, NormSpec, Stem, StemSpec};
 
 use super::norm::{Params, plain_backward, plain_forward, spread};
 use crate::util::{
@@ -260,6 +260,7 @@ fn slots_of_a_wrong_size_are_refused() {
         dev.stem_forward(&plan, z, Some(bytes), saved, x, params),
         dev.stem_forward(&plan, z, None, short, x, params),
         dev.stem_forward(&plan, z, None, saved, short, params),
+        dev.stem_forward(&plan, z, None, saved, x, NormParams { beta: short, ..params }),
         dev.stem_infer(&plan, short, x),
         dev.stem_infer(&plan, z, short),
         dev.stem_backward(&plan, short, dgamma, dbeta, z, argmax, x, saved, params),
@@ -269,6 +270,7 @@ fn slots_of_a_wrong_size_are_refused() {
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, bytes, x, saved, params),
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, short, saved, params),
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, x, short, params),
+        dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, x, saved, NormParams { gamma: short, ..params }),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Shape { got: 5, .. })), "call {i}: {result:?}");
