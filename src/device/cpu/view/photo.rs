@@ -29,8 +29,20 @@ pub fn steps(photo: &Photo) -> [Option<Step>; 5] {
 /// Interleaved u8 → planes of f32 in 0..1.
 #[inline(always)]
 pub fn load([r, g, b]: [&mut [f32]; 3], pixels: &[u8]) {
-    for (((r, g), b), pixel) in r.iter_mut().zip(g).zip(b).zip(pixels.as_chunks::<3>().0) {
-        [*r, *g, *b] = pixel.map(|v| f32::from(v) * (1.0 / 255.0));
+    // NOTE: whole blocks by value become byte shuffles; a loop over pixels, like that of the tail, stays scalar.
+    const LANES: usize = 16;
+    let level = |v: u8| f32::from(v) * (1.0 / 255.0);
+    let ((r, r_tail), (g, g_tail), (b, b_tail)) =
+        (r.as_chunks_mut::<LANES>(), g.as_chunks_mut::<LANES>(), b.as_chunks_mut::<LANES>());
+    let (pixels, tail) = pixels.as_chunks::<{ 3 * LANES }>();
+    for (((r, g), b), pixels) in r.iter_mut().zip(g).zip(b).zip(pixels) {
+        let pixels = *pixels;
+        *r = std::array::from_fn(|l| level(pixels[3 * l]));
+        *g = std::array::from_fn(|l| level(pixels[3 * l + 1]));
+        *b = std::array::from_fn(|l| level(pixels[3 * l + 2]));
+    }
+    for (((r, g), b), pixel) in r_tail.iter_mut().zip(g_tail).zip(b_tail).zip(tail.as_chunks::<3>().0) {
+        [*r, *g, *b] = pixel.map(level);
     }
 }
 
