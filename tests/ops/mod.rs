@@ -1,1 +1,6 @@
 //! One file an op family: against PyTorch's numbers, against finite differences, at tile edges.
+
+mod adam;
+mod confusion;
+mod head;
+mod kmeans;

@@ -3,7 +3,11 @@
 //! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread, and sums over pieces are
 //! added in the order of the pieces.
 
+mod adam;
+mod confusion;
 pub mod gemm;
+mod head;
+mod kmeans;
 mod memory;
 mod share;
 
