@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
+use super::wide::wide;
 use crate::base::{Error, Result};
 use crate::device::ops::{Adam, AdamSpec, ParamBlocks, want};
 use crate::device::{Layout, Pool};
@@ -35,10 +36,11 @@ impl Adam for Cpu {
         let (w, g, m, v) = self.get((blocks.weights, blocks.grads, blocks.m, blocks.v));
         let state = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
         w.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE)).zip(state).for_each(|((w, g), (m, v))| {
-            simd.dispatch(
+            wide(
+                simd,
                 #[inline(always)]
                 || {
-                    for ((w, g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                    for ((w, g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v.iter_mut())) {
                         *m += new1 * (g - *m);
                         *v = beta2 * *v + new2 * g * g;
                         *w -= rate * *m / (v.sqrt() / root + eps);

@@ -10,5 +10,6 @@ mod head;
 mod kmeans;
 mod memory;
 mod share;
+mod wide;
 
 pub use memory::Cpu;

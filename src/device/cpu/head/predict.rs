@@ -1,12 +1,14 @@
 //! Scores resampled to the size of the labels, then arg-max: a row of scores is the most that exists at once.
 
 use super::resample::Axis;
-use super::scores::{LANES, Packed, argmax_by, columns, packed_len};
+use super::scores::{Packed, argmax_by, columns, packed_len};
+use super::vector::LANES;
 use super::{Images, Room, check_classifier, check_input, scratch_len};
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
+use crate::device::cpu::wide::wide;
 use crate::device::ops::{Classifier, HeadInput, HeadSpec, want};
 
 pub fn head_predict(
@@ -53,7 +55,8 @@ fn upsample_argmax(
     (h, w, k): (usize, usize, usize),
 ) {
     let (rows, cols, columns, width) = (Axis::whole(h, out.0), Axis::whole(w, out.1), columns(k), row.len());
-    simd.dispatch(
+    wide(
+        simd,
         #[inline(always)]
         || {
             for (y, pred) in pred.chunks_exact_mut(out.1).enumerate() {

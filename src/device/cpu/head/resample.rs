@@ -1,6 +1,7 @@
 //! Bilinear resampling of a map (rows, columns, d) and its adjoint: the merge of the laterals and the warp are both this.
 
 use super::vector::add_scaled;
+use crate::device::cpu::wide::wide;
 
 /// `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`: torch's `interpolate`,
 /// align_corners = false, of the cut-out window.
@@ -54,7 +55,8 @@ impl Sampling {
 
     /// out (rows, columns, d) = (`ADD`: +=) samples of `map`.
     pub fn forward<const ADD: bool>(&self, simd: pulp::Arch, out: &mut [f32], map: &[f32]) {
-        simd.dispatch(
+        wide(
+            simd,
             #[inline(always)]
             || {
                 let Sampling { rows, cols, width, d } = *self;
@@ -79,7 +81,8 @@ impl Sampling {
 
     /// dmap += what dout (rows, columns, d) sends to each sampled pixel: the exact transpose of [`Sampling::forward`].
     pub fn adjoint(&self, simd: pulp::Arch, dmap: &mut [f32], dout: &[f32]) {
-        simd.dispatch(
+        wide(
+            simd,
             #[inline(always)]
             || {
                 let Sampling { rows, cols, width, d } = *self;

@@ -1,8 +1,8 @@
 //! Linear scores of a block of unit features, and what is read off them: arg-max, sums by cluster, cross-entropy.
 
-pub use super::vector::LANES;
-use super::vector::{add_scaled, exp, tree};
+use super::vector::{LANES, add_scaled, exp, tree};
 use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::wide::wide;
 
 /// Pixels that go through scores at a time, so that their features and scores stay in the second-level cache.
 pub const BLOCK: usize = 256;
@@ -103,7 +103,8 @@ pub fn argmax_by(columns: usize, chunk: impl Fn(usize) -> [f32; LANES]) -> (usiz
 
 /// For each row of `scores` the place and value of its maximum.
 pub fn each_argmax(simd: pulp::Arch, scores: &[f32], k: usize, mut each: impl FnMut(usize, usize, f32)) {
-    simd.dispatch(
+    wide(
+        simd,
         #[inline(always)]
         || {
             for (p, row) in scores.chunks_exact(columns(k)).enumerate() {
@@ -168,7 +169,8 @@ pub struct Target<'a> {
 pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first: usize, target: &Target) -> f64 {
     let Target { labels, weights, share, scale } = *target;
     let columns = columns(weights.len());
-    simd.dispatch(
+    wide(
+        simd,
         #[inline(always)]
         || {
             let mut loss = 0.0;

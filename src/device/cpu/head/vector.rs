@@ -1,4 +1,4 @@
-//! Arithmetic on channel vectors: plain loops over fixed lanes, which `pulp::Arch::dispatch` compiles for the widest unit.
+//! Arithmetic on channel vectors: plain loops over fixed lanes, which [`wide`](crate::device::cpu::wide::wide) compiles for the widest unit.
 //!
 //! A sum goes to [`LANES`] accumulators and then down a fixed tree, without fused multiply-adds, so its bits depend on
 //! neither threads nor the width of the machine's registers.
