@@ -1,6 +1,10 @@
 //! One file an op family: `cargo bench --bench ops [-- conv|norm|…]`.
 
+mod adam;
+mod confusion;
 mod conv;
+mod head;
+mod kmeans;
 mod norm;
 mod stem;
 mod view;
@@ -20,5 +24,15 @@ fn signed(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.normal()).collect()
 }
 
-criterion::criterion_group!(ops, conv::bench, norm::bench, stem::bench, view::bench);
+criterion::criterion_group!(
+    ops,
+    view::bench,
+    conv::bench,
+    norm::bench,
+    stem::bench,
+    head::bench,
+    kmeans::bench,
+    adam::bench,
+    confusion::bench
+);
 criterion::criterion_main!(ops);

@@ -91,11 +91,22 @@ impl<B: Backend> MiniBatch<B> {
 
     /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created and moved; `rng` chooses
     /// the first ones among the stored points. `last`: no batch follows.
-    pub fn push(&mut self, dev: &mut B, program: &Program<B>, centroids: Slot<f32>, rng: &mut Rng, last: bool) -> Result<()> {
+    pub fn push(
+        &mut self,
+        dev: &mut B,
+        program: &Program<B>,
+        centroids: Slot<f32>,
+        rng: &mut Rng,
+        last: bool,
+    ) -> Result<()> {
         self.batches += 1;
         if self.batches <= self.schedule.init_batches {
             let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
-            dev.head_features(&program.head, self.points.part(self.stored * FEATURES, rows * FEATURES), program.warped())?;
+            dev.head_features(
+                &program.head,
+                self.points.part(self.stored * FEATURES, rows * FEATURES),
+                program.warped(),
+            )?;
             self.stored += rows;
             if self.batches == self.schedule.init_batches || last {
                 self.lloyd(dev, centroids, rng)?;

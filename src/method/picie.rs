@@ -74,9 +74,9 @@ impl<B: Backend> Picie<B> {
         let train_programs = programs(r.batch, 2, Mode::Train)?;
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let feeder = Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?.plain_first(r.bug_plain_view1);
-        let schedule =
-            Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
+        let feeder =
+            Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?.plain_first(r.bug_plain_view1);
+        let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);
         let stored = images.min(r.init_batches * r.batch_cluster);
         let cluster = MiniBatch::plan(layout, schedule, r.clusters, stored * pixels);

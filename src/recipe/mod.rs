@@ -88,22 +88,22 @@ impl Recipe {
     pub fn picie() -> Self {
         Recipe {
             name: "picie".into(),
-            size: 320,                    // SUPP: "resizing and center-crop to 320×320"
-            stored: 640,                  // P --res2 640; SUPP is silent on what the crops are cut from
-            batch: 128,                   // SUPP
-            batch_cluster: 128,           // SUPP: k-means batches of 128
-            epochs: 10,                   // SUPP: 10 from ImageNet weights, 20 from scratch
-            clusters: 27,                 // SUPP
-            lr: 1e-3,                     // SUPP: Adam 1e-3, no weight decay
-            balance: Balance::Inverse,    // SUPP: "balanced with the size of each cluster"
-            merge: Merge::Direct,         // SUPP S1: each level straight to 1/4 and summed
-            init_batches: 50,             // SUPP: first 50 batches
-            update_every: 20,             // SUPP: every 20 iterations
-            kmeans_iters: 20,             // P scripts; SUPP is silent
-            kmeans_norm: NormMode::Batch, // SUPP is silent; as released
+            size: 320,                     // SUPP: "resizing and center-crop to 320×320"
+            stored: 640,                   // P --res2 640; SUPP is silent on what the crops are cut from
+            batch: 128,                    // SUPP
+            batch_cluster: 128,            // SUPP: k-means batches of 128
+            epochs: 10,                    // SUPP: 10 from ImageNet weights, 20 from scratch
+            clusters: 27,                  // SUPP
+            lr: 1e-3,                      // SUPP: Adam 1e-3, no weight decay
+            balance: Balance::Inverse,     // SUPP: "balanced with the size of each cluster"
+            merge: Merge::Direct,          // SUPP S1: each level straight to 1/4 and summed
+            init_batches: 50,              // SUPP: first 50 batches
+            update_every: 20,              // SUPP: every 20 iterations
+            kmeans_iters: 20,              // P scripts; SUPP is silent
+            kmeans_norm: NormMode::Batch,  // SUPP is silent; as released
             label_norm: NormMode::Running, // as released
-            label_metric: Metric::Cosine, // paper: cosine distance to the prototypes
-            score_metric: Metric::Cosine, // the same scores train and evaluate
+            label_metric: Metric::Cosine,  // paper: cosine distance to the prototypes
+            score_metric: Metric::Cosine,  // the same scores train and evaluate
             fresh_kmeans: false,
             bug_plain_view1: false,
             augment: Augment::supplement(),
@@ -153,7 +153,10 @@ impl Recipe {
             return fail(format!("--size {}", self.size), "use a multiple of 32, such as 128 or 320");
         }
         if self.stored < self.size {
-            return fail(format!("--stored {} is below --size {}", self.stored, self.size), "store images at least as large as the network's input");
+            return fail(
+                format!("--stored {} is below --size {}", self.stored, self.size),
+                "store images at least as large as the network's input",
+            );
         }
         for (flag, value) in [
             ("--batch", self.batch),

@@ -132,10 +132,23 @@ pub fn save<B: Backend>(path: &Path, dev: &mut B, picie: &Picie<B>, state: &Stat
 }
 
 /// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must be this run's.
-pub fn load<B: Backend>(path: &Path, dev: &mut B, picie: &Picie<B>, recipe: &Recipe, seed: u64, images: usize) -> Result<State> {
+pub fn load<B: Backend>(
+    path: &Path,
+    dev: &mut B,
+    picie: &Picie<B>,
+    recipe: &Recipe,
+    seed: u64,
+    images: usize,
+) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected())?;
     let state = state(path, &weights, origin)?;
-    let other = |what: &str| Err(Error::file(path, format!("the checkpoint is of another {what}"), "resume it with the same settings, or start a new --run"));
+    let other = |what: &str| {
+        Err(Error::file(
+            path,
+            format!("the checkpoint is of another {what}"),
+            "resume it with the same settings, or start a new --run",
+        ))
+    };
     if state.recipe != *recipe {
         return other("recipe");
     }
@@ -154,7 +167,9 @@ pub fn load<B: Backend>(path: &Path, dev: &mut B, picie: &Picie<B>, recipe: &Rec
         for view in 0..2 {
             let damaged = || Error::file(path, "the pseudo labels are missing or of another size", "start a new --run");
             match weights.tensors.get(&format!("labels{}", view + 1)).map(|t| &t.data) {
-                Some(Data::U16(labels)) if labels.len() == picie.labels[view].len => dev.write(picie.labels[view], labels)?,
+                Some(Data::U16(labels)) if labels.len() == picie.labels[view].len => {
+                    dev.write(picie.labels[view], labels)?
+                }
                 _ => return Err(damaged()),
             }
             match weights.tensors.get(&format!("label_counts{}", view + 1)).map(|t| &t.data) {
@@ -171,9 +186,18 @@ pub fn load<B: Backend>(path: &Path, dev: &mut B, picie: &Picie<B>, recipe: &Rec
 /// The state in one of our own files.
 fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     match (origin, weights.metadata.get("picie")) {
-        (Origin::Picie, Some(text)) => serde_json::from_str(text)
-            .map_err(|e| Error::file(path, format!("not a checkpoint of this version of picie ({e})"), "train again, or use the version that wrote it")),
-        _ => Err(Error::file(path, "these are weights, not the checkpoint of a run", "give them to --weights of a new run")),
+        (Origin::Picie, Some(text)) => serde_json::from_str(text).map_err(|e| {
+            Error::file(
+                path,
+                format!("not a checkpoint of this version of picie ({e})"),
+                "train again, or use the version that wrote it",
+            )
+        }),
+        _ => Err(Error::file(
+            path,
+            "these are weights, not the checkpoint of a run",
+            "give them to --weights of a new run",
+        )),
     }
 }
 
@@ -201,7 +225,11 @@ impl Trained {
             Origin::Picie => state(path, &weights, origin)?.recipe,
             Origin::ReleasedPicie { .. } => Recipe::picie_released(),
             Origin::Torchvision => {
-                return Err(Error::file(path, "these are ImageNet weights, without a pyramid or clusters", "train from them: picie train --weights"));
+                return Err(Error::file(
+                    path,
+                    "these are ImageNet weights, without a pyramid or clusters",
+                    "train from them: picie train --weights",
+                ));
             }
         };
         let centroids = floats(path, &weights, &classifier_name(0))?.to_vec();

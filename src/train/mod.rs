@@ -199,7 +199,8 @@ impl<B: Backend> Trainer<'_, B> {
         let eval_s = started.elapsed().as_secs_f64();
         checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &self.picie, &self.state.next())?;
         let last = self.state.epoch == self.picie.recipe.epochs;
-        let fresh = if last && self.picie.recipe.fresh_kmeans && self.evaluator.is_some() { self.fresh()? } else { None };
+        let fresh =
+            if last && self.picie.recipe.fresh_kmeans && self.evaluator.is_some() { self.fresh()? } else { None };
         let images = self.sets.train.len() as f64;
         let [kmeans_s, labels_s, train_s] = self.state.seconds;
         let [loss_within, loss_cross] = self.state.losses.map(|sum| sum / images);

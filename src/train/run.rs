@@ -57,9 +57,11 @@ impl RunFolder {
         let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
         match file.try_lock() {
             Ok(()) => Ok(RunFolder { path: path.to_path_buf(), _lock: file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::file(path, "another process is writing to this run folder", "wait for it, or choose another --run"))
-            }
+            Err(TryLockError::WouldBlock) => Err(Error::file(
+                path,
+                "another process is writing to this run folder",
+                "wait for it, or choose another --run",
+            )),
             Err(TryLockError::Error(e)) => Err(Error::io(&lock, e)),
         }
     }
@@ -101,7 +103,8 @@ impl RunFolder {
             }
             _ => Error::io(&path, e),
         })?;
-        serde_json::from_slice(&text)
-            .map_err(|e| Error::file(&path, format!("not the settings of this version of picie ({e})"), "start a new --run"))
+        serde_json::from_slice(&text).map_err(|e| {
+            Error::file(&path, format!("not the settings of this version of picie ({e})"), "start a new --run")
+        })
     }
 }

@@ -1,6 +1,10 @@
 //! One file an op family: against PyTorch's numbers, against finite differences, at tile edges.
 
+mod adam;
+mod confusion;
 mod conv;
+mod head;
+mod kmeans;
 mod norm;
 mod stem;
 mod view;

@@ -133,6 +133,7 @@ slots!(A, B, C, D, E, F, G);
 slots!(A, B, C, D, E, F, G, H);
 slots!(A, B, C, D, E, F, G, H, I);
 slots!(A, B, C, D, E, F, G, H, I, J);
+slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 
 impl Memory for Cpu {
     type Act = f32;

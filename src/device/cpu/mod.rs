@@ -3,12 +3,17 @@
 //! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread, and sums over pieces are
 //! added in the order of the pieces.
 
+mod adam;
+mod confusion;
 mod conv;
 pub mod gemm;
+mod head;
+mod kmeans;
 mod memory;
 mod norm;
 mod share;
 mod stem;
 mod view;
+mod wide;
 
 pub use memory::Cpu;

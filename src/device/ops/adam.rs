@@ -8,8 +8,9 @@ use crate::device::{Layout, Slot};
 #[derive(Clone, Copy, Debug)]
 pub struct AdamSpec {
     pub lr: f32,
-    pub beta1: f32,
-    pub beta2: f32,
+    /// NOTE: f64 as in torch: 1 − 0.999 taken in f32 is off by 1.3e-5 of itself, and so would be v.
+    pub beta1: f64,
+    pub beta2: f64,
     pub eps: f32,
 }
 

@@ -101,7 +101,8 @@ pub trait Head: Memory {
     /// features (n, h, w, d) = F̂.
     fn head_features(&mut self, plan: &Self::HeadPlan, features: Slot<f32>, input: HeadInput<Self::Act>) -> Result<()>;
 
-    /// labels[index[i]] = arg-max of the scores (the first of equals); counts (k) += pixels of each label.
+    /// labels (images of the data set, h, w): row index[i] = arg-max of image i's scores (the first of equals), other rows
+    /// stay; counts (k) += pixels of each label.
     fn head_assign(
         &mut self,
         plan: &Self::HeadPlan,
@@ -124,7 +125,8 @@ pub trait Head: Memory {
     ) -> Result<()>;
 
     /// losses (n, 2) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ / Σ w[y] over its view's
-    /// pixels) against classifier 0 and 1; dlaterals = gradient of `scale` · Σ losses.
+    /// pixels) against classifier 0 and 1; dlaterals = gradient of `scale` · Σ losses. Where Σ w[y] is 0 both are 0, not NaN.
+    /// A norm below 1e-12 is the constant 1e-12 to the gradient, as in torch.
     fn head_loss(
         &mut self,
         plan: &Self::HeadPlan,

@@ -35,10 +35,11 @@ pub trait KMeans: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// Lloyd's update: c = sums / counts. An empty cluster takes half of the largest: of the two new centroids, channel j of
-    /// the first is multiplied by 1 + ε and of the second by 1 − ε, ε = ±1/1024 by the parity of j (Faiss's perturbation; the
-    /// donor is the largest cluster, the lower index of equals, instead of a random one), counts are halved between
-    /// them, empty clusters in ascending order. counts are updated accordingly; splits (1) += clusters that were empty.
+    /// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the points of the largest one
+    /// (the donor; the lower index of equals; Faiss draws it at random): both become the donor's centroid, channel j of the
+    /// formerly empty one times 1 + ε and of the donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's
+    /// perturbation), with ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point, centroids
+    /// and counts stay. counts are updated accordingly; splits (1) += clusters that were empty.
     fn kmeans_mean(
         &mut self,
         centroids: Slot<f32>,

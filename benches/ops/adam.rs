@@ -1,0 +1,17 @@
+//! One step over the parameters of ResNet-18 and its FPN; seven streams of 4 bytes a parameter.
+
+use criterion::{Criterion, Throughput};
+use picie::device::Layout;
+use picie::device::cpu::Cpu;
+use picie::device::ops::{Adam, AdamSpec, Memory};
+
+pub fn bench(c: &mut Criterion) {
+    let len = 11_300_000;
+    let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
+    let blocks = cpu.plan_params(&mut layout, len);
+    cpu.reserve(&layout).unwrap();
+    cpu.write(blocks.grads, &vec![0.01; len]).unwrap();
+    let mut group = c.benchmark_group("adam");
+    group.throughput(Throughput::Bytes(28 * len as u64)).sample_size(20);
+    group.bench_function("step", |b| b.iter(|| cpu.adam_step(blocks, AdamSpec::new(1e-3), 1).unwrap()));
+}

@@ -1,0 +1,82 @@
+//! Scores resampled to the size of the labels, then arg-max: a row of scores is the most that exists at once.
+
+use super::resample::Axis;
+use super::scores::{Packed, argmax_by, columns, packed_len};
+use super::vector::LANES;
+use super::{Images, Room, check_classifier, check_input, scratch_len};
+use crate::base::{Error, Result};
+use crate::device::Slot;
+use crate::device::cpu::Cpu;
+use crate::device::cpu::share::share;
+use crate::device::cpu::wide::wide;
+use crate::device::ops::{Classifier, HeadInput, HeadSpec, want};
+
+pub fn head_predict(
+    cpu: &mut Cpu,
+    spec: &HeadSpec,
+    pred: Slot<u16>,
+    out: (usize, usize),
+    input: HeadInput<f32>,
+    classifier: Classifier,
+) -> Result<()> {
+    const OP: &str = "head_predict";
+    let k = classifier.k;
+    check_input(OP, spec, &input)?;
+    check_classifier(OP, spec, classifier)?;
+    want(OP, "pred", pred, spec.n * out.0 * out.1)?;
+    if pred.len == 0 {
+        return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
+    }
+    cpu.pack(spec, classifier);
+    let (simd, scratch, [p2, p3, p4, p5]) = (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
+    let (scratch, pred, p2, p3, p4, p5, crops) = cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
+    let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
+
+    let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
+    let packed = Packed::again(packed, columns(k), spec.d);
+    share(pred.chunks_exact_mut(out.0 * out.1).enumerate(), rest, |(i, pred), mine| {
+        let room = Room::new(spec, mine);
+        images.features(simd, i, room.features, room.merge, room.inverse);
+        let width = spec.w * columns(k);
+        let (scores, row) = room.scores.split_at_mut(spec.h * width);
+        packed.scores(scores, room.features);
+        upsample_argmax(simd, pred, out, scores, &mut row[..width], (spec.h, spec.w, k));
+    });
+    Ok(())
+}
+
+/// pred (out) = arg-max over k of scores (h, w, columns(k)) resampled to `out`; `row` is one row of scores.
+fn upsample_argmax(
+    simd: pulp::Arch,
+    pred: &mut [u16],
+    out: (usize, usize),
+    scores: &[f32],
+    row: &mut [f32],
+    (h, w, k): (usize, usize, usize),
+) {
+    let (rows, cols, columns, width) = (Axis::whole(h, out.0), Axis::whole(w, out.1), columns(k), row.len());
+    wide(
+        simd,
+        #[inline(always)]
+        || {
+            for (y, pred) in pred.chunks_exact_mut(out.1).enumerate() {
+                let v = rows.tap(y);
+                let (top, bottom) = (&scores[v.lo * width..][..width], &scores[v.hi * width..][..width]);
+                for ((r, a), b) in row.iter_mut().zip(top).zip(bottom) {
+                    *r = a + v.t * (b - a);
+                }
+                for (x, pred) in pred.iter_mut().enumerate() {
+                    let h = cols.tap(x);
+                    let lo = row[h.lo * columns..][..columns].as_chunks::<LANES>().0;
+                    let hi = row[h.hi * columns..][..columns].as_chunks::<LANES>().0;
+                    let (a, _) = argmax_by(
+                        columns,
+                        #[inline(always)]
+                        |j| std::array::from_fn(|l| lo[j][l] + h.t * (hi[j][l] - lo[j][l])),
+                    );
+                    *pred = a.min(k - 1) as u16;
+                }
+            }
+        },
+    );
+}

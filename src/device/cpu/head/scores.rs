@@ -1,0 +1,234 @@
+//! Linear scores of a block of unit features, and what is read off them: arg-max, sums by cluster, cross-entropy.
+
+use super::vector::{LANES, add_scaled, exp, tree};
+use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::wide::wide;
+
+/// Pixels that go through scores at a time, so that their features and scores stay in the second-level cache.
+pub const BLOCK: usize = 256;
+
+/// A score that no real one is below, and finite, so that interpolating it stays a number.
+const NEVER: f32 = -1e30;
+
+/// Columns of scores that k clusters take: whole registers.
+pub fn columns(k: usize) -> usize {
+    k.next_multiple_of(LANES)
+}
+
+/// f32 that packed classifiers of `columns` columns take.
+pub fn packed_len(columns: usize, d: usize) -> usize {
+    columns * (d + 1)
+}
+
+/// Classifiers side by side, each padded to whole registers with clusters that never win.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    /// (columns, d)
+    w: &'a [f32],
+    /// (columns)
+    b: &'a [f32],
+    d: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// Packs pairs of w (k, d) and b (k) into the first elements of `room`.
+    pub fn new(room: &'a mut [f32], d: usize, classifiers: &[(&[f32], &[f32])]) -> Self {
+        let total = classifiers.iter().map(|(_, b)| columns(b.len())).sum::<usize>();
+        let (ws, bs) = room[..packed_len(total, d)].split_at_mut(total * d);
+        ws.fill(0.0);
+        bs.fill(NEVER);
+        let mut first = 0;
+        for (w, b) in classifiers {
+            ws[first * d..][..w.len()].copy_from_slice(w);
+            bs[first..][..b.len()].copy_from_slice(b);
+            first += columns(b.len());
+        }
+        Packed { w: ws, b: bs, d }
+    }
+
+    /// What [`Packed::new`] left in `room`.
+    pub fn again(room: &'a [f32], total: usize, d: usize) -> Self {
+        let (w, b) = room[..packed_len(total, d)].split_at(total * d);
+        Packed { w, b, d }
+    }
+
+    pub fn columns(&self) -> usize {
+        self.b.len()
+    }
+
+    /// scores (rows, columns) = features (rows, d)·wᵀ + b.
+    pub fn scores(&self, scores: &mut [f32], features: &[f32]) {
+        let (rows, columns) = (features.len() / self.d, self.columns());
+        for row in scores.chunks_exact_mut(columns) {
+            row.copy_from_slice(self.b);
+        }
+        let (f, w) = (Mat::row_major(features, self.d), Mat::transposed(self.w, self.d));
+        gemm(scores, columns, true, f, w, (rows, columns, self.d));
+    }
+
+    /// dfeatures (rows, d) = dscores (rows, columns)·w.
+    pub fn backward(&self, dfeatures: &mut [f32], dscores: &[f32]) {
+        let (rows, columns) = (dfeatures.len() / self.d, self.columns());
+        let (ds, w) = (Mat::row_major(dscores, columns), Mat::row_major(self.w, self.d));
+        gemm(dfeatures, self.d, false, ds, w, (rows, self.d, columns));
+    }
+}
+
+/// The largest element of a padded row and its place, the first of equals.
+#[inline(always)]
+pub fn argmax(row: &[f32]) -> (usize, f32) {
+    argmax_by(row.len(), |chunk| row.as_chunks::<LANES>().0[chunk])
+}
+
+/// The arg-max of a row whose chunks `chunk` computes.
+#[inline(always)]
+pub fn argmax_by(columns: usize, chunk: impl Fn(usize) -> [f32; LANES]) -> (usize, f32) {
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let mut place = [0u32; LANES];
+    for j in 0..columns / LANES {
+        let row = chunk(j);
+        for l in 0..LANES {
+            let wins = row[l] > best[l];
+            best[l] = if wins { row[l] } else { best[l] };
+            place[l] = if wins { j as u32 } else { place[l] };
+        }
+    }
+    let max = tree(best, |a, b| if a > b { a } else { b });
+    let mut first = [0u32; LANES];
+    for l in 0..LANES {
+        first[l] = if best[l] == max { place[l] * LANES as u32 + l as u32 } else { u32::MAX };
+    }
+    (tree(first, |a, b| a.min(b)) as usize, max)
+}
+
+/// For each row of `scores` the place and value of its maximum.
+pub fn each_argmax(simd: pulp::Arch, scores: &[f32], k: usize, mut each: impl FnMut(usize, usize, f32)) {
+    wide(
+        simd,
+        #[inline(always)]
+        || {
+            for (p, row) in scores.chunks_exact(columns(k)).enumerate() {
+                let (a, score) = argmax(row);
+                // NOTE: a classifier of NaN scores below the padding; its label must still be a cluster.
+                each(p, a.min(k - 1), score);
+            }
+        },
+    );
+}
+
+/// Sums over some points: sums (k, d), counts (k), and Σ score.
+pub struct Sums<'a> {
+    pub sums: &'a mut [f32],
+    pub counts: &'a mut [u32],
+    pub score: f64,
+}
+
+impl Sums<'_> {
+    /// Adds the sums over other points. Callers do so in a fixed order.
+    pub fn add_part(&mut self, sums: &[f32], counts: &[u32], score: f64) {
+        self.sums.iter_mut().zip(sums).for_each(|(a, b)| *a += b);
+        self.counts.iter_mut().zip(counts).for_each(|(a, b)| *a += b);
+        self.score += score;
+    }
+
+    /// Adds each row of `points` (rows, d) to the cluster of its arg-max. `room` holds [`BLOCK`] rows of scores.
+    pub fn add(&mut self, simd: pulp::Arch, points: &[f32], classifier: Packed, room: &mut [f32]) {
+        let (d, k) = (classifier.d, self.counts.len());
+        for block in points.chunks(BLOCK * d) {
+            let scores = &mut room[..block.len() / d * classifier.columns()];
+            classifier.scores(scores, block);
+            each_argmax(
+                simd,
+                scores,
+                k,
+                #[inline(always)]
+                |p, a, score| {
+                    add_scaled(&mut self.sums[a * d..][..d], 1.0, &block[p * d..][..d]);
+                    self.counts[a] += 1;
+                    self.score += f64::from(score);
+                },
+            );
+        }
+    }
+}
+
+/// What the cross-entropy of one image against one classifier reads.
+pub struct Target<'a> {
+    /// One a pixel.
+    pub labels: &'a [u16],
+    /// (k)
+    pub weights: &'a [f32],
+    /// 1 / Σ w[y] over the view, 0 if that sum is 0.
+    pub share: f64,
+    /// Factor of the gradient.
+    pub scale: f32,
+}
+
+/// Returns Σ w[y]·(log Σ exp(scores) − score[y]) over the rows of columns `first..first + columns(k)`, and overwrites these
+/// by their gradient times `scale`·`share`. `labels` are those of the rows.
+pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first: usize, target: &Target) -> f64 {
+    let Target { labels, weights, share, scale } = *target;
+    let columns = columns(weights.len());
+    wide(
+        simd,
+        #[inline(always)]
+        || {
+            let mut loss = 0.0;
+            for (row, &y) in scores.chunks_exact_mut(stride).zip(labels) {
+                let row = &mut row[first..first + columns];
+                let y = usize::from(y);
+                let at_label = row[y];
+                let chunks = row.as_chunks_mut::<LANES>().0;
+                let mut best = [f32::NEG_INFINITY; LANES];
+                for chunk in chunks.iter() {
+                    for l in 0..LANES {
+                        best[l] = if chunk[l] > best[l] { chunk[l] } else { best[l] };
+                    }
+                }
+                let max = tree(best, |a, b| if a > b { a } else { b });
+                let mut sums = [0.0; LANES];
+                for chunk in chunks.iter_mut() {
+                    for l in 0..LANES {
+                        chunk[l] = exp(chunk[l] - max);
+                        sums[l] += chunk[l];
+                    }
+                }
+                let sum = tree(sums, |a, b| a + b);
+                loss += f64::from(weights[y]) * f64::from(sum.ln() - (at_label - max));
+                let slope = scale * (f64::from(weights[y]) * share) as f32;
+                let factor = slope / sum;
+                for chunk in chunks.iter_mut() {
+                    for v in chunk.iter_mut() {
+                        *v *= factor;
+                    }
+                }
+                row[y] -= slope;
+            }
+            loss
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_scores_the_first_wins_in_any_lane() {
+        let mut row = [NEVER; 48];
+        row[..40].fill(-3.0);
+        assert_eq!(argmax(&row), (0, -3.0));
+        for (late, early) in [(39, 5), (16, 15), (33, 17), (20, 4)] {
+            let mut row = row;
+            (row[late], row[early]) = (2.0, 2.0);
+            assert_eq!(argmax(&row), (early, 2.0));
+        }
+    }
+
+    #[test]
+    fn scores_that_are_not_numbers_still_have_a_label() {
+        let mut row = [NEVER; 16];
+        row[..3].fill(f32::NAN);
+        each_argmax(pulp::Arch::new(), &row, 3, |_, a, _| assert_eq!(a, 2));
+    }
+}

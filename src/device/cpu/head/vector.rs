@@ -1,0 +1,107 @@
+//! Arithmetic on channel vectors: plain loops over fixed lanes, which [`wide`](crate::device::cpu::wide::wide) compiles for the widest unit.
+//!
+//! A sum goes to [`LANES`] accumulators and then down a fixed tree, without fused multiply-adds, so its bits depend on
+//! neither threads nor the width of the machine's registers.
+
+pub const LANES: usize = 16;
+
+/// `f` over the lanes, in a tree.
+#[inline(always)]
+pub fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] = f(lanes[l], lanes[l + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The last, incomplete chunk with zeros behind it.
+#[inline(always)]
+fn padded(rest: &[f32]) -> [f32; LANES] {
+    let mut full = [0.0; LANES];
+    full[..rest.len()].copy_from_slice(rest);
+    full
+}
+
+/// Σ a·b.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..LANES {
+            sums[l] += a[l] * b[l];
+        }
+    }
+    if !a_rest.is_empty() {
+        let (a, b) = (padded(a_rest), padded(b_rest));
+        for l in 0..LANES {
+            sums[l] += a[l] * b[l];
+        }
+    }
+    tree(sums, |x, y| x + y)
+}
+
+/// y += a·x.
+#[inline(always)]
+pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+/// eˣ for x <= 0, within 2e-7 of it relatively; below −87 it stays at e⁻⁸⁷. NaN stays NaN.
+///
+/// x = n·ln 2 + r with |r| <= ln 2 / 2, eʳ by its Taylor polynomial of degree 7 (remainder below 6e-9), 2ⁿ by its bits.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts; the first has so few bits that n times it is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // NOTE: not f32::max, which would turn NaN into a number and hide it.
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
+    let p = p * r + 1.0 / 120.0;
+    let p = p * r + 1.0 / 24.0;
+    let p = p * r + 1.0 / 6.0;
+    let p = p * r + 0.5;
+    let p = (p * r + 1.0) * r + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    p * f32::from_bits(exponent << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_its_stated_error() {
+        for i in 0..=870_000 {
+            let x = -(i as f32) * 1e-4;
+            let want = f64::from(x).exp();
+            let err = (f64::from(exp(x)) - want).abs() / want;
+            assert!(err <= 2e-7, "exp({x}) is off by {err:e}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e30) <= 2e-38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn dot_sums_every_element_once() {
+        for len in [1, 15, 16, 17, 128] {
+            let a: Vec<f32> = (0..len).map(|i| (i % 7) as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..len).map(|i| (i % 5) as f32 + 1.0).collect();
+            // Small integers: exact in any order.
+            assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(x, y)| x * y).sum::<f32>());
+        }
+    }
+}
