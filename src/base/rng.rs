@@ -120,6 +120,9 @@ mod tests {
         let mean = x.iter().sum::<f64>() / x.len() as f64;
         let var = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
         // 4 standard errors of the mean (1/√n) and of the variance (√(2/n)).
-        assert!(mean.abs() <= 4.0 / (1e5f64).sqrt() && (var - 1.0).abs() <= 4.0 * (2.0 / 1e5f64).sqrt(), "{mean} {var}");
+        assert!(
+            mean.abs() <= 4.0 / (1e5f64).sqrt() && (var - 1.0).abs() <= 4.0 * (2.0 / 1e5f64).sqrt(),
+            "{mean} {var}"
+        );
     }
 }
