@@ -1,0 +1,71 @@
+//! The Cityscapes layout: `leftImg8bit/{split}/{city}/{id}_leftImg8bit.png` and, in `gtFine` or `annotations/gtFine`,
+//! `{split}/{city}/{id}_gtFine_labelIds.png`.
+//!
+//! PiCIE trains on test,train_extra and evaluates on train,val; later work trains on train and evaluates on val.
+
+use std::path::Path;
+
+use super::{Item, folder, no_such_split};
+use crate::base::{Error, Result};
+
+const SPLITS: [&str; 4] = ["train", "val", "test", "train_extra"];
+
+/// The images of one split, sorted by path; an item has a label where the label map is there.
+pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
+    if !SPLITS.contains(&split) {
+        return Err(no_such_split(split, &SPLITS));
+    }
+    let dir = root.join("leftImg8bit").join(split);
+    if !dir.is_dir() {
+        return Err(Error::file(&dir, "no such folder", "unpack leftImg8bit there, or choose another split"));
+    }
+    let mut items = Vec::new();
+    for image in folder::images(&dir)? {
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        let Some(id) = stem.strip_suffix("_leftImg8bit").map(str::to_string) else { continue };
+        let city = image.parent().and_then(Path::file_name).unwrap_or_default();
+        let name = format!("{id}_gtFine_labelIds.png");
+        let label = ["gtFine", "annotations/gtFine"]
+            .iter()
+            .map(|tree| root.join(tree).join(split).join(city).join(&name))
+            .find(|path| path.is_file());
+        items.push(Item { id, image, label });
+    }
+    if items.is_empty() {
+        return Err(Error::file(&dir, "no *_leftImg8bit.png below this folder", "unpack leftImg8bit there"));
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::touch;
+
+    #[test]
+    fn splits_join_and_both_label_trees_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for (split, city, n) in [("train", "bonn", 2), ("train", "aachen", 1), ("val", "ulm", 3)] {
+            touch(&root.join(format!("leftImg8bit/{split}/{city}/{city}_{n}_leftImg8bit.png")));
+        }
+        touch(&root.join("leftImg8bit/train/bonn/thumbnail.png"));
+        touch(&root.join("gtFine/train/bonn/bonn_2_gtFine_labelIds.png"));
+        touch(&root.join("annotations/gtFine/val/ulm/ulm_3_gtFine_labelIds.png"));
+        let all = |_, _| ();
+        let data = crate::data::open(root, None, "train,val", Default::default(), &all).unwrap();
+        let found: Vec<_> = data.items.iter().map(|i| (i.id.as_str(), i.label.is_some())).collect();
+        assert_eq!(found, [("aachen_1", false), ("bonn_2", true), ("ulm_3", true)]);
+        assert_eq!(data.taxonomy.unwrap().name, "cityscapes 27");
+    }
+
+    #[test]
+    fn a_split_that_is_not_there_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(&dir.path().join("leftImg8bit/train/bonn/thumbnail.png"));
+        let fails = |split| list(dir.path(), split).unwrap_err().to_string();
+        assert!(fails("night").contains("no split \"night\"") && fails("night").contains("train_extra"));
+        assert!(fails("val").contains("leftImg8bit/val: no such folder"));
+        assert!(fails("train").contains("no *_leftImg8bit.png"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The base transform: short side to S, centre crop S × S. The same geometry for a picture (bilinear with antialias, as Pillow
+//! resizes) and for its label map (nearest). Source: PiCIE's `BaseTransform`, torchvision's `resize` and `crop`.
+
+use fast_image_resize as fir;
+
+use super::decode::{LabelMap, Rgb};
+
+/// The resized size of a W × H image and where the S × S crop lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Geometry {
+    width: usize,
+    height: usize,
+    left: usize,
+    top: usize,
+}
+
+/// Short side S, long side ⌊S · long / short⌋; offsets are half the rest, rounded half to even as Python does. An image smaller
+/// than S grows by the same rule.
+fn geometry(width: usize, height: usize, size: usize) -> Geometry {
+    let short = width.min(height);
+    let (w, h) = (size * width / short, size * height / short);
+    let offset = |side: usize| ((side - size) as f64 / 2.0).round_ties_even() as usize;
+    Geometry { width: w, height: h, left: offset(w), top: offset(h) }
+}
+
+/// u8 (H, W, 3) → `out`, u8 (S, S, 3).
+pub fn image(image: &Rgb, size: usize, out: &mut [u8]) {
+    assert_eq!(out.len(), size * size * 3);
+    let g = geometry(image.width, image.height, size);
+    // The crop as a window of the source, so that nothing outside it is resized.
+    let window = |from: usize, side: usize, resized: usize| {
+        let scale = side as f64 / resized as f64;
+        let start = from as f64 * scale;
+        (start, (size as f64 * scale).min(side as f64 - start))
+    };
+    let (left, width) = window(g.left, image.width, g.width);
+    let (top, height) = window(g.top, image.height, g.height);
+    let options = fir::ResizeOptions::new()
+        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
+        .crop(left, top, width, height);
+    let source =
+        fir::images::ImageRef::new(image.width as u32, image.height as u32, &image.pixels, fir::PixelType::U8x3)
+            .expect("pixels are (H, W, 3)");
+    let mut target = fir::images::Image::from_slice_u8(size as u32, size as u32, out, fir::PixelType::U8x3)
+        .expect("out is (S, S, 3)");
+    fir::Resizer::new().resize(&source, &mut target, &options).expect("the window lies inside the image");
+}
+
+/// u8 (H, W) → `out`, u8 (S, S).
+pub fn label(map: &LabelMap, size: usize, out: &mut [u8]) {
+    assert_eq!(out.len(), size * size);
+    let g = geometry(map.width, map.height, size);
+    let columns = nearest(map.width, g.width, g.left, size);
+    for (row, y) in out.chunks_exact_mut(size).zip(nearest(map.height, g.height, g.top, size)) {
+        let line = &map.ids[y * map.width..][..map.width];
+        for (id, &x) in row.iter_mut().zip(&columns) {
+            *id = line[x];
+        }
+    }
+}
+
+/// The source index of each of `size` pixels from `from` on, when `side` pixels are resized to `resized`.
+///
+/// NOTE: the position is summed step by step because Pillow does; a product rounds elsewhere and picks other pixels at ties.
+fn nearest(side: usize, resized: usize, from: usize, size: usize) -> Vec<usize> {
+    let step = side as f64 / resized as f64;
+    let mut at = step * 0.5;
+    let mut index = Vec::with_capacity(size);
+    for i in 0..from + size {
+        if i >= from {
+            index.push((at as usize).min(side - 1));
+        }
+        at += step;
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::gradient;
+
+    #[test]
+    fn geometry_is_that_of_torchvision() {
+        let g = |w, h, s| {
+            let g = geometry(w, h, s);
+            (g.width, g.height, g.left, g.top)
+        };
+        assert_eq!(g(640, 480, 320), (426, 320, 53, 0));
+        assert_eq!(g(427, 640, 320), (320, 479, 0, 80)); // 479.6 is cut, 79.5 goes to the even 80
+        assert_eq!(g(333, 500, 4), (4, 6, 0, 1));
+        assert_eq!(g(70, 40, 4), (7, 4, 2, 0)); // 1.5 goes to 2
+        assert_eq!(g(50, 40, 4), (5, 4, 0, 0)); // 0.5 goes to 0
+        assert_eq!(g(20, 10, 64), (128, 64, 32, 0)); // smaller than the crop: it grows
+        assert_eq!(g(64, 64, 64), (64, 64, 0, 0));
+    }
+
+    #[test]
+    fn pictures_are_resized_as_pillow_does() {
+        for (width, height, size, want) in PILLOW_IMAGES {
+            let source = gradient(*width as u32, *height as u32);
+            let source = Rgb { width: *width, height: *height, pixels: source.into_raw() };
+            let mut out = vec![0; size * size * 3];
+            image(&source, *size, &mut out);
+            // 1 level: both round to 8 bits after each of two passes, with other fixed-point weights.
+            let worst = out.iter().zip(*want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(worst <= 1 && out.len() == want.len(), "{width}x{height} to {size}: {worst} levels off");
+        }
+    }
+
+    #[test]
+    fn label_maps_are_resized_as_pillow_does() {
+        for (width, height, size, want) in PILLOW_LABELS {
+            let map = LabelMap { width: *width, height: *height, ids: (0..width * height).map(|i| i as u8).collect() };
+            let mut out = vec![0; size * size];
+            label(&map, *size, &mut out);
+            assert_eq!(out, *want, "{width}x{height} to {size}");
+        }
+    }
+
+    #[test]
+    fn the_longest_picture_fits() {
+        let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000] };
+        let mut out = vec![0; 8 * 8 * 3];
+        image(&source, 8, &mut out);
+        assert!(out.iter().all(|&v| v == 5));
+    }
+
+    /// (W, H, S, u8 (S, S, 3)) by Pillow 13.0 and torchvision on `gradient(W, H)`.
+    #[rustfmt::skip]
+    const PILLOW_IMAGES: &[(usize, usize, usize, &[u8])] = &[
+        (13, 9, 4, &[48, 139, 66, 133, 151, 98, 151, 164, 124, 73, 177, 75, 70, 152, 103, 155, 93, 132, 150, 103, 143, 95, 116, 133, 96, 116, 118, 178, 124, 148, 101, 137, 147, 121, 149, 130, 118, 124, 130, 172, 136, 155, 78, 149, 150, 143, 159, 108]),
+        (5, 7, 4, &[13, 109, 42, 56, 115, 54, 100, 121, 65, 143, 127, 76, 26, 173, 51, 69, 179, 104, 113, 185, 157, 156, 191, 103, 42, 203, 62, 85, 141, 144, 129, 53, 123, 172, 59, 122, 58, 71, 72, 101, 77, 116, 145, 83, 117, 188, 89, 182]),
+        (3, 4, 5, &[0, 90, 40, 15, 92, 40, 37, 95, 40, 59, 98, 40, 74, 100, 40, 6, 117, 40, 21, 119, 46, 43, 122, 55, 65, 125, 63, 80, 127, 69, 13, 152, 40, 28, 154, 54, 50, 157, 74, 72, 160, 94, 87, 162, 108, 20, 187, 40, 35, 189, 61, 57, 192, 93, 79, 195, 125, 94, 197, 146, 28, 223, 40, 43, 225, 69, 65, 228, 113, 87, 154, 156, 102, 105, 185]),
+        (31, 17, 3, &[128, 138, 122, 125, 126, 122, 125, 129, 120, 129, 129, 121, 129, 126, 126, 126, 123, 120, 128, 134, 125, 126, 141, 130, 127, 128, 120]),
+    ];
+    /// (W, H, S, u8 (S, S)) likewise, nearest, on the map whose pixel i holds i mod 256.
+    #[rustfmt::skip]
+    const PILLOW_LABELS: &[(usize, usize, usize, &[u8])] = &[
+        (13, 9, 4, &[14, 16, 19, 22, 40, 42, 45, 48, 66, 68, 71, 74, 92, 94, 97, 100]),
+        (5, 7, 4, &[0, 1, 3, 4, 10, 11, 13, 14, 15, 16, 18, 19, 20, 21, 23, 24]),
+        (3, 4, 5, &[0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 3, 3, 4, 5, 5, 6, 6, 7, 8, 8, 6, 6, 7, 8, 8]),
+        (20, 10, 6, &[5, 7, 9, 10, 12, 14, 45, 47, 49, 50, 52, 54, 85, 87, 89, 90, 92, 94, 105, 107, 109, 110, 112, 114, 145, 147, 149, 150, 152, 154, 185, 187, 189, 190, 192, 194]),
+        (31, 47, 7, &[87, 91, 96, 100, 104, 109, 113, 242, 246, 251, 255, 3, 8, 12, 141, 145, 150, 154, 158, 163, 167, 9, 13, 18, 22, 26, 31, 35, 164, 168, 173, 177, 181, 186, 190, 63, 67, 72, 76, 80, 85, 89, 187, 191, 196, 200, 204, 209, 213]),
+    ];
+}
