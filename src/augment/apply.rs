@@ -53,7 +53,19 @@ impl<B: Backend> Feeder<B> {
         let index = layout.take(Pool::Staging, "image index", capacity);
         let photo = layout.take(Pool::Staging, "photometric draws", capacity);
         let crops = layout.take(Pool::Staging, "input crops", capacity);
-        Ok(Feeder { augment, seed, stored, size, plain_first: false, host: Vec::new(), images, index, photo, crops, plans })
+        Ok(Feeder {
+            augment,
+            seed,
+            stored,
+            size,
+            plain_first: false,
+            host: Vec::new(),
+            images,
+            index,
+            photo,
+            crops,
+            plans,
+        })
     }
 
     pub fn plain_first(self, plain_first: bool) -> Self {

@@ -1,10 +1,13 @@
 //! Draws as pure functions of (seed, epoch, image, view): nothing to store, nothing to resume.
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::rng::{Rng, Stream};
 use crate::device::ops::{Crop, Photo};
 
 /// How the four jitter steps are switched on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Jitter {
     /// All four or none, in random order (torchvision's `ColorJitter` under `RandomApply`).
     Joint,
@@ -13,7 +16,7 @@ pub enum Jitter {
 }
 
 /// Strengths and probabilities of the augmentation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Augment {
     pub jitter: Jitter,
     /// Probability of the jitter, or of each step of it.

@@ -1,5 +1,7 @@
-//! The draws of an epoch: which photometric change and which crop each image gets. Numbers only; the device applies them.
+//! Augmentation: the draws of an epoch (numbers, pure), and their way to the device.
 
+pub mod apply;
 pub mod draw;
 
+pub use apply::{Feeder, View};
 pub use draw::{Augment, Geometry, Jitter};

@@ -3,7 +3,7 @@
 //! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few batches. Everything
 //! stays on the device; the host reads a few numbers at the end.
 
-use crate::base::rng::{Rng, Stream};
+use crate::base::rng::Rng;
 use crate::base::{Error, Result};
 use crate::device::ops::{Backend, Classifier, Metric};
 use crate::device::{Layout, Pool, Slot};

@@ -21,6 +21,8 @@ pub mod transform;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::{Error, Result};
 pub use labels::{IGNORE, Taxonomy};
 pub use store::{EvalStore, ImageStore, Load};
@@ -29,7 +31,8 @@ pub use store::{EvalStore, ImageStore, Load};
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// How a data set lies on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// `images/{train,val}2017/*.jpg`, `annotations/{train,val}2017/*.png`.
     CocoStuff,

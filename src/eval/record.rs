@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 
+/// Accuracy and mIoU in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    pub acc: f64,
+    pub miou: f64,
+    pub miou_present: f64,
+}
+
 /// One epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
@@ -31,6 +39,12 @@ pub struct EpochRow {
     pub acc: Option<f64>,
     pub miou: Option<f64>,
     pub miou_present: Option<f64>,
+    /// k-means on the network before any training; in the first epoch's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrained: Option<Score>,
+    /// A fresh k-means on images without augmentation, where the recipe asks for it; in the last epoch's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<Score>,
 }
 
 impl EpochRow {

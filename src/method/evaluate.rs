@@ -2,7 +2,7 @@
 
 use crate::augment::{Augment, Feeder, View};
 use crate::base::Result;
-use crate::data::store::EvalStore;
+use crate::data::EvalStore;
 use crate::device::ops::{Backend, Classifier, Merge, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::eval::Confusion;

@@ -11,7 +11,7 @@ use crate::augment::{Feeder, View};
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
 use crate::cluster::{MiniBatch, Schedule, Summary};
-use crate::data::store::ImageStore;
+use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::{Programs, batch_sizes};

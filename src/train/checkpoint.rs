@@ -8,6 +8,7 @@ use crate::base::{Error, Result};
 use crate::cluster::Summary;
 use crate::device::Slot;
 use crate::device::ops::Backend;
+use crate::eval::record::Score;
 use crate::method::Picie;
 use crate::net::weights::{self, Data, Origin, Tensor, Weights};
 use crate::net::{FEATURES, Network};
@@ -20,14 +21,6 @@ pub enum Phase {
     KMeans,
     Labels,
     Train,
-}
-
-/// Accuracy and mIoU in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    pub acc: f64,
-    pub miou: f64,
-    pub miou_present: f64,
 }
 
 /// Everything that is not a tensor.

@@ -3,17 +3,17 @@
 mod checkpoint;
 mod run;
 
-pub use checkpoint::{Score, Trained};
+pub use checkpoint::Trained;
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;
 
 use crate::base::rng::Stream;
 use crate::base::{Error, Result};
-use crate::data::store::{EvalStore, ImageStore};
+use crate::data::{EvalStore, ImageStore};
 use crate::device::Layout;
-use crate::device::ops::{Backend, Metric};
-use crate::eval::record::{self, EpochRow};
+use crate::device::ops::Backend;
+use crate::eval::record::{self, EpochRow, Score};
 use crate::eval::{Scores, hungarian};
 use crate::method::{Evaluator, Picie};
 use crate::net::weights::{self, Origin};
@@ -231,11 +231,6 @@ impl<B: Backend> Trainer<'_, B> {
 
     /// The score of view 1's centroids, where there are labels.
     fn evaluate(&mut self, name: &str) -> Result<Option<Score>> {
-        let metric = self.picie.recipe.score_metric;
-        self.score(name, metric)
-    }
-
-    fn score(&mut self, name: &str, metric: Metric) -> Result<Option<Score>> {
         let (Some(evaluator), Some(val)) = (&mut self.evaluator, &self.sets.val) else { return Ok(None) };
         self.watch.begin(name, val.images.len());
         // NOTE: an interrupt waits for the end of the evaluation, which is short and changes nothing.
@@ -244,7 +239,8 @@ impl<B: Backend> Trainer<'_, B> {
             watch.advance(n);
             Ok(())
         };
-        let confusion = evaluator.run(self.dev, &self.picie.net, val, self.picie.centroids[0], metric, &mut tick)?;
+        let (centroids, metric) = (self.picie.centroids[0], self.picie.recipe.score_metric);
+        let confusion = evaluator.run(self.dev, &self.picie.net, val, centroids, metric, &mut tick)?;
         self.watch.end();
         let scores = Scores::new(&confusion, &hungarian(&confusion), &[])?;
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
