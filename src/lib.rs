@@ -14,6 +14,7 @@
 
 pub mod augment;
 pub mod base;
+pub mod cli;
 pub mod cluster;
 pub mod data;
 pub mod device;

@@ -1,1 +1,17 @@
-fn main() {}
+use std::process::ExitCode;
+
+use picie::base::Error;
+
+fn main() -> ExitCode {
+    match picie::cli::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("picie: {e:#}");
+            // 130 is what a shell reports of a process that Ctrl-C ended.
+            match e.downcast_ref() {
+                Some(Error::Interrupted { .. }) => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -34,7 +34,7 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
     }
     let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
     if reader.format().is_none() {
-        return Err(Error::file(path, "not an image (JPEG, PNG, BMP, WebP and TIFF are read)", "remove or convert it"));
+        return Err(not_an_image(path));
     }
     let image = reader.decode().map_err(|e| Error::file(path, one_line(&e), DAMAGED))?.into_rgb8();
     let (width, height) = (image.width() as usize, image.height() as usize);
@@ -42,6 +42,21 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
     }
     Ok(Rgb { width, height, pixels: image.into_raw() })
+}
+
+/// (width, height) of an image, from its header alone.
+pub fn size(path: &Path) -> Result<(usize, usize)> {
+    let reader =
+        image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(|e| Error::io(path, e))?;
+    if reader.format().is_none() {
+        return Err(not_an_image(path));
+    }
+    let (width, height) = reader.into_dimensions().map_err(|e| Error::file(path, one_line(&e), DAMAGED))?;
+    Ok((width as usize, height as usize))
+}
+
+fn not_an_image(path: &Path) -> Error {
+    Error::file(path, "not an image (JPEG, PNG, BMP, WebP and TIFF are read)", "remove or convert it")
 }
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.

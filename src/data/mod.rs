@@ -43,7 +43,8 @@ pub enum Kind {
 }
 
 /// Which classes labels are read as. Everything but 27 is for COCO-Stuff only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Classes {
     /// The 27 classes of PiCIE's tables, of COCO-Stuff or of Cityscapes.
     #[default]

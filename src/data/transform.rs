@@ -35,14 +35,26 @@ pub fn image(image: &Rgb, size: usize, out: &mut [u8]) {
     };
     let (left, width) = window(g.left, image.width, g.width);
     let (top, height) = window(g.top, image.height, g.height);
+    resample(image, (left, top, width, height), (size, size), out);
+}
+
+/// u8 (H, W, 3) → u8 (height, width, 3), the whole picture, bilinear with antialias.
+pub fn resize(image: &Rgb, width: usize, height: usize) -> Vec<u8> {
+    let mut out = vec![0; width * height * 3];
+    resample(image, (0.0, 0.0, image.width as f64, image.height as f64), (width, height), &mut out);
+    out
+}
+
+/// The window (left, top, width, height) of a picture at another size.
+fn resample(image: &Rgb, (left, top, w, h): (f64, f64, f64, f64), (width, height): (usize, usize), out: &mut [u8]) {
     let options = fir::ResizeOptions::new()
         .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-        .crop(left, top, width, height);
+        .crop(left, top, w, h);
     let source =
         fir::images::ImageRef::new(image.width as u32, image.height as u32, &image.pixels, fir::PixelType::U8x3)
             .expect("pixels are (H, W, 3)");
-    let mut target = fir::images::Image::from_slice_u8(size as u32, size as u32, out, fir::PixelType::U8x3)
-        .expect("out is (S, S, 3)");
+    let mut target = fir::images::Image::from_slice_u8(width as u32, height as u32, out, fir::PixelType::U8x3)
+        .expect("out is (height, width, 3)");
     fir::Resizer::new().resize(&source, &mut target, &options).expect("the window lies inside the image");
 }
 

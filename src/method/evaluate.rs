@@ -2,12 +2,14 @@
 
 use crate::augment::{Augment, Feeder, View};
 use crate::base::Result;
-use crate::data::EvalStore;
-use crate::device::ops::{Backend, Classifier, Merge, Metric};
+use crate::base::rng::{Rng, Stream};
+use crate::cluster::{MiniBatch, Schedule, Summary};
+use crate::data::{EvalStore, ImageStore};
+use crate::device::ops::{Backend, Classifier, Crop, Merge, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::eval::Confusion;
 use crate::method::{Programs, Tick, batch_sizes};
-use crate::net::{FEATURES, Geometry, Mode, Network};
+use crate::net::{FEATURES, Geometry, Mode, Network, Program};
 
 /// Evaluates classifiers on a set of square images with labels of the same size.
 pub struct Evaluator<B: Backend> {
@@ -20,6 +22,8 @@ pub struct Evaluator<B: Backend> {
     counts: Slot<u32>,
     classes: usize,
     host: Vec<u8>,
+    /// For a k-means of the set's own features.
+    cluster: Option<MiniBatch<B>>,
 }
 
 impl<B: Backend> Evaluator<B> {
@@ -30,11 +34,23 @@ impl<B: Backend> Evaluator<B> {
         net: &Network<B>,
         (total, batch, size): (usize, usize, usize),
         (k, classes, merge): (usize, usize, Merge),
+        kmeans: Option<Schedule>,
     ) -> Result<Self> {
         let geometry = Geometry { n: 0, h: size, w: size, groups: 1, k, merge };
         let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
         let [full, tail] = batch_sizes(total, batch);
-        let feeder = Feeder::plan(dev, layout, Augment::supplement(), 0, (size, size), &[full, tail])?;
+        let feeder = Feeder::plan(
+            dev,
+            layout,
+            Augment::supplement(),
+            0,
+            (size, size),
+            &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
+        )?;
+        let cluster = kmeans.map(|schedule| {
+            let points = total.min(schedule.init_batches * full) * (size / 4).pow(2);
+            MiniBatch::plan(layout, schedule, k, points)
+        });
         let mut state = |name: &str, len: usize| layout.take(Pool::State, format!("evaluation {name}"), len);
         let classifier = Classifier { w: state("classifier", k * FEATURES), b: state("bias", k), k };
         Ok(Evaluator {
@@ -47,6 +63,7 @@ impl<B: Backend> Evaluator<B> {
             counts: layout.take(Pool::State, "evaluation confusion", classes * k),
             classes,
             host: Vec::new(),
+            cluster,
         })
     }
 
@@ -64,7 +81,7 @@ impl<B: Backend> Evaluator<B> {
         dev.zero(self.counts)?;
         let ids: Vec<u32> = (0..set.images.len() as u32).collect();
         for ids in ids.chunks(self.batch) {
-            let pred = self.batch(dev, net, set, ids)?;
+            let pred = self.batch(dev, net, &set.images, ids)?;
             self.host.resize(pred.len, 0);
             set.gather_labels(ids, &mut self.host)?;
             let labels = self.labels.part(0, pred.len);
@@ -81,14 +98,14 @@ impl<B: Backend> Evaluator<B> {
         &mut self,
         dev: &mut B,
         net: &Network<B>,
-        set: &EvalStore,
+        set: &ImageStore,
         (centroids, metric): (Slot<f32>, Metric),
         images: usize,
     ) -> Result<Vec<u16>> {
         self.begin(dev, net, centroids, metric)?;
         let side = self.feeder.size();
         let mut out = Vec::new();
-        let ids: Vec<u32> = (0..set.images.len() as u32).collect();
+        let ids: Vec<u32> = (0..set.len() as u32).collect();
         // Whole batches only, because those are what programs were planned for.
         for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
             let pred = self.batch(dev, net, set, ids)?;
@@ -103,14 +120,46 @@ impl<B: Backend> Evaluator<B> {
         dev.kmeans_classifier(self.classifier, centroids, metric)
     }
 
-    fn batch(&mut self, dev: &mut B, net: &Network<B>, set: &EvalStore, ids: &[u32]) -> Result<Slot<u16>> {
-        let (n, side) = (ids.len(), self.feeder.size());
-        let program = self.programs.of(n);
-        self.feeder.stage(dev, n, |out| set.images.gather(ids, out))?;
+    /// Centroids of the set's own features, as a classifier without training would have them.
+    pub fn cluster(
+        &mut self,
+        dev: &mut B,
+        net: &Network<B>,
+        set: &ImageStore,
+        centroids: Slot<f32>,
+        tick: Tick,
+    ) -> Result<Summary> {
+        net.fold(dev)?;
+        let mut cluster = self.cluster.take().expect("planned with a k-means schedule");
+        let mut rng = Rng::new(1, Stream::KMeansInit, 0, 0);
+        cluster.begin(dev)?;
+        let ids: Vec<u32> = (0..set.len() as u32).collect();
+        let batches = ids.len().div_ceil(self.batch);
+        for (i, ids) in ids.chunks(self.batch).enumerate() {
+            let program = self.forward(dev, net, set, ids)?;
+            dev.write(program.crops, &vec![Crop::whole(program.geometry.h / 4); ids.len()])?;
+            cluster.push(dev, program, centroids, &mut rng, i + 1 == batches)?;
+            tick(ids.len())?;
+        }
+        let summary = cluster.finish(dev);
+        self.cluster = Some(cluster);
+        summary
+    }
+
+    fn forward(&mut self, dev: &mut B, net: &Network<B>, set: &ImageStore, ids: &[u32]) -> Result<&Program<B>> {
+        let program = self.programs.of(ids.len());
+        self.feeder.stage(dev, ids.len(), |out| set.gather(ids, out))?;
         self.feeder.render(dev, program.x, ids, 0, View::Plain)?;
         program.forward(dev, net)?;
-        let pred = self.pred.part(0, n * side * side);
-        dev.head_predict(&program.head, pred, (side, side), program.plain(), self.classifier)?;
+        Ok(program)
+    }
+
+    fn batch(&mut self, dev: &mut B, net: &Network<B>, set: &ImageStore, ids: &[u32]) -> Result<Slot<u16>> {
+        let (n, side) = (ids.len(), self.feeder.size());
+        let (pred, classifier) = (self.pred, self.classifier);
+        let program = self.forward(dev, net, set, ids)?;
+        let pred = pred.part(0, n * side * side);
+        dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
         Ok(pred)
     }
 }

@@ -31,16 +31,39 @@ pub trait Observer {
     fn interrupted(&self) -> bool;
 }
 
-/// Images to learn from, and labelled ones to evaluate on.
+/// Images to learn from, and images to look at.
 pub struct Sets {
     pub train: ImageStore,
-    pub val: Option<EvalStore>,
+    pub val: Val,
+}
+
+pub enum Val {
+    /// To evaluate on.
+    Labelled(EvalStore),
+    /// For pictures only.
+    Plain(ImageStore),
+}
+
+impl Val {
+    pub fn images(&self) -> &ImageStore {
+        match self {
+            Val::Labelled(set) => &set.images,
+            Val::Plain(images) => images,
+        }
+    }
+
+    fn classes(&self) -> usize {
+        match self {
+            Val::Labelled(set) => set.taxonomy.classes.len(),
+            Val::Plain(_) => 0,
+        }
+    }
 }
 
 /// What a finished run leaves in memory for its pictures.
 pub struct Outcome<B: Backend> {
     pub picie: Picie<B>,
-    pub evaluator: Option<Evaluator<B>>,
+    pub evaluator: Evaluator<B>,
     /// From `metrics.jsonl`, all epochs.
     pub rows: Vec<EpochRow>,
 }
@@ -51,7 +74,7 @@ struct Trainer<'a, B: Backend> {
     folder: &'a RunFolder,
     watch: &'a mut dyn Observer,
     picie: Picie<B>,
-    evaluator: Option<Evaluator<B>>,
+    evaluator: Evaluator<B>,
     state: State,
 }
 
@@ -62,22 +85,17 @@ pub fn train<B: Backend>(
     settings: &Settings,
     sets: &Sets,
     resume: bool,
-    plan: impl FnOnce(&Layout),
+    plan: impl FnOnce(&Layout) -> Result<()>,
     watch: &mut dyn Observer,
 ) -> Result<Outcome<B>> {
     let recipe = &settings.recipe;
     let images = sets.train.len();
     let mut layout = Layout::default();
     let picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, images)?;
-    let evaluator = match &sets.val {
-        Some(val) => {
-            let set = (val.images.len(), recipe.batch_cluster, recipe.size);
-            let shape = (recipe.clusters, val.taxonomy.classes.len(), recipe.merge);
-            Some(Evaluator::plan(dev, &mut layout, &picie.net, set, shape)?)
-        }
-        None => None,
-    };
-    plan(&layout);
+    let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
+    let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
+    let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
+    plan(&layout)?;
     dev.reserve(&layout)?;
     picie.net.init(dev, settings.seed)?;
     let state = if resume && folder.checkpoint().exists() {
@@ -199,8 +217,7 @@ impl<B: Backend> Trainer<'_, B> {
         let eval_s = started.elapsed().as_secs_f64();
         checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &self.picie, &self.state.next())?;
         let last = self.state.epoch == self.picie.recipe.epochs;
-        let fresh =
-            if last && self.picie.recipe.fresh_kmeans && self.evaluator.is_some() { self.fresh()? } else { None };
+        let fresh = if last && self.picie.recipe.fresh_kmeans { self.fresh()? } else { None };
         let images = self.sets.train.len() as f64;
         let [kmeans_s, labels_s, train_s] = self.state.seconds;
         let [loss_within, loss_cross] = self.state.losses.map(|sum| sum / images);
@@ -231,7 +248,7 @@ impl<B: Backend> Trainer<'_, B> {
 
     /// The score of view 1's centroids, where there are labels.
     fn evaluate(&mut self, name: &str) -> Result<Option<Score>> {
-        let (Some(evaluator), Some(val)) = (&mut self.evaluator, &self.sets.val) else { return Ok(None) };
+        let Val::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
         // NOTE: an interrupt waits for the end of the evaluation, which is short and changes nothing.
         let watch = &mut *self.watch;
@@ -240,7 +257,7 @@ impl<B: Backend> Trainer<'_, B> {
             Ok(())
         };
         let (centroids, metric) = (self.picie.centroids[0], self.picie.recipe.score_metric);
-        let confusion = evaluator.run(self.dev, &self.picie.net, val, centroids, metric, &mut tick)?;
+        let confusion = self.evaluator.run(self.dev, &self.picie.net, val, centroids, metric, &mut tick)?;
         self.watch.end();
         let scores = Scores::new(&confusion, &hungarian(&confusion), &[])?;
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))

@@ -17,6 +17,9 @@ pub struct Settings {
     pub data: PathBuf,
     /// The layout, as `--dataset` names it; None: detected.
     pub dataset: Option<crate::data::Kind>,
+    pub split: String,
+    pub val_split: String,
+    pub classes: crate::data::Classes,
     /// Images used at most; None: all.
     pub limit: Option<usize>,
     pub weights: Option<PathBuf>,

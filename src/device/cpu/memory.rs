@@ -31,6 +31,15 @@ impl Cpu {
         Cpu { lines: Vec::new(), base: [0; POOLS.len()], scratch: 0, simd: pulp::Arch::new() }
     }
 
+    /// Lanes of f32 in the widest vector unit in use.
+    pub fn vector_unit(&self) -> &'static str {
+        let name = format!("{:?}", self.simd);
+        [("V4", "AVX-512"), ("V3", "AVX2"), ("Neon", "NEON")]
+            .into_iter()
+            .find_map(|(start, unit)| name.starts_with(start).then_some(unit))
+            .unwrap_or("no")
+    }
+
     /// Asks for at least `len` f32 of scratch; called by plans.
     pub(super) fn ask_scratch(&mut self, len: usize) {
         self.scratch = self.scratch.max(len * size_of::<f32>());

@@ -1,0 +1,200 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::data::{Classes, Kind};
+use crate::device::ops::Merge;
+use crate::recipe::Balance;
+
+/// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train on a folder of images; without arguments, on a small data set of drawn scenes
+    Train(Box<TrainArgs>),
+    /// Evaluate a checkpoint on labelled images
+    Eval(EvalArgs),
+    /// Segment photos: a label PNG and an overlay PNG each
+    Segment(SegmentArgs),
+    /// Draw a small data set of scenes, in the layout of COCO-Stuff
+    Scenes(ScenesArgs),
+    /// Show what this machine computes with
+    Devices,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecipeName {
+    /// A small network input and few clusters, for a few hundred images and two cores
+    Demo,
+    /// The numbers of the paper's supplement
+    Picie,
+    /// The released code's numbers and passes
+    PicieReleased,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best there is
+    #[default]
+    Auto,
+    /// The CPU engine
+    Cpu,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TrainArgs {
+    /// Folder with the images [default: scenes drawn into the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How the folder is laid out [default: detected]
+    #[arg(long, value_enum)]
+    pub dataset: Option<Kind>,
+    /// Split or splits to train on, with commas between
+    #[arg(long, default_value = "train", value_name = "NAME")]
+    pub split: String,
+    /// Split or splits to evaluate on after each epoch
+    #[arg(long, default_value = "val", value_name = "NAME")]
+    pub val_split: String,
+    /// The classes to evaluate on
+    #[arg(long, value_enum, default_value = "27")]
+    pub classes: Classes,
+    /// The set of numbers to start from [default: demo without --data, else picie]
+    #[arg(long, value_enum)]
+    pub recipe: Option<RecipeName>,
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Continue the run in --run [default: the newest in runs/]
+    #[arg(long)]
+    pub resume: bool,
+    /// Side of the network's input in pixels, a multiple of 32
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Side of the stored images that views are cut from
+    #[arg(long, value_name = "S")]
+    pub stored: Option<usize>,
+    /// Images of a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Images of a step of the passes without gradients
+    #[arg(long, value_name = "N")]
+    pub batch_cluster: Option<usize>,
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    #[arg(long, value_name = "K")]
+    pub clusters: Option<usize>,
+    /// Adam's learning rate
+    #[arg(long, value_name = "F")]
+    pub lr: Option<f32>,
+    /// How clusters are weighted in the loss
+    #[arg(long, value_enum)]
+    pub balance: Option<Balance>,
+    /// How pyramid levels are merged
+    #[arg(long, value_enum)]
+    pub merge: Option<Merge>,
+    /// Batches that k-means starts from
+    #[arg(long, value_name = "N")]
+    pub init_batches: Option<usize>,
+    /// Batches between two updates of the centroids
+    #[arg(long, value_name = "N")]
+    pub update_every: Option<usize>,
+    /// Iterations of k-means on the first batches
+    #[arg(long, value_name = "N")]
+    pub kmeans_iters: Option<usize>,
+    /// Weights to start from: safetensors or a PyTorch checkpoint, such as torchvision's resnet18 [default: random]
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Use the first N images only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Stop at the first image that cannot be read, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ClassifierName {
+    /// The checkpoint's centroids
+    #[default]
+    Trained,
+    /// A k-means of the evaluated images' own features
+    Kmeans,
+    /// Random directions
+    Random,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// A checkpoint of picie, or of the released PiCIE code
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// How the folder is laid out [default: detected]
+    #[arg(long, value_enum)]
+    pub dataset: Option<Kind>,
+    /// Side of the network's input in pixels [default: the checkpoint's]
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Split or splits, with commas between
+    #[arg(long, default_value = "val", value_name = "NAME")]
+    pub split: String,
+    #[arg(long, value_enum, default_value = "27")]
+    pub classes: Classes,
+    /// What assigns pixels to clusters
+    #[arg(long, value_enum, default_value = "trained")]
+    pub classifier: ClassifierName,
+    /// Use the first N images only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Stop at the first image that cannot be read or has no label, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SegmentArgs {
+    /// A checkpoint of picie, or of the released PiCIE code
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// Folder for the PNGs
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Short side of the network's input in pixels [default: the checkpoint's]
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ScenesArgs {
+    pub dir: PathBuf,
+    /// Training images
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub train: usize,
+    /// Validation images
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub val: usize,
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}

@@ -1,0 +1,174 @@
+//! What was typed means this: a recipe with its overrides, a run folder, a data set. Every conflict is an error here.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::{Error, Result};
+use crate::cli::args::{RecipeName, TrainArgs};
+use crate::data::scenes;
+use crate::recipe::Recipe;
+use crate::report::Progress;
+use crate::train::{Host, RunFolder, Settings};
+
+/// Images in memory above this many bytes go to a temporary file.
+pub const MEMORY_BUDGET: u64 = 4 << 30;
+
+/// The user's cache folder for this program.
+pub fn cache() -> PathBuf {
+    dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
+}
+
+impl TrainArgs {
+    /// The recipe's numbers, each replaced by its flag where there is one.
+    fn overridden(&self, recipe: Recipe) -> Recipe {
+        Recipe {
+            size: self.size.unwrap_or(recipe.size),
+            // A larger input than the recipe's wants larger stored images; --stored says otherwise.
+            stored: self.stored.unwrap_or_else(|| match self.size {
+                Some(size) if size > recipe.stored => 2 * size,
+                _ => recipe.stored,
+            }),
+            batch: self.batch.unwrap_or(recipe.batch),
+            batch_cluster: self.batch_cluster.unwrap_or(recipe.batch_cluster),
+            epochs: self.epochs.unwrap_or(recipe.epochs),
+            clusters: self.clusters.unwrap_or(recipe.clusters),
+            lr: self.lr.unwrap_or(recipe.lr),
+            balance: self.balance.unwrap_or(recipe.balance),
+            merge: self.merge.unwrap_or(recipe.merge),
+            init_batches: self.init_batches.unwrap_or(recipe.init_batches),
+            update_every: self.update_every.unwrap_or(recipe.update_every),
+            kmeans_iters: self.kmeans_iters.unwrap_or(recipe.kmeans_iters),
+            ..recipe
+        }
+    }
+
+    /// The run folder, locked, and what to do in it.
+    pub fn settings(&self) -> Result<(RunFolder, Settings)> {
+        if self.resume { self.resumed() } else { self.fresh() }
+    }
+
+    fn fresh(&self) -> Result<(RunFolder, Settings)> {
+        let demo = self.data.is_none();
+        let recipe = match self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie }) {
+            RecipeName::Demo => Recipe::demo(),
+            RecipeName::Picie => Recipe::picie(),
+            RecipeName::PicieReleased => Recipe::picie_released(),
+        };
+        let recipe = self.overridden(recipe);
+        recipe.check()?;
+        let data = match &self.data {
+            Some(dir) => absolute(dir)?,
+            None => demo_scenes()?,
+        };
+        let weights = self.weights.as_deref().map(absolute).transpose()?;
+        let path = match &self.run {
+            Some(path) => path.clone(),
+            None => next_free(&recipe.name),
+        };
+        if path.join("run.json").exists() {
+            return Err(Error::file(
+                path,
+                "this folder already holds a run",
+                "add --resume to continue it, or choose another --run",
+            ));
+        }
+        let settings = Settings {
+            recipe,
+            seed: self.seed.unwrap_or(1),
+            data,
+            dataset: self.dataset,
+            split: self.split.clone(),
+            val_split: self.val_split.clone(),
+            classes: self.classes,
+            limit: self.limit,
+            weights,
+            version: env!("CARGO_PKG_VERSION").into(),
+            host: Host::here(),
+        };
+        Ok((RunFolder::open(&path)?, settings))
+    }
+
+    /// The saved settings; a flag that contradicts them is an error.
+    fn resumed(&self) -> Result<(RunFolder, Settings)> {
+        let path = match &self.run {
+            Some(path) => path.clone(),
+            None => newest().ok_or_else(|| Error::input("there is no run in runs/", "say which with --run DIR"))?,
+        };
+        if !path.is_dir() {
+            return Err(Error::file(path, "there is no run to resume here", "check --run, or leave out --resume"));
+        }
+        let folder = RunFolder::open(&path)?;
+        let saved = folder.read_settings()?;
+        let name = self.recipe.and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
+        let conflict = self.overridden(saved.recipe.clone()) != saved.recipe
+            || name.is_some_and(|n| n != saved.recipe.name)
+            || self.seed.is_some_and(|s| s != saved.seed)
+            || self.limit.is_some_and(|l| Some(l) != saved.limit)
+            || self.dataset.is_some_and(|d| Some(d) != saved.dataset)
+            || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data)
+            || self.weights.as_deref().map(absolute).transpose()?.is_some_and(|w| Some(w) != saved.weights);
+        if conflict {
+            return Err(Error::file(
+                folder.settings_path(),
+                "the run was started with other settings than these flags",
+                "leave the flags out to resume it, or start a new --run",
+            ));
+        }
+        Ok((folder, saved))
+    }
+}
+
+/// The data set that a newcomer starts with, drawn once.
+fn demo_scenes() -> Result<PathBuf> {
+    let dir = cache().join("scenes-256-64-1");
+    draw_scenes(&dir, 256, 64, 1)?;
+    Ok(dir)
+}
+
+/// Draws scenes with a progress bar; a complete folder of the same parameters is left as it is.
+pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
+    let bar = FileBar::new("scenes");
+    scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;
+    bar.finish();
+    Ok(())
+}
+
+/// A progress bar for passes over files, which report from many threads and learn their total on the way.
+pub struct FileBar {
+    name: &'static str,
+    state: std::sync::Mutex<Option<(crate::report::Phase, usize)>>,
+}
+
+impl FileBar {
+    pub fn new(name: &'static str) -> Self {
+        FileBar { name, state: Default::default() }
+    }
+
+    pub fn set(&self, done: usize, total: usize) {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let (phase, shown) = state.get_or_insert_with(|| (Progress::phase(self.name, total as u64), 0));
+        // Reports of several threads may arrive out of order.
+        phase.add(done.saturating_sub(*shown) as u64);
+        *shown = done.max(*shown);
+    }
+
+    pub fn finish(self) {
+        if let Some((phase, _)) = self.state.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            phase.finish();
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|e| Error::io(path, e))
+}
+
+fn next_free(recipe: &str) -> PathBuf {
+    let numbered = |i: usize| Path::new("runs").join(format!("{recipe}-{i:03}"));
+    (1..).map(numbered).find(|p| !p.exists()).expect("numbers do not end")
+}
+
+/// The run in `runs/` that was written to last.
+fn newest() -> Option<PathBuf> {
+    let runs = std::fs::read_dir("runs").ok()?.flatten().map(|e| e.path()).filter(|p| p.join("run.json").exists());
+    runs.max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok())
+}

@@ -1,0 +1,157 @@
+//! `picie segment`: each photo at its own size and aspect.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+use crate::base::{Error, Result};
+use crate::cli::args::SegmentArgs;
+use crate::data::{decode, transform};
+use crate::device::cpu::Cpu;
+use crate::device::ops::{Backend, Classifier, KMeans, Merge, ViewSpec};
+use crate::device::{Layout, Pool, Slot};
+use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::report::palette::palette;
+use crate::report::pictures::{overlay, write_labels, write_rgb};
+use crate::train::Trained;
+
+pub fn run(args: &SegmentArgs) -> Result<()> {
+    let trained = Trained::read(&args.checkpoint)?;
+    let size = args.size.unwrap_or(trained.recipe.size);
+    if size == 0 || !size.is_multiple_of(32) {
+        return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
+    }
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    // One bad photo does not lose the others.
+    let mut broken = 0;
+    let mut bad = |e: Error| {
+        eprintln!("picie: {e}");
+        broken += 1;
+    };
+    let looked = args.images.iter().map(|path| Photo::look(path, &args.out, size));
+    let photos: Vec<Photo> = looked.filter_map(|photo| photo.map_err(&mut bad).ok()).collect();
+    let mut outputs = BTreeMap::new();
+    for photo in &photos {
+        if let Some(first) = outputs.insert(photo.labels.clone(), &photo.path) {
+            let what = format!(
+                "{} and {} would both be written to {}",
+                first.display(),
+                photo.path.display(),
+                photo.labels.display()
+            );
+            return Err(Error::input(what, "rename one, or segment them into two folders"));
+        }
+    }
+    let mut dev = Cpu::new();
+    let mut segmenter = Segmenter::plan(&mut dev, &photos, trained.recipe.clusters, trained.recipe.merge)?;
+    trained.load(&mut dev, &segmenter.net, segmenter.centroids)?;
+    segmenter.net.fold(&mut dev)?;
+    dev.kmeans_classifier(segmenter.classifier, segmenter.centroids, trained.recipe.score_metric)?;
+    let colours = palette(trained.recipe.clusters);
+    for photo in &photos {
+        match segmenter.segment(&mut dev, photo) {
+            Ok((picture, labels)) => {
+                write_labels(&photo.labels, &labels, photo.width, photo.height)?;
+                write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
+                println!("{} → {}, {}", photo.path.display(), photo.labels.display(), photo.overlay.display());
+            }
+            Err(e) => bad(e),
+        }
+    }
+    match broken {
+        0 => Ok(()),
+        _ => Err(Error::input(
+            format!("{broken} of {} images could not be read", args.images.len()),
+            "see the lines above",
+        )),
+    }
+}
+
+/// One photo: its size, the network's input for it, and its outputs.
+struct Photo {
+    path: PathBuf,
+    width: usize,
+    height: usize,
+    /// (h, w) of the network's input.
+    input: (usize, usize),
+    labels: PathBuf,
+    overlay: PathBuf,
+}
+
+impl Photo {
+    /// The short side becomes `size`, the long side the nearest multiple of 32.
+    fn look(path: &Path, out: &Path, size: usize) -> Result<Self> {
+        let (width, height) = decode::size(path)?;
+        let long = |long: usize, short: usize| {
+            let side = (size * long) as f64 / short as f64;
+            ((side / 32.0).round() as usize * 32).max(size)
+        };
+        let input = if width < height { (long(height, width), size) } else { (size, long(width, height)) };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let output = |what: &str| out.join(format!("{stem}-{what}.png"));
+        Ok(Photo {
+            path: path.to_path_buf(),
+            width,
+            height,
+            input,
+            labels: output("labels"),
+            overlay: output("overlay"),
+        })
+    }
+}
+
+/// A program for each input size, one after the other on the same memory.
+struct Segmenter<B: Backend> {
+    net: Network<B>,
+    programs: BTreeMap<(usize, usize), (Program<B>, B::ViewPlan)>,
+    centroids: Slot<f32>,
+    classifier: Classifier,
+    image: Slot<u8>,
+    index: Slot<u32>,
+    pred: Slot<u16>,
+}
+
+impl<B: Backend> Segmenter<B> {
+    fn plan(dev: &mut B, photos: &[Photo], k: usize, merge: Merge) -> Result<Self> {
+        let mut layout = Layout::default();
+        let net = Network::plan(dev, &mut layout);
+        let mut programs = BTreeMap::new();
+        for &(h, w) in photos.iter().map(|p| &p.input) {
+            if !programs.contains_key(&(h, w)) {
+                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge };
+                let program = Program::plan(dev, &mut layout, &net, geometry, Mode::Eval)?;
+                programs.insert((h, w), (program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w })?));
+            }
+        }
+        let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
+        let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
+        let classifier = Classifier {
+            w: layout.take(Pool::State, "classifier", k * FEATURES),
+            b: layout.take(Pool::State, "classifier bias", k),
+            k,
+        };
+        let image = layout.take(Pool::Staging, "image", largest(|p| p.input.0 * p.input.1 * 3));
+        let index = layout.take(Pool::Staging, "image index", 1);
+        let pred = layout.take(Pool::State, "predictions", largest(|p| p.width * p.height));
+        dev.reserve(&layout)?;
+        dev.write(index, &[0])?;
+        Ok(Segmenter { net, programs, centroids, classifier, image, index, pred })
+    }
+
+    /// The photo and its clusters (height, width).
+    fn segment(&mut self, dev: &mut B, photo: &Photo) -> Result<(RgbImage, Vec<u16>)> {
+        let rgb = decode::rgb(&photo.path)?;
+        let (h, w) = photo.input;
+        let (program, view) = &self.programs[&photo.input];
+        let image = self.image.part(0, h * w * 3);
+        dev.write(image, &transform::resize(&rgb, w, h))?;
+        dev.view_render(view, program.x, image, self.index, None, None)?;
+        program.forward(dev, &self.net)?;
+        let pred = self.pred.part(0, photo.width * photo.height);
+        dev.head_predict(&program.head, pred, (photo.height, photo.width), program.plain(), self.classifier)?;
+        let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
+            .ok_or_else(|| Error::file(&photo.path, "the file changed while it was read", "try again"))?;
+        Ok((picture, dev.read(pred)?))
+    }
+}

@@ -1,0 +1,136 @@
+//! `picie train`.
+
+use image::RgbImage;
+
+use crate::base::fs::write_atomic;
+use crate::base::{Error, Result};
+use crate::cli::args::TrainArgs;
+use crate::cli::plan::{FileBar, MEMORY_BUDGET};
+use crate::cli::watch::Watch;
+use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
+use crate::device::cpu::Cpu;
+use crate::device::ops::Backend;
+use crate::eval::{ClassOf, majority_vote};
+use crate::report::pictures::{NONE, overlay, relabel, write_rgb};
+use crate::report::sheet::{SheetRow, sheet};
+use crate::report::{palette, table};
+use crate::train::{Outcome, RunFolder, Sets, Settings, Val, train};
+
+/// Validation images in the pictures of a run.
+const SHOWN: usize = 6;
+
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let (folder, settings) = args.settings()?;
+    let sets = load(&settings, args.strict)?;
+    if !args.resume {
+        folder.write_settings(&settings)?;
+    }
+    let mut watch = Watch::new();
+    let plan = folder.path.join("plan.txt");
+    let mut dev = Cpu::new();
+    let write_plan = |layout: &crate::device::Layout| write_atomic(&plan, |w| writeln!(w, "{layout}"));
+    let outcome = train(&mut dev, &folder, &settings, &sets, args.resume, write_plan, &mut watch)?;
+    println!("{}", table::epochs(&outcome.rows));
+    pictures(&mut dev, &folder, &sets, outcome)?;
+    println!("run: {}", folder.path.display());
+    println!("pictures: {}", folder.pictures().display());
+    println!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", folder.checkpoint().display());
+    Ok(())
+}
+
+fn load(settings: &Settings, strict: bool) -> Result<Sets> {
+    let open = |split: &str| -> Result<Dataset> {
+        let bar = FileBar::new("select");
+        let mut set = data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| bar.set(d, t))?;
+        bar.finish();
+        set.items.truncate(settings.limit.unwrap_or(usize::MAX));
+        Ok(set)
+    };
+    let read = |set: &Dataset, size: usize, name: &'static str| -> Result<ImageStore> {
+        let bar = FileBar::new(name);
+        let store = ImageStore::load(set, &loading(size, strict, &|d, t| bar.set(d, t)))?;
+        bar.finish();
+        list_skipped(&store);
+        Ok(store)
+    };
+    let recipe = &settings.recipe;
+    let set = open(&settings.split)?;
+    let train = read(&set, recipe.stored, "read images")?;
+    let shown = |set: &Dataset| {
+        let mut few = set.clone();
+        few.items.truncate(SHOWN);
+        read(&few, recipe.size, "read for pictures").map(Val::Plain)
+    };
+    // Labels are never needed to train: where there are none, pictures show clusters of training images.
+    let val = match open(&settings.val_split) {
+        Ok(val) if val.kind != Kind::Folder && val.items.iter().any(|item| item.label.is_some()) => {
+            let bar = FileBar::new("read labels");
+            let store = EvalStore::load(&val, &loading(recipe.size, strict, &|d, t| bar.set(d, t)))?;
+            bar.finish();
+            list_skipped(&store.images);
+            Val::Labelled(store)
+        }
+        Ok(_) => shown(&set)?,
+        Err(e) => {
+            eprintln!("no evaluation: {e}");
+            shown(&set)?
+        }
+    };
+    Ok(Sets { train, val })
+}
+
+pub fn loading<'a>(size: usize, strict: bool, progress: data::Progress<'a>) -> Load<'a> {
+    Load { size, budget: MEMORY_BUDGET, cache: std::env::temp_dir().leak(), strict, progress }
+}
+
+/// Names the images that were left out.
+pub fn list_skipped(store: &ImageStore) {
+    for why in &store.skipped {
+        eprintln!("left out: {why}");
+    }
+    if !store.skipped.is_empty() {
+        eprintln!("{} images left out, {} used", store.skipped.len(), store.len());
+    }
+}
+
+/// A sheet (image | prediction | ground truth) and an overlay of each of its images.
+fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: Outcome<B>) -> Result<()> {
+    let Outcome { picie, mut evaluator, .. } = outcome;
+    let dir = folder.pictures();
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+    let images = sets.val.images();
+    let n = SHOWN.min(images.len());
+    let side = images.size();
+    let classifier = (picie.centroids[0], picie.recipe.score_metric);
+    let clusters = evaluator.predict(dev, &picie.net, images, classifier, n)?;
+    let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
+        Val::Labelled(val) => {
+            let confusion = evaluator.run(dev, &picie.net, val, classifier.0, classifier.1, &mut |_| Ok(()))?;
+            (majority_vote(&confusion), val.taxonomy.classes.iter().map(|name| name.to_string()).collect())
+        }
+        Val::Plain(_) => {
+            let k = picie.recipe.clusters;
+            ((0..k).map(Some).collect(), (1..=k).map(|c| format!("cluster {c}")).collect())
+        }
+    };
+    let prediction = relabel(&clusters, &class_of);
+    let colours = palette::palette(names.len());
+    let mut rows = Vec::new();
+    for (i, labels) in prediction.chunks(side * side).enumerate() {
+        let mut pixels = vec![0; side * side * 3];
+        images.gather(&[i as u32], &mut pixels)?;
+        let picture = RgbImage::from_raw(side as u32, side as u32, pixels).expect("gathered a whole image");
+        let truth = match &sets.val {
+            Val::Labelled(val) => {
+                let mut truth = vec![0; side * side];
+                val.gather_labels(&[i as u32], &mut truth)?;
+                Some(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
+            }
+            Val::Plain(_) => None,
+        };
+        let name = images.items[i].id.replace(['/', '\\'], "_");
+        write_rgb(&dir.join(format!("{name}.png")), &overlay(&picture, labels, &colours)?)?;
+        rows.push(SheetRow { image: picture, prediction: labels.to_vec(), truth });
+    }
+    write_rgb(&dir.join("sheet.png"), &sheet(&rows, &names)?)
+}
