@@ -1,1 +1,111 @@
-//! Scenes.
+//! A small data set of painted landscapes in the COCO-Stuff layout: JPEG pictures, PNG label maps, curated lists. Nine classes
+//! (sky, mountain, sea, grass, road, house, person, car, sheep) that fall into nine of the 27 coarse classes.
+
+mod canvas;
+mod landscape;
+mod things;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use rayon::prelude::*;
+
+use super::Progress;
+use crate::base::{Error, Result, fs::write_atomic};
+
+/// What a finished folder was made with; a change to the painting counts `version` up.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Recipe {
+    version: u32,
+    train: usize,
+    val: usize,
+    seed: u64,
+}
+
+const RECIPE: &str = "scenes.json";
+const JPEG_QUALITY: u8 = 92;
+
+/// Draws `train` and `val` scenes into the folder `dir`, which then is a COCO-Stuff data set. A scene depends on seed, split
+/// and number only. Returns at once if `dir` already holds the same scenes.
+///
+/// Everything is drawn into a folder beside `dir` that is renamed when it is complete, so a kill leaves no half data set.
+///
+/// Errors: `dir` holds anything else (it is left alone); the disk is full.
+pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress) -> Result<()> {
+    let recipe = Recipe { version: 1, train, val, seed };
+    if train == 0 || val == 0 {
+        return Err(Error::input(
+            format!("{train} training and {val} validation scenes"),
+            "ask for at least one of each",
+        ));
+    }
+    if let Ok(text) = std::fs::read(dir.join(RECIPE))
+        && serde_json::from_slice::<Recipe>(&text).is_ok_and(|old| old == recipe)
+    {
+        return Ok(());
+    }
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
+        return Err(Error::file(dir, "there is something else in this place", "choose another folder or remove it"));
+    }
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let io = |e| Error::io(dir, e);
+    std::fs::create_dir_all(parent).map_err(io)?;
+    let temp = tempfile::Builder::new().prefix(".scenes-").tempdir_in(parent).map_err(io)?;
+
+    let done = AtomicUsize::new(0);
+    for (split, (name, count)) in [("train2017", train), ("val2017", val)].into_iter().enumerate() {
+        for tree in ["images", "annotations", "curated"] {
+            std::fs::create_dir_all(temp.path().join(tree).join(name)).map_err(io)?;
+        }
+        (0..count).into_par_iter().try_for_each(|i| -> Result<()> {
+            scene(temp.path(), name, seed, split as u32, i as u32)?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, train + val);
+            Ok(())
+        })?;
+        let ids: String = (0..count).map(|i| id(i as u32) + "\n").collect();
+        let list = temp.path().join("curated").join(name).join("Coco164kFull_Stuff_Coarse_7.txt");
+        write_atomic(&list, |w| w.write_all(ids.as_bytes()))?;
+    }
+    let text = serde_json::to_vec(&recipe).expect("plain numbers");
+    write_atomic(&temp.path().join(RECIPE), |w| w.write_all(&text))?;
+    open_to_all(temp.path()).map_err(io)?;
+    // NOTE: `keep` comes after the rename, or a failed rename would leave the temporary folder behind.
+    match std::fs::rename(temp.path(), dir) {
+        Ok(()) => {
+            let _ = temp.keep();
+            Ok(())
+        }
+        Err(e) => Err(io(e)),
+    }
+}
+
+/// Temporary folders are for their owner only; a data set is for whoever the umask lets in.
+fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    let usual = std::fs::metadata(folder.join("images"))?.permissions();
+    std::fs::set_permissions(folder, usual)
+}
+
+/// 12 digits, as COCO names its files.
+fn id(index: u32) -> String {
+    format!("{:012}", index + 1)
+}
+
+fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Result<()> {
+    let canvas = landscape::draw(seed, split, index);
+    let (w, h) = (canvas.width as u32, canvas.height as u32);
+    let pixels: Vec<u8> = canvas.colors.as_flattened().iter().map(|v| (v * 255.0).round() as u8).collect();
+    let path = |tree: &str, kind: &str| root.join(tree).join(split_name).join(format!("{}.{kind}", id(index)));
+    let mut jpeg = Vec::new();
+    let mut png = Vec::new();
+    let encoded = JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
+        .write_image(&pixels, w, h, ExtendedColorType::Rgb8)
+        .and_then(|()| PngEncoder::new(&mut png).write_image(&canvas.ids, w, h, ExtendedColorType::L8));
+    encoded.map_err(|e| Error::file(root, e, "report this: a scene could not be encoded"))?;
+    for (path, bytes) in [(path("images", "jpg"), jpeg), (path("annotations", "png"), png)] {
+        std::fs::File::create(&path).and_then(|mut f| f.write_all(&bytes)).map_err(|e| Error::io(&path, e))?;
+    }
+    Ok(())
+}
