@@ -53,7 +53,7 @@ impl Augment {
             blur_p: 0.5,           // supplement
             sigma: (0.1, 2.0),     // supplement (row 10)
             crop: (0.5, 1.0),      // custom_transforms.py:207-235, a ratio of sides
-            flip_p: 0.5,           // supplement
+            flip_p: 0.5,           // custom_transforms.py:207-235
         }
     }
 
@@ -174,6 +174,11 @@ mod tests {
         let others =
             [a.photo(2, 2, 3, 0, 640), a.photo(1, 3, 3, 0, 640), a.photo(1, 2, 2, 0, 640), a.photo(1, 2, 3, 1, 640)];
         assert!(others.iter().all(|o| *o != base), "{base:?} {others:?}");
+        assert_ne!(
+            a.photo(1, 2, 3, 1, 640),
+            a.photo(1, 2, 4, 0, 640),
+            "an image's second view is not the next one's first"
+        );
         let base = a.geometry(1, 2, 3);
         assert_eq!(base, a.geometry(1, 2, 3));
         assert!([a.geometry(2, 2, 3), a.geometry(1, 3, 3), a.geometry(1, 2, 4)].iter().all(|o| *o != base));

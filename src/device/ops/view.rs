@@ -39,11 +39,12 @@ pub struct Photo {
     pub saturation: f32,
     /// Turns of the HSV colour circle, in −0.5..0.5. 0 changes nothing (and skips the conversion).
     pub hue: f32,
-    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉, normalised, edges replicated.
+    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉ (at most the image's longer side),
+    /// normalised, edges replicated.
     pub sigma: f32,
     /// 1: replace by grey.
     pub grey: u32,
-    /// Four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    /// A permutation as four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2 saturation, 3 hue.
     pub order: u32,
 }
 
@@ -62,7 +63,8 @@ impl Photo {
 }
 
 /// A square window of a map, then a mirror: rows `top..top + side`, columns `left..left + side`, resampled bilinearly
-/// (align_corners = false, no antialias, torch's `interpolate`) to the output side, then flipped horizontally.
+/// (align_corners = false, no antialias, torch's `interpolate`) to the output side, then flipped horizontally. The window
+/// lies inside of the map and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crop {
