@@ -1,1 +1,13 @@
+//! Pictures' scores: confusion counts → cluster-to-class matching → metrics, and the record of a run's epochs.
+//!
+//! Source: paper section 4 and the released code's `scores`/`get_result_metrics`, with the partition tables by class.
 
+pub mod confusion;
+pub mod matching;
+pub mod metrics;
+pub mod record;
+
+pub use confusion::Confusion;
+pub use matching::{ClassOf, hungarian, majority_vote};
+pub use metrics::{ClassScore, PartScore, Scores};
+pub use record::EpochRow;

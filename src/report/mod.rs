@@ -1,1 +1,13 @@
+//! What the user sees of a run: bars while it works, tables and pictures when it is done. Plain data in, text and
+//! pictures out; nothing here decides anything.
 
+pub mod palette;
+pub mod perclass;
+pub mod pictures;
+pub mod progress;
+pub mod sheet;
+pub mod table;
+pub mod text;
+
+pub use perclass::EvalReport;
+pub use progress::{Phase, Progress};

@@ -21,6 +21,40 @@ pub fn below(seed: u64, len: usize, n: usize) -> Vec<usize> {
     (0..len).map(|_| rng.below(n)).collect()
 }
 
+/// `len` numbers in [lo, hi): tensor `t` of `seed`, as `tests/golden/base/rng.py` draws it bit for bit.
+pub fn uniform(seed: u64, t: u32, len: usize, lo: f32, hi: f32) -> Vec<f32> {
+    let mut rng = Rng::new(seed, Stream::Other, t, 0);
+    (0..len).map(|_| rng.uniform(lo, hi)).collect()
+}
+
+/// a + b, element by element: what a `+=` leaves that began with a.
+pub fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+pub fn to_f32(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&v| v as f32).collect()
+}
+
+/// Σ a·b in f64.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// Fails unless `f` returns the same bits on 1 and on 3 threads. Plans must be made inside `f`.
+#[track_caller]
+pub fn same_bits_on_any_threads(name: &str, f: impl Fn() -> Vec<f32> + Send + Sync) {
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(&f).into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let (one, three) = (on(1), on(3));
+    let off = one.iter().zip(&three).position(|(a, b)| a != b);
+    assert!(one.len() == three.len() && off.is_none(), "{name}: element {off:?} of {} depends on threads", one.len());
+}
+
 /// The largest difference, as a fraction of the largest magnitude of `want`. NaN where there is one, ∞ for unequal lengths.
 pub fn error(got: &[f32], want: &[f32]) -> f32 {
     if got.len() != want.len() {

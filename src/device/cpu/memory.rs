@@ -42,6 +42,11 @@ impl Cpu {
         Slot::new(Pool::Scratch, 0, len)
     }
 
+    /// All of the scratch, for ops that cut it by threads.
+    pub(super) fn whole_scratch(&self) -> Slot<f32> {
+        self.scratch(self.scratch / size_of::<f32>())
+    }
+
     /// Mutable slices of several slots at once: `let (y, x) = cpu.get((y, x));`. Panics where two of them overlap.
     pub(super) fn get<S: Slots>(&mut self, slots: S) -> S::Views<'_> {
         slots.views(self)

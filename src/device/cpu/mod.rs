@@ -5,11 +5,15 @@
 
 mod adam;
 mod confusion;
+mod conv;
 pub mod gemm;
 mod head;
 mod kmeans;
 mod memory;
+mod norm;
 mod share;
+mod stem;
+mod view;
 mod wide;
 
 pub use memory::Cpu;

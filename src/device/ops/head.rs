@@ -6,13 +6,18 @@
 //!
 //! up is bilinear, align_corners = false. The warp resamples F by a [`Crop`] in units of F's pixels; `Crop::whole` is none.
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::ops::{Crop, Memory};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Merge {
+    /// Each level resampled straight to the finest, and summed.
     Direct,
+    /// Level by level, each step twice as large.
     Cascade,
 }
 

@@ -3,12 +3,15 @@
 //! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is the arg-max of a linear
 //! score, and the objective of P points is P − 2·Σ score.
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::ops::{Classifier, Memory};
 
 /// How a centroid c scores a unit vector f.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// f·c − ‖c‖²/2: arg-max is the nearest in Euclidean distance.
     L2,

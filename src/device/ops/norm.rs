@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::device::Slot;
-use crate::device::ops::Memory;
+use crate::device::ops::{Memory, want};
 
 /// x (groups, rows, c): each group of `rows` pixels is normalised by statistics of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +39,15 @@ pub struct NormParams {
     pub beta: Slot<f32>,
     pub running_mean: Slot<f32>,
     pub running_var: Slot<f32>,
+}
+
+impl NormParams {
+    pub(crate) fn check(&self, op: &'static str, c: usize) -> Result<()> {
+        want(op, "gamma", self.gamma, c)?;
+        want(op, "beta", self.beta, c)?;
+        want(op, "running_mean", self.running_mean, c)?;
+        want(op, "running_var", self.running_var, c)
+    }
 }
 
 /// Where norm's gradients go, in one place because six slots in a row are easily swapped.

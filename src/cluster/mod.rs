@@ -1,0 +1,161 @@
+//! Mini-batch k-means on unit feature vectors (paper section 3.2; released code commons.py:52-133).
+//!
+//! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few batches. Everything
+//! stays on the device; the host reads a few numbers at the end.
+
+use crate::base::rng::{Rng, Stream};
+use crate::base::{Error, Result};
+use crate::device::ops::{Backend, Classifier, Metric};
+use crate::device::{Layout, Pool, Slot};
+use crate::net::{FEATURES, Program};
+
+/// What one pass of k-means is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Batches whose points are stored for the start.
+    pub init_batches: usize,
+    /// Iterations of Lloyd's algorithm on them.
+    pub iters: usize,
+    /// Batches from one mini-batch update to the next; a rest that fills none is dropped.
+    pub update_every: usize,
+}
+
+/// What a pass reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Mean squared distance to the nearest centroid: of the points of the start, then of each update, averaged.
+    pub objective: f64,
+    /// K·Σ sizeₖ² / (Σ sizeₖ)²: 1 for equal clusters, K where one has everything (Faiss's imbalance factor).
+    pub imbalance: f64,
+    /// Clusters that were empty in Lloyd's iterations and took half of another.
+    pub splits: u32,
+}
+
+/// Buffers and state of one clustering at a time.
+pub struct MiniBatch<B: Backend> {
+    schedule: Schedule,
+    k: usize,
+    /// Points of the first batches (capacity, FEATURES).
+    points: Slot<f32>,
+    sums: Slot<f32>,
+    counts: Slot<u32>,
+    score: Slot<f32>,
+    totals: Slot<f32>,
+    splits: Slot<u32>,
+    classifier: Classifier,
+    /// Rows of `points` that are filled.
+    stored: usize,
+    batches: usize,
+    /// Objective of the start and of each update.
+    objectives: Vec<f64>,
+    backend: std::marker::PhantomData<B>,
+}
+
+impl<B: Backend> MiniBatch<B> {
+    /// `capacity`: the points of `schedule.init_batches` batches.
+    pub fn plan(layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Self {
+        MiniBatch {
+            schedule,
+            k,
+            points: layout.take(Pool::State, "k-means points", capacity * FEATURES),
+            sums: layout.take(Pool::State, "k-means sums", k * FEATURES),
+            counts: layout.take(Pool::State, "k-means counts", k),
+            score: layout.take(Pool::State, "k-means score", 1),
+            totals: layout.take(Pool::State, "k-means totals", k),
+            splits: layout.take(Pool::State, "k-means splits", 1),
+            classifier: Classifier {
+                w: layout.take(Pool::State, "k-means classifier", k * FEATURES),
+                b: layout.take(Pool::State, "k-means classifier bias", k),
+                k,
+            },
+            stored: 0,
+            batches: 0,
+            objectives: Vec::new(),
+            backend: std::marker::PhantomData,
+        }
+    }
+
+    /// Forgets the pass before.
+    pub fn begin(&mut self, dev: &mut B) -> Result<()> {
+        (self.stored, self.batches) = (0, 0);
+        self.objectives.clear();
+        dev.zero(self.splits)?;
+        self.clear_sums(dev)
+    }
+
+    fn clear_sums(&self, dev: &mut B) -> Result<()> {
+        dev.zero(self.sums)?;
+        dev.zero(self.counts)?;
+        dev.zero(self.score)
+    }
+
+    /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created and moved; `rng` chooses
+    /// the first ones among the stored points. `last`: no batch follows.
+    pub fn push(&mut self, dev: &mut B, program: &Program<B>, centroids: Slot<f32>, rng: &mut Rng, last: bool) -> Result<()> {
+        self.batches += 1;
+        if self.batches <= self.schedule.init_batches {
+            let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
+            dev.head_features(&program.head, self.points.part(self.stored * FEATURES, rows * FEATURES), program.warped())?;
+            self.stored += rows;
+            if self.batches == self.schedule.init_batches || last {
+                self.lloyd(dev, centroids, rng)?;
+            }
+            return Ok(());
+        }
+        let since = self.batches - self.schedule.init_batches;
+        if (since - 1).is_multiple_of(self.schedule.update_every) {
+            self.clear_sums(dev)?;
+            dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
+        }
+        dev.head_accumulate(&program.head, self.sums, self.counts, self.score, program.warped(), self.classifier)?;
+        if since.is_multiple_of(self.schedule.update_every) {
+            self.note_objective(dev)?;
+            dev.kmeans_step(centroids, self.totals, self.sums, self.counts)?;
+        }
+        Ok(())
+    }
+
+    /// Lloyd's algorithm on the stored points, from K of them chosen at random.
+    fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
+        if self.stored < self.k {
+            return Err(Error::input(
+                format!("{} points cannot form {} clusters", self.stored, self.k),
+                "use more images, a larger --size or fewer --clusters",
+            ));
+        }
+        let points = self.points.part(0, self.stored * FEATURES);
+        for (k, &point) in rng.permutation(self.stored)[..self.k].iter().enumerate() {
+            dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;
+        }
+        // One assignment more than updates: its counts are where the mini-batch updates begin.
+        for iter in 0..=self.schedule.iters {
+            self.clear_sums(dev)?;
+            dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
+            dev.kmeans_accumulate(self.sums, self.counts, self.score, points, self.classifier)?;
+            if iter < self.schedule.iters {
+                dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
+            }
+        }
+        self.note_objective(dev)?;
+        let counts: Vec<f32> = dev.read(self.counts)?.into_iter().map(|c| c as f32).collect();
+        dev.write(self.totals, &counts)
+    }
+
+    /// The mean over the points just accumulated: for unit vectors ‖f − c‖² = 1 − 2·score.
+    fn note_objective(&mut self, dev: &mut B) -> Result<()> {
+        let points: f64 = dev.read(self.counts)?.into_iter().map(f64::from).sum();
+        let score = f64::from(dev.read(self.score)?[0]);
+        self.objectives.push(1.0 - 2.0 * score / points.max(1.0));
+        Ok(())
+    }
+
+    pub fn finish(&mut self, dev: &mut B) -> Result<Summary> {
+        let totals: Vec<f64> = dev.read(self.totals)?.into_iter().map(f64::from).collect();
+        let sum: f64 = totals.iter().sum();
+        Ok(Summary {
+            objective: self.objectives.iter().sum::<f64>() / self.objectives.len() as f64,
+            imbalance: self.k as f64 * totals.iter().map(|t| t * t).sum::<f64>() / (sum * sum),
+            splits: dev.read(self.splits)?[0],
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Convolution on the CPU: Winograd where it applies, products with unfolded patches elsewhere.
+//!
+//! * 3×3, stride 1, padding 1, channels in multiples of 16 (four fifths of ResNet-18's work): Winograd F(2×2, 3×3), 2.25 times
+//!   fewer multiplications in all three directions ([`winograd`]).
+//! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one product ([`unfold`]).
+
+mod unfold;
+mod winograd;
+
+use crate::base::{Error, Result};
+use crate::device::Slot;
+use crate::device::cpu::Cpu;
+use crate::device::ops::{Conv, ConvSpec, Epilogue, want};
+
+#[derive(Clone, Copy, Debug)]
+pub enum ConvPlan {
+    Winograd(winograd::Winograd),
+    Unfold(unfold::Unfold),
+}
+
+impl ConvPlan {
+    fn spec(&self) -> ConvSpec {
+        match self {
+            ConvPlan::Winograd(p) => p.spec,
+            ConvPlan::Unfold(p) => p.spec,
+        }
+    }
+}
+
+/// [`Epilogue`] with its slots resolved to the rows of one piece.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    bias: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    relu: bool,
+}
+
+impl<'a> Finish<'a> {
+    const NONE: Self = Finish { bias: None, residual: None, relu: false };
+
+    /// The same for the piece of y that begins at element `start`.
+    fn at(self, start: usize) -> Self {
+        Finish { residual: self.residual.map(|r| &r[start..]), ..self }
+    }
+
+    /// y (rows, k) = relu?(y + bias + residual).
+    #[inline(always)]
+    fn apply(self, y: &mut [f32], k: usize) {
+        if let Some(bias) = self.bias {
+            y.chunks_exact_mut(k).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+        if let Some(residual) = self.residual {
+            y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+        }
+        if self.relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+    }
+}
+
+impl Conv for Cpu {
+    type ConvPlan = ConvPlan;
+
+    fn plan_conv(&mut self, spec: ConvSpec) -> Result<ConvPlan> {
+        let ConvSpec { n, h, w, c, k, r, stride, pad } = spec;
+        if n * h * w * c * k * r * stride == 0 || h + 2 * pad < r || w + 2 * pad < r || pad >= r {
+            return Err(Error::input(
+                format!("convolution of {n}×{h}×{w}×{c} with {k} kernels of {r}×{r}, stride {stride}, padding {pad}"),
+                "use non-empty shapes, at least as large as the kernel, padded by less than it",
+            ));
+        }
+        let plan = if winograd::Winograd::applies(spec) {
+            ConvPlan::Winograd(winograd::Winograd { spec })
+        } else {
+            ConvPlan::Unfold(unfold::Unfold { spec })
+        };
+        self.ask_scratch(match &plan {
+            ConvPlan::Winograd(p) => p.scratch_len(),
+            ConvPlan::Unfold(p) => p.scratch_len(),
+        });
+        Ok(plan)
+    }
+
+    fn conv_forward(
+        &mut self,
+        plan: &ConvPlan,
+        y: Slot<f32>,
+        x: Slot<f32>,
+        w: Slot<f32>,
+        epilogue: Epilogue<f32>,
+    ) -> Result<()> {
+        let spec = plan.spec();
+        want("conv_forward", "y", y, spec.y_len())?;
+        want("conv_forward", "x", x, spec.x_len())?;
+        want("conv_forward", "w", w, spec.w_len())?;
+        epilogue.bias.map_or(Ok(()), |b| want("conv_forward", "bias", b, spec.k))?;
+        epilogue.residual.map_or(Ok(()), |r| want("conv_forward", "residual", r, spec.y_len()))?;
+        let (simd, scratch) = (self.simd, self.whole_scratch());
+        let (y, x, w, bias, residual, scratch) = self.get((y, x, w, epilogue.bias, epilogue.residual, scratch));
+        let finish = Finish { bias: bias.as_deref(), residual: residual.as_deref(), relu: epilogue.relu };
+        match plan {
+            ConvPlan::Winograd(p) => p.forward(simd, y, x, w, finish, scratch),
+            ConvPlan::Unfold(p) => p.forward(simd, y, x, w, finish, scratch),
+        }
+        Ok(())
+    }
+
+    fn conv_backward_data(
+        &mut self,
+        plan: &ConvPlan,
+        dx: Slot<f32>,
+        dy: Slot<f32>,
+        w: Slot<f32>,
+        accumulate: bool,
+    ) -> Result<()> {
+        let spec = plan.spec();
+        want("conv_backward_data", "dx", dx, spec.x_len())?;
+        want("conv_backward_data", "dy", dy, spec.y_len())?;
+        want("conv_backward_data", "w", w, spec.w_len())?;
+        let (simd, scratch) = (self.simd, self.whole_scratch());
+        let (dx, dy, w, scratch) = self.get((dx, dy, w, scratch));
+        match plan {
+            ConvPlan::Winograd(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
+            ConvPlan::Unfold(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
+        }
+        Ok(())
+    }
+
+    fn conv_backward_weight(
+        &mut self,
+        plan: &ConvPlan,
+        dw: Slot<f32>,
+        db: Option<Slot<f32>>,
+        x: Slot<f32>,
+        dy: Slot<f32>,
+    ) -> Result<()> {
+        let spec = plan.spec();
+        want("conv_backward_weight", "dw", dw, spec.w_len())?;
+        want("conv_backward_weight", "x", x, spec.x_len())?;
+        want("conv_backward_weight", "dy", dy, spec.y_len())?;
+        db.map_or(Ok(()), |b| want("conv_backward_weight", "db", b, spec.k))?;
+        let (simd, scratch) = (self.simd, self.whole_scratch());
+        let (dw, db, x, dy, scratch) = self.get((dw, db, x, dy, scratch));
+        match plan {
+            ConvPlan::Winograd(p) => p.backward_weight(simd, dw, x, dy, scratch),
+            ConvPlan::Unfold(p) => p.backward_weight(simd, dw, x, dy, scratch),
+        }
+        if let Some(db) = db {
+            bias_gradient(simd, db, dy);
+        }
+        Ok(())
+    }
+}
+
+/// db (k) += Σ of the rows of dy. Sequential: only the four 1×1 laterals have a bias, and the sweep runs at memory speed.
+fn bias_gradient(simd: pulp::Arch, db: &mut [f32], dy: &[f32]) {
+    simd.dispatch(|| {
+        // Rows are summed in blocks, so that the error grows with the number of blocks and of rows in one, not with their product.
+        let mut block = vec![0.0f32; db.len()];
+        for rows in dy.chunks(db.len() * 256) {
+            block.fill(0.0);
+            for row in rows.chunks_exact(db.len()) {
+                block.iter_mut().zip(row).for_each(|(b, d)| *b += d);
+            }
+            db.iter_mut().zip(&block).for_each(|(d, b)| *d += b);
+        }
+    });
+}

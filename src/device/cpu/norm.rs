@@ -1,0 +1,293 @@
+//! Batch norm on the CPU: one sweep for the statistics, one for the rest, both ways.
+
+use rayon::prelude::*;
+
+use crate::base::Result;
+use crate::device::Slot;
+use crate::device::cpu::Cpu;
+use crate::device::ops::norm::{EPS, MOMENTUM};
+use crate::device::ops::{Norm, NormGrads, NormParams, NormSpec, want};
+
+/// Rows of a piece: sums over one are f32, sums over pieces f64 in the order of the pieces.
+const ROWS: usize = 256;
+
+/// (c) each, f64: what [`reduce`] returns for one group.
+pub(super) struct Sums {
+    pub first: Vec<f64>,
+    pub second: Vec<f64>,
+}
+
+impl Sums {
+    /// The sums of all pieces (pieces, 2, c), in their order.
+    pub fn of(partial: &[f32], c: usize) -> Self {
+        let mut sums = Sums { first: vec![0.0; c], second: vec![0.0; c] };
+        for part in partial.chunks(2 * c) {
+            let (first, second) = part.split_at(c);
+            sums.first.iter_mut().zip(first).for_each(|(s, &p)| *s += f64::from(p));
+            sums.second.iter_mut().zip(second).for_each(|(s, &p)| *s += f64::from(p));
+        }
+        sums
+    }
+}
+
+/// Adds up two per-channel sums over `rows` rows: `piece(first row, rows, sums (2, c))` adds those of one piece.
+pub(super) fn reduce(
+    simd: pulp::Arch,
+    rows: usize,
+    c: usize,
+    partial: &mut [f32],
+    piece: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Sums {
+    let partial = &mut partial[..rows.div_ceil(ROWS) * 2 * c];
+    partial.par_chunks_mut(2 * c).enumerate().for_each(|(i, sums)| {
+        sums.fill(0.0);
+        simd.dispatch(|| piece(i * ROWS, ROWS.min(rows - i * ROWS), sums));
+    });
+    Sums::of(partial, c)
+}
+
+pub(super) fn partial_len(rows: usize, c: usize) -> usize {
+    rows.div_ceil(ROWS) * 2 * c
+}
+
+/// Mean and 1/√(var + ε) of x (rows, c) into `saved` (2, c); running statistics moved towards them.
+pub(super) fn statistics(
+    simd: pulp::Arch,
+    saved: &mut [f32],
+    running: (&mut [f32], &mut [f32]),
+    x: &[f32],
+    partial: &mut [f32],
+) {
+    let c = saved.len() / 2;
+    let rows = x.len() / c;
+    // Sums are of differences to the first row, so that a mean far from zero does not eat the variance's digits.
+    let shift = &x[..c];
+    let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
+        let (sum, squares) = sums.split_at_mut(c);
+        for row in x[first * c..(first + rows) * c].chunks_exact(c) {
+            for (((x, k), s), q) in row.iter().zip(shift).zip(&mut *sum).zip(&mut *squares) {
+                let d = x - k;
+                *s += d;
+                *q = d.mul_add(d, *q);
+            }
+        }
+    });
+    let (mean, rstd) = saved.split_at_mut(c);
+    let n = rows as f64;
+    for j in 0..c {
+        let d = sums.first[j] / n;
+        let var = (sums.second[j] / n - d * d).max(0.0);
+        mean[j] = (f64::from(shift[j]) + d) as f32;
+        rstd[j] = (1.0 / (var + f64::from(EPS)).sqrt()) as f32;
+        // One row has no unbiased variance; torch refuses it, here it leaves the running one as it is.
+        let unbiased = if rows > 1 { (var * n / (n - 1.0)) as f32 } else { running.1[j] };
+        running.0[j] += MOMENTUM * (mean[j] - running.0[j]);
+        running.1[j] += MOMENTUM * (unbiased - running.1[j]);
+    }
+}
+
+/// y = x·scale + shift is γ·(x − mean)·rstd + β, channel by channel.
+pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (mean, rstd) = saved.split_at(gamma.len());
+    let scale: Vec<f32> = gamma.iter().zip(rstd).map(|(g, r)| g * r).collect();
+    let shift = beta.iter().zip(&scale).zip(mean).map(|((b, s), m)| b - m * s).collect();
+    (scale, shift)
+}
+
+/// The gradient of x from the gradient g of the normalised output is g·a + x·b + c, channel by channel:
+/// γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n). Also adds Σ(g·x̂) to dγ and Σg to dβ. `sums` = (Σg, Σ(g·x̂)).
+pub(super) fn backward_affine(
+    sums: &Sums,
+    rows: usize,
+    saved: &[f32],
+    gamma: &[f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+) -> [Vec<f32>; 3] {
+    let c = gamma.len();
+    let (mean, rstd) = saved.split_at(c);
+    let mut out = [vec![0.0; c], vec![0.0; c], vec![0.0; c]];
+    for j in 0..c {
+        let (g, gx) = (sums.first[j], sums.second[j]);
+        dbeta[j] += g as f32;
+        dgamma[j] += gx as f32;
+        let (rstd, n) = (f64::from(rstd[j]), rows as f64);
+        let a = f64::from(gamma[j]) * rstd;
+        let b = -a * rstd * gx / n;
+        out[0][j] = a as f32;
+        out[1][j] = b as f32;
+        out[2][j] = (-a * g / n - b * f64::from(mean[j])) as f32;
+    }
+    out
+}
+
+impl Norm for Cpu {
+    type NormPlan = NormSpec;
+
+    fn plan_norm(&mut self, spec: NormSpec) -> Result<NormSpec> {
+        self.ask_scratch(partial_len(spec.rows, spec.c));
+        Ok(spec)
+    }
+
+    fn norm_forward(
+        &mut self,
+        spec: &NormSpec,
+        z: Slot<f32>,
+        saved: Slot<f32>,
+        x: Slot<f32>,
+        residual: Option<Slot<f32>>,
+        relu: bool,
+        params: NormParams,
+    ) -> Result<()> {
+        let &NormSpec { rows, c, .. } = spec;
+        want("norm_forward", "z", z, spec.len())?;
+        want("norm_forward", "saved", saved, spec.saved_len())?;
+        want("norm_forward", "x", x, spec.len())?;
+        residual.map_or(Ok(()), |r| want("norm_forward", "residual", r, spec.len()))?;
+        params.check("norm_forward", c)?;
+        let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) =
+            self.get((z, saved, x, residual, gamma, beta, running_mean, running_var, partial));
+        for g in 0..spec.groups {
+            let x = &x[g * rows * c..][..rows * c];
+            let saved = &mut saved[g * 2 * c..][..2 * c];
+            statistics(simd, saved, (running_mean, running_var), x, partial);
+            let (scale, shift) = affine(saved, gamma, beta);
+            let residual = residual.as_deref().map(|r| &r[g * rows * c..][..rows * c]);
+            let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+            z[g * rows * c..][..rows * c].par_chunks_mut(ROWS * c).enumerate().for_each(|(i, z)| {
+                let range = i * ROWS * c..i * ROWS * c + z.len();
+                let x = &x[range.clone()];
+                simd.dispatch(|| match residual {
+                    Some(residual) => {
+                        let rows = z.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(residual[range].chunks_exact(c));
+                        for ((z, x), r) in rows {
+                            for ((((z, x), r), a), b) in z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift) {
+                                *z = (x.mul_add(*a, *b) + r).max(floor);
+                            }
+                        }
+                    }
+                    None => {
+                        for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for (((z, x), a), b) in z.iter_mut().zip(x).zip(&scale).zip(&shift) {
+                                *z = x.mul_add(*a, *b).max(floor);
+                            }
+                        }
+                    }
+                });
+            });
+        }
+        Ok(())
+    }
+
+    fn norm_backward(
+        &mut self,
+        spec: &NormSpec,
+        grads: NormGrads<f32>,
+        dz: Slot<f32>,
+        z: Option<Slot<f32>>,
+        x: Slot<f32>,
+        saved: Slot<f32>,
+        gamma: Slot<f32>,
+    ) -> Result<()> {
+        let &NormSpec { rows, c, .. } = spec;
+        want("norm_backward", "dx", grads.dx, spec.len())?;
+        grads.dresidual.map_or(Ok(()), |r| want("norm_backward", "dresidual", r, spec.len()))?;
+        want("norm_backward", "dgamma", grads.dgamma, c)?;
+        want("norm_backward", "dbeta", grads.dbeta, c)?;
+        want("norm_backward", "dz", dz, spec.len())?;
+        z.map_or(Ok(()), |z| want("norm_backward", "z", z, spec.len()))?;
+        want("norm_backward", "x", x, spec.len())?;
+        want("norm_backward", "saved", saved, spec.saved_len())?;
+        want("norm_backward", "gamma", gamma, c)?;
+        let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
+        let NormGrads { dx, dresidual, dgamma, dbeta } = grads;
+        let (dx, mut dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial) =
+            self.get((dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial));
+        for g in 0..spec.groups {
+            let group = g * rows * c..(g + 1) * rows * c;
+            let (dz, x, saved) = (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
+            let z = z.as_deref().map(|z| &z[group.clone()]);
+            let (mean, rstd) = saved.split_at(c);
+            let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
+                let (sum, product) = sums.split_at_mut(c);
+                let range = first * c..(first + rows) * c;
+                let (dz, x) = (dz[range.clone()].chunks_exact(c), x[range.clone()].chunks_exact(c));
+                let stats = || mean.iter().zip(rstd);
+                match z {
+                    Some(z) => {
+                        for ((dz, x), z) in dz.zip(x).zip(z[range].chunks_exact(c)) {
+                            let sums = sum.iter_mut().zip(&mut *product);
+                            for ((((dz, x), z), (mean, rstd)), (s, p)) in dz.iter().zip(x).zip(z).zip(stats()).zip(sums)
+                            {
+                                let g = if *z > 0.0 { *dz } else { 0.0 };
+                                *s += g;
+                                *p = g.mul_add((x - mean) * rstd, *p);
+                            }
+                        }
+                    }
+                    None => {
+                        for (dz, x) in dz.zip(x) {
+                            let sums = sum.iter_mut().zip(&mut *product);
+                            for (((g, x), (mean, rstd)), (s, p)) in dz.iter().zip(x).zip(stats()).zip(sums) {
+                                *s += g;
+                                *p = g.mul_add((x - mean) * rstd, *p);
+                            }
+                        }
+                    }
+                }
+            });
+            let [a, b, s] = backward_affine(&sums, rows, saved, gamma, dgamma, dbeta);
+            let dx = dx[group.clone()].par_chunks_mut(ROWS * c);
+            let sweep = |i: usize, dx: &mut [f32], dresidual: Option<&mut [f32]>| {
+                let range = i * ROWS * c..i * ROWS * c + dx.len();
+                let (dz, x) = (&dz[range.clone()], &x[range.clone()]);
+                simd.dispatch(|| {
+                    // dx holds the masked gradient first, and feeds the residual's.
+                    match z {
+                        Some(z) => {
+                            for ((dx, dz), z) in dx.iter_mut().zip(dz).zip(&z[range]) {
+                                *dx = if *z > 0.0 { *dz } else { 0.0 };
+                            }
+                        }
+                        None => dx.copy_from_slice(dz),
+                    }
+                    if let Some(dresidual) = dresidual {
+                        dresidual.copy_from_slice(dx);
+                    }
+                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
+                            *dx = a.mul_add(*dx, b.mul_add(*x, *s));
+                        }
+                    }
+                });
+            };
+            match dresidual.as_deref_mut() {
+                Some(dresidual) => dx
+                    .zip(dresidual[group].par_chunks_mut(ROWS * c))
+                    .enumerate()
+                    .for_each(|(i, (dx, dresidual))| sweep(i, dx, Some(dresidual))),
+                None => dx.enumerate().for_each(|(i, dx)| sweep(i, dx, None)),
+            }
+        }
+        Ok(())
+    }
+
+    fn norm_fold(&mut self, folded: Slot<f32>, bias: Slot<f32>, w: Slot<f32>, params: NormParams) -> Result<()> {
+        let k = params.gamma.len;
+        want("norm_fold", "folded", folded, w.len)?;
+        want("norm_fold", "bias", bias, k)?;
+        params.check("norm_fold", k)?;
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (folded, bias, w, gamma, beta, mean, var) =
+            self.get((folded, bias, w, gamma, beta, running_mean, running_var));
+        let per = w.len() / k;
+        for j in 0..k {
+            let scale = gamma[j] / (var[j] + EPS).sqrt();
+            bias[j] = beta[j] - mean[j] * scale;
+            folded[j * per..][..per].iter_mut().zip(&w[j * per..]).for_each(|(f, w)| *f = w * scale);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+//! The parameter block: names and shapes as torch has them, memory as convolutions read it.
+
+use crate::base::rng::{Rng, Stream};
+use crate::base::{Error, Result};
+use crate::device::ops::{AdamSpec, Backend, NormParams, ParamBlocks};
+use crate::device::{Layout, Pool, Slot};
+use crate::net::FEATURES;
+use crate::net::weights::{Tensor, Weights};
+
+/// Channels of the stages res2..res5.
+pub(super) const STAGES: [usize; 4] = [64, 128, 256, 512];
+/// Input channels in memory: RGB and a zero, so that pixels are aligned.
+pub(super) const INPUT: usize = 4;
+
+/// A trainable tensor.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// torchvision's name, `fpn.lateral2` … `fpn.lateral5` for the pyramid.
+    pub name: String,
+    /// torch's shape: (k, c, r, r) of a convolution, (k) of a vector.
+    pub shape: Vec<usize>,
+    /// First element in each of the parameter blocks; the memory is (k, r, r, c), conv1's c padded to 4.
+    offset: usize,
+    len: usize,
+}
+
+/// A convolution and what follows it.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub c: usize,
+    pub k: usize,
+    pub r: usize,
+    pub stride: usize,
+    /// Index of the weight among the parameters; gamma and beta, or the bias, follow it.
+    pub weight: usize,
+    /// Index among the norms.
+    pub norm: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub conv1: Unit,
+    pub conv2: Unit,
+    pub down: Option<Unit>,
+}
+
+/// ResNet-18 without its classifier, four biased 1×1 convolutions to 128 channels, Adam's state.
+pub struct Network<B: Backend> {
+    pub blocks: ParamBlocks<B::Act>,
+    params: Vec<Param>,
+    /// Batch norms in the order of the parameters: name, running mean and variance.
+    norms: Vec<(String, Slot<f32>, Slot<f32>)>,
+    pub(super) stem: Unit,
+    pub(super) stages: Vec<[Block; 2]>,
+    pub(super) laterals: Vec<Unit>,
+    /// Convolution weights with batch norm folded in, laid out as the weights, and their biases by norm.
+    pub(super) folded: Slot<B::Act>,
+    pub(super) folded_bias: Vec<Slot<f32>>,
+}
+
+/// Collects the parameter table.
+#[derive(Default)]
+struct Table {
+    params: Vec<Param>,
+    norms: Vec<(String, usize)>,
+    len: usize,
+}
+
+impl Table {
+    fn param(&mut self, name: String, shape: Vec<usize>) -> usize {
+        let padded =
+            if name == "conv1.weight" { shape[0] * shape[2] * shape[3] * INPUT } else { shape.iter().product() };
+        self.params.push(Param { name, shape, offset: self.len, len: padded });
+        // Every parameter begins on a cache line.
+        self.len += padded.next_multiple_of(16);
+        self.params.len() - 1
+    }
+
+    fn conv_norm(&mut self, conv: &str, norm: &str, (c, k, r, stride): (usize, usize, usize, usize)) -> Unit {
+        let weight = self.param(format!("{conv}.weight"), vec![k, c, r, r]);
+        self.param(format!("{norm}.weight"), vec![k]);
+        self.param(format!("{norm}.bias"), vec![k]);
+        self.norms.push((norm.to_string(), k));
+        let c = if c == 3 { INPUT } else { c };
+        Unit { c, k, r, stride, weight, norm: self.norms.len() - 1 }
+    }
+
+    fn resnet18(&mut self) -> (Unit, Vec<[Block; 2]>, Vec<Unit>) {
+        let stem = self.conv_norm("conv1", "bn1", (3, 64, 7, 2));
+        let mut c = STAGES[0];
+        let mut stages = Vec::new();
+        for (s, &k) in STAGES.iter().enumerate() {
+            stages.push([0, 1].map(|b| {
+                let name = format!("layer{}.{b}", s + 1);
+                let stride = if s > 0 && b == 0 { 2 } else { 1 };
+                let conv1 = self.conv_norm(&format!("{name}.conv1"), &format!("{name}.bn1"), (c, k, 3, stride));
+                let conv2 = self.conv_norm(&format!("{name}.conv2"), &format!("{name}.bn2"), (k, k, 3, 1));
+                let down = (stride == 2).then(|| {
+                    let down = format!("{name}.downsample");
+                    self.conv_norm(&format!("{down}.0"), &format!("{down}.1"), (c, k, 1, 2))
+                });
+                c = k;
+                Block { conv1, conv2, down }
+            }));
+        }
+        let laterals = STAGES
+            .iter()
+            .enumerate()
+            .map(|(s, &c)| {
+                let weight = self.param(format!("fpn.lateral{}.weight", s + 2), vec![FEATURES, c, 1, 1]);
+                self.param(format!("fpn.lateral{}.bias", s + 2), vec![FEATURES]);
+                Unit { c, k: FEATURES, r: 1, stride: 1, weight, norm: usize::MAX }
+            })
+            .collect();
+        (stem, stages, laterals)
+    }
+}
+
+/// Name and torch shape of every tensor that a weight file of this network holds, running statistics included.
+pub fn expected() -> Vec<(String, Vec<usize>)> {
+    let mut table = Table::default();
+    table.resnet18();
+    let running = table
+        .norms
+        .iter()
+        .flat_map(|(name, k)| ["running_mean", "running_var"].map(|stat| (format!("{name}.{stat}"), vec![*k])));
+    table.params.iter().map(|p| (p.name.clone(), p.shape.clone())).chain(running).collect()
+}
+
+impl<B: Backend> Network<B> {
+    /// Takes the parameter blocks and running statistics from the layout.
+    pub fn plan(dev: &mut B, layout: &mut Layout) -> Self {
+        let mut table = Table::default();
+        let (stem, stages, laterals) = table.resnet18();
+        let blocks = dev.plan_params(layout, table.len);
+        let mut stat = |name: &str, what: &str, k: usize| layout.take::<f32>(Pool::State, format!("{name}.{what}"), k);
+        let norms = table
+            .norms
+            .iter()
+            .map(|(name, k)| (name.clone(), stat(name, "running_mean", *k), stat(name, "running_var", *k)));
+        let norms: Vec<_> = norms.collect();
+        let folded_bias = table.norms.iter().map(|(name, k)| stat(name, "folded", *k)).collect();
+        let folded = layout.take(Pool::State, "folded weights", table.len);
+        Network { blocks, params: table.params, norms, stem, stages, laterals, folded, folded_bias }
+    }
+
+    pub fn param(&self, index: usize) -> &Param {
+        &self.params[index]
+    }
+
+    pub(super) fn weight(&self, unit: &Unit) -> Slot<B::Act> {
+        let p = &self.params[unit.weight];
+        self.blocks.compute.part(p.offset, p.len)
+    }
+
+    pub(super) fn folded_weight(&self, unit: &Unit) -> Slot<B::Act> {
+        let p = &self.params[unit.weight];
+        self.folded.part(p.offset, p.len)
+    }
+
+    /// The unit's parameter number `which` after the weight (0: the weight itself) in a block of masters or gradients.
+    fn nth(&self, block: Slot<f32>, unit: &Unit, which: usize) -> Slot<f32> {
+        let p = &self.params[unit.weight + which];
+        block.part(p.offset, p.len)
+    }
+
+    pub(super) fn grad(&self, unit: &Unit, which: usize) -> Slot<f32> {
+        self.nth(self.blocks.grads, unit, which)
+    }
+
+    /// The bias of a lateral.
+    pub(super) fn bias(&self, unit: &Unit) -> Slot<f32> {
+        self.nth(self.blocks.weights, unit, 1)
+    }
+
+    pub(super) fn norm(&self, unit: &Unit) -> NormParams {
+        let (_, running_mean, running_var) = self.norms[unit.norm];
+        NormParams {
+            gamma: self.nth(self.blocks.weights, unit, 1),
+            beta: self.nth(self.blocks.weights, unit, 2),
+            running_mean,
+            running_var,
+        }
+    }
+
+    /// Every unit with a batch norm.
+    fn normed(&self) -> impl Iterator<Item = &Unit> {
+        let blocks = self.stages.iter().flatten().flat_map(|b| [Some(&b.conv1), Some(&b.conv2), b.down.as_ref()]);
+        std::iter::once(&self.stem).chain(blocks.flatten())
+    }
+
+    /// Folds batch norm into the convolutions, for programs in [`Mode::Eval`](crate::net::Mode::Eval).
+    pub fn fold(&self, dev: &mut B) -> Result<()> {
+        for unit in self.normed() {
+            let (folded, bias) = (self.folded_weight(unit), self.folded_bias[unit.norm]);
+            dev.norm_fold(folded, bias, self.weight(unit), self.norm(unit))?;
+        }
+        Ok(())
+    }
+
+    pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
+        dev.zero(self.blocks.grads)
+    }
+
+    /// One Adam step, the `step`-th (from 1).
+    pub fn update(&self, dev: &mut B, spec: AdamSpec, step: u64) -> Result<()> {
+        dev.adam_step(self.blocks, spec, step)
+    }
+
+    /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0 (torchvision's ResNet), laterals
+    /// uniform in ±1/√fan-in (torch's Conv2d).
+    pub fn init(&self, dev: &mut B, seed: u64) -> Result<()> {
+        let mut block = vec![0.0; self.blocks.weights.len];
+        for (i, p) in self.params.iter().enumerate() {
+            let mut rng = Rng::new(seed, Stream::Init, i as u32, 0);
+            let values: Vec<f32> = match (&p.shape[..], p.name.starts_with("fpn.")) {
+                ([k, c, r, _], false) => {
+                    let std = (2.0 / (k * r * r) as f32).sqrt();
+                    (0..k * c * r * r).map(|_| std * rng.normal()).collect()
+                }
+                (shape, true) => {
+                    // A lateral's bias follows its weight, whose fan-in it shares.
+                    let fan_in = if shape.len() == 4 { shape[1] } else { self.params[i - 1].shape[1] };
+                    let bound = 1.0 / (fan_in as f32).sqrt();
+                    (0..shape.iter().product()).map(|_| rng.uniform(-bound, bound)).collect()
+                }
+                (shape, false) => vec![if p.name.ends_with("weight") { 1.0 } else { 0.0 }; shape[0]],
+            };
+            to_device(&mut block[p.offset..][..p.len], &values, &p.shape);
+        }
+        dev.write(self.blocks.weights, &block)?;
+        dev.sync_compute(self.blocks)?;
+        for slot in [self.blocks.m, self.blocks.v] {
+            dev.zero(slot)?;
+        }
+        for (_, mean, var) in &self.norms {
+            dev.zero(*mean)?;
+            dev.write(*var, &vec![1.0; var.len])?;
+        }
+        Ok(())
+    }
+
+    /// Writes weights and running statistics over the present ones; names that are missing keep theirs. Shapes were checked by
+    /// whoever read the file.
+    pub fn load(&self, dev: &mut B, weights: &Weights) -> Result<()> {
+        self.load_block(dev, self.blocks.weights, "", weights)?;
+        dev.sync_compute(self.blocks)?;
+        for (name, mean, var) in &self.norms {
+            for (stat, slot) in [("running_mean", mean), ("running_var", var)] {
+                if let Some(t) = weights.tensors.get(&format!("{name}.{stat}")) {
+                    dev.write(*slot, floats(&format!("{name}.{stat}"), t)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adam's moments, saved by [`Network::save_moments`].
+    pub fn load_moments(&self, dev: &mut B, weights: &Weights) -> Result<()> {
+        self.load_block(dev, self.blocks.m, "adam.m.", weights)?;
+        self.load_block(dev, self.blocks.v, "adam.v.", weights)
+    }
+
+    pub fn save(&self, dev: &mut B, weights: &mut Weights) -> Result<()> {
+        self.save_block(dev, self.blocks.weights, "", weights)?;
+        for (name, mean, var) in &self.norms {
+            for (stat, slot) in [("running_mean", mean), ("running_var", var)] {
+                let tensor = Tensor::from_f32(vec![slot.len], dev.read(*slot)?);
+                weights.tensors.insert(format!("{name}.{stat}"), tensor);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn save_moments(&self, dev: &mut B, weights: &mut Weights) -> Result<()> {
+        self.save_block(dev, self.blocks.m, "adam.m.", weights)?;
+        self.save_block(dev, self.blocks.v, "adam.v.", weights)
+    }
+
+    /// A copy of the running statistics, to undo what a pass in train mode does to them.
+    pub fn running(&self, dev: &mut B) -> Result<Vec<Vec<f32>>> {
+        self.norms.iter().flat_map(|(_, mean, var)| [mean, var]).map(|slot| dev.read(*slot)).collect()
+    }
+
+    pub fn restore_running(&self, dev: &mut B, running: &[Vec<f32>]) -> Result<()> {
+        let slots = self.norms.iter().flat_map(|(_, mean, var)| [mean, var]);
+        slots.zip(running).try_for_each(|(slot, values)| dev.write(*slot, values))
+    }
+
+    /// The gradient of every parameter, by name and in torch's layout.
+    pub fn gradients(&self, dev: &mut B) -> Result<Weights> {
+        let mut weights = Weights::default();
+        self.save_block(dev, self.blocks.grads, "", &mut weights)?;
+        Ok(weights)
+    }
+
+    fn load_block(&self, dev: &mut B, slot: Slot<f32>, prefix: &str, weights: &Weights) -> Result<()> {
+        let mut block = dev.read(slot)?;
+        for p in &self.params {
+            if let Some(t) = weights.tensors.get(&format!("{prefix}{}", p.name)) {
+                if t.shape != p.shape {
+                    return Err(Error::input(
+                        format!("{prefix}{} has shape {:?}, this network's is {:?}", p.name, t.shape, p.shape),
+                        "use weights of a ResNet-18 with the 128-channel pyramid",
+                    ));
+                }
+                to_device(&mut block[p.offset..][..p.len], floats(&p.name, t)?, &p.shape);
+            }
+        }
+        dev.write(slot, &block)
+    }
+
+    fn save_block(&self, dev: &mut B, slot: Slot<f32>, prefix: &str, weights: &mut Weights) -> Result<()> {
+        let block = dev.read(slot)?;
+        for p in &self.params {
+            let values = to_torch(&block[p.offset..][..p.len], &p.shape);
+            weights.tensors.insert(format!("{prefix}{}", p.name), Tensor::from_f32(p.shape.clone(), values));
+        }
+        Ok(())
+    }
+}
+
+fn floats<'a>(name: &str, tensor: &'a Tensor) -> Result<&'a [f32]> {
+    tensor.f32().ok_or_else(|| Error::input(format!("{name} holds integers"), "use a file with float weights"))
+}
+
+/// (k, c, r, r) → (k, r, r, c′), c′ ≥ c what the memory has room for; vectors as they are.
+fn to_device(to: &mut [f32], from: &[f32], shape: &[usize]) {
+    for_each_weight(to.len(), shape, |memory, torch| to[memory] = from[torch]);
+}
+
+fn to_torch(from: &[f32], shape: &[usize]) -> Vec<f32> {
+    let mut to = vec![0.0; shape.iter().product()];
+    for_each_weight(from.len(), shape, |memory, torch| to[torch] = from[memory]);
+    to
+}
+
+fn for_each_weight(len: usize, shape: &[usize], mut each: impl FnMut(usize, usize)) {
+    let &[k, c, r, _] = shape else { return (0..len).for_each(|i| each(i, i)) };
+    let taps = r * r;
+    let padded = len / (k * taps);
+    for ko in 0..k {
+        for ci in 0..c {
+            for tap in 0..taps {
+                each((ko * taps + tap) * padded + ci, (ko * c + ci) * taps + tap);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_papers_size() {
+        let params: Vec<_> = expected().into_iter().filter(|(name, _)| !name.contains("running")).collect();
+        let total: usize = params.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+        // torchvision's ResNet-18 without fc has 11,176,512 parameters; four biased 1×1 convolutions 123,392.
+        assert_eq!(total, 11_176_512 + 123_392);
+        assert_eq!(params[3].0, "layer1.0.conv1.weight");
+    }
+
+    #[test]
+    fn weights_survive_the_change_of_layout() {
+        let (shape, values) = (vec![2, 3, 5, 5], (0..150).map(|v| v as f32).collect::<Vec<_>>());
+        let mut memory = vec![-1.0; 2 * 25 * 4];
+        to_device(&mut memory, &values, &shape);
+        // Kernel 1, row 2, column 3, channel 1.
+        assert_eq!(memory[((5 + 2) * 5 + 3) * 4 + 1], values[((3 + 1) * 5 + 2) * 5 + 3]);
+        assert_eq!(to_torch(&memory, &shape), values);
+    }
+}

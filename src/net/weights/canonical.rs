@@ -1,0 +1,169 @@
+//! Whose weights a file holds, and the engine's names for them.
+//!
+//! | here                        | torchvision     | released PiCIE                              |
+//! |-----------------------------|-----------------|---------------------------------------------|
+//! | `layer1.0.conv1.weight`, …  | the same        | `state_dict.module.backbone.` + the same    |
+//! | `fpn.lateral2` (res2, 1/4)  |                 | `state_dict.module.decoder.layer4`          |
+//! | `fpn.lateral3`              |                 | `state_dict.module.decoder.layer3`          |
+//! | `fpn.lateral4`              |                 | `state_dict.module.decoder.layer2`          |
+//! | `fpn.lateral5` (res5, 1/32) |                 | `state_dict.module.decoder.layer1`          |
+//! | `classifier1`, `classifier2`|                 | `classifier1_state_dict.module`, `…2…`      |
+//!
+//! Source: `train_picie.py` (what is saved) and `modules/fpn.py` (layers count from the coarsest map) of the released code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{Tensor, Weights};
+use crate::base::{Error, Result};
+
+/// Where weights come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// An ImageNet classifier with torchvision's names; its `fc` is dropped, it has no `fpn`.
+    Torchvision,
+    /// A checkpoint of the released code: `epoch` counts finished epochs, `args` are its command line ("K_train", "arch", …).
+    ReleasedPicie { epoch: Option<usize>, args: BTreeMap<String, String> },
+    /// A file of this engine, which has metadata "picie".
+    Picie,
+}
+
+/// Renames the tensors of `weights`, read from `path`, and holds them to `expected`: name and shape of every parameter
+/// and running statistic of the network, under this engine's names.
+///
+/// Tensors are f32 in PyTorch's axis order; a classifier is (K, D, 1, 1) with an optional bias (K). Files of this
+/// engine keep whatever tensors they have beside the network's; in others an unknown tensor is an error.
+///
+/// Errors: another architecture (the first tensor whose shape differs), missing tensors (`fpn.` may miss in
+/// [`Origin::Torchvision`] alone), unknown tensors.
+pub fn canonical(weights: Weights, path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Weights, Origin)> {
+    let Weights { tensors, metadata } = weights;
+    let origin = origin(&tensors, &metadata);
+    let tensors: BTreeMap<String, Tensor> = match origin {
+        Origin::Picie => tensors,
+        _ => tensors.into_iter().filter_map(|(name, t)| Some((rename(&name)?, t))).collect(),
+    };
+    let fits = Fits { path, tensors: &tensors, origin: &origin };
+    fits.shapes(expected)?;
+    fits.complete(expected)?;
+    fits.classifiers(expected)?;
+    if origin != Origin::Picie {
+        fits.known(expected)?;
+    }
+    Ok((Weights { tensors, metadata }, origin))
+}
+
+fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Origin {
+    let has = |part: &str| tensors.keys().any(|name| name.contains(part));
+    if metadata.contains_key("picie") {
+        Origin::Picie
+    } else if has("decoder.layer") || has("classifier1_state_dict.") {
+        let args = metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix("args.")?.to_string(), v.clone())));
+        Origin::ReleasedPicie { epoch: metadata.get("epoch").and_then(|e| e.parse().ok()), args: args.collect() }
+    } else {
+        Origin::Torchvision
+    }
+}
+
+/// The engine's name for a tensor; `None` for one that it has no use for.
+fn rename(name: &str) -> Option<String> {
+    // "module." comes from training in DataParallel.
+    let plain = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_string();
+    for classifier in ["classifier1", "classifier2"] {
+        if let Some(rest) = name.strip_prefix(classifier).and_then(|n| n.strip_prefix("_state_dict.")) {
+            return Some(format!("{classifier}.{}", plain(rest)));
+        }
+    }
+    let name = plain(name.strip_prefix("state_dict.").unwrap_or(name));
+    let name = name.strip_prefix("backbone.").unwrap_or(&name);
+    if name.starts_with("fc.") || name.ends_with(".num_batches_tracked") {
+        return None;
+    }
+    for (layer, lateral) in
+        [("decoder.layer4.", 2), ("decoder.layer3.", 3), ("decoder.layer2.", 4), ("decoder.layer1.", 5)]
+    {
+        if let Some(rest) = name.strip_prefix(layer) {
+            return Some(format!("fpn.lateral{lateral}.{rest}"));
+        }
+    }
+    Some(name.to_string())
+}
+
+struct Fits<'a> {
+    path: &'a Path,
+    tensors: &'a BTreeMap<String, Tensor>,
+    origin: &'a Origin,
+}
+
+impl Fits<'_> {
+    fn error(&self, what: String) -> Error {
+        let arch = match self.origin {
+            Origin::ReleasedPicie { args, .. } => args.get("arch").map(|a| format!(" (its args say arch={a})")),
+            _ => None,
+        };
+        let remedy = "weights of a ResNet-18 are accepted: torchvision's, the released PiCIE's with its FPN, or this engine's own";
+        Error::file(self.path, what + &arch.unwrap_or_default(), remedy)
+    }
+
+    fn shapes(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        for (name, want) in expected {
+            let Some(tensor) = self.tensors.get(name) else { continue };
+            if tensor.shape != *want {
+                return Err(self.error(format!("tensor {name:?} has shape {:?}, wanted {want:?}", tensor.shape)));
+            }
+            if tensor.f32().is_none() {
+                return Err(self.error(format!("tensor {name:?} is not of floating point")));
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let optional = |name: &str| *self.origin == Origin::Torchvision && name.starts_with("fpn.");
+        let names = expected.iter().map(|(name, _)| name.as_str());
+        let missing: Vec<&str> = names.filter(|n| !self.tensors.contains_key(*n) && !optional(n)).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(self.error(format!("{} tensors are missing: {}", missing.len(), few(&missing)))),
+        }
+    }
+
+    /// (K, D, 1, 1) and (K), with the D of the network's features.
+    fn classifiers(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let d = expected.iter().find(|(name, _)| name == "fpn.lateral2.bias").map(|(_, shape)| shape[0]);
+        for classifier in ["classifier1", "classifier2"] {
+            let weight = self.tensors.get(&format!("{classifier}.weight"));
+            let bias = self.tensors.get(&format!("{classifier}.bias"));
+            let fits = match (weight.map(|w| w.shape.as_slice()), bias.map(|b| b.shape.as_slice())) {
+                (None, None) => true,
+                (Some(&[_, c, 1, 1]), None) => Some(c) == d,
+                (Some(&[k, c, 1, 1]), Some(&[n])) => Some(c) == d && n == k,
+                _ => false,
+            };
+            if !fits || [weight, bias].into_iter().flatten().any(|t| t.f32().is_none()) {
+                let shapes = [weight, bias].map(|t| t.map(|t| &t.shape));
+                let want = d.unwrap_or(0);
+                return Err(self.error(format!(
+                    "{classifier} has weight and bias of shape {shapes:?}, wanted f32 [K, {want}, 1, 1] and [K]"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let mut known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        known.extend(["classifier1.weight", "classifier1.bias", "classifier2.weight", "classifier2.bias"]);
+        let unknown: Vec<&str> = self.tensors.keys().map(String::as_str).filter(|n| !known.contains(n)).collect();
+        match unknown.is_empty() {
+            true => Ok(()),
+            false => Err(self.error(format!("{} tensors are unknown: {}", unknown.len(), few(&unknown)))),
+        }
+    }
+}
+
+/// The first three of `names`.
+fn few(names: &[&str]) -> String {
+    let rest = if names.len() > 3 { ", …" } else { "" };
+    names[..names.len().min(3)].join(", ") + rest
+}

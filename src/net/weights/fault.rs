@@ -1,0 +1,46 @@
+//! What can be wrong with the bytes of a weights file; the path joins it in [`Fault::at`].
+
+use std::path::Path;
+
+use crate::base::Error;
+
+pub type Result<T> = std::result::Result<T, Fault>;
+
+#[derive(Debug, PartialEq)]
+pub enum Fault {
+    /// The bytes end early or contradict themselves.
+    Damaged(String),
+    /// A pickle names a Python object that is not on the allow list.
+    Forbidden(String),
+    /// Sound, but not something this reader knows.
+    Unsupported(String),
+}
+
+impl Fault {
+    pub fn damaged(what: impl ToString) -> Self {
+        Fault::Damaged(what.to_string())
+    }
+
+    pub fn unsupported(what: impl ToString) -> Self {
+        Fault::Unsupported(what.to_string())
+    }
+
+    /// The error that the user sees: file, what is wrong with it, and what helps.
+    pub fn at(self, path: &Path) -> Error {
+        match self {
+            Fault::Damaged(what) => {
+                Error::file(path, format!("damaged weights file: {what}"), "copy or download it again")
+            }
+            Fault::Forbidden(name) => Error::file(
+                path,
+                format!(
+                    "the pickle asks for the Python object {name:?}, and only tensors and plain containers are read"
+                ),
+                "if you trust the file, load it in PyTorch and save its tensors with safetensors.torch.save_file",
+            ),
+            Fault::Unsupported(what) => {
+                Error::file(path, what, "in PyTorch, save the network's state_dict with safetensors.torch.save_file")
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Weights in files: safetensors, and PyTorch checkpoints read by an unpickler that runs no code.
+//!
+//! ```text
+//! read ─ safetensors                     our own files, and what others publish
+//!      ├ torch_zip ────┐                .pth since PyTorch 1.6
+//!      └ torch_legacy ─┤                .pth before: resnet18-5c106cde.pth, the released PiCIE (PyTorch 1.2)
+//!                      ├ pickle, object the machine, and the Python objects it may name
+//!                      └ torch          storages to contiguous tensors
+//! canonical                              whose names they are, and our names for them
+//! ```
+
+mod canonical;
+mod dtype;
+mod fault;
+mod object;
+mod pickle;
+mod safetensors;
+mod torch;
+mod torch_legacy;
+mod torch_zip;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::base::{Error, Result};
+pub use canonical::{Origin, canonical};
+use fault::Fault;
+
+/// No weights of a ResNet-18 come near this many bytes; a file that wants more is refused before memory is spent.
+const MAX_BYTES: u64 = 2 << 30;
+
+/// Elements in row-major order. Files in f16, bf16 and f64 arrive as `F32`, signed integers as `I64`, booleans as `U8`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    F32(Vec<f32>),
+    I64(Vec<i64>),
+    U16(Vec<u16>),
+    U8(Vec<u8>),
+}
+
+/// A contiguous array with PyTorch's axis order: a convolution's weight is (out, in, height, width).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub shape: Vec<usize>,
+    pub data: Data,
+}
+
+impl Tensor {
+    pub fn from_f32(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Tensor { shape, data: Data::F32(values) }
+    }
+
+    /// The elements of a float tensor.
+    pub fn f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+/// What one file holds: tensors by name, and text by name (a checkpoint's scalars, safetensors' `__metadata__`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights {
+    pub tensors: BTreeMap<String, Tensor>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads a weights file of any format of this module; the content decides which, not the file's name.
+///
+/// Nested containers of a PyTorch checkpoint become dotted names ("state_dict.module.backbone.conv1.weight",
+/// "args.K_train"); its optimizer is left out.
+///
+/// Errors: an unreadable or damaged file, a pickle that asks for more than tensors and plain containers.
+pub fn read(path: &Path) -> Result<Weights> {
+    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if bytes > MAX_BYTES {
+        let what = format!("{} MB are too many for the weights of a ResNet-18", bytes >> 20);
+        return Err(Error::file(path, what, "name another file"));
+    }
+    parse(&std::fs::read(path).map_err(|e| Error::io(path, e))?).map_err(|fault| fault.at(path))
+}
+
+/// Writes `weights` as safetensors, whole or not at all. Equal weights give equal bytes.
+pub fn write(path: &Path, weights: &Weights) -> Result<()> {
+    crate::base::fs::write_atomic(path, |out| safetensors::write(weights, out))
+}
+
+/// [`read`] and [`canonical`] in one.
+pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Weights, Origin)> {
+    canonical(read(path)?, path, expected)
+}
+
+fn parse(bytes: &[u8]) -> fault::Result<Weights> {
+    match bytes {
+        [] => Err(Fault::damaged("it is empty")),
+        // NOTE: first, because a safetensors file begins with a length, whose bytes may spell either magic below.
+        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(bytes),
+        [b'P', b'K', ..] => torch_zip::parse(bytes),
+        [0x80, ..] => torch_legacy::parse(bytes),
+        _ => Err(Fault::unsupported("neither a safetensors file nor a PyTorch checkpoint")),
+    }
+}

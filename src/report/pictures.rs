@@ -1,0 +1,116 @@
+//! Label maps and overlays as PNG files.
+
+use std::path::Path;
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, Rgb as Pixel, RgbImage};
+
+use crate::base::fs::write_atomic;
+use crate::base::{Error, Result};
+use crate::report::palette::Rgb;
+use crate::report::text::mix;
+
+/// The label of a pixel without a class: not labelled, or of a cluster no class was voted for.
+pub const NONE: u16 = u16::MAX;
+
+/// Opacity of a class colour over the image, of 255.
+const OPACITY: u32 = 150;
+
+/// The label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where all are below 255, 16 bits
+/// otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look the same.
+pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<()> {
+    check("label picture", "labels", labels.len(), w * h)?;
+    if labels.iter().all(|&l| l < 255 || l == NONE) {
+        let bytes: Vec<u8> = labels.iter().map(|&l| l.min(255) as u8).collect();
+        write_png(path, &bytes, w, h, ExtendedColorType::L8)
+    } else {
+        // NOTE: the encoder takes 16-bit samples in the machine's order and writes PNG's big-endian ones.
+        write_png(path, bytemuck::cast_slice(labels), w, h, ExtendedColorType::L16)
+    }
+}
+
+pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    write_png(path, picture.as_raw(), w, h, ExtendedColorType::Rgb8)
+}
+
+/// `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full colour against a dark
+/// line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start it anew.
+pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Rgb]) -> Result<RgbImage> {
+    let (w, h) = (image.width() as usize, image.height() as usize);
+    check("overlay", "labels", labels.len(), w * h)?;
+    let tint = |x: u32, y: u32| {
+        let i = y as usize * w + x as usize;
+        let (label, Pixel(pixel)) = (labels[i], *image.get_pixel(x, y));
+        // The two sides of an edge: the pixel after it is dark, the one before it has the full colour.
+        let after = (x > 0 && labels[i - 1] != label) || (y > 0 && labels[i - w] != label);
+        let before =
+            ((x as usize) + 1 < w && labels[i + 1] != label) || ((y as usize) + 1 < h && labels[i + w] != label);
+        Pixel(match label {
+            _ if after => mix(pixel, [0; 3], 200),
+            NONE => [(pixel.iter().map(|&v| u32::from(v)).sum::<u32>() / 6) as u8; 3],
+            _ => mix(pixel, palette[usize::from(label) % palette.len()], if before { 255 } else { OPACITY }),
+        })
+    };
+    Ok(RgbImage::from_fn(image.width(), image.height(), tint))
+}
+
+/// The class of each pixel's cluster, [`NONE`] where there is none. `class_of` (K) from a vote or a matching.
+pub fn relabel<P: Copy + Into<usize>>(clusters: &[P], class_of: &[Option<usize>]) -> Vec<u16> {
+    clusters.iter().map(|&k| class_of[k.into()].map_or(NONE, |c| c as u16)).collect()
+}
+
+pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usize) -> Result<()> {
+    if got == want { Ok(()) } else { Err(Error::Shape { op, what, got, want }) }
+}
+
+fn write_png(path: &Path, bytes: &[u8], w: usize, h: usize, colour: ExtendedColorType) -> Result<()> {
+    let mut png = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
+    let encoded = encoder.write_image(bytes, w as u32, h as u32, colour);
+    encoded.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
+    write_atomic(path, |out| out.write_all(&png))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_pictures_read_back_as_the_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        for (labels, depth) in [(vec![0, 7, 254, NONE, 3, 1], 8), (vec![0, 255, 300, NONE, 3, 1], 16)] {
+            let path = dir.path().join(format!("{depth}.png"));
+            write_labels(&path, &labels, 3, 2).unwrap();
+            let back = image::open(&path).unwrap();
+            assert_eq!((back.width(), back.height(), back.color().bits_per_pixel()), (3, 2, depth));
+            let values: Vec<u16> = match depth {
+                8 => back.as_luma8().unwrap().iter().map(|&v| if v == 255 { NONE } else { v.into() }).collect(),
+                _ => back.as_luma16().unwrap().to_vec(),
+            };
+            assert_eq!(values, labels);
+        }
+        assert!(write_labels(&dir.path().join("x.png"), &[0; 5], 3, 2).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn overlays_tint_inside_and_draw_edges_between() {
+        let image = RgbImage::from_pixel(6, 3, Pixel([100, 100, 100]));
+        let labels = [0, 0, 0, 1, 1, NONE].repeat(3);
+        let palette = [[200, 0, 0], [0, 200, 0]];
+        let picture = overlay(&image, &labels, &palette).unwrap();
+        let at = |x| picture.get_pixel(x, 1).0;
+        assert_eq!(at(0), mix([100; 3], palette[0], OPACITY));
+        assert_eq!((at(2), at(3), at(4)), (palette[0], mix([100; 3], [0; 3], 200), palette[1]));
+        assert_eq!(at(5), mix([100; 3], [0; 3], 200));
+        let none = overlay(&image, &[NONE; 18], &palette).unwrap();
+        assert_eq!(none.get_pixel(0, 0).0, [50; 3]);
+        assert!(overlay(&image, &labels[1..], &palette).is_err());
+    }
+
+    #[test]
+    fn clusters_take_the_colour_of_their_class() {
+        assert_eq!(relabel(&[2u8, 0, 1, 2], &[Some(5), None, Some(0)]), [0, 5, NONE, 0]);
+    }
+}

@@ -1,0 +1,125 @@
+//! One bar for each phase of an epoch, and one line once it is done.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+/// Shows phases on stderr: bars where it is a terminal, else only the line of each finished phase.
+pub struct Progress;
+
+impl Progress {
+    /// Starts the clock of a phase of `total` images.
+    pub fn phase(name: &str, total: u64) -> Phase {
+        // NOTE: indicatif hides the bar by itself where stderr is no terminal.
+        Phase::new(name, total, ProgressDrawTarget::stderr())
+    }
+}
+
+/// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints nothing.
+pub struct Phase {
+    name: String,
+    start: Instant,
+    bar: ProgressBar,
+}
+
+impl Phase {
+    fn new(name: &str, total: u64, target: ProgressDrawTarget) -> Self {
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            // A line cut short is no reason to stop a training run.
+            let _ = out.write_str(&rate(state.pos(), state.elapsed().as_secs_f64()));
+        };
+        let style = ProgressStyle::with_template("{prefix:18} {bar:30} {pos}/{len} images, {rate}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", rate)
+            .progress_chars("━╸─");
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(name.to_string());
+        bar.tick();
+        Phase { name: name.to_string(), start: Instant::now(), bar }
+    }
+
+    /// `n` more images are done.
+    pub fn add(&self, n: u64) {
+        self.bar.inc(n);
+    }
+
+    /// Ends the phase, prints its line to stderr and returns its seconds.
+    pub fn finish(self) -> f64 {
+        let (images, seconds) = (self.bar.position(), self.start.elapsed().as_secs_f64());
+        self.bar.finish_and_clear();
+        eprintln!("{:18} {images} images in {seconds:.1} s, {}", self.name, rate(images, seconds));
+        seconds
+    }
+}
+
+/// Images per second, with a digit behind the point where it matters.
+fn rate(images: u64, seconds: f64) -> String {
+    let rate = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
+    if rate < 100.0 { format!("{rate:.1} images/s") } else { format!("{rate:.0} images/s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::TermLike;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    /// A terminal that remembers what was written on it.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            120
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_shows_the_phase_and_goes_when_it_is_done() {
+        let screen = Screen::default();
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
+        let phase = Phase::new("1/5 k-means", 40, target);
+        std::thread::sleep(Duration::from_millis(50));
+        phase.add(30);
+        phase.bar.force_draw();
+        let text = screen.0.lock().unwrap().clone();
+        for part in ["1/5 k-means", "━━━", "30/40 images", " images/s, ", " left"] {
+            assert!(text.contains(part), "{part} is not in {text:?}");
+        }
+        assert!(phase.finish() >= 0.05);
+        assert!(!screen.0.lock().unwrap().contains("k-means"));
+    }
+
+    #[test]
+    fn rates_have_the_digits_that_matter() {
+        let texts = [rate(25, 2.0), rate(1000, 0.5), rate(0, 0.0)];
+        assert_eq!(texts, ["12.5 images/s", "2000 images/s", "0.0 images/s"]);
+    }
+}

@@ -1,0 +1,140 @@
+//! A sheet of validation images: image | prediction | ground truth, with titles and a legend.
+
+use image::imageops::{FilterType, overlay as paste, resize};
+use image::{Rgb as Pixel, RgbImage};
+
+use crate::base::Result;
+use crate::report::palette::{Rgb, palette};
+use crate::report::pictures::{NONE, check, overlay};
+use crate::report::text;
+
+/// One row. Labels are (H, W) class numbers or [`NONE`].
+pub struct SheetRow {
+    pub image: RgbImage,
+    pub prediction: Vec<u16>,
+    pub truth: Option<Vec<u16>>,
+}
+
+const PAGE: Rgb = [250; 3];
+const INK: Rgb = [30; 3];
+const GAP: u32 = 10;
+/// Images narrower than this are shown enlarged by a whole factor.
+const CELL: u32 = 240;
+
+/// The sheet of `rows`; the legend has the classes that occur in it, by `names` (C). The third column is there where
+/// some row has a truth.
+pub fn sheet(rows: &[SheetRow], names: &[String]) -> Result<RgbImage> {
+    let colours = palette(names.len().max(1));
+    let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let pixels = (row.image.width() * row.image.height()) as usize;
+        let mut line = vec![enlarge(&row.image)];
+        for labels in std::iter::once(&row.prediction).chain(&row.truth) {
+            check("sheet", "labels", labels.len(), pixels)?;
+            line.push(overlay(&line[0], &spread(labels, &row.image), &colours)?);
+        }
+        cells.push(line);
+    }
+    let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
+    let cell_w = cells.iter().map(|line| line[0].width()).max().unwrap_or(CELL);
+    let width = GAP + columns.max(1) as u32 * (cell_w + GAP);
+    let legend = legend(&occurring(rows, names.len()), names, &colours, width);
+    let height = GAP + text::HEIGHT + cells.iter().map(|line| line[0].height() + GAP).sum::<u32>() + legend.height();
+
+    let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
+    for (i, title) in ["image", "prediction", "ground truth"].iter().take(columns).enumerate() {
+        text::draw(&mut page, GAP + i as u32 * (cell_w + GAP), GAP / 2, title, INK);
+    }
+    let mut y = GAP + text::HEIGHT;
+    for line in &cells {
+        for (i, cell) in line.iter().enumerate() {
+            paste(&mut page, cell, i64::from(GAP + i as u32 * (cell_w + GAP)), i64::from(y));
+        }
+        y += line[0].height() + GAP;
+    }
+    paste(&mut page, &legend, 0, i64::from(y));
+    Ok(page)
+}
+
+/// The whole factor by which an image is enlarged.
+fn factor(image: &RgbImage) -> u32 {
+    CELL.div_ceil(image.width().max(1)).max(1)
+}
+
+fn enlarge(image: &RgbImage) -> RgbImage {
+    let f = factor(image);
+    if f == 1 { image.clone() } else { resize(image, f * image.width(), f * image.height(), FilterType::CatmullRom) }
+}
+
+/// Labels (H, W) of `image` → (f·H, f·W), each repeated.
+fn spread(labels: &[u16], image: &RgbImage) -> Vec<u16> {
+    let (f, w, h) = (factor(image) as usize, image.width() as usize, image.height() as usize);
+    (0..f * h).flat_map(|y| (0..f * w).map(move |x| labels[y / f * w + x / f])).collect()
+}
+
+/// The classes of 0..`classes` that some pixel of `rows` has.
+fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
+    let mut occurs = vec![false; classes];
+    for &label in rows.iter().flat_map(|row| row.prediction.iter().chain(row.truth.iter().flatten())) {
+        if let Some(seen) = occurs.get_mut(usize::from(label)) {
+            *seen = label != NONE;
+        }
+    }
+    (0..classes).filter(|&c| occurs[c]).collect()
+}
+
+/// Swatches and names in as many columns as fit into `width`.
+fn legend(classes: &[usize], names: &[String], colours: &[Rgb], width: u32) -> RgbImage {
+    let swatch = text::HEIGHT - 6;
+    let entry = classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;
+    let columns = (width.saturating_sub(GAP) / entry).clamp(1, classes.len().max(1) as u32);
+    let line = text::HEIGHT + 4;
+    let lines = (classes.len() as u32).div_ceil(columns);
+    let mut picture = RgbImage::from_pixel(width, lines * line + GAP, Pixel(PAGE));
+    for (i, &class) in classes.iter().enumerate() {
+        // Down the columns, as a list is read.
+        let (x, y) = (GAP + i as u32 / lines * entry, i as u32 % lines * line);
+        paste(&mut picture, &RgbImage::from_pixel(swatch, swatch, Pixel(colours[class])), x.into(), i64::from(y) + 3);
+        text::draw(&mut picture, x + swatch + GAP, y, &names[class], INK);
+    }
+    picture
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("class {i}")).collect()
+    }
+
+    #[test]
+    fn a_sheet_has_its_columns_and_a_legend_of_what_occurs() {
+        let row = |truth| SheetRow { image: RgbImage::new(5, 3), prediction: [0, 1, 1, 2, NONE].repeat(3), truth };
+        let truth: Vec<u16> = (0..15).map(|i| if i == 5 + 4 { 4 } else { 0 }).collect();
+        let (with, without) = (row(Some(truth.clone())), row(None));
+        assert_eq!(occurring(&[with], 5), [0, 1, 2, 4]);
+        let two = sheet(&[without], &names(5)).unwrap();
+        let three = sheet(&[row(Some(truth))], &names(5)).unwrap();
+        assert_eq!(two.width(), GAP + 2 * (240 + GAP));
+        assert_eq!(three.width(), GAP + 3 * (240 + GAP));
+        // The middle of pixel (4, 1) of the truth is tinted with class 4's colour over black.
+        let (x, y) = (GAP + 2 * (240 + GAP) + 4 * 48 + 24, GAP + text::HEIGHT + 48 + 24);
+        assert_eq!(
+            three.get_pixel(x, y).0,
+            overlay(&RgbImage::new(1, 1), &[4], &palette(5)).unwrap().get_pixel(0, 0).0
+        );
+        let swatches = |p: &RgbImage, c: usize| p.pixels().filter(|q| q.0 == palette(5)[c]).count() > 100;
+        assert!(swatches(&three, 4) && !swatches(&two, 4) && swatches(&two, 2));
+    }
+
+    #[test]
+    fn odd_sheets_are_pictures_too() {
+        assert!(sheet(&[], &[]).unwrap().height() > 0);
+        let tall = SheetRow { image: RgbImage::new(300, 20), prediction: vec![NONE; 6000], truth: None };
+        let flat = SheetRow { image: RgbImage::new(7, 2), prediction: vec![3; 14], truth: None };
+        assert_eq!(sheet(&[tall, flat], &names(2)).unwrap().width(), GAP + 2 * (300 + GAP));
+        let wrong = SheetRow { image: RgbImage::new(4, 4), prediction: vec![0; 15], truth: None };
+        assert!(sheet(&[wrong], &names(2)).is_err());
+    }
+}
