@@ -254,6 +254,12 @@ fn a_view_without_weight_has_no_loss_and_features_of_zero_no_projection() {
     let (_, gradients) = r.loss(None);
     let largest = gradients[0].iter().fold(0.0f32, |m, g| m.max(g.abs()));
     assert!((1e9..=1e13).contains(&largest), "{largest}");
+    let tiny: Vec<f32> = signed(7, 24).iter().map(|v| v * 2e-13).collect();
+    r.numbers.insert("p2".into(), tiny.clone());
+    let gradient = r.loss(None).1.swap_remove(0);
+    let total = |x: &[f32]| r.loss(Some(("p2", x))).0.iter().map(|&l| f64::from(l)).sum();
+    // F̂ = 1e12·F has a norm below 1: a projection would change the slope by tenths.
+    finite_difference("clamped", &tiny, &gradient, 12, 1e-14, 5e-3, total);
 }
 
 #[test]
