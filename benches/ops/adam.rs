@@ -5,6 +5,8 @@ use picie::device::Layout;
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Adam, AdamSpec, Memory};
 
+use crate::{MEASURE, WARM_UP};
+
 pub fn bench(c: &mut Criterion) {
     let len = 11_300_000;
     let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
@@ -12,6 +14,10 @@ pub fn bench(c: &mut Criterion) {
     cpu.reserve(&layout).unwrap();
     cpu.write(blocks.grads, &vec![0.01; len]).unwrap();
     let mut group = c.benchmark_group("adam");
-    group.throughput(Throughput::Bytes(28 * len as u64)).sample_size(20);
+    group
+        .throughput(Throughput::Bytes(28 * len as u64))
+        .sample_size(20)
+        .warm_up_time(WARM_UP)
+        .measurement_time(MEASURE);
     group.bench_function("step", |b| b.iter(|| cpu.adam_step(blocks, AdamSpec::new(1e-3), 1).unwrap()));
 }

@@ -6,6 +6,8 @@ use picie::device::cpu::Cpu;
 use picie::device::ops::{Confusion, Memory};
 use picie::device::{Layout, Pool};
 
+use crate::{MEASURE, WARM_UP};
+
 pub fn bench(c: &mut Criterion) {
     let len = 32 * 320 * 320;
     let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
@@ -17,6 +19,6 @@ pub fn bench(c: &mut Criterion) {
     cpu.write(pred, &(0..len).map(|_| rng.below(27) as u16).collect::<Vec<_>>()).unwrap();
     cpu.write(labels, &(0..len).map(|_| rng.below(27) as u8).collect::<Vec<_>>()).unwrap();
     let mut group = c.benchmark_group("confusion");
-    group.throughput(Throughput::Elements(len as u64)).sample_size(20);
+    group.throughput(Throughput::Elements(len as u64)).sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURE);
     group.bench_function("count", |b| b.iter(|| cpu.confusion(counts, pred, labels, 27).unwrap()));
 }

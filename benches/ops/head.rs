@@ -1,22 +1,18 @@
 //! The head at the feature sides of 128² and 320² inputs, 27 clusters, two images a batch.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, Memory, Merge};
-use picie::device::{Layout, Pool, Slot};
+use picie::device::{Layout, Pool};
+
+use crate::{MEASURE, WARM_UP, signed};
 
 const N: usize = 2;
 const K: usize = 27;
 
-fn filled(cpu: &mut Cpu, slot: Slot<f32>) {
-    let mut rng = Rng::new(slot.offset as u64, Stream::Other, 0, 0);
-    cpu.write(slot, &(0..slot.len).map(|_| rng.normal()).collect::<Vec<_>>()).unwrap();
-}
-
 pub fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("head");
-    group.throughput(Throughput::Elements(N as u64)).sample_size(20);
+    group.throughput(Throughput::Elements(N as u64)).sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURE);
     for side in [32, 80] {
         let spec = HeadSpec { n: N, h: side, w: side, d: 128, k: K, merge: Merge::Direct };
         let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
@@ -34,7 +30,7 @@ pub fn bench(c: &mut Criterion) {
         let crops = layout.take::<Crop>(Pool::State, "crops", N);
         cpu.reserve(&layout).unwrap();
         for slot in laterals.into_iter().chain(classifiers.map(|c| c.w)).chain(weights) {
-            filled(&mut cpu, slot);
+            cpu.write(slot, &signed(slot.len)).unwrap();
         }
         cpu.write(index, &[1, 0]).unwrap();
         // Of one view's images, as in training: view 1 is whole, view 2 is warped.

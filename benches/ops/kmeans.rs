@@ -1,10 +1,11 @@
 //! One pass of Lloyd over 2¹⁶ stored points of 128 channels: 32 MiB read, 27 clusters.
 
 use criterion::{Criterion, Throughput};
-use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Classifier, KMeans, Memory, Metric};
 use picie::device::{Layout, Pool};
+
+use crate::{MEASURE, WARM_UP, signed};
 
 pub fn bench(c: &mut Criterion) {
     let (rows, d, k) = (1 << 16, 128, 27);
@@ -15,13 +16,12 @@ pub fn bench(c: &mut Criterion) {
     let (sums, score) = (f32s("sums", k * d), f32s("score", 1));
     let counts = layout.take::<u32>(Pool::State, "counts", k);
     cpu.reserve(&layout).unwrap();
-    let mut rng = Rng::new(1, Stream::Other, 0, 0);
-    cpu.write(points, &(0..points.len).map(|_| rng.normal()).collect::<Vec<_>>()).unwrap();
-    cpu.write(centroids, &(0..centroids.len).map(|_| rng.normal()).collect::<Vec<_>>()).unwrap();
+    cpu.write(points, &signed(points.len)).unwrap();
+    cpu.write(centroids, &signed(centroids.len)).unwrap();
     cpu.kmeans_classifier(classifier, centroids, Metric::L2).unwrap();
 
     let mut group = c.benchmark_group("kmeans");
-    group.throughput(Throughput::Elements(rows as u64)).sample_size(20);
+    group.throughput(Throughput::Elements(rows as u64)).sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURE);
     group.bench_function("accumulate", |b| {
         b.iter(|| cpu.kmeans_accumulate(sums, counts, score, points, classifier).unwrap())
     });

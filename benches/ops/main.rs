@@ -26,10 +26,10 @@ fn signed(len: usize) -> Vec<f32> {
 
 criterion::criterion_group!(
     ops,
-    view::bench,
     conv::bench,
     norm::bench,
     stem::bench,
+    view::bench,
     head::bench,
     kmeans::bench,
     adam::bench,
