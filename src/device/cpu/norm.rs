@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
+use crate::device::cpu::wide::wide;
 use crate::device::ops::norm::{EPS, MOMENTUM};
 use crate::device::ops::{Norm, NormGrads, NormParams, NormSpec, want};
 
@@ -41,7 +42,11 @@ pub(super) fn reduce(
     let partial = &mut partial[..rows.div_ceil(ROWS) * 2 * c];
     partial.par_chunks_mut(2 * c).enumerate().for_each(|(i, sums)| {
         sums.fill(0.0);
-        simd.dispatch(|| piece(i * ROWS, ROWS.min(rows - i * ROWS), sums));
+        wide(
+            simd,
+            #[inline(always)]
+            || piece(i * ROWS, ROWS.min(rows - i * ROWS), sums),
+        );
     });
     Sums::of(partial, c)
 }
@@ -159,23 +164,30 @@ impl Norm for Cpu {
             z[g * rows * c..][..rows * c].par_chunks_mut(ROWS * c).enumerate().for_each(|(i, z)| {
                 let range = i * ROWS * c..i * ROWS * c + z.len();
                 let x = &x[range.clone()];
-                simd.dispatch(|| match residual {
-                    Some(residual) => {
-                        let rows = z.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(residual[range].chunks_exact(c));
-                        for ((z, x), r) in rows {
-                            for ((((z, x), r), a), b) in z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift) {
-                                *z = (x.mul_add(*a, *b) + r).max(floor);
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || match residual {
+                        Some(residual) => {
+                            let rows = z
+                                .chunks_exact_mut(c)
+                                .zip(x.chunks_exact(c))
+                                .zip(residual[range.clone()].chunks_exact(c));
+                            for ((z, x), r) in rows {
+                                for ((((z, x), r), a), b) in z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift) {
+                                    *z = (x.mul_add(*a, *b) + r).max(floor);
+                                }
                             }
                         }
-                    }
-                    None => {
-                        for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for (((z, x), a), b) in z.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                                *z = x.mul_add(*a, *b).max(floor);
+                        None => {
+                            for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                                for (((z, x), a), b) in z.iter_mut().zip(x).zip(&scale).zip(&shift) {
+                                    *z = x.mul_add(*a, *b).max(floor);
+                                }
                             }
                         }
-                    }
-                });
+                    },
+                );
             });
         }
         Ok(())
@@ -240,28 +252,32 @@ impl Norm for Cpu {
             });
             let [a, b, s] = backward_affine(&sums, rows, saved, gamma, dgamma, dbeta);
             let dx = dx[group.clone()].par_chunks_mut(ROWS * c);
-            let sweep = |i: usize, dx: &mut [f32], dresidual: Option<&mut [f32]>| {
+            let sweep = |i: usize, dx: &mut [f32], mut dresidual: Option<&mut [f32]>| {
                 let range = i * ROWS * c..i * ROWS * c + dx.len();
                 let (dz, x) = (&dz[range.clone()], &x[range.clone()]);
-                simd.dispatch(|| {
-                    // dx holds the masked gradient first, and feeds the residual's.
-                    match z {
-                        Some(z) => {
-                            for ((dx, dz), z) in dx.iter_mut().zip(dz).zip(&z[range]) {
-                                *dx = if *z > 0.0 { *dz } else { 0.0 };
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || {
+                        // dx holds the masked gradient first, and feeds the residual's.
+                        match z {
+                            Some(z) => {
+                                for ((dx, dz), z) in dx.iter_mut().zip(dz).zip(&z[range.clone()]) {
+                                    *dx = if *z > 0.0 { *dz } else { 0.0 };
+                                }
+                            }
+                            None => dx.copy_from_slice(dz),
+                        }
+                        if let Some(dresidual) = dresidual.as_deref_mut() {
+                            dresidual.copy_from_slice(dx);
+                        }
+                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
+                                *dx = a.mul_add(*dx, b.mul_add(*x, *s));
                             }
                         }
-                        None => dx.copy_from_slice(dz),
-                    }
-                    if let Some(dresidual) = dresidual {
-                        dresidual.copy_from_slice(dx);
-                    }
-                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
-                            *dx = a.mul_add(*dx, b.mul_add(*x, *s));
-                        }
-                    }
-                });
+                    },
+                );
             };
             match dresidual.as_deref_mut() {
                 Some(dresidual) => dx

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::norm::{Sums, affine, backward_affine, partial_len, statistics};
-use crate::device::cpu::{Cpu, share::share, share::workers};
+use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
 use crate::device::ops::{NormParams, Stem, StemSpec, want};
 
 /// The taps of output position `o` that lie inside of `len` input positions: (first input position, taps skipped, taps).
@@ -110,8 +110,12 @@ impl Stem for Cpu {
             statistics(simd, saved, (running_mean, running_var), x, scratch);
             let (scale, shift) = affine(saved, gamma, beta);
             let images = z.chunks_mut(z_image).zip(x.chunks(x_image));
-            let work = |z: &mut [f32], argmax: Option<&mut [u8]>, x: &[f32], tap: &mut [f32]| {
-                simd.dispatch(|| pool(spec, z, argmax, x, Some((&scale, &shift)), tap))
+            let work = |z: &mut [f32], mut argmax: Option<&mut [u8]>, x: &[f32], tap: &mut [f32]| {
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || pool(spec, z, argmax.as_deref_mut(), x, Some((&scale, &shift)), tap),
+                )
             };
             match argmax.as_deref_mut() {
                 Some(argmax) => {
@@ -130,7 +134,13 @@ impl Stem for Cpu {
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let (z, x, scratch) = self.get((z, x, scratch));
         let images = z.chunks_mut(spec.z_len() / spec.n).zip(x.chunks(spec.x_len() / spec.n));
-        share(images, scratch, |(z, x), tap| simd.dispatch(|| pool(spec, z, None, x, None, tap)));
+        share(images, scratch, |(z, x), tap| {
+            wide(
+                simd,
+                #[inline(always)]
+                || pool(spec, z, None, x, None, tap),
+            )
+        });
         Ok(())
     }
 
@@ -175,33 +185,42 @@ impl Stem for Cpu {
                 .zip(x.par_chunks(x_image))
                 .zip(dz.par_chunks(z_image).zip(argmax.par_chunks(z_image)))
                 .for_each(|(((sums, dx), x), (dz, argmax))| {
-                    simd.dispatch(|| {
-                        unpool(spec, dx, dz, argmax);
-                        sums.fill(0.0);
-                        let (sum, product) = sums.split_at_mut(c);
-                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            let line = scale.iter().zip(&shift).zip(mean.iter().zip(rstd));
-                            let sums = sum.iter_mut().zip(&mut *product);
-                            for (((dx, x), ((a, b), (mean, rstd))), (s, p)) in dx.iter_mut().zip(x).zip(line).zip(sums)
-                            {
-                                let g = if x.mul_add(*a, *b) > 0.0 { *dx } else { 0.0 };
-                                *dx = g;
-                                *s += g;
-                                *p = g.mul_add((x - mean) * rstd, *p);
+                    wide(
+                        simd,
+                        #[inline(always)]
+                        || {
+                            unpool(spec, dx, dz, argmax);
+                            sums.fill(0.0);
+                            let (sum, product) = sums.split_at_mut(c);
+                            for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                                let line = scale.iter().zip(&shift).zip(mean.iter().zip(rstd));
+                                let sums = sum.iter_mut().zip(&mut *product);
+                                for (((dx, x), ((a, b), (mean, rstd))), (s, p)) in
+                                    dx.iter_mut().zip(x).zip(line).zip(sums)
+                                {
+                                    let g = if x.mul_add(*a, *b) > 0.0 { *dx } else { 0.0 };
+                                    *dx = g;
+                                    *s += g;
+                                    *p = g.mul_add((x - mean) * rstd, *p);
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 });
             let sums = Sums::of(partial, c);
             let [a, b, s] = backward_affine(&sums, images * spec.h * spec.w, saved, gamma, dgamma, dbeta);
             dx.par_chunks_mut(x_image).zip(x.par_chunks(x_image)).for_each(|(dx, x)| {
-                simd.dispatch(|| {
-                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
-                            *dx = a.mul_add(*dx, b.mul_add(*x, *s));
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || {
+                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
+                                *dx = a.mul_add(*dx, b.mul_add(*x, *s));
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         }
         Ok(())

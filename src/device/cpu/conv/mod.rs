@@ -10,6 +10,7 @@ mod winograd;
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
+use crate::device::cpu::wide::wide;
 use crate::device::ops::{Conv, ConvSpec, Epilogue, want};
 
 #[derive(Clone, Copy, Debug)]
@@ -154,15 +155,19 @@ impl Conv for Cpu {
 
 /// db (k) += Σ of the rows of dy. Sequential: only the four 1×1 laterals have a bias, and the sweep runs at memory speed.
 fn bias_gradient(simd: pulp::Arch, db: &mut [f32], dy: &[f32]) {
-    simd.dispatch(|| {
-        // Rows are summed in blocks, so that the error grows with the number of blocks and of rows in one, not with their product.
-        let mut block = vec![0.0f32; db.len()];
-        for rows in dy.chunks(db.len() * 256) {
-            block.fill(0.0);
-            for row in rows.chunks_exact(db.len()) {
-                block.iter_mut().zip(row).for_each(|(b, d)| *b += d);
+    wide(
+        simd,
+        #[inline(always)]
+        || {
+            // Rows are summed in blocks, so that the error grows with the number of blocks and of rows in one, not with their product.
+            let mut block = vec![0.0f32; db.len()];
+            for rows in dy.chunks(db.len() * 256) {
+                block.fill(0.0);
+                for row in rows.chunks_exact(db.len()) {
+                    block.iter_mut().zip(row).for_each(|(b, d)| *b += d);
+                }
+                db.iter_mut().zip(&block).for_each(|(d, b)| *d += b);
             }
-            db.iter_mut().zip(&block).for_each(|(d, b)| *d += b);
-        }
-    });
+        },
+    );
 }

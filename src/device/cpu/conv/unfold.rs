@@ -7,6 +7,7 @@ use pulp::Arch;
 use super::Finish;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::share::{share, workers};
+use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
 /// Output pixels in a piece: enough for the product to run at speed, few enough for `col` to stay in cache.
@@ -40,7 +41,11 @@ impl Unfold {
             let rows = y.len() / k;
             let col = self.unfold(simd, col, x, i * PIXELS, rows);
             gemm(y, k, false, Mat::row_major(col, patch), Mat::transposed(w, patch), (rows, k, patch));
-            simd.dispatch(|| finish.at(i * PIXELS * k).apply(y, k));
+            wide(
+                simd,
+                #[inline(always)]
+                || finish.at(i * PIXELS * k).apply(y, k),
+            );
         });
     }
 
@@ -75,7 +80,11 @@ impl Unfold {
                 let rows = dy.len() / k;
                 let col = &mut col[..rows * patch];
                 gemm(col, patch, false, Mat::row_major(dy, k), Mat::row_major(w, patch), (rows, patch, k));
-                simd.dispatch(|| self.fold(dx, col, i * PIXELS, rows));
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || self.fold(dx, col, i * PIXELS, rows),
+                );
             }
         });
     }
@@ -96,11 +105,15 @@ impl Unfold {
                 gemm(dw, patch, true, Mat::transposed(dy, k), Mat::row_major(col, patch), (k, patch, rows));
             }
         });
-        simd.dispatch(|| {
-            for part in parts.chunks(dw.len()) {
-                dw.iter_mut().zip(part).for_each(|(d, p)| *d += p);
-            }
-        });
+        wide(
+            simd,
+            #[inline(always)]
+            || {
+                for part in parts.chunks(dw.len()) {
+                    dw.iter_mut().zip(part).for_each(|(d, p)| *d += p);
+                }
+            },
+        );
     }
 
     /// The patches under output pixels `first..first + rows`, counted over all images.
@@ -110,12 +123,16 @@ impl Unfold {
             return &x[first * patch..(first + rows) * patch];
         }
         let col = &mut col[..rows * patch];
-        simd.dispatch(|| {
-            self.runs(first, rows, |to, from, len| match from {
-                Some(from) => col[to..to + len].copy_from_slice(&x[from..from + len]),
-                None => col[to..to + len].fill(0.0),
-            });
-        });
+        wide(
+            simd,
+            #[inline(always)]
+            || {
+                self.runs(first, rows, |to, from, len| match from {
+                    Some(from) => col[to..to + len].copy_from_slice(&x[from..from + len]),
+                    None => col[to..to + len].fill(0.0),
+                });
+            },
+        );
         col
     }
 

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::Finish;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::share::{share, workers};
+use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
 /// Tiles in a piece: 16 products of this height, their operands within a core's second-level cache for 64 channels.
@@ -135,7 +136,11 @@ impl Winograd {
             }
             simd.dispatch(Tiles { conv: self, first, rows, channels: co, kind: Output { y: out, m, accumulate } });
             if finish.bias.is_some() || finish.residual.is_some() || finish.relu {
-                simd.dispatch(|| finish.at(start).apply(out, co));
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || finish.at(start).apply(out, co),
+                );
             }
         });
     }
