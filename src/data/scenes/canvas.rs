@@ -181,6 +181,6 @@ mod tests {
         assert!((0..4000).all(|i| (at(i + 1) - at(i)).abs() <= 0.0151));
         let all: Vec<f32> = (0..4000).map(at).collect();
         let (lo, hi) = all.iter().fold((1f32, 0f32), |(lo, hi), &v| (lo.min(v), hi.max(v)));
-        assert!(lo >= 0.0 && lo <= 0.2 && hi <= 1.0 && hi >= 0.8, "{lo} {hi}");
+        assert!((0.0..=0.2).contains(&lo) && (0.8..=1.0).contains(&hi), "{lo} {hi}");
     }
 }

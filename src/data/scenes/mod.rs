@@ -109,3 +109,67 @@ fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Classes, EvalStore, Kind, Load, decode, open};
+
+    #[test]
+    fn the_scenes_are_a_coco_stuff_data_set_with_nine_coarse_classes() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("cache/scenes");
+        let done = AtomicUsize::new(0);
+        let count = |_, total| assert!(done.fetch_add(1, Ordering::Relaxed) < total);
+        write(&dir, 2, 12, 5, &count).unwrap();
+        assert_eq!(done.load(Ordering::Relaxed), 14);
+        // Nothing is left beside it.
+        assert_eq!(std::fs::read_dir(home.path().join("cache")).unwrap().count(), 1);
+
+        let set = open(&dir, None, "val", Classes::All27, &|_, _| ()).unwrap();
+        assert_eq!((set.kind, set.items.len()), (Kind::CocoStuff, 12));
+        let load = Load { size: 64, budget: 1 << 24, cache: &dir, strict: true, progress: &|_, _| () };
+        let store = EvalStore::load(&set, &load).unwrap();
+        let mut classes = vec![0; 12 * 64 * 64];
+        store.gather_labels(&(0..12).collect::<Vec<u32>>(), &mut classes).unwrap();
+        classes.sort();
+        classes.dedup();
+        // animal, person, vehicle, building, ground, plant, sky, solid, water
+        assert_eq!(classes, [7, 9, 11, 20, 21, 22, 23, 24, 26]);
+        // Portrait and landscape pictures are among them.
+        let shapes: Vec<_> =
+            set.items.iter().map(|i| decode::rgb(&i.image).unwrap()).map(|i| i.width.cmp(&i.height)).collect();
+        assert!(shapes.iter().any(|s| s.is_lt()) && shapes.iter().any(|s| s.is_gt()));
+    }
+
+    #[test]
+    fn a_finished_folder_is_used_again_and_anything_else_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("scenes");
+        write(&dir, 1, 1, 5, &|_, _| ()).unwrap();
+        let image = dir.join("images/train2017/000000000001.jpg");
+        let first = std::fs::read(&image).unwrap();
+        write(&dir, 1, 1, 5, &|_, _| panic!("drawn again")).unwrap();
+        let e = write(&dir, 1, 1, 6, &|_, _| ()).unwrap_err().to_string();
+        assert!(e.contains("scenes: there is something else in this place; choose another folder"), "{e}");
+        assert_eq!(std::fs::read(&image).unwrap(), first);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
+        assert!(write(&home.path().join("none"), 0, 1, 5, &|_, _| ()).is_err());
+        // An empty folder is a fine place.
+        let empty = home.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        write(&empty, 1, 1, 5, &|_, _| ()).unwrap();
+        assert_eq!(std::fs::read(empty.join("images/train2017/000000000001.jpg")).unwrap(), first);
+    }
+
+    #[test]
+    fn a_scene_is_a_function_of_seed_split_and_number() {
+        let ids = |seed, split, index| landscape::draw(seed, split, index).ids;
+        assert_eq!(ids(1, 0, 3), ids(1, 0, 3));
+        for other in [ids(2, 0, 3), ids(1, 1, 3), ids(1, 0, 4)] {
+            assert_ne!(ids(1, 0, 3), other);
+        }
+        let color = |index| landscape::draw(1, 0, index).colors;
+        assert!(color(0).iter().flatten().all(|v| (-0.1..=4.0).contains(v)));
+    }
+}
