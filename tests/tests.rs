@@ -1,4 +1,5 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
 
+mod net;
 mod ops;
 mod util;

@@ -1,0 +1,236 @@
+//! The whole network against PyTorch: laterals, features, running statistics, every gradient; ten steps of training.
+//! What is drawn and what is stored: the heads of `golden/network.py` and `golden/train.py`.
+
+use picie::base::rng::{Rng, Stream};
+use picie::device::cpu::Cpu;
+use picie::device::ops::{AdamSpec, Classifier, Crop, Head, LossInput, Memory, Merge};
+use picie::device::{Element, Layout, Pool, Slot};
+use picie::net::weights::{Tensor, Weights};
+use picie::net::{FEATURES, Geometry, Mode, Network, Program, expected};
+
+use crate::util::{close, golden, uniform};
+
+/// Weights as the goldens draw them; running statistics 0 and 1.
+fn drawn(seed: u64) -> Weights {
+    let mut weights = Weights::default();
+    for (t, (name, shape)) in expected().into_iter().enumerate() {
+        let len = shape.iter().product();
+        let values = if name.ends_with("running_mean") {
+            vec![0.0; len]
+        } else if name.ends_with("running_var") {
+            vec![1.0; len]
+        } else {
+            let (lo, hi) = if shape.len() == 4 {
+                let bound = (6.0 / (shape[1] * shape[2] * shape[3]) as f64).sqrt() as f32;
+                (-bound, bound)
+            } else if name.ends_with(".bias") {
+                (-0.1, 0.1)
+            } else {
+                (0.5, 1.5)
+            };
+            uniform(seed, t as u32, len, lo, hi)
+        };
+        weights.tensors.insert(name, Tensor::from_f32(shape, values));
+    }
+    weights
+}
+
+/// RGB → RGB and a zero.
+fn padded(rgb: &[f32]) -> Vec<f32> {
+    rgb.chunks(3).flat_map(|p| [p[0], p[1], p[2], 0.0]).collect()
+}
+
+/// L2 norm, sum and eight elements, as `golden/base/net.py` takes them; and the number of elements.
+fn summary(v: &[f32]) -> ([f64; 10], usize) {
+    let wide = || v.iter().map(|&v| f64::from(v));
+    let mut out = [0.0; 10];
+    out[0] = wide().map(|v| v * v).sum::<f64>().sqrt();
+    out[1] = wide().sum();
+    for i in 0..8 {
+        out[2 + i] = f64::from(v[(2 * i + 1) * v.len() / 16]);
+    }
+    (out, v.len())
+}
+
+/// Compares a tensor with its summary: the norm by itself, the sum by the norm·√len that bounds it, elements by ten times their
+/// root mean square.
+#[track_caller]
+fn summarised(name: &str, got: &[f32], want: &[f32], tol: f64) {
+    let (got, len) = summary(got);
+    let norm = f64::from(want[0]);
+    let root = (len as f64).sqrt();
+    for (i, (g, &w)) in got.iter().zip(want).enumerate() {
+        let scale = [norm, norm * root].get(i).copied().unwrap_or(10.0 * norm / root);
+        let err = (g - f64::from(w)).abs() / scale;
+        assert!(
+            err <= tol,
+            "{name}, number {i} of the summary: got {g:e}, want {w:e}, error {err:e} is not within {tol:e}"
+        );
+    }
+}
+
+/// Calls `each(small pixel, large pixel, weight)` for the bilinear resampling (align_corners = false) of n maps.
+fn bilinear(n: usize, small: (usize, usize), large: (usize, usize), mut each: impl FnMut(usize, usize, f64)) {
+    let taps = |o: usize, from: usize, to: usize| {
+        let at = ((o as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let (low, t) = (at as usize, at.fract());
+        [(low, 1.0 - t), ((low + 1).min(from - 1), t)]
+    };
+    for (i, row, column) in
+        (0..n * large.0 * large.1).map(|v| (v / large.0 / large.1, v / large.1 % large.0, v % large.1))
+    {
+        for (r, a) in taps(row, small.0, large.0) {
+            for (c, b) in taps(column, small.1, large.1) {
+                each((i * small.0 + r) * small.1 + c, (i * large.0 + row) * large.1 + column, a * b);
+            }
+        }
+    }
+}
+
+/// to[t] += weight · from[f], channel by channel.
+fn add_scaled(to: &mut [f64], t: usize, from: &[f64], f: usize, weight: f64) {
+    for j in 0..FEATURES {
+        to[t * FEATURES + j] += weight * from[f * FEATURES + j];
+    }
+}
+
+/// The gradient of Σ F̂·r with respect to the laterals, in f64.
+fn gradient(n: usize, sizes: [(usize, usize); 4], merge: Merge, pyramid: &[Vec<f32>; 4], r: &[f32]) -> [Vec<f32>; 4] {
+    // The level that each level is resampled to.
+    let onto = |level: usize| if merge == Merge::Direct { 0 } else { level - 1 };
+    let mut maps = pyramid.clone().map(|p| p.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+    for level in (1..4).rev() {
+        let (low, high) = maps.split_at_mut(level);
+        let to = &mut low[onto(level)];
+        bilinear(n, sizes[level], sizes[onto(level)], |s, l, w| add_scaled(to, l, &high[0], s, w));
+    }
+    let mut grads = maps.clone().map(|m| vec![0.0; m.len()]);
+    for ((f, d), r) in maps[0].chunks(FEATURES).zip(grads[0].chunks_mut(FEATURES)).zip(r.chunks(FEATURES)) {
+        let length = f.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let along: f64 = f.iter().zip(r).map(|(f, &r)| f / length * f64::from(r)).sum();
+        for ((d, f), &r) in d.iter_mut().zip(f).zip(r) {
+            *d = (f64::from(r) - f / length * along) / length;
+        }
+    }
+    for level in 1..4 {
+        let (low, high) = grads.split_at_mut(level);
+        let from = &low[onto(level)];
+        bilinear(n, sizes[level], sizes[onto(level)], |s, l, w| add_scaled(&mut high[0], s, from, l, w));
+    }
+    grads.map(|g| g.iter().map(|&v| v as f32).collect())
+}
+
+#[test]
+fn features_statistics_and_every_gradient_are_pytorchs() {
+    let (golden, seed, n) = (golden("network"), 7, 4);
+    let (h, w) = (64, 96);
+    let sizes = [(16, 24), (8, 12), (4, 6), (2, 3)];
+    let (x, r) = (
+        padded(&uniform(seed, 1000, n * h * w * 3, -2.0, 2.0)),
+        uniform(seed, 1001, n * 16 * 24 * FEATURES, -1.0, 1.0),
+    );
+    for (merge, name) in [(Merge::Direct, "direct"), (Merge::Cascade, "cascade")] {
+        let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+        let net = Network::plan(&mut dev, &mut layout);
+        let features = layout.take::<f32>(Pool::State, "features", r.len());
+        let geometry = Geometry { n, h, w, groups: 2, k: 1, merge };
+        let train = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Train).unwrap();
+        let eval = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Eval).unwrap();
+        dev.reserve(&layout).unwrap();
+        net.load(&mut dev, &drawn(seed)).unwrap();
+        net.zero_grad(&mut dev).unwrap();
+
+        // Pixel 0, 61, 122, …
+        let picked = |dev: &mut Cpu, program: &Program<Cpu>| -> Vec<f32> {
+            dev.head_features(&program.head, features, program.plain()).unwrap();
+            dev.read(features).unwrap().chunks(FEATURES).step_by(61).flatten().copied().collect()
+        };
+        dev.write(train.x, &x).unwrap();
+        train.forward(&mut dev, &net).unwrap();
+        let pyramid = train.pyramid.map(|p| dev.read(p).unwrap());
+        // f32 through 18 layers: PyTorch's own is off by 3e-6 of the features' norm, Winograd adds to that; elements spread wider.
+        for (p, want) in pyramid.iter().zip(golden["laterals"].chunks(10)) {
+            summarised("lateral", p, want, 1e-5);
+        }
+        close("features", &picked(&mut dev, &train), &golden[&format!("{name}.features")], 2e-5);
+        for (stat, want) in net.running(&mut dev).unwrap().iter().zip(golden["running"].chunks(10)) {
+            summarised("running statistics", stat, want, 1e-5);
+        }
+
+        for (slot, d) in train.dpyramid().into_iter().zip(gradient(n, sizes, merge, &pyramid, &r)) {
+            dev.write(slot, &d).unwrap();
+        }
+        train.backward(&mut dev, &net).unwrap();
+        let grads = net.gradients(&mut dev).unwrap();
+        let names = expected().into_iter().map(|(name, _)| name).filter(|name| !name.contains("running"));
+        let rows = golden[&format!("{name}.grads")].chunks(10);
+        assert_eq!(rows.len(), grads.tensors.len());
+        for (param, want) in names.zip(rows) {
+            // PyTorch's own f32 is off by 1e-5 of the norm, mostly by ReLUs and maxima that round the other way.
+            summarised(&param, grads.tensors[&param].f32().unwrap(), want, 5e-5);
+        }
+
+        net.fold(&mut dev).unwrap();
+        dev.write(eval.x, &x).unwrap();
+        eval.forward(&mut dev, &net).unwrap();
+        for (p, want) in eval.pyramid.iter().zip(golden["eval.laterals"].chunks(10)) {
+            summarised("lateral in eval mode", &dev.read(*p).unwrap(), want, 1e-5);
+        }
+        close("features in eval mode", &picked(&mut dev, &eval), &golden[&format!("{name}.eval")], 2e-5);
+    }
+}
+
+#[test]
+fn ten_steps_of_training_lose_what_pytorch_loses() {
+    let (golden, seed, b, k, side) = (golden("train"), 11, 4, 5, 16);
+    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+    let net = Network::plan(&mut dev, &mut layout);
+    let geometry = Geometry { n: 2 * b, h: 64, w: 64, groups: 2, k, merge: Merge::Direct };
+    let program = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Train).unwrap();
+    fn take<T: Element>(layout: &mut Layout, name: &str, len: usize) -> Slot<T> {
+        layout.take(Pool::State, name, len)
+    }
+    let losses = take::<f32>(&mut layout, "losses", 4 * b);
+    let classifiers =
+        [0; 2].map(|_| Classifier { w: take(&mut layout, "w", k * FEATURES), b: take(&mut layout, "b", k), k });
+    let labels = [0; 2].map(|_| take::<u16>(&mut layout, "labels", b * side * side));
+    let weights = [0; 2].map(|_| take::<f32>(&mut layout, "weights", k));
+    let index = take::<u32>(&mut layout, "index", 2 * b);
+    dev.reserve(&layout).unwrap();
+
+    net.load(&mut dev, &drawn(seed)).unwrap();
+    for block in [net.blocks.m, net.blocks.v] {
+        dev.zero(block).unwrap();
+    }
+    dev.write(program.x, &padded(&uniform(seed, 1000, 2 * b * 64 * 64 * 3, -2.0, 2.0))).unwrap();
+    let bound = (3.0f64 / 128.0).sqrt() as f32;
+    for j in 0..2 {
+        let t = j as u32;
+        dev.write(classifiers[j].w, &uniform(seed, 1001 + t, k * FEATURES, -bound, bound)).unwrap();
+        dev.zero(classifiers[j].b).unwrap();
+        let mut rng = Rng::new(seed, Stream::Other, 1003 + t, 0);
+        let drawn: Vec<u16> = (0..labels[j].len).map(|_| rng.below(k) as u16).collect();
+        dev.write(labels[j], &drawn).unwrap();
+        dev.write(weights[j], &uniform(seed, 1005 + t, k, 0.25, 1.75)).unwrap();
+    }
+    dev.write(index, &[0, 1, 2, 3, 0, 1, 2, 3]).unwrap();
+    let crop = |c: &[f32]| Crop { top: c[0] as u32, left: c[1] as u32, side: c[2] as u32, flip: c[3] as u32 };
+    let crops = [vec![Crop::whole(side); b], golden["crops"].chunks(4).map(crop).collect()].concat();
+    dev.write(program.crops, &crops).unwrap();
+
+    let loss = LossInput { classifiers, labels, index, weights, view: b, scale: 0.25 };
+    for (step, want) in golden["exact"].chunks(2).enumerate() {
+        program.forward(&mut dev, &net).unwrap();
+        dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss).unwrap();
+        net.zero_grad(&mut dev).unwrap();
+        program.backward(&mut dev, &net).unwrap();
+        net.update(&mut dev, AdamSpec::new(1e-3), step as u64 + 1).unwrap();
+        // Rows are images, columns classifiers; view i against labels i is within.
+        let losses = dev.read(losses).unwrap();
+        let (one, two) = losses.split_at(2 * b);
+        let sum = |view: &[f32], j: usize| view.iter().skip(j).step_by(2).sum::<f32>();
+        let got = [(sum(one, 0) + sum(two, 1)) / 2.0, (sum(one, 1) + sum(two, 0)) / 2.0];
+        // PyTorch in f32 leaves PyTorch in f64 by 2e-5 within ten steps: Adam's first steps divide small gradients by themselves.
+        close(&format!("loss of step {step}"), &got, want, if step == 0 { 2e-6 } else { 5e-5 });
+    }
+}
