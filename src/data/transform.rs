@@ -50,12 +50,14 @@ fn resample(image: &Rgb, (left, top, w, h): (f64, f64, f64, f64), (width, height
     let options = fir::ResizeOptions::new()
         .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
         .crop(left, top, w, h);
+    // Typed, because the untyped call compiles every pixel type there is.
+    use fir::images::{TypedImage, TypedImageRef};
     let source =
-        fir::images::ImageRef::new(image.width as u32, image.height as u32, &image.pixels, fir::PixelType::U8x3)
+        TypedImageRef::<fir::pixels::U8x3>::from_buffer(image.width as u32, image.height as u32, &image.pixels)
             .expect("pixels are (H, W, 3)");
-    let mut target = fir::images::Image::from_slice_u8(width as u32, height as u32, out, fir::PixelType::U8x3)
+    let mut target = TypedImage::<fir::pixels::U8x3>::from_buffer(width as u32, height as u32, out)
         .expect("out is (height, width, 3)");
-    fir::Resizer::new().resize(&source, &mut target, &options).expect("the window lies inside the image");
+    fir::Resizer::new().resize_typed(&source, &mut target, &options).expect("the window lies inside the image");
 }
 
 /// u8 (H, W) → `out`, u8 (S, S).

@@ -7,6 +7,9 @@
 //!
 //! Work is cut by rows of tiles: consecutive ones write a contiguous part of the output.
 
+// Index loops, because iterators over arrays of registers are not inlined into a vector unit's function.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -178,8 +181,6 @@ impl Winograd {
     }
 }
 
-type Tile<V> = [[V; 4]; 4];
-
 /// What is done with each tile.
 trait Kind {
     /// Channels `lane..` of one vector: tile number `t` of `tiles` in this piece, whose top left output pixel is (`y`, `x`) of `image`.
@@ -246,25 +247,27 @@ struct Input<'a> {
 impl Kind for Input<'_> {
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, c: usize) {
-        let mut d: Tile<S::f32s> = [[s.splat_f32s(0.0); 4]; 4];
+        let mut d = [[s.splat_f32s(0.0); 4]; 4];
         let inside = at.y > 0 && at.x > 0 && at.y + 3 <= conv.h && at.x + 3 <= conv.w;
-        for (i, row) in d.iter_mut().enumerate() {
-            for (j, d) in row.iter_mut().enumerate() {
+        for i in 0..4 {
+            for j in 0..4 {
                 // The tile begins one pixel above and left of its output.
                 let (y, x) = (at.y + i, at.x + j);
                 if inside || (y >= 1 && y <= conv.h && x >= 1 && x <= conv.w) {
-                    *d = load(s, &self.x[((at.image + y - 1) * conv.w + x - 1) * c + lane..]);
+                    d[i][j] = load(s, &self.x[((at.image + y - 1) * conv.w + x - 1) * c + lane..]);
                 }
             }
         }
-        let columns = |d: [S::f32s; 4]| {
-            [s.sub_f32s(d[0], d[2]), s.add_f32s(d[1], d[2]), s.sub_f32s(d[2], d[1]), s.sub_f32s(d[1], d[3])]
-        };
-        let d = transpose(d.map(columns)).map(columns);
-        // d[j][i] is point (i, j).
-        for (j, column) in d.into_iter().enumerate() {
-            for (i, v) in column.into_iter().enumerate() {
-                store(s, &mut self.v[(4 * i + j) * plane(tiles, c) + t * c + lane..], v);
+        for i in 0..4 {
+            let [a, b, c, e] = d[i];
+            d[i] = [s.sub_f32s(a, c), s.add_f32s(b, c), s.sub_f32s(c, b), s.sub_f32s(b, e)];
+        }
+        let plane = plane(tiles, c);
+        for j in 0..4 {
+            let [p, q, r, t4] = [d[0][j], d[1][j], d[2][j], d[3][j]];
+            let column = [s.sub_f32s(p, r), s.add_f32s(q, r), s.sub_f32s(r, q), s.sub_f32s(q, t4)];
+            for i in 0..4 {
+                store(s, &mut self.v[(4 * i + j) * plane + t * c + lane..], column[i]);
             }
         }
     }
@@ -280,27 +283,33 @@ struct Output<'a> {
 impl Kind for Output<'_> {
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, k: usize) {
-        let mut m: Tile<S::f32s> = [[s.splat_f32s(0.0); 4]; 4];
-        for (i, row) in m.iter_mut().enumerate() {
-            for (j, m) in row.iter_mut().enumerate() {
-                *m = load(s, &self.m[(4 * i + j) * plane(tiles, k) + t * k + lane..]);
+        let plane = plane(tiles, k);
+        let mut rows = [[s.splat_f32s(0.0); 2]; 4];
+        for i in 0..4 {
+            let mut m = [s.splat_f32s(0.0); 4];
+            for j in 0..4 {
+                m[j] = load(s, &self.m[(4 * i + j) * plane + t * k + lane..]);
             }
+            rows[i] = pair(s, m);
         }
-        let pair =
-            |m: [S::f32s; 4]| [s.add_f32s(s.add_f32s(m[0], m[1]), m[2]), s.sub_f32s(s.sub_f32s(m[1], m[2]), m[3])];
-        let rows = m.map(pair);
         for j in 0..2 {
-            let y = pair([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
-            for (i, y) in y.into_iter().enumerate() {
+            let column = pair(s, [rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
+            for i in 0..2 {
                 if at.y + i < conv.h && at.x + j < conv.w {
                     let row = at.image + at.y + i - at.piece;
                     let to = &mut self.y[(row * conv.w + at.x + j) * k + lane..];
-                    let y = if self.accumulate { s.add_f32s(y, load(s, to)) } else { y };
+                    let y = if self.accumulate { s.add_f32s(column[i], load(s, to)) } else { column[i] };
                     store(s, to, y);
                 }
             }
         }
     }
+}
+
+/// Aᵀ m.
+#[inline(always)]
+fn pair<S: Simd>(s: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 2] {
+    [s.add_f32s(s.add_f32s(a, b), c), s.sub_f32s(s.sub_f32s(b, c), d)]
 }
 
 /// m (point, tile, k) = A dy Aᵀ of each 2×2 output tile.
@@ -312,28 +321,31 @@ struct OutputGradient<'a> {
 impl Kind for OutputGradient<'_> {
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, k: usize) {
-        let mut d = [[s.splat_f32s(0.0); 2]; 2];
-        for (i, row) in d.iter_mut().enumerate() {
-            for (j, d) in row.iter_mut().enumerate() {
+        let zero = s.splat_f32s(0.0);
+        let mut rows = [[zero; 4]; 2];
+        for i in 0..2 {
+            let mut d = [zero; 2];
+            for j in 0..2 {
                 if at.y + i < conv.h && at.x + j < conv.w {
-                    *d = load(s, &self.dy[((at.image + at.y + i) * conv.w + at.x + j) * k + lane..]);
+                    d[j] = load(s, &self.dy[((at.image + at.y + i) * conv.w + at.x + j) * k + lane..]);
                 }
             }
+            rows[i] = spread(s, d);
         }
-        let spread = |d: [S::f32s; 2]| [d[0], s.add_f32s(d[0], d[1]), s.sub_f32s(d[0], d[1]), s.neg_f32s(d[1])];
-        let rows = d.map(spread);
+        let plane = plane(tiles, k);
         for j in 0..4 {
-            let column = spread([rows[0][j], rows[1][j]]);
-            for (i, v) in column.into_iter().enumerate() {
-                store(s, &mut self.m[(4 * i + j) * plane(tiles, k) + t * k + lane..], v);
+            let column = spread(s, [rows[0][j], rows[1][j]]);
+            for i in 0..4 {
+                store(s, &mut self.m[(4 * i + j) * plane + t * k + lane..], column[i]);
             }
         }
     }
 }
 
+/// A d.
 #[inline(always)]
-fn transpose<V: Copy>(d: Tile<V>) -> Tile<V> {
-    std::array::from_fn(|i| std::array::from_fn(|j| d[j][i]))
+fn spread<S: Simd>(s: S, [a, b]: [S::f32s; 2]) -> [S::f32s; 4] {
+    [a, s.add_f32s(a, b), s.sub_f32s(a, b), s.neg_f32s(b)]
 }
 
 /// u (point, k, c) = G w Gᵀ of each 3×3 kernel, w (k, 3, 3, c); mirrored in both directions for the gradient of x.
@@ -349,22 +361,21 @@ fn transform_weights(simd: Arch, u: &mut [f32], w: &[f32], c: usize, k: usize, m
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, s: S) {
-            let half = s.splat_f32s(0.5);
-            for lane in (0..self.c).step_by(S::F32_LANES) {
-                let tap = |i: usize, j: usize| {
-                    let tap = if self.mirror { 8 - 3 * i - j } else { 3 * i + j };
-                    load(s, &self.w[tap * self.c + lane..])
-                };
-                let three = |a: [S::f32s; 3]| {
-                    let ends = s.mul_f32s(half, s.add_f32s(a[0], a[2]));
-                    let middle = s.mul_f32s(half, a[1]);
-                    [a[0], s.add_f32s(ends, middle), s.sub_f32s(ends, middle), a[2]]
-                };
-                let rows: [[S::f32s; 4]; 3] = std::array::from_fn(|i| three(std::array::from_fn(|j| tap(i, j))));
+            let c = self.c;
+            for lane in (0..c).step_by(S::F32_LANES) {
+                let mut rows = [[s.splat_f32s(0.0); 4]; 3];
+                for i in 0..3 {
+                    let mut w = [s.splat_f32s(0.0); 3];
+                    for j in 0..3 {
+                        let tap = if self.mirror { 8 - 3 * i - j } else { 3 * i + j };
+                        w[j] = load(s, &self.w[tap * c + lane..]);
+                    }
+                    rows[i] = widen(s, w);
+                }
                 for j in 0..4 {
-                    let column = three([rows[0][j], rows[1][j], rows[2][j]]);
-                    for (i, v) in column.into_iter().enumerate() {
-                        store(s, &mut self.points[4 * i + j][lane..], v);
+                    let column = widen(s, [rows[0][j], rows[1][j], rows[2][j]]);
+                    for i in 0..4 {
+                        store(s, &mut self.points[4 * i + j][lane..], column[i]);
                     }
                 }
             }
@@ -380,6 +391,22 @@ fn transform_weights(simd: Arch, u: &mut [f32], w: &[f32], c: usize, k: usize, m
         .for_each(|(points, w)| simd.dispatch(Kernel { points, w, c, mirror }));
 }
 
+/// G w.
+#[inline(always)]
+fn widen<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
+    let half = s.splat_f32s(0.5);
+    let (ends, middle) = (s.mul_f32s(half, s.add_f32s(a, c)), s.mul_f32s(half, b));
+    [a, s.add_f32s(ends, middle), s.sub_f32s(ends, middle), c]
+}
+
+/// Gᵀ u.
+#[inline(always)]
+fn narrow<S: Simd>(s: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 3] {
+    let half = s.splat_f32s(0.5);
+    let (sum, difference) = (s.mul_f32s(half, s.add_f32s(b, c)), s.mul_f32s(half, s.sub_f32s(b, c)));
+    [s.add_f32s(a, sum), difference, s.add_f32s(sum, d)]
+}
+
 /// dw (k, 3, 3, c) += Gᵀ du G, du (point, k, c).
 struct WeightGradient<'a> {
     dw: &'a mut [f32],
@@ -392,22 +419,23 @@ impl WithSimd for WeightGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let (c, half) = (self.c, s.splat_f32s(0.5));
+        let c = self.c;
         let stride = self.du.len() / POINTS;
         for (ko, dw) in self.dw.chunks_exact_mut(9 * c).enumerate() {
             for lane in (0..c).step_by(S::F32_LANES) {
-                let point = |i: usize, j: usize| load(s, &self.du[(4 * i + j) * stride + ko * c + lane..]);
-                let three = |a: [S::f32s; 4]| {
-                    let (sum, difference) =
-                        (s.mul_f32s(half, s.add_f32s(a[1], a[2])), s.mul_f32s(half, s.sub_f32s(a[1], a[2])));
-                    [s.add_f32s(a[0], sum), difference, s.add_f32s(sum, a[3])]
-                };
-                let rows: [[S::f32s; 3]; 4] = std::array::from_fn(|i| three(std::array::from_fn(|j| point(i, j))));
+                let mut rows = [[s.splat_f32s(0.0); 3]; 4];
+                for i in 0..4 {
+                    let mut u = [s.splat_f32s(0.0); 4];
+                    for j in 0..4 {
+                        u[j] = load(s, &self.du[(4 * i + j) * stride + ko * c + lane..]);
+                    }
+                    rows[i] = narrow(s, u);
+                }
                 for j in 0..3 {
-                    let column = three([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
-                    for (i, v) in column.into_iter().enumerate() {
+                    let column = narrow(s, [rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
+                    for i in 0..3 {
                         let to = &mut dw[(3 * i + j) * c + lane..];
-                        let sum = s.add_f32s(v, load(s, to));
+                        let sum = s.add_f32s(column[i], load(s, to));
                         store(s, to, sum);
                     }
                 }
