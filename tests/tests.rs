@@ -1,5 +1,6 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
 
+mod house;
 mod net;
 mod ops;
 mod util;

@@ -1,6 +1,7 @@
 //! `picie segment`: each photo at its own size and aspect.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -118,10 +119,10 @@ impl<B: Backend> Segmenter<B> {
         let net = Network::plan(dev, &mut layout);
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
-            if !programs.contains_key(&(h, w)) {
+            if let Entry::Vacant(entry) = programs.entry((h, w)) {
                 let geometry = Geometry { n: 1, h, w, groups: 1, k, merge };
                 let program = Program::plan(dev, &mut layout, &net, geometry, Mode::Eval)?;
-                programs.insert((h, w), (program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w })?));
+                entry.insert((program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w })?));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);

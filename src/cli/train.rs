@@ -68,7 +68,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
             let store = EvalStore::load(&val, &loading(recipe.size, strict, &|d, t| bar.set(d, t)))?;
             bar.finish();
             list_skipped(&store.images);
-            Val::Labelled(store)
+            Val::Labelled(Box::new(store))
         }
         Ok(_) => shown(&set)?,
         Err(e) => {

@@ -39,7 +39,7 @@ pub struct Sets {
 
 pub enum Val {
     /// To evaluate on.
-    Labelled(EvalStore),
+    Labelled(Box<EvalStore>),
     /// For pictures only.
     Plain(ImageStore),
 }

@@ -41,7 +41,7 @@ pub struct Winograd {
 impl Winograd {
     /// Channels come in whole vector registers of any width up to 16.
     pub fn applies(s: ConvSpec) -> bool {
-        s.r == 3 && s.stride == 1 && s.pad == 1 && s.c % 16 == 0 && s.k % 16 == 0
+        s.r == 3 && s.stride == 1 && s.pad == 1 && s.c.is_multiple_of(16) && s.k.is_multiple_of(16)
     }
 
     fn tiles_across(&self) -> usize {

@@ -1,0 +1,180 @@
+//! The rules of the house, held by a test: who imports whom, one stem in every place, short files, where `unsafe` may be, and a
+//! README that says what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// All files below `dir` that end in `.ext`, relative to the root.
+fn files(dir: &str, ext: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(dir)];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == ext) {
+                found.push(path.strip_prefix(root()).unwrap().to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no .{ext} below {dir}");
+    found
+}
+
+/// The floors of the house from the picture at the head of `src/lib.rs`, the highest first.
+fn floors() -> BTreeMap<String, usize> {
+    let text = read("src/lib.rs");
+    let picture = text.split("```").nth(1).expect("src/lib.rs has a picture");
+    let mut floors = BTreeMap::new();
+    for (floor, line) in picture.lines().skip(1).filter(|l| l.len() > 4).enumerate() {
+        // Names stand left, prose right of two spaces.
+        let names = line.trim_start_matches("//!").trim_start().split("  ").next().unwrap();
+        for name in names.split_whitespace() {
+            floors.insert(name.to_string(), floor);
+        }
+    }
+    floors
+}
+
+#[test]
+fn imports_run_down() {
+    let floors = floors();
+    let mut seen = 0;
+    for path in files("src", "rs") {
+        let parts: Vec<_> = path.iter().map(|p| p.to_string_lossy().to_string()).collect();
+        let Some(&here) = floors.get(parts[1].trim_end_matches(".rs")) else {
+            assert!(
+                ["lib.rs", "main.rs"].contains(&parts[1].as_str()),
+                "{} is missing in src/lib.rs's picture",
+                path.display()
+            );
+            continue;
+        };
+        for line in read(&path).lines() {
+            for there in line.split("crate::").skip(1) {
+                let name: String = there.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let floor = floors.get(&name).unwrap_or_else(|| panic!("{}: no room is called {name}", path.display()));
+                assert!(*floor >= here, "{} imports {name}, which is above it", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} imports seen: the test has gone blind");
+}
+
+#[test]
+fn an_op_family_has_one_stem_everywhere() {
+    let stems = files("src/device/ops", "rs").into_iter().map(|p| p.file_stem().unwrap().to_string_lossy().to_string());
+    let stems: Vec<String> = stems.filter(|s| s != "mod" && s != "memory").collect();
+    assert!(stems.len() >= 8);
+    for stem in stems {
+        let exists = |path: String| root().join(&path).exists();
+        for place in ["src/device/cpu", "tests/ops", "benches/ops"] {
+            assert!(
+                exists(format!("{place}/{stem}.rs")) || exists(format!("{place}/{stem}/mod.rs")),
+                "{place} lacks {stem}"
+            );
+        }
+        for list in ["tests/ops/mod.rs", "benches/ops/main.rs"] {
+            assert!(read(list).contains(&format!("mod {stem};")), "{list} does not run {stem}");
+        }
+        assert!(
+            read("benches/ops/main.rs").contains(&format!("{stem}::bench")),
+            "benches/ops/main.rs does not run {stem}"
+        );
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")) {
+        let lines = read(&path).lines().count();
+        assert!(lines <= 400, "{} has {lines} lines: make it two files", path.display());
+    }
+}
+
+#[test]
+fn unsafe_stands_in_one_place() {
+    for path in files("src", "rs") {
+        let code = read(&path);
+        let code = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let allowed = path.ends_with("device/cpu/gemm.rs");
+        assert!(
+            allowed || !code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")).filter(|p| !p.ends_with("house.rs"))
+    {
+        for word in ["TODO", "FIXME", "todo!(", "unimplemented!(", "dbg!("] {
+            assert!(!read(&path).contains(word), "{} has {word}", path.display());
+        }
+    }
+}
+
+/// The lines of README's `sh` blocks, comments dropped.
+fn readme_commands() -> Vec<String> {
+    let readme = read("README.md");
+    let blocks = readme.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap());
+    let lines = blocks.flat_map(|b| b.lines()).map(|l| l.split(" #").next().unwrap().trim().to_string());
+    lines.filter(|l| !l.is_empty()).collect()
+}
+
+#[test]
+fn readme_commands_exist() {
+    let commands = readme_commands();
+    assert!(commands.len() >= 8);
+    let mut checked = BTreeSet::new();
+    for command in &commands {
+        let words: Vec<&str> = command
+            .replace("cargo run --release --", "picie")
+            .split_whitespace()
+            .map(|w| w.to_string().leak() as &str)
+            .collect();
+        if words[0] != "picie" {
+            continue;
+        }
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_picie")).args([words[1], "--help"]).output().unwrap();
+        assert!(help.status.success(), "README: {command}: no such subcommand");
+        let help = String::from_utf8(help.stdout).unwrap();
+        for flag in words.iter().filter(|w| w.starts_with("--")) {
+            assert!(help.contains(flag), "README: {command}: no flag {flag}");
+        }
+        checked.insert(words[1]);
+    }
+    assert_eq!(checked, BTreeSet::from(["train", "eval", "segment", "scenes", "devices"]));
+}
+
+#[test]
+fn ci_runs_the_readme_s_test_command() {
+    let test = readme_commands().into_iter().find(|c| c.starts_with("cargo test")).expect("README says how to test");
+    assert!(read(".ci/run").lines().any(|l| l.trim() == test), ".ci/run does not run `{test}`");
+}
+
+#[test]
+fn readme_names_every_dependency() {
+    let cargo = read("Cargo.toml");
+    let readme = read("README.md");
+    let section =
+        |name: &str| cargo.split(&format!("[{name}]\n")).nth(1).unwrap().split("\n[").next().unwrap().to_string();
+    for line in [section("dependencies"), section("dev-dependencies")].concat().lines().filter(|l| l.contains('=')) {
+        let name = line.split('=').next().unwrap().trim();
+        assert!(readme.contains(&format!("`{name}`")), "README's table does not say what {name} is for");
+    }
+}
