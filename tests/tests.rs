@@ -1,6 +1,7 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
 
 mod house;
+mod methods;
 mod net;
 mod ops;
 mod util;

@@ -1,0 +1,222 @@
+//! PiCIE's passes against the same algorithm written down on the host, point by point.
+
+use picie::augment::{Feeder, View};
+use picie::base::rng::{Rng, Stream};
+use picie::data::{self, Classes, ImageStore, Load};
+use picie::device::cpu::Cpu;
+use picie::device::ops::{Head, Memory, Metric};
+use picie::device::{Layout, Pool, Slot};
+use picie::method::Picie;
+use picie::net::{FEATURES, Geometry, Mode, Program};
+use picie::recipe::{NormMode, Recipe};
+
+use crate::util::close;
+
+const IMAGES: usize = 7;
+const EPOCH: usize = 3;
+const SEED: u64 = 5;
+
+/// Noise over a few colours, by way of files.
+fn images(side: usize) -> ImageStore {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(9, Stream::Other, 0, 0);
+    for i in 0..IMAGES {
+        let base = rng.below(200) as u8;
+        let pixels = (0..side * side * 3).map(|_| base.saturating_add(rng.below(60) as u8)).collect();
+        image::RgbImage::from_raw(side as u32, side as u32, pixels)
+            .unwrap()
+            .save(dir.path().join(format!("{i}.png")))
+            .unwrap();
+    }
+    let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
+    let load = Load { size: side, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
+    ImageStore::load(&set, &load).unwrap()
+}
+
+/// Batches of 3 over 7 images leave one of 1, so a full and a last batch differ.
+fn recipe(update_every: usize) -> Recipe {
+    Recipe {
+        size: 32,
+        stored: 48,
+        batch: 3,
+        batch_cluster: 3,
+        clusters: 4,
+        init_batches: 1,
+        update_every,
+        kmeans_iters: 3,
+        kmeans_norm: NormMode::Running,
+        label_metric: Metric::L2,
+        ..Recipe::picie()
+    }
+}
+
+struct Rig {
+    dev: Cpu,
+    picie: Picie<Cpu>,
+    set: ImageStore,
+    feeder: Feeder<Cpu>,
+    program: Program<Cpu>,
+    features: Slot<f32>,
+}
+
+impl Rig {
+    fn new(recipe: Recipe) -> Self {
+        let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+        let picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
+        let geometry =
+            Geometry { n: 1, h: recipe.size, w: recipe.size, groups: 1, k: recipe.clusters, merge: recipe.merge };
+        let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Eval).unwrap();
+        let sizes = (recipe.stored, recipe.size);
+        let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1]).unwrap();
+        let features = layout.take(Pool::State, "features", 64 * FEATURES);
+        dev.reserve(&layout).unwrap();
+        picie.net.init(&mut dev, 1).unwrap();
+        Rig { dev, picie, set: images(recipe.stored), feeder, program, features }
+    }
+
+    /// F̂ (64, FEATURES) of one view of one image.
+    fn features(&mut self, image: u32, view: View) -> Vec<[f64; FEATURES]> {
+        let Rig { dev, picie, set, feeder, program, features } = self;
+        picie.net.fold(dev).unwrap();
+        feeder.stage(dev, 1, |out| set.gather(&[image], out)).unwrap();
+        feeder.render(dev, program.x, &[image], EPOCH, view).unwrap();
+        dev.write(program.crops, &feeder.feature_crops(&[image], EPOCH, view, 8)).unwrap();
+        program.forward(dev, &picie.net).unwrap();
+        dev.head_features(&program.head, *features, program.warped()).unwrap();
+        let flat = dev.read(*features).unwrap();
+        flat.chunks(FEATURES).map(|f| std::array::from_fn(|j| f64::from(f[j]))).collect()
+    }
+}
+
+fn nearest(f: &[f64; FEATURES], centroids: &[[f64; FEATURES]]) -> (usize, f64) {
+    let distance = |c: &[f64; FEATURES]| f.iter().zip(c).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+    let all = centroids.iter().map(distance).enumerate();
+    all.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
+}
+
+/// Sums and counts of the nearest centroids, and the mean squared distance.
+fn assign(points: &[[f64; FEATURES]], centroids: &[[f64; FEATURES]]) -> (Vec<[f64; FEATURES]>, Vec<f64>, f64) {
+    let (mut sums, mut counts, mut total) = (vec![[0.0; FEATURES]; centroids.len()], vec![0.0; centroids.len()], 0.0);
+    for f in points {
+        let (k, d) = nearest(f, centroids);
+        sums[k].iter_mut().zip(f).for_each(|(s, v)| *s += v);
+        counts[k] += 1.0;
+        total += d;
+    }
+    (sums, counts, total / points.len() as f64)
+}
+
+/// The released code's mini-batch k-means (method: buffer, Lloyd, then updates of `every` batches), in f64.
+fn reference(
+    batches: &[Vec<[f64; FEATURES]>],
+    k: usize,
+    iters: usize,
+    every: usize,
+    mut rng: Rng,
+) -> (Vec<[f64; FEATURES]>, f64) {
+    let first = &batches[0];
+    let mut c: Vec<[f64; FEATURES]> = rng.permutation(first.len())[..k].iter().map(|&i| first[i as usize]).collect();
+    for _ in 0..iters {
+        let (sums, counts, _) = assign(first, &c);
+        assert!(counts.iter().all(|&n| n > 0.0), "choose data without empty clusters");
+        c = sums.iter().zip(&counts).map(|(s, n)| s.map(|v| v / n)).collect();
+    }
+    let (_, mut totals, objective) = assign(first, &c);
+    let mut objectives = vec![objective];
+    for batches in batches[1..].chunks_exact(every) {
+        let (sums, counts, objective) = assign(&batches.concat(), &c);
+        objectives.push(objective);
+        for j in 0..k {
+            if counts[j] > 0.0 {
+                totals[j] += counts[j];
+                let eta = counts[j] / (totals[j] + 1e-6);
+                c[j].iter_mut().zip(&sums[j]).for_each(|(c, s)| *c = (1.0 - eta) * *c + eta * s / counts[j]);
+            }
+        }
+    }
+    (c, objectives.iter().sum::<f64>() / objectives.len() as f64)
+}
+
+#[test]
+fn kmeans_and_labels_are_the_reference_s() {
+    for (every, view) in [(1, 0), (1, 1), (2, 0)] {
+        let mut rig = Rig::new(recipe(every));
+        let which = [View::First, View::Second][view];
+        let order = rig.picie.order(Stream::ClusterOrder, EPOCH);
+        let batches: Vec<_> =
+            order.chunks(3).map(|ids| ids.iter().flat_map(|&id| rig.features(id, which)).collect::<Vec<_>>()).collect();
+        let rng = Rng::new(SEED, Stream::KMeansInit, EPOCH as u32, view as u32);
+        let (want, objective) = reference(&batches, 4, 3, every, rng);
+
+        let Rig { dev, picie, set, .. } = &mut rig;
+        let mut seen = 0;
+        let summary = picie
+            .kmeans(dev, set, EPOCH, view, &mut |n| {
+                seen += n;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(seen, IMAGES);
+        let got = dev.read(picie.centroids[view]).unwrap();
+        let flat: Vec<f32> = want.iter().flatten().map(|&v| v as f32).collect();
+        // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides would show as 1e-2.
+        close(&format!("centroids, every {every}"), &got, &flat, 1e-4);
+        assert!(
+            (summary.objective - objective).abs() <= 1e-4 * objective.max(0.01),
+            "{} {objective}",
+            summary.objective
+        );
+
+        picie.label(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
+        let labels = dev.read(picie.labels[view]).unwrap();
+        let counts = dev.read(picie.counts[view]).unwrap();
+        let mut expected = vec![0; 4];
+        for (id, f) in order.iter().zip(batches.concat().chunks(64)) {
+            for (pixel, f) in f.iter().enumerate() {
+                let label = labels[*id as usize * 64 + pixel];
+                expected[usize::from(label)] += 1;
+                let (nearest, distance) = nearest(f, &want);
+                let chosen: f64 = f.iter().zip(&want[usize::from(label)]).map(|(a, b)| (a - b).powi(2)).sum();
+                // Between two centroids equally far, rounding may choose either.
+                assert!(usize::from(label) == nearest || chosen - distance <= 1e-5, "image {id}, pixel {pixel}");
+            }
+        }
+        assert_eq!(counts, expected);
+    }
+}
+
+#[test]
+fn a_stopped_pass_passes_the_error_on() {
+    let mut rig = Rig::new(recipe(1));
+    let Rig { dev, picie, set, .. } = &mut rig;
+    let mut calls = 0;
+    let stopped = picie.kmeans(dev, set, EPOCH, 0, &mut |_| {
+        calls += 1;
+        Err(picie::base::Error::Interrupted { run: "here".into() })
+    });
+    assert!(stopped.is_err());
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn training_steps_lower_the_loss_on_fixed_labels() {
+    let mut rig = Rig::new(Recipe { lr: 1e-3, kmeans_norm: NormMode::Batch, ..recipe(1) });
+    let Rig { dev, picie, set, .. } = &mut rig;
+    for view in 0..2 {
+        picie.kmeans(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
+        picie.label(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
+    }
+    picie.prepare(dev).unwrap();
+    let losses: Vec<f64> =
+        (1..=12).map(|step| picie.step(dev, set, &[4, 0, 2], EPOCH, step).unwrap().total()).collect();
+    assert!(losses.iter().all(|l| l.is_finite()));
+    assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
+}
+
+#[test]
+fn more_points_than_clusters_are_needed() {
+    let mut rig = Rig::new(Recipe { clusters: 200, ..recipe(1) });
+    let Rig { dev, picie, set, .. } = &mut rig;
+    let error = picie.kmeans(dev, set, EPOCH, 0, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"), "{error}");
+}
