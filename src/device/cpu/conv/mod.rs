@@ -4,6 +4,7 @@
 //!   fewer multiplications in all three directions ([`winograd`]).
 //! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one product ([`unfold`]).
 
+mod transform;
 mod unfold;
 mod winograd;
 
