@@ -3,11 +3,10 @@
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
-use crate::cli::plan::FileBar;
+use crate::cli::plan::{FileBar, engine};
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
 use crate::data::{self, EvalStore};
-use crate::device::cpu::Cpu;
 use crate::device::ops::Memory;
 use crate::device::{Layout, Pool};
 use crate::eval::hungarian;
@@ -33,7 +32,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     list_skipped(&store.images);
 
     let (images, k, classes) = (store.images.len(), recipe.clusters, store.taxonomy.classes.len());
-    let mut dev = Cpu::new();
+    let mut dev = engine(args.device);
     let mut layout = Layout::default();
     let net = Network::plan(&mut dev, &mut layout);
     let centroids = layout.take(Pool::State, "centroids", k * FEATURES);

@@ -8,8 +8,8 @@ use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
+use crate::cli::plan::engine;
 use crate::data::{decode, transform};
-use crate::device::cpu::Cpu;
 use crate::device::ops::{Backend, Classifier, KMeans, Merge, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{FEATURES, Geometry, Mode, Network, Program};
@@ -44,7 +44,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    let mut dev = Cpu::new();
+    let mut dev = engine(args.device);
     let mut segmenter = Segmenter::plan(&mut dev, &photos, trained.recipe.clusters, trained.recipe.merge)?;
     trained.load(&mut dev, &segmenter.net, segmenter.centroids)?;
     segmenter.net.fold(&mut dev)?;

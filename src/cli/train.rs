@@ -5,10 +5,9 @@ use image::RgbImage;
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
-use crate::cli::plan::{FileBar, MEMORY_BUDGET};
+use crate::cli::plan::{FileBar, MEMORY_BUDGET, engine};
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
-use crate::device::cpu::Cpu;
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, majority_vote};
 use crate::report::pictures::{NONE, overlay, relabel, write_rgb};
@@ -27,7 +26,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let mut watch = Watch::new();
     let plan = folder.path.join("plan.txt");
-    let mut dev = Cpu::new();
+    let mut dev = engine(args.device);
     let write_plan = |layout: &crate::device::Layout| write_atomic(&plan, |w| writeln!(w, "{layout}"));
     let outcome = train(&mut dev, &folder, &settings, &sets, args.resume, write_plan, &mut watch)?;
     println!("{}", table::epochs(&outcome.rows));
