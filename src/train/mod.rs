@@ -11,8 +11,8 @@ use std::time::Instant;
 use crate::base::rng::Stream;
 use crate::base::{Error, Result};
 use crate::data::{EvalStore, ImageStore};
-use crate::device::Layout;
 use crate::device::ops::Backend;
+use crate::device::{Layout, Pool};
 use crate::eval::record::{self, EpochRow, Score};
 use crate::eval::{Scores, hungarian};
 use crate::method::{Evaluator, Picie};
@@ -95,6 +95,8 @@ pub fn train<B: Backend>(
     let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
     let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
     let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
+    // Only for the plan's readers: engines reserve their scratch by themselves.
+    layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     plan(&layout)?;
     dev.reserve(&layout)?;
     picie.net.init(dev, settings.seed)?;

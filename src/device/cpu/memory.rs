@@ -147,6 +147,10 @@ slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 impl Memory for Cpu {
     type Act = f32;
 
+    fn scratch_bytes(&self) -> usize {
+        self.scratch
+    }
+
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
         let mut total = 0;
         for pool in POOLS {

@@ -7,6 +7,9 @@ pub trait Memory {
     /// The element type of activations and of the weights that convolutions read.
     type Act: Element;
 
+    /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the maximum over all ops.
+    fn scratch_bytes(&self) -> usize;
+
     /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called once, before the first op.
     fn reserve(&mut self, layout: &Layout) -> Result<()>;
 
