@@ -78,14 +78,14 @@ struct Trainer<'a, B: Backend> {
     state: State,
 }
 
-/// Plans, starts or resumes, and trains to the end. `plan` sees the memory plan before anything is allocated.
+/// Plans, starts or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
+/// be in order: until then an error leaves nothing behind.
 pub fn train<B: Backend>(
     dev: &mut B,
     folder: &RunFolder,
     settings: &Settings,
     sets: &Sets,
     resume: bool,
-    plan: impl FnOnce(&Layout) -> Result<()>,
     watch: &mut dyn Observer,
 ) -> Result<Outcome<B>> {
     let recipe = &settings.recipe;
@@ -95,7 +95,6 @@ pub fn train<B: Backend>(
     let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
     let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
     let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
-    plan(&layout)?;
     dev.reserve(&layout)?;
     picie.net.init(dev, settings.seed)?;
     let state = if resume && folder.checkpoint().exists() {
@@ -109,6 +108,10 @@ pub fn train<B: Backend>(
         }
         State::begin(recipe.clone(), settings.seed, images)
     };
+    if !resume {
+        folder.write_settings(settings)?;
+    }
+    folder.write_plan(&layout)?;
     record::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
     while trainer.state.epoch <= recipe.epochs {
@@ -197,7 +200,7 @@ impl<B: Backend> Trainer<'_, B> {
                     epoch: self.state.epoch,
                     step: self.state.step + 1,
                     loss: losses.total() as f32,
-                    checkpoint: self.folder.checkpoint(),
+                    checkpoint: Some(self.folder.checkpoint()).filter(|path| path.exists()),
                 });
             }
             self.state.losses[0] += losses.within * ids.len() as f64;
