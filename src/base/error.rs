@@ -16,11 +16,8 @@ pub enum Error {
     #[error("{op}: {what} has {got} elements, the contract wants {want}")]
     Shape { op: &'static str, what: &'static str, got: usize, want: usize },
     /// The training loss stopped being a number.
-    #[error(
-        "loss is {loss} at epoch {epoch}, step {step}; the last good checkpoint is {}: resume it with a lower --lr",
-        checkpoint.display()
-    )]
-    NotFinite { epoch: usize, step: usize, loss: f32, checkpoint: PathBuf },
+    #[error("loss is {loss} at epoch {epoch}, step {step}; {}", restart(checkpoint.as_deref()))]
+    NotFinite { epoch: usize, step: usize, loss: f32, checkpoint: Option<PathBuf> },
     /// Ctrl-C or SIGTERM: the state is saved, nothing is lost.
     #[error("interrupted, everything so far is saved; continue with: picie train --run {} --resume", run.display())]
     Interrupted { run: PathBuf },
@@ -42,11 +39,25 @@ impl Error {
             NotFound => "check the path",
             PermissionDenied => "check the permissions",
             StorageFull | QuotaExceeded => "free some space, then run the same command again",
+            FileTooLarge => "lift the limit on the size of files (ulimit -f), then run the same command again",
+            IsADirectory => "name a file, not a folder",
+            NotADirectory => "name a folder, not a file",
             AlreadyExists => "choose another path",
             UnexpectedEof | InvalidData => "the file is damaged: copy or download it again",
             _ => "check the disk and try again",
         };
         let text = e.to_string();
         Error::file(path, text.split(" (os error").next().unwrap_or(&text).to_lowercase(), remedy)
+    }
+}
+
+/// What to do about a loss that is not finite.
+fn restart(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        None => "start again with a lower --lr".into(),
+        Some(path) => {
+            let path = path.display();
+            format!("the last checkpoint is {path}: start a new --run from it, with --weights {path} and a lower --lr")
+        }
     }
 }

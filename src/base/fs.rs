@@ -2,15 +2,21 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::base::{Error, Result};
+
+/// How the names of unfinished files begin.
+const UNFINISHED: &str = ".writing-";
 
 /// Writes `path` through a temporary file in the same folder, so that a kill or a full disk leaves the old file.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let work = || -> std::io::Result<()> {
-        let mut temp = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+        // Temporary files are for their owner only; this one is for whoever the umask lets in.
+        let usual = std::fs::Permissions::from_mode(0o666);
+        let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir)?;
         let mut out = BufWriter::with_capacity(1 << 20, temp.as_file_mut());
         fill(&mut out)?;
         out.flush()?;
@@ -26,9 +32,31 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::R
     work().map_err(|e| Error::io(path, e))
 }
 
+/// Removes what killed writers left in `dir`. Nobody else may be writing there.
+pub fn remove_unfinished(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            // What cannot be removed only takes room.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_have_the_usual_permissions_and_leftovers_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        write_atomic(&dir.path().join("a"), |w| w.write_all(b"a")).unwrap();
+        std::fs::write(dir.path().join("usual"), b"a").unwrap();
+        assert_eq!(mode("a"), mode("usual"));
+        std::fs::write(dir.path().join(".writing-x7"), b"half").unwrap();
+        remove_unfinished(dir.path());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_debris() {

@@ -57,15 +57,15 @@ pub struct TrainArgs {
     /// How the folder is laid out [default: detected]
     #[arg(long, value_enum)]
     pub dataset: Option<Kind>,
-    /// Split or splits to train on, with commas between
-    #[arg(long, default_value = "train", value_name = "NAME")]
-    pub split: String,
-    /// Split or splits to evaluate on after each epoch
-    #[arg(long, default_value = "val", value_name = "NAME")]
-    pub val_split: String,
-    /// The classes to evaluate on
-    #[arg(long, value_enum, default_value = "27")]
-    pub classes: Classes,
+    /// Split or splits to train on, with commas between [default: train]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Split or splits to evaluate on after each epoch [default: val]
+    #[arg(long, value_name = "NAME")]
+    pub val_split: Option<String>,
+    /// The classes to evaluate on [default: 27]
+    #[arg(long, value_enum)]
+    pub classes: Option<Classes>,
     /// The set of numbers to start from [default: demo without --data, else picie]
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
@@ -87,8 +87,10 @@ pub struct TrainArgs {
     /// Images of a step of the passes without gradients
     #[arg(long, value_name = "N")]
     pub batch_cluster: Option<usize>,
+    /// Rounds of k-means, labels and training
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
+    /// Clusters to find
     #[arg(long, value_name = "K")]
     pub clusters: Option<usize>,
     /// Adam's learning rate
@@ -112,6 +114,7 @@ pub struct TrainArgs {
     /// Weights to start from: safetensors or a PyTorch checkpoint, such as torchvision's resnet18 [default: random]
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    /// Where all random draws come from [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Use the first N images only
@@ -120,6 +123,7 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    /// What computes
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
 }
@@ -140,6 +144,7 @@ pub struct EvalArgs {
     /// A checkpoint of picie, or of the released PiCIE code
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
+    /// Folder with the images and their label maps
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// How the folder is laid out [default: detected]
@@ -151,6 +156,7 @@ pub struct EvalArgs {
     /// Split or splits, with commas between
     #[arg(long, default_value = "val", value_name = "NAME")]
     pub split: String,
+    /// The classes to compare with
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
     /// What assigns pixels to clusters
@@ -165,6 +171,7 @@ pub struct EvalArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// What computes
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
 }
@@ -180,14 +187,17 @@ pub struct SegmentArgs {
     /// Short side of the network's input in pixels [default: the checkpoint's]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
+    /// What computes
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
+    /// Photos of any size
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct ScenesArgs {
+    /// A new folder for them
     pub dir: PathBuf,
     /// Training images
     #[arg(long, default_value_t = 256, value_name = "N")]
@@ -195,6 +205,7 @@ pub struct ScenesArgs {
     /// Validation images
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub val: usize,
+    /// Where all random draws come from
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
 }

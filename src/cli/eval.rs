@@ -3,7 +3,8 @@
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
-use crate::cli::plan::{FileBar, engine};
+use crate::cli::plan::{FileBar, check_limit, engine};
+use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
 use crate::data::{self, EvalStore};
@@ -22,6 +23,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     if size == 0 || !size.is_multiple_of(32) {
         return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
     }
+    check_limit(args.limit)?;
     let bar = FileBar::new("select");
     let mut set = data::open(&args.data, args.dataset, &args.split, args.classes, &|d, t| bar.set(d, t))?;
     bar.finish();
@@ -71,10 +73,5 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     phase.finish();
     let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
     let report = EvalReport::new(&confusion, &hungarian(&confusion), images, &names, &store.taxonomy.parts)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&report).expect("a report is plain data"));
-    } else {
-        println!("{}", report.text());
-    }
-    Ok(())
+    say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }

@@ -9,9 +9,21 @@ mod segment;
 mod train;
 mod watch;
 
+use std::io::Write;
+
 use clap::Parser;
 
+use crate::base::{Error, Result};
 use args::{Args, Command};
+
+/// Writes lines to standard output: a full disk behind it is an error, a reader that has seen enough is none.
+fn say(text: impl std::fmt::Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
+}
 
 /// Runs the command that the process was started with.
 pub fn main() -> anyhow::Result<()> {
@@ -20,7 +32,7 @@ pub fn main() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args)?,
         Command::Segment(args) => segment::run(&args)?,
         Command::Scenes(args) => scenes::run(&args)?,
-        Command::Devices => devices::run(),
+        Command::Devices => devices::run()?,
     }
     Ok(())
 }

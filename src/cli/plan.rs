@@ -63,6 +63,7 @@ impl TrainArgs {
         };
         let recipe = self.overridden(recipe);
         recipe.check()?;
+        check_limit(self.limit)?;
         let data = match &self.data {
             Some(dir) => absolute(dir)?,
             None => demo_scenes()?,
@@ -72,7 +73,8 @@ impl TrainArgs {
             Some(path) => path.clone(),
             None => next_free(&recipe.name),
         };
-        if path.join("run.json").exists() {
+        let folder = RunFolder::open(&path)?;
+        if folder.settings_path().exists() {
             return Err(Error::file(
                 path,
                 "this folder already holds a run",
@@ -84,15 +86,15 @@ impl TrainArgs {
             seed: self.seed.unwrap_or(1),
             data,
             dataset: self.dataset,
-            split: self.split.clone(),
-            val_split: self.val_split.clone(),
-            classes: self.classes,
+            split: self.split.clone().unwrap_or_else(|| "train".into()),
+            val_split: self.val_split.clone().unwrap_or_else(|| "val".into()),
+            classes: self.classes.unwrap_or_default(),
             limit: self.limit,
             weights,
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
         };
-        Ok((RunFolder::open(&path)?, settings))
+        Ok((folder, settings))
     }
 
     /// The saved settings; a flag that contradicts them is an error.
@@ -111,6 +113,9 @@ impl TrainArgs {
             || name.is_some_and(|n| n != saved.recipe.name)
             || self.seed.is_some_and(|s| s != saved.seed)
             || self.limit.is_some_and(|l| Some(l) != saved.limit)
+            || self.split.as_ref().is_some_and(|s| *s != saved.split)
+            || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
+            || self.classes.is_some_and(|c| c != saved.classes)
             || self.dataset.is_some_and(|d| Some(d) != saved.dataset)
             || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data)
             || self.weights.as_deref().map(absolute).transpose()?.is_some_and(|w| Some(w) != saved.weights);
@@ -164,6 +169,14 @@ impl FileBar {
             phase.finish();
         }
     }
+}
+
+/// `--limit` leaves at least one image.
+pub fn check_limit(limit: Option<usize>) -> Result<()> {
+    if limit == Some(0) {
+        return Err(Error::input("--limit 0", "use at least 1"));
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

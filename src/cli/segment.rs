@@ -9,6 +9,7 @@ use image::RgbImage;
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
 use crate::cli::plan::engine;
+use crate::cli::say;
 use crate::data::{decode, transform};
 use crate::device::ops::{Backend, Classifier, KMeans, Merge, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
@@ -16,6 +17,9 @@ use crate::net::{FEATURES, Geometry, Mode, Network, Program};
 use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::Trained;
+
+/// The longest input of the network, in short sides.
+const LONGEST: usize = 8;
 
 pub fn run(args: &SegmentArgs) -> Result<()> {
     let trained = Trained::read(&args.checkpoint)?;
@@ -55,7 +59,12 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             Ok((picture, labels)) => {
                 write_labels(&photo.labels, &labels, photo.width, photo.height)?;
                 write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                println!("{} → {}, {}", photo.path.display(), photo.labels.display(), photo.overlay.display());
+                say(format_args!(
+                    "{} → {}, {}",
+                    photo.path.display(),
+                    photo.labels.display(),
+                    photo.overlay.display()
+                ))?;
             }
             Err(e) => bad(e),
         }
@@ -81,12 +90,13 @@ struct Photo {
 }
 
 impl Photo {
-    /// The short side becomes `size`, the long side the nearest multiple of 32.
+    /// The short side becomes `size`, the long side the nearest multiple of 32, but no more than `LONGEST` times the short one:
+    /// a strip of a few pixels' height is squeezed, instead of taking all memory.
     fn look(path: &Path, out: &Path, size: usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let long = |long: usize, short: usize| {
             let side = (size * long) as f64 / short as f64;
-            ((side / 32.0).round() as usize * 32).max(size)
+            ((side / 32.0).round() as usize * 32).clamp(size, LONGEST * size)
         };
         let input = if width < height { (long(height, width), size) } else { (size, long(width, height)) };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();

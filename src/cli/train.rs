@@ -2,10 +2,10 @@
 
 use image::RgbImage;
 
-use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
 use crate::cli::plan::{FileBar, MEMORY_BUDGET, engine};
+use crate::cli::say;
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
 use crate::device::ops::Backend;
@@ -21,20 +21,15 @@ const SHOWN: usize = 6;
 pub fn run(args: &TrainArgs) -> Result<()> {
     let (folder, settings) = args.settings()?;
     let sets = load(&settings, args.strict)?;
-    if !args.resume {
-        folder.write_settings(&settings)?;
-    }
     let mut watch = Watch::new();
-    let plan = folder.path.join("plan.txt");
     let mut dev = engine(args.device);
-    let write_plan = |layout: &crate::device::Layout| write_atomic(&plan, |w| writeln!(w, "{layout}"));
-    let outcome = train(&mut dev, &folder, &settings, &sets, args.resume, write_plan, &mut watch)?;
-    println!("{}", table::epochs(&outcome.rows));
+    let outcome = train(&mut dev, &folder, &settings, &sets, args.resume, &mut watch)?;
+    say(table::epochs(&outcome.rows))?;
     pictures(&mut dev, &folder, &sets, outcome)?;
-    println!("run: {}", folder.path.display());
-    println!("pictures: {}", folder.pictures().display());
-    println!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", folder.checkpoint().display());
-    Ok(())
+    say(format_args!("run: {}", folder.path.display()))?;
+    say(format_args!("pictures: {}", folder.pictures().display()))?;
+    let checkpoint = folder.checkpoint();
+    say(format_args!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", checkpoint.display()))
 }
 
 fn load(settings: &Settings, strict: bool) -> Result<Sets> {
@@ -55,9 +50,8 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     let recipe = &settings.recipe;
     let set = open(&settings.split)?;
     let train = read(&set, recipe.stored, "read images")?;
-    let shown = |set: &Dataset| {
-        let mut few = set.clone();
-        few.items.truncate(SHOWN);
+    let shown = || {
+        let few = Dataset { items: train.items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
         read(&few, recipe.size, "read for pictures").map(Val::Plain)
     };
     // Labels are never needed to train: where there are none, pictures show clusters of training images.
@@ -67,12 +61,17 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
             let store = EvalStore::load(&val, &loading(recipe.size, strict, &|d, t| bar.set(d, t)))?;
             bar.finish();
             list_skipped(&store.images);
-            Val::Labelled(Box::new(store))
+            if store.has_classes()? {
+                Val::Labelled(Box::new(store))
+            } else {
+                eprintln!("no evaluation: no pixel of {} has one of the classes", val.split);
+                shown()?
+            }
         }
-        Ok(_) => shown(&set)?,
+        Ok(_) => shown()?,
         Err(e) => {
             eprintln!("no evaluation: {e}");
-            shown(&set)?
+            shown()?
         }
     };
     Ok(Sets { train, val })
@@ -127,9 +126,16 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
             }
             Val::Plain(_) => None,
         };
-        let name = images.items[i].id.replace(['/', '\\'], "_");
-        write_rgb(&dir.join(format!("{name}.png")), &overlay(&picture, labels, &colours)?)?;
+        write_rgb(&dir.join(picture_name(i, &images.items[i].id)), &overlay(&picture, labels, &colours)?)?;
         rows.push(SheetRow { image: picture, prediction: labels.to_vec(), truth });
     }
     write_rgb(&dir.join("sheet.png"), &sheet(&rows, &names)?)
+}
+
+/// A file name for image `i`: its number makes it unlike any other, what fits of its id says which image it is.
+fn picture_name(i: usize, id: &str) -> String {
+    let id = id.replace(['/', '\\'], "_");
+    // File systems allow 255 bytes.
+    let start = (id.len().saturating_sub(200)..).find(|&at| id.is_char_boundary(at)).unwrap_or(0);
+    format!("{}-{}.png", i + 1, &id[start..])
 }

@@ -52,9 +52,15 @@ pub struct MiniBatch<B: Backend> {
 }
 
 impl<B: Backend> MiniBatch<B> {
-    /// `capacity`: the points of `schedule.init_batches` batches.
-    pub fn plan(layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Self {
-        MiniBatch {
+    /// `capacity`: the points of `schedule.init_batches` batches. Errors: fewer points than clusters.
+    pub fn plan(layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Result<Self> {
+        if capacity < k {
+            return Err(Error::input(
+                format!("{capacity} points cannot form {k} clusters"),
+                "use more images, a larger --size or fewer --clusters",
+            ));
+        }
+        Ok(MiniBatch {
             schedule,
             k,
             points: layout.take(Pool::State, "k-means points", capacity * FEATURES),
@@ -72,7 +78,7 @@ impl<B: Backend> MiniBatch<B> {
             batches: 0,
             objectives: Vec::new(),
             backend: std::marker::PhantomData,
-        }
+        })
     }
 
     /// Forgets the pass before.
@@ -128,12 +134,6 @@ impl<B: Backend> MiniBatch<B> {
 
     /// Lloyd's algorithm on the stored points, from K of them chosen at random.
     fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
-        if self.stored < self.k {
-            return Err(Error::input(
-                format!("{} points cannot form {} clusters", self.stored, self.k),
-                "use more images, a larger --size or fewer --clusters",
-            ));
-        }
         let points = self.points.part(0, self.stored * FEATURES);
         for (k, &point) in rng.permutation(self.stored)[..self.k].iter().enumerate() {
             dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;

@@ -36,7 +36,7 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
     if reader.format().is_none() {
         return Err(not_an_image(path));
     }
-    let image = reader.decode().map_err(|e| Error::file(path, one_line(&e), DAMAGED))?.into_rgb8();
+    let image = reader.decode().map_err(|e| unreadable(path, &e))?.into_rgb8();
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width == 0 || height == 0 {
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
@@ -46,17 +46,31 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
 
 /// (width, height) of an image, from its header alone.
 pub fn size(path: &Path) -> Result<(usize, usize)> {
-    let reader =
-        image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(|e| Error::io(path, e))?;
+    let io = |e| Error::io(path, e);
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(io)?;
+    if std::fs::metadata(path).map_err(io)?.len() == 0 {
+        return Err(empty(path));
+    }
     if reader.format().is_none() {
         return Err(not_an_image(path));
     }
-    let (width, height) = reader.into_dimensions().map_err(|e| Error::file(path, one_line(&e), DAMAGED))?;
+    let (width, height) = reader.into_dimensions().map_err(|e| unreadable(path, &e))?;
     Ok((width as usize, height as usize))
 }
 
+fn unreadable(path: &Path, e: &image::ImageError) -> Error {
+    match e {
+        image::ImageError::Unsupported(_) => not_an_image(path),
+        _ => Error::file(path, one_line(e), DAMAGED),
+    }
+}
+
+fn empty(path: &Path) -> Error {
+    Error::file(path, "the file is empty", DAMAGED)
+}
+
 fn not_an_image(path: &Path) -> Error {
-    Error::file(path, "not an image (JPEG, PNG, BMP, WebP and TIFF are read)", "remove or convert it")
+    Error::file(path, "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are)", "remove or convert it")
 }
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
@@ -94,7 +108,7 @@ pub fn label(path: &Path) -> Result<LabelMap> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     if bytes.is_empty() {
-        return Err(Error::file(path, "the file is empty", DAMAGED));
+        return Err(empty(path));
     }
     Ok(bytes)
 }
@@ -218,7 +232,7 @@ mod tests {
         std::fs::write(&path, []).unwrap();
         assert!(fails(rgb(&path)).ends_with("cut.jpg: the file is empty; copy or download it again"));
         std::fs::write(&path, "hello, I am a text").unwrap();
-        assert!(fails(rgb(&path)).contains("not an image"));
+        assert!(fails(rgb(&path)).contains("no image of a kind that is read"));
         // Bytes after the end are harmless.
         std::fs::write(&path, [&whole[..], b"trailer"].concat()).unwrap();
         assert!(rgb(&path).is_ok());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Dataset, Item, Progress, Taxonomy, decode, transform};
+use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
 use crate::base::{Error, Result};
 
 /// How to load a data set.
@@ -106,6 +106,18 @@ impl EvalStore {
             Ok(None)
         };
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
+    }
+
+    /// Whether any pixel has a class.
+    pub fn has_classes(&self) -> Result<bool> {
+        let mut classes = vec![IGNORE; self.images.size * self.images.size];
+        for i in 0..self.images.len() as u32 {
+            self.gather_labels(&[i], &mut classes)?;
+            if classes.iter().any(|&class| class != IGNORE) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies the classes (or `IGNORE`) of pictures `index`, each below N, to `out`, u8 (index.len(), S, S).
@@ -243,7 +255,7 @@ impl Records {
 mod tests {
     use super::*;
     use crate::data::testing::{gradient, touch, write_label};
-    use crate::data::{Classes, IGNORE, Kind, open};
+    use crate::data::{Classes, Kind, open};
 
     /// A COCO-Stuff folder: `sizes` images a, b, c, … with label maps of 156 (sky) above and 154 (sea) below, right half 255.
     fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {

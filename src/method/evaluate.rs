@@ -51,6 +51,7 @@ impl<B: Backend> Evaluator<B> {
             let points = total.min(schedule.init_batches * full) * (size / 4).pow(2);
             MiniBatch::plan(layout, schedule, k, points)
         });
+        let cluster = cluster.transpose()?;
         let mut state = |name: &str, len: usize| layout.take(Pool::State, format!("evaluation {name}"), len);
         let classifier = Classifier { w: state("classifier", k * FEATURES), b: state("bias", k), k };
         Ok(Evaluator {

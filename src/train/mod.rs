@@ -16,7 +16,7 @@ use crate::device::{Layout, Pool};
 use crate::eval::record::{self, EpochRow, Score};
 use crate::eval::{Scores, hungarian};
 use crate::method::{Evaluator, Picie};
-use crate::net::weights::{self, Origin};
+use crate::net::weights;
 use crate::train::checkpoint::{Phase, State};
 
 /// Who watches a run.
@@ -78,14 +78,14 @@ struct Trainer<'a, B: Backend> {
     state: State,
 }
 
-/// Plans, starts or resumes, and trains to the end. `plan` sees the memory plan before anything is allocated.
+/// Plans, starts or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
+/// be in order: until then an error leaves nothing behind.
 pub fn train<B: Backend>(
     dev: &mut B,
     folder: &RunFolder,
     settings: &Settings,
     sets: &Sets,
     resume: bool,
-    plan: impl FnOnce(&Layout) -> Result<()>,
     watch: &mut dyn Observer,
 ) -> Result<Outcome<B>> {
     let recipe = &settings.recipe;
@@ -97,20 +97,21 @@ pub fn train<B: Backend>(
     let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    plan(&layout)?;
     dev.reserve(&layout)?;
     picie.net.init(dev, settings.seed)?;
     let state = if resume && folder.checkpoint().exists() {
         checkpoint::load(&folder.checkpoint(), dev, &picie, recipe, settings.seed, images)?
     } else {
         if let Some(path) = &settings.weights {
-            let (weights, origin) = weights::load(path, &crate::net::expected())?;
-            // The pyramid of ImageNet weights keeps its random start.
-            debug_assert!(origin != Origin::Torchvision || !weights.tensors.contains_key("fpn.lateral2.weight"));
-            picie.net.load(dev, &weights)?;
+            // ImageNet weights have no pyramid: it keeps its random start.
+            picie.net.load(dev, &weights::load(path, &crate::net::expected())?.0)?;
         }
         State::begin(recipe.clone(), settings.seed, images)
     };
+    if !resume {
+        folder.write_settings(settings)?;
+    }
+    folder.write_plan(&layout)?;
     record::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
     while trainer.state.epoch <= recipe.epochs {
@@ -199,7 +200,7 @@ impl<B: Backend> Trainer<'_, B> {
                     epoch: self.state.epoch,
                     step: self.state.step + 1,
                     loss: losses.total() as f32,
-                    checkpoint: self.folder.checkpoint(),
+                    checkpoint: Some(self.folder.checkpoint()).filter(|path| path.exists()),
                 });
             }
             self.state.losses[0] += losses.within * ids.len() as f64;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::fs::write_atomic;
+use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
+use crate::device::Layout;
 use crate::recipe::Recipe;
 
 /// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
@@ -44,10 +45,14 @@ impl Host {
     }
 }
 
+const LOCK: &str = "run.lock";
+
 /// A run folder that this process alone writes to.
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
+    /// The folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
     /// Held while the value lives; the system releases it when the process ends, however it ends.
     _lock: File,
 }
@@ -55,11 +60,16 @@ pub struct RunFolder {
 impl RunFolder {
     /// Creates the folder if need be, and locks it.
     pub fn open(path: &Path) -> Result<Self> {
+        let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+        let made = missing.map(Path::to_path_buf).collect();
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-        let lock = path.join("run.lock");
+        let lock = path.join(LOCK);
         let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
         match file.try_lock() {
-            Ok(()) => Ok(RunFolder { path: path.to_path_buf(), _lock: file }),
+            Ok(()) => {
+                remove_unfinished(path);
+                Ok(RunFolder { path: path.to_path_buf(), made, _lock: file })
+            }
             Err(TryLockError::WouldBlock) => Err(Error::file(
                 path,
                 "another process is writing to this run folder",
@@ -91,11 +101,17 @@ impl RunFolder {
         self.path.join("pictures")
     }
 
+    /// A run begins here.
     pub fn write_settings(&self, settings: &Settings) -> Result<()> {
         write_atomic(&self.settings_path(), |w| {
             serde_json::to_writer_pretty(&mut *w, settings)?;
             w.write_all(b"\n")
         })
+    }
+
+    /// What lies where in memory, for the curious.
+    pub fn write_plan(&self, layout: &Layout) -> Result<()> {
+        write_atomic(&self.path.join("plan.txt"), |w| writeln!(w, "{layout}"))
     }
 
     pub fn read_settings(&self) -> Result<Settings> {
@@ -109,5 +125,18 @@ impl RunFolder {
         serde_json::from_slice(&text).map_err(|e| {
             Error::file(&path, format!("not the settings of this version of picie ({e})"), "start a new --run")
         })
+    }
+}
+
+impl Drop for RunFolder {
+    /// Where no run began, nothing is left behind, so that a corrected command can use the same folder.
+    fn drop(&mut self) {
+        if !self.settings_path().exists() {
+            let _ = std::fs::remove_file(self.path.join(LOCK));
+            // A folder that holds anything stays.
+            for folder in &self.made {
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
     }
 }

@@ -1,0 +1,146 @@
+//! Runs that cannot begin, or cannot go on: what was there stays.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::{Place, TINY, files, holds, scenes, trained};
+
+fn train(more: &str) -> String {
+    format!("train --run run --data {} {TINY} {more}", scenes().display())
+}
+
+#[test]
+fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
+    let place = Place::new();
+    std::fs::create_dir(place.join("run")).unwrap();
+    // Settings alone are a run that was killed before its first checkpoint.
+    std::fs::copy(trained().join("run.json"), place.join("run/run.json")).unwrap();
+    std::fs::write(place.join("run/metrics.jsonl"), "").unwrap();
+    let before = std::fs::read(place.join("run/run.json")).unwrap();
+    let again = place.picie(&train("")).fails();
+    holds(&again, &["run: this folder already holds a run; add --resume to continue it, or choose another --run"]);
+    let other = place.scenes("other");
+    std::fs::write(place.join("weights"), "").unwrap();
+    for flag in [
+        "--size 64",
+        "--stored 96",
+        "--batch 3",
+        "--batch-cluster 5",
+        "--epochs 3",
+        "--clusters 4",
+        "--lr 0.5",
+        "--balance none",
+        "--merge cascade",
+        "--init-batches 2",
+        "--update-every 7",
+        "--kmeans-iters 4",
+        "--seed 2",
+        "--limit 3",
+        "--recipe picie",
+        "--dataset folder",
+        "--split val",
+        "--val-split train",
+        "--classes 15",
+        "--weights weights",
+        &format!("--data {}", other.display()),
+    ] {
+        let why = place.picie(&format!("train --run run --resume {flag}")).fails();
+        holds(&why, &["run.json: the run was started with other settings than these flags", "leave the flags out"]);
+    }
+    assert_eq!(std::fs::read(place.join("run/run.json")).unwrap(), before);
+}
+
+#[test]
+fn nothing_to_resume() {
+    let place = Place::new();
+    holds(&place.picie("train --resume").fails(), &["there is no run in runs/; say which with --run DIR"]);
+    holds(&place.picie("train --resume --run gone").fails(), &["gone: there is no run to resume here; check --run"]);
+    std::fs::create_dir(place.join("photos")).unwrap();
+    holds(
+        &place.picie("train --resume --run photos").fails(),
+        &["photos: there is no run to resume here; check --run"],
+    );
+    assert!(files(&place.path()).is_empty(), "{:?}", files(&place.path()));
+    std::fs::write(place.join("photos/run.json"), "{}").unwrap();
+    let why = place.picie("train --resume --run photos").fails();
+    holds(&why, &["run.json: not the settings of this version of picie", "start a new --run"]);
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_not_resumed_and_not_overwritten() {
+    let place = Place::new();
+    std::fs::create_dir(place.join("run")).unwrap();
+    let checkpoint = place.join("run/checkpoint.safetensors");
+    let settings = std::fs::read_to_string(trained().join("run.json")).unwrap();
+    let fails = |settings: String, bytes: &[u8], parts: &[&str]| {
+        std::fs::write(place.join("run/run.json"), settings).unwrap();
+        std::fs::write(&checkpoint, bytes).unwrap();
+        holds(&place.picie("train --run run --resume").fails(), parts);
+        assert!(std::fs::read(&checkpoint).unwrap() == bytes);
+    };
+    let whole = std::fs::read(trained().join("checkpoint.safetensors")).unwrap();
+    let short = ["checkpoint.safetensors: damaged weights file"];
+    fails(settings.clone(), &whole[..whole.len() / 2], &short);
+    let recipe = settings.replace("\"kmeans_iters\": 3", "\"kmeans_iters\": 4");
+    assert_ne!(recipe, settings);
+    fails(recipe, &whole, &["the checkpoint is of another recipe", "resume it with the same settings"]);
+    let images = settings.replace("\"limit\": null", "\"limit\": 5");
+    assert_ne!(images, settings);
+    fails(images, &whole, &["the checkpoint is of another data set (6 images, now 5)"]);
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let place = Place::new();
+    std::fs::write(place.join("run"), "a file").unwrap();
+    holds(&place.picie(&train("")).fails(), &["run: file exists; choose another path"]);
+    assert_eq!(std::fs::read(place.join("run")).unwrap(), b"a file");
+    let closed = place.join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
+    if std::fs::write(closed.join("x"), "").is_ok() {
+        println!("not tested: this user may write anywhere");
+        return;
+    }
+    let words = train("").replace("--run run", "--run closed/run");
+    holds(&place.picie(&words).fails(), &["permission denied; check the permissions"]);
+}
+
+/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same place.
+#[test]
+fn a_disk_that_takes_no_more_keeps_what_was_saved() {
+    let place = Place::new();
+    // 51 or 102 MB, as the shell counts: an epoch's file of 45 MB passes, the checkpoint of 135 MB does not.
+    let ran = place.shell("trap '' XFSZ; ulimit -f 100000", &train(""));
+    holds(&ran.fails(), &["checkpoint.safetensors: file too large; lift the limit on the size of files"]);
+    let names: Vec<String> = files(&place.join("run")).iter().map(|p| p.display().to_string()).collect();
+    assert_eq!(names, ["epoch-01.safetensors", "metrics.jsonl", "plan.txt", "run.json", "run.lock"]);
+    // With room again it goes on.
+    place.picie("train --run run --resume").succeeds();
+    assert_eq!(std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_an_error_and_a_closed_pipe_is_none() {
+    let place = Place::new();
+    let full = place.shell("exec >/dev/full", "devices").fails();
+    holds(&full, &["standard output: no space left on device; free some space"]);
+    // By the time it writes, nobody reads any more.
+    let closed = place.shell("(sleep 0.3; \"$0\" devices; echo exit $? >&2) | true", "--version");
+    assert_eq!(closed.err, "exit 0\n");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
+    let place = Place::new();
+    let first = place.picie(&train("--lr 1e30")).fails();
+    holds(&first, &["loss is NaN at epoch 1, step 2; start again with a lower --lr"]);
+    assert!(!place.join("run/checkpoint.safetensors").exists());
+    std::fs::remove_dir_all(place.join("run")).unwrap();
+    // One step an epoch: the loss of the first is still finite.
+    let ran = place.picie(&train("--lr 1e30").replace("--batch 2", "--batch 6")).fails();
+    holds(&ran, &["at epoch 2, step 1; the last checkpoint is run/checkpoint.safetensors: start a new --run from it"]);
+    holds(&ran, &["--weights run/checkpoint.safetensors and a lower --lr"]);
+    assert!(place.join("run/checkpoint.safetensors").exists() && !place.join("run/epoch-02.safetensors").exists());
+    assert_eq!(std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(), 1);
+}

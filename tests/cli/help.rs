@@ -1,0 +1,83 @@
+use clap::CommandFactory;
+
+use super::{Place, holds};
+
+#[test]
+fn every_command_lists_its_flags() {
+    let place = Place::new();
+    let commands = [
+        (
+            "train",
+            "data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
+             update-every kmeans-iters weights seed limit device strict split val-split classes",
+        ),
+        ("eval", "checkpoint data dataset size split json classifier strict limit classes device"),
+        ("segment", "checkpoint out size device"),
+        ("scenes", "train val seed"),
+        ("devices", ""),
+    ];
+    let all = place.picie("--help").succeeds().out;
+    for (command, flags) in commands {
+        holds(&all, &[command]);
+        let help = place.picie(&format!("{command} --help")).succeeds().out;
+        for flag in flags.split_whitespace() {
+            // The end of a word, so that --batch is not found in --batch-cluster.
+            let listed = help.split_whitespace().any(|word| word == format!("--{flag}"));
+            assert!(listed, "{command} does not list --{flag}:\n{help}");
+        }
+    }
+    let values = "coco-stuff cityscapes folder demo picie picie-released size inverse none direct cascade auto cpu";
+    let help = place.picie("train --help").out;
+    holds(&help, &values.split_whitespace().collect::<Vec<_>>());
+    holds(&place.picie("--version").succeeds().out, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn every_flag_says_what_it_does() {
+    let args = picie::cli::args::Args::command();
+    let mut seen = 0;
+    for command in args.get_subcommands() {
+        for flag in command.get_arguments().filter(|a| a.get_id() != "help") {
+            assert!(flag.get_help().is_some(), "{} {} has no help", command.get_name(), flag.get_id());
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "only {seen} flags seen");
+}
+
+#[test]
+fn what_cannot_be_understood_exits_with_2_and_touches_nothing() {
+    let place = Place::new();
+    let wrong = [
+        ("", "Usage: picie"),
+        ("trian", "unrecognized subcommand 'trian'"),
+        ("train --sise 32", "--size"),
+        ("train --size big", "invalid value 'big' for '--size <R>'"),
+        ("train --epochs -1", "unexpected argument '-1'"),
+        ("train --dataset imagenet", "coco-stuff, cityscapes, folder"),
+        ("train --recipe best", "demo, picie, picie-released"),
+        ("train --balance equal", "size, inverse, none"),
+        ("train --merge sum", "direct, cascade"),
+        ("train --device gpu", "auto, cpu"),
+        ("train --lr fast", "--lr"),
+        ("eval --data .", "--checkpoint <FILE>"),
+        ("eval --checkpoint x", "--data <DIR>"),
+        ("segment --checkpoint x --out y", "<IMAGE>"),
+        ("segment --checkpoint x y.jpg", "--out <DIR>"),
+        ("scenes", "<DIR>"),
+        ("scenes x --train many", "--train"),
+    ];
+    for (words, why) in wrong {
+        let ran = place.picie(words);
+        assert_eq!(ran.code, Some(2), "{words}: {ran:?}");
+        holds(&ran.err, &[why]);
+        assert!(ran.out.is_empty(), "{words}: {ran:?}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    assert!(!place.cache().exists());
+}
+
+#[test]
+fn devices_are_shown() {
+    holds(&Place::new().picie("devices").succeeds().out, &["cpu", "threads", "cuda"]);
+}

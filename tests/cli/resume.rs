@@ -1,0 +1,106 @@
+//! A run that was stopped, however it was, ends with the bytes of one that was not.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Place, TINY, holds, scenes, trained};
+
+/// The arguments of [`trained`]'s run, with the scenes named.
+fn train(run: &str) -> String {
+    format!("train --recipe demo --data {} --run {run} {TINY}", scenes().display())
+}
+
+#[track_caller]
+fn same_bytes(run: &Path) {
+    for name in ["checkpoint.safetensors", "epoch-01.safetensors", "epoch-02.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(read(run) == read(trained()), "{name} has other bytes");
+    }
+    let rows = |run: &Path| {
+        let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        text.lines()
+            .map(row)
+            .map(|r| [&r["epoch"], &r["loss"], &r["miou"], &r["kmeans_objective"]].map(|v| v.to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rows(run), rows(trained()));
+    let leftover = |p: std::fs::DirEntry| p.file_name().to_string_lossy().starts_with('.');
+    assert!(!std::fs::read_dir(run).unwrap().flatten().any(leftover), "unfinished files are left");
+}
+
+#[test]
+fn after_kills_at_any_moment() {
+    let place = Place::new();
+    let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    // In epoch 1 before there is any checkpoint; while the first one is written; in epoch 2.
+    let moments = [("read labels", 60), ("labels", 60), ("evaluate", 250), ("evaluate", 400), ("k-means", 80)];
+    for (i, (phase, span)) in moments.into_iter().enumerate() {
+        let begun = place.join("run/run.json").exists();
+        let words = if begun { "train --run run --resume".to_string() } else { train("run") };
+        let mut running = place.start(&words, 1 + i % 3);
+        running.wait_for(phase);
+        let wait = Duration::from_millis(u64::from(clock) / 7 % span * (i as u64 + 3) % span);
+        std::thread::sleep(wait);
+        running.signal("KILL");
+        let ran = running.finish();
+        println!("killed {wait:?} after {phase}: {ran:?}");
+        assert_eq!(ran.code, None);
+    }
+    // As if the last kill had fallen into the writing of a file, or of a line.
+    std::fs::write(place.join("run/.writing-abc"), "half").unwrap();
+    place.start("train --run run --resume", 3).finish().succeeds();
+    same_bytes(&place.join("run"));
+    // A finished run has nothing left to do, and says again what it found.
+    holds(&place.picie("train --run run --resume").succeeds().out, &["epoch", "run: run"]);
+    same_bytes(&place.join("run"));
+}
+
+/// Where in the epoch the run's checkpoint is.
+fn phase(run: &Path) -> String {
+    let weights = picie::net::weights::read(&run.join("checkpoint.safetensors")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&weights.metadata["picie"]).unwrap();
+    format!("{} {}", state["phase"].as_str().unwrap(), state["step"])
+}
+
+#[test]
+fn after_ctrl_c_which_saves_and_says_how_to_go_on() {
+    let place = Place::new();
+    let mut phases = Vec::new();
+    // The signal may come late on a busy machine; one of these hits the training steps.
+    for attempt in 0..5 {
+        let run = format!("run{attempt}");
+        let mut running = place.start(&train(&run), 2);
+        running.wait_for("labels");
+        running.signal("INT");
+        let ran = running.finish();
+        assert_eq!(ran.code, Some(130), "{ran:?}");
+        holds(&ran.err, &["stopping after this batch", "everything so far is saved"]);
+        holds(ran.err.lines().last().unwrap(), &[&format!("picie train --run {run} --resume")]);
+        phases.push(phase(&place.join(&run)));
+        if phases.last().unwrap().starts_with("train") {
+            let ran = place.start(&format!("train --run {run} --resume"), 3).finish().succeeds();
+            assert!(!ran.err.contains("untrained"), "the first k-means was done again: {ran:?}");
+            return same_bytes(&place.join(&run));
+        }
+    }
+    panic!("no interrupt fell into training: {phases:?}");
+}
+
+#[test]
+fn a_run_folder_belongs_to_one_process() {
+    let place = Place::new();
+    let long = train("run").replace("--epochs 2", "--epochs 999");
+    let mut running = place.start(&long, 1);
+    running.wait_for("k-means");
+    let settings = std::fs::read(place.join("run/run.json")).unwrap();
+    for words in [&*train("run"), "train --run run --resume"] {
+        let why = place.picie(words).fails();
+        holds(&why, &["run: another process is writing to this run folder", "choose another --run"]);
+    }
+    assert_eq!(std::fs::read(place.join("run/run.json")).unwrap(), settings);
+    // SIGTERM is answered as Ctrl-C is.
+    running.signal("TERM");
+    assert_eq!(running.finish().code, Some(130));
+    assert!(place.join("run/checkpoint.safetensors").exists());
+}

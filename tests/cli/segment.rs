@@ -1,0 +1,104 @@
+use image::{DynamicImage, ImageFormat};
+
+use super::{Place, files, holds, trained};
+
+fn photo(w: u32, h: u32) -> DynamicImage {
+    image::RgbImage::from_fn(w, h, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8])).into()
+}
+
+#[test]
+fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
+    let place = Place::new();
+    let photos: [(&str, DynamicImage, ImageFormat); 8] = [
+        ("wide one.jpg", photo(97, 50), ImageFormat::Jpeg),
+        ("grey.png", photo(40, 61).into_luma8().into(), ImageFormat::Png),
+        ("ünï ☃.webp", photo(33, 34), ImageFormat::WebP),
+        ("clear.tif", photo(35, 32).into_rgba8().into(), ImageFormat::Tiff),
+        ("deep.BMP", photo(64, 64), ImageFormat::Bmp),
+        ("sixteen.png", photo(31, 65).into_rgb16().into(), ImageFormat::Png),
+        ("pixel.png", photo(1, 1), ImageFormat::Png),
+        // At its aspect the network's input would be 32 × 96000.
+        ("strip.png", photo(1, 3000), ImageFormat::Png),
+    ];
+    for (name, photo, format) in &photos {
+        photo.save_with_format(place.join(name), *format).unwrap();
+    }
+    let whole = std::fs::read(place.join("wide one.jpg")).unwrap();
+    std::fs::write(place.join("short.jpg"), &whole[..whole.len() - 20]).unwrap();
+    std::fs::write(place.join("zero.jpg"), "").unwrap();
+    std::fs::write(place.join("notes.txt"), "no image").unwrap();
+    std::fs::write(place.join("anim.gif"), b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").unwrap();
+    std::fs::create_dir(place.join("folder")).unwrap();
+
+    let bad = ["short.jpg", "zero.jpg", "notes.txt", "anim.gif", "folder", "gone.jpg"];
+    let names = bad.into_iter().chain(photos.iter().map(|p| p.0));
+    let words = format!("segment --checkpoint {} --out", trained().join("epoch-02.safetensors").display());
+    let ran = place.picie_on(&words, ["the out/put"].into_iter().chain(names));
+    // One bad photo does not lose the others.
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for (name, why) in bad.into_iter().zip([
+        "the JPEG is cut short; copy or download it again",
+        "the file is empty; copy or download it again",
+        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
+        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
+        "is a directory; name a file, not a folder",
+        "no such file or directory; check the path",
+    ]) {
+        holds(&ran.err, &[&format!("picie: {name}: {why}\n")]);
+    }
+    holds(ran.err.lines().last().unwrap(), &["6 of 14 images could not be read"]);
+    assert_eq!(ran.out.lines().count(), photos.len(), "{ran:?}");
+    assert_eq!(files(&place.join("the out/put")).len(), 2 * photos.len());
+    for (name, photo, _) in &photos {
+        let out = |what: &str| {
+            let stem = name.rsplit_once('.').unwrap().0;
+            image::open(place.join(format!("the out/put/{stem}-{what}.png"))).unwrap()
+        };
+        let (labels, overlay) = (out("labels"), out("overlay"));
+        for picture in [&labels, &overlay] {
+            assert_eq!((picture.width(), picture.height()), (photo.width(), photo.height()), "{name}");
+        }
+        assert!(labels.as_luma8().unwrap().iter().all(|&cluster| cluster < 3), "{name}");
+        assert_eq!(overlay.color(), image::ColorType::Rgb8, "{name}");
+    }
+}
+
+#[test]
+fn a_photo_among_many_sizes_gets_the_same_labels_as_alone() {
+    let place = Place::new();
+    photo(97, 50).save(place.join("a.png")).unwrap();
+    photo(50, 97).save(place.join("b.png")).unwrap();
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let segment = |out: &str, more: &str, photos: &str| {
+        place.picie(&format!("segment --checkpoint {} --out {out} {more} {photos}", checkpoint.display())).succeeds();
+        std::fs::read(place.join(format!("{out}/a-labels.png"))).unwrap()
+    };
+    let alone = segment("alone", "", "a.png");
+    assert_eq!(segment("both", "", "b.png a.png"), alone);
+    // Another input size is another segmentation, of the same size.
+    assert_ne!(segment("fine", "--size 64", "a.png"), alone);
+    let fine = image::open(place.join("fine/a-labels.png")).unwrap();
+    assert_eq!((fine.width(), fine.height()), (97, 50));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is() {
+    let place = Place::new();
+    for name in ["a.png", "b.png"] {
+        photo(40, 40).save(place.join(name)).unwrap();
+    }
+    std::fs::create_dir(place.join("other")).unwrap();
+    photo(40, 40).save(place.join("other/a.png")).unwrap();
+    std::fs::write(place.join("file"), "").unwrap();
+    let segment = |more: &str| {
+        let checkpoint = trained().join("epoch-02.safetensors");
+        place.picie(&format!("segment --checkpoint {} {more}", checkpoint.display())).fails()
+    };
+    holds(
+        &segment("--out out a.png b.png other/a.png"),
+        &["a.png and other/a.png would both be written to", "rename one"],
+    );
+    assert_eq!(files(&place.join("out")).len(), 0);
+    holds(&segment("--out file a.png"), &["file: file exists; choose another path"]);
+    holds(&segment("--out out --size 33 a.png"), &["--size 33; use a multiple of 32"]);
+}
