@@ -215,8 +215,7 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
 
 #[test]
 fn more_points_than_clusters_are_needed() {
-    let mut rig = Rig::new(Recipe { clusters: 200, ..recipe(1) });
-    let Rig { dev, picie, set, .. } = &mut rig;
-    let error = picie.kmeans(dev, set, EPOCH, 0, &mut |_| Ok(())).unwrap_err().to_string();
+    let many = Recipe { clusters: 200, ..recipe(1) };
+    let error = Picie::plan(&mut Cpu::new(), &mut Layout::default(), many, SEED, IMAGES).err().unwrap().to_string();
     assert!(error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"), "{error}");
 }
