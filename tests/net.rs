@@ -234,3 +234,24 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
         close(&format!("loss of step {step}"), &got, want, if step == 0 { 2e-6 } else { 5e-5 });
     }
 }
+
+/// A pass that keeps nothing reuses memory where a training pass does not: the numbers are the same.
+#[test]
+fn a_pass_that_keeps_nothing_computes_what_a_training_pass_does() {
+    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+    let net = Network::plan(&mut dev, &mut layout);
+    let geometry = Geometry { n: 4, h: 32, w: 64, groups: 2, k: 3, merge: Merge::Cascade };
+    let programs =
+        [Mode::Train, Mode::Batch].map(|mode| Program::plan(&mut dev, &mut layout, &net, geometry, mode).unwrap());
+    dev.reserve(&layout).unwrap();
+    let x = padded(&uniform(3, 1, 4 * 32 * 64 * 3, -2.0, 2.0));
+    let [train, batch] = programs.map(|program| {
+        net.load(&mut dev, &drawn(3)).unwrap();
+        dev.write(program.x, &x).unwrap();
+        program.forward(&mut dev, &net).unwrap();
+        let maps = program.pyramid.map(|p| dev.read(p).unwrap());
+        (maps, net.running(&mut dev).unwrap())
+    });
+    assert!(train.0.iter().flatten().all(|v| v.is_finite()));
+    assert!(train == batch);
+}

@@ -10,6 +10,8 @@ use crate::device::{Layout, Pool, Slot};
 pub enum View {
     /// Photometric change 1, geometric change of the input.
     First,
+    /// Geometric change of the input alone (see `Recipe::bug_plain_view1`).
+    FirstUnchanged,
     /// Photometric change 2; the geometric change is the features' (see [`Feeder::feature_crops`]).
     Second,
     /// The image, resized.
@@ -23,8 +25,6 @@ pub struct Feeder<B: Backend> {
     /// Side of a stored image and of the network's input.
     stored: usize,
     size: usize,
-    /// Turns off the photometric change of view 1 (see `Recipe::bug_plain_view1`).
-    plain_first: bool,
     host: Vec<u8>,
     images: Slot<u8>,
     index: Slot<u32>,
@@ -53,23 +53,7 @@ impl<B: Backend> Feeder<B> {
         let index = layout.take(Pool::Staging, "image index", capacity);
         let photo = layout.take(Pool::Staging, "photometric draws", capacity);
         let crops = layout.take(Pool::Staging, "input crops", capacity);
-        Ok(Feeder {
-            augment,
-            seed,
-            stored,
-            size,
-            plain_first: false,
-            host: Vec::new(),
-            images,
-            index,
-            photo,
-            crops,
-            plans,
-        })
-    }
-
-    pub fn plain_first(self, plain_first: bool) -> Self {
-        Feeder { plain_first, ..self }
+        Ok(Feeder { augment, seed, stored, size, host: Vec::new(), images, index, photo, crops, plans })
     }
 
     /// Copies the batch's stored images to the device; `gather` fills (n, stored, stored, 3).
@@ -85,22 +69,26 @@ impl<B: Backend> Feeder<B> {
         let n = ids.len();
         let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = self.images.part(0, n * self.stored * self.stored * 3);
-        let (index, photo, crops) = (self.index.part(0, n), self.photo.part(0, n), self.crops.part(0, n));
-        let number = match view {
-            View::First => 0,
-            View::Second => 1,
-            View::Plain => return dev.view_render(plan, x, images, index, None, None),
+        let index = self.index.part(0, n);
+        let draws = |number| {
+            let draw = |&id: &u32| self.augment.photo(self.seed, epoch, id as usize, number, self.stored);
+            ids.iter().map(draw).collect::<Vec<_>>()
         };
-        let draws = ids.iter().map(|&id| match view {
-            View::First if self.plain_first => Photo::NONE,
-            _ => self.augment.photo(self.seed, epoch, id as usize, number, self.stored),
-        });
-        dev.write(photo, &Vec::from_iter(draws))?;
-        let windows = (view == View::First).then_some(crops);
-        if view == View::First {
+        let photo = match view {
+            View::First => Some(draws(0)),
+            View::Second => Some(draws(1)),
+            View::FirstUnchanged | View::Plain => None,
+        };
+        let photo =
+            photo.map(|draws| dev.write(self.photo.part(0, n), &draws).map(|()| self.photo.part(0, n))).transpose()?;
+        let crops = match view {
+            View::First | View::FirstUnchanged => Some(self.crops.part(0, n)),
+            View::Second | View::Plain => None,
+        };
+        if let Some(crops) = crops {
             dev.write(crops, &self.windows(ids, epoch, self.stored))?;
         }
-        dev.view_render(plan, x, images, index, Some(photo), windows)
+        dev.view_render(plan, x, images, index, photo, crops)
     }
 
     /// The windows that view 2's features are warped by, on a map of `side` pixels; view 1's features stay as they are.

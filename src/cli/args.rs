@@ -111,6 +111,9 @@ pub struct TrainArgs {
     /// Iterations of k-means on the first batches
     #[arg(long, value_name = "N")]
     pub kmeans_iters: Option<usize>,
+    /// Any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or label_metric=cosine
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
     /// Weights to start from: safetensors or a PyTorch checkpoint, such as torchvision's resnet18 [default: random]
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,

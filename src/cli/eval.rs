@@ -3,7 +3,7 @@
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
-use crate::cli::plan::{FileBar, check_limit, engine};
+use crate::cli::plan::{FileBar, cache, check_limit, engine};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
@@ -29,7 +29,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     bar.finish();
     set.items.truncate(args.limit.unwrap_or(usize::MAX));
     let bar = FileBar::new("read images");
-    let store = EvalStore::load(&set, &loading(size, args.strict, &|d, t| bar.set(d, t)))?;
+    let store = EvalStore::load(&set, &loading(size, args.strict, &cache(), &|d, t| bar.set(d, t)))?;
     bar.finish();
     list_skipped(&store.images);
 
@@ -41,7 +41,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let schedule =
         Schedule { init_batches: recipe.init_batches, iters: recipe.kmeans_iters, update_every: recipe.update_every };
     let fresh = (args.classifier == ClassifierName::Kmeans).then_some(schedule);
-    let shape = (images, recipe.batch_cluster, size);
+    // Evaluation does not depend on the batch; a small one needs little memory.
+    let shape = (images, recipe.batch_cluster.min(32), size);
     let mut evaluator = Evaluator::plan(&mut dev, &mut layout, &net, shape, (k, classes, recipe.merge), fresh)?;
     dev.reserve(&layout)?;
     trained.load(&mut dev, &net, centroids)?;

@@ -27,8 +27,8 @@ pub fn cache() -> PathBuf {
 
 impl TrainArgs {
     /// The recipe's numbers, each replaced by its flag where there is one.
-    fn overridden(&self, recipe: Recipe) -> Recipe {
-        Recipe {
+    fn overridden(&self, recipe: Recipe) -> Result<Recipe> {
+        let recipe = Recipe {
             size: self.size.unwrap_or(recipe.size),
             // A larger input than the recipe's wants larger stored images; --stored says otherwise.
             stored: self.stored.unwrap_or_else(|| match self.size {
@@ -46,7 +46,8 @@ impl TrainArgs {
             update_every: self.update_every.unwrap_or(recipe.update_every),
             kmeans_iters: self.kmeans_iters.unwrap_or(recipe.kmeans_iters),
             ..recipe
-        }
+        };
+        self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
     }
 
     /// The run folder, locked, and what to do in it.
@@ -61,7 +62,10 @@ impl TrainArgs {
             RecipeName::Picie => Recipe::picie(),
             RecipeName::PicieReleased => Recipe::picie_released(),
         };
-        let recipe = self.overridden(recipe);
+        let mut recipe = self.overridden(recipe)?;
+        if recipe.name != Recipe::demo().name && self.weights.is_none() && self.epochs.is_none() {
+            recipe.epochs = recipe.epochs.max(Recipe::EPOCHS_FROM_SCRATCH);
+        }
         recipe.check()?;
         check_limit(self.limit)?;
         let data = match &self.data {
@@ -109,7 +113,7 @@ impl TrainArgs {
         let folder = RunFolder::open(&path)?;
         let saved = folder.read_settings()?;
         let name = self.recipe.and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
-        let conflict = self.overridden(saved.recipe.clone()) != saved.recipe
+        let conflict = self.overridden(saved.recipe.clone())? != saved.recipe
             || name.is_some_and(|n| n != saved.recipe.name)
             || self.seed.is_some_and(|s| s != saved.seed)
             || self.limit.is_some_and(|l| Some(l) != saved.limit)
@@ -128,6 +132,18 @@ impl TrainArgs {
         }
         Ok((folder, saved))
     }
+}
+
+/// `recipe` with one of its numbers replaced: `text` is NAME=VALUE, names of nested numbers joined by points.
+fn set(recipe: Recipe, text: &str) -> Result<Recipe> {
+    let wrong =
+        |why: String| Error::input(format!("--set {text}: {why}"), "take a name and the kind of value from a run.json");
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("not NAME=VALUE".into()))?;
+    let mut all = serde_json::to_value(&recipe).expect("a recipe is plain data");
+    let place = all.pointer_mut(&format!("/{}", name.replace('.', "/")));
+    let place = place.filter(|_| name != "name").ok_or_else(|| wrong("the recipe has no such number".into()))?;
+    *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    serde_json::from_value(all).map_err(|e| wrong(e.to_string()))
 }
 
 /// The data set that a newcomer starts with, drawn once.

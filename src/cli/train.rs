@@ -1,10 +1,12 @@
 //! `picie train`.
 
+use std::path::Path;
+
 use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
-use crate::cli::plan::{FileBar, MEMORY_BUDGET, engine};
+use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache, engine};
 use crate::cli::say;
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
@@ -42,7 +44,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     };
     let read = |set: &Dataset, size: usize, name: &'static str| -> Result<ImageStore> {
         let bar = FileBar::new(name);
-        let store = ImageStore::load(set, &loading(size, strict, &|d, t| bar.set(d, t)))?;
+        let store = ImageStore::load(set, &loading(size, strict, &cache(), &|d, t| bar.set(d, t)))?;
         bar.finish();
         list_skipped(&store);
         Ok(store)
@@ -58,7 +60,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     let val = match open(&settings.val_split) {
         Ok(val) if val.kind != Kind::Folder && val.items.iter().any(|item| item.label.is_some()) => {
             let bar = FileBar::new("read labels");
-            let store = EvalStore::load(&val, &loading(recipe.size, strict, &|d, t| bar.set(d, t)))?;
+            let store = EvalStore::load(&val, &loading(recipe.size, strict, &cache(), &|d, t| bar.set(d, t)))?;
             bar.finish();
             list_skipped(&store.images);
             if store.has_classes()? {
@@ -69,16 +71,19 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
             }
         }
         Ok(_) => shown()?,
-        Err(e) => {
+        // A data set without a val split is nothing wrong; a split that was asked for is.
+        Err(e) if settings.val_split == "val" => {
             eprintln!("no evaluation: {e}");
             shown()?
         }
+        Err(e) => return Err(e),
     };
     Ok(Sets { train, val })
 }
 
-pub fn loading<'a>(size: usize, strict: bool, progress: data::Progress<'a>) -> Load<'a> {
-    Load { size, budget: MEMORY_BUDGET, cache: std::env::temp_dir().leak(), strict, progress }
+/// `cache`: where images above the memory budget go.
+pub fn loading<'a>(size: usize, strict: bool, cache: &'a Path, progress: data::Progress<'a>) -> Load<'a> {
+    Load { size, budget: MEMORY_BUDGET, cache, strict, progress }
 }
 
 /// Names the images that were left out.

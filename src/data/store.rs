@@ -49,6 +49,12 @@ impl ImageStore {
         fill(dataset, load, 3, &|item, out| picture(item, load.size, out))
     }
 
+    /// A hash (FNV-1a) of the items' names, in order.
+    pub fn fingerprint(&self) -> u64 {
+        let bytes = self.items.iter().flat_map(|item| item.id.bytes().chain([0]));
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
     /// N.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -48,7 +48,7 @@ impl<B: Backend> Evaluator<B> {
             &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
         )?;
         let cluster = kmeans.map(|schedule| {
-            let points = total.min(schedule.init_batches * full) * (size / 4).pow(2);
+            let points = total.min(schedule.init_batches.saturating_mul(full)) * (size / 4).pow(2);
             MiniBatch::plan(layout, schedule, k, points)
         });
         let cluster = cluster.transpose()?;

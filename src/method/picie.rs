@@ -74,11 +74,10 @@ impl<B: Backend> Picie<B> {
         let train_programs = programs(r.batch, 2, Mode::Train)?;
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let feeder =
-            Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?.plain_first(r.bug_plain_view1);
+        let feeder = Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?;
         let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);
-        let stored = images.min(r.init_batches * r.batch_cluster);
+        let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster));
         let cluster = MiniBatch::plan(layout, schedule, r.clusters, stored * pixels)?;
         let batch = images.min(r.batch);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
@@ -210,7 +209,8 @@ impl<B: Backend> Picie<B> {
         self.feeder.stage(dev, n, |out| set.gather(ids, out))?;
         let half = program.x.len / 2;
         let mut crops = Vec::new();
-        for (v, view) in VIEWS.into_iter().enumerate() {
+        let first = if self.recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
+        for (v, view) in [first, View::Second].into_iter().enumerate() {
             self.feeder.render(dev, program.x.part(v * half, half), ids, epoch, view)?;
             crops.extend(self.feeder.feature_crops(ids, epoch, view, side));
         }

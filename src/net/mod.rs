@@ -7,7 +7,7 @@ mod params;
 mod program;
 pub mod weights;
 
-pub use params::{Network, Param, expected};
+pub use params::{Network, expected};
 pub use program::{Geometry, Mode, Program};
 
 /// Feature channels of the pyramid (paper section 3: D = 128).

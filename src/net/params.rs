@@ -144,10 +144,6 @@ impl<B: Backend> Network<B> {
         Network { blocks, params: table.params, norms, stem, stages, laterals, folded, folded_bias }
     }
 
-    pub fn param(&self, index: usize) -> &Param {
-        &self.params[index]
-    }
-
     pub(super) fn weight(&self, unit: &Unit) -> Slot<B::Act> {
         let p = &self.params[unit.weight];
         self.blocks.compute.part(p.offset, p.len)
@@ -196,6 +192,11 @@ impl<B: Backend> Network<B> {
             dev.norm_fold(folded, bias, self.weight(unit), self.norm(unit))?;
         }
         Ok(())
+    }
+
+    /// Whether every weight is a number.
+    pub fn is_finite(&self, dev: &mut B) -> Result<bool> {
+        Ok(dev.read(self.blocks.weights)?.iter().all(|w| w.is_finite()))
     }
 
     pub fn zero_grad(&self, dev: &mut B) -> Result<()> {

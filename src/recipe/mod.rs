@@ -84,6 +84,9 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// SUPP: epochs where no ImageNet weights are given.
+    pub const EPOCHS_FROM_SCRATCH: usize = 20;
+
     /// The supplement's numbers.
     pub fn picie() -> Self {
         Recipe {

@@ -31,6 +31,8 @@ pub struct State {
     pub recipe: Recipe,
     pub seed: u64,
     pub images: usize,
+    /// Of the images' names, in order: pseudo labels belong to rows.
+    pub fingerprint: u64,
     /// From 1.
     pub epoch: usize,
     pub phase: Phase,
@@ -61,11 +63,12 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    pub fn begin(recipe: Recipe, seed: u64, images: usize) -> Self {
+    pub fn begin(recipe: Recipe, seed: u64, (images, fingerprint): (usize, u64)) -> Self {
         State {
             recipe,
             seed,
             images,
+            fingerprint,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -79,7 +82,7 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.images);
+        let fresh = State::begin(self.recipe.clone(), self.seed, (self.images, self.fingerprint));
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }
@@ -131,7 +134,7 @@ pub fn load<B: Backend>(
     picie: &Picie<B>,
     recipe: &Recipe,
     seed: u64,
-    images: usize,
+    (images, fingerprint): (usize, u64),
 ) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected())?;
     let state = state(path, &weights, origin)?;
@@ -150,6 +153,9 @@ pub fn load<B: Backend>(
     }
     if state.images != images {
         return other(&format!("data set ({} images, now {images})", state.images));
+    }
+    if state.fingerprint != fingerprint {
+        return other("data set (as many images, but not the same ones)");
     }
     picie.net.load(dev, &weights)?;
     picie.net.load_moments(dev, &weights)?;
@@ -226,6 +232,11 @@ impl Trained {
             }
         };
         let centroids = floats(path, &weights, &classifier_name(0))?.to_vec();
+        let bias = weights.tensors.get("classifier1.bias").and_then(Tensor::f32).unwrap_or_default();
+        if bias.iter().any(|&b| b != 0.0) {
+            let remedy = "use a checkpoint of PiCIE, whose classifier is its centroids";
+            return Err(Error::file(path, "classifier1 has a bias that is not zero", remedy));
+        }
         let recipe = Recipe { clusters: centroids.len() / FEATURES, ..recipe };
         Ok(Trained { weights, recipe, centroids })
     }

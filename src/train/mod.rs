@@ -99,14 +99,15 @@ pub fn train<B: Backend>(
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     dev.reserve(&layout)?;
     picie.net.init(dev, settings.seed)?;
+    let fingerprint = sets.train.fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(&folder.checkpoint(), dev, &picie, recipe, settings.seed, images)?
+        checkpoint::load(&folder.checkpoint(), dev, &picie, recipe, settings.seed, (images, fingerprint))?
     } else {
         if let Some(path) = &settings.weights {
             // ImageNet weights have no pyramid: it keeps its random start.
             picie.net.load(dev, &weights::load(path, &crate::net::expected())?.0)?;
         }
-        State::begin(recipe.clone(), settings.seed, images)
+        State::begin(recipe.clone(), settings.seed, (images, fingerprint))
     };
     if !resume {
         folder.write_settings(settings)?;
@@ -172,6 +173,10 @@ impl<B: Backend> Trainer<'_, B> {
         for view in 0..2 {
             let mut tick = ticker(self.watch, self.folder);
             let summary = self.picie.kmeans(self.dev, &self.sets.train, self.state.epoch, view, &mut tick)?;
+            drop(tick);
+            if !summary.objective.is_finite() {
+                return Err(self.not_finite(f32::NAN));
+            }
             self.state.kmeans.push(summary.into());
         }
         Ok(())
@@ -196,12 +201,8 @@ impl<B: Backend> Trainer<'_, B> {
             let step = self.state.adam_step + 1;
             let losses = self.picie.step(self.dev, &self.sets.train, ids, self.state.epoch, step)?;
             if !losses.total().is_finite() {
-                return Err(Error::NotFinite {
-                    epoch: self.state.epoch,
-                    step: self.state.step + 1,
-                    loss: losses.total() as f32,
-                    checkpoint: Some(self.folder.checkpoint()).filter(|path| path.exists()),
-                });
+                self.state.step += 1;
+                return Err(self.not_finite(losses.total() as f32));
             }
             self.state.losses[0] += losses.within * ids.len() as f64;
             self.state.losses[1] += losses.cross * ids.len() as f64;
@@ -215,12 +216,17 @@ impl<B: Backend> Trainer<'_, B> {
 
     /// Evaluation, record, checkpoint.
     fn finish(&mut self) -> Result<()> {
+        // The last step's update has not been through a loss yet; what it broke must not replace the last good checkpoint.
+        if !self.picie.net.is_finite(self.dev)? {
+            return Err(self.not_finite(f32::NAN));
+        }
         let started = Instant::now();
         let score = self.evaluate("evaluate")?;
         let eval_s = started.elapsed().as_secs_f64();
         checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &self.picie, &self.state.next())?;
         let last = self.state.epoch == self.picie.recipe.epochs;
-        let fresh = if last && self.picie.recipe.fresh_kmeans { self.fresh()? } else { None };
+        let labelled = matches!(self.sets.val, Val::Labelled(_));
+        let fresh = if last && labelled && self.picie.recipe.fresh_kmeans { self.fresh()? } else { None };
         let images = self.sets.train.len() as f64;
         let [kmeans_s, labels_s, train_s] = self.state.seconds;
         let [loss_within, loss_cross] = self.state.losses.map(|sum| sum / images);
@@ -271,17 +277,25 @@ impl<B: Backend> Trainer<'_, B> {
         let running = self.picie.net.running(self.dev)?;
         let centroids = self.dev.read(self.picie.centroids[0])?;
         self.watch.begin("fresh k-means", self.sets.train.len());
-        let watch = &mut *self.watch;
-        let mut tick = |n| {
-            watch.advance(n);
-            Ok(())
+        let mut tick = ticker(self.watch, self.folder);
+        let clustered = self.picie.fresh_kmeans(self.dev, &self.sets.train, self.state.epoch + 1, &mut tick);
+        drop(tick);
+        let stopped = stopped(clustered.map(|_| ()))?;
+        let score = if stopped {
+            None
+        } else {
+            self.watch.end();
+            self.evaluate("evaluate")?
         };
-        self.picie.fresh_kmeans(self.dev, &self.sets.train, self.state.epoch + 1, &mut tick)?;
-        self.watch.end();
-        let score = self.evaluate("evaluate")?;
         self.dev.write(self.picie.centroids[0], &centroids)?;
         self.picie.net.restore_running(self.dev, &running)?;
-        Ok(score)
+        if stopped { self.interrupt() } else { Ok(score) }
+    }
+
+    fn not_finite(&self, loss: f32) -> Error {
+        let State { epoch, step, .. } = self.state;
+        let checkpoint = Some(self.folder.checkpoint()).filter(|path| path.exists());
+        Error::NotFinite { epoch, step, loss, checkpoint }
     }
 
     /// Saves where the run is, and reports the interruption.

@@ -41,6 +41,9 @@ fn numbers_that_contradict_themselves_or_the_data() {
     let cases = [
         ("--size 100", "--size 100; use a multiple of 32"),
         ("--size 0", "--size 0; use a multiple of 32"),
+        ("--set colour=1", "--set colour=1: the recipe has no such number; take a name"),
+        ("--set augment.grey_p=much", "--set augment.grey_p=much: invalid type: string"),
+        ("--set augment.grey_p", "--set augment.grey_p: not NAME=VALUE; take a name"),
         ("--size 96", "--stored 64 is below --size 96; store images at least as large"),
         ("--clusters 1", "--clusters 1; use 2 to 65535"),
         ("--clusters 70000", "--clusters 70000; use 2 to 65535"),

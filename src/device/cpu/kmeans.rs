@@ -82,7 +82,7 @@ impl KMeans for Cpu {
         want(OP, "points", points, points.len / d * d)?;
         let simd = self.simd;
         let (sums, counts, score, points, w, b) = self.get((sums, counts, score, points, classifier.w, classifier.b));
-        // NOTE: the only room that is allocated in an op: 64 partial sums, a pass over all points each time.
+        // NOTE: room that is allocated in an op, since the trait has no plan: 64 partial sums, a pass over all points each time.
         let mut packed = vec![0.0; packed_len(columns(k), d)];
         let packed = Packed::new(&mut packed, d, &[(w, b)]);
         let piece = (points.len() / d).div_ceil(PIECES).next_multiple_of(BLOCK) * d;

@@ -31,7 +31,7 @@ impl Cpu {
         Cpu { lines: Vec::new(), base: [0; POOLS.len()], scratch: 0, simd: pulp::Arch::new() }
     }
 
-    /// Lanes of f32 in the widest vector unit in use.
+    /// The name of the widest vector unit in use.
     pub fn vector_unit(&self) -> &'static str {
         let name = format!("{:?}", self.simd);
         [("V4", "AVX-512"), ("V3", "AVX2"), ("Neon", "NEON")]
@@ -144,6 +144,13 @@ slots!(A, B, C, D, E, F, G, H, I);
 slots!(A, B, C, D, E, F, G, H, I, J);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 
+/// Bytes of memory that the system could give, where it says so (Linux).
+fn available() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
+}
+
 impl Memory for Cpu {
     type Act = f32;
 
@@ -159,11 +166,15 @@ impl Memory for Cpu {
             total += bytes.div_ceil(ALIGN);
         }
         self.lines = Vec::new();
-        self.lines.try_reserve_exact(total).map_err(|_| {
-            let what =
-                format!("the plan wants {} MiB of memory, which this machine does not give", (total * ALIGN) >> 20);
-            Error::input(what, "lower --batch, --batch-cluster or --size")
-        })?;
+        let refuse = |rest: &str| {
+            let what = format!("the plan wants {} MiB of memory, {rest}", (total * ALIGN) >> 20);
+            Error::input(what, "lower --batch, --batch-cluster, --init-batches or --size")
+        };
+        // NOTE: Linux promises memory that it does not have, and kills the process that then uses it.
+        if let Some(free) = available().filter(|&free| free < total * ALIGN) {
+            return Err(refuse(&format!("{} MiB are free", free >> 20)));
+        }
+        self.lines.try_reserve_exact(total).map_err(|_| refuse("which this machine does not give"))?;
         self.lines.resize(total, Line([0; ALIGN]));
         Ok(())
     }
