@@ -213,6 +213,65 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
 }
 
+/// Mean weighted cross-entropy (torch's: Σ w·ℓ / Σ w) of points against dot-product scores, in f64.
+fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f32]) -> f64 {
+    let (mut sum, mut total) = (0.0, 0.0);
+    for (f, &y) in points.chunks(FEATURES).zip(labels) {
+        let score = |c: &[f32]| f.iter().zip(c).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let scores: Vec<f64> = centroids.chunks(FEATURES).map(score).collect();
+        let log_sum = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
+        let w = f64::from(weights[usize::from(y)]);
+        sum += w * (log_sum - scores[usize::from(y)]);
+        total += w;
+    }
+    sum / total
+}
+
+#[test]
+fn a_step_s_losses_are_those_of_the_algorithm() {
+    let recipe = Recipe { score_metric: Metric::Dot, ..recipe(1) };
+    let ids = [4, 0, 2];
+    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+    let mut picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
+    let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge };
+    let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Batch).unwrap();
+    let sizes = (recipe.stored, recipe.size);
+    let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3]).unwrap();
+    let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
+    dev.reserve(&layout).unwrap();
+    picie.net.init(&mut dev, 1).unwrap();
+    let set = images(recipe.stored);
+    for view in 0..2 {
+        picie.kmeans(&mut dev, &set, EPOCH, view, &mut |_| Ok(())).unwrap();
+        picie.label(&mut dev, &set, EPOCH, view, &mut |_| Ok(())).unwrap();
+    }
+    picie.prepare(&mut dev).unwrap();
+
+    // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the features.
+    feeder.stage(&mut dev, 3, |out| set.gather(&ids, out)).unwrap();
+    let half = program.x.len / 2;
+    feeder.render(&mut dev, program.x.part(0, half), &ids, EPOCH, View::First).unwrap();
+    feeder.render(&mut dev, program.x.part(half, half), &ids, EPOCH, View::Second).unwrap();
+    let crops = [View::First, View::Second].map(|view| feeder.feature_crops(&ids, EPOCH, view, 8)).concat();
+    dev.write(program.crops, &crops).unwrap();
+    program.forward(&mut dev, &picie.net).unwrap();
+    dev.head_features(&program.head, features, program.warped()).unwrap();
+    let points = dev.read(features).unwrap();
+    let ce = |dev: &mut Cpu, view: usize, j: usize| {
+        let labels = dev.read(picie.labels[j]).unwrap();
+        let labels: Vec<u16> = ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
+        let weights = recipe.balance.weights(&dev.read(picie.counts[j]).unwrap());
+        let centroids = dev.read(picie.centroids[j]).unwrap();
+        cross_entropy(&points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES], &centroids, &labels, &weights)
+    };
+    let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;
+    let cross = (ce(&mut dev, 0, 1) + ce(&mut dev, 1, 0)) / 2.0;
+    let got = picie.step(&mut dev, &set, &ids, EPOCH, 1).unwrap();
+    // f32 features and scores against f64 sums of 192 pixels.
+    assert!((within - cross).abs() > 1e-3, "the terms must differ for the test to see a swap");
+    assert!((got.within - within).abs() <= 1e-5 && (got.cross - cross).abs() <= 1e-5, "{got:?} {within} {cross}");
+}
+
 #[test]
 fn more_points_than_clusters_are_needed() {
     let many = Recipe { clusters: 200, ..recipe(1) };
