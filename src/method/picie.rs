@@ -58,6 +58,7 @@ pub struct Picie<B: Backend> {
     weights: [Slot<f32>; 2],
     index: Slot<u32>,
     losses: Slot<f32>,
+    correction: Slot<f32>,
 }
 
 impl<B: Backend> Picie<B> {
@@ -89,6 +90,7 @@ impl<B: Backend> Picie<B> {
         let centroids = [1, 2].map(|v| state(&format!("centroids {v}"), r.clusters * FEATURES));
         let weights = [1, 2].map(|v| state(&format!("class weights {v}"), r.clusters));
         let losses = state("losses", 2 * batch * 2);
+        let correction = state("adam correction", 2);
         let labels = [1, 2].map(|v| layout.take(Pool::State, format!("labels {v}"), images * pixels));
         let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
         let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
@@ -108,6 +110,7 @@ impl<B: Backend> Picie<B> {
             weights,
             index,
             losses,
+            correction,
             recipe,
         })
     }
@@ -217,6 +220,8 @@ impl<B: Backend> Picie<B> {
         dev.write(program.crops, &crops)?;
         let index = self.index.part(0, 2 * n);
         dev.write(index, &[ids, ids].concat())?;
+        let adam = AdamSpec::new(self.recipe.lr);
+        dev.write(self.correction, &adam.correction(step))?;
 
         program.forward(dev, &self.net)?;
         let losses = self.losses.part(0, 2 * n * 2);
@@ -231,7 +236,7 @@ impl<B: Backend> Picie<B> {
         dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
         self.net.zero_grad(dev)?;
         program.backward(dev, &self.net)?;
-        self.net.update(dev, AdamSpec::new(self.recipe.lr), step)?;
+        self.net.update(dev, adam, self.correction)?;
 
         let losses = dev.read(losses)?;
         // Σ over the images of view v of column j.
