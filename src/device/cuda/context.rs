@@ -10,6 +10,7 @@ use crate::base::{Error, Result};
 use crate::device::arena::POOLS;
 use crate::device::cuda::images::{IMAGES, MISSING_KERNELS};
 use crate::device::cuda::memory::Staged;
+use crate::device::cuda::nvtx::Nvtx;
 use crate::device::cuda::sheet::Sheet;
 use crate::device::{Activation, Element, Pool, Slot};
 
@@ -50,6 +51,7 @@ pub struct Cuda<A: Activation> {
     /// Bytes of scratch that the plans asked for.
     pub(super) scratch: usize,
     pub(super) staged: Staged,
+    pub(super) nvtx: Option<Nvtx>,
     device: sys::CUdevice,
     act: PhantomData<A>,
 }
@@ -189,6 +191,7 @@ impl<A: Activation> Cuda<A> {
             pools: [0; POOLS.len()],
             scratch: 0,
             staged: Staged::default(),
+            nvtx: Nvtx::open(),
             device,
             act: PhantomData,
         })

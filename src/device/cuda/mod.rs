@@ -9,6 +9,7 @@
 mod context;
 mod images;
 mod memory;
+mod nvtx;
 mod sheet;
 
 pub use context::{Autotune, Cuda, Options};
