@@ -69,11 +69,13 @@ pub enum Pool {
     Acts,
     /// What the host writes before a step: images, draws, indices.
     Staging,
+    /// Stored images, where all of them fit.
+    Dataset,
     /// Private to an op while it runs.
     Scratch,
 }
 
-pub const POOLS: [Pool; 5] = [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Scratch];
+pub const POOLS: [Pool; 6] = [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Dataset, Pool::Scratch];
 
 /// `len` elements of `T` at a fixed place of a pool. A name for memory, not the memory: it is `Copy` and borrows nothing.
 pub struct Slot<T> {
@@ -174,7 +176,7 @@ impl Layout {
 
     /// The refusal of a plan of `total` bytes, scratch included, where `free` are free. What a step needs grows with the batch.
     pub fn too_large(&self, kind: &str, total: usize, free: usize) -> Error {
-        let fixed = self.bytes(Pool::Params) + self.bytes(Pool::State);
+        let fixed = self.bytes(Pool::Params) + self.bytes(Pool::State) + self.bytes(Pool::Dataset);
         let what = format!("the plan wants {} MiB of {kind}, {} MiB are free", total >> 20, free >> 20);
         if free <= fixed {
             let remedy = format!(

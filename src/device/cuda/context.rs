@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_void};
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use cudarc::driver::{result, sys};
 
@@ -19,6 +20,23 @@ pub struct Options {
     pub ordinal: usize,
     /// Launch op by op instead of replaying recorded steps, so that a profiler sees names.
     pub no_graph: bool,
+    pub autotune: Autotune,
+    /// Only cuDNN engines that give the same bits every time.
+    pub deterministic: bool,
+    /// Where measured cuDNN engines are kept; None: nowhere.
+    pub cache: Option<PathBuf>,
+}
+
+/// How cuDNN's engines are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Autotune {
+    /// The first that is offered
+    Off,
+    /// What was measured before; what was not is measured
+    #[default]
+    Load,
+    /// All are measured
+    Exhaustive,
 }
 
 /// The CUDA engine with activations of type `A`. Every op is queued on one stream; only `read` waits.

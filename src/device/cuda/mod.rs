@@ -11,7 +11,7 @@ mod images;
 mod memory;
 mod sheet;
 
-pub use context::{Cuda, Options};
+pub use context::{Autotune, Cuda, Options};
 pub use images::MISSING_KERNELS;
 pub use memory::Recording;
-pub use sheet::{Sheet, devices};
+pub use sheet::{Sheet, devices, has_driver};

@@ -64,10 +64,15 @@ fn no_gpu(what: impl Into<String>, remedy: &str) -> Error {
     Error::Device { op: "--device cuda".into(), what: what.into(), remedy: remedy.into() }
 }
 
+/// Whether a driver is installed at all.
+pub fn has_driver() -> bool {
+    // SAFETY: only tries to open libraries by name.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Opens the driver. Errors: there is none, or one that is too old.
 fn driver() -> Result<()> {
-    // SAFETY: only tries to open libraries by name.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         return Err(no_gpu("there is no NVIDIA driver (libcuda)", "install one, or use --device cpu"));
     }
     let start = result::init();
