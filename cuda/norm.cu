@@ -148,9 +148,7 @@ template <bool RELU, bool RESIDUAL>
 __device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ dresidual, const act* __restrict__ dz,
                                        const act* __restrict__ z, const act* __restrict__ x, const float* mean, const Place& at,
                                        int rows, int c, int chunk) {
-    F8 centre;
-#pragma unroll
-    for (int k = 0; k < 8; ++k) centre.v[k] = mean[at.channel + k];
+    const F8 centre = load_floats(mean + at.channel);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int end = min(int(blockIdx.x + 1) * chunk, rows);
 #pragma unroll 2

@@ -9,7 +9,9 @@
 mod context;
 mod images;
 mod memory;
+mod norm;
 mod sheet;
+mod stem;
 
 pub use context::{Autotune, Cuda, Options};
 pub use images::MISSING_KERNELS;
