@@ -15,7 +15,7 @@ use crate::base::rng::{Rng, Stream};
 use crate::cluster::{MiniBatch, Schedule, Summary};
 use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::{Activation, Layout, Pool, Slot};
 use crate::method::{Programs, batch_sizes};
 use crate::net::{FEATURES, Geometry, Mode, Network, Program};
 use crate::recipe::{NormMode, Recipe};
@@ -68,6 +68,7 @@ pub struct Picie<B: Backend> {
     weights: [Slot<f32>; 2],
     index: Slot<u32>,
     losses: Slot<f32>,
+    correction: Slot<f32>,
     recordings: BTreeMap<(Pass, usize), B::Recording>,
 }
 
@@ -115,6 +116,7 @@ impl<B: Backend> Picie<B> {
         let losses = state("losses", 2 * batch * 2);
         let labels = [1, 2].map(|v| layout.take(Pool::State, format!("labels {v}"), images * pixels));
         let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
+        let correction = layout.take(Pool::Staging, "adam correction", 2);
         let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
         let bytes = images * r.stored * r.stored * 3;
         // A tenth is left for the evaluator, libraries and kernels.
@@ -137,6 +139,7 @@ impl<B: Backend> Picie<B> {
             weights,
             index,
             losses,
+            correction,
             recordings: BTreeMap::new(),
             recipe,
         })
@@ -239,6 +242,9 @@ impl<B: Backend> Picie<B> {
         dev.write(program.crops, &crops)?;
         let index = self.index.part(0, 2 * n);
         dev.write(index, &[ids, ids].concat())?;
+        let loss_scale = B::Act::loss_scale(n * side * side);
+        let adam = AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(self.recipe.lr) };
+        dev.write(self.correction, &adam.correction(step))?;
 
         let losses = self.losses.part(0, 2 * n * 2);
         let loss = LossInput {
@@ -247,9 +253,9 @@ impl<B: Backend> Picie<B> {
             index,
             weights: self.weights,
             view: n,
-            scale: 0.25,
+            scale: 0.25 * loss_scale,
         };
-        let (feeder, net, adam) = (&self.feeder, &self.net, AdamSpec::new(self.recipe.lr));
+        let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
         dev.replay(self.recordings.entry((Pass::Train, n)).or_default(), |dev| {
             let half = program.x.len / 2;
             for (v, view) in views.into_iter().enumerate() {
@@ -259,7 +265,7 @@ impl<B: Backend> Picie<B> {
             dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
             net.zero_grad(dev)?;
             program.backward(dev, net)?;
-            net.update(dev, adam, step)
+            net.update(dev, adam, correction)
         })?;
 
         let losses = dev.read(losses)?;

@@ -204,9 +204,9 @@ impl<B: Backend> Network<B> {
         dev.zero(self.blocks.grads)
     }
 
-    /// One Adam step, the `step`-th (from 1).
-    pub fn update(&self, dev: &mut B, spec: AdamSpec, step: u64) -> Result<()> {
-        dev.adam_step(self.blocks, spec, step)
+    /// One Adam step; `correction` holds [`AdamSpec::correction`] of its number.
+    pub fn update(&self, dev: &mut B, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
+        dev.adam_step(self.blocks, spec, correction)
     }
 
     /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0 (torchvision's ResNet), laterals
