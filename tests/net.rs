@@ -196,6 +196,7 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
     let labels = [0; 2].map(|_| take::<u16>(&mut layout, "labels", b * side * side));
     let weights = [0; 2].map(|_| take::<f32>(&mut layout, "weights", k));
     let index = take::<u32>(&mut layout, "index", 2 * b);
+    let (adam, correction) = (AdamSpec::new(1e-3), take(&mut layout, "correction", 2));
     dev.reserve(&layout).unwrap();
 
     net.load(&mut dev, &drawn(seed)).unwrap();
@@ -224,7 +225,8 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
         dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss).unwrap();
         net.zero_grad(&mut dev).unwrap();
         program.backward(&mut dev, &net).unwrap();
-        net.update(&mut dev, AdamSpec::new(1e-3), step as u64 + 1).unwrap();
+        dev.write(correction, &adam.correction(step as u64 + 1)).unwrap();
+        net.update(&mut dev, adam, correction).unwrap();
         // Rows are images, columns classifiers; view i against labels i is within.
         let losses = dev.read(losses).unwrap();
         let (one, two) = losses.split_at(2 * b);

@@ -2,6 +2,7 @@
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
+use crate::device::arena::ALIGN;
 use crate::device::ops::{AdamSpec, Backend, NormParams, ParamBlocks};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::FEATURES;
@@ -71,8 +72,8 @@ impl Table {
         let padded =
             if name == "conv1.weight" { shape[0] * shape[2] * shape[3] * INPUT } else { shape.iter().product() };
         self.params.push(Param { name, shape, offset: self.len, len: padded });
-        // Every parameter begins on a cache line.
-        self.len += padded.next_multiple_of(16);
+        // Every parameter begins on a cache line, in blocks of two-byte elements too.
+        self.len += padded.next_multiple_of(ALIGN / 2);
         self.params.len() - 1
     }
 
@@ -203,9 +204,9 @@ impl<B: Backend> Network<B> {
         dev.zero(self.blocks.grads)
     }
 
-    /// One Adam step, the `step`-th (from 1).
-    pub fn update(&self, dev: &mut B, spec: AdamSpec, step: u64) -> Result<()> {
-        dev.adam_step(self.blocks, spec, step)
+    /// One Adam step; `correction` holds [`AdamSpec::correction`] of its number.
+    pub fn update(&self, dev: &mut B, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
+        dev.adam_step(self.blocks, spec, correction)
     }
 
     /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0 (torchvision's ResNet), laterals

@@ -1,20 +1,30 @@
-use picie::device::Layout;
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Adam, AdamSpec, Memory};
+use picie::device::ops::{Adam, AdamSpec, Memory, ParamBlocks};
+use picie::device::{Layout, Pool, Slot};
 
 use crate::util::{close, golden, signed};
 
-#[test]
-fn three_steps_are_torchs() {
-    let g = golden("adam");
+/// Zeroed blocks of `len` parameters, and a slot for the correction.
+fn ready(len: usize) -> (Cpu, ParamBlocks<f32>, Slot<f32>) {
     let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-    let blocks = cpu.plan_params(&mut layout, 37);
+    let blocks = cpu.plan_params(&mut layout, len);
+    let correction = layout.take(Pool::State, "correction", 2);
     cpu.reserve(&layout).unwrap();
+    (cpu, blocks, correction)
+}
+
+/// Three steps on the golden's gradients times `loss_scale`, which the spec divides by.
+fn three_steps(loss_scale: f32) {
+    let g = golden("adam");
+    let (mut cpu, blocks, correction) = ready(37);
     cpu.write(blocks.weights, &g["w0"]).unwrap();
     cpu.sync_compute(blocks).unwrap();
+    let spec = AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(3e-3) };
     for step in 1..=3 {
-        cpu.write(blocks.grads, &g[&format!("g{step}")]).unwrap();
-        cpu.adam_step(blocks, AdamSpec::new(3e-3), step).unwrap();
+        let grads: Vec<f32> = g[&format!("g{step}")].iter().map(|g| g * loss_scale).collect();
+        cpu.write(blocks.grads, &grads).unwrap();
+        cpu.write(correction, &spec.correction(step)).unwrap();
+        cpu.adam_step(blocks, spec, correction).unwrap();
         // A few roundings of f32.
         close("weights", &cpu.read(blocks.weights).unwrap(), &g[&format!("w{step}")], 5e-7);
         assert_eq!(cpu.read(blocks.compute).unwrap(), cpu.read(blocks.weights).unwrap());
@@ -27,22 +37,40 @@ fn three_steps_are_torchs() {
 }
 
 #[test]
+fn three_steps_are_torchs() {
+    three_steps(1.0);
+}
+
+#[test]
+fn gradients_of_a_scaled_loss_are_scaled_back() {
+    three_steps(1024.0);
+}
+
+#[test]
 fn a_block_longer_than_a_piece_is_stepped_everywhere() {
     let len = 2 * (1 << 15) + 3;
-    let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-    let blocks = cpu.plan_params(&mut layout, len);
-    cpu.reserve(&layout).unwrap();
+    let (mut cpu, blocks, correction) = ready(len);
+    let spec = AdamSpec::new(0.5);
     cpu.write(blocks.grads, &signed(1, len)).unwrap();
-    cpu.adam_step(blocks, AdamSpec::new(0.5), 1).unwrap();
+    cpu.write(correction, &spec.correction(1)).unwrap();
+    cpu.adam_step(blocks, spec, correction).unwrap();
     let (w, g) = (cpu.read(blocks.weights).unwrap(), cpu.read(blocks.grads).unwrap());
     // The first step is lr against the sign; ε/|g| shortens it where a gradient is tiny.
     assert!(w.iter().zip(&g).all(|(w, g)| (w + 0.5 * g.signum()).abs() <= 1e-5 + 1e-8 / g.abs()));
 }
 
 #[test]
-fn step_zero_is_refused() {
-    let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-    let blocks = cpu.plan_params(&mut layout, 5);
-    cpu.reserve(&layout).unwrap();
-    assert!(cpu.adam_step(blocks, AdamSpec::new(0.1), 0).unwrap_err().to_string().contains("count steps from 1"));
+fn the_correction_is_taken_in_f64_and_fades() {
+    let spec = AdamSpec::new(1e-3);
+    // 1 − 0.999 in f32 would be 0.00100004673.
+    assert_eq!(spec.correction(1), [0.1, 0.001]);
+    assert_eq!(spec.correction(2), [0.19, 0.001999]);
+    assert_eq!(spec.correction(100_000), [1.0; 2]);
+}
+
+#[test]
+fn a_correction_of_another_length_is_refused() {
+    let (mut cpu, blocks, correction) = ready(5);
+    let fails = cpu.adam_step(blocks, AdamSpec::new(0.1), correction.part(0, 1)).unwrap_err();
+    assert!(fails.to_string().contains("correction has 1"), "{fails}");
 }

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::wide::wide;
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::device::ops::{Adam, AdamSpec, ParamBlocks, want};
-use crate::device::{Layout, Pool};
+use crate::device::{Layout, Pool, Slot};
 
 /// Parameters a piece.
 const PIECE: usize = 1 << 15;
@@ -18,22 +18,17 @@ impl Adam for Cpu {
         ParamBlocks { weights, grads: block("gradients"), m: block("Adam's m"), v: block("Adam's v"), compute: weights }
     }
 
-    fn adam_step(&mut self, blocks: ParamBlocks<f32>, spec: AdamSpec, step: u64) -> Result<()> {
+    fn adam_step(&mut self, blocks: ParamBlocks<f32>, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
         const OP: &str = "adam_step";
         for (what, slot) in [("grads", blocks.grads), ("m", blocks.m), ("v", blocks.v)] {
             want(OP, what, slot, blocks.weights.len)?;
         }
-        if step == 0 {
-            return Err(Error::input("Adam's step 0 has no bias correction", "count steps from 1"));
-        }
-        // Everything that does not depend on the parameter in f64, as torch computes it.
-        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-        let rate = (f64::from(spec.lr) / correction(spec.beta1)) as f32;
-        let root = correction(spec.beta2).sqrt() as f32;
+        want(OP, "correction", correction, 2)?;
         let (new1, new2) = ((1.0 - spec.beta1) as f32, (1.0 - spec.beta2) as f32);
-        let (beta2, eps) = (spec.beta2 as f32, spec.eps);
+        let (beta2, eps, scale) = (spec.beta2 as f32, spec.eps, spec.grad_scale);
         let simd = self.simd;
-        let (w, g, m, v) = self.get((blocks.weights, blocks.grads, blocks.m, blocks.v));
+        let (w, g, m, v, c) = self.get((blocks.weights, blocks.grads, blocks.m, blocks.v, correction));
+        let (rate, root) = (spec.lr / c[0], c[1].sqrt());
         let state = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
         w.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE)).zip(state).for_each(|((w, g), (m, v))| {
             wide(
@@ -41,6 +36,7 @@ impl Adam for Cpu {
                 #[inline(always)]
                 || {
                     for ((w, g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v.iter_mut())) {
+                        let g = scale * g;
                         *m += new1 * (g - *m);
                         *v = beta2 * *v + new2 * g * g;
                         *w -= rate * *m / (v.sqrt() / root + eps);

@@ -12,11 +12,19 @@ pub struct AdamSpec {
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f32,
+    /// Gradients are multiplied by this first: 1/(loss scale).
+    pub grad_scale: f32,
 }
 
 impl AdamSpec {
     pub fn new(lr: f32) -> Self {
-        AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+        AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, grad_scale: 1.0 }
+    }
+
+    /// 1 − β₁ᵗ and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`Adam::adam_step`].
+    pub fn correction(&self, step: u64) -> [f32; 2] {
+        assert!(step > 0, "Adam's steps count from 1: step 0 has no bias correction");
+        [self.beta1, self.beta2].map(|beta| (1.0 - beta.powf(step as f64)) as f32)
     }
 }
 
@@ -41,9 +49,12 @@ pub trait Adam: Memory {
     /// Takes the blocks of `len` parameters from the layout.
     fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<Self::Act>;
 
-    /// m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), t = step ≥ 1;
-    /// compute = weights.
-    fn adam_step(&mut self, blocks: ParamBlocks<Self::Act>, spec: AdamSpec, step: u64) -> Result<()>;
+    /// g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with m̂ = m/correction[0],
+    /// v̂ = v/correction[1]; compute = weights.
+    ///
+    /// `correction` (2) holds [`AdamSpec::correction`]. It is memory and not an argument, so that a recorded step can be
+    /// replayed: nothing else of a step depends on its number.
+    fn adam_step(&mut self, blocks: ParamBlocks<Self::Act>, spec: AdamSpec, correction: Slot<f32>) -> Result<()>;
 
     /// compute = weights, after the host wrote them.
     fn sync_compute(&mut self, blocks: ParamBlocks<Self::Act>) -> Result<()>;
