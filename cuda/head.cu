@@ -144,9 +144,10 @@ KERNEL(head_scores, 256)(float* __restrict__ out, const float* __restrict__ o3, 
     }
 }
 
-// pred (images of the grid, out_h, out_w) = arg-max over k of scores (images, k, h, w) resampled. A thread a pixel.
-KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __restrict__ scores, int h, int w, int k, int out_h,
-                          int out_w) {
+// pred (n, out_h, out_w), images from `from` on = arg-max over k of scores (images of the grid, k, h, w) resampled. A thread a
+// pixel; grid (pixels/256, images).
+KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __restrict__ scores, int from, int h, int w, int k,
+                          int out_h, int out_w) {
     const int pixel = blockIdx.x * 256 + threadIdx.x;
     if (pixel >= out_h * out_w) return;
     const int y = pixel / out_w, x = pixel - y * out_w;
@@ -164,5 +165,5 @@ KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __rest
             place = c;
         }
     }
-    pred[static_cast<size_t>(blockIdx.y) * out_h * out_w + pixel] = static_cast<unsigned short>(place);
+    pred[static_cast<size_t>(from + blockIdx.y) * out_h * out_w + pixel] = static_cast<unsigned short>(place);
 }

@@ -219,7 +219,7 @@ __device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, cons
     for (int j = 0; j < 4; ++j) s[0][j] = s[1][j] = 0.0f;
     const float* f = tile + my_pixel(0) * ROW;
     const float* w = chunk + my_class(0) * ROW;
-#pragma unroll 4
+#pragma unroll 2
     for (int c = 0; c < D; c += 4) {
         const F4 f0 = load(f + c), f1 = load(f + 4 * ROW + c);
 #pragma unroll

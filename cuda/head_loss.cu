@@ -66,13 +66,7 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
     SHARED(float, losses, 2 * WARPS);
     const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = h * w;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const unsigned row = index[image];
-    const bool stored = row < static_cast<unsigned>(images);
-    {
-        const Maps maps = maps_of(image, o3, p2, p3, p4, p5, crops, h, w);
-        fill(tile, inverse, maps, first);
-        if (maps.window.side != 0) dp2 = dwarped;
-    }
+    fill(tile, inverse, maps_of(image, o3, p2, p3, p4, p5, crops, h, w), first);
     F4 gradient[MINE];
 #pragma unroll
     for (int i = 0; i < MINE; ++i) gradient[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
@@ -80,6 +74,8 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
 #pragma unroll 1
     for (int c = 0; c < 2; ++c) {
         const float *cw = c == 0 ? cw0 : cw1, *cb = c == 0 ? cb0 : cb1, *weights = c == 0 ? weights0 : weights1;
+        const unsigned row = index[image];
+        const bool stored = row < static_cast<unsigned>(images);
         const unsigned short* labels = (c == 0 ? labels0 : labels1) + (stored ? static_cast<size_t>(row) * pixels : 0);
         const int k = c == 0 ? k0 : k1;
         int y[2];
@@ -125,11 +121,13 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
                 top[i] = most;
             }
             if (lane % 8 == 0) loss += weight[i] * (logf(sum[i]) - (at_label[i] - top[i]));
+            // From here on the slope of the loss, and that over the sum.
+            weight[i] *= scale * shares[image / view * 2 + c];
+            sum[i] = weight[i] / sum[i];
         }
         loss = warp_sum(loss);
         if (lane == 0) losses[c * WARPS + warp] = loss;
 
-        const float share = scale * shares[image / view * 2 + c];
         for (int class0 = 0; class0 < k; class0 += CHUNK) {
             // Of a single chunk the scores are still here.
             if (k > CHUNK) {
@@ -140,14 +138,14 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
             }
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const float slope = weight[i] * share, factor = slope / sum[i];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const float hit = class0 + my_class(j) == y[i] ? slope : 0.0f;
-                    slopes[my_class(j) * SLOPES + my_pixel(i)] = factor * expf(s[i][j] - top[i]) - hit;
+                    const float hit = class0 + my_class(j) == y[i] ? weight[i] : 0.0f;
+                    slopes[my_class(j) * SLOPES + my_pixel(i)] = sum[i] * expf(s[i][j] - top[i]) - hit;
                 }
             }
-            __syncthreads();
+            // A warp's slopes are its own.
+            __syncwarp();
             const int classes = k - class0 < CHUNK ? k - class0 : CHUNK;
 #pragma unroll 2
             for (int j = 0; j < classes; ++j) {
@@ -162,7 +160,8 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
         }
     }
 
-    dp2 += static_cast<size_t>(image) * pixels * D + 4 * lane;
+    act* df = window_of(crops, image, h, w).side == 0 ? dp2 : dwarped;
+    df += static_cast<size_t>(image) * pixels * D + 4 * lane;
 #pragma unroll
     for (int i = 0; i < MINE; ++i) {
         const int at = warp * MINE + i;
@@ -172,8 +171,9 @@ KERNEL(head_loss, 256)(float* __restrict__ partial, act* __restrict__ dp2, act* 
         add_scaled(gradient[i], scale >= 1.0f / EPS ? 0.0f : -along, f);
 #pragma unroll
         for (int l = 0; l < 4; ++l) gradient[i].v[l] *= scale;
-        if (first + at < pixels) store4(dp2 + (first + at) * D, gradient[i]);
+        if (first + at < pixels) store4(df + (first + at) * D, gradient[i]);
     }
+    __syncthreads();
     if (threadIdx.x < 2) {
         float loss = 0.0f;
         for (int i = 0; i < WARPS; ++i) loss += losses[threadIdx.x * WARPS + i];

@@ -42,7 +42,7 @@ KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__
     double score = 0.0;
     for (size_t first = static_cast<size_t>(blockIdx.x) * TILE; first < rows; first += static_cast<size_t>(gridDim.x) * TILE) {
         const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
-#pragma unroll 4
+#pragma unroll 2
         for (int i = warp * MINE; i < (warp + 1) * MINE; ++i) {
             F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
             if (i < here) f = load(points + (first + i) * D + 4 * lane);

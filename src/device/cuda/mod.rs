@@ -7,7 +7,9 @@
 //! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
 
 mod context;
+mod head;
 mod images;
+mod kmeans;
 mod memory;
 mod sheet;
 
