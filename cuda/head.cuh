@@ -8,6 +8,9 @@
 #pragma once
 #include "common.cuh"
 
+// NOTE: one namespace an element type, because the software GPU links all of them into one library.
+inline namespace PICIE_SUFFIX(head) {
+
 constexpr int D = 128;
 constexpr int TILE = 64;
 constexpr int CHUNK = 32;
@@ -351,3 +354,5 @@ __device__ __forceinline__ void add_partials(float* sums, float* score, const fl
         *score += static_cast<float>(total);
     }
 }
+
+}  // namespace

@@ -101,8 +101,32 @@ pub(super) fn head_loss<A: Activation>(
 
     let [o3, p2, p3, p4, p5, crops] = dev.merge(plan, &input)?;
     let args = [
-        partial, dp2, dwarped, shares, o3, p2, p3, p4, p5, crops, index, y0, y1, m0, m1, w0, w1, b0, b1, images, view, h, w,
-        k0, k1, loss.scale.into(),
+        partial,
+        dp2,
+        dwarped,
+        shares,
+        o3,
+        p2,
+        p3,
+        p4,
+        p5,
+        crops,
+        index,
+        y0,
+        y1,
+        m0,
+        m1,
+        w0,
+        w1,
+        b0,
+        b1,
+        images,
+        view,
+        h,
+        w,
+        k0,
+        k1,
+        loss.scale.into(),
     ];
     dev.launch(kernels.loss, plan.grid().shared(TILE_BYTES), &args)?;
     let args = [dev.at(losses), partial, shares, n.into(), tiles.into(), view];
