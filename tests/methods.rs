@@ -67,7 +67,7 @@ impl Rig {
             Geometry { n: 1, h: recipe.size, w: recipe.size, groups: 1, k: recipe.clusters, merge: recipe.merge };
         let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Eval).unwrap();
         let sizes = (recipe.stored, recipe.size);
-        let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1]).unwrap();
+        let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
         let features = layout.take(Pool::State, "features", 64 * FEATURES);
         dev.reserve(&layout).unwrap();
         picie.net.init(&mut dev, 1).unwrap();
@@ -78,8 +78,8 @@ impl Rig {
     fn features(&mut self, image: u32, view: View) -> Vec<[f64; FEATURES]> {
         let Rig { dev, picie, set, feeder, program, features } = self;
         picie.net.fold(dev).unwrap();
-        feeder.stage(dev, 1, |out| set.gather(&[image], out)).unwrap();
-        feeder.render(dev, program.x, &[image], EPOCH, view).unwrap();
+        feeder.stage(dev, &[image], EPOCH, &[view], |out| set.gather(&[image], out)).unwrap();
+        feeder.render(dev, program.x, 1, 0, view).unwrap();
         dev.write(program.crops, &feeder.feature_crops(&[image], EPOCH, view, 8)).unwrap();
         program.forward(dev, &picie.net).unwrap();
         dev.head_features(&program.head, *features, program.warped()).unwrap();
@@ -236,7 +236,7 @@ fn a_step_s_losses_are_those_of_the_algorithm() {
     let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge };
     let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Batch).unwrap();
     let sizes = (recipe.stored, recipe.size);
-    let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3]).unwrap();
+    let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
     let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
     dev.reserve(&layout).unwrap();
     picie.net.init(&mut dev, 1).unwrap();
@@ -248,11 +248,12 @@ fn a_step_s_losses_are_those_of_the_algorithm() {
     picie.prepare(&mut dev).unwrap();
 
     // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the features.
-    feeder.stage(&mut dev, 3, |out| set.gather(&ids, out)).unwrap();
+    let views = [View::First, View::Second];
+    feeder.stage(&mut dev, &ids, EPOCH, &views, |out| set.gather(&ids, out)).unwrap();
     let half = program.x.len / 2;
-    feeder.render(&mut dev, program.x.part(0, half), &ids, EPOCH, View::First).unwrap();
-    feeder.render(&mut dev, program.x.part(half, half), &ids, EPOCH, View::Second).unwrap();
-    let crops = [View::First, View::Second].map(|view| feeder.feature_crops(&ids, EPOCH, view, 8)).concat();
+    feeder.render(&mut dev, program.x.part(0, half), 3, 0, views[0]).unwrap();
+    feeder.render(&mut dev, program.x.part(half, half), 3, 1, views[1]).unwrap();
+    let crops = views.map(|view| feeder.feature_crops(&ids, EPOCH, view, 8)).concat();
     dev.write(program.crops, &crops).unwrap();
     program.forward(&mut dev, &picie.net).unwrap();
     dev.head_features(&program.head, features, program.warped()).unwrap();

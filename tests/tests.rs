@@ -1,6 +1,7 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
 
 mod cli;
+mod cuda;
 mod house;
 mod methods;
 mod net;

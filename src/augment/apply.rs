@@ -6,7 +6,7 @@ use crate::device::ops::{Backend, Crop, Photo, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
 
 /// Which rendering of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum View {
     /// Photometric change 1, geometric change of the input.
     First,
@@ -18,24 +18,54 @@ pub enum View {
     Plain,
 }
 
-/// Stages batches of stored images and renders them.
+impl View {
+    /// Which of the two photometric draws it has.
+    fn photo(self) -> Option<usize> {
+        match self {
+            View::First => Some(0),
+            View::Second => Some(1),
+            View::FirstUnchanged | View::Plain => None,
+        }
+    }
+
+    /// Whether a window of the input is cut.
+    fn crops(self) -> bool {
+        matches!(self, View::First | View::FirstUnchanged)
+    }
+}
+
+/// Renders views of stored images: what the host stages before a step, and the ops of the step.
 pub struct Feeder<B: Backend> {
     augment: Augment,
     seed: u64,
     /// Side of a stored image and of the network's input.
     stored: usize,
     size: usize,
-    host: Vec<u8>,
-    images: Slot<u8>,
+    images: Images,
     index: Slot<u32>,
-    photo: Slot<Photo>,
-    crops: Slot<Crop>,
+    /// Draws of the views of a step.
+    draws: [Draws; 2],
     /// By number of images.
     plans: Vec<(usize, B::ViewPlan)>,
 }
 
+/// Where stored images are when a step runs.
+enum Images {
+    /// All of them on the device, loaded once.
+    Resident(Slot<u8>),
+    /// A batch at a time.
+    Staged { slot: Slot<u8>, host: Vec<u8> },
+}
+
+#[derive(Clone, Copy)]
+struct Draws {
+    photo: Slot<Photo>,
+    crops: Slot<Crop>,
+}
+
 impl<B: Backend> Feeder<B> {
-    /// `batches`: every number of images that a batch will have.
+    /// `batches`: every number of images that a batch will have. `resident`: the images of the data set, if all of them are to
+    /// lie on the device; [`Feeder::load`] brings them there.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -43,52 +73,83 @@ impl<B: Backend> Feeder<B> {
         seed: u64,
         (stored, size): (usize, usize),
         batches: &[usize],
+        resident: Option<usize>,
     ) -> Result<Self> {
         let capacity = batches.iter().copied().max().unwrap_or(1);
         let mut plans = Vec::new();
         for &n in batches {
             plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size })?));
         }
-        let images = layout.take(Pool::Staging, "images", capacity * stored * stored * 3);
+        let bytes = stored * stored * 3;
+        let images = match resident {
+            Some(all) => Images::Resident(layout.take(Pool::Dataset, "images", all * bytes)),
+            None => Images::Staged { slot: layout.take(Pool::Staging, "images", capacity * bytes), host: Vec::new() },
+        };
         let index = layout.take(Pool::Staging, "image index", capacity);
-        let photo = layout.take(Pool::Staging, "photometric draws", capacity);
-        let crops = layout.take(Pool::Staging, "input crops", capacity);
-        Ok(Feeder { augment, seed, stored, size, host: Vec::new(), images, index, photo, crops, plans })
+        let draws = [1, 2].map(|view| Draws {
+            photo: layout.take(Pool::Staging, format!("photometric draws {view}"), capacity),
+            crops: layout.take(Pool::Staging, format!("input crops {view}"), capacity),
+        });
+        Ok(Feeder { augment, seed, stored, size, images, index, draws, plans })
     }
 
-    /// Copies the batch's stored images to the device; `gather` fills (n, stored, stored, 3).
-    pub fn stage(&mut self, dev: &mut B, n: usize, gather: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
-        self.host.resize(n * self.stored * self.stored * 3, 0);
-        gather(&mut self.host)?;
-        dev.write(self.images, &self.host)?;
-        dev.write(self.index, &Vec::from_iter(0..n as u32))
-    }
-
-    /// x (n, size, size, 4) = the view of each staged image, whose numbers in the data set are `ids`.
-    pub fn render(&self, dev: &mut B, x: Slot<B::Act>, ids: &[u32], epoch: usize, view: View) -> Result<()> {
-        let n = ids.len();
-        let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
-        let images = self.images.part(0, n * self.stored * self.stored * 3);
-        let index = self.index.part(0, n);
-        let draws = |number| {
-            let draw = |&id: &u32| self.augment.photo(self.seed, epoch, id as usize, number, self.stored);
-            ids.iter().map(draw).collect::<Vec<_>>()
-        };
-        let photo = match view {
-            View::First => Some(draws(0)),
-            View::Second => Some(draws(1)),
-            View::FirstUnchanged | View::Plain => None,
-        };
-        let photo =
-            photo.map(|draws| dev.write(self.photo.part(0, n), &draws).map(|()| self.photo.part(0, n))).transpose()?;
-        let crops = match view {
-            View::First | View::FirstUnchanged => Some(self.crops.part(0, n)),
-            View::Second | View::Plain => None,
-        };
-        if let Some(crops) = crops {
-            dev.write(crops, &self.windows(ids, epoch, self.stored))?;
+    /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids, stored, stored, 3).
+    pub fn load(&mut self, dev: &mut B, gather: impl Fn(&[u32], &mut [u8]) -> Result<()>) -> Result<()> {
+        let Images::Resident(slot) = self.images else { return Ok(()) };
+        let bytes = self.stored * self.stored * 3;
+        let mut host = Vec::new();
+        // A multiple of what a slot is aligned to, whatever the image's size.
+        for ids in (0..(slot.len / bytes) as u32).collect::<Vec<_>>().chunks(64) {
+            host.resize(ids.len() * bytes, 0);
+            gather(ids, &mut host)?;
+            dev.write(slot.part(ids[0] as usize * bytes, host.len()), &host)?;
         }
-        dev.view_render(plan, x, images, index, photo, crops)
+        Ok(())
+    }
+
+    /// What `views` of the images `ids` need, written before the step: the images where they are not resident (`gather` fills
+    /// (n, stored, stored, 3)), and the draws.
+    pub fn stage(
+        &mut self,
+        dev: &mut B,
+        ids: &[u32],
+        epoch: usize,
+        views: &[View],
+        gather: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let n = ids.len();
+        match &mut self.images {
+            Images::Resident(_) => dev.write(self.index, ids)?,
+            Images::Staged { slot, host } => {
+                host.resize(n * self.stored * self.stored * 3, 0);
+                gather(host)?;
+                dev.write(*slot, host)?;
+                dev.write(self.index, &Vec::from_iter(0..n as u32))?;
+            }
+        }
+        for (&view, draws) in views.iter().zip(self.draws) {
+            if let Some(number) = view.photo() {
+                let photo = |&id: &u32| self.augment.photo(self.seed, epoch, id as usize, number, self.stored);
+                dev.write(draws.photo, &ids.iter().map(photo).collect::<Vec<_>>())?;
+            }
+            if view.crops() {
+                dev.write(draws.crops, &self.windows(ids, epoch, self.stored))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that were staged.
+    pub fn render(&self, dev: &mut B, x: Slot<B::Act>, n: usize, at: usize, view: View) -> Result<()> {
+        let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
+        let images = match &self.images {
+            Images::Resident(slot) => *slot,
+            Images::Staged { slot, .. } => slot.part(0, n * self.stored * self.stored * 3),
+        };
+        let draws = self.draws[at];
+        let photo = view.photo().map(|_| draws.photo.part(0, n));
+        let crops = view.crops().then(|| draws.crops.part(0, n));
+        dev.view_render(plan, x, images, self.index.part(0, n), photo, crops)
     }
 
     /// The windows that view 2's features are warped by, on a map of `side` pixels; view 1's features stay as they are.

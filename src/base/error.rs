@@ -15,6 +15,9 @@ pub enum Error {
     /// An op was handed buffers whose sizes do not fit its contract.
     #[error("{op}: {what} has {got} elements, the contract wants {want}")]
     Shape { op: &'static str, what: &'static str, got: usize, want: usize },
+    /// The GPU, its driver or its libraries.
+    #[error("{op}: {what}; {remedy}")]
+    Device { op: String, what: String, remedy: String },
     /// The training loss stopped being a number.
     #[error("loss is {loss} at epoch {epoch}, step {step}; {}", restart(checkpoint.as_deref()))]
     NotFinite { epoch: usize, step: usize, loss: f32, checkpoint: Option<PathBuf> },

@@ -1,10 +1,12 @@
 //! What was typed.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::data::{Classes, Kind};
+use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::recipe::Balance;
 
@@ -40,13 +42,57 @@ pub enum RecipeName {
     PicieReleased,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+/// `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The best there is
-    #[default]
     Auto,
-    /// The CPU engine
     Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Ok(Device::Cuda(ordinal)),
+                _ => Err("use auto, cpu, cuda or cuda:N".into()),
+            },
+        }
+    }
+}
+
+/// The element type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    Bf16,
+    F16,
+    F32,
+}
+
+/// What computes, and how.
+#[derive(Debug, clap::Args)]
+pub struct EngineArgs {
+    /// What computes: auto (the first GPU where there is one), cpu, cuda, or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Element type of activations; sums, statistics and masters of the weights are f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, load what was measured before (and measures
+    /// what was not), exhaustive measures all
+    #[arg(long, value_enum, default_value = "load")]
+    pub autotune: Autotune,
+    /// Use only engines that give the same bits every time
+    #[arg(long)]
+    pub deterministic: bool,
+    /// Launch op by op on a GPU instead of replaying recorded steps: profilers then see names
+    #[arg(long)]
+    pub no_graph: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,9 +172,8 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
-    /// What computes
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -174,9 +219,8 @@ pub struct EvalArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// What computes
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -190,9 +234,8 @@ pub struct SegmentArgs {
     /// Short side of the network's input in pixels [default: the checkpoint's]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
-    /// What computes
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Photos of any size
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,

@@ -3,13 +3,13 @@
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
-use crate::cli::plan::{FileBar, cache, check_limit, engine};
+use crate::cli::engine::{Job, on_engine};
+use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
 use crate::data::{self, EvalStore};
-use crate::device::ops::Memory;
-use crate::device::{Layout, Pool};
+use crate::device::{Backend, Layout, Pool};
 use crate::eval::hungarian;
 use crate::method::Evaluator;
 use crate::net::{FEATURES, Network};
@@ -33,46 +33,65 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     bar.finish();
     list_skipped(&store.images);
 
-    let (images, k, classes) = (store.images.len(), recipe.clusters, store.taxonomy.classes.len());
-    let mut dev = engine(args.device);
-    let mut layout = Layout::default();
-    let net = Network::plan(&mut dev, &mut layout);
-    let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
-    let schedule =
-        Schedule { init_batches: recipe.init_batches, iters: recipe.kmeans_iters, update_every: recipe.update_every };
-    let fresh = (args.classifier == ClassifierName::Kmeans).then_some(schedule);
-    // Evaluation does not depend on the batch; a small one needs little memory.
-    let shape = (images, recipe.batch_cluster.min(32), size);
-    let mut evaluator = Evaluator::plan(&mut dev, &mut layout, &net, shape, (k, classes, recipe.merge), fresh)?;
-    dev.reserve(&layout)?;
-    trained.load(&mut dev, &net, centroids)?;
+    on_engine(&args.engine, Evaluate { args, trained: &trained, store: &store, size })
+}
 
-    let mut metric = recipe.score_metric;
-    match args.classifier {
-        ClassifierName::Trained => {}
-        ClassifierName::Random => {
-            let mut rng = Rng::new(1, Stream::KMeansInit, 0, 2);
-            let random: Vec<f32> = (0..k * FEATURES).map(|_| rng.normal()).collect();
-            dev.write(centroids, &random)?;
-            // Directions: their lengths say nothing.
-            metric = crate::device::ops::Metric::Cosine;
+struct Evaluate<'a> {
+    args: &'a EvalArgs,
+    trained: &'a Trained,
+    store: &'a EvalStore,
+    size: usize,
+}
+
+impl Job for Evaluate<'_> {
+    type Out = ();
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
+        let Evaluate { args, trained, store, size } = self;
+        let recipe = &trained.recipe;
+        let (images, k, classes) = (store.images.len(), recipe.clusters, store.taxonomy.classes.len());
+        let mut layout = Layout::default();
+        let net = Network::plan(dev, &mut layout);
+        let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
+        let schedule = Schedule {
+            init_batches: recipe.init_batches,
+            iters: recipe.kmeans_iters,
+            update_every: recipe.update_every,
+        };
+        let fresh = (args.classifier == ClassifierName::Kmeans).then_some(schedule);
+        // Evaluation does not depend on the batch; a small one needs little memory.
+        let shape = (images, recipe.batch_cluster.min(32), size);
+        let mut evaluator = Evaluator::plan(dev, &mut layout, &net, shape, (k, classes, recipe.merge), fresh)?;
+        dev.reserve(&layout)?;
+        trained.load(dev, &net, centroids)?;
+
+        let mut metric = recipe.score_metric;
+        match args.classifier {
+            ClassifierName::Trained => {}
+            ClassifierName::Random => {
+                let mut rng = Rng::new(1, Stream::KMeansInit, 0, 2);
+                let random: Vec<f32> = (0..k * FEATURES).map(|_| rng.normal()).collect();
+                dev.write(centroids, &random)?;
+                // Directions: their lengths say nothing.
+                metric = crate::device::ops::Metric::Cosine;
+            }
+            ClassifierName::Kmeans => {
+                let phase = Progress::phase("k-means", images as u64);
+                evaluator.cluster(dev, &net, &store.images, centroids, &mut |n| {
+                    phase.add(n as u64);
+                    Ok(())
+                })?;
+                phase.finish();
+            }
         }
-        ClassifierName::Kmeans => {
-            let phase = Progress::phase("k-means", images as u64);
-            evaluator.cluster(&mut dev, &net, &store.images, centroids, &mut |n| {
-                phase.add(n as u64);
-                Ok(())
-            })?;
-            phase.finish();
-        }
+        let phase = Progress::phase("evaluate", images as u64);
+        let confusion = evaluator.run(dev, &net, store, centroids, metric, &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        phase.finish();
+        let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
+        let report = EvalReport::new(&confusion, &hungarian(&confusion), images, &names, &store.taxonomy.parts)?;
+        say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
     }
-    let phase = Progress::phase("evaluate", images as u64);
-    let confusion = evaluator.run(&mut dev, &net, &store, centroids, metric, &mut |n| {
-        phase.add(n as u64);
-        Ok(())
-    })?;
-    phase.finish();
-    let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-    let report = EvalReport::new(&confusion, &hungarian(&confusion), images, &names, &store.taxonomy.parts)?;
-    say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }

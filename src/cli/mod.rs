@@ -2,6 +2,7 @@
 
 pub mod args;
 mod devices;
+mod engine;
 mod eval;
 mod plan;
 mod scenes;

@@ -3,22 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
-use crate::cli::args::{Device, RecipeName, TrainArgs};
+use crate::cli::args::{RecipeName, TrainArgs};
 use crate::data::scenes;
-use crate::device::cpu::Cpu;
 use crate::recipe::Recipe;
 use crate::report::Progress;
 use crate::train::{Host, RunFolder, Settings};
 
 /// Images in memory above this many bytes go to a temporary file.
 pub const MEMORY_BUDGET: u64 = 4 << 30;
-
-/// The engine that `--device` means. The one place that knows which engines there are.
-pub fn engine(device: Device) -> Cpu {
-    match device {
-        Device::Auto | Device::Cpu => Cpu::new(),
-    }
-}
 
 /// The user's cache folder for this program.
 pub fn cache() -> PathBuf {

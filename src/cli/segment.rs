@@ -8,10 +8,10 @@ use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
-use crate::cli::plan::engine;
+use crate::cli::engine::{Job, on_engine};
 use crate::cli::say;
 use crate::data::{decode, transform};
-use crate::device::ops::{Backend, Classifier, KMeans, Merge, ViewSpec};
+use crate::device::ops::{Backend, Classifier, Merge, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{FEATURES, Geometry, Mode, Network, Program};
 use crate::report::palette::palette;
@@ -31,7 +31,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     // One bad photo does not lose the others.
     let mut broken = 0;
     let mut bad = |e: Error| {
-        eprintln!("picie: {e}");
+        complain(e);
         broken += 1;
     };
     let looked = args.images.iter().map(|path| Photo::look(path, &args.out, size));
@@ -48,33 +48,55 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    let mut dev = engine(args.device);
-    let mut segmenter = Segmenter::plan(&mut dev, &photos, trained.recipe.clusters, trained.recipe.merge)?;
-    trained.load(&mut dev, &segmenter.net, segmenter.centroids)?;
-    segmenter.net.fold(&mut dev)?;
-    dev.kmeans_classifier(segmenter.classifier, segmenter.centroids, trained.recipe.score_metric)?;
-    let colours = palette(trained.recipe.clusters);
-    for photo in &photos {
-        match segmenter.segment(&mut dev, photo) {
-            Ok((picture, labels)) => {
-                write_labels(&photo.labels, &labels, photo.width, photo.height)?;
-                write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                say(format_args!(
-                    "{} → {}, {}",
-                    photo.path.display(),
-                    photo.labels.display(),
-                    photo.overlay.display()
-                ))?;
-            }
-            Err(e) => bad(e),
-        }
-    }
+    broken += on_engine(&args.engine, Segment { trained: &trained, photos: &photos })?;
     match broken {
         0 => Ok(()),
         _ => Err(Error::input(
             format!("{broken} of {} images could not be read", args.images.len()),
             "see the lines above",
         )),
+    }
+}
+
+/// Says why a photo is left out.
+fn complain(e: Error) {
+    eprintln!("picie: {e}");
+}
+
+struct Segment<'a> {
+    trained: &'a Trained,
+    photos: &'a [Photo],
+}
+
+impl Job for Segment<'_> {
+    /// Photos that could not be read.
+    type Out = usize;
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<usize> {
+        let Segment { trained, photos } = self;
+        let mut broken = 0;
+        let mut segmenter = Segmenter::plan(dev, photos, trained.recipe.clusters, trained.recipe.merge)?;
+        trained.load(dev, &segmenter.net, segmenter.centroids)?;
+        segmenter.net.fold(dev)?;
+        dev.kmeans_classifier(segmenter.classifier, segmenter.centroids, trained.recipe.score_metric)?;
+        let colours = palette(trained.recipe.clusters);
+        for photo in photos {
+            match segmenter.segment(dev, photo) {
+                Ok((picture, labels)) => {
+                    write_labels(&photo.labels, &labels, photo.width, photo.height)?;
+                    write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
+                    let (path, labels, overlay) =
+                        (photo.path.display(), photo.labels.display(), photo.overlay.display());
+                    say(format_args!("{path} → {labels}, {overlay}"))?;
+                }
+                Err(e @ Error::Device { .. }) => return Err(e),
+                Err(e) => {
+                    complain(e);
+                    broken += 1;
+                }
+            }
+        }
+        Ok(broken)
     }
 }
 

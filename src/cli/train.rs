@@ -6,7 +6,8 @@ use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
-use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache, engine};
+use crate::cli::engine::{Job, on_engine};
+use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
@@ -23,15 +24,29 @@ const SHOWN: usize = 6;
 pub fn run(args: &TrainArgs) -> Result<()> {
     let (folder, settings) = args.settings()?;
     let sets = load(&settings, args.strict)?;
-    let mut watch = Watch::new();
-    let mut dev = engine(args.device);
-    let outcome = train(&mut dev, &folder, &settings, &sets, args.resume, &mut watch)?;
-    say(table::epochs(&outcome.rows))?;
-    pictures(&mut dev, &folder, &sets, outcome)?;
+    on_engine(&args.engine, Train { folder: &folder, settings: &settings, sets: &sets, resume: args.resume })?;
     say(format_args!("run: {}", folder.path.display()))?;
     say(format_args!("pictures: {}", folder.pictures().display()))?;
     let checkpoint = folder.checkpoint();
     say(format_args!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", checkpoint.display()))
+}
+
+struct Train<'a> {
+    folder: &'a RunFolder,
+    settings: &'a Settings,
+    sets: &'a Sets,
+    resume: bool,
+}
+
+impl Job for Train<'_> {
+    type Out = ();
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
+        let Train { folder, settings, sets, resume } = self;
+        let outcome = train(dev, folder, settings, sets, resume, &mut Watch::new())?;
+        say(table::epochs(&outcome.rows))?;
+        pictures(dev, folder, sets, outcome)
+    }
 }
 
 fn load(settings: &Settings, strict: bool) -> Result<Sets> {

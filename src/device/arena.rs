@@ -3,9 +3,58 @@
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 
+use crate::base::Error;
+
 /// Plain data that a slot can hold.
 pub trait Element: bytemuck::Pod + Send + Sync {}
 impl<T: bytemuck::Pod + Send + Sync> Element for T {}
+
+/// The element type of activations.
+pub trait Activation: Element + PartialEq + std::fmt::Debug {
+    /// As kernels and flags call it.
+    const NAME: &'static str;
+
+    /// Rounds to nearest, ties to even.
+    fn round(x: f32) -> Self;
+
+    fn widen(self) -> f32;
+}
+
+impl Activation for f32 {
+    const NAME: &'static str = "f32";
+
+    fn round(x: f32) -> Self {
+        x
+    }
+
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Activation for half::bf16 {
+    const NAME: &'static str = "bf16";
+
+    fn round(x: f32) -> Self {
+        half::bf16::from_f32(x)
+    }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Activation for half::f16 {
+    const NAME: &'static str = "f16";
+
+    fn round(x: f32) -> Self {
+        half::f16::from_f32(x)
+    }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
 
 /// Slots start on multiples of this many bytes: a cache line, and one AVX-512 register.
 pub const ALIGN: usize = 64;
@@ -20,11 +69,13 @@ pub enum Pool {
     Acts,
     /// What the host writes before a step: images, draws, indices.
     Staging,
+    /// Stored images, where all of them fit.
+    Dataset,
     /// Private to an op while it runs.
     Scratch,
 }
 
-pub const POOLS: [Pool; 5] = [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Scratch];
+pub const POOLS: [Pool; 6] = [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Dataset, Pool::Scratch];
 
 /// `len` elements of `T` at a fixed place of a pool. A name for memory, not the memory: it is `Copy` and borrows nothing.
 pub struct Slot<T> {
@@ -121,6 +172,24 @@ impl Layout {
 
     pub fn bytes(&self, pool: Pool) -> usize {
         self.pools[pool as usize].bytes
+    }
+
+    /// The refusal of a plan of `total` bytes, scratch included, where `free` are free. What a step needs grows with the batch.
+    pub fn too_large(&self, kind: &str, total: usize, free: usize) -> Error {
+        let fixed = self.bytes(Pool::Params) + self.bytes(Pool::State) + self.bytes(Pool::Dataset);
+        let what = format!("the plan wants {} MiB of {kind}, {} MiB are free", total >> 20, free >> 20);
+        if free <= fixed {
+            let remedy = format!(
+                "{} MiB of them do not depend on the batch: lower --size, --init-batches or --limit",
+                fixed >> 20
+            );
+            return Error::input(what, remedy);
+        }
+        let percent = (free - fixed) * 100 / (total - fixed).max(1);
+        Error::input(
+            what,
+            format!("{percent} % of --batch and --batch-cluster would fit; --size and --init-batches count too"),
+        )
     }
 
     pub fn total_bytes(&self) -> usize {

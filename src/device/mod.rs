@@ -3,10 +3,12 @@
 //! * [`arena`]: sizes first, one allocation a pool, typed [`Slot`]s into it.
 //! * [`ops`]: one small trait an op family, the contract that every engine keeps.
 //! * [`cpu`]: the embedded engine and the oracle for all others.
+//! * [`cuda`]: the product.
 
 pub mod arena;
 pub mod cpu;
+pub mod cuda;
 pub mod ops;
 
-pub use arena::{Element, Layout, Pool, Slot};
+pub use arena::{Activation, Element, Layout, Pool, Slot};
 pub use ops::Backend;

@@ -9,7 +9,7 @@ use crate::device::ops::{Backend, Classifier, Crop, Merge, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::eval::Confusion;
 use crate::method::{Programs, Tick, batch_sizes};
-use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::net::{FEATURES, Geometry, Mode, Network};
 
 /// Evaluates classifiers on a set of square images with labels of the same size.
 pub struct Evaluator<B: Backend> {
@@ -46,6 +46,7 @@ impl<B: Backend> Evaluator<B> {
             0,
             (size, size),
             &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
+            None,
         )?;
         let cluster = kmeans.map(|schedule| {
             let points = total.min(schedule.init_batches.saturating_mul(full)) * (size / 4).pow(2);
@@ -82,11 +83,12 @@ impl<B: Backend> Evaluator<B> {
         dev.zero(self.counts)?;
         let ids: Vec<u32> = (0..set.images.len() as u32).collect();
         for ids in ids.chunks(self.batch) {
-            let pred = self.batch(dev, net, &set.images, ids)?;
-            self.host.resize(pred.len, 0);
+            self.stage(dev, &set.images, ids)?;
+            self.host.resize(ids.len() * self.feeder.size().pow(2), 0);
             set.gather_labels(ids, &mut self.host)?;
-            let labels = self.labels.part(0, pred.len);
+            let labels = self.labels.part(0, self.host.len());
             dev.write(labels, &self.host)?;
+            let pred = self.predict_staged(dev, net, ids.len())?;
             dev.confusion(self.counts, pred, labels, self.classifier.k)?;
             tick(ids.len())?;
         }
@@ -109,7 +111,8 @@ impl<B: Backend> Evaluator<B> {
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         // Whole batches only, because those are what programs were planned for.
         for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
-            let pred = self.batch(dev, net, set, ids)?;
+            self.stage(dev, set, ids)?;
+            let pred = self.predict_staged(dev, net, ids.len())?;
             out.extend(dev.read(pred)?);
         }
         out.truncate(images * side * side);
@@ -137,8 +140,11 @@ impl<B: Backend> Evaluator<B> {
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         let batches = ids.len().div_ceil(self.batch);
         for (i, ids) in ids.chunks(self.batch).enumerate() {
-            let program = self.forward(dev, net, set, ids)?;
+            self.stage(dev, set, ids)?;
+            let program = self.programs.of(ids.len());
             dev.write(program.crops, &vec![Crop::whole(program.geometry.h / 4); ids.len()])?;
+            self.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
+            program.forward(dev, net)?;
             cluster.push(dev, program, centroids, &mut rng, i + 1 == batches)?;
             tick(ids.len())?;
         }
@@ -147,20 +153,18 @@ impl<B: Backend> Evaluator<B> {
         summary
     }
 
-    fn forward(&mut self, dev: &mut B, net: &Network<B>, set: &ImageStore, ids: &[u32]) -> Result<&Program<B>> {
-        let program = self.programs.of(ids.len());
-        self.feeder.stage(dev, ids.len(), |out| set.gather(ids, out))?;
-        self.feeder.render(dev, program.x, ids, 0, View::Plain)?;
-        program.forward(dev, net)?;
-        Ok(program)
+    fn stage(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32]) -> Result<()> {
+        self.feeder.stage(dev, ids, 0, &[View::Plain], |out| set.gather(ids, out))
     }
 
-    fn batch(&mut self, dev: &mut B, net: &Network<B>, set: &ImageStore, ids: &[u32]) -> Result<Slot<u16>> {
-        let (n, side) = (ids.len(), self.feeder.size());
-        let (pred, classifier) = (self.pred, self.classifier);
-        let program = self.forward(dev, net, set, ids)?;
-        let pred = pred.part(0, n * side * side);
-        dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
+    /// Predictions of the `n` images that are staged.
+    fn predict_staged(&mut self, dev: &mut B, net: &Network<B>, n: usize) -> Result<Slot<u16>> {
+        let side = self.feeder.size();
+        let pred = self.pred.part(0, n * side * side);
+        let program = self.programs.of(n);
+        self.feeder.render(dev, program.x, n, 0, View::Plain)?;
+        program.forward(dev, net)?;
+        dev.head_predict(&program.head, pred, (side, side), program.plain(), self.classifier)?;
         Ok(pred)
     }
 }

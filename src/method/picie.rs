@@ -7,6 +7,8 @@
 //! ```
 //! v = j are the within-view terms, v ≠ j the cross-view ones.
 
+use std::collections::BTreeMap;
+
 use crate::augment::{Feeder, View};
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
@@ -39,6 +41,14 @@ impl Losses {
     }
 }
 
+/// The kinds of steps that are recorded, each once a batch size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pass {
+    KMeans(View),
+    Labels(View),
+    Train,
+}
+
 pub struct Picie<B: Backend> {
     pub recipe: Recipe,
     pub net: Network<B>,
@@ -59,6 +69,21 @@ pub struct Picie<B: Backend> {
     index: Slot<u32>,
     losses: Slot<f32>,
     correction: Slot<f32>,
+    recordings: BTreeMap<(Pass, usize), B::Recording>,
+}
+
+/// What one view of a batch needs, written before its step.
+fn stage<B: Backend>(
+    feeder: &mut Feeder<B>,
+    dev: &mut B,
+    program: &Program<B>,
+    set: &ImageStore,
+    ids: &[u32],
+    epoch: usize,
+    view: View,
+) -> Result<()> {
+    feeder.stage(dev, ids, epoch, &[view], |out| set.gather(ids, out))?;
+    dev.write(program.crops, &feeder.feature_crops(ids, epoch, view, program.geometry.h / 4))
 }
 
 impl<B: Backend> Picie<B> {
@@ -75,7 +100,6 @@ impl<B: Backend> Picie<B> {
         let train_programs = programs(r.batch, 2, Mode::Train)?;
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let feeder = Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes)?;
         let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster));
@@ -90,10 +114,15 @@ impl<B: Backend> Picie<B> {
         let centroids = [1, 2].map(|v| state(&format!("centroids {v}"), r.clusters * FEATURES));
         let weights = [1, 2].map(|v| state(&format!("class weights {v}"), r.clusters));
         let losses = state("losses", 2 * batch * 2);
-        let correction = state("adam correction", 2);
         let labels = [1, 2].map(|v| layout.take(Pool::State, format!("labels {v}"), images * pixels));
         let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
         let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
+        let correction = layout.take(Pool::Staging, "adam correction", 2);
+        let bytes = images * r.stored * r.stored * 3;
+        // A tenth is left for the evaluator, libraries and kernels.
+        let fits = |free: usize| layout.total_bytes() + dev.scratch_bytes() + bytes <= free / 10 * 9;
+        let resident = dev.free_bytes().is_some_and(fits).then_some(images);
+        let feeder = Feeder::plan(dev, layout, r.augment, seed, (r.stored, r.size), &sizes, resident)?;
         Ok(Picie {
             net,
             centroids,
@@ -111,6 +140,7 @@ impl<B: Backend> Picie<B> {
             index,
             losses,
             correction,
+            recordings: BTreeMap::new(),
             recipe,
         })
     }
@@ -128,6 +158,11 @@ impl<B: Backend> Picie<B> {
     /// Centroids of images without augmentation, in place of view 1's (released code: after training).
     pub fn fresh_kmeans(&mut self, dev: &mut B, set: &ImageStore, epoch: usize, tick: Tick) -> Result<Summary> {
         self.kmeans_of(dev, set, epoch, View::Plain, 0, tick)
+    }
+
+    /// Brings the images to the device where they are to be resident: once, before the first pass.
+    pub fn load_images(&mut self, dev: &mut B, set: &ImageStore) -> Result<()> {
+        self.feeder.load(dev, |ids, out| set.gather(ids, out))
     }
 
     fn kmeans_of(
@@ -148,7 +183,12 @@ impl<B: Backend> Picie<B> {
         let batches = order.len().div_ceil(self.recipe.batch_cluster);
         for (i, ids) in order.chunks(self.recipe.batch_cluster).enumerate() {
             let program = self.kmeans_programs.of(ids.len());
-            Self::features(&mut self.feeder, dev, &self.net, program, set, ids, epoch, view)?;
+            stage(&mut self.feeder, dev, program, set, ids, epoch, view)?;
+            let (feeder, net) = (&self.feeder, &self.net);
+            dev.replay(self.recordings.entry((Pass::KMeans(view), ids.len())).or_default(), |dev| {
+                feeder.render(dev, program.x, ids.len(), 0, view)?;
+                program.forward(dev, net)
+            })?;
             self.cluster.push(dev, program, self.centroids[slot], &mut rng, i + 1 == batches)?;
             tick(ids.len())?;
         }
@@ -166,32 +206,19 @@ impl<B: Backend> Picie<B> {
         let order = self.order(Stream::ClusterOrder, epoch);
         for ids in order.chunks(self.recipe.batch_cluster) {
             let program = self.label_programs.of(ids.len());
-            Self::features(&mut self.feeder, dev, &self.net, program, set, ids, epoch, VIEWS[view])?;
+            stage(&mut self.feeder, dev, program, set, ids, epoch, VIEWS[view])?;
             let index = self.index.part(0, ids.len());
             dev.write(index, ids)?;
             let (labels, counts) = (self.labels[view], self.counts[view]);
-            dev.head_assign(&program.head, labels, counts, program.warped(), index, classifier)?;
+            let (feeder, net) = (&self.feeder, &self.net);
+            dev.replay(self.recordings.entry((Pass::Labels(VIEWS[view]), ids.len())).or_default(), |dev| {
+                feeder.render(dev, program.x, ids.len(), 0, VIEWS[view])?;
+                program.forward(dev, net)?;
+                dev.head_assign(&program.head, labels, counts, program.warped(), index, classifier)
+            })?;
             tick(ids.len())?;
         }
         Ok(())
-    }
-
-    /// The pyramid of one view of a batch.
-    #[allow(clippy::too_many_arguments)]
-    fn features(
-        feeder: &mut Feeder<B>,
-        dev: &mut B,
-        net: &Network<B>,
-        program: &Program<B>,
-        set: &ImageStore,
-        ids: &[u32],
-        epoch: usize,
-        view: View,
-    ) -> Result<()> {
-        feeder.stage(dev, ids.len(), |out| set.gather(ids, out))?;
-        feeder.render(dev, program.x, ids, epoch, view)?;
-        dev.write(program.crops, &feeder.feature_crops(ids, epoch, view, program.geometry.h / 4))?;
-        program.forward(dev, net)
     }
 
     /// Classifiers and class weights from centroids and counts: once before the epoch's training steps.
@@ -209,21 +236,15 @@ impl<B: Backend> Picie<B> {
         let n = ids.len();
         let program = self.train_programs.of(2 * n);
         let side = program.geometry.h / 4;
-        self.feeder.stage(dev, n, |out| set.gather(ids, out))?;
-        let half = program.x.len / 2;
-        let mut crops = Vec::new();
-        let first = if self.recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
-        for (v, view) in [first, View::Second].into_iter().enumerate() {
-            self.feeder.render(dev, program.x.part(v * half, half), ids, epoch, view)?;
-            crops.extend(self.feeder.feature_crops(ids, epoch, view, side));
-        }
+        let views = [if self.recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First }, View::Second];
+        self.feeder.stage(dev, ids, epoch, &views, |out| set.gather(ids, out))?;
+        let crops = views.map(|view| self.feeder.feature_crops(ids, epoch, view, side)).concat();
         dev.write(program.crops, &crops)?;
         let index = self.index.part(0, 2 * n);
         dev.write(index, &[ids, ids].concat())?;
         let adam = AdamSpec::new(self.recipe.lr);
         dev.write(self.correction, &adam.correction(step))?;
 
-        program.forward(dev, &self.net)?;
         let losses = self.losses.part(0, 2 * n * 2);
         let loss = LossInput {
             classifiers: self.classifiers,
@@ -233,10 +254,18 @@ impl<B: Backend> Picie<B> {
             view: n,
             scale: 0.25,
         };
-        dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
-        self.net.zero_grad(dev)?;
-        program.backward(dev, &self.net)?;
-        self.net.update(dev, adam, self.correction)?;
+        let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
+        dev.replay(self.recordings.entry((Pass::Train, n)).or_default(), |dev| {
+            let half = program.x.len / 2;
+            for (v, view) in views.into_iter().enumerate() {
+                feeder.render(dev, program.x.part(v * half, half), n, v, view)?;
+            }
+            program.forward(dev, net)?;
+            dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
+            net.zero_grad(dev)?;
+            program.backward(dev, net)?;
+            net.update(dev, adam, correction)
+        })?;
 
         let losses = dev.read(losses)?;
         // Σ over the images of view v of column j.

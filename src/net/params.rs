@@ -2,6 +2,7 @@
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
+use crate::device::arena::ALIGN;
 use crate::device::ops::{AdamSpec, Backend, NormParams, ParamBlocks};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::FEATURES;
@@ -71,8 +72,8 @@ impl Table {
         let padded =
             if name == "conv1.weight" { shape[0] * shape[2] * shape[3] * INPUT } else { shape.iter().product() };
         self.params.push(Param { name, shape, offset: self.len, len: padded });
-        // Every parameter begins on a cache line.
-        self.len += padded.next_multiple_of(16);
+        // Every parameter begins on a cache line, in blocks of two-byte elements too.
+        self.len += padded.next_multiple_of(ALIGN / 2);
         self.params.len() - 1
     }
 

@@ -136,7 +136,7 @@ impl<B: Backend> Program<B> {
             return Err(Error::input(format!("images of {h}×{w} pixels"), "use a --size that is a multiple of 32"));
         }
         layout.restart(Pool::Acts);
-        let crops = layout.take(Pool::Acts, "crops", n);
+        let crops = layout.take(Pool::Staging, "feature crops", n);
         let mut p = Planner { dev, layout, mode, geometry };
         let x = p.take("x", n * h * w * INPUT);
         let stem_spec = p.conv(&net.stem, h, w);

@@ -91,13 +91,14 @@ pub fn train<B: Backend>(
     let recipe = &settings.recipe;
     let images = sets.train.len();
     let mut layout = Layout::default();
-    let picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, images)?;
+    let mut picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, images)?;
     let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
     let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
     let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     dev.reserve(&layout)?;
+    picie.load_images(dev, &sets.train)?;
     picie.net.init(dev, settings.seed)?;
     let fingerprint = sets.train.fingerprint();
     let state = if resume && folder.checkpoint().exists() {

@@ -1,6 +1,7 @@
 //! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that surrounds buffers.
 
 mod rig;
+pub mod softgpu;
 
 pub use rig::Rig;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use picie::base::rng::{Rng, Stream};
+use picie::device::Activation;
 
 /// `len` standard-normal numbers.
 pub fn signed(seed: u64, len: usize) -> Vec<f32> {
@@ -31,6 +33,11 @@ pub fn uniform(seed: u64, t: u32, len: usize, lo: f32, hi: f32) -> Vec<f32> {
 pub fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+/// `x` as activations of type `A` hold it.
+pub fn round<A: Activation>(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| A::round(x).widen()).collect()
 }
 
 pub fn to_f32(x: &[f64]) -> Vec<f32> {

@@ -1,24 +1,38 @@
 //! A small arena for one op: inputs as given, outputs poisoned, every buffer between sentinels.
 
 use picie::device::cpu::Cpu;
+use picie::device::cuda::{Cuda, Options};
 use picie::device::ops::Memory;
-use picie::device::{Element, Layout, Pool, Slot};
+use picie::device::{Activation, Element, Layout, Pool, Slot};
+
+use crate::util::softgpu;
 
 const GUARD: [u8; 64] = [0xA5; 64];
 
 /// What the host writes into the arena once it exists.
-type Fill = Box<dyn FnOnce(&mut Cpu)>;
+type Fill<B> = Box<dyn FnOnce(&mut B)>;
 
-pub struct Rig {
-    pub dev: Cpu,
+pub struct Rig<B: Memory = Cpu> {
+    pub dev: B,
     layout: Layout,
-    fills: Vec<Fill>,
+    fills: Vec<Fill<B>>,
     guards: Vec<Slot<u8>>,
 }
 
 impl Rig {
     pub fn new() -> Self {
-        let mut rig = Rig { dev: Cpu::new(), layout: Layout::default(), fills: Vec::new(), guards: Vec::new() };
+        Rig::on(Cpu::new())
+    }
+
+    /// On the GPU, or the software GPU. None where this machine can have neither.
+    pub fn cuda<A: Activation>() -> Option<Rig<Cuda<A>>> {
+        softgpu::load().then(|| Rig::on(Cuda::new(Options::default()).unwrap()))
+    }
+}
+
+impl<B: Memory> Rig<B> {
+    pub fn on(dev: B) -> Self {
+        let mut rig = Rig { dev, layout: Layout::default(), fills: Vec::new(), guards: Vec::new() };
         rig.guard();
         rig
     }
@@ -37,10 +51,20 @@ impl Rig {
         slot
     }
 
+    /// A slot of activations that holds `data`, rounded.
+    pub fn act(&mut self, data: &[f32]) -> Slot<B::Act> {
+        let rounded: Vec<B::Act> = data.iter().map(|&x| B::Act::round(x)).collect();
+        self.input(&rounded)
+    }
+
     /// A slot full of 0xFF bytes: NaN, or the largest integer.
     pub fn output<T: Element>(&mut self, len: usize) -> Slot<T> {
         let poison: T = bytemuck::pod_read_unaligned(&vec![0xFF; size_of::<T>()]);
         self.input(&vec![poison; len])
+    }
+
+    pub fn act_output(&mut self, len: usize) -> Slot<B::Act> {
+        self.output(len)
     }
 
     /// A slot of zeros, for what an op adds to.
@@ -66,5 +90,10 @@ impl Rig {
             assert_eq!(self.dev.read(guard).unwrap(), GUARD, "written outside of a buffer near {guard:?}");
         }
         self.dev.read(slot).unwrap()
+    }
+
+    #[track_caller]
+    pub fn read_act(&mut self, slot: Slot<B::Act>) -> Vec<f32> {
+        self.read(slot).into_iter().map(B::Act::widen).collect()
     }
 }

@@ -153,9 +153,14 @@ fn available() -> Option<usize> {
 
 impl Memory for Cpu {
     type Act = f32;
+    type Recording = ();
 
     fn scratch_bytes(&self) -> usize {
         self.scratch
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        None
     }
 
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
@@ -166,15 +171,11 @@ impl Memory for Cpu {
             total += bytes.div_ceil(ALIGN);
         }
         self.lines = Vec::new();
-        let refuse = |rest: &str| {
-            let what = format!("the plan wants {} MiB of memory, {rest}", (total * ALIGN) >> 20);
-            Error::input(what, "lower --batch, --batch-cluster, --init-batches or --size")
-        };
         // NOTE: Linux promises memory that it does not have, and kills the process that then uses it.
         if let Some(free) = available().filter(|&free| free < total * ALIGN) {
-            return Err(refuse(&format!("{} MiB are free", free >> 20)));
+            return Err(layout.too_large("memory", total * ALIGN, free));
         }
-        self.lines.try_reserve_exact(total).map_err(|_| refuse("which this machine does not give"))?;
+        self.lines.try_reserve_exact(total).map_err(|_| layout.too_large("memory", total * ALIGN, 0))?;
         self.lines.resize(total, Line([0; ALIGN]));
         Ok(())
     }
@@ -206,6 +207,10 @@ impl Memory for Cpu {
         let (dst, src) = self.get((dst, src));
         dst.copy_from_slice(src);
         Ok(())
+    }
+
+    fn replay(&mut self, _: &mut (), ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        ops(self)
     }
 }
 

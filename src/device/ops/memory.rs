@@ -1,14 +1,20 @@
 //! Pools and the traffic between host and device.
 
 use crate::base::Result;
-use crate::device::{Element, Layout, Slot};
+use crate::device::{Activation, Element, Layout, Slot};
 
 pub trait Memory {
     /// The element type of activations and of the weights that convolutions read.
-    type Act: Element;
+    type Act: Activation;
+
+    /// A fixed sequence of ops that [`Memory::replay`] may have recorded.
+    type Recording: Default;
 
     /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the maximum over all ops.
     fn scratch_bytes(&self) -> usize;
+
+    /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it. None: it is the host's.
+    fn free_bytes(&self) -> Option<usize>;
 
     /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called once, before the first op.
     fn reserve(&mut self, layout: &Layout) -> Result<()>;
@@ -24,4 +30,8 @@ pub trait Memory {
 
     /// dst = src.
     fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()>;
+
+    /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same slots every time, and neither
+    /// read nor write: what changes from step to step lies in slots written before.
+    fn replay(&mut self, recording: &mut Self::Recording, ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
 }

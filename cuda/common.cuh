@@ -1,0 +1,107 @@
+// What every kernel file shares: the element type of activations, entries, shared memory, 128-bit accesses, warp sums.
+//
+// A file is compiled once per element type, with PICIE_ACT_F32, PICIE_ACT_BF16 or PICIE_ACT_F16 defined. `act` is that type;
+// arithmetic is f32. The software GPU of the tests compiles the same files with the host's compiler, after its own shim.h
+// (tests/softgpu/), which defines `SHARED` and `DYNAMIC_SHARED` and everything that CUDA's headers give here.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+// A shared array of fixed size. NOTE: in the software GPU it is a pointer, so `sizeof` must not be used on it.
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+// The shared memory that the launcher sizes; once a kernel.
+#define DYNAMIC_SHARED(type, name)                                  \
+    extern __shared__ __align__(16) unsigned char picie_shared[];   \
+    type* name = reinterpret_cast<type*>(picie_shared)
+#endif
+
+#if defined(PICIE_ACT_F32)
+typedef float act;
+#define PICIE_SUFFIX(name) name##_f32
+#elif defined(PICIE_ACT_BF16)
+typedef __nv_bfloat16 act;
+#define PICIE_SUFFIX(name) name##_bf16
+#elif defined(PICIE_ACT_F16)
+typedef __half act;
+#define PICIE_SUFFIX(name) name##_f16
+#else
+#error "define PICIE_ACT_F32, PICIE_ACT_BF16 or PICIE_ACT_F16"
+#endif
+
+// An entry: `KERNEL(norm_stats, 256)(outputs, inputs, sizes, scalars) { … }` is launched as norm_stats_<type> with 256 threads.
+#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
+
+constexpr unsigned ALL_LANES = 0xffffffffu;
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+
+#if defined(PICIE_ACT_F32)
+__device__ __forceinline__ act to_act(float x) { return x; }
+#elif defined(PICIE_ACT_BF16)
+__device__ __forceinline__ act to_act(float x) { return __float2bfloat16(x); }
+#else
+__device__ __forceinline__ act to_act(float x) { return __float2half(x); }
+#endif
+
+// Four and eight activations as f32.
+struct F4 {
+    float v[4];
+};
+struct F8 {
+    float v[8];
+};
+
+// N activations in one register image, aligned as the widest access that holds them.
+template <int N>
+struct alignas(sizeof(act) * N > 16 ? 16 : sizeof(act) * N) Pack {
+    act v[N];
+};
+
+// p is aligned to 4 activations.
+__device__ __forceinline__ F4 load4(const act* p) {
+    const Pack<4> pack = *reinterpret_cast<const Pack<4>*>(p);
+    F4 out;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out.v[i] = to_float(pack.v[i]);
+    return out;
+}
+
+__device__ __forceinline__ void store4(act* p, const F4& x) {
+    Pack<4> pack;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pack.v[i] = to_act(x.v[i]);
+    *reinterpret_cast<Pack<4>*>(p) = pack;
+}
+
+// p is aligned to 8 activations: one 128-bit access, two where act is f32.
+__device__ __forceinline__ F8 load8(const act* p) {
+    const Pack<8> pack = *reinterpret_cast<const Pack<8>*>(p);
+    F8 out;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out.v[i] = to_float(pack.v[i]);
+    return out;
+}
+
+__device__ __forceinline__ void store8(act* p, const F8& x) {
+    Pack<8> pack;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) pack.v[i] = to_act(x.v[i]);
+    *reinterpret_cast<Pack<8>*>(p) = pack;
+}
+
+// The sum of all lanes, in all lanes. All 32 must call it.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
+    return x;
+}

@@ -1,0 +1,48 @@
+//! Which engine computes. The one place that knows which there are.
+
+use crate::base::{Error, Result};
+use crate::cli::args::{Device, EngineArgs, Precision};
+use crate::device::Backend;
+use crate::device::cpu::Cpu;
+use crate::device::cuda;
+
+/// Work for an engine, whichever it is.
+pub trait Job {
+    type Out;
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out>;
+}
+
+/// Runs `job` on the engine that the flags mean.
+pub fn on_engine<J: Job>(args: &EngineArgs, job: J) -> Result<J::Out> {
+    let Some(ordinal) = gpu(args)? else { return job.run(&mut Cpu::new()) };
+    let _ = ordinal;
+    Err(Error::input("the CUDA engine is not complete", "use --device cpu"))
+}
+
+/// The GPU to use, or none for the CPU.
+fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
+    let ordinal = match args.device {
+        Device::Cpu => None,
+        Device::Cuda(ordinal) => Some(ordinal),
+        Device::Auto => match cuda::devices() {
+            Ok(_) => Some(0),
+            Err(e) => {
+                // A machine without a driver is nothing to talk about; a GPU that lies idle is.
+                if cuda::has_driver() {
+                    eprintln!("the GPU is not used: {e}");
+                }
+                None
+            }
+        },
+    };
+    if ordinal.is_none() {
+        let asked =
+            [("--precision", args.precision.is_some_and(|p| p != Precision::F32)), ("--no-graph", args.no_graph)];
+        if let Some((flag, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            let remedy = "leave it out, or choose --device cuda";
+            return Err(Error::input(format!("{flag} is for GPUs, and the CPU engine computes here"), remedy));
+        }
+    }
+    Ok(ordinal)
+}

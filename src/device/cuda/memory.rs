@@ -1,0 +1,208 @@
+//! Pools on the device, pinned staging on the host, and steps recorded as CUDA graphs.
+
+use std::collections::BTreeMap;
+
+use cudarc::driver::{result, sys};
+
+use crate::base::{Error, Result};
+use crate::device::arena::POOLS;
+use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::ops::Memory;
+use crate::device::{Activation, Element, Layout, Pool, Slot};
+
+/// Pinned memory that mirrors the staging pool: a write goes there first, so that the copy to the device is asynchronous.
+pub(super) struct Staged {
+    host: *mut u8,
+    bytes: usize,
+    /// By offset of the slot: when its last copy has left the mirror.
+    copied: BTreeMap<usize, sys::CUevent>,
+}
+
+impl Default for Staged {
+    fn default() -> Self {
+        Staged { host: std::ptr::null_mut(), bytes: 0, copied: BTreeMap::new() }
+    }
+}
+
+/// A fixed sequence of ops: the first run is plain (libraries load what they need), the second is recorded, later ones are
+/// replayed.
+#[derive(Default)]
+pub enum Recording {
+    #[default]
+    New,
+    Warm,
+    Recorded(Exec),
+}
+
+/// An instantiated CUDA graph.
+pub struct Exec(sys::CUgraphExec);
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        // SAFETY: instantiated once, destroyed once; the driver waits for a launch in flight.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
+    }
+}
+
+impl<A: Activation> Cuda<A> {
+    /// Returns what `reserve` took, after everything queued has run.
+    pub(super) fn free_pools(&mut self) {
+        let _ = self.synchronize("freeing memory");
+        // SAFETY: each address came from the driver, is freed once, and nothing queued uses it any more.
+        unsafe {
+            for address in self.pools.iter_mut().filter(|address| **address != 0) {
+                let _ = result::free_sync(std::mem::take(address));
+            }
+            if !self.staged.host.is_null() {
+                let _ = result::free_host(self.staged.host.cast());
+            }
+            for &event in self.staged.copied.values() {
+                let _ = result::event::destroy(event);
+            }
+        }
+        self.staged = Staged::default();
+    }
+
+    /// Copies `src` through the pinned mirror of a staging slot.
+    fn stage<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<(), result::DriverError> {
+        let bytes: &[u8] = bytemuck::cast_slice(src);
+        assert!(dst.offset + bytes.len() <= self.staged.bytes, "{dst:?} is not in the staging pool");
+        let event = match self.staged.copied.get(&dst.offset) {
+            Some(&event) => event,
+            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+        };
+        // SAFETY: the range lies in the mirror (checked above), which no other reference covers; waiting for the event makes sure
+        // that the last copy from this slot has been made. The device range is the slot's.
+        unsafe {
+            if self.staged.copied.insert(dst.offset, event).is_some() {
+                result::event::synchronize(event)?;
+            }
+            let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset), bytes.len());
+            mirror.copy_from_slice(bytes);
+            result::memcpy_htod_async(self.address(dst), mirror, self.stream)?;
+            result::event::record(event, self.stream)
+        }
+    }
+}
+
+impl<A: Activation> Memory for Cuda<A> {
+    type Act = A;
+    type Recording = Recording;
+
+    fn scratch_bytes(&self) -> usize {
+        self.scratch
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        result::mem_get_info().ok().map(|(free, _)| free)
+    }
+
+    fn reserve(&mut self, layout: &Layout) -> Result<()> {
+        self.free_pools();
+        let sizes = POOLS.map(|pool| match pool {
+            Pool::Scratch => layout.bytes(pool).max(self.scratch),
+            _ => layout.bytes(pool),
+        });
+        let total: usize = sizes.iter().sum();
+        let doing = "reserving memory";
+        let (free, _) = result::mem_get_info().map_err(|e| driver_error(doing, e))?;
+        if total > free {
+            return Err(layout.too_large("GPU memory", total, free));
+        }
+        for (pool, &bytes) in POOLS.iter().zip(&sizes).filter(|(_, bytes)| **bytes > 0) {
+            // SAFETY: the address is kept and freed once, by `free_pools`.
+            let address = unsafe { result::malloc_sync(bytes) };
+            self.pools[*pool as usize] = address.map_err(|e| driver_error(doing, e))?;
+        }
+        let bytes = layout.bytes(Pool::Staging);
+        if bytes > 0 {
+            // SAFETY: as above.
+            let host = unsafe { result::malloc_host(bytes, 0) }.map_err(|e| driver_error(doing, e))?;
+            self.staged = Staged { host: host.cast(), bytes, copied: BTreeMap::new() };
+        }
+        Ok(())
+    }
+
+    fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
+        if src.len() > dst.len {
+            return Err(Error::Shape { op: "write", what: "src", got: src.len(), want: dst.len });
+        }
+        if src.is_empty() {
+            return Ok(());
+        }
+        if dst.pool == Pool::Staging {
+            return self.stage(dst, src).map_err(|e| driver_error("write", e));
+        }
+        self.synchronize("write")?;
+        // SAFETY: the slot holds at least `src` (checked above), and nothing queued uses it (synchronised).
+        unsafe { result::memcpy_htod_sync(self.address(dst), src) }.map_err(|e| driver_error("write", e))
+    }
+
+    fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
+        self.synchronize("read")?;
+        let mut out = vec![T::zeroed(); src.len];
+        if src.len > 0 {
+            // SAFETY: `out` has the slot's length, and nothing queued writes it (synchronised).
+            unsafe { result::memcpy_dtoh_sync(&mut out, self.address(src)) }.map_err(|e| driver_error("read", e))?;
+        }
+        Ok(out)
+    }
+
+    fn zero<T: Element>(&mut self, dst: Slot<T>) -> Result<()> {
+        if dst.len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is the slot's.
+        let queued = unsafe { result::memset_d8_async(self.address(dst), 0, dst.bytes(), self.stream) };
+        queued.map_err(|e| driver_error("zero", e))
+    }
+
+    fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
+        if src.len != dst.len {
+            return Err(Error::Shape { op: "copy", what: "src", got: src.len, want: dst.len });
+        }
+        if dst.len == 0 {
+            return Ok(());
+        }
+        // SAFETY: both ranges are slots of the same length.
+        let queued =
+            unsafe { result::memcpy_dtod_async(self.address(dst), self.address(src), dst.bytes(), self.stream) };
+        queued.map_err(|e| driver_error("copy", e))
+    }
+
+    fn replay(&mut self, recording: &mut Recording, ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let e = |e| driver_error("replaying a step", e);
+        if self.options.no_graph {
+            return ops(self);
+        }
+        match recording {
+            Recording::New => {
+                ops(self)?;
+                *recording = Recording::Warm;
+                return Ok(());
+            }
+            Recording::Warm => {
+                // SAFETY: the stream is the engine's; what is captured is queued by this thread between begin and end.
+                let graph = unsafe {
+                    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                    result::stream::begin_capture(self.stream, mode).map_err(e)?;
+                    let queued = ops(self);
+                    let graph = result::stream::end_capture(self.stream);
+                    queued?;
+                    graph.map_err(e)?
+                };
+                // SAFETY: the graph was captured above, is instantiated once, and destroyed here.
+                let exec = unsafe {
+                    let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+                    let _ = result::graph::destroy(graph);
+                    exec.map_err(e)?
+                };
+                *recording = Recording::Recorded(Exec(exec));
+            }
+            Recording::Recorded(_) => {}
+        }
+        let Recording::Recorded(exec) = recording else { unreachable!("recorded above") };
+        // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
+        unsafe { result::graph::launch(exec.0, self.stream) }.map_err(e)
+    }
+}

@@ -1,0 +1,17 @@
+//! The product: hand-written kernels (`cuda/*.cu`, compiled by `build.rs`, embedded), convolutions through cuDNN, one stream.
+//!
+//! * `context`: device, stream, modules, kernels by name, launches.
+//! * `memory`: pools, pinned staging, replayed graphs.
+//! * one file an op family: its launchers. What can be looked up, sized or chosen is, in `plan_…`; an op only launches.
+//!
+//! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
+
+mod context;
+mod images;
+mod memory;
+mod sheet;
+
+pub use context::{Autotune, Cuda, Options};
+pub use images::MISSING_KERNELS;
+pub use memory::Recording;
+pub use sheet::{Sheet, devices, has_driver};
