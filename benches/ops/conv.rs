@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Conv, ConvSpec, Epilogue, Memory};
+use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Memory, Uses, WeightGrad};
 use picie::device::{Layout, Pool};
 
 /// (side, c, k, r, stride, pad).
@@ -31,7 +31,8 @@ pub fn bench(c: &mut Criterion) {
     for (side, channels, k, r, stride, pad) in SHAPES {
         let spec = ConvSpec { n: super::IMAGES, h: side, w: side, c: channels, k, r, stride, pad };
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-        let plan = dev.plan_conv(spec).expect("the engine runs ResNet's shapes");
+        let uses = Uses::default().backward(DataGrad::Overwrite, WeightGrad::Weight);
+        let plan = dev.plan_conv(spec, uses).expect("the engine runs ResNet's shapes");
         let mut take = |name, len| layout.take::<f32>(Pool::Acts, name, len);
         let (x, dx) = (take("x", spec.x_len()), take("dx", spec.x_len()));
         let (w, dw) = (take("w", spec.w_len()), take("dw", spec.w_len()));

@@ -18,6 +18,12 @@ pub trait Activation: Element + PartialEq + std::fmt::Debug {
     fn round(x: f32) -> Self;
 
     fn widen(self) -> f32;
+
+    /// What the loss is multiplied by so that the gradients of activations are representable, a power of two; gradients of
+    /// parameters are divided by it. A mean over `pixels` makes a pixel's gradient as small as its inverse.
+    fn loss_scale(_pixels: usize) -> f32 {
+        1.0
+    }
 }
 
 impl Activation for f32 {
@@ -46,6 +52,11 @@ impl Activation for half::bf16 {
 
 impl Activation for half::f16 {
     const NAME: &'static str = "f16";
+
+    /// A pixel's gradient is then some 2⁻⁶ over the norm of its features, amid f16's 2⁻¹⁴ … 2¹⁶.
+    fn loss_scale(pixels: usize) -> f32 {
+        pixels.div_ceil(16).next_power_of_two() as f32
+    }
 
     fn round(x: f32) -> Self {
         half::f16::from_f32(x)

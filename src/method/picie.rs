@@ -15,7 +15,7 @@ use crate::base::rng::{Rng, Stream};
 use crate::cluster::{MiniBatch, Schedule, Summary};
 use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::{Activation, Layout, Pool, Slot};
 use crate::method::{Programs, batch_sizes};
 use crate::net::{FEATURES, Geometry, Mode, Network, Program};
 use crate::recipe::{NormMode, Recipe};
@@ -116,6 +116,7 @@ impl<B: Backend> Picie<B> {
         let losses = state("losses", 2 * batch * 2);
         let labels = [1, 2].map(|v| layout.take(Pool::State, format!("labels {v}"), images * pixels));
         let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
+        let correction = layout.take(Pool::Staging, "adam correction", 2);
         let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
         let correction = layout.take(Pool::Staging, "adam correction", 2);
         let bytes = images * r.stored * r.stored * 3;
@@ -242,7 +243,8 @@ impl<B: Backend> Picie<B> {
         dev.write(program.crops, &crops)?;
         let index = self.index.part(0, 2 * n);
         dev.write(index, &[ids, ids].concat())?;
-        let adam = AdamSpec::new(self.recipe.lr);
+        let loss_scale = B::Act::loss_scale(n * side * side);
+        let adam = AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(self.recipe.lr) };
         dev.write(self.correction, &adam.correction(step))?;
 
         let losses = self.losses.part(0, 2 * n * 2);
@@ -252,7 +254,7 @@ impl<B: Backend> Picie<B> {
             index,
             weights: self.weights,
             view: n,
-            scale: 0.25,
+            scale: 0.25 * loss_scale,
         };
         let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
         dev.replay(self.recordings.entry((Pass::Train, n)).or_default(), |dev| {

@@ -1,7 +1,10 @@
 //! One way of running the network: its plans, where every activation lies, and the forward pass.
 
 use crate::base::{Error, Result};
-use crate::device::ops::{Backend, ConvSpec, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormSpec, StemSpec};
+use crate::device::ops::{
+    Backend, ConvSpec, Crop, DataGrad, Epilogue, HeadInput, HeadSpec, Merge, NormSpec, StemSpec, Terms, Uses,
+    WeightGrad,
+};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::FEATURES;
 use crate::net::backward::{Backward, Saved};
@@ -98,12 +101,30 @@ impl<B: Backend> Planner<'_, B> {
         ConvSpec { n: self.geometry.n, h, w, c, k, r, stride, pad: r / 2 }
     }
 
+    /// What the convolution of a unit is asked to do: in [`Mode::Eval`] its norm is folded into it, with the terms `folded`.
+    fn uses(&self, folded: Terms, backward_data: DataGrad) -> Uses {
+        match self.mode {
+            Mode::Eval => Uses::forward(folded),
+            Mode::Batch => Uses::default(),
+            Mode::Train => Uses::default().backward(backward_data, WeightGrad::Weight),
+        }
+    }
+
+    /// What the lateral of `level` is asked to do. The last is the first to reach its map's gradient, the others add to it.
+    fn lateral_uses(&self, level: usize) -> Uses {
+        let backward_data = if level < 3 { DataGrad::Accumulate } else { DataGrad::Overwrite };
+        match self.mode {
+            Mode::Eval | Mode::Batch => Uses::forward(Terms::BIAS),
+            Mode::Train => Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias),
+        }
+    }
+
     /// A unit on (n, h, w, c). Its output stays alive.
-    fn unit(&mut self, unit: &Unit, h: usize, w: usize) -> Result<UnitStep<B>> {
+    fn unit(&mut self, unit: &Unit, h: usize, w: usize, uses: Uses) -> Result<UnitStep<B>> {
         let spec = self.conv(unit, h, w);
         let groups = self.geometry.groups;
         let norm = NormSpec { groups, rows: spec.n * spec.p() * spec.q() / groups, c: unit.k };
-        let (conv, norm_plan) = (self.dev.plan_conv(spec)?, self.dev.plan_norm(norm)?);
+        let (conv, norm_plan) = (self.dev.plan_conv(spec, uses)?, self.dev.plan_norm(norm)?);
         let saved = self.layout.take(Pool::Acts, "statistics", norm.saved_len());
         if self.mode == Mode::Eval {
             let z = self.take("z", spec.y_len());
@@ -117,9 +138,14 @@ impl<B: Backend> Planner<'_, B> {
 
     fn block(&mut self, block: &Block, x: Slot<B::Act>, h: usize, w: usize) -> Result<BlockStep<B>> {
         let (ho, wo) = (h / block.conv1.stride, w / block.conv1.stride);
-        let down = block.down.as_ref().map(|d| self.unit(d, h, w)).transpose()?;
-        let conv1 = self.unit(&block.conv1, h, w)?;
-        let conv2 = self.unit(&block.conv2, ho, wo)?;
+        let terms = |residual, relu| Terms { bias: true, residual, relu };
+        // The shortcut's gradient is in dx before that of conv1.
+        let down = self.uses(terms(false, false), DataGrad::Overwrite);
+        let conv1 = self.uses(terms(false, true), DataGrad::Accumulate);
+        let conv2 = self.uses(terms(true, true), DataGrad::Overwrite);
+        let down = block.down.as_ref().map(|d| self.unit(d, h, w, down)).transpose()?;
+        let conv1 = self.unit(&block.conv1, h, w, conv1)?;
+        let conv2 = self.unit(&block.conv2, ho, wo, conv2)?;
         self.done(conv1.z);
         if let Some(down) = &down {
             self.done(down.z);
@@ -141,7 +167,8 @@ impl<B: Backend> Program<B> {
         let x = p.take("x", n * h * w * INPUT);
         let stem_spec = p.conv(&net.stem, h, w);
         let pool = StemSpec { groups, n, h: h / 2, w: w / 2, c: net.stem.k };
-        let (stem_conv, stem) = (p.dev.plan_conv(stem_spec)?, p.dev.plan_stem(pool)?);
+        let stem_uses = p.uses(Terms::BIAS, DataGrad::None);
+        let (stem_conv, stem) = (p.dev.plan_conv(stem_spec, stem_uses)?, p.dev.plan_stem(pool)?);
         let stem_y = p.take("stem.y", pool.x_len());
         p.done(x);
         let stem_saved = p.layout.take(Pool::Acts, "stem.statistics", pool.saved_len());
@@ -161,8 +188,8 @@ impl<B: Backend> Program<B> {
                 at = step.conv2.z;
                 blocks.push(step);
             }
-            let spec = p.conv(lateral, hb, wb);
-            laterals.push(p.dev.plan_conv(spec)?);
+            let (spec, uses) = (p.conv(lateral, hb, wb), p.lateral_uses(laterals.len()));
+            laterals.push(p.dev.plan_conv(spec, uses)?);
             pyramid.push(p.take("pyramid", spec.y_len()));
         }
         p.done(at);

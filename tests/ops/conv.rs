@@ -1,7 +1,7 @@
 //! Convolution: PyTorch's numbers, plain loops at every tile edge, finite differences, threads.
 
 use picie::base::Error;
-use picie::device::ops::{Conv, ConvSpec, Epilogue};
+use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
 
 use crate::util::{
     Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32, uniform,
@@ -51,6 +51,13 @@ impl Given {
         self.with_db = bits & 16 == 0;
         self
     }
+
+    fn uses(&self) -> Uses {
+        let terms = Terms { bias: self.bias.is_some(), residual: self.residual.is_some(), relu: self.relu };
+        let data = if self.dx.is_some() { DataGrad::Accumulate } else { DataGrad::Overwrite };
+        let weight = if self.with_db { WeightGrad::WeightAndBias } else { WeightGrad::Weight };
+        Uses::forward(terms).backward(data, weight)
+    }
 }
 
 /// What it writes, or should.
@@ -70,7 +77,7 @@ fn before(len: usize) -> Vec<f32> {
 /// The engine's three ops on one arena.
 fn run(g: &Given) -> Outcome {
     let (s, mut rig) = (g.spec, Rig::new());
-    let plan = rig.dev.plan_conv(s).unwrap();
+    let plan = rig.dev.plan_conv(s, g.uses()).unwrap();
     let (x, w, dy) = (rig.input(&g.x), rig.input(&g.w), rig.input(&g.dy));
     let bias = g.bias.as_ref().map(|v| rig.input(v));
     let residual = g.residual.as_ref().map(|v| rig.input(v));
@@ -222,27 +229,57 @@ fn results_do_not_depend_on_threads() {
 #[test]
 fn slots_of_a_wrong_size_are_refused() {
     let (s, mut rig) = (spec([2, 5, 4, 3, 6], (3, 1, 1)), Rig::new());
-    let plan = rig.dev.plan_conv(s).unwrap();
+    let mut plan = |terms, data, weight| rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap();
+    let plain = plan(Terms::NONE, DataGrad::Overwrite, WeightGrad::Weight);
+    let bias = plan(Terms::BIAS, DataGrad::Accumulate, WeightGrad::WeightAndBias);
+    let residual = plan(Terms { residual: true, ..Terms::NONE }, DataGrad::None, WeightGrad::None);
     let (x, w, y) = (rig.zeros(s.x_len()), rig.zeros(s.w_len()), rig.zeros(s.y_len()));
     let (dx, dw) = (rig.zeros(s.x_len()), rig.zeros(s.w_len()));
     let short = rig.zeros(5);
     rig.ready();
     let dev = &mut rig.dev;
     let refused = [
-        dev.conv_forward(&plan, short, x, w, Epilogue::NONE),
-        dev.conv_forward(&plan, y, short, w, Epilogue::NONE),
-        dev.conv_forward(&plan, y, x, short, Epilogue::NONE),
-        dev.conv_forward(&plan, y, x, w, Epilogue::bias(short)),
-        dev.conv_forward(&plan, y, x, w, Epilogue { residual: Some(short), ..Epilogue::NONE }),
-        dev.conv_backward_data(&plan, short, y, w, false),
-        dev.conv_backward_data(&plan, dx, short, w, false),
-        dev.conv_backward_data(&plan, dx, y, short, false),
-        dev.conv_backward_weight(&plan, short, None, x, y),
-        dev.conv_backward_weight(&plan, dw, Some(short), x, y),
-        dev.conv_backward_weight(&plan, dw, None, short, y),
-        dev.conv_backward_weight(&plan, dw, None, x, short),
+        dev.conv_forward(&plain, short, x, w, Epilogue::NONE),
+        dev.conv_forward(&plain, y, short, w, Epilogue::NONE),
+        dev.conv_forward(&plain, y, x, short, Epilogue::NONE),
+        dev.conv_forward(&bias, y, x, w, Epilogue::bias(short)),
+        dev.conv_forward(&residual, y, x, w, Epilogue { residual: Some(short), ..Epilogue::NONE }),
+        dev.conv_backward_data(&plain, short, y, w, false),
+        dev.conv_backward_data(&plain, dx, short, w, false),
+        dev.conv_backward_data(&bias, dx, y, short, true),
+        dev.conv_backward_weight(&plain, short, None, x, y),
+        dev.conv_backward_weight(&bias, dw, Some(short), x, y),
+        dev.conv_backward_weight(&plain, dw, None, short, y),
+        dev.conv_backward_weight(&plain, dw, None, x, short),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Shape { got: 5, .. })), "call {i}: {result:?}");
+    }
+}
+
+#[test]
+fn what_a_plan_was_not_made_for_is_refused() {
+    let (s, mut rig) = (spec([2, 5, 4, 3, 6], (3, 1, 1)), Rig::new());
+    let mut plan = |terms, data, weight| rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap();
+    let plain = plan(Terms::NONE, DataGrad::Overwrite, WeightGrad::Weight);
+    let bias = plan(Terms::BIAS, DataGrad::Accumulate, WeightGrad::WeightAndBias);
+    let forward = plan(Terms::NONE, DataGrad::None, WeightGrad::None);
+    let (x, w, y) = (rig.zeros(s.x_len()), rig.zeros(s.w_len()), rig.zeros(s.y_len()));
+    let (dx, dw, b) = (rig.zeros(s.x_len()), rig.zeros(s.w_len()), rig.zeros(s.k));
+    rig.ready();
+    let dev = &mut rig.dev;
+    let refused = [
+        dev.conv_forward(&plain, y, x, w, Epilogue::bias(b)),
+        dev.conv_forward(&bias, y, x, w, Epilogue::NONE),
+        dev.conv_forward(&plain, y, x, w, Epilogue { relu: true, ..Epilogue::NONE }),
+        dev.conv_backward_data(&plain, dx, y, w, true),
+        dev.conv_backward_data(&bias, dx, y, w, false),
+        dev.conv_backward_data(&forward, dx, y, w, false),
+        dev.conv_backward_weight(&plain, dw, Some(b), x, y),
+        dev.conv_backward_weight(&bias, dw, None, x, y),
+        dev.conv_backward_weight(&forward, dw, None, x, y),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert!(matches!(result, Err(Error::Input { .. })), "call {i}: {result:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! One allocation for all pools, handed out as disjoint mutable slices.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -154,6 +155,7 @@ fn available() -> Option<usize> {
 impl Memory for Cpu {
     type Act = f32;
     type Recording = ();
+    type Mark = Instant;
 
     fn scratch_bytes(&self) -> usize {
         self.scratch
@@ -211,6 +213,14 @@ impl Memory for Cpu {
 
     fn replay(&mut self, _: &mut (), ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         ops(self)
+    }
+
+    fn mark(&mut self) -> Result<Instant> {
+        Ok(Instant::now())
+    }
+
+    fn seconds(&mut self, start: Instant, end: Instant) -> Result<f64> {
+        Ok((end - start).as_secs_f64())
     }
 }
 

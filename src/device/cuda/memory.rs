@@ -44,6 +44,16 @@ impl Drop for Exec {
     }
 }
 
+/// An event on the engine's stream.
+pub struct Mark(sys::CUevent);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}
+
 impl<A: Activation> Cuda<A> {
     /// Returns what `reserve` took, after everything queued has run.
     pub(super) fn free_pools(&mut self) {
@@ -88,6 +98,7 @@ impl<A: Activation> Cuda<A> {
 impl<A: Activation> Memory for Cuda<A> {
     type Act = A;
     type Recording = Recording;
+    type Mark = Mark;
 
     fn scratch_bytes(&self) -> usize {
         self.scratch
@@ -204,5 +215,19 @@ impl<A: Activation> Memory for Cuda<A> {
         let Recording::Recorded(exec) = recording else { unreachable!("recorded above") };
         // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
         unsafe { result::graph::launch(exec.0, self.stream) }.map_err(e)
+    }
+
+    fn mark(&mut self) -> Result<Mark> {
+        let e = |e| driver_error("mark", e);
+        let mark = Mark(result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(e)?);
+        // SAFETY: the event was just created, the stream is the engine's.
+        unsafe { result::event::record(mark.0, self.stream) }.map_err(e)?;
+        Ok(mark)
+    }
+
+    fn seconds(&mut self, start: Mark, end: Mark) -> Result<f64> {
+        // SAFETY: both events were recorded on this stream.
+        let ms = unsafe { result::event::synchronize(end.0).and_then(|()| result::event::elapsed(start.0, end.0)) };
+        ms.map(|ms| f64::from(ms) / 1000.0).map_err(|e| driver_error("mark", e))
     }
 }

@@ -13,5 +13,5 @@ mod sheet;
 
 pub use context::{Autotune, Cuda, Options};
 pub use images::MISSING_KERNELS;
-pub use memory::Recording;
+pub use memory::{Mark, Recording};
 pub use sheet::{Sheet, devices, has_driver};

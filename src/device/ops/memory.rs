@@ -10,6 +10,9 @@ pub trait Memory {
     /// A fixed sequence of ops that [`Memory::replay`] may have recorded.
     type Recording: Default;
 
+    /// A place in the sequence of ops.
+    type Mark;
+
     /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the maximum over all ops.
     fn scratch_bytes(&self) -> usize;
 
@@ -34,4 +37,10 @@ pub trait Memory {
     /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same slots every time, and neither
     /// read nor write: what changes from step to step lies in slots written before.
     fn replay(&mut self, recording: &mut Self::Recording, ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
+
+    /// Notes when everything before is done.
+    fn mark(&mut self) -> Result<Self::Mark>;
+
+    /// Seconds that the engine was busy between two marks (a host synchronisation).
+    fn seconds(&mut self, start: Self::Mark, end: Self::Mark) -> Result<f64>;
 }

@@ -17,7 +17,7 @@ pub mod view;
 
 pub use adam::{Adam, AdamSpec, ParamBlocks};
 pub use confusion::Confusion;
-pub use conv::{Conv, ConvSpec, Epilogue};
+pub use conv::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
 pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge};
 pub use kmeans::{KMeans, Metric};
 pub use memory::Memory;

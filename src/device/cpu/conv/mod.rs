@@ -8,25 +8,24 @@ mod transform;
 mod unfold;
 mod winograd;
 
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::{Conv, ConvSpec, Epilogue, want};
+use crate::device::ops::conv::Door;
+use crate::device::ops::{Conv, ConvSpec, Epilogue, Uses};
 
 #[derive(Clone, Copy, Debug)]
-pub enum ConvPlan {
+enum Way {
     Winograd(winograd::Winograd),
     Unfold(unfold::Unfold),
 }
 
-impl ConvPlan {
-    fn spec(&self) -> ConvSpec {
-        match self {
-            ConvPlan::Winograd(p) => p.spec,
-            ConvPlan::Unfold(p) => p.spec,
-        }
-    }
+/// The same algorithm serves every use.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvPlan {
+    door: Door,
+    way: Way,
 }
 
 /// [`Epilogue`] with its slots resolved to the rows of one piece.
@@ -63,24 +62,18 @@ impl<'a> Finish<'a> {
 impl Conv for Cpu {
     type ConvPlan = ConvPlan;
 
-    fn plan_conv(&mut self, spec: ConvSpec) -> Result<ConvPlan> {
-        let ConvSpec { n, h, w, c, k, r, stride, pad } = spec;
-        if n * h * w * c * k * r * stride == 0 || h + 2 * pad < r || w + 2 * pad < r || pad >= r {
-            return Err(Error::input(
-                format!("convolution of {n}×{h}×{w}×{c} with {k} kernels of {r}×{r}, stride {stride}, padding {pad}"),
-                "use non-empty shapes, at least as large as the kernel, padded by less than it",
-            ));
-        }
-        let plan = if winograd::Winograd::applies(spec) {
-            ConvPlan::Winograd(winograd::Winograd { spec })
+    fn plan_conv(&mut self, spec: ConvSpec, uses: Uses) -> Result<ConvPlan> {
+        spec.check()?;
+        let way = if winograd::Winograd::applies(spec) {
+            Way::Winograd(winograd::Winograd { spec })
         } else {
-            ConvPlan::Unfold(unfold::Unfold { spec })
+            Way::Unfold(unfold::Unfold { spec })
         };
-        self.ask_scratch(match &plan {
-            ConvPlan::Winograd(p) => p.scratch_len(),
-            ConvPlan::Unfold(p) => p.scratch_len(),
+        self.ask_scratch(match &way {
+            Way::Winograd(p) => p.scratch_len(),
+            Way::Unfold(p) => p.scratch_len(),
         });
-        Ok(plan)
+        Ok(ConvPlan { door: Door { spec, uses }, way })
     }
 
     fn conv_forward(
@@ -91,18 +84,13 @@ impl Conv for Cpu {
         w: Slot<f32>,
         epilogue: Epilogue<f32>,
     ) -> Result<()> {
-        let spec = plan.spec();
-        want("conv_forward", "y", y, spec.y_len())?;
-        want("conv_forward", "x", x, spec.x_len())?;
-        want("conv_forward", "w", w, spec.w_len())?;
-        epilogue.bias.map_or(Ok(()), |b| want("conv_forward", "bias", b, spec.k))?;
-        epilogue.residual.map_or(Ok(()), |r| want("conv_forward", "residual", r, spec.y_len()))?;
+        plan.door.forward(y, x, w, epilogue)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let (y, x, w, bias, residual, scratch) = self.get((y, x, w, epilogue.bias, epilogue.residual, scratch));
         let finish = Finish { bias: bias.as_deref(), residual: residual.as_deref(), relu: epilogue.relu };
-        match plan {
-            ConvPlan::Winograd(p) => p.forward(simd, y, x, w, finish, scratch),
-            ConvPlan::Unfold(p) => p.forward(simd, y, x, w, finish, scratch),
+        match plan.way {
+            Way::Winograd(p) => p.forward(simd, y, x, w, finish, scratch),
+            Way::Unfold(p) => p.forward(simd, y, x, w, finish, scratch),
         }
         Ok(())
     }
@@ -115,15 +103,12 @@ impl Conv for Cpu {
         w: Slot<f32>,
         accumulate: bool,
     ) -> Result<()> {
-        let spec = plan.spec();
-        want("conv_backward_data", "dx", dx, spec.x_len())?;
-        want("conv_backward_data", "dy", dy, spec.y_len())?;
-        want("conv_backward_data", "w", w, spec.w_len())?;
+        plan.door.backward_data(dx, dy, w, accumulate)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let (dx, dy, w, scratch) = self.get((dx, dy, w, scratch));
-        match plan {
-            ConvPlan::Winograd(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
-            ConvPlan::Unfold(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
+        match plan.way {
+            Way::Winograd(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
+            Way::Unfold(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
         }
         Ok(())
     }
@@ -136,16 +121,12 @@ impl Conv for Cpu {
         x: Slot<f32>,
         dy: Slot<f32>,
     ) -> Result<()> {
-        let spec = plan.spec();
-        want("conv_backward_weight", "dw", dw, spec.w_len())?;
-        want("conv_backward_weight", "x", x, spec.x_len())?;
-        want("conv_backward_weight", "dy", dy, spec.y_len())?;
-        db.map_or(Ok(()), |b| want("conv_backward_weight", "db", b, spec.k))?;
+        plan.door.backward_weight(dw, db, x, dy)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
         let (dw, db, x, dy, scratch) = self.get((dw, db, x, dy, scratch));
-        match plan {
-            ConvPlan::Winograd(p) => p.backward_weight(simd, dw, x, dy, scratch),
-            ConvPlan::Unfold(p) => p.backward_weight(simd, dw, x, dy, scratch),
+        match plan.way {
+            Way::Winograd(p) => p.backward_weight(simd, dw, x, dy, scratch),
+            Way::Unfold(p) => p.backward_weight(simd, dw, x, dy, scratch),
         }
         if let Some(db) = db {
             bias_gradient(simd, db, dy);

@@ -1,0 +1,52 @@
+//! Traffic with the host is passed on untimed; zeroing and copying are ops.
+
+use crate::base::Result;
+use crate::device::ops::Memory;
+use crate::device::timed::{Timed, Work};
+use crate::device::{Element, Layout, Slot};
+
+impl<B: Memory> Memory for Timed<'_, B> {
+    type Act = B::Act;
+    type Recording = ();
+    type Mark = B::Mark;
+
+    fn scratch_bytes(&self) -> usize {
+        self.dev.scratch_bytes()
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        self.dev.free_bytes()
+    }
+
+    fn reserve(&mut self, layout: &Layout) -> Result<()> {
+        self.dev.reserve(layout)
+    }
+
+    fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
+        self.dev.write(dst, src)
+    }
+
+    fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
+        self.dev.read(src)
+    }
+
+    fn zero<T: Element>(&mut self, dst: Slot<T>) -> Result<()> {
+        self.time("zero".into(), Work { bytes: dst.bytes() as f64, flops: 0.0 }, |dev| dev.zero(dst))
+    }
+
+    fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
+        self.time("copy".into(), Work { bytes: 2.0 * dst.bytes() as f64, flops: 0.0 }, |dev| dev.copy(dst, src))
+    }
+
+    fn replay(&mut self, _: &mut (), ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        ops(self)
+    }
+
+    fn mark(&mut self) -> Result<B::Mark> {
+        self.dev.mark()
+    }
+
+    fn seconds(&mut self, start: B::Mark, end: B::Mark) -> Result<f64> {
+        self.dev.seconds(start, end)
+    }
+}

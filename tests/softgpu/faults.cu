@@ -1,0 +1,121 @@
+// Kernels that the tests of the software GPU run: right ones, and one for every fault that it must catch. No part of the engine.
+#include "../../cuda/common.cuh"
+
+// out[block] = Σ of the block's 256 elements of x: warps, then the warps' sums.
+KERNEL(faults_sum, 256)(float* __restrict__ out, const float* __restrict__ x) {
+    SHARED(float, sums, 8);
+    const float sum = warp_sum(x[blockIdx.x * 256 + threadIdx.x]);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    __syncthreads();
+    float all = 0;
+    for (int warp = 0; warp < 8; ++warp) all += sums[warp];
+    if (threadIdx.x == 0) out[blockIdx.x] = all;
+}
+
+// What every shuffle and vote gives each of 32 lanes.
+KERNEL(faults_warp, 32)(unsigned* out, const unsigned* x) {
+    const unsigned lane = threadIdx.x, v = x[lane];
+    unsigned* row = out + lane * 10;
+    row[0] = __shfl_sync(0xffffffff, v, 5);
+    row[1] = __shfl_xor_sync(0xffffffff, v, 3);
+    row[2] = __shfl_down_sync(0xffffffff, v, 4);
+    row[3] = __shfl_up_sync(0xffffffff, v, 4);
+    row[4] = __ballot_sync(0xffffffff, v % 3 == 0);
+    row[5] = __any_sync(0xffffffff, lane == 7);
+    row[6] = __all_sync(0xffffffff, lane < 31);
+    row[7] = __shfl_down_sync(0xffffffff, v, 3, 8);
+    row[8] = __shfl_up_sync(0xffffffff, v, 3, 8);
+    row[9] = __shfl_sync(0xffffffff, v, lane + 1, 8);
+    __syncwarp();
+}
+
+// out[x[i]] += 1.
+KERNEL(faults_count, 128)(unsigned* out, const unsigned* x, int n) {
+    const int i = blockIdx.x * 128 + threadIdx.x;
+    if (i < n) atomicAdd(out + x[i], 1u);
+}
+
+// Reverses 2·threads elements of a block in dynamic shared memory, and says where each thread ran.
+KERNEL(faults_reverse, 1024)(float* out, unsigned* where, const float* x) {
+    DYNAMIC_SHARED(float, tile);
+    const unsigned threads = blockDim.x * blockDim.y, i = threadIdx.y * blockDim.x + threadIdx.x;
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    for (unsigned k = i; k < 2 * threads; k += threads) tile[k] = x[block * 2 * threads + k];
+    __syncthreads();
+    for (unsigned k = i; k < 2 * threads; k += threads) out[block * 2 * threads + k] = tile[2 * threads - 1 - k];
+    where[block * threads + i] = blockIdx.x | blockIdx.y << 8 | blockIdx.z << 16 | threadIdx.x << 20 | threadIdx.y << 26;
+}
+
+// Rounds to act and back, eight at a time.
+KERNEL(faults_round, 64)(float* out, act* rounded, const float* x, int n) {
+    const int i = (blockIdx.x * 64 + threadIdx.x) * 8;
+    if (i >= n) return;
+    store8(rounded + i, load8(x + i));
+    store8(out + i, load8(rounded + i));
+}
+
+KERNEL(faults_add, 32)(float* out, float by) {
+    out[threadIdx.x] += by;
+}
+
+// --- faults
+
+KERNEL(faults_global, 32)(float* out, int off) {
+    if (threadIdx.x == 3) out[off] = 1;
+}
+
+KERNEL(faults_shared, 32)(float* out, int off) {
+    SHARED(float, tile, 32);
+    tile[threadIdx.x] = 0;
+    if (threadIdx.x == 3) tile[off] = 1;
+    out[threadIdx.x] = tile[threadIdx.x];
+}
+
+// All threads write one element.
+KERNEL(faults_race, 64)(float* out) {
+    SHARED(float, one, 1);
+    one[0] = threadIdx.x;
+    __syncthreads();
+    out[threadIdx.x] = one[0];
+}
+
+// Blocks write one element.
+KERNEL(faults_block_race, 32)(float* out) {
+    out[threadIdx.x] = blockIdx.x;
+}
+
+// Reads what a neighbour wrote, without a barrier between.
+KERNEL(faults_no_barrier, 64)(float* out) {
+    SHARED(float, tile, 64);
+    tile[threadIdx.x] = threadIdx.x;
+    out[threadIdx.x] = tile[threadIdx.x ^ 1];
+}
+
+KERNEL(faults_half_barrier, 64)(float* out) {
+    out[threadIdx.x] = 0;
+    if (threadIdx.x < 40) __syncthreads();
+}
+
+KERNEL(faults_two_barriers, 64)(float* out) {
+    if (threadIdx.x < 32) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+    out[threadIdx.x] = 0;
+}
+
+KERNEL(faults_half_warp, 32)(float* out) {
+    float v = 0;
+    if (threadIdx.x < 16) v = __shfl_xor_sync(0xffffffff, v, 1);
+    out[threadIdx.x] = v;
+}
+
+KERNEL(faults_mask, 32)(float* out) {
+    out[threadIdx.x] = __shfl_xor_sync(0xffff, 1.0f, 1);
+}
+
+KERNEL(faults_uninitialised, 32)(unsigned* out) {
+    SHARED(unsigned, tile, 32);
+    out[threadIdx.x] = tile[threadIdx.x];
+}

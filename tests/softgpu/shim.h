@@ -1,0 +1,171 @@
+// CUDA C++ for the host compiler: what a file of cuda/ needs to become a kernel of the software GPU.
+//
+// Included before the .cu. Threads are fibres (block.cpp), so the state of the running thread stands in one thread-local struct,
+// `softgpu::here`, that every switch rewrites. Device memory is host memory. There are no float atomics on purpose: results must
+// not depend on the order of threads.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
+#include <utility>
+
+#include "numbers.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+
+#define SOFTGPU_VECTOR(T, name)                                                                                  \
+    struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                                           \
+    struct name##3 { T x, y, z; };                                                                               \
+    struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; };                           \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                                   \
+    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                                           \
+    inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+SOFTGPU_VECTOR(float, float)
+SOFTGPU_VECTOR(int, int)
+SOFTGPU_VECTOR(unsigned, uint)
+SOFTGPU_VECTOR(short, short)
+SOFTGPU_VECTOR(unsigned short, ushort)
+SOFTGPU_VECTOR(signed char, char)
+SOFTGPU_VECTOR(unsigned char, uchar)
+struct dim3 { unsigned x = 1, y = 1, z = 1; };
+
+namespace softgpu {
+
+// The running thread.
+struct Here {
+    uint3 thread, block, block_size, grid_size;
+};
+// NOTE: `__thread` and not `thread_local`, which would call a wrapper at every use of an extern variable.
+extern __thread Here here __attribute__((tls_model("initial-exec")));
+
+void barrier(const char* file, int line);
+void* shared_array(const void* site, size_t bytes, const char* file, int line);
+void* dynamic_shared();
+
+// Waits for the 32 lanes of the warp at this line; each brings 8 bytes and gets those of all lanes, good until its next call.
+const uint64_t* exchange(unsigned mask, uint64_t mine, const char* op, const char* file, int line);
+unsigned lane();
+
+// A warp operation at one line of the source.
+struct Warp {
+    const char* op;
+    const char* file;
+    int line;
+
+    template <class T>
+    T read(unsigned mask, T value, unsigned from) const {
+        static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
+        uint64_t bits = 0;
+        memcpy(&bits, &value, sizeof(T));
+        bits = exchange(mask, bits, op, file, line)[from];
+        memcpy(&value, &bits, sizeof(T));
+        return value;
+    }
+    template <class T>
+    T shfl(unsigned mask, T value, int from, int width = 32) const {
+        return read(mask, value, (lane() & ~(width - 1)) + (from & (width - 1)));
+    }
+    template <class T>
+    T shfl_xor(unsigned mask, T value, int bits, int width = 32) const {
+        const unsigned from = lane() ^ bits;
+        return read(mask, value, (from | (width - 1)) <= (lane() | (width - 1)) ? from & 31 : lane());
+    }
+    template <class T>
+    T shfl_down(unsigned mask, T value, unsigned by, int width = 32) const {
+        return read(mask, value, (lane() & (width - 1)) + by < unsigned(width) ? lane() + by : lane());
+    }
+    template <class T>
+    T shfl_up(unsigned mask, T value, unsigned by, int width = 32) const {
+        return read(mask, value, (lane() & (width - 1)) >= by ? lane() - by : lane());
+    }
+    unsigned ballot(unsigned mask, int predicate) const {
+        const uint64_t* all = exchange(mask, predicate != 0, op, file, line);
+        unsigned bits = 0;
+        for (int i = 0; i < 32; ++i) bits |= unsigned(all[i]) << i;
+        return bits;
+    }
+};
+
+// How a kernel is called with an array of pointers to its parameters, and what the launcher may know of them.
+struct Parameter {
+    size_t size;
+    enum Kind { Value, Struct, Read, Write } kind;
+};
+struct Entry {
+    const char* name;
+    unsigned threads;
+    void (*call)(void** parameters);
+    const Parameter* parameters;
+    size_t count;
+};
+void add_entry(const Entry& entry);
+
+template <class T>
+constexpr Parameter::Kind kind_of() {
+    if (std::is_pointer<T>::value) {
+        return std::is_const<typename std::remove_pointer<T>::type>::value ? Parameter::Read : Parameter::Write;
+    }
+    return std::is_class<T>::value ? Parameter::Struct : Parameter::Value;
+}
+
+template <class F, F* kernel>
+struct Trampoline;
+template <class... A, void (*kernel)(A...)>
+struct Trampoline<void(A...), kernel> {
+    static constexpr Parameter parameters[] = {Parameter{sizeof(A), kind_of<A>()}..., Parameter{0, Parameter::Value}};
+
+    template <size_t... i>
+    static void spread([[maybe_unused]] void** p, std::index_sequence<i...>) {
+        kernel(*static_cast<A*>(p[i])...);
+    }
+    static void call(void** p) { spread(p, std::index_sequence_for<A...>{}); }
+
+    Trampoline(const char* name, unsigned threads) { add_entry({name, threads, call, parameters, sizeof...(A)}); }
+};
+
+}  // namespace softgpu
+
+#define threadIdx (softgpu::here.thread)
+#define blockIdx (softgpu::here.block)
+#define blockDim (softgpu::here.block_size)
+#define gridDim (softgpu::here.grid_size)
+
+// The entry itself, then (in the generated file that includes the .cu) its place in the table.
+#define SOFTGPU_JOIN_(a, b) a##b
+#define SOFTGPU_JOIN(a, b) SOFTGPU_JOIN_(a, b)
+#define SOFTGPU_TEXT_(a) #a
+#define SOFTGPU_TEXT(a) SOFTGPU_TEXT_(a)
+#define SOFTGPU_KERNEL(name, threads)                       \
+    constexpr unsigned SOFTGPU_JOIN(name, _threads) = threads; \
+    extern "C" void name
+#define SOFTGPU_ENTRY(name)                                                                   \
+    static const softgpu::Trampoline<std::remove_pointer<decltype(&name)>::type, &name>       \
+        SOFTGPU_JOIN(name, _entry)(SOFTGPU_TEXT(name), SOFTGPU_JOIN(name, _threads));
+
+// As in CUDA, an array belongs to a line of a function (of one instance of a template): who comes by again finds the same array.
+#define SOFTGPU_SHARED(type, name, count)                                                                            \
+    static char name##_site;                                                                                         \
+    type* const name = static_cast<type*>(softgpu::shared_array(&name##_site, sizeof(type) * (count), __FILE__, __LINE__))
+
+#define __syncthreads() softgpu::barrier(__FILE__, __LINE__)
+#define __shfl_sync(...) (softgpu::Warp{"__shfl_sync", __FILE__, __LINE__}.shfl(__VA_ARGS__))
+#define __shfl_xor_sync(...) (softgpu::Warp{"__shfl_xor_sync", __FILE__, __LINE__}.shfl_xor(__VA_ARGS__))
+#define __shfl_down_sync(...) (softgpu::Warp{"__shfl_down_sync", __FILE__, __LINE__}.shfl_down(__VA_ARGS__))
+#define __shfl_up_sync(...) (softgpu::Warp{"__shfl_up_sync", __FILE__, __LINE__}.shfl_up(__VA_ARGS__))
+#define __ballot_sync(...) (softgpu::Warp{"__ballot_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__))
+#define __any_sync(...) (softgpu::Warp{"__any_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__) != 0)
+#define __all_sync(...) (softgpu::Warp{"__all_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__) == 0xffffffffu)
+// The mask may be left out; all 32 lanes must come either way.
+#define __syncwarp(...) ((void)softgpu::exchange(0xffffffffu, 0, "__syncwarp", __FILE__, __LINE__))
+
+#include "intrinsics.h"
