@@ -202,8 +202,8 @@ __device__ __forceinline__ float weight(const Reach& reach, int at, int len, con
     for (int i = begin; i < end; ++i) {
         sum += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f) * share[abs(reach.first + i - at)];
     }
-    // The only element of an axis is both of its edges.
-    return (len == 1 ? 1.0f / (blur.tail[0] * reach.scale) : sum) * reach.scale;
+    // The only element of an axis is both of its edges, and stands for all.
+    return len == 1 ? 1 : sum * reach.scale;
 }
 
 // N colours of a row, 32 pixels apart, into a warp's line of COLS; columns from `end` on repeat the last.

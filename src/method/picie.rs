@@ -118,7 +118,6 @@ impl<B: Backend> Picie<B> {
         let counts = [1, 2].map(|v| layout.take(Pool::State, format!("label counts {v}"), r.clusters));
         let correction = layout.take(Pool::Staging, "adam correction", 2);
         let index = layout.take(Pool::Staging, "label index", (2 * batch).max(r.batch_cluster));
-        let correction = layout.take(Pool::Staging, "adam correction", 2);
         let bytes = images * r.stored * r.stored * 3;
         // A tenth is left for the evaluator, libraries and kernels.
         let fits = |free: usize| layout.total_bytes() + dev.scratch_bytes() + bytes <= free / 10 * 9;

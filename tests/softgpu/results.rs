@@ -67,15 +67,21 @@ fn a_launch_has_three_dimensions_and_dynamic_shared_memory() {
             assert_eq!(launch(&gpu), Code::CUDA_ERROR_INVALID_VALUE);
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is one of a loaded module.
-            unsafe { result::function::set_function_attribute(gpu.find("faults_reverse_f32").unwrap(), attribute, 96 << 10) }
-                .unwrap();
+            unsafe {
+                result::function::set_function_attribute(gpu.find("faults_reverse_f32").unwrap(), attribute, 96 << 10)
+            }
+            .unwrap();
         }
         assert_eq!(launch(&gpu), OK);
         let want: Vec<f32> = x.chunks(2 * count).flat_map(|block| block.iter().rev().copied()).collect();
         assert_eq!(gpu.read::<f32>(out, x.len()), want);
         for (i, v) in gpu.read::<u32>(place, count * blocks).into_iter().enumerate() {
             let (block, thread) = ((i / count) as u32, (i % count) as u32);
-            let want = (block % 3) | (block / 3 % 2) << 8 | (block / 6) << 16 | (thread % threads.0) << 20 | (thread / threads.0) << 26;
+            let want = (block % 3)
+                | (block / 3 % 2) << 8
+                | (block / 6) << 16
+                | (thread % threads.0) << 20
+                | (thread / threads.0) << 26;
             assert_eq!(v, want, "thread {thread} of block {block}");
         }
     }
@@ -85,7 +91,8 @@ fn a_launch_has_three_dimensions_and_dynamic_shared_memory() {
 fn activations_round_to_nearest_even() {
     let Some(mut gpu) = Gpu::new() else { return };
     // Every pattern of 16 bits as an f32, what lies halfway to the next, a little less and a little more; and what overflows.
-    let around = |v: f32, next: f32| [v, (v + next) / 2.0, ((v + next) / 2.0).next_down(), ((v + next) / 2.0).next_up()];
+    let around =
+        |v: f32, next: f32| [v, (v + next) / 2.0, ((v + next) / 2.0).next_down(), ((v + next) / 2.0).next_up()];
     let bf16 = |u| half::bf16::from_bits(u).to_f32();
     let f16 = |u| half::f16::from_bits(u).to_f32();
     let mut x: Vec<f32> = Vec::new();

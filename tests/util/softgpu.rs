@@ -81,8 +81,7 @@ fn compiler() -> Option<String> {
 /// The files of `dir` that end in one of `.ext`, by name.
 fn files(dir: &str, ext: &[&str]) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(dir)).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<_> =
-        entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
+    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
     found.sort();
     found
 }

@@ -6,10 +6,13 @@
 //!
 //! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
 
+mod adam;
+mod confusion;
 mod context;
 mod images;
 mod memory;
 mod sheet;
+mod view;
 
 pub use context::{Autotune, Cuda, Options};
 pub use images::MISSING_KERNELS;
