@@ -2,16 +2,20 @@
 //!
 //! * `context`: device, stream, modules, kernels by name, launches.
 //! * `memory`: pools, pinned staging, replayed graphs.
+//! * `cudnn`: graphs of convolutions, engines for them, and the choice among these.
 //! * one file an op family: its launchers. What can be looked up, sized or chosen is, in `plan_…`; an op only launches.
 //!
 //! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
 
 mod context;
+mod conv;
+mod cudnn;
 mod images;
 mod memory;
 mod sheet;
 
 pub use context::{Autotune, Cuda, Options};
+pub use cudnn::Choice;
 pub use images::MISSING_KERNELS;
 pub use memory::{Mark, Recording};
 pub use sheet::{Sheet, devices, has_driver};
