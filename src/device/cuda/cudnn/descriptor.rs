@@ -8,6 +8,9 @@ use cudarc::cudnn::sys::{cudnnBackendDescriptorType_t as Kind, cudnnHandle_t};
 
 use super::api::{Answer, Api, Raw};
 
+/// More than an engine has knobs or notes: cuDNN 9.21 knows 37 and 9 kinds.
+pub const MANY: usize = 64;
+
 /// A finalized descriptor, or one that an attribute was read into.
 pub struct Descriptor {
     api: &'static Api,
@@ -116,20 +119,22 @@ impl Descriptor {
 
     /// Enumerated values, as integers.
     pub fn get_enums(&self, name: Name, ty: Type) -> Answer<Vec<u32>> {
-        let mut values = vec![0u32; self.read::<u32>(name, ty, &mut [])?];
-        let count = if values.is_empty() { 0 } else { self.read(name, ty, &mut values)? };
+        let mut values = vec![0u32; MANY];
+        let count = self.read(name, ty, &mut values)?;
         values.truncate(count);
         Ok(values)
     }
 
-    /// Descriptors of `kind`.
-    pub fn get_descriptors(&self, name: Name, kind: Kind) -> Answer<Vec<Rc<Descriptor>>> {
-        let ty = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
-        let count = self.read::<Raw>(name, ty, &mut [])?;
-        // The caller creates what is then filled.
-        let mut found = (0..count).map(|_| Descriptor::empty(self.api, kind)).collect::<Answer<Vec<_>>>()?;
+    /// How many descriptors there are to get.
+    pub fn count(&self, name: Name) -> Answer<usize> {
+        self.read::<Raw>(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut [])
+    }
+
+    /// Descriptors of `kind`, `room` at most: they are created here, and filled there.
+    pub fn get_descriptors(&self, name: Name, kind: Kind, room: usize) -> Answer<Vec<Rc<Descriptor>>> {
+        let mut found = (0..room).map(|_| Descriptor::empty(self.api, kind)).collect::<Answer<Vec<_>>>()?;
         let mut raw: Vec<Raw> = found.iter().map(|d| d.raw).collect();
-        let filled = if raw.is_empty() { 0 } else { self.read(name, ty, &mut raw)? };
+        let filled = self.read(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut raw)?;
         found.truncate(filled);
         Ok(found.into_iter().map(Rc::new).collect())
     }

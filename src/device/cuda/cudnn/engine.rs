@@ -12,7 +12,7 @@ use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use super::Handle;
 use super::api::Answer;
-use super::descriptor::{Address, Descriptor};
+use super::descriptor::{Address, Descriptor, MANY};
 use super::graph::{Operand, Problem};
 
 /// An engine with its knobs set.
@@ -26,14 +26,15 @@ pub struct Config {
 
 impl Config {
     fn read(descriptor: Rc<Descriptor>) -> Answer<Self> {
-        let engines = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
+        let engines = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1)?;
         let (mut tag, mut notes) = (String::new(), Vec::new());
         for engine in engines {
             write!(tag, "{}", engine.get::<i64>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?).expect("memory");
             notes = engine.get_enums(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE)?;
         }
         let kind = CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
-        for (i, knob) in descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, kind)?.into_iter().enumerate() {
+        let knobs = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, kind, MANY)?;
+        for (i, knob) in knobs.into_iter().enumerate() {
             let name = knob.get_enums(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE)?;
             let value = knob.get::<i64>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE)?;
             let name = name.first().copied().unwrap_or(u32::MAX);
@@ -63,7 +64,9 @@ pub fn configs(handle: &Handle, graph: &Rc<Descriptor>, mode: Mode, data: Data, 
             d.set_descriptors(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, std::slice::from_ref(graph))?;
             d.set_enum(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode as u32)
         })?;
-        let found = heuristics.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
+        let name = CUDNN_ATTR_ENGINEHEUR_RESULTS;
+        let count = heuristics.count(name)?;
+        let found = heuristics.get_descriptors(name, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, count)?;
         Ok(found.into_iter().filter_map(|d| Config::read(d).ok()).collect())
     };
     let mut found = list().unwrap_or_default();
