@@ -6,4 +6,5 @@ mod house;
 mod methods;
 mod net;
 mod ops;
+mod softgpu;
 mod util;

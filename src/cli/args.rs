@@ -28,6 +28,8 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
+    /// Measure images per second on random images, and every op beside its floor
+    Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
 }
@@ -254,4 +256,40 @@ pub struct ScenesArgs {
     /// Where all random draws come from
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// The set of numbers to start from
+    #[arg(long, value_enum, default_value = "picie-released")]
+    pub recipe: RecipeName,
+    /// Random images; more than fit on a GPU are copied to it batch by batch
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub images: usize,
+    /// Measured epochs
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub epochs: usize,
+    /// Epochs before them; the first two of a GPU load libraries and record steps
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warm_up: usize,
+    /// Side of the network's input in pixels, a multiple of 32
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Side of the stored images [default: the recipe's, or twice --size]
+    #[arg(long, value_name = "S")]
+    pub stored: Option<usize>,
+    /// Images of a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Images of a step of the passes without gradients
+    #[arg(long, value_name = "N")]
+    pub batch_cluster: Option<usize>,
+    /// Clusters
+    #[arg(long, value_name = "K")]
+    pub clusters: Option<usize>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }

@@ -4,7 +4,7 @@ use crate::base::{Error, Result};
 use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::device::Backend;
 use crate::device::cpu::Cpu;
-use crate::device::cuda;
+use crate::device::cuda::{self, Sheet};
 
 /// Work for an engine, whichever it is.
 pub trait Job {
@@ -45,4 +45,17 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         }
     }
     Ok(ordinal)
+}
+
+/// The sheet of the GPU that the flags mean; none for the CPU.
+pub fn sheet(args: &EngineArgs) -> Result<Option<Sheet>> {
+    Ok(gpu(args)?.map(|ordinal| cuda::devices().map(|mut all| all.swap_remove(ordinal))).transpose()?)
+}
+
+/// How a report calls the engine.
+pub fn name(gpu: Option<&str>, act: &str) -> String {
+    match gpu {
+        Some(gpu) => format!("{gpu}, {act}"),
+        None => format!("CPU, {} threads, {}, {act}", rayon::current_num_threads(), Cpu::new().vector_unit()),
+    }
 }

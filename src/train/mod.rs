@@ -1,9 +1,11 @@
 //! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what happens on Ctrl-C.
 
 mod checkpoint;
+mod measure;
 mod run;
 
 pub use checkpoint::Trained;
+pub use measure::{EpochSeconds, Measured};
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;

@@ -50,8 +50,11 @@ KERNEL(faults_reverse, 1024)(float* out, unsigned* where, const float* x) {
 KERNEL(faults_round, 64)(float* out, act* rounded, const float* x, int n) {
     const int i = (blockIdx.x * 64 + threadIdx.x) * 8;
     if (i >= n) return;
-    store8(rounded + i, load8(x + i));
-    store8(out + i, load8(rounded + i));
+    F8 v;
+    for (int k = 0; k < 8; ++k) v.v[k] = x[i + k];
+    store8(rounded + i, v);
+    v = load8(rounded + i);
+    for (int k = 0; k < 8; ++k) out[i + k] = v.v[k];
 }
 
 KERNEL(faults_add, 32)(float* out, float by) {

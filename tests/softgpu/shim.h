@@ -140,22 +140,18 @@ struct Trampoline<void(A...), kernel> {
 #define blockDim (softgpu::here.block_size)
 #define gridDim (softgpu::here.grid_size)
 
-// The entry itself, then (in the generated file that includes the .cu) its place in the table.
-#define SOFTGPU_JOIN_(a, b) a##b
-#define SOFTGPU_JOIN(a, b) SOFTGPU_JOIN_(a, b)
-#define SOFTGPU_TEXT_(a) #a
-#define SOFTGPU_TEXT(a) SOFTGPU_TEXT_(a)
-#define SOFTGPU_KERNEL(name, threads)                       \
-    constexpr unsigned SOFTGPU_JOIN(name, _threads) = threads; \
-    extern "C" void name
-#define SOFTGPU_ENTRY(name)                                                                   \
-    static const softgpu::Trampoline<std::remove_pointer<decltype(&name)>::type, &name>       \
-        SOFTGPU_JOIN(name, _entry)(SOFTGPU_TEXT(name), SOFTGPU_JOIN(name, _threads));
+// A kernel's place in the table, with the threads that its __launch_bounds__ allow: in the generated file that includes the .cu.
+#define SOFTGPU_TEXT(a) #a
+#define SOFTGPU_ENTRY(name, threads) SOFTGPU_ENTRY_(name, threads)
+#define SOFTGPU_ENTRY_(name, threads)                                                   \
+    static const softgpu::Trampoline<std::remove_pointer<decltype(&name)>::type, &name> \
+        name##_entry(SOFTGPU_TEXT(name), threads);
 
 // As in CUDA, an array belongs to a line of a function (of one instance of a template): who comes by again finds the same array.
-#define SOFTGPU_SHARED(type, name, count)                                                                            \
+#define SHARED(type, name, count)                                                                            \
     static char name##_site;                                                                                         \
     type* const name = static_cast<type*>(softgpu::shared_array(&name##_site, sizeof(type) * (count), __FILE__, __LINE__))
+#define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(softgpu::dynamic_shared())
 
 #define __syncthreads() softgpu::barrier(__FILE__, __LINE__)
 #define __shfl_sync(...) (softgpu::Warp{"__shfl_sync", __FILE__, __LINE__}.shfl(__VA_ARGS__))

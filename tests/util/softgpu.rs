@@ -1,6 +1,227 @@
-//! Where the tests' GPU comes from.
+//! Builds the software GPU with the host's compiler and puts it in the place of the driver, where the machine has no GPU.
+//!
+//! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp` become `libcudnn.so`. Objects
+//! and libraries are kept by a hash of what they are made from, so a second run builds nothing.
 
-/// Whether there is one.
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// Compilers that run at once.
+const JOBS: usize = 2;
+
+const PLAIN: &[&str] = &["-O2", "-g1"];
+const SANITIZED: &[&str] =
+    &["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None without a host compiler.
+pub fn folder(sanitized: bool) -> Option<&'static Path> {
+    static FOLDERS: [OnceLock<Option<PathBuf>>; 2] = [const { OnceLock::new() }; 2];
+    FOLDERS[usize::from(sanitized)].get_or_init(|| find(sanitized)).as_deref()
+}
+
+/// Whether the CUDA engine can run in this process: on the machine's GPU, else on the software GPU, loaded here and now.
 pub fn load() -> bool {
-    false
+    static LOADED: OnceLock<bool> = OnceLock::new();
+    *LOADED.get_or_init(|| has_gpu() || libraries().is_some())
+}
+
+/// The machine's own GPU goes before the software one.
+pub fn has_gpu() -> bool {
+    // SAFETY: a driver's library does nothing but set itself up.
+    let opens = |name| unsafe { libloading::Library::new(name) }.is_ok();
+    Path::new("/dev/nvidiactl").exists() && (opens("libcuda.so") || opens("libcuda.so.1"))
+}
+
+/// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its name.
+pub fn libcuda() -> Option<&'static libloading::Library> {
+    libraries().map(|all| &all[0])
+}
+
+fn libraries() -> Option<&'static Vec<libloading::Library>> {
+    static LIBRARIES: OnceLock<Option<Vec<libloading::Library>>> = OnceLock::new();
+    let open = |name| {
+        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+        let path = folder(false)?.join(name);
+        // SAFETY: the libraries were built from this repository's sources and only fill their tables when loaded.
+        path.exists().then(|| unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.unwrap().into())
+    };
+    LIBRARIES
+        .get_or_init(|| {
+            let found: Vec<_> = ["libcuda.so", "libcudnn.so"].into_iter().filter_map(open).collect();
+            (!found.is_empty()).then_some(found)
+        })
+        .as_ref()
+}
+
+fn find(sanitized: bool) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("PICIE_SOFTGPU") {
+        return Some(folder.into());
+    }
+    let Some(compiler) = compiler() else {
+        eprintln!("no host C++ compiler ($CXX, g++, clang++, c++): tests of the CUDA engine are skipped");
+        return None;
+    };
+    Some(Build::new(compiler, sanitized).run())
+}
+
+/// The first C++ compiler that runs.
+fn compiler() -> Option<String> {
+    let named = std::env::var("CXX").ok().into_iter().chain(["g++", "clang++", "c++"].map(str::to_string));
+    let runs = |c: &String| Command::new(c).arg("--version").output().is_ok_and(|out| out.status.success());
+    if cfg!(target_os = "linux") { named.into_iter().find(runs) } else { None }
+}
+
+/// The files of `dir` that end in one of `.ext`, by name.
+fn files(dir: &str, ext: &[&str]) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(dir)).into_iter().flatten().flatten().map(|e| e.path());
+    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn hash(parts: impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// `KERNEL(name, threads)` of a source, as (name without the suffix of its type, threads).
+pub fn kernels(source: &str) -> Vec<(&str, &str)> {
+    let heads = source.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(')'));
+    heads.filter_map(|(head, _)| head.split_once(',')).map(|(name, threads)| (name.trim(), threads.trim())).collect()
+}
+
+struct Object {
+    path: PathBuf,
+    /// What is compiled, with these flags: a file, or text of its own.
+    source: PathBuf,
+    text: Option<String>,
+    define: Option<String>,
+}
+
+struct Build {
+    compiler: String,
+    flags: Vec<String>,
+    tmp: PathBuf,
+    /// Everything that an object may include.
+    headers: String,
+}
+
+impl Build {
+    fn new(compiler: String, sanitized: bool) -> Self {
+        let mut flags: Vec<String> = if sanitized { SANITIZED } else { PLAIN }.iter().map(|f| f.to_string()).collect();
+        flags.extend(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread"].map(str::to_string));
+        flags.extend(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes"].map(str::to_string));
+        flags.push(format!("-ffile-prefix-map={}/=", root().display()));
+        flags.push(format!("-I{}", root().join("tests/softgpu").display()));
+        // Fused multiply-add, as a GPU has it, and conversion of eight numbers at a time.
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            flags.extend(["-mavx2", "-mfma"].map(str::to_string));
+        }
+        let headers = [files("cuda", &["cuh"]), files("tests/softgpu", &["h"])].concat();
+        let headers = headers.iter().map(|p| read(p)).collect();
+        Self { compiler, flags, tmp: PathBuf::from(env!("CARGO_TARGET_TMPDIR")), headers }
+    }
+
+    fn run(&self) -> PathBuf {
+        let objects = self.tmp.join("softgpu-objects");
+        std::fs::create_dir_all(&objects).unwrap();
+        // Tests of several processes may come here at once.
+        let lock = std::fs::File::create(self.tmp.join("softgpu.lock")).unwrap();
+        lock.lock().unwrap();
+
+        let (mut cuda, mut cudnn) = (Vec::new(), Vec::new());
+        for source in files("tests/softgpu", &["cpp"]) {
+            let is_cudnn = source.file_name().unwrap().to_string_lossy().starts_with("cudnn");
+            let object = self.object(&objects, source, None, None);
+            if is_cudnn { cudnn.push(object) } else { cuda.push(object) }
+        }
+        for source in [files("cuda", &["cu"]), files("tests/softgpu", &["cu"])].concat() {
+            let mut text = format!("#include \"shim.h\"\n#include \"{}\"\n", source.display());
+            for (name, threads) in kernels(&read(&source)) {
+                text += &format!("SOFTGPU_ENTRY(PICIE_SUFFIX({name}), {threads})\n");
+            }
+            for act in ["F32", "BF16", "F16"] {
+                let define = format!("-DPICIE_ACT_{act}");
+                cuda.push(self.object(&objects, source.clone(), Some(text.clone()), Some(define)));
+            }
+        }
+        let names: Vec<&Path> = cuda.iter().chain(&cudnn).map(|o| o.path.as_path()).collect();
+        let folder = self.tmp.join(format!("softgpu-{}", hash(&names)));
+        if folder.exists() {
+            return folder;
+        }
+        self.compile(cuda.iter().chain(&cudnn).filter(|o| !o.path.exists()).collect());
+        let new = self.tmp.join("softgpu-new");
+        let _ = std::fs::remove_dir_all(&new);
+        std::fs::create_dir_all(&new).unwrap();
+        self.link(&new, "libcuda.so", &cuda, &["-ldl"]);
+        if !cudnn.is_empty() {
+            self.link(&new, "libcudnn.so", &cudnn, &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN"]);
+        }
+        std::fs::rename(&new, &folder).unwrap();
+        folder
+    }
+
+    fn object(&self, objects: &Path, source: PathBuf, text: Option<String>, define: Option<String>) -> Object {
+        let key = hash((&self.compiler, &self.flags, &self.headers, read(&source), &text, &define));
+        let stem = source.file_stem().unwrap().to_string_lossy();
+        Object { path: objects.join(format!("{stem}-{key}.o")), source, text, define }
+    }
+
+    fn compile(&self, objects: Vec<&Object>) {
+        let queue = Mutex::new(VecDeque::from(objects));
+        std::thread::scope(|scope| {
+            for _ in 0..JOBS {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap().pop_front();
+                        let Some(object) = next else { break };
+                        self.compile_one(object);
+                    }
+                });
+            }
+        });
+    }
+
+    fn compile_one(&self, object: &Object) {
+        let source = match &object.text {
+            Some(text) => {
+                let source = object.path.with_extension("cpp");
+                std::fs::write(&source, text).unwrap();
+                source
+            }
+            None => object.source.clone(),
+        };
+        // NOTE: under another name first, so that an interrupted compiler leaves no object that looks whole.
+        let unfinished = object.path.with_extension("part");
+        let mut command = Command::new(&self.compiler);
+        command.args(&self.flags).args(&object.define).arg("-c").arg(source).arg("-o").arg(&unfinished);
+        run(&mut command);
+        std::fs::rename(unfinished, &object.path).unwrap();
+    }
+
+    fn link(&self, folder: &Path, name: &str, objects: &[Object], more: &[&str]) {
+        let mut command = Command::new(&self.compiler);
+        command.current_dir(folder).args(&self.flags).args(["-shared", "-o", name]);
+        command.arg(format!("-Wl,-soname,{name}")).args(objects.iter().map(|o| &o.path)).args(more);
+        run(&mut command);
+    }
+}
+
+fn run(command: &mut Command) {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&out.stderr));
 }

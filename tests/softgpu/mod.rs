@@ -1,0 +1,4 @@
+//! The software GPU itself: right kernels give right results, and each fault of `faults.cu` is caught.
+
+mod gpu;
+mod results;

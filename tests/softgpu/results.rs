@@ -1,0 +1,146 @@
+//! Kernels that are right: sums over warps and blocks, votes, atomics, dynamic shared memory, rounding, recorded work.
+
+use cudarc::driver::{result, sys};
+
+use super::gpu::Arg::{At, Float, Int};
+use super::gpu::{Code, Gpu};
+use crate::util::{signed, softgpu};
+
+const OK: Code = Code::CUDA_SUCCESS;
+
+#[test]
+fn a_block_sums_with_shuffles_shared_memory_and_a_barrier() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let x: Vec<f32> = signed(1, 5 * 256).iter().map(|v| (v * 64.0).round()).collect();
+    let (at, out) = (gpu.input(&x), gpu.empty::<f32>(5));
+    assert_eq!(gpu.launch("faults_sum_bf16", 5, 256, &[At(out), At(at)]), OK);
+    let want: Vec<f32> = x.chunks(256).map(|block| block.iter().sum()).collect();
+    assert_eq!(gpu.read::<f32>(out, 5), want);
+}
+
+#[test]
+fn shuffles_and_votes_follow_the_programming_guide() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let x: Vec<u32> = (0..32).map(|i| 7 * i + 1).collect();
+    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(320));
+    assert_eq!(gpu.launch("faults_warp_f32", 1, 32, &[At(out), At(at)]), OK);
+    let ballot = (0..32).filter(|&i| x[i] % 3 == 0).fold(0, |bits, i| bits | 1 << i);
+    for (lane, row) in gpu.read::<u32>(out, 320).chunks(10).enumerate() {
+        let group = lane / 8 * 8;
+        let want = [
+            x[5],
+            x[lane ^ 3],
+            if lane + 4 < 32 { x[lane + 4] } else { x[lane] },
+            if lane >= 4 { x[lane - 4] } else { x[lane] },
+            ballot,
+            1,
+            0,
+            if lane + 3 < group + 8 { x[lane + 3] } else { x[lane] },
+            if lane >= group + 3 { x[lane - 3] } else { x[lane] },
+            x[group + (lane + 1) % 8],
+        ];
+        assert_eq!(row, want, "lane {lane}");
+    }
+}
+
+#[test]
+fn integer_atomics_count() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let x: Vec<u32> = (0..1000).map(|i| i * i % 7).collect();
+    let (at, out) = (gpu.input(&x), gpu.input(&[0u32; 7]));
+    assert_eq!(gpu.launch("faults_count_f16", 8, 128, &[At(out), At(at), Int(1000)]), OK);
+    let want: Vec<u32> = (0..7).map(|c| x.iter().filter(|&&v| v == c).count() as u32).collect();
+    assert_eq!(gpu.read::<u32>(out, 7), want);
+}
+
+#[test]
+fn a_launch_has_three_dimensions_and_dynamic_shared_memory() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    // 96 KiB need leave; 20 × 3 threads leave a warp incomplete, which a barrier does not mind.
+    for (threads, shared) in [((20, 3, 1), 480), ((32, 32, 1), 96 << 10)] {
+        let (count, blocks) = ((threads.0 * threads.1) as usize, 3 * 2 * 2);
+        let x = signed(3, 2 * count * blocks);
+        let (at, out, place) = (gpu.input(&x), gpu.empty::<f32>(x.len()), gpu.empty::<u32>(count * blocks));
+        let args = [At(out), At(place), At(at)];
+        let launch = |gpu: &Gpu| gpu.launch_shared("faults_reverse_f32", (3, 2, 2), threads, shared, &args);
+        if shared > 48 << 10 {
+            assert_eq!(launch(&gpu), Code::CUDA_ERROR_INVALID_VALUE);
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is one of a loaded module.
+            unsafe {
+                result::function::set_function_attribute(gpu.find("faults_reverse_f32").unwrap(), attribute, 96 << 10)
+            }
+            .unwrap();
+        }
+        assert_eq!(launch(&gpu), OK);
+        let want: Vec<f32> = x.chunks(2 * count).flat_map(|block| block.iter().rev().copied()).collect();
+        assert_eq!(gpu.read::<f32>(out, x.len()), want);
+        for (i, v) in gpu.read::<u32>(place, count * blocks).into_iter().enumerate() {
+            let (block, thread) = ((i / count) as u32, (i % count) as u32);
+            let want = (block % 3)
+                | (block / 3 % 2) << 8
+                | (block / 6) << 16
+                | (thread % threads.0) << 20
+                | (thread / threads.0) << 26;
+            assert_eq!(v, want, "thread {thread} of block {block}");
+        }
+    }
+}
+
+#[test]
+fn activations_round_to_nearest_even() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    // Every pattern of 16 bits as an f32, what lies halfway to the next, a little less and a little more; and what overflows.
+    let around =
+        |v: f32, next: f32| [v, (v + next) / 2.0, ((v + next) / 2.0).next_down(), ((v + next) / 2.0).next_up()];
+    let bf16 = |u| half::bf16::from_bits(u).to_f32();
+    let f16 = |u| half::f16::from_bits(u).to_f32();
+    let mut x: Vec<f32> = Vec::new();
+    for u in 0..=u16::MAX {
+        x.extend(around(bf16(u), bf16(u.wrapping_add(1))));
+        x.extend(around(f16(u), f16(u.wrapping_add(1))));
+    }
+    x.extend([65504.0, 65519.99, 65520.0, 1e-8, -1e-8, f32::MAX, f32::MIN, 2f32.powi(-25)]);
+    x.extend(signed(5, 8000));
+    let at = gpu.input(&x);
+    let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+    let wide = |v: f32| half::bf16::from_f32(v).to_f32();
+    let narrow = |v: f32| half::f16::from_f32(v).to_f32();
+    let types: [(&str, usize, &dyn Fn(f32) -> f32); 3] = [("f32", 4, &|v| v), ("bf16", 2, &wide), ("f16", 2, &narrow)];
+    for (name, size, want) in types {
+        let (out, rounded) = (gpu.empty::<f32>(x.len()), gpu.empty::<u8>(x.len() * size));
+        let n = x.len() as i32;
+        let args = [At(out), At(rounded), At(at), Int(n)];
+        let blocks = x.len().div_ceil(512) as u32;
+        assert_eq!(gpu.launch(&format!("faults_round_{name}"), blocks, 64, &args), OK);
+        for (&v, got) in x.iter().zip(gpu.read::<f32>(out, x.len())) {
+            assert!(same(got, want(v)), "{name}: {v:e} became {got:e}, not {:e}", want(v));
+        }
+    }
+}
+
+#[test]
+fn recorded_work_runs_when_it_is_launched() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let out = gpu.input(&[1f32; 32]);
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // SAFETY: the stream is alive; the memory outlives the graph's last launch.
+    let graph = unsafe {
+        result::stream::begin_capture(gpu.stream, mode).unwrap();
+        assert_eq!(gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(2.0)]), OK);
+        assert_eq!(gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(0.5)]), OK);
+        let refused = result::malloc_sync(64).unwrap_err();
+        assert_eq!(refused.0, Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        let graph = result::stream::end_capture(gpu.stream).unwrap();
+        result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap()
+    };
+    assert_eq!(gpu.read::<f32>(out, 32), [1.0; 32], "a capture must not run");
+    for round in 1..=3 {
+        // SAFETY: as above.
+        unsafe { result::graph::launch(graph, gpu.stream) }.unwrap();
+        assert_eq!(gpu.read::<f32>(out, 32), [1.0 + 2.5 * round as f32; 32]);
+    }
+    // SAFETY: nobody uses the graph any more.
+    unsafe { result::graph::exec_destroy(graph) }.unwrap();
+    assert!(softgpu::libcuda().is_some());
+}
