@@ -1,2 +1,4 @@
 //! The CUDA engine against the CPU engine, op family by op family, for every element type of activations: on the GPU where
 //! there is one, else on the software GPU.
+
+mod conv;

@@ -1,4 +1,6 @@
 // Each direction is a product of matrices with the patches of one image; sums are f32, storage is rounded once.
+// Nothing here is worth a single step in a debugger, and everything worth its vectors.
+#pragma GCC optimize("O3")
 #include "cudnn_loops.h"
 
 #include <string.h>
