@@ -80,13 +80,14 @@ fn an_op_family_has_one_stem_everywhere() {
     assert!(stems.len() >= 8);
     for stem in stems {
         let exists = |path: String| root().join(&path).exists();
-        for place in ["src/device/cpu", "tests/ops", "benches/ops"] {
+        for place in ["src/device/cpu", "src/device/cuda", "tests/ops", "tests/cuda", "benches/ops"] {
             assert!(
                 exists(format!("{place}/{stem}.rs")) || exists(format!("{place}/{stem}/mod.rs")),
                 "{place} lacks {stem}"
             );
         }
-        for list in ["tests/ops/mod.rs", "benches/ops/main.rs"] {
+        assert!(exists(format!("cuda/{stem}.cu")), "cuda lacks {stem}");
+        for list in ["tests/ops/mod.rs", "tests/cuda/mod.rs", "benches/ops/main.rs"] {
             assert!(read(list).contains(&format!("mod {stem};")), "{list} does not run {stem}");
         }
         assert!(
@@ -96,20 +97,49 @@ fn an_op_family_has_one_stem_everywhere() {
     }
 }
 
+/// The entries of `cuda/*.cu`, each with its file's stem up to the first underscore.
+fn kernels() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for path in files("cuda", "cu") {
+        let stem = path.file_stem().unwrap().to_string_lossy().split('_').next().unwrap().to_string();
+        for entry in read(&path).split("\nKERNEL(").skip(1) {
+            found.push((entry.split(',').next().unwrap().to_string(), stem.clone()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_kernel_has_one_launcher() {
+    let launchers: Vec<(PathBuf, String)> =
+        files("src/device/cuda", "rs").into_iter().map(|p| (p.clone(), read(&p))).collect();
+    let kernels = kernels();
+    assert!(kernels.len() >= 30, "{} kernels seen: the test has gone blind", kernels.len());
+    for (kernel, stem) in kernels {
+        assert!(kernel.starts_with(&format!("{stem}_")), "{kernel} is in a file of {stem}");
+        let asked = format!("kernel(\"{kernel}\")");
+        let all: Vec<_> = launchers.iter().filter(|(_, code)| code.contains(&asked)).collect();
+        assert!(all.len() == 1 && all[0].1.matches(&asked).count() == 1, "{kernel} must be requested in one place");
+        let path = all[0].0.to_string_lossy();
+        assert!(path.contains(&format!("cuda/{stem}")), "{kernel} is launched by {path}");
+    }
+}
+
 #[test]
 fn files_are_short() {
-    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")) {
+    let code = ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs"));
+    for path in code.chain(files("cuda", "cu")).chain(files("cuda", "cuh")) {
         let lines = read(&path).lines().count();
         assert!(lines <= 400, "{} has {lines} lines: make it two files", path.display());
     }
 }
 
 #[test]
-fn unsafe_stands_in_one_place() {
+fn unsafe_stands_where_foreign_code_is_called() {
     for path in files("src", "rs") {
         let code = read(&path);
         let code = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        let allowed = path.ends_with("device/cpu/gemm.rs");
+        let allowed = path.ends_with("device/cpu/gemm.rs") || path.starts_with("src/device/cuda");
         assert!(
             allowed || !code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"),
             "{}",
@@ -158,7 +188,7 @@ fn readme_commands_exist() {
         }
         checked.insert(words[1]);
     }
-    assert_eq!(checked, BTreeSet::from(["train", "eval", "segment", "scenes", "devices"]));
+    assert_eq!(checked, BTreeSet::from(["train", "eval", "segment", "scenes", "bench", "devices"]));
 }
 
 #[test]

@@ -2,23 +2,21 @@
 
 use criterion::{Criterion, Throughput};
 use picie::base::rng::{Rng, Stream};
-use picie::device::cpu::Cpu;
-use picie::device::ops::{Confusion, Memory};
-use picie::device::{Layout, Pool};
+use picie::device::{Backend, Layout, Pool};
 
-use crate::{MEASURE, WARM_UP};
+use crate::{Place, time};
 
-pub fn bench(c: &mut Criterion) {
+pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let len = 32 * 320 * 320;
-    let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
+    let (mut dev, mut layout) = ((place.engine)(), Layout::default());
     let pred = layout.take::<u16>(Pool::Acts, "pred", len);
     let labels = layout.take::<u8>(Pool::Acts, "labels", len);
     let counts = layout.take::<u32>(Pool::State, "counts", 27 * 27);
-    cpu.reserve(&layout).unwrap();
+    dev.reserve(&layout).unwrap();
     let mut rng = Rng::new(1, Stream::Other, 0, 0);
-    cpu.write(pred, &(0..len).map(|_| rng.below(27) as u16).collect::<Vec<_>>()).unwrap();
-    cpu.write(labels, &(0..len).map(|_| rng.below(27) as u8).collect::<Vec<_>>()).unwrap();
-    let mut group = c.benchmark_group("confusion");
-    group.throughput(Throughput::Elements(len as u64)).sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURE);
-    group.bench_function("count", |b| b.iter(|| cpu.confusion(counts, pred, labels, 27).unwrap()));
+    dev.write(pred, &(0..len).map(|_| rng.below(27) as u16).collect::<Vec<_>>()).unwrap();
+    dev.write(labels, &(0..len).map(|_| rng.below(27) as u8).collect::<Vec<_>>()).unwrap();
+    let mut group = place.group(c, "confusion");
+    group.throughput(Throughput::Elements(len as u64));
+    group.bench_function("count", |b| time(b, &mut dev, |dev| dev.confusion(counts, pred, labels, 27)));
 }

@@ -1,4 +1,4 @@
-//! One file an op family: `cargo bench --bench ops [-- conv|norm|…]`.
+//! One file an op family: `cargo bench --bench ops [-- conv|norm|…]`, on the CPU engine and on the GPU where there is one.
 
 mod adam;
 mod confusion;
@@ -11,12 +11,13 @@ mod view;
 
 use std::time::Duration;
 
+use criterion::measurement::WallTime;
+use criterion::{Bencher, BenchmarkGroup, Criterion};
+use half::bf16;
 use picie::base::rng::{Rng, Stream};
-
-/// A batch that two cores can hold and that keeps both busy.
-const IMAGES: usize = 16;
-const WARM_UP: Duration = Duration::from_millis(300);
-const MEASURE: Duration = Duration::from_secs(1);
+use picie::device::cpu::Cpu;
+use picie::device::cuda::{self, Cuda, Options};
+use picie::device::{Activation, Backend, Slot};
 
 /// `len` standard-normal numbers.
 fn signed(len: usize) -> Vec<f32> {
@@ -24,15 +25,62 @@ fn signed(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.normal()).collect()
 }
 
-criterion::criterion_group!(
-    ops,
-    view::bench,
-    conv::bench,
-    norm::bench,
-    stem::bench,
-    head::bench,
-    kmeans::bench,
-    adam::bench,
-    confusion::bench
-);
-criterion::criterion_main!(ops);
+/// An engine, and a batch that keeps it busy.
+struct Place<B> {
+    name: &'static str,
+    engine: fn() -> B,
+    /// Images of a batch, and the side of the network's input.
+    images: usize,
+    side: usize,
+}
+
+impl<B: Backend> Place<B> {
+    fn group<'a>(&self, c: &'a mut Criterion, family: &str) -> BenchmarkGroup<'a, WallTime> {
+        let mut group = c.benchmark_group(format!("{family} on {}", self.name));
+        group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+        group
+    }
+}
+
+/// Fills activations with standard-normal numbers.
+fn fill<B: Backend>(dev: &mut B, slot: Slot<B::Act>) {
+    let numbers: Vec<B::Act> = signed(slot.len).into_iter().map(B::Act::round).collect();
+    dev.write(slot, &numbers).expect("a slot of this layout");
+}
+
+/// Times `op` by the engine's own clock: on a GPU, events around all iterations.
+fn time<B: Backend>(b: &mut Bencher, dev: &mut B, mut op: impl FnMut(&mut B) -> picie::base::Result<()>) {
+    b.iter_custom(|iterations| {
+        let start = dev.mark().expect("a working engine");
+        for _ in 0..iterations {
+            op(dev).expect("sizes agree");
+        }
+        let end = dev.mark().expect("a working engine");
+        Duration::from_secs_f64(dev.seconds(start, end).expect("a working engine"))
+    });
+}
+
+fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+    view::bench(c, place);
+    conv::bench(c, place);
+    norm::bench(c, place);
+    stem::bench(c, place);
+    head::bench(c, place);
+    kmeans::bench(c, place);
+    adam::bench(c, place);
+    confusion::bench(c, place);
+}
+
+fn ops(c: &mut Criterion) {
+    all(c, &Place { name: "cpu", engine: Cpu::new, images: 16, side: 128 });
+    match cuda::devices() {
+        Ok(_) => {
+            let engine = || Cuda::<bf16>::new(Options::default()).expect("a GPU");
+            all(c, &Place { name: "cuda bf16", engine, images: 256, side: 320 });
+        }
+        Err(e) => eprintln!("the CUDA engine is skipped: {e}"),
+    }
+}
+
+criterion::criterion_group!(benches, ops);
+criterion::criterion_main!(benches);

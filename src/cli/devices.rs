@@ -16,7 +16,7 @@ pub fn run() -> Result<()> {
                     s.compute_capability, s.multiprocessors, s.memory_free_mib, s.memory_mib
                 ))?;
             }
-            Ok(())
+            cuda::missing_kernels().map_or(Ok(()), |what| say(format_args!("cuda    not usable: {what}")))
         }
         // What is missing is the answer, not a failure.
         Err(e) => say(format_args!("cuda    none: {e}")),

@@ -36,8 +36,8 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
     let ordinal = match args.device {
         Device::Cpu => None,
         Device::Cuda(ordinal) => Some(ordinal),
-        Device::Auto => match cuda::devices() {
-            Ok(_) => Some(0),
+        Device::Auto => match usable() {
+            Ok(()) => Some(0),
             Err(e) => {
                 // A machine without a driver is nothing to talk about; a GPU that lies idle is.
                 if cuda::has_driver() {
@@ -56,6 +56,12 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         }
     }
     Ok(ordinal)
+}
+
+/// Whether `--device cuda` would work.
+fn usable() -> std::result::Result<(), String> {
+    cuda::devices().map_err(|e| e.to_string())?;
+    cuda::missing_kernels().map_or(Ok(()), Err)
 }
 
 /// The sheet of the GPU that the flags mean; none for the CPU.

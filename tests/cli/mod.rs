@@ -4,7 +4,9 @@
 
 mod bad_checkpoints;
 mod bad_data;
+mod bad_gpu;
 mod bad_runs;
+mod cuda;
 mod eval;
 mod help;
 mod place;

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use super::{Ran, TINY};
+use crate::util::softgpu;
 
 /// Where this process's folders lie. What earlier processes left here is removed first: a static is never dropped.
 fn base() -> &'static Path {
@@ -62,7 +63,20 @@ impl Place {
         let mut command = Command::new(program);
         command.args(words.split_whitespace()).current_dir(self.path());
         command.env("HOME", self.0.path().join("home")).env("XDG_CACHE_HOME", self.cache());
+        // What is not about GPUs runs on the CPU engine, on a machine with one too.
+        command.env("CUDA_VISIBLE_DEVICES", "");
         command
+    }
+
+    /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split at spaces. None without both.
+    pub fn gpu(&self, env: &str, words: &str) -> Option<Ran> {
+        let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
+        command.env_remove("CUDA_VISIBLE_DEVICES");
+        if !softgpu::has_gpu() {
+            command.env("LD_LIBRARY_PATH", softgpu::folder(false)?).env("SOFTGPU_ORDERS", "1");
+        }
+        command.envs(env.split_whitespace().map(|pair| pair.split_once('=').unwrap()));
+        Some(ran(command.output().unwrap()))
     }
 
     /// `picie` with `words`, split at spaces.

@@ -7,5 +7,7 @@ mod conv;
 mod head;
 mod kmeans;
 mod norm;
+mod registers;
 mod stem;
+mod step;
 mod view;

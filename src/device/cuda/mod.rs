@@ -23,6 +23,5 @@ mod view;
 
 pub use context::{Autotune, Cuda, Options};
 pub use cudnn::Choice;
-pub use images::MISSING_KERNELS;
 pub use memory::{Mark, Recording};
-pub use sheet::{Sheet, devices, has_driver};
+pub use sheet::{Sheet, devices, has_driver, missing_kernels};

@@ -5,8 +5,8 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
 use serde::Serialize;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::MISSING_KERNELS;
 use crate::device::cuda::context::NO_KERNELS;
+use crate::device::cuda::images::MISSING_KERNELS;
 
 /// CUDA 13.0, which the kernels are compiled with: drivers run what is as old as they are, or older.
 const CUDA: i32 = 13000;
@@ -70,6 +70,11 @@ pub fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
+/// What this binary lacks for `--device cuda`, and how to get it; none where it has all.
+pub fn missing_kernels() -> Option<String> {
+    MISSING_KERNELS.map(|why| format!("no kernels in this binary: {why}; {NO_KERNELS}"))
+}
+
 /// Opens the driver. Errors: there is none, or one that is too old.
 fn driver() -> Result<()> {
     if !has_driver() {
@@ -107,7 +112,7 @@ pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
     result::device::get(ordinal as i32).map_err(|e| super::context::driver_error("--device cuda", e))
 }
 
-/// The GPUs that `--device cuda` can use, or why it cannot.
+/// The GPUs of this machine, or why there are none.
 pub fn devices() -> Result<Vec<Sheet>> {
     driver()?;
     let mut sheets = Vec::new();
@@ -127,9 +132,6 @@ pub fn devices() -> Result<Vec<Sheet>> {
     }
     if sheets.is_empty() {
         return Err(no_gpu("there is no GPU that CUDA can use", "use --device cpu"));
-    }
-    if let Some(why) = MISSING_KERNELS {
-        return Err(no_gpu(format!("no kernels in this binary: {why}"), NO_KERNELS));
     }
     Ok(sheets)
 }

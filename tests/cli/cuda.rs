@@ -1,0 +1,114 @@
+//! Whole commands with `--device cuda`, against the CPU engine's.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Place, TINY, holds, scenes, trained};
+
+fn train(run: &str, more: &str) -> String {
+    format!("train --recipe demo --data {} --run {run} {TINY} --device cuda {more}", scenes().display())
+}
+
+fn rows(run: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn same_checkpoints(a: &Path, b: &Path) {
+    for name in ["checkpoint.safetensors", "epoch-01.safetensors", "epoch-02.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(read(a) == read(b), "{name} has other bytes");
+    }
+}
+
+#[test]
+fn a_run_has_the_losses_of_the_cpu_engine_in_every_precision() {
+    let place = Place::new();
+    // Of the first epoch, before roundings have moved many labels: the loss is a mean over 3 steps and 384 pixels.
+    for (precision, tol) in [("f32", 0.02), ("bf16", 0.05), ("f16", 0.05)] {
+        let Some(ran) = place.gpu("", &train(precision, &format!("--precision {precision}"))) else { return };
+        holds(&ran.succeeds().out, &["epoch", &format!("run: {precision}")]);
+        let (got, want) = (rows(&place.join(precision)), rows(trained()));
+        assert_eq!(got.len(), 2);
+        let off = |of: fn(&Value) -> f64| (of(&got[0]) / of(&want[0]) - 1.0).abs();
+        let loss = off(|row| row["loss"].as_f64().unwrap());
+        let objective = off(|row| row["kmeans_objective"][0].as_f64().unwrap());
+        assert!(loss <= tol && objective <= tol, "{precision}: loss off by {loss}, k-means by {objective}");
+        assert!(got[1]["miou"].is_number());
+    }
+}
+
+#[test]
+fn a_failed_step_names_its_kernel_and_the_run_resumes_to_the_same_bytes() {
+    let place = Place::new();
+    let Some(ran) = place.gpu("", &train("whole", "")) else { return };
+    ran.succeeds();
+    // Three steps an epoch, each an update: the fourth is in epoch 2. Recorded steps replay it, so it is launched op by op.
+    let failing = place.gpu("SOFTGPU_FAIL=adam_step:4", &train("broken", "--no-graph")).unwrap();
+    if !crate::util::softgpu::has_gpu() {
+        holds(&failing.fails(), &["adam_step", "CUDA_ERROR_ILLEGAL_ADDRESS", "the last checkpoint is whole"]);
+    }
+    place.gpu("", "train --run broken --resume --device cuda").unwrap().succeeds();
+    same_checkpoints(&place.join("broken"), &place.join("whole"));
+}
+
+#[test]
+fn a_trained_network_evaluates_and_segments_as_on_the_cpu() {
+    let place = Place::new();
+    let checkpoint = trained().join("checkpoint.safetensors");
+    let eval = format!("eval --checkpoint {} --data {} --json", checkpoint.display(), scenes().display());
+    let Some(ran) = place.gpu("", &format!("{eval} --device cuda --precision f32")) else { return };
+    let report = |text: &str| serde_json::from_str::<Value>(text.trim()).unwrap();
+    let (got, want) = (report(&ran.succeeds().out), report(&place.picie(&eval).succeeds().out));
+    let acc = |r: &Value| r["acc"].as_f64().unwrap_or_else(|| panic!("{r}"));
+    // A few of 3072 pixels lie so near a boundary that f32 sums in another order move them.
+    assert!((acc(&got) - acc(&want)).abs() <= 0.5, "{} and {}", acc(&got), acc(&want));
+
+    let photo = scenes().join("images/val2017/000000000001.jpg");
+    let photo = if photo.exists() { photo } else { find_image(scenes()) };
+    let segment = |out: &str| format!("segment --checkpoint {} --out {out} {}", checkpoint.display(), photo.display());
+    place.gpu("", &format!("{} --device cuda --precision f32", segment("gpu"))).unwrap().succeeds();
+    place.picie(&segment("cpu")).succeeds();
+    let labels = |dir: &str| {
+        let name = format!("{}-labels.png", photo.file_stem().unwrap().to_string_lossy());
+        image::open(place.join(dir).join(name)).unwrap().into_luma8().into_raw()
+    };
+    let (got, want) = (labels("gpu"), labels("cpu"));
+    let differ = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+    assert!(got.len() == want.len() && differ * 200 <= got.len(), "{differ} of {} pixels differ", got.len());
+}
+
+fn find_image(dir: &Path) -> std::path::PathBuf {
+    let file = super::files(dir).into_iter().find(|p| p.extension().is_some_and(|e| e == "jpg"));
+    dir.join(file.expect("scenes have photos"))
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_begun() {
+    let place = Place::new();
+    let Some(ran) = place.gpu("", &train("run", "--plan")) else { return };
+    // The images are resident, the weights have a copy of two bytes each.
+    holds(&ran.succeeds().out, &["params", "acts", "staging", "dataset", "images", "scratch", "total", "MiB"]);
+    assert!(!place.join("run").exists(), "--plan leaves a run folder");
+}
+
+#[test]
+fn a_bench_reports_phases_ops_and_the_device() {
+    let place = Place::new();
+    let words = "bench --recipe demo --images 4 --size 32 --stored 32 --batch 2 --batch-cluster 4 --clusters 3 --epochs 2 --warm-up 1";
+    let Some(ran) = place.gpu("", &format!("{words} --device cuda --json")) else { return };
+    let report: Value = serde_json::from_str(ran.succeeds().out.trim()).unwrap();
+    assert!(report["device"]["name"].is_string() && report["date"].as_str().unwrap().ends_with('Z'), "{report}");
+    let names: Vec<&str> = report["phases"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["k-means", "labels", "train", "epoch"]);
+    let ops = report["ops"].as_array().unwrap();
+    for op in
+        ["view_render", "conv_forward 7×7/2 4 → 64", "conv_backward_weight", "norm_backward", "head_loss", "adam_step"]
+    {
+        assert!(ops.iter().any(|row| row["op"].as_str().unwrap().starts_with(op)), "no {op}");
+    }
+    let share: f64 = ops.iter().map(|row| row["share_percent"].as_f64().unwrap()).sum();
+    assert!((share - 100.0).abs() <= 1e-6 && ops.iter().all(|row| row["us"].as_f64().unwrap() > 0.0));
+    holds(&place.gpu("", &format!("{words} --device cpu")).unwrap().succeeds().out, &["CPU", "images/s", "head_loss"]);
+}

@@ -1,0 +1,57 @@
+//! What ptxas says of each kernel, where this build had nvcc: no spills, and no more registers than `cuda/registers.txt` records.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The most registers and spilled bytes of each kernel over all element types and architectures of the build.
+fn compiled() -> BTreeMap<String, (usize, usize)> {
+    let mut kernels: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for path in Path::new(env!("OUT_DIR")).read_dir().unwrap().flatten().map(|e| e.path()) {
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for entry in text.split("Compiling entry function '").skip(1) {
+            // <stem>_<what>_<type>
+            let name = entry.split('\'').next().unwrap().rsplit_once('_').unwrap().0;
+            let before = |what: &str| -> usize {
+                let words: Vec<&str> = entry.split(what).next().unwrap().split_whitespace().collect();
+                words.last().unwrap().parse().unwrap()
+            };
+            let seen = kernels.entry(name.into()).or_default();
+            let spilled = before(" bytes spill stores") + before(" bytes spill loads");
+            *seen = (seen.0.max(before(" registers")), seen.1.max(spilled));
+        }
+    }
+    kernels
+}
+
+#[test]
+fn kernels_spill_nothing_and_use_no_more_registers_than_recorded() {
+    let compiled = compiled();
+    if compiled.is_empty() {
+        eprintln!("skipped: this build had no nvcc");
+        return;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/registers.txt");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let recorded: BTreeMap<&str, usize> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_once(' ').expect("a name and a number"))
+        .map(|(name, registers)| (name, registers.trim().parse().expect("a number")))
+        .collect();
+    let mut wrong = Vec::new();
+    for (name, (registers, spilled)) in &compiled {
+        if *spilled > 0 {
+            wrong.push(format!("{name} spills {spilled} bytes"));
+        }
+        match recorded.get(name.as_str()) {
+            Some(most) if registers <= most => {}
+            Some(most) => wrong.push(format!("{name} uses {registers} registers, recorded are {most}")),
+            None => wrong.push(format!("{name} {registers} is not recorded")),
+        }
+    }
+    wrong.extend(recorded.keys().filter(|name| !compiled.contains_key(**name)).map(|name| format!("{name} is gone")));
+    assert!(wrong.is_empty(), "mend the kernel, or cuda/registers.txt where that is meant:\n{}", wrong.join("\n"));
+}
