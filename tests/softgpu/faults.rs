@@ -10,7 +10,8 @@ use crate::util::softgpu;
 fn said() -> String {
     // SAFETY: the function takes nothing and returns a C string of this thread.
     unsafe {
-        let said = softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0").unwrap();
+        let said =
+            softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0").unwrap();
         CStr::from_ptr(said()).to_string_lossy().into_owned()
     }
 }
@@ -37,7 +38,11 @@ fn line(kernel: &str, text: &str, n: usize) -> String {
 
 #[test]
 fn a_write_outside_of_an_allocation() {
-    for (off, part) in [(100, "written 0 bytes behind the end of"), (107, "written 28 bytes behind"), (-1, "written 1 bytes before the start of")] {
+    for (off, part) in [
+        (100, "written 0 bytes behind the end of"),
+        (107, "written 28 bytes behind"),
+        (-1, "written 1 bytes before the start of"),
+    ] {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(100);
         fails(&gpu, "faults_global_f32", (1, 32), &[At(out), Int(off)], part);
@@ -49,7 +54,8 @@ fn a_write_outside_of_a_shared_array() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<f32>(32);
     for off in [32, 60, -1] {
-        let part = format!("written outside of the shared array of 128 bytes at {}", line("faults_shared", "SHARED", 0));
+        let part =
+            format!("written outside of the shared array of 128 bytes at {}", line("faults_shared", "SHARED", 0));
         fails(&gpu, "faults_shared_f32", (1, 32), &[At(out), Int(off)], &part);
     }
     assert_eq!(gpu.launch("faults_shared_f32", 1, 32, &[At(out), Int(31)]), Code::CUDA_SUCCESS);
@@ -59,8 +65,16 @@ fn a_write_outside_of_a_shared_array() {
 fn races_and_a_missing_barrier() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<f32>(64);
-    for (kernel, grid, block) in [("faults_race_f32", 1, 64), ("faults_no_barrier_bf16", 1, 64), ("faults_block_race_f16", 2, 32)] {
-        fails(&gpu, kernel, (grid, block), &[At(out)], "result depends on the order of threads: race or missing barrier");
+    for (kernel, grid, block) in
+        [("faults_race_f32", 1, 64), ("faults_no_barrier_bf16", 1, 64), ("faults_block_race_f16", 2, 32)]
+    {
+        fails(
+            &gpu,
+            kernel,
+            (grid, block),
+            &[At(out)],
+            "result depends on the order of threads: race or missing barrier",
+        );
     }
     assert_eq!(gpu.launch("faults_block_race_f16", 1, 32, &[At(out)]), Code::CUDA_SUCCESS);
 }

@@ -2,4 +2,7 @@
 
 mod faults;
 mod gpu;
+mod probes;
 mod results;
+mod sanitizer;
+mod simulated;
