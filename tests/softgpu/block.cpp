@@ -23,15 +23,11 @@ constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t GUARD = 256, MOST_ARRAYS = 32, ARENA = SHARED_MOST + (MOST_ARRAYS + 1) * 2 * GUARD;
 constexpr unsigned char POISON = 0xFF, GUARD_BYTE = 0xA5;
 
-enum State : unsigned char { Ready, AtWarp, AtBarrier, Ended };
-
 struct Thread {
-    Fibre* fibre;  // null: has not begun
-    State state;
-    int line;
-    const char* file;
-    const char* op;
+    Fibre* fibre;      // null: has not begun, or has ended
+    const Site* site;  // where it waits; null: has ended
     uint3 index;
+    unsigned lane;
 };
 
 struct Array {
@@ -50,9 +46,12 @@ struct Machine {
     bool descending = false;
     const Launch* launch = nullptr;
 
-    // The running thread, its warp, and how many lanes of the warp came before it in this pass.
+    // The running thread, its warp, how many lanes of the warp came before it in this pass, and whether all of them stopped at
+    // the same site.
     Thread* current = nullptr;
     unsigned warp_start = 0, lanes = 0, pass = 0;
+    const Site* site = nullptr;
+    bool together = true;
     uint64_t exchange[2][32];
     unsigned parity = 0;
     std::string fault;
@@ -70,14 +69,15 @@ struct Machine {
     void open(size_t start, size_t bytes);
     void close(size_t start, size_t bytes);
     size_t take(size_t bytes);
-    Thread* next_lane();
+    void check_guards();
+
+    void stop(const Site* where);
     void go(Fibre& from);
-    void run_pass();
-    void wait(State state, const char* op, const char* file, int line);
+    void wait(const Site* where);
     [[noreturn]] void fail(const char* what, const char* file, int line);
     bool run_warp();
     bool run_block();
-    void check_guards();
+    bool blame(const Thread& a, const Thread& b);
 };
 
 Machine& machine() {
@@ -95,37 +95,15 @@ const char* short_name(const char* file) {
     return cut;
 }
 
-std::string place(const Thread& t) {
-    char text[512];
-    switch (t.state) {
-        case Ended: snprintf(text, sizeof text, "has ended"); break;
-        case AtBarrier: snprintf(text, sizeof text, "waits in __syncthreads at %s:%d", short_name(t.file), t.line); break;
-        case AtWarp: snprintf(text, sizeof text, "waits in %s at %s:%d", t.op, short_name(t.file), t.line); break;
-        case Ready: snprintf(text, sizeof text, "has not begun"); break;
-    }
-    return text;
-}
-
 std::string who(const Machine& m, const Thread& t) {
+    char text[640];
     const uint3 b = here.block;
-    char text[160];
-    snprintf(text, sizeof text, "thread %u of block (%u,%u,%u)", unsigned(&t - m.threads), b.x, b.y, b.z);
-    return text;
-}
-
-bool together(const Thread& a, const Thread& b) {
-    // NOTE: `op` tells apart two operations on one line.
-    return a.state == b.state && (a.state == Ended || (a.line == b.line && a.file == b.file && a.op == b.op));
-}
-
-// Blames the barrier or the warp operation that one of the two waits at.
-std::string diverging(const Machine& m, const Thread& a, const Thread& b) {
-    const Thread& waits = a.state != Ended ? a : b;
-    const Thread& other = &waits == &a ? b : a;
-    char text[1600];
-    snprintf(text, sizeof text, "%s at %s:%d (%s %s, %s %s)",
-             waits.state == AtBarrier ? "diverging barrier" : "incomplete warp operation", short_name(waits.file), waits.line,
-             who(m, waits).c_str(), place(waits).c_str(), who(m, other).c_str(), place(other).c_str());
+    const int head = snprintf(text, sizeof text, "thread %u of block (%u,%u,%u) ", unsigned(&t - m.threads), b.x, b.y, b.z);
+    if (t.site) {
+        snprintf(text + head, sizeof text - head, "waits in %s at %s:%d", t.site->op, short_name(t.site->file), t.site->line);
+    } else {
+        snprintf(text + head, sizeof text - head, "has ended");
+    }
     return text;
 }
 
@@ -134,32 +112,34 @@ void fibre_main() {
         m->launch->entry->call(m->launch->parameters);
         Thread* done = m->current;
         Fibre* own = done->fibre;
-        done->state = Ended;
         done->fibre = nullptr;
-        Thread* next = m->next_lane();
+        m->stop(nullptr);
+        Thread* next = m->current;
         if (next && !next->fibre) {
             next->fibre = own;
-            m->current = next;
             here.thread = next->index;
+            here.lane = next->lane;
             continue;
         }
         m->idle.push_back(own);
-        m->current = next;
         m->go(*own);
     }
 }
 
-// The lane after the running one in this pass.
-Thread* Machine::next_lane() {
-    if (++pass >= lanes) return nullptr;
-    return &threads[warp_start + (descending ? lanes - 1 - pass : pass)];
+// The running thread stops at `where`; the next lane of this pass becomes current, or none.
+inline void Machine::stop(const Site* where) {
+    current->site = where;
+    if (pass == 0) site = where;
+    together &= where == site;
+    current = ++pass < lanes ? current + (descending ? -1 : 1) : nullptr;
 }
 
 // Leaves `from` for the fibre of `current`, or for the scheduler where the pass has ended.
-void Machine::go(Fibre& from) {
+inline void Machine::go(Fibre& from) {
     Thread* to = current;
     if (!to) return from.switch_to(host);
     here.thread = to->index;
+    here.lane = to->lane;
     if (!to->fibre) {
         if (idle.empty()) {
             fibres.emplace_back(new Fibre(fibre_main, fibres.size()));
@@ -171,47 +151,47 @@ void Machine::go(Fibre& from) {
     from.switch_to(*to->fibre);
 }
 
-void Machine::wait(State state, const char* op, const char* file, int line) {
-    Thread* me = current;
-    me->state = state;
-    me->op = op;
-    me->file = file;
-    me->line = line;
-    current = next_lane();
-    go(*me->fibre);
+inline void Machine::wait(const Site* where) {
+    Fibre* own = current->fibre;
+    stop(where);
+    go(*own);
+}
+
+// Two threads do not wait at the same place: blames the barrier or the warp operation that one of them waits at.
+bool Machine::blame(const Thread& a, const Thread& b) {
+    const Thread& waits = a.site ? a : b;
+    const Thread& other = a.site ? b : a;
+    char text[1600];
+    snprintf(text, sizeof text, "%s at %s:%d (%s, %s)", waits.site->whole_block ? "diverging barrier" : "incomplete warp operation",
+             short_name(waits.site->file), waits.site->line, who(*this, waits).c_str(), who(*this, other).c_str());
+    fault = text;
+    return false;
 }
 
 void Machine::fail(const char* what, const char* file, int line) {
     char text[1024];
-    snprintf(text, sizeof text, "%s at %s:%d (%s)", what, short_name(file), line, who(*this, *current).c_str());
+    snprintf(text, sizeof text, "%s at %s:%d (thread %u of block (%u,%u,%u))", what, short_name(file), line,
+             unsigned(current - threads), here.block.x, here.block.y, here.block.z);
     fault = text;
     current->fibre->switch_to(host);
     abort();
 }
 
-// Lets each lane of the warp run until it waits or ends.
-void Machine::run_pass() {
-    pass = 0;
-    current = &threads[warp_start + (descending ? lanes - 1 : 0)];
-    go(host);
-}
-
-// Runs a warp until it waits for the block or has ended.
+// Runs a warp until it waits for the block or has ended: pass after pass, in which each lane runs until it waits or ends.
 bool Machine::run_warp() {
     for (;;) {
-        run_pass();
+        pass = 0;
+        together = true;
+        current = &threads[warp_start + (descending ? lanes - 1 : 0)];
+        go(host);
         if (!fault.empty()) return false;
         const Thread& first = threads[warp_start];
-        for (unsigned i = 1; i < lanes; ++i) {
-            const Thread& t = threads[warp_start + i];
-            if (!together(first, t)) {
-                fault = diverging(*this, first, t);
-                return false;
-            }
+        for (unsigned i = 1; i < lanes && !together; ++i) {
+            if (threads[warp_start + i].site != first.site) return blame(first, threads[warp_start + i]);
         }
-        if (first.state != AtWarp) return true;
+        if (!site || site->whole_block) return true;
         if (lanes != 32) {
-            fault = diverging(*this, first, first);
+            fault = std::string("incomplete warp operation in a block whose size is no multiple of 32 (") + who(*this, first) + ")";
             return false;
         }
         parity ^= 1;
@@ -219,17 +199,7 @@ bool Machine::run_warp() {
 }
 
 bool Machine::run_block() {
-    const uint3 size = here.block_size;
-    unsigned i = 0;
-    for (unsigned z = 0; z < size.z; ++z) {
-        for (unsigned y = 0; y < size.y; ++y) {
-            for (unsigned x = 0; x < size.x; ++x) {
-                threads[i].fibre = nullptr;
-                threads[i].state = Ready;
-                threads[i++].index = {x, y, z};
-            }
-        }
-    }
+    for (unsigned i = 0; i < count; ++i) threads[i].fibre = nullptr;
     open(0, arena_used);
     arrays.clear();
     arena_used = 0;
@@ -245,12 +215,9 @@ bool Machine::run_block() {
             if (!run_warp()) return false;
         }
         for (unsigned w = 1; w < warps; ++w) {
-            if (!together(threads[0], threads[32 * w])) {
-                fault = diverging(*this, threads[0], threads[32 * w]);
-                return false;
-            }
+            if (threads[32 * w].site != threads[0].site) return blame(threads[0], threads[32 * w]);
         }
-        if (threads[0].state == Ended) break;
+        if (!threads[0].site) break;
     }
     check_guards();
     return fault.empty();
@@ -296,14 +263,12 @@ size_t Machine::take(size_t bytes) {
 
 }  // namespace
 
-void barrier(const char* file, int line) { m->wait(AtBarrier, "__syncthreads", file, line); }
+void barrier(const Site* site) { m->wait(site); }
 
-unsigned lane() { return unsigned(m->current - m->threads) & 31; }
-
-const uint64_t* exchange(unsigned mask, uint64_t mine, const char* op, const char* file, int line) {
-    if (mask != 0xffffffffu) m->fail("warp operation with a partial mask", file, line);
-    m->exchange[m->parity][lane()] = mine;
-    m->wait(AtWarp, op, file, line);
+const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine) {
+    if (mask != 0xffffffffu) m->fail("warp operation with a partial mask", site->file, site->line);
+    m->exchange[m->parity][here.lane] = mine;
+    m->wait(site);
     return m->exchange[m->parity ^ 1];
 }
 
@@ -332,6 +297,11 @@ std::string run_grid(const Launch& launch, bool descending) {
     m->descending = descending;
     m->count = launch.block.x * launch.block.y * launch.block.z;
     m->fault.clear();
+    for (unsigned i = 0; i < m->count; ++i) {
+        const uint3 size = launch.block;
+        m->threads[i].index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+        m->threads[i].lane = i % 32;
+    }
     here.block_size = launch.block;
     here.grid_size = launch.grid;
     const uint3 grid = launch.grid;

@@ -61,6 +61,13 @@ KERNEL(faults_add, 32)(float* out, float by) {
     out[threadIdx.x] += by;
 }
 
+// Nothing wrong in it.
+KERNEL(faults_pass, 64)() {
+    __syncthreads();
+    __syncwarp();
+    __syncthreads();
+}
+
 // --- faults
 
 KERNEL(faults_global, 32)(float* out, int off) {
@@ -97,6 +104,12 @@ KERNEL(faults_no_barrier, 64)(float* out) {
 KERNEL(faults_half_barrier, 64)(float* out) {
     out[threadIdx.x] = 0;
     if (threadIdx.x < 40) __syncthreads();
+}
+
+// A warp does not come.
+KERNEL(faults_one_warp_barrier, 64)(float* out) {
+    out[threadIdx.x] = 0;
+    if (threadIdx.x < 32) __syncthreads();
 }
 
 KERNEL(faults_two_barriers, 64)(float* out) {

@@ -17,8 +17,6 @@ constexpr size_t STACK = 128 << 10;
 constexpr size_t GUARD = 16 << 10;
 
 #ifndef SOFTGPU_UCONTEXT
-// softgpu_switch(void** save_sp, void* load_sp)
-extern "C" void softgpu_switch(void** save, void* load) __attribute__((visibility("hidden")));
 #if defined(__x86_64__)
 asm(R"(
 .text
@@ -128,8 +126,9 @@ void Fibre::reset() {
 #endif
 }
 
-void Fibre::switch_to(Fibre& to) {
 #ifdef SOFTGPU_ASAN
+// Tells ASan which stack comes next.
+void Fibre::announce(Fibre& to) {
     if (!to.main_ && !to.known_) {
         pthread_attr_t attributes;
         void* low = nullptr;
@@ -143,15 +142,7 @@ void Fibre::switch_to(Fibre& to) {
     }
     arriving = &to;
     __sanitizer_start_switch_fiber(&fake_, to.low_, to.top_ - to.low_);
-#endif
-#ifdef SOFTGPU_UCONTEXT
-    swapcontext(&context_, &to.context_);
-#else
-    softgpu_switch(&sp_, to.sp_);
-#endif
-#ifdef SOFTGPU_ASAN
-    __sanitizer_finish_switch_fiber(fake_, nullptr, nullptr);
-#endif
 }
+#endif
 
 }  // namespace softgpu

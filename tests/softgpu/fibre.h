@@ -23,6 +23,11 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#ifndef SOFTGPU_UCONTEXT
+// Stores the callee-saved registers and the stack pointer at `save`, and loads those of `load`.
+extern "C" void softgpu_switch(void** save, void* load) __attribute__((visibility("hidden")));
+#endif
+
 namespace softgpu {
 
 class Fibre {
@@ -52,7 +57,22 @@ class Fibre {
     friend void first_steps();
     void* fake_ = nullptr;
     bool known_ = false;  // bounds of a host stack
+    void announce(Fibre& to);
 #endif
 };
+
+inline void Fibre::switch_to(Fibre& to) {
+#ifdef SOFTGPU_ASAN
+    announce(to);
+#endif
+#ifdef SOFTGPU_UCONTEXT
+    swapcontext(&context_, &to.context_);
+#else
+    softgpu_switch(&sp_, to.sp_);
+#endif
+#ifdef SOFTGPU_ASAN
+    __sanitizer_finish_switch_fiber(fake_, nullptr, nullptr);
+#endif
+}
 
 }  // namespace softgpu

@@ -26,6 +26,7 @@ namespace {
 constexpr size_t MOST_COMPARED = 64 << 20;
 
 std::mutex mutex;
+thread_local std::string said;
 
 void write_counts();
 
@@ -79,6 +80,7 @@ void complain(const char* format, ...) {
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     fprintf(stderr, "softgpu: %s\n", text);
+    said = text;
 }
 
 void add_entry(const Entry& entry) { table()[entry.name].entry = entry; }
@@ -188,6 +190,9 @@ Result Call::run() {
 }
 
 }  // namespace softgpu
+
+// The last complaint about what this host thread did.
+extern "C" __attribute__((visibility("default"))) const char* softgpu_said() { return softgpu::said.c_str(); }
 
 // The index-th kernel by name, with its launches so far; null behind the last.
 extern "C" __attribute__((visibility("default"))) const char* softgpu_kernel(size_t index, size_t* launches) {

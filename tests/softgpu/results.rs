@@ -1,5 +1,8 @@
 //! Kernels that are right: sums over warps and blocks, votes, atomics, dynamic shared memory, rounding, recorded work.
 
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use cudarc::driver::{result, sys};
 
 use super::gpu::Arg::{At, Float, Int};
@@ -142,5 +145,42 @@ fn recorded_work_runs_when_it_is_launched() {
     }
     // SAFETY: nobody uses the graph any more.
     unsafe { result::graph::exec_destroy(graph) }.unwrap();
-    assert!(softgpu::libcuda().is_some());
+}
+
+/// Work of another library, which it hands to `softgpu_submit`, takes its turn among the kernels and is dropped once.
+#[test]
+fn foreign_work_is_recorded_too() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    type Callback = unsafe extern "C" fn(*mut c_void);
+    type Submit = unsafe extern "C" fn(sys::CUstream, Callback, *mut c_void, Callback) -> i32;
+    static DROPPED: AtomicU32 = AtomicU32::new(0);
+    unsafe extern "C" fn double(at: *mut c_void) {
+        // SAFETY: `at` points to the address of 32 floats of the software GPU, which are host memory.
+        unsafe { std::slice::from_raw_parts_mut(*at.cast::<u64>() as *mut f32, 32) }.iter_mut().for_each(|v| *v *= 2.0);
+    }
+    unsafe extern "C" fn done(at: *mut c_void) {
+        // SAFETY: made by Box::into_raw below, and dropped once.
+        drop(unsafe { Box::from_raw(at.cast::<u64>()) });
+        DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+    let out = gpu.input(&[1f32; 32]);
+    // SAFETY: as the two functions say; the graph is destroyed before the memory.
+    unsafe {
+        let submit = softgpu::libcuda().unwrap().get::<Submit>(b"softgpu_submit\0").unwrap();
+        let arg = || Box::into_raw(Box::new(out)).cast();
+        assert_eq!(submit(gpu.stream, double, arg(), done), 0);
+        assert_eq!((gpu.read::<f32>(out, 1)[0], DROPPED.load(Ordering::SeqCst)), (2.0, 1));
+
+        result::stream::begin_capture(gpu.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+        gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(1.0)]);
+        assert_eq!(submit(gpu.stream, double, arg(), done), 0);
+        let graph = result::stream::end_capture(gpu.stream).unwrap();
+        let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap();
+        result::graph::destroy(graph).unwrap();
+        result::graph::launch(exec, gpu.stream).unwrap();
+        result::graph::launch(exec, gpu.stream).unwrap();
+        assert_eq!((gpu.read::<f32>(out, 1)[0], DROPPED.load(Ordering::SeqCst)), (14.0, 1));
+        result::graph::exec_destroy(exec).unwrap();
+        assert_eq!(DROPPED.load(Ordering::SeqCst), 2);
+    }
 }

@@ -41,55 +41,63 @@ struct dim3 { unsigned x = 1, y = 1, z = 1; };
 
 namespace softgpu {
 
-// The running thread.
+// The running thread; its lane in the warp.
 struct Here {
-    uint3 thread, block, block_size, grid_size;
+    uint3 thread;
+    unsigned lane;
+    uint3 block, block_size, grid_size;
 };
-// NOTE: `__thread` and not `thread_local`, which would call a wrapper at every use of an extern variable.
+// NOTE: `__thread` and not `thread_local`, which would call a wrapper at every use of an extern variable. Initial-exec
+// places all thread-locals of the library in the few hundred bytes that the loader keeps for such libraries: keep them small.
 extern __thread Here here __attribute__((tls_model("initial-exec")));
 
-void barrier(const char* file, int line);
-void* shared_array(const void* site, size_t bytes, const char* file, int line);
-void* dynamic_shared();
-
-// Waits for the 32 lanes of the warp at this line; each brings 8 bytes and gets those of all lanes, good until its next call.
-const uint64_t* exchange(unsigned mask, uint64_t mine, const char* op, const char* file, int line);
-unsigned lane();
-
-// A warp operation at one line of the source.
-struct Warp {
+// Where threads wait: one barrier or warp operation of the source.
+struct Site {
     const char* op;
     const char* file;
     int line;
+    bool whole_block;
+};
+
+void barrier(const Site* site);
+void* shared_array(const void* site, size_t bytes, const char* file, int line);
+void* dynamic_shared();
+
+// Waits for the 32 lanes of the warp at this site; each brings 8 bytes and gets those of all lanes, good until its next call.
+const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine);
+
+// The warp operations at one site.
+struct Warp {
+    const Site* site;
 
     template <class T>
     T read(unsigned mask, T value, unsigned from) const {
         static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
         uint64_t bits = 0;
         memcpy(&bits, &value, sizeof(T));
-        bits = exchange(mask, bits, op, file, line)[from];
+        bits = exchange(site, mask, bits)[from];
         memcpy(&value, &bits, sizeof(T));
         return value;
     }
     template <class T>
     T shfl(unsigned mask, T value, int from, int width = 32) const {
-        return read(mask, value, (lane() & ~(width - 1)) + (from & (width - 1)));
+        return read(mask, value, (here.lane & ~(width - 1)) + (from & (width - 1)));
     }
     template <class T>
     T shfl_xor(unsigned mask, T value, int bits, int width = 32) const {
-        const unsigned from = lane() ^ bits;
-        return read(mask, value, (from | (width - 1)) <= (lane() | (width - 1)) ? from & 31 : lane());
+        const unsigned from = here.lane ^ bits;
+        return read(mask, value, (from | (width - 1)) <= (here.lane | (width - 1)) ? from & 31 : here.lane);
     }
     template <class T>
     T shfl_down(unsigned mask, T value, unsigned by, int width = 32) const {
-        return read(mask, value, (lane() & (width - 1)) + by < unsigned(width) ? lane() + by : lane());
+        return read(mask, value, (here.lane & (width - 1)) + by < unsigned(width) ? here.lane + by : here.lane);
     }
     template <class T>
     T shfl_up(unsigned mask, T value, unsigned by, int width = 32) const {
-        return read(mask, value, (lane() & (width - 1)) >= by ? lane() - by : lane());
+        return read(mask, value, (here.lane & (width - 1)) >= by ? here.lane - by : here.lane);
     }
     unsigned ballot(unsigned mask, int predicate) const {
-        const uint64_t* all = exchange(mask, predicate != 0, op, file, line);
+        const uint64_t* all = exchange(site, mask, predicate != 0);
         unsigned bits = 0;
         for (int i = 0; i < 32; ++i) bits |= unsigned(all[i]) << i;
         return bits;
@@ -153,15 +161,23 @@ struct Trampoline<void(A...), kernel> {
     type* const name = static_cast<type*>(softgpu::shared_array(&name##_site, sizeof(type) * (count), __FILE__, __LINE__))
 #define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(softgpu::dynamic_shared())
 
-#define __syncthreads() softgpu::barrier(__FILE__, __LINE__)
-#define __shfl_sync(...) (softgpu::Warp{"__shfl_sync", __FILE__, __LINE__}.shfl(__VA_ARGS__))
-#define __shfl_xor_sync(...) (softgpu::Warp{"__shfl_xor_sync", __FILE__, __LINE__}.shfl_xor(__VA_ARGS__))
-#define __shfl_down_sync(...) (softgpu::Warp{"__shfl_down_sync", __FILE__, __LINE__}.shfl_down(__VA_ARGS__))
-#define __shfl_up_sync(...) (softgpu::Warp{"__shfl_up_sync", __FILE__, __LINE__}.shfl_up(__VA_ARGS__))
-#define __ballot_sync(...) (softgpu::Warp{"__ballot_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__))
-#define __any_sync(...) (softgpu::Warp{"__any_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__) != 0)
-#define __all_sync(...) (softgpu::Warp{"__all_sync", __FILE__, __LINE__}.ballot(__VA_ARGS__) == 0xffffffffu)
+// NOTE: a static of a lambda, so that two operations on one line are two sites.
+#define SOFTGPU_SITE(op, whole_block)                                                \
+    ([] {                                                                            \
+        static constexpr softgpu::Site site{op, __FILE__, __LINE__, whole_block};    \
+        return &site;                                                                \
+    }())
+#define SOFTGPU_WARP(op) softgpu::Warp{SOFTGPU_SITE(op, false)}
+
+#define __syncthreads() softgpu::barrier(SOFTGPU_SITE("__syncthreads", true))
+#define __shfl_sync(...) (SOFTGPU_WARP("__shfl_sync").shfl(__VA_ARGS__))
+#define __shfl_xor_sync(...) (SOFTGPU_WARP("__shfl_xor_sync").shfl_xor(__VA_ARGS__))
+#define __shfl_down_sync(...) (SOFTGPU_WARP("__shfl_down_sync").shfl_down(__VA_ARGS__))
+#define __shfl_up_sync(...) (SOFTGPU_WARP("__shfl_up_sync").shfl_up(__VA_ARGS__))
+#define __ballot_sync(...) (SOFTGPU_WARP("__ballot_sync").ballot(__VA_ARGS__))
+#define __any_sync(...) (SOFTGPU_WARP("__any_sync").ballot(__VA_ARGS__) != 0)
+#define __all_sync(...) (SOFTGPU_WARP("__all_sync").ballot(__VA_ARGS__) == 0xffffffffu)
 // The mask may be left out; all 32 lanes must come either way.
-#define __syncwarp(...) ((void)softgpu::exchange(0xffffffffu, 0, "__syncwarp", __FILE__, __LINE__))
+#define __syncwarp(...) ((void)softgpu::exchange(SOFTGPU_SITE("__syncwarp", false), 0xffffffffu, 0))
 
 #include "intrinsics.h"

@@ -44,6 +44,14 @@ pub fn libcuda() -> Option<&'static libloading::Library> {
     libraries().map(|all| &all[0])
 }
 
+/// What a process must preload to open the sanitized libraries, which its own executable knows nothing of.
+pub fn sanitizer() -> Option<PathBuf> {
+    let out = Command::new(compiler()?).arg("-print-file-name=libasan.so").output().ok()?;
+    // A compiler that has none prints the bare name.
+    let path = PathBuf::from(String::from_utf8(out.stdout).ok()?.trim());
+    path.is_absolute().then_some(path)
+}
+
 fn libraries() -> Option<&'static Vec<libloading::Library>> {
     static LIBRARIES: OnceLock<Option<Vec<libloading::Library>>> = OnceLock::new();
     let open = |name| {
@@ -73,6 +81,7 @@ fn find(sanitized: bool) -> Option<PathBuf> {
 
 /// The first C++ compiler that runs.
 fn compiler() -> Option<String> {
+    // Stand-ins for a driver are built for Linux alone.
     let named = std::env::var("CXX").ok().into_iter().chain(["g++", "clang++", "c++"].map(str::to_string));
     let runs = |c: &String| Command::new(c).arg("--version").output().is_ok_and(|out| out.status.success());
     if cfg!(target_os = "linux") { named.into_iter().find(runs) } else { None }

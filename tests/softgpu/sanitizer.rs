@@ -1,0 +1,62 @@
+//! The same kernels built with AddressSanitizer and UBSan: tests of this binary run again in a process that has the sanitizers.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::util::softgpu;
+
+/// This binary's tests that match `filters`, on the sanitized software GPU. None where there are no sanitizers.
+fn again(filters: &[&str]) -> Option<Output> {
+    if softgpu::has_gpu() {
+        return None;
+    }
+    let Some(runtime) = softgpu::sanitizer() else {
+        eprintln!("no AddressSanitizer for the host compiler: the sanitized run is skipped");
+        return None;
+    };
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(filters).args(["--skip", "sanitizer::", "--test-threads", "2"]);
+    command.env("LD_PRELOAD", runtime).env("PICIE_SOFTGPU", softgpu::folder(true)?);
+    // NOTE: the Rust side is not instrumented, so leaks are not looked for.
+    command.env("ASAN_OPTIONS", "detect_leaks=0").env("UBSAN_OPTIONS", "print_stacktrace=1");
+    Some(command.output().unwrap())
+}
+
+fn text(out: &Output) -> String {
+    String::from_utf8_lossy(&[&out.stdout[..], &out.stderr[..]].concat()).into_owned()
+}
+
+#[test]
+fn the_engine_s_kernels_are_clean() {
+    let Some(out) = again(&["cuda::", "softgpu::results"]) else { return };
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(text(&out).contains("test softgpu::results::integer_atomics_count ... ok"), "{}", text(&out));
+}
+
+#[test]
+fn writes_outside_are_seen_at_once() {
+    for (fault, kernel) in [
+        ("a_write_outside_of_an_allocation", "faults_global_f32"),
+        ("a_write_outside_of_a_shared_array", "faults_shared_f32"),
+    ] {
+        let Some(out) = again(&[fault]) else { return };
+        let text = text(&out);
+        assert!(!out.status.success() && text.contains("ERROR: AddressSanitizer: use-after-poison"), "{text}");
+        assert!(text.lines().any(|l| l.trim_start().starts_with("#0") && l.contains(kernel)), "{text}");
+    }
+}
+
+#[test]
+fn forbidden_memory_and_unaligned_vectors_are_seen() {
+    for (probe, part) in [("forbidden", "use-after-poison"), ("unaligned", "runtime error: load of misaligned address")]
+    {
+        let Some(out) = again(&[&format!("softgpu::probes::{probe}"), "--ignored"]) else { return };
+        assert!(!out.status.success() && text(&out).contains(part), "{}", text(&out));
+    }
+}
+
+#[test]
+fn the_sanitizers_stand_where_the_compiler_says() {
+    let Some(path) = softgpu::sanitizer() else { return };
+    assert!(PathBuf::from(path).is_absolute());
+}
