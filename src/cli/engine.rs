@@ -2,9 +2,10 @@
 
 use crate::base::{Error, Result};
 use crate::cli::args::{Device, EngineArgs, Precision};
+use crate::cli::plan::cache;
 use crate::device::Backend;
 use crate::device::cpu::Cpu;
-use crate::device::cuda::{self, Sheet};
+use crate::device::cuda::{self, Cuda, Options, Sheet};
 
 /// Work for an engine, whichever it is.
 pub trait Job {
@@ -16,8 +17,18 @@ pub trait Job {
 /// Runs `job` on the engine that the flags mean.
 pub fn on_engine<J: Job>(args: &EngineArgs, job: J) -> Result<J::Out> {
     let Some(ordinal) = gpu(args)? else { return job.run(&mut Cpu::new()) };
-    let _ = ordinal;
-    Err(Error::input("the CUDA engine is not complete", "use --device cpu"))
+    let options = Options {
+        ordinal,
+        no_graph: args.no_graph,
+        autotune: args.autotune,
+        deterministic: args.deterministic,
+        cache: Some(cache().join("cudnn-engines.json")),
+    };
+    match args.precision.unwrap_or(Precision::Bf16) {
+        Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
+        Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
+        Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
+    }
 }
 
 /// The GPU to use, or none for the CPU.

@@ -3,6 +3,7 @@
 
 mod adam;
 mod confusion;
+mod conv;
 mod head;
 mod kmeans;
 mod norm;
