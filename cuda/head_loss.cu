@@ -231,7 +231,7 @@ __device__ __forceinline__ F4 adjoint(const act* dout, const Side& rows, const S
         for (int v = rows.first(y); v <= bottom; ++v) {
             const float down = rows.weight(v, y);
             const act* line = dout + v * width * D;
-#pragma unroll 4
+#pragma unroll 2
             for (int i = 0; i < count; ++i) {
                 const float weight = down * __shfl_sync(ALL_LANES, mine, i);
                 const int u = flip ? width - 1 - (base + i) : base + i;

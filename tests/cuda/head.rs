@@ -332,6 +332,29 @@ fn sums_are_added_to_and_of_equal_scores_the_first_wins() {
     close("score", &rig.read(score), &[50.0 * 288.0], 1e-7);
 }
 
+/// 270 tiles: some blocks go on to a second one, of another image.
+#[test]
+fn more_tiles_than_blocks_are_summed() {
+    fn run<B: Head>(case: &Case, mut rig: Rig<B>) -> (Vec<f32>, Vec<u32>, Vec<f32>) {
+        let (input, c) = (case.input(&mut rig), case.classifier(&mut rig, 0));
+        let (sums, counts, score) = (rig.zeros::<f32>(c.k * D), rig.zeros::<u32>(c.k), rig.zeros::<f32>(1));
+        let plan = rig.dev.plan_head(case.spec).unwrap();
+        rig.ready();
+        rig.dev.head_accumulate(&plan, sums, counts, score, input, c).unwrap();
+        (rig.read(sums), rig.read(counts), rig.read(score))
+    }
+    for k in [3, 65] {
+        let spec = HeadSpec { n: 135, h: 9, w: 8, d: D, k, merge: Merge::Direct };
+        let case = Case::new::<half::bf16>(spec, [k, 1], None, 1);
+        let Some(rig) = Rig::cuda::<half::bf16>() else { return };
+        let (got, want) = (run(&case, rig), run(&case, Rig::new()));
+        all_equal("counts", &got.1, &want.1);
+        // Of thousands of features in another order.
+        close("sums", &got.0, &want.0, 5e-6);
+        close("score", &got.2, &want.2, 1e-6);
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };

@@ -2,7 +2,7 @@
 //!
 //! Scratch behind o3: Σ w[y] (n, 2) | shares (views, 2) | losses of tiles (n·tiles, 2) | dF of warped images (n, h, w, d).
 
-use super::{D, HeadPlan, THREADS, TILE_BYTES, WARPS, aligned, check_classifier, check_input, check_labels};
+use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned, check_classifier, check_input, check_labels};
 use crate::base::{Error, Result};
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
 use crate::device::ops::{HeadInput, HeadSpec, LossInput, Merge, want};
@@ -145,6 +145,5 @@ pub(super) fn head_loss<A: Activation>(
         let args = [gradients[level], gradients[fine], h.into(), w.into(), fine_h.into(), fine_w.into()];
         dev.launch(kernels.down, grid, &args)?;
     }
-    debug_assert_eq!(spec.d, D);
     Ok(())
 }
