@@ -29,6 +29,7 @@ fn main() {
     // A folder: editing, adding or removing any file in it builds anew.
     println!("cargo:rerun-if-changed=cuda");
     println!("cargo:rerun-if-changed=build.rs");
+    commit();
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let jobs = jobs(&out);
     let mut text = String::new();
@@ -54,11 +55,31 @@ fn main() {
     fs::write(out.join("images.rs"), text).expect("a writable OUT_DIR");
 }
 
+/// `$PICIE_COMMIT` of this build, for reports.
+fn commit() {
+    // Changes with every commit and checkout.
+    for path in [".git/HEAD", ".git/logs/HEAD"].iter().filter(|path| Path::new(path).exists()) {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
+    let said = git.ok().filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
+    println!("cargo:rustc-env=PICIE_COMMIT={}", said.as_deref().map_or("unknown", str::trim));
+}
+
+/// The files of `cuda/` that end in `.ext`, in order.
+fn files(ext: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir("cuda").expect("the folder cuda").flatten().map(|e| e.path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == ext));
+    files.sort();
+    files
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 fn jobs(out: &Path) -> Vec<Job> {
-    let mut sources: Vec<PathBuf> =
-        fs::read_dir("cuda").expect("the folder cuda").flatten().map(|e| e.path()).collect();
-    sources.retain(|p| p.extension().is_some_and(|e| e == "cu"));
-    sources.sort();
+    let sources = files("cu");
     let job = |source: &PathBuf, ty: &str| {
         let stem = source.file_stem().expect("a file name").to_string_lossy();
         Job {
@@ -113,6 +134,7 @@ fn compile(nvcc: &Path, jobs: &[Job]) {
     if env::var("PICIE_CUDA_WERROR").is_ok_and(|v| v == "1") {
         flags.push("-Werror=all-warnings".into());
     }
+    let headers: String = files("cuh").iter().map(|path| read(path)).collect();
     let queue = Mutex::new(jobs.iter());
     let failed: Mutex<Vec<String>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -121,13 +143,21 @@ fn compile(nvcc: &Path, jobs: &[Job]) {
             scope.spawn(|| {
                 loop {
                     let Some(job) = queue.lock().expect("no thread panics").next() else { return };
+                    // What the fatbin is made from; the same again is not compiled again.
+                    let stamp = format!("{flags:?} {} {headers}{}", job.define, read(&job.source));
+                    let stamped = job.fatbin.with_extension("stamp");
+                    if job.fatbin.exists() && fs::read_to_string(&stamped).is_ok_and(|old| old == stamp) {
+                        continue;
+                    }
                     let mut command = Command::new(nvcc);
                     command.args(&flags).arg(&job.define).arg(&job.source).arg("-o").arg(&job.fatbin);
                     let Output { status, stderr, stdout } = command.output().expect("nvcc ran a moment ago");
                     let said = [stdout, stderr].concat();
                     // What ptxas says of registers and spills, for who wants to know.
                     fs::write(job.fatbin.with_extension("log"), &said).expect("a writable OUT_DIR");
-                    if !status.success() {
+                    if status.success() {
+                        fs::write(&stamped, &stamp).expect("a writable OUT_DIR");
+                    } else {
                         let said = String::from_utf8_lossy(&said).into_owned();
                         failed.lock().expect("no thread panics").push(format!("{}: {said}", job.source.display()));
                     }

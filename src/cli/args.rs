@@ -1,5 +1,6 @@
 //! What was typed.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -28,6 +29,8 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
+    /// Measure images per second on random images, and every op beside its floor
+    Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
 }
@@ -172,8 +175,20 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    /// Print where every tensor would lie in memory, and stop
+    #[arg(long)]
+    pub plan: bool,
+    /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys --capture-range cudaProfilerApi]
+    #[arg(long, value_name = "A:B", value_parser = steps)]
+    pub profile_steps: Option<Range<u64>>,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// A:B with A < B.
+fn steps(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    range.filter(|range| !range.is_empty()).ok_or_else(|| "use A:B with A below B, such as 20:30".into())
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -254,4 +269,40 @@ pub struct ScenesArgs {
     /// Where all random draws come from
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// The set of numbers to start from
+    #[arg(long, value_enum, default_value = "picie-released")]
+    pub recipe: RecipeName,
+    /// Random images; more than fit on a GPU are copied to it batch by batch
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub images: usize,
+    /// Measured epochs
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub epochs: usize,
+    /// Epochs before them; the first two of a GPU load libraries and record steps
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warm_up: usize,
+    /// Side of the network's input in pixels, a multiple of 32
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Side of the stored images [default: the recipe's, or twice --size]
+    #[arg(long, value_name = "S")]
+    pub stored: Option<usize>,
+    /// Images of a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Images of a step of the passes without gradients
+    #[arg(long, value_name = "N")]
+    pub batch_cluster: Option<usize>,
+    /// Clusters
+    #[arg(long, value_name = "K")]
+    pub clusters: Option<usize>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }

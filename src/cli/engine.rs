@@ -2,9 +2,10 @@
 
 use crate::base::{Error, Result};
 use crate::cli::args::{Device, EngineArgs, Precision};
+use crate::cli::plan::cache;
 use crate::device::Backend;
 use crate::device::cpu::Cpu;
-use crate::device::cuda;
+use crate::device::cuda::{self, Cuda, Options, Sheet};
 
 /// Work for an engine, whichever it is.
 pub trait Job {
@@ -16,8 +17,18 @@ pub trait Job {
 /// Runs `job` on the engine that the flags mean.
 pub fn on_engine<J: Job>(args: &EngineArgs, job: J) -> Result<J::Out> {
     let Some(ordinal) = gpu(args)? else { return job.run(&mut Cpu::new()) };
-    let _ = ordinal;
-    Err(Error::input("the CUDA engine is not complete", "use --device cpu"))
+    let options = Options {
+        ordinal,
+        no_graph: args.no_graph,
+        autotune: args.autotune,
+        deterministic: args.deterministic,
+        cache: Some(cache().join("cudnn-engines.json")),
+    };
+    match args.precision.unwrap_or(Precision::Bf16) {
+        Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
+        Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
+        Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
+    }
 }
 
 /// The GPU to use, or none for the CPU.
@@ -45,4 +56,17 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         }
     }
     Ok(ordinal)
+}
+
+/// The sheet of the GPU that the flags mean; none for the CPU.
+pub fn sheet(args: &EngineArgs) -> Result<Option<Sheet>> {
+    Ok(gpu(args)?.map(|ordinal| cuda::devices().map(|mut all| all.swap_remove(ordinal))).transpose()?)
+}
+
+/// How a report calls the engine.
+pub fn name(gpu: Option<&str>, act: &str) -> String {
+    match gpu {
+        Some(gpu) => format!("{gpu}, {act}"),
+        None => format!("CPU, {} threads, {}, {act}", rayon::current_num_threads(), Cpu::new().vector_unit()),
+    }
 }

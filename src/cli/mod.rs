@@ -1,6 +1,7 @@
 //! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does it.
 
 pub mod args;
+mod bench;
 mod devices;
 mod engine;
 mod eval;
@@ -33,6 +34,7 @@ pub fn main() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args)?,
         Command::Segment(args) => segment::run(&args)?,
         Command::Scenes(args) => scenes::run(&args)?,
+        Command::Bench(args) => bench::run(&args)?,
         Command::Devices => devices::run()?,
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
+use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 
 /// How to load a data set.
@@ -47,6 +48,23 @@ impl ImageStore {
     /// Errors: no picture can be read (or, when strict, the first that cannot), no memory, no space for the file.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         fill(dataset, load, 3, &|item, out| picture(item, load.size, out))
+    }
+
+    /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are at hand.
+    pub fn noise(images: usize, size: usize, seed: u64) -> Self {
+        let bytes = 3 * size * size;
+        let mut memory = vec![0; images * bytes];
+        memory.par_chunks_exact_mut(bytes.max(1)).enumerate().for_each(|(i, picture)| {
+            let mut rng = Rng::new(seed, Stream::Other, i as u32, 0);
+            picture.chunks_mut(4).for_each(|p| p.copy_from_slice(&rng.u32().to_le_bytes()[..p.len()]));
+        });
+        let item = |i| Item { id: format!("noise-{i}"), image: PathBuf::new(), label: None };
+        ImageStore {
+            items: (0..images).map(item).collect(),
+            skipped: Vec::new(),
+            size,
+            records: Records { bytes, place: Place::Memory(memory) },
+        }
     }
 
     /// A hash (FNV-1a) of the items' names, in order.

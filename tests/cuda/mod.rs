@@ -3,4 +3,9 @@
 
 mod adam;
 mod confusion;
+mod conv;
+mod head;
+mod kmeans;
+mod norm;
+mod stem;
 mod view;

@@ -8,8 +8,10 @@ use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
 use crate::device::arena::POOLS;
+use crate::device::cuda::cudnn;
 use crate::device::cuda::images::{IMAGES, MISSING_KERNELS};
 use crate::device::cuda::memory::Staged;
+use crate::device::cuda::nvtx::Nvtx;
 use crate::device::cuda::sheet::Sheet;
 use crate::device::{Activation, Element, Pool, Slot};
 
@@ -50,6 +52,8 @@ pub struct Cuda<A: Activation> {
     /// Bytes of scratch that the plans asked for.
     pub(super) scratch: usize,
     pub(super) staged: Staged,
+    pub(super) nvtx: Option<Nvtx>,
+    pub(super) cudnn: cudnn::Handle,
     device: sys::CUdevice,
     act: PhantomData<A>,
 }
@@ -175,6 +179,7 @@ impl<A: Activation> Cuda<A> {
         unsafe { result::ctx::set_current(context) }.map_err(e)?;
         let sheet = Sheet::read(device).map_err(e)?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(e)?;
+        let cudnn = cudnn::Handle::new(stream, &sheet.name, &options)?;
         let mut modules = Vec::new();
         for image in IMAGES.iter().filter(|image| image.name.ends_with(&format!(".{}", A::NAME))) {
             // SAFETY: the image is a fatbin or a zero-terminated text, complete and 'static.
@@ -189,6 +194,8 @@ impl<A: Activation> Cuda<A> {
             pools: [0; POOLS.len()],
             scratch: 0,
             staged: Staged::default(),
+            nvtx: Nvtx::open(),
+            cudnn,
             device,
             act: PhantomData,
         })
@@ -264,6 +271,11 @@ impl<A: Activation> Cuda<A> {
         Slot::new(Pool::Scratch, offset, len)
     }
 
+    /// The engines of cuDNN that plans chose so far, in the order of planning.
+    pub fn chosen_engines(&self) -> &[cudnn::Choice] {
+        self.cudnn.choices()
+    }
+
     /// Waits for everything queued.
     pub(super) fn synchronize(&mut self, doing: &str) -> Result<()> {
         // SAFETY: the stream lives as long as the engine.
@@ -275,6 +287,7 @@ impl<A: Activation> Drop for Cuda<A> {
     fn drop(&mut self) {
         // Errors have nobody to go to; the process may be ending because of one.
         self.free_pools();
+        self.cudnn.close();
         // SAFETY: nothing is queued after `free_pools`, which waits; each handle is released once.
         unsafe {
             for &module in &self.modules {

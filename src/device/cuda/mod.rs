@@ -9,12 +9,20 @@
 mod adam;
 mod confusion;
 mod context;
+mod conv;
+mod cudnn;
+mod head;
 mod images;
+mod kmeans;
 mod memory;
+mod norm;
+mod nvtx;
 mod sheet;
+mod stem;
 mod view;
 
 pub use context::{Autotune, Cuda, Options};
+pub use cudnn::Choice;
 pub use images::MISSING_KERNELS;
 pub use memory::{Mark, Recording};
 pub use sheet::{Sheet, devices, has_driver};

@@ -1,0 +1,128 @@
+//! `picie bench`.
+
+use std::time::SystemTime;
+
+use crate::base::{Error, Result};
+use crate::cli::args::{BenchArgs, RecipeName};
+use crate::cli::engine::{Job, name, on_engine, sheet};
+use crate::cli::say;
+use crate::data::ImageStore;
+use crate::device::ops::Backend;
+use crate::device::timed::Timed;
+use crate::device::{Activation, Layout, Pool};
+use crate::recipe::Recipe;
+use crate::report::Progress;
+use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
+use crate::train::{EpochSeconds, Measured};
+
+/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200; the H100 has the same units.
+const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
+
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let recipe = match args.recipe {
+        RecipeName::Demo => Recipe::demo(),
+        RecipeName::Picie => Recipe::picie(),
+        RecipeName::PicieReleased => Recipe::picie_released(),
+    };
+    let recipe = Recipe {
+        size: args.size.unwrap_or(recipe.size),
+        stored: args.stored.or(args.size.map(|size| 2 * size)).unwrap_or(recipe.stored),
+        batch: args.batch.unwrap_or(recipe.batch),
+        batch_cluster: args.batch_cluster.unwrap_or(recipe.batch_cluster),
+        clusters: args.clusters.unwrap_or(recipe.clusters),
+        ..recipe
+    };
+    recipe.check()?;
+    if args.epochs == 0 || args.images == 0 {
+        return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
+    }
+    let device = sheet(&args.engine)?;
+    let report = on_engine(&args.engine, Bench { args, recipe, device })?;
+    say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    recipe: Recipe,
+    device: Option<crate::device::cuda::Sheet>,
+}
+
+impl Job for Bench<'_> {
+    type Out = BenchReport;
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<BenchReport> {
+        let Bench { args, recipe, device } = self;
+        let set = ImageStore::noise(args.images, recipe.stored, 1);
+        let gpu = device.as_ref().map(|sheet| sheet.name.as_str());
+        let peak = TENSOR_CORES.iter().find(|(name, _)| gpu.is_some_and(|gpu| gpu.contains(name)));
+        let peaks = Peaks {
+            copy_gb_per_s: copy_bandwidth(dev)?,
+            // Tensor cores have no f32.
+            tflop_per_s: peak.filter(|_| size_of::<B::Act>() == 2).map(|(_, peak)| *peak),
+        };
+        let bar = Progress::phase("bench", (args.images * (args.warm_up + args.epochs + 2)) as u64);
+        let mut measured = Measured::plan(dev, &recipe, &set)?;
+        let mut epochs: Vec<EpochSeconds> = Vec::new();
+        for epoch in 0..args.warm_up + args.epochs {
+            let seconds = measured.epoch(dev)?;
+            epochs.extend((epoch >= args.warm_up).then_some(seconds));
+            bar.add(args.images as u64);
+        }
+        drop(measured);
+
+        let mut timed = Timed::new(dev);
+        let mut measured = Measured::plan(&mut timed, &recipe, &set)?;
+        measured.epoch(&mut timed)?;
+        bar.add(args.images as u64);
+        timed.restart()?;
+        measured.epoch(&mut timed)?;
+        bar.finish();
+        let timings = timed.timings()?;
+        let total = timings.values().map(|t| t.seconds).sum();
+        let row = |(op, t): (&String, &crate::device::timed::Timing)| {
+            OpRow::new(op.clone(), t.calls, t.seconds, (t.work.bytes, t.work.flops), &peaks, total)
+        };
+        let mut ops: Vec<OpRow> = timings.iter().map(row).collect();
+        ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
+
+        let phase =
+            |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, args.images, epochs.iter().map(of).collect());
+        Ok(BenchReport {
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("PICIE_COMMIT"),
+            engine: name(gpu, B::Act::NAME),
+            device: device.map(|sheet| serde_json::to_value(sheet).expect("a sheet is plain data")),
+            images: args.images,
+            warm_up_epochs: args.warm_up,
+            phases: vec![
+                phase("k-means", |s| s.kmeans),
+                phase("labels", |s| s.labels),
+                phase("train", |s| s.train),
+                phase("epoch", EpochSeconds::total),
+            ],
+            recipe,
+            peaks,
+            ops,
+        })
+    }
+}
+
+/// Bytes read and written by the engine's copy, in GB/s: the median of nine, of buffers that no cache holds.
+fn copy_bandwidth<B: Backend>(dev: &mut B) -> Result<f64> {
+    let len = 256 << 20;
+    let mut layout = Layout::default();
+    let [a, b] = ["from", "to"].map(|name| layout.take::<u8>(Pool::Acts, name, len));
+    dev.reserve(&layout)?;
+    dev.zero(a)?;
+    dev.copy(b, a)?;
+    let mut seconds = Vec::new();
+    for _ in 0..9 {
+        let start = dev.mark()?;
+        dev.copy(b, a)?;
+        let end = dev.mark()?;
+        seconds.push(dev.seconds(start, end)?);
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(2.0 * len as f64 / seconds[4] / 1e9)
+}

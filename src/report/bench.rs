@@ -1,0 +1,164 @@
+//! What `picie bench` measured: a sheet of the device, images/s of each phase, and every op beside its floor.
+
+use serde::Serialize;
+
+use crate::report::table::plain;
+
+/// Median and spread of one phase over the measured epochs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PhaseRate {
+    pub name: &'static str,
+    /// Of each epoch, in order.
+    pub seconds: Vec<f64>,
+    /// Images of the data set over the median of the seconds: each counts once, though both views of it are computed.
+    pub images_per_s: f64,
+    /// The same of the slowest and of the fastest epoch.
+    pub slowest: f64,
+    pub fastest: f64,
+}
+
+impl PhaseRate {
+    pub fn new(name: &'static str, images: usize, seconds: Vec<f64>) -> Self {
+        let mut sorted = seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        let median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
+        let rate = |s: f64| images as f64 / s;
+        PhaseRate { name, seconds, images_per_s: rate(median), slowest: rate(sorted[n - 1]), fastest: rate(sorted[0]) }
+    }
+}
+
+/// One op on one shape, over one epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OpRow {
+    pub op: String,
+    pub calls: usize,
+    /// Mean of a call.
+    pub us: f64,
+    pub tflop_per_s: f64,
+    pub gb_per_s: f64,
+    /// The larger of bytes over the copy bandwidth and FLOPs over the peak, where the peak is known.
+    pub floor_us: f64,
+    pub percent_of_floor: f64,
+    /// Of the time of all ops.
+    pub share_percent: f64,
+}
+
+/// What bounds an op.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Peaks {
+    /// Of the engine's own copy, measured: bytes read and written.
+    pub copy_gb_per_s: f64,
+    /// Known for some GPUs and types, else none.
+    pub tflop_per_s: Option<f64>,
+}
+
+impl OpRow {
+    /// `seconds` of all calls, bytes and FLOPs of one.
+    pub fn new(op: String, calls: usize, seconds: f64, (bytes, flops): (f64, f64), peaks: &Peaks, total: f64) -> Self {
+        let us = seconds / calls as f64 * 1e6;
+        let floor = bytes / (peaks.copy_gb_per_s * 1e3);
+        let floor_us = peaks.tflop_per_s.map_or(floor, |peak| floor.max(flops / (peak * 1e6)));
+        OpRow {
+            op,
+            calls,
+            us,
+            tflop_per_s: flops / us / 1e6,
+            gb_per_s: bytes / us / 1e3,
+            floor_us,
+            percent_of_floor: 100.0 * floor_us / us,
+            share_percent: 100.0 * seconds / total,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// UTC.
+    pub date: String,
+    pub version: &'static str,
+    pub commit: &'static str,
+    pub engine: String,
+    /// Of a GPU.
+    pub device: Option<serde_json::Value>,
+    pub recipe: crate::recipe::Recipe,
+    pub images: usize,
+    pub warm_up_epochs: usize,
+    pub phases: Vec<PhaseRate>,
+    pub peaks: Peaks,
+    /// The slowest first.
+    pub ops: Vec<OpRow>,
+}
+
+impl BenchReport {
+    pub fn text(&self) -> String {
+        let r = &self.recipe;
+        let mut text = format!("{} · picie {} ({}) · {}\n", self.engine, self.version, self.commit, self.date);
+        text += &format!(
+            "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} epochs after {} to warm up\n",
+            r.name,
+            self.images,
+            r.stored,
+            r.size,
+            r.batch,
+            r.batch_cluster,
+            r.clusters,
+            self.phases[0].seconds.len(),
+            self.warm_up_epochs
+        );
+        let phases = self.phases.iter().map(|p| {
+            vec![
+                p.name.to_string(),
+                format!("{:.1}", p.images_per_s),
+                format!("{:.1}", p.slowest),
+                format!("{:.1}", p.fastest),
+                format!("{:.3}", self.images as f64 / p.images_per_s),
+            ]
+        });
+        let header = ["phase", "images/s\nmedian", "slowest", "fastest", "seconds"];
+        text += &format!("{}\n", plain(&header, 2, phases));
+        let peak = self.peaks.tflop_per_s.map_or("not known".into(), |p| format!("{p:.0} TFLOP/s"));
+        text += &format!(
+            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must move\n",
+            self.peaks.copy_gb_per_s
+        );
+        let ops = self.ops.iter().map(|o| {
+            vec![
+                o.op.clone(),
+                o.calls.to_string(),
+                format!("{:.1}", o.us),
+                format!("{:.2}", o.tflop_per_s),
+                format!("{:.0}", o.gb_per_s),
+                format!("{:.1}", o.floor_us),
+                format!("{:.0}", o.percent_of_floor),
+                format!("{:.1}", o.share_percent),
+            ]
+        });
+        let header = ["op, one epoch", "calls", "µs", "TFLOP/s", "GB/s", "floor\nµs", "% of\nfloor", "% of\ntime"];
+        text + &plain(&header, 1, ops).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_summed_up_by_its_median_and_extremes() {
+        let p = PhaseRate::new("train", 30, vec![3.0, 1.0, 2.0]);
+        assert_eq!((p.images_per_s, p.slowest, p.fastest), (15.0, 10.0, 30.0));
+        assert_eq!(PhaseRate::new("train", 6, vec![1.0, 3.0]).images_per_s, 3.0);
+    }
+
+    #[test]
+    fn an_op_s_floor_is_the_larger_of_bytes_and_products() {
+        let peaks = Peaks { copy_gb_per_s: 1000.0, tflop_per_s: Some(100.0) };
+        // 2 calls of 50 µs; 10 MB take 10 µs, 2 GFLOP take 20 µs.
+        let row = OpRow::new("op".into(), 2, 100e-6, (1e7, 2e9), &peaks, 200e-6);
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
+        assert!(near(row.us, 50.0) && near(row.floor_us, 20.0) && near(row.percent_of_floor, 40.0));
+        assert!(near(row.tflop_per_s, 40.0) && near(row.gb_per_s, 200.0) && near(row.share_percent, 50.0));
+        let bytes_only = OpRow::new("op".into(), 2, 100e-6, (1e7, 2e9), &Peaks { tflop_per_s: None, ..peaks }, 1.0);
+        assert!(near(bytes_only.floor_us, 10.0));
+    }
+}
