@@ -14,7 +14,8 @@
 //
 // Bytes: u8 of the window once (overlaps of tiles, 2·radius + 2 pixels wide, come from L2), of the whole image once more where
 // contrast changes; 8·h·w written at 16 bits. For 128 images of 640² cut to 0.75·640 on average and 320²: 88 + 157 + 105 MB, 90 µs
-// at 4 TB/s. Arithmetic, about 100 instructions a source pixel with all steps, costs three times as much: it is what bounds this.
+// at 4 TB/s. By a count, not a measurement, arithmetic (some 100 instructions a source pixel with all steps) and shared memory (4
+// loads a tap) cost three to four times as much: they are what bounds this.
 #include "common.cuh"
 
 struct Photo {
@@ -37,7 +38,7 @@ constexpr int ROWS = 48;
 constexpr int COLS = 96;
 constexpr int MOST = 32;
 
-// Multiplied out: a constant division is one anyway.
+// A product where a quotient would do, as the CPU engine: the same bits.
 constexpr float LEVEL = 1.0f / 255.0f;
 
 __device__ __forceinline__ float grey(const Colour& c) { return 0.299f * c.r + 0.587f * c.g + 0.114f * c.b; }
