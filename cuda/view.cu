@@ -14,7 +14,8 @@
 //
 // Bytes: u8 of the window once (overlaps of tiles, 2·radius + 2 pixels wide, come from L2), of the whole image once more where
 // contrast changes; 8·h·w written at 16 bits. For 128 images of 640² cut to 0.75·640 on average and 320²: 88 + 157 + 105 MB, 90 µs
-// at 4 TB/s. Arithmetic, about 100 instructions a source pixel with all steps, costs three times as much: it is what bounds this.
+// at 4 TB/s. By a count, not a measurement, arithmetic (some 100 instructions a source pixel with all steps) and shared memory (4
+// loads a tap) cost three to four times as much: they are what bounds this.
 #include "common.cuh"
 
 struct Photo {
@@ -37,7 +38,7 @@ constexpr int ROWS = 48;
 constexpr int COLS = 96;
 constexpr int MOST = 32;
 
-// Multiplied out: a constant division is one anyway.
+// A product where a quotient would do, as the CPU engine: the same bits.
 constexpr float LEVEL = 1.0f / 255.0f;
 
 __device__ __forceinline__ float grey(const Colour& c) { return 0.299f * c.r + 0.587f * c.g + 0.114f * c.b; }
@@ -165,8 +166,13 @@ struct Reach {
     float peak, slope, scale;
 };
 
-// `scale`: what blurred weights are multiplied by to sum to 1.
-__device__ __forceinline__ Reach reach_of(const Axis& axis, int o, int radius, float scale) {
+// Unnormalised Gaussian at distances 0..=radius, and tail[i] = Σ bell[i..].
+struct Blur {
+    const float *bell, *tail;
+    int radius;
+};
+
+__device__ __forceinline__ Reach reach_of(const Axis& axis, int o, const Blur& blur) {
     // NOTE: f64, since a position of hundreds in f32 would be off by 3e-5 of a pixel, and so would be the weights.
     const double step = double(axis.side) / axis.out;
     const double half = axis.antialias && step > 1 ? step : 1;
@@ -176,21 +182,16 @@ __device__ __forceinline__ Reach reach_of(const Axis& axis, int o, int radius, f
     Reach reach;
     reach.first = axis.start + first;
     reach.count = last - first;
-    reach.from = max(reach.first - radius, 0);
-    reach.to = min(reach.first + reach.count + radius, axis.len);
+    reach.from = max(reach.first - blur.radius, 0);
+    reach.to = min(reach.first + reach.count + blur.radius, axis.len);
     reach.peak = float(centre - first);
     reach.slope = float(1 / half);
     float total = 0;
     for (int i = 0; i < reach.count; ++i) total += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f);
-    reach.scale = scale / total;
+    // NOTE: the only element of an axis is both of its edges, but `weight` takes it for one.
+    reach.scale = 1 / (total * (axis.len == 1 ? blur.tail[0] : 2 * blur.tail[0] - 1));
     return reach;
 }
-
-// Unnormalised Gaussian at distances 0..=radius, and tail[i] = Σ bell[i..].
-struct Blur {
-    const float *bell, *tail;
-    int radius;
-};
 
 // The weight of element `at` in an output: what it gives to the blurred elements below the triangle. Elements at an edge stand
 // for all that lie beyond as well.
@@ -202,8 +203,7 @@ __device__ __forceinline__ float weight(const Reach& reach, int at, int len, con
     for (int i = begin; i < end; ++i) {
         sum += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f) * share[abs(reach.first + i - at)];
     }
-    // The only element of an axis is both of its edges, and stands for all.
-    return len == 1 ? 1 : sum * reach.scale;
+    return sum * reach.scale;
 }
 
 // N colours of a row, 32 pixels apart, into a warp's line of COLS; columns from `end` on repeat the last.
@@ -261,9 +261,8 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
         cols = {sw, w, crop.left, crop.side, false, crop.flip != 0};
         rows = {sh, h, crop.top, crop.side, false, false};
     }
-    const float scale = 1 / (2 * tail[0] - 1);
-    if (warp == 0) reaches[lane] = reach_of(cols, min(int(blockIdx.x) * TILE + lane, w - 1), radius, scale);
-    if (warp == 1) reaches[TILE + lane] = reach_of(rows, min(int(blockIdx.y) * TILE + lane, h - 1), radius, scale);
+    if (warp == 0) reaches[lane] = reach_of(cols, min(int(blockIdx.x) * TILE + lane, w - 1), blur);
+    if (warp == 1) reaches[TILE + lane] = reach_of(rows, min(int(blockIdx.y) * TILE + lane, h - 1), blur);
     __syncthreads();
     for (int i = threadIdx.x; i < 2 * MOST * TILE; i += 256) {
         const int axis = i / (MOST * TILE), tap = i / TILE % MOST;

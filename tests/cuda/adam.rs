@@ -1,23 +1,37 @@
 use half::{bf16, f16};
-use picie::device::ops::{Adam, AdamSpec, Memory};
-use picie::device::{Activation, Layout, Pool};
+use picie::device::ops::{Adam, AdamSpec, Memory, ParamBlocks};
+use picie::device::{Activation, Layout, Pool, Slot};
 
 use crate::util::{Rig, close, signed};
 
 /// A few roundings of f32; the GPU fuses multiplications and additions.
 const TOL: f32 = 5e-7;
 
-/// Weights, m and v after each of three steps, then the weights that convolutions read.
-fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> (Vec<[Vec<f32>; 3]>, Vec<f32>) {
+/// What lies behind the parameters of a block, and must stay.
+const BEHIND: [f32; 4] = [77.0; 4];
+
+/// Weights, m and v after each of three steps.
+fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> Vec<[Vec<f32>; 3]> {
     let mut layout = Layout::default();
-    let blocks = dev.plan_params(&mut layout, len);
+    let long = dev.plan_params(&mut layout, len + BEHIND.len());
     let correction = layout.take(Pool::Staging, "correction", 2);
-    let guard = layout.take::<u8>(Pool::Params, "guard", 64);
     dev.reserve(&layout).unwrap();
-    for block in [blocks.m, blocks.v] {
-        dev.zero(block).unwrap();
+    for block in [long.weights, long.m, long.v] {
+        dev.write(block, &[vec![0.0; len], BEHIND.to_vec()].concat()).unwrap();
     }
-    dev.write(guard, &[0xA5; 64]).unwrap();
+    let mut behind_compute = BEHIND;
+    if long.compute.offset != long.weights.offset {
+        behind_compute = [-5.0; 4];
+        dev.write(long.compute, &vec![B::Act::round(-5.0); long.compute.len]).unwrap();
+    }
+    let part = |block: Slot<f32>| block.part(0, len);
+    let blocks = ParamBlocks {
+        weights: part(long.weights),
+        grads: part(long.grads),
+        m: part(long.m),
+        v: part(long.v),
+        compute: long.compute.part(0, len),
+    };
     dev.write(blocks.weights, &signed(1, len)).unwrap();
     dev.sync_compute(blocks).unwrap();
     let widen = |compute: Vec<B::Act>| -> Vec<f32> { compute.into_iter().map(B::Act::widen).collect() };
@@ -35,8 +49,11 @@ fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> (Vec<[Vec<f32>; 3]
         assert_eq!(widen(dev.read(blocks.compute).unwrap()), rounded(&state[0]), "compute is not the rounded weights");
         states.push(state);
     }
-    assert_eq!(dev.read(guard).unwrap(), [0xA5; 64]);
-    (states, widen(dev.read(blocks.compute).unwrap()))
+    for block in [long.weights, long.m, long.v] {
+        assert_eq!(dev.read(block).unwrap()[len..], BEHIND, "written behind {len} parameters");
+    }
+    assert_eq!(widen(dev.read(long.compute).unwrap())[len..], behind_compute, "written behind {len} parameters");
+    states
 }
 
 fn case<A: Activation>() {
@@ -44,8 +61,8 @@ fn case<A: Activation>() {
     for len in [1, 3, 4, 5, 1023, 1024, 1025, 5003] {
         let Some(mut rig) = Rig::cuda::<A>() else { return };
         for spec in [AdamSpec::new(3e-3), AdamSpec { beta1: 0.5, beta2: 0.9, eps: 1e-3, grad_scale: 0.25, lr: 0.1 }] {
-            let (got, _) = steps(&mut rig.dev, len, spec);
-            let (want, _) = steps(&mut Rig::new().dev, len, spec);
+            let got = steps(&mut rig.dev, len, spec);
+            let want = steps(&mut Rig::new().dev, len, spec);
             for (step, (got, want)) in got.iter().zip(&want).enumerate() {
                 for (what, (got, want)) in ["weights", "m", "v"].iter().zip(got.iter().zip(want)) {
                     close(&format!("{what} of {len} after step {}", step + 1), got, want, TOL);
