@@ -1,5 +1,6 @@
 //! What was typed.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -174,8 +175,20 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    /// Print where every tensor would lie in memory, and stop
+    #[arg(long)]
+    pub plan: bool,
+    /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys --capture-range cudaProfilerApi]
+    #[arg(long, value_name = "A:B", value_parser = steps)]
+    pub profile_steps: Option<Range<u64>>,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// A:B with A < B.
+fn steps(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    range.filter(|range| !range.is_empty()).ok_or_else(|| "use A:B with A below B, such as 20:30".into())
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

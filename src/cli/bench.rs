@@ -60,20 +60,20 @@ impl Job for Bench<'_> {
             // Tensor cores have no f32.
             tflop_per_s: peak.filter(|_| size_of::<B::Act>() == 2).map(|(_, peak)| *peak),
         };
-        let bar = Progress::phase("bench", (args.warm_up + args.epochs + 2) as u64);
+        let bar = Progress::phase("bench", (args.images * (args.warm_up + args.epochs + 2)) as u64);
         let mut measured = Measured::plan(dev, &recipe, &set)?;
         let mut epochs: Vec<EpochSeconds> = Vec::new();
         for epoch in 0..args.warm_up + args.epochs {
             let seconds = measured.epoch(dev)?;
             epochs.extend((epoch >= args.warm_up).then_some(seconds));
-            bar.add(1);
+            bar.add(args.images as u64);
         }
         drop(measured);
 
         let mut timed = Timed::new(dev);
         let mut measured = Measured::plan(&mut timed, &recipe, &set)?;
         measured.epoch(&mut timed)?;
-        bar.add(1);
+        bar.add(args.images as u64);
         timed.restart()?;
         measured.epoch(&mut timed)?;
         bar.finish();

@@ -16,7 +16,7 @@ use crate::eval::{ClassOf, majority_vote};
 use crate::report::pictures::{NONE, overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::report::{palette, table};
-use crate::train::{Outcome, RunFolder, Sets, Settings, Val, train};
+use crate::train::{self, Outcome, RunFolder, Sets, Settings, Val, train};
 
 /// Validation images in the pictures of a run.
 const SHOWN: usize = 6;
@@ -24,7 +24,10 @@ const SHOWN: usize = 6;
 pub fn run(args: &TrainArgs) -> Result<()> {
     let (folder, settings) = args.settings()?;
     let sets = load(&settings, args.strict)?;
-    on_engine(&args.engine, Train { folder: &folder, settings: &settings, sets: &sets, resume: args.resume })?;
+    on_engine(&args.engine, Train { args, folder: &folder, settings: &settings, sets: &sets })?;
+    if args.plan {
+        return Ok(());
+    }
     say(format_args!("run: {}", folder.path.display()))?;
     say(format_args!("pictures: {}", folder.pictures().display()))?;
     let checkpoint = folder.checkpoint();
@@ -32,18 +35,22 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 }
 
 struct Train<'a> {
+    args: &'a TrainArgs,
     folder: &'a RunFolder,
     settings: &'a Settings,
     sets: &'a Sets,
-    resume: bool,
 }
 
 impl Job for Train<'_> {
     type Out = ();
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
-        let Train { folder, settings, sets, resume } = self;
-        let outcome = train(dev, folder, settings, sets, resume, &mut Watch::new())?;
+        let Train { args, folder, settings, sets } = self;
+        if args.plan {
+            return say(train::plan(dev, settings, sets)?.layout);
+        }
+        let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default());
+        let outcome = train(dev, folder, settings, sets, args.resume, &mut watch)?;
         say(table::epochs(&outcome.rows))?;
         pictures(dev, folder, sets, outcome)
     }

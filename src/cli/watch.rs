@@ -1,5 +1,6 @@
 //! Progress bars and Ctrl-C.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,11 +10,13 @@ use crate::train::Observer;
 pub struct Watch {
     phase: Option<Phase>,
     stop: Arc<AtomicBool>,
+    profiled: Range<u64>,
 }
 
 impl Watch {
     /// From here on the first Ctrl-C (or SIGTERM) asks to stop, the second one ends the process.
-    pub fn new() -> Self {
+    /// `profiled`: the optimizer steps that a profiler is to record.
+    pub fn new(profiled: Range<u64>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
         // Without a handler Ctrl-C ends the process, and the last checkpoint is what is resumed.
@@ -23,7 +26,7 @@ impl Watch {
             }
             eprintln!("\nstopping after this batch; once more to stop at once");
         });
-        Watch { phase: None, stop }
+        Watch { phase: None, stop, profiled }
     }
 }
 
@@ -46,5 +49,9 @@ impl Observer for Watch {
 
     fn interrupted(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    fn profiled(&self, step: u64) -> bool {
+        self.profiled.contains(&step)
     }
 }

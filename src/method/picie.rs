@@ -256,17 +256,21 @@ impl<B: Backend> Picie<B> {
             scale: 0.25 * loss_scale,
         };
         let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
-        dev.replay(self.recordings.entry((Pass::Train, n)).or_default(), |dev| {
+        let recording = self.recordings.entry((Pass::Train, n)).or_default();
+        dev.enter("step");
+        let queued = dev.replay(recording, |dev| {
             let half = program.x.len / 2;
             for (v, view) in views.into_iter().enumerate() {
                 feeder.render(dev, program.x.part(v * half, half), n, v, view)?;
             }
-            program.forward(dev, net)?;
-            dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)?;
+            dev.range("forward", |dev| program.forward(dev, net))?;
+            dev.range("loss", |dev| dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss))?;
             net.zero_grad(dev)?;
-            program.backward(dev, net)?;
-            net.update(dev, adam, correction)
-        })?;
+            dev.range("backward", |dev| program.backward(dev, net))?;
+            dev.range("adam", |dev| net.update(dev, adam, correction))
+        });
+        dev.leave();
+        queued?;
 
         let losses = dev.read(losses)?;
         // Σ over the images of view v of column j.

@@ -96,18 +96,20 @@ impl<B: Backend> Program<B> {
                 let db = Some(net.grad(lateral, 1));
                 dev.conv_backward_weight(conv, net.grad(lateral, 0), db, step.conv2.z, dp)?;
             }
-            let shortcut = Some(g.dshortcut);
-            self.norm(dev, net, &block.conv2, &step.conv2, g.dy2, shortcut, dz, Some(step.conv2.z))?;
-            dev.conv_backward_data(&step.conv2.conv, g.dz1, g.dy2, net.weight(&block.conv2), false)?;
-            dev.conv_backward_weight(&step.conv2.conv, net.grad(&block.conv2, 0), None, step.conv1.z, g.dy2)?;
-            self.norm(dev, net, &block.conv1, &step.conv1, g.dy1, None, g.dz1, Some(step.conv1.z))?;
-            if let (Some(unit), Some(down), Some(ddown)) = (&block.down, &step.down, g.ddown) {
-                self.norm(dev, net, unit, down, ddown, None, g.dshortcut, None)?;
-                dev.conv_backward_data(&down.conv, g.dx, ddown, net.weight(unit), false)?;
-                dev.conv_backward_weight(&down.conv, net.grad(unit, 0), None, step.x, ddown)?;
-            }
-            dev.conv_backward_data(&step.conv1.conv, g.dx, g.dy1, net.weight(&block.conv1), true)?;
-            dev.conv_backward_weight(&step.conv1.conv, net.grad(&block.conv1, 0), None, step.x, g.dy1)?;
+            dev.range(net.name(&block.conv1), |dev| {
+                let shortcut = Some(g.dshortcut);
+                self.norm(dev, net, &block.conv2, &step.conv2, g.dy2, shortcut, dz, Some(step.conv2.z))?;
+                dev.conv_backward_data(&step.conv2.conv, g.dz1, g.dy2, net.weight(&block.conv2), false)?;
+                dev.conv_backward_weight(&step.conv2.conv, net.grad(&block.conv2, 0), None, step.conv1.z, g.dy2)?;
+                self.norm(dev, net, &block.conv1, &step.conv1, g.dy1, None, g.dz1, Some(step.conv1.z))?;
+                if let (Some(unit), Some(down), Some(ddown)) = (&block.down, &step.down, g.ddown) {
+                    self.norm(dev, net, unit, down, ddown, None, g.dshortcut, None)?;
+                    dev.conv_backward_data(&down.conv, g.dx, ddown, net.weight(unit), false)?;
+                    dev.conv_backward_weight(&down.conv, net.grad(unit, 0), None, step.x, ddown)?;
+                }
+                dev.conv_backward_data(&step.conv1.conv, g.dx, g.dy1, net.weight(&block.conv1), true)?;
+                dev.conv_backward_weight(&step.conv1.conv, net.grad(&block.conv1, 0), None, step.x, g.dy1)
+            })?;
             dz = g.dx;
         }
         let argmax = self.argmax.expect("kept in Mode::Train");

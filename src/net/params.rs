@@ -150,6 +150,11 @@ impl<B: Backend> Network<B> {
         self.blocks.compute.part(p.offset, p.len)
     }
 
+    /// The convolution's name as torch has it, such as layer1.0.conv1.
+    pub(super) fn name(&self, unit: &Unit) -> &str {
+        self.params[unit.weight].name.trim_end_matches(".weight")
+    }
+
     pub(super) fn folded_weight(&self, unit: &Unit) -> Slot<B::Act> {
         let p = &self.params[unit.weight];
         self.folded.part(p.offset, p.len)

@@ -262,12 +262,14 @@ impl<B: Backend> Program<B> {
         residual: Option<Slot<B::Act>>,
         relu: bool,
     ) -> Result<()> {
-        if self.mode == Mode::Eval {
-            let epilogue = Epilogue { bias: Some(net.folded_bias[unit.norm]), residual, relu };
-            return dev.conv_forward(&step.conv, step.z, x, net.folded_weight(unit), epilogue);
-        }
-        dev.conv_forward(&step.conv, step.y, x, net.weight(unit), Epilogue::NONE)?;
-        dev.norm_forward(&step.norm, step.z, step.saved, step.y, residual, relu, net.norm(unit))
+        dev.range(net.name(unit), |dev| {
+            if self.mode == Mode::Eval {
+                let epilogue = Epilogue { bias: Some(net.folded_bias[unit.norm]), residual, relu };
+                return dev.conv_forward(&step.conv, step.z, x, net.folded_weight(unit), epilogue);
+            }
+            dev.conv_forward(&step.conv, step.y, x, net.weight(unit), Epilogue::NONE)?;
+            dev.norm_forward(&step.norm, step.z, step.saved, step.y, residual, relu, net.norm(unit))
+        })
     }
 
     /// The head's input, images warped by [`Program::crops`].

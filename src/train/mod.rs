@@ -31,6 +31,8 @@ pub trait Observer {
     fn end(&mut self);
     /// Whether to stop after the present batch.
     fn interrupted(&self) -> bool;
+    /// Whether a profiler records optimizer step `step` (from 1).
+    fn profiled(&self, step: u64) -> bool;
 }
 
 /// Images to learn from, and images to look at.
@@ -80,6 +82,26 @@ struct Trainer<'a, B: Backend> {
     state: State,
 }
 
+/// What a run will do, and where every tensor of it will lie.
+pub struct Plan<B: Backend> {
+    pub layout: Layout,
+    picie: Picie<B>,
+    evaluator: Evaluator<B>,
+}
+
+/// Nothing is allocated yet.
+pub fn plan<B: Backend>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<B>> {
+    let recipe = &settings.recipe;
+    let mut layout = Layout::default();
+    let picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, sets.train.len())?;
+    let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
+    let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
+    let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
+    // Only for the plan's readers: engines reserve their scratch by themselves.
+    layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
+    Ok(Plan { layout, picie, evaluator })
+}
+
 /// Plans, starts or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
 /// be in order: until then an error leaves nothing behind.
 pub fn train<B: Backend>(
@@ -92,13 +114,7 @@ pub fn train<B: Backend>(
 ) -> Result<Outcome<B>> {
     let recipe = &settings.recipe;
     let images = sets.train.len();
-    let mut layout = Layout::default();
-    let mut picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, images)?;
-    let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
-    let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
-    let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
-    // Only for the plan's readers: engines reserve their scratch by themselves.
-    layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
+    let Plan { layout, mut picie, evaluator } = plan(dev, settings, sets)?;
     dev.reserve(&layout)?;
     picie.load_images(dev, &sets.train)?;
     picie.net.init(dev, settings.seed)?;
@@ -119,7 +135,10 @@ pub fn train<B: Backend>(
     record::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
     while trainer.state.epoch <= recipe.epochs {
-        trainer.epoch()?;
+        trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
+        let done = trainer.epoch();
+        trainer.dev.leave();
+        done?;
     }
     let (picie, evaluator) = (trainer.picie, trainer.evaluator);
     Ok(Outcome { picie, evaluator, rows: record::read(&folder.metrics())? })
@@ -148,7 +167,9 @@ impl<B: Backend> Trainer<'_, B> {
             self.state.phase = Phase::Train;
         }
         let started = Instant::now();
+        self.dev.enter("train");
         let trained = self.steps();
+        self.dev.leave();
         self.state.seconds[2] += started.elapsed().as_secs_f64();
         if stopped(trained)? {
             return self.interrupt();
@@ -162,7 +183,10 @@ impl<B: Backend> Trainer<'_, B> {
         let started = Instant::now();
         let running = self.picie.net.running(self.dev)?;
         self.watch.begin(name, 2 * self.sets.train.len());
-        if stopped(pass(self))? {
+        self.dev.enter(name);
+        let passed = pass(self);
+        self.dev.leave();
+        if stopped(passed)? {
             self.picie.net.restore_running(self.dev, &running)?;
             return self.interrupt();
         }
@@ -200,8 +224,14 @@ impl<B: Backend> Trainer<'_, B> {
         let batch = self.picie.recipe.batch;
         self.watch.begin("train", order.len());
         self.watch.advance((self.state.step * batch).min(order.len()));
+        let mut recording = false;
         for ids in order.chunks(batch).skip(self.state.step) {
             let step = self.state.adam_step + 1;
+            let profiled = self.watch.profiled(step);
+            if profiled != recording {
+                self.dev.record(profiled)?;
+                recording = profiled;
+            }
             let losses = self.picie.step(self.dev, &self.sets.train, ids, self.state.epoch, step)?;
             if !losses.total().is_finite() {
                 self.state.step += 1;
@@ -212,6 +242,9 @@ impl<B: Backend> Trainer<'_, B> {
             self.state.step += 1;
             self.state.adam_step = step;
             ticker(self.watch, self.folder)(ids.len())?;
+        }
+        if recording {
+            self.dev.record(false)?;
         }
         self.watch.end();
         Ok(())

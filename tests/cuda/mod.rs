@@ -1,4 +1,11 @@
 //! The CUDA engine against the CPU engine, op family by op family, for every element type of activations: on the GPU where
 //! there is one, else on the software GPU.
 
+mod adam;
+mod confusion;
 mod conv;
+mod head;
+mod kmeans;
+mod norm;
+mod stem;
+mod view;

@@ -11,6 +11,7 @@ use crate::device::arena::POOLS;
 use crate::device::cuda::cudnn;
 use crate::device::cuda::images::{IMAGES, MISSING_KERNELS};
 use crate::device::cuda::memory::Staged;
+use crate::device::cuda::nvtx::Nvtx;
 use crate::device::cuda::sheet::Sheet;
 use crate::device::{Activation, Element, Pool, Slot};
 
@@ -52,6 +53,7 @@ pub struct Cuda<A: Activation> {
     pub(super) scratch: usize,
     pub(super) staged: Staged,
     pub(super) cudnn: cudnn::Handle,
+    pub(super) nvtx: Option<Nvtx>,
     device: sys::CUdevice,
     act: PhantomData<A>,
 }
@@ -193,6 +195,7 @@ impl<A: Activation> Cuda<A> {
             scratch: 0,
             staged: Staged::default(),
             cudnn,
+            nvtx: Nvtx::open(),
             device,
             act: PhantomData,
         })

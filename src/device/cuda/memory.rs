@@ -230,4 +230,23 @@ impl<A: Activation> Memory for Cuda<A> {
         let ms = unsafe { result::event::synchronize(end.0).and_then(|()| result::event::elapsed(start.0, end.0)) };
         ms.map(|ms| f64::from(ms) / 1000.0).map_err(|e| driver_error("mark", e))
     }
+
+    fn enter(&mut self, name: &str) {
+        if let Some(nvtx) = self.nvtx {
+            nvtx.push(name);
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(nvtx) = self.nvtx {
+            nvtx.pop();
+        }
+    }
+
+    fn record(&mut self, on: bool) -> Result<()> {
+        self.synchronize("profiler window")?;
+        // SAFETY: takes nothing; without a profiler it does nothing.
+        let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
+        set.result().map_err(|e| driver_error("profiler window", e))
+    }
 }

@@ -7,12 +7,20 @@
 //!
 //! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
 
+mod adam;
+mod confusion;
 mod context;
 mod conv;
 mod cudnn;
+mod head;
 mod images;
+mod kmeans;
 mod memory;
+mod norm;
+mod nvtx;
 mod sheet;
+mod stem;
+mod view;
 
 pub use context::{Autotune, Cuda, Options};
 pub use cudnn::Choice;

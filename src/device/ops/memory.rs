@@ -43,4 +43,23 @@ pub trait Memory {
 
     /// Seconds that the engine was busy between two marks (a host synchronisation).
     fn seconds(&mut self, start: Self::Mark, end: Self::Mark) -> Result<f64>;
+
+    /// Names what `ops` queues, for profilers; ranges nest.
+    fn range<T>(&mut self, name: &str, ops: impl FnOnce(&mut Self) -> T) -> T {
+        self.enter(name);
+        let out = ops(self);
+        self.leave();
+        out
+    }
+
+    /// Opens a named range, where a profiler may look on.
+    fn enter(&mut self, _name: &str) {}
+
+    /// Closes the range that was opened last.
+    fn leave(&mut self) {}
+
+    /// Opens or closes the window that a profiler records, where there is one.
+    fn record(&mut self, _on: bool) -> Result<()> {
+        Ok(())
+    }
 }

@@ -49,4 +49,12 @@ impl<B: Memory> Memory for Timed<'_, B> {
     fn seconds(&mut self, start: B::Mark, end: B::Mark) -> Result<f64> {
         self.dev.seconds(start, end)
     }
+
+    fn enter(&mut self, name: &str) {
+        self.dev.enter(name);
+    }
+
+    fn leave(&mut self) {
+        self.dev.leave();
+    }
 }

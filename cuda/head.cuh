@@ -1,0 +1,358 @@
+// What the kernels of head and k-means share. All of them work on tiles of 64 pixels (or stored points) of 128 channels:
+//
+//   fill      a warp has 8 pixels of the tile, a lane 4 of a pixel's channels: merge → warp → F̂ into shared memory
+//   scores    s = F̂·wᵀ + b, 32 classes at a time: a thread has 2 pixels × 4 classes, both operands from shared memory
+//   arg-max   running over the chunks of classes, so memory does not grow with K
+//
+// F and F̂ are recomputed by every op and stored by none but head_features.
+#pragma once
+#include "common.cuh"
+
+// NOTE: one namespace an element type, because the software GPU links all of them into one library.
+inline namespace PICIE_SUFFIX(head) {
+
+constexpr int D = 128;
+constexpr int TILE = 64;
+constexpr int CHUNK = 32;
+constexpr int WARPS = 8;
+// Pixels of a tile that a warp fills.
+constexpr int MINE = TILE / WARPS;
+// Floats from row to row in shared memory: 16-byte reads of 8 rows fall on different banks.
+constexpr int ROW = D + 4;
+// Below it a norm counts as this constant.
+constexpr float EPS = 1e-12f;
+
+template <class T>
+struct alignas(sizeof(T) * 4) Four {
+    T v[4];
+};
+
+template <class T>
+__device__ __forceinline__ F4 load(const T* p) {
+    const Four<T> four = *reinterpret_cast<const Four<T>*>(p);
+    return {{to_float(four.v[0]), to_float(four.v[1]), to_float(four.v[2]), to_float(four.v[3])}};
+}
+
+__device__ __forceinline__ void store(float* p, const F4& x) {
+    *reinterpret_cast<Four<float>*>(p) = {{x.v[0], x.v[1], x.v[2], x.v[3]}};
+}
+
+__device__ __forceinline__ void add(F4& a, const F4& b) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a.v[i] += b.v[i];
+}
+
+// y += a·x.
+__device__ __forceinline__ void add_scaled(F4& y, float a, const F4& x) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) y.v[i] += a * x.v[i];
+}
+
+__device__ __forceinline__ float dot(const F4& a, const F4& b) {
+    return a.v[0] * b.v[0] + a.v[1] * b.v[1] + a.v[2] * b.v[2] + a.v[3] * b.v[3];
+}
+
+__device__ __forceinline__ F4 lerp(const F4& a, const F4& b, float t) {
+    F4 out;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out.v[i] = a.v[i] + t * (b.v[i] - a.v[i]);
+    return out;
+}
+
+// A sample of one side of a map: (1 − t)·map[lo] + t·map[hi].
+struct Tap {
+    int lo, hi;
+    float t;
+};
+
+// Sample i where `len` pixels are resampled with ratio = len/samples (torch's interpolate, align_corners = false).
+__device__ __forceinline__ Tap tap(int i, int len, float ratio) {
+    const float at = fmaxf((i + 0.5f) * ratio - 0.5f, 0.0f);
+    int lo = static_cast<int>(at);
+    lo = lo < len - 1 ? lo : len - 1;
+    return {lo, lo < len - 1 ? lo + 1 : lo, at - lo};
+}
+
+__device__ __forceinline__ float ratio(int len, int samples) {
+    return static_cast<float>(len) / static_cast<float>(samples);
+}
+
+// map points at a lane's channels of the first pixel.
+template <class T>
+__device__ __forceinline__ F4 sample(const T* map, int width, const Tap& v, const Tap& h) {
+    const T* top = map + v.lo * width * D;
+    const T* bottom = map + v.hi * width * D;
+    const F4 above = lerp(load(top + h.lo * D), load(top + h.hi * D), h.t);
+    const F4 below = lerp(load(bottom + h.lo * D), load(bottom + h.hi * D), h.t);
+    return lerp(above, below, v.t);
+}
+
+// A window of F and its mirror. side = 0: the whole of F, as it is.
+struct Window {
+    int top, left, side;
+    bool flip;
+};
+
+// crops (n, 4) = top, left, side, flip, or null.
+__device__ __forceinline__ Window window_of(const unsigned* crops, int image, int h, int w) {
+    if (crops == nullptr) return {0, 0, 0, false};
+    const unsigned* crop = crops + 4 * image;
+    // NOTE: a window that is not inside of the map is the caller's mistake; it must not become a wild read.
+    const int top = static_cast<int>(crop[0] < static_cast<unsigned>(h) ? crop[0] : h - 1);
+    const int left = static_cast<int>(crop[1] < static_cast<unsigned>(w) ? crop[1] : w - 1);
+    const int room = h - top < w - left ? h - top : w - left;
+    const int side = crop[2] <= static_cast<unsigned>(room) ? static_cast<int>(crop[2]) : room;
+    const bool whole = h == w && top == 0 && left == 0 && side == h && crop[3] == 0;
+    return {top, left, whole ? 0 : side, crop[3] != 0};
+}
+
+// The maps of one image, each from a lane's channels on. o3 = p3 + up(p4 + up(p5)) where the merge is a cascade, else null.
+struct Maps {
+    const float* o3;
+    const act *p2, *p3, *p4, *p5;
+    int h, w;
+    Window window;
+
+    template <class T>
+    __device__ __forceinline__ F4 up(const T* map, int rows, int width, int y, int x) const {
+        return sample(map, width, tap(y, rows, ratio(rows, h)), tap(x, width, ratio(width, w)));
+    }
+
+    // F before the warp.
+    __device__ __forceinline__ F4 merged(int y, int x) const {
+        F4 f = load(p2 + (y * w + x) * D);
+        const int h3 = (h + 1) / 2, w3 = (w + 1) / 2;
+        if (o3 != nullptr) {
+            add(f, up(o3, h3, w3, y, x));
+        } else {
+            const int h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+            add(f, up(p3, h3, w3, y, x));
+            add(f, up(p4, h4, w4, y, x));
+            add(f, up(p5, (h4 + 1) / 2, (w4 + 1) / 2, y, x));
+        }
+        return f;
+    }
+
+    __device__ __forceinline__ F4 feature(int y, int x) const {
+        if (window.side == 0) return merged(y, x);
+        const Tap v = tap(y, window.side, ratio(window.side, h));
+        const Tap u = tap(window.flip ? w - 1 - x : x, window.side, ratio(window.side, w));
+        F4 row[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int at = window.top + (i == 0 ? v.lo : v.hi);
+            row[i] = lerp(merged(at, window.left + u.lo), merged(at, window.left + u.hi), u.t);
+        }
+        return lerp(row[0], row[1], v.t);
+    }
+};
+
+__device__ __forceinline__ Maps maps_of(int image, const float* o3, const act* p2, const act* p3, const act* p4,
+                                        const act* p5, const unsigned* crops, int h, int w) {
+    const int h3 = (h + 1) / 2, w3 = (w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+    const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2, lane = 4 * (threadIdx.x % 32);
+    const size_t i = image;
+    return {o3 == nullptr ? nullptr : o3 + i * h3 * w3 * D + lane,
+            p2 + i * h * w * D + lane,
+            p3 + i * h3 * w3 * D + lane,
+            p4 + i * h4 * w4 * D + lane,
+            p5 + i * h5 * w5 * D + lane,
+            h,
+            w,
+            window_of(crops, image, h, w)};
+}
+
+// 1/max(‖f‖, ε) of the pixel that a warp has. NOTE: not fmaxf, which would turn a NaN norm into ε.
+__device__ __forceinline__ float inverse_norm(const F4& f) {
+    const float norm = sqrtf(warp_sum(dot(f, f)));
+    return 1.0f / (norm < EPS ? EPS : norm);
+}
+
+// What a warp does with its 8 pixels `first + 8·warp ..` of an image: each(row of the tile, y, x, whether there is one).
+template <class Each>
+__device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each) {
+    const int row = threadIdx.x / 32 * MINE;
+    int y = (first + row) / w, x = (first + row) - y * w;
+#pragma unroll 2
+    for (int i = 0; i < MINE; ++i) {
+        each(row + i, y, x, y < h);
+        if (++x == w) {
+            x = 0;
+            ++y;
+        }
+    }
+}
+
+// tile (TILE, ROW) = F̂ of pixels first.. of the image, 0 behind the last; inverse (TILE) = 1/‖F‖ unless null. A warp writes its
+// own rows: a barrier must follow.
+__device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps, int first) {
+    const int lane = threadIdx.x % 32;
+    for_my_pixels(first, maps.h, maps.w, [&](int row, int y, int x, bool exists) {
+        F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        if (exists) f = maps.feature(y, x);
+        const float scale = inverse_norm(f);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) f.v[i] *= scale;
+        store(tile + row * ROW + 4 * lane, f);
+        if (inverse != nullptr && lane == 0) inverse[row] = scale;
+    });
+}
+
+// chunk (CHUNK, ROW) = rows first.. of w (k, D) and bias (CHUNK) = b; behind the last row zeros, and a bias that never wins.
+__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w, const float* b, int k, int first) {
+    for (int i = threadIdx.x; i < CHUNK * D / 4; i += blockDim.x) {
+        const int row = i / (D / 4), column = i % (D / 4) * 4;
+        F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        if (first + row < k) x = load(w + static_cast<size_t>(first + row) * D + column);
+        store(chunk + row * ROW + column, x);
+    }
+    if (threadIdx.x < CHUNK) {
+        const int row = first + static_cast<int>(threadIdx.x);
+        bias[threadIdx.x] = row < k ? b[row] : -INFINITY;
+    }
+}
+
+// A thread's pixels in the tile and classes in the chunk.
+__device__ __forceinline__ int my_pixel(int i) { return threadIdx.x / 32 * MINE + threadIdx.x % 32 / 8 + 4 * i; }
+__device__ __forceinline__ int my_class(int j) { return threadIdx.x % 8 + 8 * j; }
+
+// s[i][j] = score of my_pixel(i) and my_class(j). 6 wavefronts of shared memory for 32 multiply-adds a lane.
+__device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, const float* chunk, const float* bias) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) s[0][j] = s[1][j] = 0.0f;
+    const float* f = tile + my_pixel(0) * ROW;
+    const float* w = chunk + my_class(0) * ROW;
+#pragma unroll 2
+    for (int c = 0; c < D; c += 4) {
+        const F4 f0 = load(f + c), f1 = load(f + 4 * ROW + c);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const F4 x = load(w + 8 * j * ROW + c);
+#pragma unroll
+            for (int l = 0; l < 4; ++l) {
+                s[0][j] += f0.v[l] * x.v[l];
+                s[1][j] += f1.v[l] * x.v[l];
+            }
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        s[0][j] += bias[my_class(j)];
+        s[1][j] += bias[my_class(j)];
+    }
+}
+
+// labels (TILE), best (TILE) = arg-max (the first of equals) and maximum of the scores of each pixel. Where K fits one chunk it is
+// loaded already. Begins and ends with a barrier.
+__device__ __forceinline__ void arg_max(int* labels, float* best, const float* tile, float* chunk, float* bias,
+                                        const float* w, const float* b, int k) {
+    float top[2] = {-INFINITY, -INFINITY};
+    int place[2] = {0, 0};
+    for (int first = 0; first < k; first += CHUNK) {
+        __syncthreads();
+        if (k > CHUNK) {
+            load_chunk(chunk, bias, w, b, k, first);
+            __syncthreads();
+        }
+        float s[2][4];
+        scores(s, tile, chunk, bias);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if (s[i][j] > top[i]) {
+                    top[i] = s[i][j];
+                    place[i] = first + my_class(j);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int step = 1; step < 8; step *= 2) {
+            const float score = __shfl_xor_sync(ALL_LANES, top[i], step);
+            const int other = __shfl_xor_sync(ALL_LANES, place[i], step);
+            if (score > top[i] || (score == top[i] && other < place[i])) {
+                top[i] = score;
+                place[i] = other;
+            }
+        }
+        if (threadIdx.x % 8 == 0) {
+            labels[my_pixel(i)] = place[i];
+            best[my_pixel(i)] = top[i];
+        }
+    }
+    __syncthreads();
+}
+
+// counts += the labels of the first `rows` pixels of the tile: one atomic a label that occurs, by the first pixel that has it.
+__device__ __forceinline__ void count(unsigned* counts, const int* labels, int rows) {
+    const int p = threadIdx.x;
+    if (p >= rows) return;
+    const int mine = labels[p];
+    unsigned same = 0, before = 0;
+    for (int q = 0; q < rows; ++q) {
+        same += labels[q] == mine;
+        before += q < p && labels[q] == mine;
+    }
+    if (before == 0) atomicAdd(counts + mine, same);
+}
+
+// sums (k, D) += the first `rows` rows of the tile by label. A thread owns a channel of the clusters of one parity.
+__device__ __forceinline__ void add_rows(float* sums, const float* tile, const int* labels, int rows) {
+    const int c = threadIdx.x % D, parity = threadIdx.x / D;
+    for (int p = 0; p < rows; ++p) {
+        const int label = labels[p];
+        if (label % 2 == parity) sums[static_cast<size_t>(label) * D + c] += tile[p * ROW + c];
+    }
+}
+
+// The same threads write zeros to what they own.
+__device__ __forceinline__ void clear_rows(float* sums, int k) {
+    for (int row = threadIdx.x / D; row < k; row += 2) sums[static_cast<size_t>(row) * D + threadIdx.x % D] = 0.0f;
+}
+
+__device__ __forceinline__ void copy_rows(float* out, const float* sums, int k) {
+    for (int row = threadIdx.x / D; row < k; row += 2) {
+        const size_t at = static_cast<size_t>(row) * D + threadIdx.x % D;
+        out[at] = sums[at];
+    }
+}
+
+// The sum of the first `rows` of best, in all lanes of a warp.
+__device__ __forceinline__ float sum_of_best(const float* best, int rows) {
+    const int lane = threadIdx.x % 32;
+    return warp_sum((lane < rows ? best[lane] : 0.0f) + (lane + 32 < rows ? best[lane + 32] : 0.0f));
+}
+
+// sums (len) += Σ partial (parts, len), 32 columns a block, 8 threads a column; score (1) += Σ partial_score (parts), by the first
+// block. `columns` (256) and `scores` (256) are shared memory.
+__device__ __forceinline__ void add_partials(float* sums, float* score, const float* partial, const double* partial_score,
+                                             int parts, size_t len, float* columns, double* scores) {
+    const int t = threadIdx.x, row = t / 32;
+    const size_t column = static_cast<size_t>(blockIdx.x) * 32 + t % 32;
+    float sum = 0.0f;
+    if (column < len) {
+        for (int part = row; part < parts; part += WARPS) sum += partial[part * len + column];
+    }
+    columns[t] = sum;
+    double share = 0.0;
+    if (blockIdx.x == 0) {
+        for (int part = t; part < parts; part += 256) share += partial_score[part];
+    }
+    scores[t] = share;
+    __syncthreads();
+    if (row == 0 && column < len) {
+        float total = 0.0f;
+        for (int i = 0; i < WARPS; ++i) total += columns[32 * i + t];
+        sums[column] += total;
+    }
+    if (blockIdx.x == 0 && t == 0) {
+        double total = 0.0;
+        for (int i = 0; i < 256; ++i) total += scores[i];
+        *score += static_cast<float>(total);
+    }
+}
+
+}  // namespace

@@ -1,0 +1,61 @@
+// Two sums per channel over the rows of a matrix, as batch norm needs them both ways: how threads stand, and the block's sum.
+//
+// A thread keeps one column of 8 channels (16 bytes of bf16) and strides over rows: `wide` threads, a power of two, stand side
+// by side along a row; the rest of the block stands on other rows. So a warp reads 512 contiguous bytes where c >= 64.
+#pragma once
+
+#include "common.cuh"
+
+struct Place {
+    int channel;  // the first of the thread's 8
+    int lane;     // the first row of the thread
+    int lanes;    // rows that the block reads at once
+    bool inside;  // channel < c
+};
+
+// `tile` counts tiles of 8·wide channels.
+__device__ __forceinline__ Place place(int threads, int tile, int wide, int c) {
+    Place at;
+    at.channel = (tile * wide + (int(threadIdx.x) & (wide - 1))) * 8;
+    at.lane = threadIdx.x / wide;
+    at.lanes = threads / wide;
+    at.inside = at.channel < c;
+    return at;
+}
+
+// p is aligned to 16 bytes.
+__device__ __forceinline__ F8 load_floats(const float* p) {
+    const float4 lo = reinterpret_cast<const float4*>(p)[0], hi = reinterpret_cast<const float4*>(p)[1];
+    return {{lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w}};
+}
+
+// y = x·scale + shift is γ·(x − mean)·rstd + β. NOTE: the forward and the backward of the stem must find the same sign of y, so
+// the roundings are spelt out.
+struct Affine {
+    float scale, shift;
+};
+__device__ __forceinline__ Affine affine(float mean, float rstd, float gamma, float beta) {
+    const float scale = gamma * rstd;
+    return {scale, fmaf(-mean, scale, beta)};
+}
+
+// sums (2, c) = the block's sums of `first` and `second`, lane after lane. All threads of the block must call it.
+template <int THREADS>
+__device__ __forceinline__ void block_sums(float* sums, const F8& first, const F8& second, int tile, int wide, int c) {
+    SHARED(float, shared, THREADS * 16);
+    // (lanes, 2, wide · 8)
+    const int width = wide * 8, column = threadIdx.x & (wide - 1), lane = threadIdx.x / wide;
+    float* mine = shared + lane * 2 * width + column * 8;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        mine[i] = first.v[i];
+        mine[width + i] = second.v[i];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 2 * width; i += THREADS) {
+        const int half = i >= width, channel = tile * width + i - half * width;
+        float sum = 0.0f;
+        for (int l = 0; l < THREADS / wide; ++l) sum += shared[l * 2 * width + i];
+        if (channel < c) sums[half * c + channel] = sum;
+    }
+}

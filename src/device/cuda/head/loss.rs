@@ -1,0 +1,150 @@
+//! Cross-entropy against two classifiers and its gradient down to the laterals.
+//!
+//! Scratch behind o3: Σ w[y] (n, 2) | shares (views, 2) | losses of tiles (n·tiles, 2) | dF of warped images (n, h, w, d).
+
+use super::{D, HeadPlan, THREADS, TILE_BYTES, WARPS, aligned, check_classifier, check_input, check_labels};
+use crate::base::{Error, Result};
+use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
+use crate::device::ops::{HeadInput, HeadSpec, LossInput, Merge, want};
+use crate::device::{Activation, Slot};
+
+#[derive(Clone)]
+pub(super) struct Kernels {
+    weigh: Kernel,
+    shares: Kernel,
+    loss: Kernel,
+    losses: Kernel,
+    unwarp: Kernel,
+    down: Kernel,
+}
+
+impl<A: Activation> Cuda<A> {
+    pub(super) fn plan_head_loss(&mut self) -> Result<Kernels> {
+        let kernels = Kernels {
+            weigh: self.kernel("head_weigh")?,
+            shares: self.kernel("head_shares")?,
+            loss: self.kernel("head_loss")?,
+            losses: self.kernel("head_losses")?,
+            unwarp: self.kernel("head_unwarp")?,
+            down: self.kernel("head_down")?,
+        };
+        self.allow_shared(kernels.loss, TILE_BYTES)?;
+        Ok(kernels)
+    }
+}
+
+impl HeadPlan {
+    /// Bytes where the parts of the scratch begin, and where the last ends.
+    fn loss_parts(&self, act: usize) -> [usize; 5] {
+        let pairs = |n: usize| aligned(2 * n * 4);
+        let weights = self.o3;
+        let shares = weights + pairs(self.spec.n);
+        let partial = shares + pairs(self.spec.n);
+        let warped = partial + pairs(self.spec.n * self.tiles());
+        [weights, shares, partial, warped, warped + self.spec.lateral_len(0) * act]
+    }
+
+    pub(super) fn loss_scratch(&self, act: usize) -> usize {
+        self.loss_parts(act)[4]
+    }
+}
+
+/// Returns the images of the label stores.
+fn check<A: Activation>(
+    spec: &HeadSpec,
+    losses: Slot<f32>,
+    dlaterals: [Slot<A>; 4],
+    input: &HeadInput<A>,
+    loss: &LossInput,
+) -> Result<usize> {
+    const OP: &str = "head_loss";
+    check_input(OP, spec, input)?;
+    check_input(OP, spec, &HeadInput { laterals: dlaterals, crops: None })?;
+    want(OP, "losses", losses, 2 * spec.n)?;
+    for c in 0..2 {
+        check_classifier(OP, spec, loss.classifiers[c])?;
+        check_labels(OP, spec, loss.labels[c], loss.index)?;
+        want(OP, "weights", loss.weights[c], loss.classifiers[c].k)?;
+    }
+    if loss.view == 0 || !spec.n.is_multiple_of(loss.view) {
+        let what = format!("views of {} images do not divide a batch of {}", loss.view, spec.n);
+        return Err(Error::input(what, "make the batch a multiple of the view"));
+    }
+    Ok(loss.labels[0].len.min(loss.labels[1].len) / spec.pixels())
+}
+
+pub(super) fn head_loss<A: Activation>(
+    dev: &mut Cuda<A>,
+    plan: &HeadPlan,
+    losses: Slot<f32>,
+    dlaterals: [Slot<A>; 4],
+    input: HeadInput<A>,
+    loss: LossInput,
+) -> Result<()> {
+    let (spec, kernels) = (&plan.spec, &plan.loss);
+    let images: Arg = check(spec, losses, dlaterals, &input, &loss)?.into();
+    let (n, tiles, pixels) = (spec.n, plan.tiles(), spec.pixels());
+    let [weights, shares, partial, warped, _] = plan.loss_parts(size_of::<A>());
+    let weights = dev.at(dev.scratch::<f32>(weights, 2 * n));
+    let shares = dev.at(dev.scratch::<f32>(shares, 2 * n));
+    let partial = dev.at(dev.scratch::<f32>(partial, 2 * n * tiles));
+    let dwarped = dev.at(dev.scratch::<A>(warped, spec.lateral_len(0)));
+    let [dp2, dp3, dp4, dp5] = dlaterals.map(|d| dev.at(d));
+    let ([y0, y1], [m0, m1]) = (loss.labels.map(|y| dev.at(y)), loss.weights.map(|m| dev.at(m)));
+    let ([w0, w1], [b0, b1]) = (loss.classifiers.map(|c| dev.at(c.w)), loss.classifiers.map(|c| dev.at(c.b)));
+    let ([k0, k1], index) = (loss.classifiers.map(|c| Arg::from(c.k)), dev.at(loss.index));
+    let [h, w, view] = [spec.h, spec.w, loss.view].map(Arg::from);
+
+    let args = [weights, y0, y1, index, m0, m1, images, pixels.into(), k0, k1];
+    dev.launch(kernels.weigh, Grid::new((n, 2), THREADS), &args)?;
+    dev.launch(kernels.shares, Grid::new(1, 32), &[shares, weights, n.into(), view])?;
+
+    let [o3, p2, p3, p4, p5, crops] = dev.merge(plan, &input)?;
+    let args = [
+        partial,
+        dp2,
+        dwarped,
+        shares,
+        o3,
+        p2,
+        p3,
+        p4,
+        p5,
+        crops,
+        index,
+        y0,
+        y1,
+        m0,
+        m1,
+        w0,
+        w1,
+        b0,
+        b1,
+        images,
+        view,
+        h,
+        w,
+        k0,
+        k1,
+        loss.scale.into(),
+    ];
+    dev.launch(kernels.loss, plan.grid().shared(TILE_BYTES), &args)?;
+    let args = [dev.at(losses), partial, shares, n.into(), tiles.into(), view];
+    dev.launch(kernels.losses, Grid::new(n.div_ceil(WARPS), THREADS), &args)?;
+    if input.crops.is_some() {
+        let grid = Grid::new((pixels.div_ceil(WARPS), n), THREADS);
+        dev.launch(kernels.unwarp, grid, &[dp2, dwarped, crops, h, w])?;
+    }
+
+    let gradients = [dp2, dp3, dp4, dp5];
+    for level in 1..4 {
+        // Where an up-sampled map went, its gradient comes from.
+        let fine = if spec.merge == Merge::Direct { 0 } else { level - 1 };
+        let ((h, w), (fine_h, fine_w)) = (spec.sizes()[level], spec.sizes()[fine]);
+        let grid = Grid::new(((h * w).div_ceil(WARPS), n), THREADS);
+        let args = [gradients[level], gradients[fine], h.into(), w.into(), fine_h.into(), fine_w.into()];
+        dev.launch(kernels.down, grid, &args)?;
+    }
+    debug_assert_eq!(spec.d, D);
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Launchers of `cuda/head.cu` and `cuda/head_loss.cu`: the plan and what only reads the laterals; [`loss`] has the gradients.
+//!
+//! Scratch: o3 (the cascade's sum at p3's size, f32) | what the op itself needs, one op's over the other's.
+
+mod loss;
+
+use crate::base::{Error, Result};
+use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
+use crate::device::ops::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge, want};
+use crate::device::{Activation, Slot, arena};
+
+/// Channels of a feature: what the kernels are written for.
+pub(super) const D: usize = 128;
+/// Pixels of a block.
+pub(super) const TILE: usize = 64;
+/// Threads of a block; a warp of them has a pixel where a kernel goes pixel by pixel.
+pub(super) const THREADS: u32 = 256;
+pub(super) const WARPS: usize = THREADS as usize / 32;
+/// Bytes of a tile of features in shared memory, its rows 4 floats apart.
+pub(super) const TILE_BYTES: usize = TILE * (D + 4) * size_of::<f32>();
+/// Bytes that sums by cluster, or scores of several images, may take of the scratch before there are fewer parts of them.
+const BUDGET: usize = 256 << 20;
+
+/// How sums by cluster are put together: each block has sums of its own, which are added in order.
+#[derive(Clone, Copy)]
+pub(super) struct Partials {
+    /// Blocks.
+    pub parts: usize,
+    /// Up to so many clusters are summed in shared memory.
+    pub near: usize,
+    k: usize,
+}
+
+impl Partials {
+    /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of the sums.
+    const PARTS: usize = 264;
+    const NEAR: usize = 64;
+
+    /// Of `tiles` tiles against `k` clusters.
+    pub fn new(tiles: usize, k: usize) -> Self {
+        Partials { parts: (BUDGET / (k * D * 4)).clamp(1, Self::PARTS).min(tiles.max(1)), near: Self::NEAR, k }
+    }
+
+    /// Scratch of any number of tiles and at most `k` clusters.
+    pub fn most_bytes(k: usize) -> usize {
+        let part = k * D * 4;
+        aligned(Self::PARTS * 8) + (Self::PARTS * part).min(BUDGET).max(part)
+    }
+
+    /// Dynamic shared memory of a block: the tile, and the sums where they fit.
+    pub fn shared(&self) -> usize {
+        TILE_BYTES + if self.k <= self.near { self.k * D * 4 } else { 0 }
+    }
+
+    pub fn most_shared() -> usize {
+        TILE_BYTES + Self::NEAR * D * 4
+    }
+
+    /// Sums (parts, k, d) and scores (parts) in the scratch from byte `at` on.
+    pub fn slots<A: Activation>(&self, dev: &Cuda<A>, at: usize) -> (Slot<f32>, Slot<f64>) {
+        let scores = dev.scratch(at, self.parts);
+        (dev.scratch(at + aligned(self.parts * 8), self.parts * self.k * D), scores)
+    }
+
+    /// Blocks that add the parts, 32 columns each.
+    pub fn columns(&self) -> Grid {
+        Grid::new((self.k * D).div_ceil(32), THREADS)
+    }
+}
+
+pub(super) fn aligned(bytes: usize) -> usize {
+    bytes.next_multiple_of(arena::ALIGN)
+}
+
+#[derive(Clone)]
+pub struct HeadPlan {
+    spec: HeadSpec,
+    /// Bytes of o3.
+    o3: usize,
+    cascade: Kernel,
+    features: Kernel,
+    assign: Kernel,
+    accumulate: Kernel,
+    sums: Kernel,
+    scores: Kernel,
+    predict: Kernel,
+    loss: loss::Kernels,
+}
+
+impl HeadPlan {
+    fn tiles(&self) -> usize {
+        self.spec.pixels().div_ceil(TILE)
+    }
+
+    /// A block a tile of each image.
+    fn grid(&self) -> Grid {
+        Grid::new((self.tiles(), self.spec.n), THREADS)
+    }
+
+    /// Images whose scores are in the scratch at once.
+    fn images(spec: &HeadSpec) -> usize {
+        (BUDGET / (spec.pixels() * spec.k * 4)).clamp(1, spec.n)
+    }
+
+    fn scratch_len(&self) -> usize {
+        let scores = Self::images(&self.spec) * self.spec.pixels() * self.spec.k * 4;
+        self.o3 + scores.max(Partials::most_bytes(self.spec.k))
+    }
+}
+
+fn check_input<T: crate::device::Element>(op: &'static str, spec: &HeadSpec, input: &HeadInput<T>) -> Result<()> {
+    for (level, what) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
+        want(op, what, input.laterals[level], spec.lateral_len(level))?;
+    }
+    input.crops.map_or(Ok(()), |crops| want(op, "crops", crops, spec.n))
+}
+
+fn check_classifier(op: &'static str, spec: &HeadSpec, c: Classifier) -> Result<()> {
+    if c.k == 0 || c.k > spec.k {
+        return Err(Error::Shape { op, what: "a classifier", got: c.k, want: spec.k });
+    }
+    want(op, "w", c.w, c.k * spec.d)?;
+    want(op, "b", c.b, c.k)
+}
+
+/// Label maps are whole images of this size. Returns how many; the kernels look at none outside.
+fn check_labels(op: &'static str, spec: &HeadSpec, labels: Slot<u16>, index: Slot<u32>) -> Result<usize> {
+    let images = labels.len / spec.pixels();
+    want(op, "labels", labels, images.max(1) * spec.pixels())?;
+    want(op, "index", index, spec.n)?;
+    Ok(images)
+}
+
+impl<A: Activation> Cuda<A> {
+    /// Queues what every op begins with; returns the kernels' arguments o3, p2, p3, p4, p5, crops.
+    fn merge(&mut self, plan: &HeadPlan, input: &HeadInput<A>) -> Result<[Arg; 6]> {
+        let (spec, [p2, p3, p4, p5]) = (&plan.spec, input.laterals.map(|p| self.at(p)));
+        let mut o3 = self.at_or_null::<f32>(None);
+        if spec.merge == Merge::Cascade {
+            o3 = self.at(self.scratch::<f32>(0, plan.o3 / 4));
+            let (h3, w3) = spec.sizes()[1];
+            let grid = Grid::new(((h3 * w3).div_ceil(WARPS), spec.n), THREADS);
+            self.launch(plan.cascade, grid, &[o3, p3, p4, p5, spec.h.into(), spec.w.into()])?;
+        }
+        Ok([o3, p2, p3, p4, p5, self.at_or_null(input.crops)])
+    }
+}
+
+impl<A: Activation> Head for Cuda<A> {
+    type HeadPlan = HeadPlan;
+
+    fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadPlan> {
+        if spec.n * spec.pixels() * spec.d * spec.k == 0 {
+            return Err(Error::input(format!("a head without content: {spec:?}"), "give every size at least 1"));
+        }
+        if spec.k > 1 << 16 {
+            let what = format!("{} clusters do not fit into labels of 16 bits", spec.k);
+            return Err(Error::input(what, "use at most 65536 --clusters"));
+        }
+        if spec.d != D {
+            let what = format!("the CUDA head has features of {D} channels, not {}", spec.d);
+            return Err(Error::input(what, "use --device cpu for others"));
+        }
+        if spec.n > u16::MAX.into() || spec.pixels() * D > i32::MAX as usize {
+            let what = format!("{} feature maps of {}×{} are too many or too large", spec.n, spec.h, spec.w);
+            return Err(Error::input(what, "lower the batch or --size"));
+        }
+        let plan = HeadPlan {
+            spec,
+            o3: if spec.merge == Merge::Cascade { aligned(spec.lateral_len(1) * 4) } else { 0 },
+            cascade: self.kernel("head_cascade")?,
+            features: self.kernel("head_features")?,
+            assign: self.kernel("head_assign")?,
+            accumulate: self.kernel("head_accumulate")?,
+            sums: self.kernel("head_sums")?,
+            scores: self.kernel("head_scores")?,
+            predict: self.kernel("head_predict")?,
+            loss: self.plan_head_loss()?,
+        };
+        self.allow_shared(plan.assign, TILE_BYTES)?;
+        self.allow_shared(plan.scores, TILE_BYTES)?;
+        self.allow_shared(plan.accumulate, Partials::most_shared())?;
+        self.ask_scratch(plan.scratch_len().max(plan.loss_scratch(size_of::<A>())));
+        Ok(plan)
+    }
+
+    fn head_features(&mut self, plan: &HeadPlan, features: Slot<f32>, input: HeadInput<A>) -> Result<()> {
+        const OP: &str = "head_features";
+        check_input(OP, &plan.spec, &input)?;
+        want(OP, "features", features, plan.spec.lateral_len(0))?;
+        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let (h, w) = (plan.spec.h.into(), plan.spec.w.into());
+        self.launch(plan.features, plan.grid(), &[self.at(features), o3, p2, p3, p4, p5, crops, h, w])
+    }
+
+    fn head_assign(
+        &mut self,
+        plan: &HeadPlan,
+        labels: Slot<u16>,
+        counts: Slot<u32>,
+        input: HeadInput<A>,
+        index: Slot<u32>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        const OP: &str = "head_assign";
+        let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
+        check_input(OP, spec, &input)?;
+        check_classifier(OP, spec, classifier)?;
+        let images = check_labels(OP, spec, labels, index)?;
+        want(OP, "counts", counts, k)?;
+        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let (labels, counts, index) = (self.at(labels), self.at(counts), self.at(index));
+        let (cw, cb, sizes) = (self.at(cw), self.at(cb), [images, spec.h, spec.w, k].map(Arg::from));
+        let [images, h, w, k] = sizes;
+        let args = [labels, counts, o3, p2, p3, p4, p5, crops, index, cw, cb, images, h, w, k];
+        self.launch(plan.assign, plan.grid().shared(TILE_BYTES), &args)
+    }
+
+    fn head_accumulate(
+        &mut self,
+        plan: &HeadPlan,
+        sums: Slot<f32>,
+        counts: Slot<u32>,
+        score: Slot<f32>,
+        input: HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        const OP: &str = "head_accumulate";
+        let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
+        check_input(OP, spec, &input)?;
+        check_classifier(OP, spec, classifier)?;
+        want(OP, "sums", sums, k * D)?;
+        want(OP, "counts", counts, k)?;
+        want(OP, "score", score, 1)?;
+        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let partials = Partials::new(spec.n * plan.tiles(), k);
+        let (partial, scores) = partials.slots(self, plan.o3);
+        let (partial, scores, cw, cb) = (self.at(partial), self.at(scores), self.at(cw), self.at(cb));
+        let [n, h, w, k, near] = [spec.n, spec.h, spec.w, k, partials.near].map(Arg::from);
+        let args = [partial, scores, self.at(counts), o3, p2, p3, p4, p5, crops, cw, cb, n, h, w, k, near];
+        self.launch(plan.accumulate, Grid::new(partials.parts, THREADS).shared(partials.shared()), &args)?;
+        let (parts, len) = (partials.parts.into(), sums.len.into());
+        self.launch(plan.sums, partials.columns(), &[self.at(sums), self.at(score), partial, scores, parts, len])
+    }
+
+    fn head_loss(
+        &mut self,
+        plan: &HeadPlan,
+        losses: Slot<f32>,
+        dlaterals: [Slot<A>; 4],
+        input: HeadInput<A>,
+        loss: LossInput,
+    ) -> Result<()> {
+        loss::head_loss(self, plan, losses, dlaterals, input, loss)
+    }
+
+    fn head_predict(
+        &mut self,
+        plan: &HeadPlan,
+        pred: Slot<u16>,
+        out: (usize, usize),
+        input: HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        const OP: &str = "head_predict";
+        let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
+        check_input(OP, spec, &input)?;
+        check_classifier(OP, spec, classifier)?;
+        let pixels = out.0 * out.1;
+        want(OP, "pred", pred, spec.n * pixels)?;
+        if pred.len == 0 {
+            return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
+        }
+        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let most = HeadPlan::images(spec);
+        let scores = self.at(self.scratch::<f32>(plan.o3, most * spec.pixels() * k));
+        let (cw, cb, [h, w, k]) = (self.at(cw), self.at(cb), [spec.h, spec.w, k].map(Arg::from));
+        for from in (0..spec.n).step_by(most) {
+            let images = most.min(spec.n - from);
+            let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
+            self.launch(plan.scores, grid, &[scores, o3, p2, p3, p4, p5, crops, cw, cb, from.into(), h, w, k])?;
+            let grid = Grid::new((pixels.div_ceil(THREADS as usize), images), THREADS);
+            let args = [self.at(pred), scores, from.into(), h, w, k, out.0.into(), out.1.into()];
+            self.launch(plan.predict, grid, &args)?;
+        }
+        Ok(())
+    }
+}
