@@ -45,7 +45,7 @@ fn a_failed_step_names_its_kernel_and_the_run_resumes_to_the_same_bytes() {
     let Some(ran) = place.gpu("", &train("whole", "")) else { return };
     ran.succeeds();
     // Three steps an epoch, each an update: the fourth is in epoch 2. Recorded steps replay it, so it is launched op by op.
-    let failing = place.gpu("SOFTGPU_FAIL=adam_step:4", &train("broken", "--no-graph")).unwrap();
+    let failing = place.gpu("SOFTGPU_FAIL=adam_step_bf16:4", &train("broken", "--no-graph")).unwrap();
     if !crate::util::softgpu::has_gpu() {
         holds(&failing.fails(), &["adam_step", "CUDA_ERROR_ILLEGAL_ADDRESS", "the last checkpoint is whole"]);
     }

@@ -9,14 +9,14 @@ use picie::recipe::Recipe;
 
 use crate::util::{close, signed, softgpu};
 
-const IMAGES: usize = 4;
+const IMAGES: usize = 8;
 
 fn recipe() -> Recipe {
     Recipe {
-        size: 32,
+        size: 64,
         stored: 64,
-        batch: 2,
-        batch_cluster: 4,
+        batch: 4,
+        batch_cluster: 8,
         clusters: 3,
         init_batches: 1,
         ..Recipe::picie_released()
@@ -26,11 +26,13 @@ fn recipe() -> Recipe {
 struct Trained {
     losses: Vec<Losses>,
     weights: Vec<f32>,
-    labels: Vec<u16>,
+    /// Of each view, with how often each occurs.
+    labels: [(Vec<u16>, Vec<u32>); 2],
 }
 
-/// Labels from given centroids, then four steps: the third and fourth are replayed where steps are recorded.
-fn steps<B: Backend>(dev: &mut B) -> Trained {
+/// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are replayed where steps are
+/// recorded.
+fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>) -> Trained {
     let (recipe, set, mut layout) = (recipe(), ImageStore::noise(IMAGES, 64, 3), Layout::default());
     let mut picie = Picie::plan(dev, &mut layout, recipe, 1, IMAGES).unwrap();
     dev.reserve(&layout).unwrap();
@@ -41,15 +43,19 @@ fn steps<B: Backend>(dev: &mut B) -> Trained {
         dev.write(picie.centroids[view], &signed(view as u64, picie.centroids[view].len)).unwrap();
         picie.label(dev, &set, 1, view, tick).unwrap();
     }
-    let labels = dev.read(picie.labels[0]).unwrap();
+    let found = [0, 1].map(|v| (dev.read(picie.labels[v]).unwrap(), dev.read(picie.counts[v]).unwrap()));
+    for (v, (labels, counts)) in labels.into_iter().flatten().enumerate() {
+        dev.write(picie.labels[v], labels).unwrap();
+        dev.write(picie.counts[v], counts).unwrap();
+    }
     picie.prepare(dev).unwrap();
     let losses =
-        (1..=4).map(|step| picie.step(dev, &set, &[[0, 1], [3, 2]][step % 2], 1, step as u64).unwrap()).collect();
-    Trained { losses, weights: dev.read(picie.net.blocks.weights).unwrap(), labels }
+        (1..=4).map(|step| picie.step(dev, &set, &[[0, 1, 5, 2], [3, 7, 4, 6]][step % 2], 1, step as u64).unwrap()).collect();
+    Trained { losses, weights: dev.read(picie.net.blocks.weights).unwrap(), labels: found }
 }
 
-fn cuda<A: Activation>(no_graph: bool) -> Trained {
-    steps(&mut Cuda::<A>::new(Options { no_graph, ..Options::default() }).unwrap())
+fn cuda<A: Activation>(no_graph: bool, like: &Trained) -> Trained {
+    steps(&mut Cuda::<A>::new(Options { no_graph, ..Options::default() }).unwrap(), Some(&like.labels))
 }
 
 #[test]
@@ -57,15 +63,18 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
     if !softgpu::load() {
         return;
     }
-    let (want, got) = (steps(&mut Cpu::new()), cuda::<f32>(false));
-    let differ = want.labels.iter().zip(&got.labels).filter(|(a, b)| a != b).count();
-    // Ties within f32 rounding.
-    assert!(differ * 100 <= want.labels.len(), "{differ} labels differ");
+    let want = steps(&mut Cpu::new(), None);
+    let got = cuda::<f32>(false, &want);
+    for (want, got) in want.labels.iter().zip(&got.labels) {
+        let differ = want.0.iter().zip(&got.0).filter(|(a, b)| a != b).count();
+        // Where two centroids are equally near within f32 rounding.
+        assert!(differ * 100 <= want.0.len(), "{differ} labels differ");
+    }
     let flat = |t: &Trained| t.losses.iter().flat_map(|l| [l.within as f32, l.cross as f32]).collect::<Vec<_>>();
-    // The first loss is a forward's; the later ones have Adam's signs of small gradients in them.
-    close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-4);
+    // The first loss is a forward's (with fewer rows than eight a group, norms at the top divide by next to nothing); the later ones have Adam's signs of small gradients in them.
+    close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-5);
     close("losses", &flat(&got), &flat(&want), 1e-2);
     close("weights", &got.weights, &want.weights, 1e-3);
-    let plain = cuda::<f32>(true);
+    let plain = cuda::<f32>(true, &want);
     assert!(plain.losses == got.losses && plain.weights == got.weights, "a replayed step is another step");
 }

@@ -3,8 +3,7 @@
 //! Each direction has a list of ways, the best first, and takes the first for which cuDNN has an engine:
 //! * forward: the epilogue within the convolution (not offered for the stem's 4 channels), or a pass of our own after it;
 //! * dx +=: β = 1 within the convolution, or a gradient in scratch that is added;
-//! * dw +=: β = 1 onto f32, an f32 gradient in scratch that is added, or one of the activations' type that is added. cuDNN's
-//!   documentation names the last alone for 16-bit types; the others keep bits where an engine takes them.
+//! * dw +=: β = 1 onto f32, an f32 gradient in scratch that is added, or one of the activations' type that is added.
 
 use std::rc::Rc;
 

@@ -81,6 +81,9 @@ fn driver() -> Result<()> {
         return Err(no_gpu("there is no NVIDIA driver (libcuda)", "install one, or use --device cpu"));
     }
     let start = result::init();
+    if start == Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) {
+        return Err(no_gpu("there is no GPU that CUDA can use", "check nvidia-smi, or use --device cpu"));
+    }
     if let Err(e) = start {
         return Err(no_gpu(format!("the NVIDIA driver reports {:?}", e.0), "check nvidia-smi, or use --device cpu"));
     }
