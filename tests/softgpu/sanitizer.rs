@@ -1,6 +1,5 @@
 //! The same kernels built with AddressSanitizer and UBSan: tests of this binary run again in a process that has the sanitizers.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::util::softgpu;
@@ -18,7 +17,7 @@ fn again(filters: &[&str]) -> Option<Output> {
     command.args(filters).args(["--skip", "sanitizer::", "--test-threads", "2"]);
     command.env("LD_PRELOAD", runtime).env("PICIE_SOFTGPU", softgpu::folder(true)?);
     // NOTE: the Rust side is not instrumented, so leaks are not looked for.
-    command.env("ASAN_OPTIONS", "detect_leaks=0").env("UBSAN_OPTIONS", "print_stacktrace=1");
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
     Some(command.output().unwrap())
 }
 
@@ -48,15 +47,10 @@ fn writes_outside_are_seen_at_once() {
 
 #[test]
 fn forbidden_memory_and_unaligned_vectors_are_seen() {
-    for (probe, part) in [("forbidden", "use-after-poison"), ("unaligned", "runtime error: load of misaligned address")]
+    for (probe, part) in
+        [("forbidden", "use-after-poison"), ("unaligned", "runtime error: store to misaligned address")]
     {
         let Some(out) = again(&[&format!("softgpu::probes::{probe}"), "--ignored"]) else { return };
         assert!(!out.status.success() && text(&out).contains(part), "{}", text(&out));
     }
-}
-
-#[test]
-fn the_sanitizers_stand_where_the_compiler_says() {
-    let Some(path) = softgpu::sanitizer() else { return };
-    assert!(PathBuf::from(path).is_absolute());
 }
