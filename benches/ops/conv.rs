@@ -39,7 +39,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let (y, dy) = (take("y", spec.y_len()), take("dy", spec.y_len()));
         let (w, dw) = (take("w", spec.w_len()), layout.take::<f32>(Pool::Acts, "dw", spec.w_len()));
         dev.reserve(&layout).expect("memory for one convolution");
-        [x, w, dy].map(|slot| fill(&mut dev, slot));
+        fill(&mut dev, [x, w, dy]);
         group.throughput(Throughput::Elements(spec.flops() as u64));
         let name = format!("{r}x{r}/{stride} {side}x{side} {channels}-{k}");
         group.bench_function(format!("forward {name}"), |b| {

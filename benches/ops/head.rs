@@ -28,7 +28,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let index = layout.take::<u32>(Pool::State, "index", n);
         let crops = layout.take::<Crop>(Pool::State, "crops", n);
         dev.reserve(&layout).unwrap();
-        laterals.map(|slot| fill(&mut dev, slot));
+        fill(&mut dev, laterals);
         for slot in classifiers.map(|c| c.w).into_iter().chain(weights) {
             dev.write(slot, &signed(slot.len)).unwrap();
         }

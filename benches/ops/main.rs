@@ -43,9 +43,11 @@ impl<B: Backend> Place<B> {
 }
 
 /// Fills activations with standard-normal numbers.
-fn fill<B: Backend>(dev: &mut B, slot: Slot<B::Act>) {
-    let numbers: Vec<B::Act> = signed(slot.len).into_iter().map(B::Act::round).collect();
-    dev.write(slot, &numbers).expect("a slot of this layout");
+fn fill<B: Backend>(dev: &mut B, slots: impl IntoIterator<Item = Slot<B::Act>>) {
+    for slot in slots {
+        let numbers: Vec<B::Act> = signed(slot.len).into_iter().map(B::Act::round).collect();
+        dev.write(slot, &numbers).expect("a slot of this layout");
+    }
 }
 
 /// Times `op` by the engine's own clock: on a GPU, events around all iterations.

@@ -21,7 +21,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
             ["gamma", "beta", "mean", "var", "dgamma", "dbeta"].map(|name| take(name, channels));
         let saved = take("saved", spec.saved_len());
         dev.reserve(&layout).expect("memory for one norm");
-        [x, residual, dz].map(|slot| fill(&mut dev, slot));
+        fill(&mut dev, [x, residual, dz]);
         for slot in [gamma, beta] {
             dev.write(slot, &signed(channels)).expect("a slot of this layout");
         }

@@ -21,7 +21,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         ["gamma", "beta", "mean", "var", "dgamma", "dbeta"].map(|name| take(name, spec.c));
     let saved = take("saved", spec.saved_len());
     dev.reserve(&layout).expect("memory for one stem");
-    [x, dz].map(|slot| fill(&mut dev, slot));
+    fill(&mut dev, [x, dz]);
     for slot in [gamma, beta] {
         dev.write(slot, &signed(spec.c)).expect("a slot of this layout");
     }

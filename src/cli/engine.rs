@@ -66,7 +66,9 @@ fn usable() -> std::result::Result<(), String> {
 
 /// The sheet of the GPU that the flags mean; none for the CPU.
 pub fn sheet(args: &EngineArgs) -> Result<Option<Sheet>> {
-    Ok(gpu(args)?.map(|ordinal| cuda::devices().map(|mut all| all.swap_remove(ordinal))).transpose()?)
+    let Some(ordinal) = gpu(args)? else { return Ok(None) };
+    // A number that is too large is refused when the engine starts.
+    Ok(cuda::devices()?.into_iter().nth(ordinal))
 }
 
 /// How a report calls the engine.

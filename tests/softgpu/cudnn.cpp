@@ -303,7 +303,7 @@ size_t workspace_of(const Descriptor& plan) { return plan.engine.index == 1 ? 10
 template <class T>
 Status answer(const std::vector<T>& values, int64_t room, int64_t* count, void* to) {
     if (count) *count = int64_t(values.size());
-    if (room > 0 && to) std::copy_n(values.begin(), std::min(size_t(room), values.size()), static_cast<T*>(to));
+    if (room > 0 && to && !values.empty()) memcpy(to, values.data(), sizeof(T) * std::min(size_t(room), values.size()));
     return Success;
 }
 

@@ -27,7 +27,7 @@ fn shuffles_and_votes_follow_the_programming_guide() {
     let x: Vec<u32> = (0..32).map(|i| 7 * i + 1).collect();
     let (at, out) = (gpu.input(&x), gpu.empty::<u32>(320));
     assert_eq!(gpu.launch("faults_warp_f32", 1, 32, &[At(out), At(at)]), OK);
-    let ballot = (0..32).filter(|&i| x[i] % 3 == 0).fold(0, |bits, i| bits | 1 << i);
+    let ballot = (0..32).filter(|&i| x[i].is_multiple_of(3)).fold(0, |bits, i| bits | 1 << i);
     for (lane, row) in gpu.read::<u32>(out, 320).chunks(10).enumerate() {
         let group = lane / 8 * 8;
         let want = [
@@ -109,7 +109,7 @@ fn activations_round_to_nearest_even() {
     let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
     let wide = |v: f32| half::bf16::from_f32(v).to_f32();
     let narrow = |v: f32| half::f16::from_f32(v).to_f32();
-    let types: [(&str, usize, &dyn Fn(f32) -> f32); 3] = [("f32", 4, &|v| v), ("bf16", 2, &wide), ("f16", 2, &narrow)];
+    let types: [(&str, usize, fn(f32) -> f32); 3] = [("f32", 4, |v| v), ("bf16", 2, wide), ("f16", 2, narrow)];
     for (name, size, want) in types {
         let (out, rounded) = (gpu.empty::<f32>(x.len()), gpu.empty::<u8>(x.len() * size));
         let n = x.len() as i32;

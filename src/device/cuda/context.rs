@@ -1,5 +1,6 @@
 //! One GPU, one stream, the kernels in it, and launches.
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct Cuda<A: Activation> {
     pub(super) options: Options,
     pub(super) stream: sys::CUstream,
     modules: Vec<sys::CUmodule>,
+    /// Entries that were asked for before.
+    kernels: HashMap<&'static str, Kernel>,
     /// Device address of each pool once reserved.
     pub(super) pools: [sys::CUdeviceptr; POOLS.len()],
     /// Bytes of scratch that the plans asked for.
@@ -191,6 +194,7 @@ impl<A: Activation> Cuda<A> {
             options,
             stream,
             modules,
+            kernels: HashMap::new(),
             pools: [0; POOLS.len()],
             scratch: 0,
             staged: Staged::default(),
@@ -201,13 +205,20 @@ impl<A: Activation> Cuda<A> {
         })
     }
 
-    /// The entry `name` for this engine's element type. For plans.
+    /// The entry `name` for this engine's element type. For plans, and for ops that have none.
     pub(super) fn kernel(&mut self, name: &'static str) -> Result<Kernel> {
+        if let Some(kernel) = self.kernels.get(name) {
+            return Ok(*kernel);
+        }
         let entry = CString::new(format!("{name}_{}", A::NAME)).expect("names have no zero byte");
         // SAFETY: modules are never unloaded while the engine lives.
         let find = |&module: &sys::CUmodule| unsafe { result::module::get_function(module, entry.clone()) }.ok();
         match self.modules.iter().find_map(find) {
-            Some(function) => Ok(Kernel { function, name }),
+            Some(function) => {
+                let kernel = Kernel { function, name };
+                self.kernels.insert(name, kernel);
+                Ok(kernel)
+            }
             None => Err(Error::Device {
                 op: name.into(),
                 what: "this kernel is not in the binary".into(),

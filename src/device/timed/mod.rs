@@ -80,7 +80,7 @@ macro_rules! bytes {
         [$($crate::device::timed::Sized::size(&$slot)),+].into_iter().sum::<usize>() as f64
     };
 }
-pub(self) use bytes;
+use bytes;
 
 /// What has a size in bytes.
 trait Sized {

@@ -48,9 +48,10 @@ impl Config {
     fn is_wanted(&self, data: Data, deterministic: bool) -> bool {
         let has = |note| self.notes.contains(&(note as u32));
         let rounds = has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
-        !has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
-            && !(data == Data::CUDNN_DATA_FLOAT && rounds)
-            && !(deterministic && has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC))
+        let unwanted = has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
+            || (data == Data::CUDNN_DATA_FLOAT && rounds)
+            || (deterministic && has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
+        !unwanted
     }
 }
 
