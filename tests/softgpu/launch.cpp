@@ -55,11 +55,12 @@ int orders() {
     return orders;
 }
 
-// SOFTGPU_FAIL=name:N lets the N-th launch of a kernel fail (from 1).
+// SOFTGPU_FAIL=norm_stats_bf16:N lets the N-th launch of a kernel fail (from 1); norm_stats:N that of each element type.
 bool fails_on_purpose(const Kernel& kernel) {
     static const std::string wanted = getenv("SOFTGPU_FAIL") ? getenv("SOFTGPU_FAIL") : "";
     if (wanted.empty()) return false;
-    return wanted == std::string(kernel.entry.name) + ":" + std::to_string(kernel.launches);
+    const std::string name = kernel.entry.name, launch = ":" + std::to_string(kernel.launches);
+    return wanted == name + launch || wanted == name.substr(0, name.rfind('_')) + launch;
 }
 
 std::vector<void*> pointers(const Entry& entry, std::vector<char>& values) {

@@ -21,7 +21,6 @@ enum Result : int {
     NoBinaryForGpu = 209,
     InvalidHandle = 400,
     NotFound = 500,
-    NotReady = 600,
     IllegalAddress = 700,
     LaunchFailed = 719,
     CaptureUnsupported = 900,

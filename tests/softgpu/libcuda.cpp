@@ -1,7 +1,7 @@
 // The driver API on the software GPU: what the engine calls, with the checks a driver makes.
 //
-// Work runs on the calling host thread when it is submitted, so streams and events are in order by themselves; a stream that
-// captures keeps closures instead, and a graph launch plays them. Modules are empty: kernels are found by name in one table.
+// Here: errors, devices, memory, modules and launches; stream.cpp has the rest. Modules are empty: kernels are found by name in one
+// table.
 //
 // Environment: SOFTGPU_ORDERS (2: each small launch runs in two orders and is compared; 1: once), SOFTGPU_MEMORY_MIB (4096),
 // SOFTGPU_DEVICES (1), SOFTGPU_DRIVER_VERSION (13000), SOFTGPU_BAD_IMAGE=1 (no module fits), SOFTGPU_FAIL=kernel:N (its N-th launch
@@ -11,97 +11,18 @@
 #include <string.h>
 
 #include <atomic>
-#include <chrono>
-#include <functional>
-#include <memory>
-#include <mutex>
 #include <string>
-#include <utility>
-#include <vector>
 
-#include "launch.h"
 #include "memory.h"
-
-#define API extern "C" __attribute__((visibility("default"))) int
+#include "stream.h"
 
 namespace softgpu {
 
 namespace {
 
-using Work = std::function<Result()>;
-
-struct Graph {
-    std::vector<Work> work;
-};
-
-struct Capture {
-    std::shared_ptr<Graph> graph = std::make_shared<Graph>();
-    struct Stream* origin = nullptr;
-    std::vector<struct Stream*> joined;
-    bool strict = false;
-    bool broken = false;
-};
-
-struct Stream {
-    Capture* capture = nullptr;
-    Result pending = Success;
-};
-
-struct Event {
-    Capture* capture = nullptr;
-    bool recorded = false;
-    std::chrono::steady_clock::time_point time;
-};
-
-// The default stream. NOTE: one per host thread, so that tests that run side by side do not see each other's errors.
-thread_local Stream default_stream;
-thread_local Result pending = Success;
-// Captures this thread began that forbid what could wait for the device.
-thread_local int strict_captures = 0;
-thread_local bool context_is_current = false;
-
 long environment(const char* name, long otherwise) {
     const char* text = getenv(name);
     return text && *text ? atol(text) : otherwise;
-}
-
-// Streams 0, 1 and 2 are the default ones.
-Stream& stream_of(void* handle) {
-    return reinterpret_cast<uintptr_t>(handle) <= 2 ? default_stream : *static_cast<Stream*>(handle);
-}
-
-// An error is told by the call that ran the work and by the next synchronisation, which is where a GPU would tell it.
-Result note(Stream& stream, Result result) {
-    if (result != Success) stream.pending = pending = result;
-    return result;
-}
-
-int submit(void* handle, Work work) {
-    Stream& stream = stream_of(handle);
-    if (stream.capture) {
-        stream.capture->graph->work.push_back(std::move(work));
-        return Success;
-    }
-    if (&stream == &default_stream && strict_captures) return CaptureImplicit;
-    return note(stream, work());
-}
-
-// What may not happen while this thread captures: the graph would not hold it.
-bool forbidden_in_capture(const char* call) {
-    if (!strict_captures) return false;
-    complain("%s during a stream capture", call);
-    return true;
-}
-
-int synchronize(Stream& stream) {
-    if (stream.capture) {
-        complain("synchronisation with a stream that captures");
-        stream.capture->broken = true;
-        return CaptureUnsupported;
-    }
-    const Result result = std::exchange(stream.pending, Success);
-    if (result != Success) pending = Success;
-    return result;
 }
 
 bool on_device(const char* call, Address at, size_t bytes) {
@@ -136,14 +57,6 @@ int fill_device(void* stream, const char* call, Address to, T value, size_t coun
     });
 }
 
-Result play(const Graph& graph) {
-    for (const Work& work : graph.work) {
-        const Result result = work();
-        if (result != Success) return result;
-    }
-    return Success;
-}
-
 struct Name {
     int code;
     const char* name;
@@ -160,7 +73,6 @@ constexpr Name NAMES[] = {
     {NoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
-    {NotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
     {IllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {LaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
@@ -290,8 +202,7 @@ API cuCtxGetCurrent(void** context) {
 API cuCtxSynchronize() {
     if (!context_is_current) return InvalidContext;
     if (forbidden_in_capture("cuCtxSynchronize")) return CaptureUnsupported;
-    default_stream.pending = Success;
-    return std::exchange(pending, Success);
+    return take_pending();
 }
 
 // --- memory
@@ -397,121 +308,6 @@ API cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsign
     Call call(kernel, {gx, gy, gz}, {bx, by, bz}, dynamic_bytes, parameters);
     if (const Result refused = call.check()) return refused;
     return submit(stream, [call = std::move(call)]() mutable { return call.run(); });
-}
-
-API cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
-    return submit(stream, [=] {
-        function(data);
-        return Success;
-    });
-}
-
-// Work of another library on this stream, as the cuDNN stand-in has it. `drop` is called once `arg` is of no more use.
-API softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop)(void*)) {
-    const std::shared_ptr<void> held(arg, [drop](void* p) {
-        if (drop) drop(p);
-    });
-    return submit(stream, [function, held] {
-        function(held.get());
-        return Success;
-    });
-}
-
-// --- streams and events
-
-API cuStreamCreate(Stream** stream, unsigned) {
-    if (!context_is_current) return InvalidContext;
-    *stream = new Stream;
-    return Success;
-}
-API cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
-API cuStreamDestroy_v2(Stream* stream) {
-    delete stream;
-    return Success;
-}
-API cuStreamSynchronize(void* stream) { return synchronize(stream_of(stream)); }
-API cuStreamQuery(void* stream) { return synchronize(stream_of(stream)); }
-
-API cuEventCreate(Event** event, unsigned) {
-    *event = new Event;
-    return Success;
-}
-API cuEventDestroy_v2(Event* event) {
-    delete event;
-    return Success;
-}
-API cuEventRecord(Event* event, void* stream) {
-    event->capture = stream_of(stream).capture;
-    event->recorded = !event->capture;
-    event->time = std::chrono::steady_clock::now();
-    return Success;
-}
-API cuEventSynchronize(Event* event) { return event->capture ? CaptureUnsupported : Success; }
-API cuEventQuery(Event* event) { return event->capture ? CaptureUnsupported : Success; }
-API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
-    if (!start->recorded || !end->recorded) return InvalidHandle;
-    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
-    return Success;
-}
-API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
-
-// A stream that waits for an event of a capture joins the capture.
-API cuStreamWaitEvent(void* handle, Event* event, unsigned) {
-    Stream& stream = stream_of(handle);
-    if (event->capture && !stream.capture) {
-        stream.capture = event->capture;
-        event->capture->joined.push_back(&stream);
-    }
-    return Success;
-}
-
-// --- graphs
-
-API cuStreamBeginCapture_v2(void* handle, int mode) {
-    constexpr int RELAXED = 2;
-    Stream& stream = stream_of(handle);
-    if (stream.capture || &stream == &default_stream) return CaptureUnsupported;
-    stream.capture = new Capture;
-    stream.capture->origin = &stream;
-    stream.capture->strict = mode != RELAXED;
-    strict_captures += stream.capture->strict;
-    return Success;
-}
-
-API cuStreamEndCapture(void* handle, std::shared_ptr<Graph>** graph) {
-    Stream& stream = stream_of(handle);
-    *graph = nullptr;
-    if (!stream.capture || stream.capture->origin != &stream) return InvalidValue;
-    const std::unique_ptr<Capture> capture(std::exchange(stream.capture, nullptr));
-    for (Stream* joined : capture->joined) joined->capture = nullptr;
-    strict_captures -= capture->strict;
-    if (capture->broken) return CaptureInvalidated;
-    *graph = new std::shared_ptr<Graph>(capture->graph);
-    return Success;
-}
-
-API cuStreamIsCapturing(void* stream, int* status) {
-    const Capture* capture = stream_of(stream).capture;
-    *status = !capture ? 0 : capture->broken ? 2 : 1;
-    return Success;
-}
-
-API cuGraphInstantiateWithFlags(std::shared_ptr<Graph>** executable, std::shared_ptr<Graph>* graph, unsigned long long) {
-    *executable = new std::shared_ptr<Graph>(*graph);
-    return Success;
-}
-API cuGraphUpload(void*, void*) { return Success; }
-API cuGraphLaunch(std::shared_ptr<Graph>* executable, void* stream) {
-    if (!context_is_current) return InvalidContext;
-    return submit(stream, [graph = *executable] { return play(*graph); });
-}
-API cuGraphExecDestroy(std::shared_ptr<Graph>* executable) {
-    delete executable;
-    return Success;
-}
-API cuGraphDestroy(std::shared_ptr<Graph>* graph) {
-    delete graph;
-    return Success;
 }
 
 API cuProfilerStart() { return Success; }

@@ -109,7 +109,8 @@ fn activations_round_to_nearest_even() {
     let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
     let wide = |v: f32| half::bf16::from_f32(v).to_f32();
     let narrow = |v: f32| half::f16::from_f32(v).to_f32();
-    let types: [(&str, usize, fn(f32) -> f32); 3] = [("f32", 4, |v| v), ("bf16", 2, wide), ("f16", 2, narrow)];
+    type Round = fn(f32) -> f32;
+    let types: [(&str, usize, Round); 3] = [("f32", 4, |v| v), ("bf16", 2, wide), ("f16", 2, narrow)];
     for (name, size, want) in types {
         let (out, rounded) = (gpu.empty::<f32>(x.len()), gpu.empty::<u8>(x.len() * size));
         let n = x.len() as i32;

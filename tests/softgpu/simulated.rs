@@ -43,6 +43,7 @@ fn troubles_are_simulated() {
         ("SOFTGPU_MEMORY_MIB", "2", "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
         ("SOFTGPU_FAIL_ALLOC", "2", "allocations [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS]"),
         ("SOFTGPU_FAIL", "faults_add_f32:2", "launches [CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_SUCCESS]"),
+        ("SOFTGPU_FAIL", "faults_add:3", "launches [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS]"),
         ("SOFTGPU_ORDERS", "1", "race CUDA_SUCCESS"),
         ("SOFTGPU_COUNTS", counts.to_str().unwrap(), "launches"),
     ] {

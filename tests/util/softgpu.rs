@@ -95,6 +95,11 @@ fn files(dir: &str, ext: &[&str]) -> Vec<PathBuf> {
     found
 }
 
+/// The engine's kernel files.
+pub fn sources() -> Vec<PathBuf> {
+    files("cuda", &["cu"])
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -157,7 +162,7 @@ impl Build {
             let object = self.object(&objects, source, None, None);
             if is_cudnn { cudnn.push(object) } else { cuda.push(object) }
         }
-        for source in [files("cuda", &["cu"]), files("tests/softgpu", &["cu"])].concat() {
+        for source in [sources(), files("tests/softgpu", &["cu"])].concat() {
             let mut text = format!("#include \"shim.h\"\n#include \"{}\"\n", source.display());
             for (name, threads) in kernels(&read(&source)) {
                 text += &format!("SOFTGPU_ENTRY(PICIE_SUFFIX({name}), {threads})\n");
