@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use super::{Place, TINY, holds, scenes};
 use crate::util::softgpu;
 
-fn train(more: &str) -> String {
-    format!("train --recipe demo --data {} --run run {TINY} --device cuda {more}", scenes().display())
+fn train(device: &str) -> String {
+    format!("train --recipe demo --data {} --run run {TINY} --device {device}", scenes().display())
 }
 
 #[test]
@@ -15,27 +15,28 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
         return;
     }
     let place = Place::new();
-    let fails = |env: &str, more: &str| {
-        let why = place.gpu(env, &train(more)).unwrap().fails();
+    let fails_on = |device: &str, env: &str| {
+        let why = place.gpu(env, &train(device)).unwrap().fails();
         assert!(!place.join("run").exists(), "a failed start leaves a run folder");
         why
     };
+    let fails = |env: &str| fails_on("cuda", env);
     std::fs::create_dir(place.join("none")).unwrap();
     std::fs::create_dir(place.join("no-cudnn")).unwrap();
     symlink(softgpu::folder(false).unwrap().join("libcuda.so"), place.join("no-cudnn/libcuda.so")).unwrap();
     let only = |dir: &str| format!("LD_LIBRARY_PATH={}", place.join(dir).display());
-    holds(&fails(&only("none"), ""), &["no NVIDIA driver (libcuda)", "--device cpu"]);
-    holds(&fails(&only("no-cudnn"), ""), &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"]);
-    holds(&fails("SOFTCUDNN_VERSION=8907", ""), &["cuDNN", "9"]);
-    holds(&fails("SOFTGPU_DRIVER_VERSION=12040", ""), &["knows CUDA 12.4", "needs 13.0", "update the driver"]);
-    holds(&fails("SOFTGPU_DEVICES=0", ""), &["no GPU that CUDA can use", "cpu"]);
-    holds(&fails("", "--device cuda:3").replace("--device cuda:", ""), &["no GPU 3: there is one, number 0", "cuda:0"]);
-    holds(&fails("SOFTGPU_MEMORY_MIB=96", ""), &["MiB of GPU memory", "96 MiB are free"]);
-    holds(&fails("SOFTGPU_FAIL_ALLOC=1", ""), &["out of memory", "lower --batch"]);
+    holds(&fails(&only("none")), &["no NVIDIA driver (libcuda)", "--device cpu"]);
+    holds(&fails(&only("no-cudnn")), &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"]);
+    holds(&fails("SOFTCUDNN_VERSION=8907"), &["cuDNN", "9"]);
+    holds(&fails("SOFTGPU_DRIVER_VERSION=12040"), &["knows CUDA 12.4", "needs 13.0", "update the driver"]);
+    holds(&fails("SOFTGPU_DEVICES=0"), &["no GPU that CUDA can use", "cpu"]);
+    holds(&fails_on("cuda:3", "").replace("--device cuda:", ""), &["no GPU 3: there is one, number 0", "cuda:0"]);
+    holds(&fails("SOFTGPU_MEMORY_MIB=96"), &["MiB of GPU memory", "96 MiB are free"]);
+    holds(&fails("SOFTGPU_FAIL_ALLOC=1"), &["out of memory", "lower --batch"]);
     if picie::device::cuda::missing_kernels().is_none() {
-        holds(&fails("SOFTGPU_BAD_IMAGE=1", ""), &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"]);
+        holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"]);
     } else {
-        holds(&fails("SOFTGPU_BAD_IMAGE=1", ""), &["no kernels in this binary", "nvidia-cuda-nvcc"]);
+        holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["no kernels in this binary", "nvidia-cuda-nvcc"]);
     }
 }
 
@@ -43,7 +44,7 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
 fn flags_of_gpus_are_refused_on_the_cpu() {
     let place = Place::new();
     for flag in ["--precision bf16", "--no-graph"] {
-        let why = place.picie(&format!("{} {flag}", train("").replace("cuda", "cpu"))).fails();
+        let why = place.picie(&format!("{} {flag}", train("cpu"))).fails();
         holds(&why, &[flag.split(' ').next().unwrap(), "is for GPUs", "--device cuda"]);
     }
     let wrong = place.picie("train --device gpu");

@@ -99,7 +99,7 @@ fn agrees<A: Activation>(refused: &str, cases: usize, roundings: [usize; 3]) {
             let (s, uses) = (spec(shape), uses(bits % 32));
             // The software cuDNN's first engine has a workspace, its first deterministic one has none.
             let Some(dev) = engine::<A>(Autotune::Off, (i + j) % 2 == 1, None) else { return };
-            let mut rig = Rig::on(dev);
+            let mut rig = Rig::with(dev);
             let got = run::<A, _>(&mut rig, s, uses, false);
             let want = run::<A, _>(&mut Rig::new(), s, uses, false);
             compare::<A>(&format!("{s:?} {uses:?} in {}, without {refused}", A::NAME), &got, &want, roundings);

@@ -148,7 +148,7 @@ __attribute__((no_sanitize("address", "undefined"))) size_t first_difference(con
     return i;
 }
 #else
-void copy(void* to, const void* from, size_t bytes) { memcpy(to, from, bytes); }
+void copy(void* to, const void* from, size_t bytes) { memmove(to, from, bytes); }
 size_t first_difference(const void* a, const void* b, size_t bytes) {
     if (memcmp(a, b, bytes) == 0) return bytes;
     const char* x = static_cast<const char*>(a);

@@ -12,11 +12,7 @@ use crate::util::softgpu;
 fn forbidden() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.input(&[0f32; 64]);
-    // SAFETY: the range is an allocation's.
-    unsafe {
-        type Forbid = unsafe extern "C" fn(u64, usize);
-        softgpu::libcuda().unwrap().get::<Forbid>(b"softgpu_forbid\0").unwrap()(out + 64, 64);
-    }
+    softgpu::forbid(out + 64, 64);
     gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(1.0)]);
 }
 

@@ -17,22 +17,31 @@ pub struct Rig<B: Memory = Cpu> {
     layout: Layout,
     fills: Vec<Fill<B>>,
     guards: Vec<Slot<u8>>,
+    /// Makes a sentinel deadly to touch, where the engine can.
+    forbid: fn(&B, Slot<u8>),
 }
 
 impl Rig {
     pub fn new() -> Self {
-        Rig::on(Cpu::new())
+        Rig::on(Cpu::new(), |_, _| ())
     }
 
     /// On the GPU, or the software GPU. None where this machine can have neither.
     pub fn cuda<A: Activation>() -> Option<Rig<Cuda<A>>> {
-        softgpu::load().then(|| Rig::on(Cuda::new(Options::default()).unwrap()))
+        softgpu::load().then(|| Rig::with(Cuda::new(Options::default()).unwrap()))
+    }
+}
+
+impl<A: Activation> Rig<Cuda<A>> {
+    /// On an engine with options of its own.
+    pub fn with(dev: Cuda<A>) -> Self {
+        Rig::on(dev, |dev, guard| softgpu::forbid(dev.address(guard), guard.len))
     }
 }
 
 impl<B: Memory> Rig<B> {
-    pub fn on(dev: B) -> Self {
-        let mut rig = Rig { dev, layout: Layout::default(), fills: Vec::new(), guards: Vec::new() };
+    fn on(dev: B, forbid: fn(&B, Slot<u8>)) -> Self {
+        let mut rig = Rig { dev, layout: Layout::default(), fills: Vec::new(), guards: Vec::new(), forbid };
         rig.guard();
         rig
     }
@@ -80,6 +89,9 @@ impl<B: Memory> Rig<B> {
         }
         for fill in self.fills.drain(..) {
             fill(&mut self.dev);
+        }
+        for guard in &self.guards {
+            (self.forbid)(&self.dev, *guard);
         }
     }
 

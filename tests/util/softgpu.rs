@@ -39,6 +39,15 @@ pub fn has_gpu() -> bool {
     Path::new("/dev/nvidiactl").exists() && (opens("libcuda.so") || opens("libcuda.so.1"))
 }
 
+/// Under AddressSanitizer a kernel that touches these bytes of device memory dies there and then; nothing elsewhere.
+pub fn forbid(address: u64, bytes: usize) {
+    type Forbid = unsafe extern "C" fn(u64, usize);
+    if let Some(libcuda) = libcuda() {
+        // SAFETY: this is the function's signature (tests/softgpu/memory.cpp); the bytes are of a live allocation.
+        unsafe { libcuda.get::<Forbid>(b"softgpu_forbid\0").unwrap()(address, bytes) }
+    }
+}
+
 /// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its name.
 pub fn libcuda() -> Option<&'static libloading::Library> {
     libraries().map(|all| &all[0])
