@@ -54,7 +54,17 @@ enum Images {
     /// All of them on the device, loaded once.
     Resident(Slot<u8>),
     /// A batch at a time.
-    Staged { slot: Slot<u8>, host: Vec<u8> },
+    Staged(Staged),
+}
+
+/// Buffers for a batch of images: one, or two, so that the next batch comes while a step runs.
+struct Staged {
+    slots: Vec<Slot<u8>>,
+    /// The slot of the present batch.
+    at: usize,
+    /// The images that lie in the slot after it already.
+    next: Vec<u32>,
+    host: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -83,7 +93,12 @@ impl<B: Backend> Feeder<B> {
         let bytes = stored * stored * 3;
         let images = match resident {
             Some(all) => Images::Resident(layout.take(Pool::Dataset, "images", all * bytes)),
-            None => Images::Staged { slot: layout.take(Pool::Staging, "images", capacity * bytes), host: Vec::new() },
+            None => {
+                // Where memory is the host's there is nothing to copy meanwhile.
+                let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
+                let slots = (0..slots).map(|_| layout.take(Pool::Staging, "images", capacity * bytes)).collect();
+                Images::Staged(Staged { slots, at: 0, next: Vec::new(), host: Vec::new() })
+            }
         };
         let index = layout.take(Pool::Staging, "image index", capacity);
         let draws = [1, 2].map(|view| Draws {
@@ -120,10 +135,15 @@ impl<B: Backend> Feeder<B> {
         let n = ids.len();
         match &mut self.images {
             Images::Resident(_) => dev.write(self.index, ids)?,
-            Images::Staged { slot, host } => {
-                host.resize(n * self.stored * self.stored * 3, 0);
-                gather(host)?;
-                dev.write(*slot, host)?;
+            Images::Staged(staged) => {
+                if staged.next == ids {
+                    staged.at = (staged.at + 1) % staged.slots.len();
+                } else {
+                    staged.host.resize(n * self.stored * self.stored * 3, 0);
+                    gather(&mut staged.host)?;
+                    dev.write(staged.slots[staged.at], &staged.host)?;
+                }
+                staged.next.clear();
                 dev.write(self.index, &Vec::from_iter(0..n as u32))?;
             }
         }
@@ -139,12 +159,33 @@ impl<B: Backend> Feeder<B> {
         Ok(())
     }
 
+    /// Brings the images of the next batch while the step that was just queued runs, where there is a second buffer for them.
+    pub fn prefetch(&mut self, dev: &mut B, ids: &[u32], gather: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+        let Images::Staged(staged) = &mut self.images else { return Ok(()) };
+        if staged.slots.len() < 2 || ids.is_empty() {
+            return Ok(());
+        }
+        staged.host.resize(ids.len() * self.stored * self.stored * 3, 0);
+        gather(&mut staged.host)?;
+        dev.prefetch(staged.slots[1 - staged.at], &staged.host)?;
+        staged.next = ids.to_vec();
+        Ok(())
+    }
+
+    /// Which buffer the staged images lie in: a step that was recorded reads the one it was recorded with.
+    pub fn buffer(&self) -> usize {
+        match &self.images {
+            Images::Resident(_) => 0,
+            Images::Staged(staged) => staged.at,
+        }
+    }
+
     /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that were staged.
     pub fn render(&self, dev: &mut B, x: Slot<B::Act>, n: usize, at: usize, view: View) -> Result<()> {
         let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = match &self.images {
             Images::Resident(slot) => *slot,
-            Images::Staged { slot, .. } => slot.part(0, n * self.stored * self.stored * 3),
+            Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.stored * self.stored * 3),
         };
         let draws = self.draws[at];
         let photo = view.photo().map(|_| draws.photo.part(0, n));

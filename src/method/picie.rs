@@ -49,6 +49,9 @@ enum Pass {
     Train,
 }
 
+/// What a recording is of: a pass, a number of images, the buffer they lie in.
+type Recorded = (Pass, usize, usize);
+
 pub struct Picie<B: Backend> {
     pub recipe: Recipe,
     pub net: Network<B>,
@@ -69,7 +72,7 @@ pub struct Picie<B: Backend> {
     index: Slot<u32>,
     losses: Slot<f32>,
     correction: Slot<f32>,
-    recordings: BTreeMap<(Pass, usize), B::Recording>,
+    recordings: BTreeMap<Recorded, B::Recording>,
 }
 
 /// What one view of a batch needs, written before its step.
@@ -181,14 +184,18 @@ impl<B: Backend> Picie<B> {
         }
         self.cluster.begin(dev)?;
         let batches = order.len().div_ceil(self.recipe.batch_cluster);
-        for (i, ids) in order.chunks(self.recipe.batch_cluster).enumerate() {
+        let chunks: Vec<&[u32]> = order.chunks(self.recipe.batch_cluster).collect();
+        for (i, &ids) in chunks.iter().enumerate() {
             let program = self.kmeans_programs.of(ids.len());
             stage(&mut self.feeder, dev, program, set, ids, epoch, view)?;
             let (feeder, net) = (&self.feeder, &self.net);
-            dev.replay(self.recordings.entry((Pass::KMeans(view), ids.len())).or_default(), |dev| {
+            let recorded = (Pass::KMeans(view), ids.len(), feeder.buffer());
+            dev.replay(self.recordings.entry(recorded).or_default(), |dev| {
                 feeder.render(dev, program.x, ids.len(), 0, view)?;
                 program.forward(dev, net)
             })?;
+            let next = chunks.get(i + 1).copied().unwrap_or_default();
+            self.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
             self.cluster.push(dev, program, self.centroids[slot], &mut rng, i + 1 == batches)?;
             tick(ids.len())?;
         }
@@ -204,18 +211,22 @@ impl<B: Backend> Picie<B> {
             self.net.fold(dev)?;
         }
         let order = self.order(Stream::ClusterOrder, epoch);
-        for ids in order.chunks(self.recipe.batch_cluster) {
+        let chunks: Vec<&[u32]> = order.chunks(self.recipe.batch_cluster).collect();
+        for (i, &ids) in chunks.iter().enumerate() {
             let program = self.label_programs.of(ids.len());
             stage(&mut self.feeder, dev, program, set, ids, epoch, VIEWS[view])?;
             let index = self.index.part(0, ids.len());
             dev.write(index, ids)?;
             let (labels, counts) = (self.labels[view], self.counts[view]);
             let (feeder, net) = (&self.feeder, &self.net);
-            dev.replay(self.recordings.entry((Pass::Labels(VIEWS[view]), ids.len())).or_default(), |dev| {
+            let recorded = (Pass::Labels(VIEWS[view]), ids.len(), feeder.buffer());
+            dev.replay(self.recordings.entry(recorded).or_default(), |dev| {
                 feeder.render(dev, program.x, ids.len(), 0, VIEWS[view])?;
                 program.forward(dev, net)?;
                 dev.head_assign(&program.head, labels, counts, program.warped(), index, classifier)
             })?;
+            let next = chunks.get(i + 1).copied().unwrap_or_default();
+            self.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
             tick(ids.len())?;
         }
         Ok(())
@@ -231,8 +242,16 @@ impl<B: Backend> Picie<B> {
         Ok(())
     }
 
-    /// One optimizer step, the `step`-th (from 1) since the start, on both views of a batch.
-    pub fn step(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], epoch: usize, step: u64) -> Result<Losses> {
+    /// One optimizer step, the `step`-th (from 1) since the start, on both views of a batch. `next`: the images of the step after
+    /// it, empty where that is not known.
+    pub fn step(
+        &mut self,
+        dev: &mut B,
+        set: &ImageStore,
+        (ids, next): (&[u32], &[u32]),
+        epoch: usize,
+        step: u64,
+    ) -> Result<Losses> {
         let n = ids.len();
         let program = self.train_programs.of(2 * n);
         let side = program.geometry.h / 4;
@@ -256,7 +275,7 @@ impl<B: Backend> Picie<B> {
             scale: 0.25 * loss_scale,
         };
         let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
-        let recording = self.recordings.entry((Pass::Train, n)).or_default();
+        let recording = self.recordings.entry((Pass::Train, n, feeder.buffer())).or_default();
         dev.enter("step");
         let queued = dev.replay(recording, |dev| {
             let half = program.x.len / 2;
@@ -271,6 +290,7 @@ impl<B: Backend> Picie<B> {
         });
         dev.leave();
         queued?;
+        self.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
 
         let losses = dev.read(losses)?;
         // Σ over the images of view v of column j.

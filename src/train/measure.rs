@@ -55,9 +55,12 @@ impl<'a, B: Backend> Measured<'a, B> {
         let labels = clock(dev, |dev| (0..2).try_for_each(|view| picie.label(dev, set, epoch, view, &mut |_| Ok(()))))?;
         let train = clock(dev, |dev| {
             picie.prepare(dev)?;
-            for ids in picie.order(Stream::TrainOrder, epoch).chunks(picie.recipe.batch) {
+            let order = picie.order(Stream::TrainOrder, epoch);
+            let chunks: Vec<&[u32]> = order.chunks(picie.recipe.batch).collect();
+            for (i, &ids) in chunks.iter().enumerate() {
                 self.step += 1;
-                picie.step(dev, set, ids, epoch, self.step)?;
+                let next = chunks.get(i + 1).copied().unwrap_or_default();
+                picie.step(dev, set, (ids, next), epoch, self.step)?;
             }
             Ok(())
         })?;

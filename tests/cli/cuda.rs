@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Place, TINY, holds, scenes, trained};
 
 fn train(run: &str, more: &str) -> String {
+    let more = if more.contains("--autotune") { more.into() } else { format!("{more} --autotune off") };
     format!("train --recipe demo --data {} --run {run} {TINY} --device cuda {more}", scenes().display())
 }
 
@@ -42,14 +43,14 @@ fn a_run_has_the_losses_of_the_cpu_engine_in_every_precision() {
 #[test]
 fn a_failed_step_names_its_kernel_and_the_run_resumes_to_the_same_bytes() {
     let place = Place::new();
-    let Some(ran) = place.gpu("", &train("whole", "")) else { return };
+    let Some(ran) = place.gpu("", &train("whole", "--autotune exhaustive")) else { return };
     ran.succeeds();
     // Three steps an epoch, each an update: the fourth is in epoch 2. Recorded steps replay it, so it is launched op by op.
-    let failing = place.gpu("SOFTGPU_FAIL=adam_step_bf16:4", &train("broken", "--no-graph")).unwrap();
+    let failing = place.gpu("SOFTGPU_FAIL=adam_step_bf16:4", &train("broken", "--no-graph --autotune load")).unwrap();
     if !crate::util::softgpu::has_gpu() {
         holds(&failing.fails(), &["adam_step", "CUDA_ERROR_ILLEGAL_ADDRESS", "the last checkpoint is whole"]);
     }
-    place.gpu("", "train --run broken --resume --device cuda").unwrap().succeeds();
+    place.gpu("", "train --run broken --resume --device cuda --autotune load").unwrap().succeeds();
     same_checkpoints(&place.join("broken"), &place.join("whole"));
 }
 
@@ -111,4 +112,38 @@ fn a_bench_reports_phases_ops_and_the_device() {
     let share: f64 = ops.iter().map(|row| row["share_percent"].as_f64().unwrap()).sum();
     assert!((share - 100.0).abs() <= 1e-6 && ops.iter().all(|row| row["us"].as_f64().unwrap() > 0.0));
     holds(&place.gpu("", &format!("{words} --device cpu")).unwrap().succeeds().out, &["CPU", "images/s", "head_loss"]);
+}
+
+/// The images of a data set that does not fit come batch by batch, the next one while a step runs.
+#[test]
+fn images_that_do_not_fit_are_streamed_to_the_same_bytes() {
+    let place = Place::new();
+    let Some(ran) = place.gpu("", &train("resident", "--plan")) else { return };
+    if crate::util::softgpu::has_gpu() {
+        return;
+    }
+    let plan = ran.succeeds().out;
+    let total: f64 = plan.lines().last().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    // A tenth is to be left where images are resident, and this leaves less.
+    let little = format!("SOFTGPU_MEMORY_MIB={}", (total * 1.04).ceil());
+    let streamed = place.gpu(&little, &train("streamed", "--plan")).unwrap().succeeds().out;
+    assert!(plan.contains("\ndataset        ") && streamed.contains("\ndataset        0.00 MiB"), "{plan}\n{streamed}");
+    place.gpu("", &train("resident", "")).unwrap().succeeds();
+    place.gpu(&little, &train("streamed", "")).unwrap().succeeds();
+    same_checkpoints(&place.join("streamed"), &place.join("resident"));
+}
+
+#[test]
+fn nothing_is_allocated_after_the_plan() {
+    let place = Place::new();
+    if crate::util::softgpu::has_gpu() {
+        return;
+    }
+    // Six pools; where engines are not measured nothing else is ever asked for.
+    let run = |run: &str, allocation: usize| {
+        place.gpu(&format!("SOFTGPU_FAIL_ALLOC={allocation}"), &train(run, ""))
+    };
+    let Some(ran) = run("fine", 7) else { return };
+    ran.succeeds();
+    holds(&run("short", 6).unwrap().fails(), &["out of memory"]);
 }

@@ -50,7 +50,7 @@ fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>) ->
     }
     picie.prepare(dev).unwrap();
     let losses = (1..=4)
-        .map(|step| picie.step(dev, &set, &[[0, 1, 5, 2], [3, 7, 4, 6]][step % 2], 1, step as u64).unwrap())
+        .map(|step| picie.step(dev, &set, (&[[0, 1, 5, 2], [3, 7, 4, 6]][step % 2], &[]), 1, step as u64).unwrap())
         .collect();
     Trained { losses, weights: dev.read(picie.net.blocks.weights).unwrap(), labels: found }
 }

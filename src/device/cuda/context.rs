@@ -47,6 +47,8 @@ pub struct Cuda<A: Activation> {
     pub sheet: Sheet,
     pub(super) options: Options,
     pub(super) stream: sys::CUstream,
+    /// For copies that go on beside it.
+    pub(super) aside: sys::CUstream,
     modules: Vec<sys::CUmodule>,
     /// Entries that were asked for before.
     kernels: HashMap<&'static str, Kernel>,
@@ -182,6 +184,7 @@ impl<A: Activation> Cuda<A> {
         unsafe { result::ctx::set_current(context) }.map_err(e)?;
         let sheet = Sheet::read(device).map_err(e)?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(e)?;
+        let aside = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(e)?;
         let cudnn = cudnn::Handle::new(stream, &sheet.name, &options)?;
         let mut modules = Vec::new();
         for image in IMAGES.iter().filter(|image| image.name.ends_with(&format!(".{}", A::NAME))) {
@@ -193,6 +196,7 @@ impl<A: Activation> Cuda<A> {
             sheet,
             options,
             stream,
+            aside,
             modules,
             kernels: HashMap::new(),
             pools: [0; POOLS.len()],
@@ -304,6 +308,7 @@ impl<A: Activation> Drop for Cuda<A> {
             for &module in &self.modules {
                 let _ = result::module::unload(module);
             }
+            let _ = result::stream::destroy(self.aside);
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);
         }

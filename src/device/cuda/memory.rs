@@ -16,11 +16,13 @@ pub(super) struct Staged {
     bytes: usize,
     /// By offset of the slot: when its last copy has left the mirror.
     copied: BTreeMap<usize, sys::CUevent>,
+    /// What was queued up to the last prefetch.
+    fence: Option<sys::CUevent>,
 }
 
 impl Default for Staged {
     fn default() -> Self {
-        Staged { host: std::ptr::null_mut(), bytes: 0, copied: BTreeMap::new() }
+        Staged { host: std::ptr::null_mut(), bytes: 0, copied: BTreeMap::new(), fence: None }
     }
 }
 
@@ -66,15 +68,20 @@ impl<A: Activation> Cuda<A> {
             if !self.staged.host.is_null() {
                 let _ = result::free_host(self.staged.host.cast());
             }
-            for &event in self.staged.copied.values() {
+            for &event in self.staged.copied.values().chain(&self.staged.fence) {
                 let _ = result::event::destroy(event);
             }
         }
         self.staged = Staged::default();
     }
 
-    /// Copies `src` through the pinned mirror of a staging slot.
-    fn stage<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<(), result::DriverError> {
+    /// Copies `src` to a staging slot on `stream`, through its pinned mirror. Returns what is recorded behind the copy.
+    fn stage<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        src: &[T],
+        stream: sys::CUstream,
+    ) -> Result<sys::CUevent, result::DriverError> {
         let bytes: &[u8] = bytemuck::cast_slice(src);
         assert!(dst.offset + bytes.len() <= self.staged.bytes, "{dst:?} is not in the staging pool");
         let event = match self.staged.copied.get(&dst.offset) {
@@ -89,8 +96,34 @@ impl<A: Activation> Cuda<A> {
             }
             let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset), bytes.len());
             mirror.copy_from_slice(bytes);
-            result::memcpy_htod_async(self.address(dst), mirror, self.stream)?;
-            result::event::record(event, self.stream)
+            result::memcpy_htod_async(self.address(dst), mirror, stream)?;
+            result::event::record(event, stream)?;
+        }
+        Ok(event)
+    }
+
+    /// Copies on a stream of its own: behind what was queued up to the prefetch before, and before what is queued from now on.
+    fn stage_aside<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<(), result::DriverError> {
+        let wait = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: events and both streams live as long as the engine's pools.
+        unsafe {
+            let fence = match self.staged.fence {
+                Some(fence) => {
+                    result::stream::wait_event(self.aside, fence, wait)?;
+                    fence
+                }
+                None => {
+                    // Nothing was marked yet: behind everything.
+                    let fence = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+                    self.staged.fence = Some(fence);
+                    result::event::record(fence, self.stream)?;
+                    result::stream::wait_event(self.aside, fence, wait)?;
+                    fence
+                }
+            };
+            result::event::record(fence, self.stream)?;
+            let copied = self.stage(dst, src, self.aside)?;
+            result::stream::wait_event(self.stream, copied, wait)
         }
     }
 }
@@ -129,7 +162,7 @@ impl<A: Activation> Memory for Cuda<A> {
         if bytes > 0 {
             // SAFETY: as above.
             let host = unsafe { result::malloc_host(bytes, 0) }.map_err(|e| driver_error(doing, e))?;
-            self.staged = Staged { host: host.cast(), bytes, copied: BTreeMap::new() };
+            self.staged = Staged { host: host.cast(), bytes, ..Staged::default() };
         }
         Ok(())
     }
@@ -142,11 +175,18 @@ impl<A: Activation> Memory for Cuda<A> {
             return Ok(());
         }
         if dst.pool == Pool::Staging {
-            return self.stage(dst, src).map_err(|e| driver_error("write", e));
+            return self.stage(dst, src, self.stream).map(|_| ()).map_err(|e| driver_error("write", e));
         }
         self.synchronize("write")?;
         // SAFETY: the slot holds at least `src` (checked above), and nothing queued uses it (synchronised).
         unsafe { result::memcpy_htod_sync(self.address(dst), src) }.map_err(|e| driver_error("write", e))
+    }
+
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
+        if src.len() > dst.len {
+            return Err(Error::Shape { op: "prefetch", what: "src", got: src.len(), want: dst.len });
+        }
+        self.stage_aside(dst, src).map_err(|e| driver_error("prefetch", e))
     }
 
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {

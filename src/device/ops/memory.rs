@@ -25,6 +25,11 @@ pub trait Memory {
     /// dst = src. `src` may be shorter: the rest of `dst` stays.
     fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()>;
 
+    /// As [`Memory::write`], but while what is queued goes on: nothing that was queued since the prefetch before may use `dst`.
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
+        self.write(dst, src)
+    }
+
     /// Returns the slot's elements after everything before it has run (a host synchronisation).
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>>;
 

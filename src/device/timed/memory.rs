@@ -26,6 +26,10 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.write(dst, src)
     }
 
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
+        self.dev.prefetch(dst, src)
+    }
+
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
         self.dev.read(src)
     }
