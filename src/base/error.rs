@@ -15,6 +15,9 @@ pub enum Error {
     /// An op was handed buffers whose sizes do not fit its contract.
     #[error("{op}: {what} has {got} elements, the contract wants {want}")]
     Shape { op: &'static str, what: &'static str, got: usize, want: usize },
+    /// A plan that does not fit; sizes in MiB. `share`: of the batch that would fit, if any.
+    #[error("the plan wants {wanted} MiB of {kind}, {free} MiB are free; {}", lower(*fixed, *share))]
+    Memory { kind: &'static str, wanted: usize, free: usize, fixed: usize, share: Option<f64> },
     /// The GPU, its driver or its libraries.
     #[error("{op}: {what}; {remedy}")]
     Device { op: String, what: String, remedy: String },
@@ -51,6 +54,14 @@ impl Error {
         };
         let text = e.to_string();
         Error::file(path, text.split(" (os error").next().unwrap_or(&text).to_lowercase(), remedy)
+    }
+}
+
+/// What to do about a plan that does not fit.
+fn lower(fixed: usize, share: Option<f64>) -> String {
+    match share {
+        Some(share) => format!("{:.0} % of the batch would: lower --batch, --batch-cluster or --size", 100.0 * share),
+        None => format!("{fixed} MiB of them do not depend on the batch: lower --size, --init-batches or --limit"),
     }
 }
 

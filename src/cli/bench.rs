@@ -85,6 +85,7 @@ impl Job for Bench<'_> {
         let mut ops: Vec<OpRow> = timings.iter().map(row).collect();
         ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
 
+        let choices = timed.dev.choices();
         let phase =
             |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, args.images, epochs.iter().map(of).collect());
         Ok(BenchReport {
@@ -102,6 +103,7 @@ impl Job for Bench<'_> {
                 phase("epoch", EpochSeconds::total),
             ],
             recipe,
+            choices,
             peaks,
             ops,
         })

@@ -47,7 +47,7 @@ impl Job for Train<'_> {
     fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
         let Train { args, folder, settings, sets } = self;
         if args.plan {
-            return say(train::plan(dev, settings, sets)?.layout);
+            return say(train::plan(dev, settings, sets)?.text(dev));
         }
         let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default());
         let outcome = train(dev, folder, settings, sets, args.resume, &mut watch)?;

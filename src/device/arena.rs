@@ -185,22 +185,12 @@ impl Layout {
         self.pools[pool as usize].bytes
     }
 
-    /// The refusal of a plan of `total` bytes, scratch included, where `free` are free. What a step needs grows with the batch.
-    pub fn too_large(&self, kind: &str, total: usize, free: usize) -> Error {
+    /// The refusal of a plan of `total` bytes, scratch included, where `free` are free.
+    pub fn too_large(&self, kind: &'static str, total: usize, free: usize) -> Error {
         let fixed = self.bytes(Pool::Params) + self.bytes(Pool::State) + self.bytes(Pool::Dataset);
-        let what = format!("the plan wants {} MiB of {kind}, {} MiB are free", total >> 20, free >> 20);
-        if free <= fixed {
-            let remedy = format!(
-                "{} MiB of them do not depend on the batch: lower --size, --init-batches or --limit",
-                fixed >> 20
-            );
-            return Error::input(what, remedy);
-        }
-        let percent = (free - fixed) * 100 / (total - fixed).max(1);
-        Error::input(
-            what,
-            format!("{percent} % of --batch and --batch-cluster would fit; --size and --init-batches count too"),
-        )
+        // What a step needs grows with the batch; below this nothing would.
+        let share = (free > fixed).then(|| (free - fixed) as f64 / (total - fixed).max(1) as f64);
+        Error::Memory { kind, wanted: total >> 20, free: free >> 20, fixed: fixed >> 20, share }
     }
 
     pub fn total_bytes(&self) -> usize {

@@ -86,6 +86,8 @@ pub struct BenchReport {
     pub warm_up_epochs: usize,
     pub phases: Vec<PhaseRate>,
     pub peaks: Peaks,
+    /// Engines of cuDNN, a line each.
+    pub choices: Vec<String>,
     /// The slowest first.
     pub ops: Vec<OpRow>,
 }

@@ -19,6 +19,7 @@ use crate::eval::record::{self, EpochRow, Score};
 use crate::eval::{Scores, hungarian};
 use crate::method::{Evaluator, Picie};
 use crate::net::weights;
+use crate::recipe::Recipe;
 use crate::train::checkpoint::{Phase, State};
 
 /// Who watches a run.
@@ -84,9 +85,16 @@ struct Trainer<'a, B: Backend> {
 
 /// What a run will do, and where every tensor of it will lie.
 pub struct Plan<B: Backend> {
-    pub layout: Layout,
+    layout: Layout,
     picie: Picie<B>,
     evaluator: Evaluator<B>,
+}
+
+impl<B: Backend> Plan<B> {
+    /// What the engine chose, and the memory, pool by pool.
+    pub fn text(&self, dev: &B) -> String {
+        dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// Nothing is allocated yet.
@@ -114,8 +122,10 @@ pub fn train<B: Backend>(
 ) -> Result<Outcome<B>> {
     let recipe = &settings.recipe;
     let images = sets.train.len();
-    let Plan { layout, mut picie, evaluator } = plan(dev, settings, sets)?;
-    dev.reserve(&layout)?;
+    let plan = plan(dev, settings, sets)?;
+    let text = plan.text(dev);
+    let Plan { layout, mut picie, evaluator } = plan;
+    dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     picie.load_images(dev, &sets.train)?;
     picie.net.init(dev, settings.seed)?;
     let fingerprint = sets.train.fingerprint();
@@ -131,7 +141,7 @@ pub fn train<B: Backend>(
     if !resume {
         folder.write_settings(settings)?;
     }
-    folder.write_plan(&layout)?;
+    folder.write_plan(&text)?;
     record::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
     while trainer.state.epoch <= recipe.epochs {
@@ -142,6 +152,15 @@ pub fn train<B: Backend>(
     }
     let (picie, evaluator) = (trainer.picie, trainer.evaluator);
     Ok(Outcome { picie, evaluator, rows: record::read(&folder.metrics())? })
+}
+
+/// Says of a plan that is too large which batches would fit.
+fn name_batches(e: Error, recipe: &Recipe) -> Error {
+    let Error::Memory { share: Some(share), .. } = e else { return e };
+    let part = |batch: usize| ((batch as f64 * share) as usize).max(1);
+    let [batch, cluster] = [recipe.batch, recipe.batch_cluster].map(part);
+    let remedy = format!("--batch {batch} --batch-cluster {cluster} would fit; --size and --init-batches count too");
+    Error::input(e.to_string().split("; ").next().unwrap_or_default(), remedy)
 }
 
 /// Whether a pass ended by Ctrl-C; any other error is passed on.

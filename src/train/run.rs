@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
-use crate::device::Layout;
 use crate::recipe::Recipe;
 
 /// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
@@ -110,8 +109,8 @@ impl RunFolder {
     }
 
     /// What lies where in memory, for the curious.
-    pub fn write_plan(&self, layout: &Layout) -> Result<()> {
-        write_atomic(&self.path.join("plan.txt"), |w| writeln!(w, "{layout}"))
+    pub fn write_plan(&self, text: &str) -> Result<()> {
+        write_atomic(&self.path.join("plan.txt"), |w| writeln!(w, "{text}"))
     }
 
     pub fn read_settings(&self) -> Result<Settings> {

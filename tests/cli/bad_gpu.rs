@@ -32,6 +32,8 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
     holds(&fails("SOFTGPU_DEVICES=0"), &["no GPU that CUDA can use", "cpu"]);
     holds(&fails_on("cuda:3", "").replace("--device cuda:", ""), &["no GPU 3: there is one, number 0", "cuda:0"]);
     holds(&fails("SOFTGPU_MEMORY_MIB=96"), &["MiB of GPU memory", "96 MiB are free"]);
+    let little = fails("SOFTGPU_MEMORY_MIB=217");
+    holds(&little, &["MiB of GPU memory, 217 MiB are free; --batch 1 --batch-cluster ", "would fit"]);
     holds(&fails("SOFTGPU_FAIL_ALLOC=1"), &["out of memory", "lower --batch"]);
     if picie::device::cuda::missing_kernels().is_none() {
         holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"]);

@@ -140,9 +140,7 @@ fn nothing_is_allocated_after_the_plan() {
         return;
     }
     // Six pools; where engines are not measured nothing else is ever asked for.
-    let run = |run: &str, allocation: usize| {
-        place.gpu(&format!("SOFTGPU_FAIL_ALLOC={allocation}"), &train(run, ""))
-    };
+    let run = |run: &str, allocation: usize| place.gpu(&format!("SOFTGPU_FAIL_ALLOC={allocation}"), &train(run, ""));
     let Some(ran) = run("fine", 7) else { return };
     ran.succeeds();
     holds(&run("short", 6).unwrap().fails(), &["out of memory"]);

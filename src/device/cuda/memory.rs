@@ -141,6 +141,10 @@ impl<A: Activation> Memory for Cuda<A> {
         result::mem_get_info().ok().map(|(free, _)| free)
     }
 
+    fn choices(&self) -> Vec<String> {
+        self.chosen_engines().iter().map(|choice| choice.to_string()).collect()
+    }
+
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
         self.free_pools();
         let sizes = POOLS.map(|pool| match pool {

@@ -19,6 +19,11 @@ pub trait Memory {
     /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it. None: it is the host's.
     fn free_bytes(&self) -> Option<usize>;
 
+    /// What the plans so far chose, a line each, for those who read plans and reports.
+    fn choices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called once, before the first op.
     fn reserve(&mut self, layout: &Layout) -> Result<()>;
 

@@ -18,6 +18,10 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.free_bytes()
     }
 
+    fn choices(&self) -> Vec<String> {
+        self.dev.choices()
+    }
+
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
         self.dev.reserve(layout)
     }

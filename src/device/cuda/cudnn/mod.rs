@@ -14,6 +14,7 @@ mod graph;
 mod tune;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::rc::Rc;
 
 use cudarc::cudnn::sys::{cudnnDataType_t, cudnnHandle_t};
@@ -41,6 +42,14 @@ pub struct Choice {
     pub microseconds: Option<f32>,
     /// Bytes.
     pub workspace: usize,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Choice { op, shape, engine, microseconds, workspace } = self;
+        let time = microseconds.map_or("not measured".into(), |us| format!("{us:.1} µs"));
+        write!(f, "{op} {shape}: engine {engine}, {time}, workspace {:.2} MiB", *workspace as f64 / f64::from(1 << 20))
+    }
 }
 
 /// cuDNN on one stream, and every plan that was made with it.
