@@ -54,7 +54,7 @@ enum Images {
     /// All of them on the device, loaded once.
     Resident(Slot<u8>),
     /// A batch at a time.
-    Staged { slot: Slot<u8>, host: Vec<u8> },
+    Staged(Slot<u8>),
 }
 
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl<B: Backend> Feeder<B> {
         let bytes = stored * stored * 3;
         let images = match resident {
             Some(all) => Images::Resident(layout.take(Pool::Dataset, "images", all * bytes)),
-            None => Images::Staged { slot: layout.take(Pool::Staging, "images", capacity * bytes), host: Vec::new() },
+            None => Images::Staged(layout.take(Pool::Staging, "images", capacity * bytes)),
         };
         let index = layout.take(Pool::Staging, "image index", capacity);
         let draws = [1, 2].map(|view| Draws {
@@ -118,12 +118,10 @@ impl<B: Backend> Feeder<B> {
         gather: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let n = ids.len();
-        match &mut self.images {
+        match self.images {
             Images::Resident(_) => dev.write(self.index, ids)?,
-            Images::Staged { slot, host } => {
-                host.resize(n * self.stored * self.stored * 3, 0);
-                gather(host)?;
-                dev.write(*slot, host)?;
+            Images::Staged(slot) => {
+                dev.fill(slot.part(0, n * self.stored * self.stored * 3), gather)?;
                 dev.write(self.index, &Vec::from_iter(0..n as u32))?;
             }
         }
@@ -144,7 +142,7 @@ impl<B: Backend> Feeder<B> {
         let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = match &self.images {
             Images::Resident(slot) => *slot,
-            Images::Staged { slot, .. } => slot.part(0, n * self.stored * self.stored * 3),
+            Images::Staged(slot) => slot.part(0, n * self.stored * self.stored * 3),
         };
         let draws = self.draws[at];
         let photo = view.photo().map(|_| draws.photo.part(0, n));

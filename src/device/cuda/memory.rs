@@ -73,24 +73,24 @@ impl<A: Activation> Cuda<A> {
         self.staged = Staged::default();
     }
 
-    /// Copies `src` through the pinned mirror of a staging slot.
-    fn stage<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<(), result::DriverError> {
-        let bytes: &[u8] = bytemuck::cast_slice(src);
-        assert!(dst.offset + bytes.len() <= self.staged.bytes, "{dst:?} is not in the staging pool");
+    /// Fills a staging slot through its pinned mirror.
+    fn stage<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        let e = |e| driver_error("write", e);
+        assert!(dst.offset + dst.bytes() <= self.staged.bytes, "{dst:?} is not in the staging pool");
         let event = match self.staged.copied.get(&dst.offset) {
             Some(&event) => event,
-            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(e)?,
         };
-        // SAFETY: the range lies in the mirror (checked above), which no other reference covers; waiting for the event makes sure
-        // that the last copy from this slot has been made. The device range is the slot's.
+        // SAFETY: the range lies in the mirror (checked above), is aligned as slots are, and no other reference covers it; waiting
+        // for the event makes sure that the last copy from this slot has been made. The device range is the slot's.
         unsafe {
             if self.staged.copied.insert(dst.offset, event).is_some() {
-                result::event::synchronize(event)?;
+                result::event::synchronize(event).map_err(e)?;
             }
-            let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset), bytes.len());
-            mirror.copy_from_slice(bytes);
-            result::memcpy_htod_async(self.address(dst), mirror, self.stream)?;
-            result::event::record(event, self.stream)
+            let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset).cast::<T>(), dst.len);
+            fill(mirror)?;
+            result::memcpy_htod_async(self.address(dst), mirror, self.stream).map_err(e)?;
+            result::event::record(event, self.stream).map_err(e)
         }
     }
 }
@@ -142,20 +142,36 @@ impl<A: Activation> Memory for Cuda<A> {
             return Ok(());
         }
         if dst.pool == Pool::Staging {
-            return self.stage(dst, src).map_err(|e| driver_error("write", e));
+            return self.stage(dst.part(0, src.len()), |mirror| {
+                mirror.copy_from_slice(src);
+                Ok(())
+            });
         }
-        self.synchronize("write")?;
-        // SAFETY: the slot holds at least `src` (checked above), and nothing queued uses it (synchronised).
-        unsafe { result::memcpy_htod_sync(self.address(dst), src) }.map_err(|e| driver_error("write", e))
+        // NOTE: on the engine's stream. A synchronous copy from pageable memory returns before its last bytes have arrived, and
+        // only the null stream would wait for them, which this one does not know.
+        // SAFETY: the slot holds at least `src` (checked above), which lives until the copy has been waited for.
+        unsafe { result::memcpy_htod_async(self.address(dst), src, self.stream) }
+            .map_err(|e| driver_error("write", e))?;
+        self.synchronize("write")
+    }
+
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        if dst.pool == Pool::Staging && dst.len > 0 {
+            return self.stage(dst, fill);
+        }
+        let mut host = vec![T::zeroed(); dst.len];
+        fill(&mut host)?;
+        self.write(dst, &host)
     }
 
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
-        self.synchronize("read")?;
         let mut out = vec![T::zeroed(); src.len];
         if src.len > 0 {
-            // SAFETY: `out` has the slot's length, and nothing queued writes it (synchronised).
-            unsafe { result::memcpy_dtoh_sync(&mut out, self.address(src)) }.map_err(|e| driver_error("read", e))?;
+            // SAFETY: `out` has the slot's length, and lives until the copy has been waited for.
+            unsafe { result::memcpy_dtoh_async(&mut out, self.address(src), self.stream) }
+                .map_err(|e| driver_error("read", e))?;
         }
+        self.synchronize("read")?;
         Ok(out)
     }
 

@@ -25,6 +25,9 @@ pub trait Memory {
     /// dst = src. `src` may be shorter: the rest of `dst` stays.
     fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()>;
 
+    /// dst = what `fill` makes, in memory that the device copies from: for what is too large to be copied twice. `fill` finds garbage.
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()>;
+
     /// Returns the slot's elements after everything before it has run (a host synchronisation).
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>>;
 

@@ -26,6 +26,10 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.write(dst, src)
     }
 
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.dev.fill(dst, fill)
+    }
+
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
         self.dev.read(src)
     }
