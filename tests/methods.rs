@@ -115,7 +115,7 @@ fn reference(
     mut rng: Rng,
 ) -> (Vec<[f64; FEATURES]>, f64) {
     let first = &batches[0];
-    let mut c: Vec<[f64; FEATURES]> = rng.permutation(first.len())[..k].iter().map(|&i| first[i as usize]).collect();
+    let mut c: Vec<[f64; FEATURES]> = rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
     for _ in 0..iters {
         let (sums, counts, _) = assign(first, &c);
         assert!(counts.iter().all(|&n| n > 0.0), "choose data without empty clusters");
