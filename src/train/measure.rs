@@ -55,9 +55,11 @@ impl<'a, B: Backend> Measured<'a, B> {
         let labels = clock(dev, |dev| (0..2).try_for_each(|view| picie.label(dev, set, epoch, view, &mut |_| Ok(()))))?;
         let train = clock(dev, |dev| {
             picie.prepare(dev)?;
-            for ids in picie.order(Stream::TrainOrder, epoch).chunks(picie.recipe.batch) {
+            let order = picie.order(Stream::TrainOrder, epoch);
+            let mut batches = order.chunks(picie.recipe.batch).peekable();
+            while let Some(ids) = batches.next() {
                 self.step += 1;
-                picie.step(dev, set, ids, epoch, self.step)?;
+                picie.step(dev, set, (ids, batches.peek().copied()), epoch, self.step)?;
             }
             Ok(())
         })?;

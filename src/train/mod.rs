@@ -225,14 +225,16 @@ impl<B: Backend> Trainer<'_, B> {
         self.watch.begin("train", order.len());
         self.watch.advance((self.state.step * batch).min(order.len()));
         let mut recording = false;
-        for ids in order.chunks(batch).skip(self.state.step) {
+        let mut batches = order.chunks(batch).skip(self.state.step).peekable();
+        while let Some(ids) = batches.next() {
             let step = self.state.adam_step + 1;
             let profiled = self.watch.profiled(step);
             if profiled != recording {
                 self.dev.record(profiled)?;
                 recording = profiled;
             }
-            let losses = self.picie.step(self.dev, &self.sets.train, ids, self.state.epoch, step)?;
+            let ids_and_next = (ids, batches.peek().copied());
+            let losses = self.picie.step(self.dev, &self.sets.train, ids_and_next, self.state.epoch, step)?;
             if !losses.total().is_finite() {
                 self.state.step += 1;
                 return Err(self.not_finite(losses.total() as f32));
