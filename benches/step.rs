@@ -54,7 +54,7 @@ fn step(c: &mut Criterion) {
     group.bench_function("train both views", |b| {
         b.iter(|| {
             number += 1;
-            picie.step(&mut dev, &set, (&ids, &[]), 1, number).expect("a step")
+            picie.step(&mut dev, &set, (&ids, None), 1, number).expect("a step")
         })
     });
     group.finish();

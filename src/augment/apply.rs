@@ -64,7 +64,6 @@ struct Staged {
     at: usize,
     /// The images that lie in the slot after it already.
     next: Vec<u32>,
-    host: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +96,7 @@ impl<B: Backend> Feeder<B> {
                 // Where memory is the host's there is nothing to copy meanwhile.
                 let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
                 let slots = (0..slots).map(|_| layout.take(Pool::Staging, "images", capacity * bytes)).collect();
-                Images::Staged(Staged { slots, at: 0, next: Vec::new(), host: Vec::new() })
+                Images::Staged(Staged { slots, at: 0, next: Vec::new() })
             }
         };
         let index = layout.take(Pool::Staging, "image index", capacity);
@@ -139,9 +138,7 @@ impl<B: Backend> Feeder<B> {
                 if staged.next == ids {
                     staged.at = (staged.at + 1) % staged.slots.len();
                 } else {
-                    staged.host.resize(n * self.stored * self.stored * 3, 0);
-                    gather(&mut staged.host)?;
-                    dev.write(staged.slots[staged.at], &staged.host)?;
+                    dev.fill(staged.slots[staged.at].part(0, n * self.stored * self.stored * 3), gather)?;
                 }
                 staged.next.clear();
                 dev.write(self.index, &Vec::from_iter(0..n as u32))?;
@@ -165,9 +162,8 @@ impl<B: Backend> Feeder<B> {
         if staged.slots.len() < 2 || ids.is_empty() {
             return Ok(());
         }
-        staged.host.resize(ids.len() * self.stored * self.stored * 3, 0);
-        gather(&mut staged.host)?;
-        dev.prefetch(staged.slots[1 - staged.at], &staged.host)?;
+        let slot = staged.slots[1 - staged.at].part(0, ids.len() * self.stored * self.stored * 3);
+        dev.prefetch(slot, gather)?;
         staged.next = ids.to_vec();
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Host and kernels share it, nothing
 //! has a state to save, and a resumed run draws what an uninterrupted one does.
 
+use std::collections::HashSet;
+
 /// What a stream of draws is for. Two streams never share a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -87,6 +89,18 @@ impl Rng {
         }
         p
     }
+
+    /// `k` different numbers below n in random order, at most n of them: the first of a permutation, without making one.
+    pub fn choose(&mut self, n: usize, k: usize) -> Vec<u32> {
+        let (mut chosen, mut seen) = (Vec::new(), HashSet::new());
+        while chosen.len() < k {
+            let i = self.below(n) as u32;
+            if seen.insert(i) {
+                chosen.push(i);
+            }
+        }
+        chosen
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +125,10 @@ mod tests {
         assert_ne!(p[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         p.sort();
         assert!(p.iter().enumerate().all(|(i, &v)| i as u32 == v));
+        let mut few = Rng::new(7, Stream::KMeansInit, 0, 0).choose(40, 40);
+        assert_ne!(few[..4], [0, 1, 2, 3]);
+        few.sort();
+        assert_eq!(few, Vec::from_iter(0..40), "different numbers, all below n");
     }
 
     #[test]

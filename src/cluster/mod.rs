@@ -1,13 +1,19 @@
 //! Mini-batch k-means on unit feature vectors (paper section 3.2; released code commons.py:52-133).
 //!
 //! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few batches. Everything
-//! stays on the device; the host reads a few numbers at the end.
+//! stays on the device; the host reads a few numbers at the end, so that it can queue batches ahead of the device.
 
 use crate::base::rng::Rng;
 use crate::base::{Error, Result};
+use crate::device::arena::ALIGN;
 use crate::device::ops::{Backend, Classifier, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{FEATURES, Program};
+
+/// Floats from one kept score to the next: slots begin on lines.
+const LINE: usize = ALIGN / size_of::<f32>();
+/// Scores that are kept before the host reads them.
+const KEPT: usize = 256;
 
 /// What one pass of k-means is told.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,11 @@ pub struct MiniBatch<B: Backend> {
     /// Rows of `points` that are filled.
     stored: usize,
     batches: usize,
+    /// Points that `sums` are of.
+    summed: usize,
+    /// Scores of updates that the host has not read yet (KEPT, LINE), and the points that each is of.
+    kept: Slot<f32>,
+    unread: Vec<usize>,
     /// Objective of the start and of each update.
     objectives: Vec<f64>,
     backend: std::marker::PhantomData<B>,
@@ -76,6 +87,9 @@ impl<B: Backend> MiniBatch<B> {
             },
             stored: 0,
             batches: 0,
+            summed: 0,
+            kept: layout.take(Pool::State, "k-means scores of updates", KEPT * LINE),
+            unread: Vec::new(),
             objectives: Vec::new(),
             backend: std::marker::PhantomData,
         })
@@ -85,11 +99,13 @@ impl<B: Backend> MiniBatch<B> {
     pub fn begin(&mut self, dev: &mut B) -> Result<()> {
         (self.stored, self.batches) = (0, 0);
         self.objectives.clear();
+        self.unread.clear();
         dev.zero(self.splits)?;
         self.clear_sums(dev)
     }
 
-    fn clear_sums(&self, dev: &mut B) -> Result<()> {
+    fn clear_sums(&mut self, dev: &mut B) -> Result<()> {
+        self.summed = 0;
         dev.zero(self.sums)?;
         dev.zero(self.counts)?;
         dev.zero(self.score)
@@ -106,8 +122,8 @@ impl<B: Backend> MiniBatch<B> {
         last: bool,
     ) -> Result<()> {
         self.batches += 1;
+        let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
         if self.batches <= self.schedule.init_batches {
-            let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
             dev.head_features(
                 &program.head,
                 self.points.part(self.stored * FEATURES, rows * FEATURES),
@@ -125,6 +141,7 @@ impl<B: Backend> MiniBatch<B> {
             dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
         }
         dev.head_accumulate(&program.head, self.sums, self.counts, self.score, program.warped(), self.classifier)?;
+        self.summed += rows;
         if since.is_multiple_of(self.schedule.update_every) {
             self.note_objective(dev)?;
             dev.kmeans_step(centroids, self.totals, self.sums, self.counts)?;
@@ -135,7 +152,7 @@ impl<B: Backend> MiniBatch<B> {
     /// Lloyd's algorithm on the stored points, from K of them chosen at random.
     fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
         let points = self.points.part(0, self.stored * FEATURES);
-        for (k, &point) in rng.permutation(self.stored)[..self.k].iter().enumerate() {
+        for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
             dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;
         }
         // One assignment more than updates: its counts are where the mini-batch updates begin.
@@ -143,6 +160,7 @@ impl<B: Backend> MiniBatch<B> {
             self.clear_sums(dev)?;
             dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
             dev.kmeans_accumulate(self.sums, self.counts, self.score, points, self.classifier)?;
+            self.summed = self.stored;
             if iter < self.schedule.iters {
                 dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
             }
@@ -152,15 +170,24 @@ impl<B: Backend> MiniBatch<B> {
         dev.write(self.totals, &counts)
     }
 
-    /// The mean over the points just accumulated: for unit vectors ‖f − c‖² = 1 − 2·score.
+    /// Keeps the score of the points just summed: for unit vectors ‖f − c‖² = 1 − 2·score.
     fn note_objective(&mut self, dev: &mut B) -> Result<()> {
-        let points: f64 = dev.read(self.counts)?.into_iter().map(f64::from).sum();
-        let score = f64::from(dev.read(self.score)?[0]);
-        self.objectives.push(1.0 - 2.0 * score / points.max(1.0));
+        dev.copy(self.kept.part(self.unread.len() * LINE, 1), self.score)?;
+        self.unread.push(self.summed);
+        if self.unread.len() == KEPT { self.read_objectives(dev) } else { Ok(()) }
+    }
+
+    /// Means over the points of each score that was kept.
+    fn read_objectives(&mut self, dev: &mut B) -> Result<()> {
+        let kept = dev.read(self.kept)?;
+        let scores = kept.iter().step_by(LINE).map(|&score| f64::from(score));
+        let means = scores.zip(self.unread.drain(..)).map(|(score, points)| 1.0 - 2.0 * score / points.max(1) as f64);
+        self.objectives.extend(means);
         Ok(())
     }
 
     pub fn finish(&mut self, dev: &mut B) -> Result<Summary> {
+        self.read_objectives(dev)?;
         let totals: Vec<f64> = dev.read(self.totals)?.into_iter().map(f64::from).collect();
         let sum: f64 = totals.iter().sum();
         Ok(Summary {

@@ -72,6 +72,8 @@ pub struct Picie<B: Backend> {
     index: Slot<u32>,
     losses: Slot<f32>,
     correction: Slot<f32>,
+    /// Images and number of the step whose inputs the host has written already.
+    staged: Option<(Vec<u32>, u64)>,
     recordings: BTreeMap<Recorded, B::Recording>,
 }
 
@@ -143,6 +145,7 @@ impl<B: Backend> Picie<B> {
             index,
             losses,
             correction,
+            staged: None,
             recordings: BTreeMap::new(),
             recipe,
         })
@@ -177,6 +180,7 @@ impl<B: Backend> Picie<B> {
         slot: usize,
         tick: Tick,
     ) -> Result<Summary> {
+        self.staged = None;
         let mut rng = Rng::new(self.seed, Stream::KMeansInit, epoch as u32, slot as u32);
         let order = self.order(Stream::ClusterOrder, epoch);
         if self.recipe.kmeans_norm == NormMode::Running {
@@ -204,6 +208,7 @@ impl<B: Backend> Picie<B> {
 
     /// Pseudo labels of one view (0 or 1).
     pub fn label(&mut self, dev: &mut B, set: &ImageStore, epoch: usize, view: usize, tick: Tick) -> Result<()> {
+        self.staged = None;
         let classifier = self.classifiers[view];
         dev.kmeans_classifier(classifier, self.centroids[view], self.recipe.label_metric)?;
         dev.zero(self.counts[view])?;
@@ -242,28 +247,44 @@ impl<B: Backend> Picie<B> {
         Ok(())
     }
 
-    /// One optimizer step, the `step`-th (from 1) since the start, on both views of a batch. `next`: the images of the step after
-    /// it, empty where that is not known.
+    fn train_views(&self) -> [View; 2] {
+        [if self.recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First }, View::Second]
+    }
+
+    fn adam(&self, n: usize) -> AdamSpec {
+        let pixels = n * (self.recipe.size / 4).pow(2);
+        AdamSpec { grad_scale: 1.0 / B::Act::loss_scale(pixels), ..AdamSpec::new(self.recipe.lr) }
+    }
+
+    /// Writes what a step needs, unless that is done.
+    fn stage_step(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], epoch: usize, step: u64) -> Result<()> {
+        if self.staged.take().is_some_and(|(staged, number)| staged == ids && number == step) {
+            return Ok(());
+        }
+        let (n, views) = (ids.len(), self.train_views());
+        let program = self.train_programs.of(2 * n);
+        self.feeder.stage(dev, ids, epoch, &views, |out| set.gather(ids, out))?;
+        let side = program.geometry.h / 4;
+        let crops = views.map(|view| self.feeder.feature_crops(ids, epoch, view, side)).concat();
+        dev.write(program.crops, &crops)?;
+        dev.write(self.index.part(0, 2 * n), &[ids, ids].concat())?;
+        dev.write(self.correction, &self.adam(n).correction(step))
+    }
+
+    /// One optimizer step, the `step`-th (from 1) since the start, on both views of a batch. `next`: the batch of the step that
+    /// follows in the same epoch, where there is one; its inputs are written while this one runs.
     pub fn step(
         &mut self,
         dev: &mut B,
         set: &ImageStore,
-        (ids, next): (&[u32], &[u32]),
+        (ids, next): (&[u32], Option<&[u32]>),
         epoch: usize,
         step: u64,
     ) -> Result<Losses> {
-        let n = ids.len();
+        self.stage_step(dev, set, ids, epoch, step)?;
+        let (n, views, adam) = (ids.len(), self.train_views(), self.adam(ids.len()));
         let program = self.train_programs.of(2 * n);
-        let side = program.geometry.h / 4;
-        let views = [if self.recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First }, View::Second];
-        self.feeder.stage(dev, ids, epoch, &views, |out| set.gather(ids, out))?;
-        let crops = views.map(|view| self.feeder.feature_crops(ids, epoch, view, side)).concat();
-        dev.write(program.crops, &crops)?;
         let index = self.index.part(0, 2 * n);
-        dev.write(index, &[ids, ids].concat())?;
-        let loss_scale = B::Act::loss_scale(n * side * side);
-        let adam = AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(self.recipe.lr) };
-        dev.write(self.correction, &adam.correction(step))?;
 
         let losses = self.losses.part(0, 2 * n * 2);
         let loss = LossInput {
@@ -272,7 +293,7 @@ impl<B: Backend> Picie<B> {
             index,
             weights: self.weights,
             view: n,
-            scale: 0.25 * loss_scale,
+            scale: 0.25 / adam.grad_scale,
         };
         let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
         let recording = self.recordings.entry((Pass::Train, n, feeder.buffer())).or_default();
@@ -290,7 +311,11 @@ impl<B: Backend> Picie<B> {
         });
         dev.leave();
         queued?;
-        self.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
+        if let Some(next) = next {
+            self.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
+            self.stage_step(dev, set, next, epoch, step + 1)?;
+            self.staged = Some((next.to_vec(), step + 1));
+        }
 
         let losses = dev.read(losses)?;
         // Σ over the images of view v of column j.

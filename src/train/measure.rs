@@ -56,11 +56,10 @@ impl<'a, B: Backend> Measured<'a, B> {
         let train = clock(dev, |dev| {
             picie.prepare(dev)?;
             let order = picie.order(Stream::TrainOrder, epoch);
-            let chunks: Vec<&[u32]> = order.chunks(picie.recipe.batch).collect();
-            for (i, &ids) in chunks.iter().enumerate() {
+            let mut batches = order.chunks(picie.recipe.batch).peekable();
+            while let Some(ids) = batches.next() {
                 self.step += 1;
-                let next = chunks.get(i + 1).copied().unwrap_or_default();
-                picie.step(dev, set, (ids, next), epoch, self.step)?;
+                picie.step(dev, set, (ids, batches.peek().copied()), epoch, self.step)?;
             }
             Ok(())
         })?;

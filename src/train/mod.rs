@@ -244,16 +244,16 @@ impl<B: Backend> Trainer<'_, B> {
         self.watch.begin("train", order.len());
         self.watch.advance((self.state.step * batch).min(order.len()));
         let mut recording = false;
-        let chunks: Vec<&[u32]> = order.chunks(batch).collect();
-        for (i, &ids) in chunks.iter().enumerate().skip(self.state.step) {
+        let mut batches = order.chunks(batch).skip(self.state.step).peekable();
+        while let Some(ids) = batches.next() {
             let step = self.state.adam_step + 1;
             let profiled = self.watch.profiled(step);
             if profiled != recording {
                 self.dev.record(profiled)?;
                 recording = profiled;
             }
-            let batches = (ids, chunks.get(i + 1).copied().unwrap_or_default());
-            let losses = self.picie.step(self.dev, &self.sets.train, batches, self.state.epoch, step)?;
+            let ids_and_next = (ids, batches.peek().copied());
+            let losses = self.picie.step(self.dev, &self.sets.train, ids_and_next, self.state.epoch, step)?;
             if !losses.total().is_finite() {
                 self.state.step += 1;
                 return Err(self.not_finite(losses.total() as f32));

@@ -191,6 +191,11 @@ impl Memory for Cpu {
         Ok(())
     }
 
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        let (dst,) = self.get((dst,));
+        fill(dst)
+    }
+
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
         let (src,) = self.get((src,));
         Ok(src.to_vec())

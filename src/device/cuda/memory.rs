@@ -75,55 +75,54 @@ impl<A: Activation> Cuda<A> {
         self.staged = Staged::default();
     }
 
-    /// Copies `src` to a staging slot on `stream`, through its pinned mirror. Returns what is recorded behind the copy.
+    /// Fills a staging slot through its pinned mirror, on `stream`. Returns what is recorded behind the copy.
     fn stage<T: Element>(
         &mut self,
         dst: Slot<T>,
-        src: &[T],
         stream: sys::CUstream,
-    ) -> Result<sys::CUevent, result::DriverError> {
-        let bytes: &[u8] = bytemuck::cast_slice(src);
-        assert!(dst.offset + bytes.len() <= self.staged.bytes, "{dst:?} is not in the staging pool");
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<sys::CUevent> {
+        let e = |e| driver_error("write", e);
+        assert!(dst.offset + dst.bytes() <= self.staged.bytes, "{dst:?} is not in the staging pool");
         let event = match self.staged.copied.get(&dst.offset) {
             Some(&event) => event,
-            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(e)?,
         };
-        // SAFETY: the range lies in the mirror (checked above), which no other reference covers; waiting for the event makes sure
-        // that the last copy from this slot has been made. The device range is the slot's.
+        // SAFETY: the range lies in the mirror (checked above), is aligned as slots are, and no other reference covers it; waiting
+        // for the event makes sure that the last copy from this slot has been made. The device range is the slot's.
         unsafe {
             if self.staged.copied.insert(dst.offset, event).is_some() {
-                result::event::synchronize(event)?;
+                result::event::synchronize(event).map_err(e)?;
             }
-            let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset), bytes.len());
-            mirror.copy_from_slice(bytes);
-            result::memcpy_htod_async(self.address(dst), mirror, stream)?;
-            result::event::record(event, stream)?;
+            let mirror = std::slice::from_raw_parts_mut(self.staged.host.add(dst.offset).cast::<T>(), dst.len);
+            fill(mirror)?;
+            result::memcpy_htod_async(self.address(dst), mirror, stream).map_err(e)?;
+            result::event::record(event, stream).map_err(e)?;
         }
         Ok(event)
     }
 
-    /// Copies on a stream of its own: behind what was queued up to the prefetch before, and before what is queued from now on.
-    fn stage_aside<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<(), result::DriverError> {
-        let wait = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: events and both streams live as long as the engine's pools.
+    /// Fills a staging slot on a stream of its own: behind what was queued up to the call before, and before what is queued from
+    /// now on.
+    fn stage_aside<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        let (e, wait) = (|e| driver_error("prefetch", e), sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT);
+        let fence = match self.staged.fence {
+            Some(fence) => fence,
+            None => {
+                // Nothing was marked yet: behind everything.
+                let fence = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(e)?;
+                self.staged.fence = Some(fence);
+                // SAFETY: the event was just created, the stream is the engine's.
+                unsafe { result::event::record(fence, self.stream) }.map_err(e)?;
+                fence
+            }
+        };
+        // SAFETY: events and both streams live as long as the pools. A wait is for what was recorded when it is queued.
         unsafe {
-            let fence = match self.staged.fence {
-                Some(fence) => {
-                    result::stream::wait_event(self.aside, fence, wait)?;
-                    fence
-                }
-                None => {
-                    // Nothing was marked yet: behind everything.
-                    let fence = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
-                    self.staged.fence = Some(fence);
-                    result::event::record(fence, self.stream)?;
-                    result::stream::wait_event(self.aside, fence, wait)?;
-                    fence
-                }
-            };
-            result::event::record(fence, self.stream)?;
-            let copied = self.stage(dst, src, self.aside)?;
-            result::stream::wait_event(self.stream, copied, wait)
+            result::stream::wait_event(self.aside, fence, wait).map_err(e)?;
+            result::event::record(fence, self.stream).map_err(e)?;
+            let copied = self.stage(dst, self.aside, fill)?;
+            result::stream::wait_event(self.stream, copied, wait).map_err(e)
         }
     }
 }
@@ -179,27 +178,41 @@ impl<A: Activation> Memory for Cuda<A> {
             return Ok(());
         }
         if dst.pool == Pool::Staging {
-            return self.stage(dst, src, self.stream).map(|_| ()).map_err(|e| driver_error("write", e));
+            let copied = self.stage(dst.part(0, src.len()), self.stream, |mirror| {
+                mirror.copy_from_slice(src);
+                Ok(())
+            });
+            return copied.map(|_| ());
         }
-        self.synchronize("write")?;
-        // SAFETY: the slot holds at least `src` (checked above), and nothing queued uses it (synchronised).
-        unsafe { result::memcpy_htod_sync(self.address(dst), src) }.map_err(|e| driver_error("write", e))
+        // NOTE: on the engine's stream. A synchronous copy from pageable memory returns before its last bytes have arrived, and
+        // only the null stream would wait for them, which this one does not know.
+        // SAFETY: the slot holds at least `src` (checked above), which lives until the copy has been waited for.
+        unsafe { result::memcpy_htod_async(self.address(dst), src, self.stream) }
+            .map_err(|e| driver_error("write", e))?;
+        self.synchronize("write")
     }
 
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
-        if src.len() > dst.len {
-            return Err(Error::Shape { op: "prefetch", what: "src", got: src.len(), want: dst.len });
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        if dst.pool == Pool::Staging && dst.len > 0 {
+            return self.stage(dst, self.stream, fill).map(|_| ());
         }
-        self.stage_aside(dst, src).map_err(|e| driver_error("prefetch", e))
+        let mut host = vec![T::zeroed(); dst.len];
+        fill(&mut host)?;
+        self.write(dst, &host)
+    }
+
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.stage_aside(dst, fill)
     }
 
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
-        self.synchronize("read")?;
         let mut out = vec![T::zeroed(); src.len];
         if src.len > 0 {
-            // SAFETY: `out` has the slot's length, and nothing queued writes it (synchronised).
-            unsafe { result::memcpy_dtoh_sync(&mut out, self.address(src)) }.map_err(|e| driver_error("read", e))?;
+            // SAFETY: `out` has the slot's length, and lives until the copy has been waited for.
+            unsafe { result::memcpy_dtoh_async(&mut out, self.address(src), self.stream) }
+                .map_err(|e| driver_error("read", e))?;
         }
+        self.synchronize("read")?;
         Ok(out)
     }
 

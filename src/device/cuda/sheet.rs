@@ -115,9 +115,10 @@ pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
     result::device::get(ordinal as i32).map_err(|e| super::context::driver_error("--device cuda", e))
 }
 
-/// The GPUs of this machine, or why there are none.
+/// The GPUs of this machine, or why there are none. The thread keeps the context it has: an engine may run in it.
 pub fn devices() -> Result<Vec<Sheet>> {
     driver()?;
+    let before = result::ctx::get_current().ok().flatten();
     let mut sheets = Vec::new();
     for ordinal in 0..result::device::get_count().unwrap_or(0).max(0) as usize {
         let device = open(ordinal)?;
@@ -127,8 +128,11 @@ pub fn devices() -> Result<Vec<Sheet>> {
             // SAFETY: the context was retained above.
             unsafe { result::ctx::set_current(context) }?;
             let sheet = Sheet::read(device);
-            // SAFETY: balances the retain.
-            unsafe { result::primary_ctx::release(device) }?;
+            // SAFETY: `before` was current when this began, null is none; the release balances the retain.
+            unsafe {
+                result::ctx::set_current(before.unwrap_or(std::ptr::null_mut()))?;
+                result::primary_ctx::release(device)?;
+            }
             sheet
         };
         sheets.push(read().map_err(|e| super::context::driver_error("--device cuda", e))?);

@@ -30,9 +30,12 @@ pub trait Memory {
     /// dst = src. `src` may be shorter: the rest of `dst` stays.
     fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()>;
 
-    /// As [`Memory::write`], but while what is queued goes on: nothing that was queued since the prefetch before may use `dst`.
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
-        self.write(dst, src)
+    /// dst = what `fill` makes, in memory that the device copies from: for what is too large to be copied twice. `fill` finds garbage.
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()>;
+
+    /// As [`Memory::fill`], but while what is queued goes on: nothing that was queued since the prefetch before may use `dst`.
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.fill(dst, fill)
     }
 
     /// Returns the slot's elements after everything before it has run (a host synchronisation).

@@ -30,8 +30,12 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.write(dst, src)
     }
 
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
-        self.dev.prefetch(dst, src)
+    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.dev.prefetch(dst, fill)
+    }
+
+    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.dev.fill(dst, fill)
     }
 
     fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
