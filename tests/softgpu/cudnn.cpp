@@ -307,6 +307,13 @@ Status answer(const std::vector<T>& values, int64_t room, int64_t* count, void* 
     return Success;
 }
 
+// An attribute of one element: cuDNN refuses room for more.
+template <class T>
+Status answer_one(T value, int64_t room, int64_t* count, void* to) {
+    if (room != 1) return say(BadParam, "room for %lld elements where there is one", (long long)room);
+    return answer<T>({value}, room, count, to);
+}
+
 // Fills descriptors that the caller created.
 Status answer_engines(const Descriptor& from, const std::vector<Engine>& values, Kind kind, int64_t room, int64_t* count, void* to) {
     if (count) *count = int64_t(values.size());
@@ -447,11 +454,11 @@ API int cudnnBackendGetAttribute(Descriptor* d, int name, int type, int64_t room
     if (is(ENGINEHEUR, 202, DESCRIPTOR)) return answer_engines(*d, engines(*d->program, d->one<int>(200)), ENGINECFG, room, count, to);
     if (is(ENGINECFG, 300, DESCRIPTOR)) return answer_engines(*d, {d->engine}, ENGINE, room, count, to);
     if (is(ENGINECFG, 302, DESCRIPTOR)) return answer_engines(*d, {d->engine}, KNOB_CHOICE, room, count, to);
-    if (is(ENGINE, 1301, INT64)) return answer<int64_t>({d->engine.index}, room, count, to);
+    if (is(ENGINE, 1301, INT64)) return answer_one<int64_t>(d->engine.index, room, count, to);
     if (is(ENGINE, 1303, NOTE)) return answer(notes(*d), room, count, to);
-    if (is(KNOB_CHOICE, 600, KNOB_TYPE)) return answer<int>({2}, room, count, to);
-    if (is(KNOB_CHOICE, 601, INT64)) return answer<int64_t>({d->engine.knob}, room, count, to);
-    if (is(PLAN, 402, INT64)) return answer<int64_t>({int64_t(workspace_of(*d))}, room, count, to);
+    if (is(KNOB_CHOICE, 600, KNOB_TYPE)) return answer_one<int>(2, room, count, to);
+    if (is(KNOB_CHOICE, 601, INT64)) return answer_one<int64_t>(d->engine.knob, room, count, to);
+    if (is(PLAN, 402, INT64)) return answer_one<int64_t>(int64_t(workspace_of(*d)), room, count, to);
     return say(BadParam, "descriptors of kind %d have no attribute %d of type %d to read", d->kind, name, type);
 }
 
