@@ -6,7 +6,7 @@
 //   1  wants a workspace, which it overwrites; gradients of it are marked as not deterministic;
 //   0  wants nothing; with another knob in the fallback list.
 //
-// Environment: SOFTCUDNN_VERSION (91000), SOFTCUDNN_REFUSE (a list of: fused, beta, f32dw, all). softcudnn_set sets the same for
+// Environment: SOFTCUDNN_VERSION (91000), SOFTCUDNN_REFUSE (a list of: fused, beta, narrowdw, all). softcudnn_set sets the same for
 // the calling thread.
 #include <stdarg.h>
 #include <stdint.h>
@@ -164,7 +164,7 @@ Status tensor_is_nhwc(const Descriptor& t) {
     const int type = t.one<int>(901);
     if (type != FLOAT && type != HALF && type != BFLOAT16) return say(NotSupported, "data type %d", type);
     const int64_t alignment = t.one<int64_t>(900);
-    if (alignment < 1 || alignment & (alignment - 1)) return say(BadParam, "alignment of %lld", (long long)alignment);
+    if (alignment < 1 || alignment & (alignment - 1) || alignment % (type == FLOAT ? 4 : 2)) return say(BadParam, "alignment of %lld", (long long)alignment);
     return Success;
 }
 
@@ -274,14 +274,17 @@ Status supports(const Program& program) {
     if (program.fused && (p.c % 8 || p.k % 8)) return say(NotSupported, "fusion with channels that are no multiples of 8");
     if (program.fused && refuses("fused")) return say(NotSupported, "fused graphs are refused");
     if (program.beta && refuses("beta")) return say(NotSupported, "beta is refused");
-    if (p.w_type != p.x_type && refuses("f32dw")) return say(NotSupported, "f32 gradients of weights are refused");
+    if (p.w_type != p.x_type && program.beta) return say(NotSupported, "no engine adds to gradients of another type");
+    if (p.direction == Direction::BackwardWeight && p.w_type != FLOAT && refuses("narrowdw")) return say(NotSupported, "gradients of weights in less than f32 are refused");
     return Success;
 }
 
 std::vector<Engine> engines(const Program& program, int mode) {
     constexpr int B = 1, A = 3;
+    // Gradients of another type than the inputs' are known to the fallback list alone.
+    if (mode != B && mode != A) return {{0, 5}};
+    if (program.problem.w_type != program.problem.x_type) return {};
     if (mode == B) return {{0, 4}};
-    if (mode != A) return {{0, 5}};
     std::vector<Engine> found{{7, 0}};
     if (program.problem.x_type == FLOAT) found.push_back({2, 4});
     found.insert(found.end(), {{1, 4}, {0, 4}});
@@ -305,6 +308,13 @@ Status answer(const std::vector<T>& values, int64_t room, int64_t* count, void* 
     if (count) *count = int64_t(values.size());
     if (room > 0 && to && !values.empty()) memcpy(to, values.data(), sizeof(T) * std::min(size_t(room), values.size()));
     return Success;
+}
+
+// An attribute of one element: cuDNN refuses room for more.
+template <class T>
+Status answer_one(T value, int64_t room, int64_t* count, void* to) {
+    if (room != 1) return say(BadParam, "room for %lld elements where there is one", (long long)room);
+    return answer<T>({value}, room, count, to);
 }
 
 // Fills descriptors that the caller created.
@@ -444,14 +454,19 @@ API int cudnnBackendGetAttribute(Descriptor* d, int name, int type, int64_t room
     if (!lives(d)) return say(BadParam, "reading what is no descriptor");
     if (!d->finalized) return say(NotFinalized, "reading a descriptor that is not finalized");
     const auto is = [&](Kind kind, int n, Type t) { return d->kind == kind && name == n && type == t; };
-    if (is(ENGINEHEUR, 202, DESCRIPTOR)) return answer_engines(*d, engines(*d->program, d->one<int>(200)), ENGINECFG, room, count, to);
+    if (is(ENGINEHEUR, 202, DESCRIPTOR)) {
+        const Status status = answer_engines(*d, engines(*d->program, d->one<int>(200)), ENGINECFG, room, count, to);
+        // Asked for the number alone, cuDNN counts what it has not yet checked: fewer come.
+        if (room == 0 && count) *count += 3;
+        return status;
+    }
     if (is(ENGINECFG, 300, DESCRIPTOR)) return answer_engines(*d, {d->engine}, ENGINE, room, count, to);
     if (is(ENGINECFG, 302, DESCRIPTOR)) return answer_engines(*d, {d->engine}, KNOB_CHOICE, room, count, to);
-    if (is(ENGINE, 1301, INT64)) return answer<int64_t>({d->engine.index}, room, count, to);
+    if (is(ENGINE, 1301, INT64)) return answer_one<int64_t>(d->engine.index, room, count, to);
     if (is(ENGINE, 1303, NOTE)) return answer(notes(*d), room, count, to);
-    if (is(KNOB_CHOICE, 600, KNOB_TYPE)) return answer<int>({2}, room, count, to);
-    if (is(KNOB_CHOICE, 601, INT64)) return answer<int64_t>({d->engine.knob}, room, count, to);
-    if (is(PLAN, 402, INT64)) return answer<int64_t>({int64_t(workspace_of(*d))}, room, count, to);
+    if (is(KNOB_CHOICE, 600, KNOB_TYPE)) return answer_one<int>(2, room, count, to);
+    if (is(KNOB_CHOICE, 601, INT64)) return answer_one<int64_t>(d->engine.knob, room, count, to);
+    if (is(PLAN, 402, INT64)) return answer_one<int64_t>(int64_t(workspace_of(*d)), room, count, to);
     return say(BadParam, "descriptors of kind %d have no attribute %d of type %d to read", d->kind, name, type);
 }
 

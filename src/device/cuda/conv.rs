@@ -1,9 +1,12 @@
 //! Convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is asked.
 //!
 //! Each direction has a list of ways, the best first, and takes the first for which cuDNN has an engine:
-//! * forward: the epilogue within the convolution (not offered for the stem's 4 channels), or a pass of our own after it;
+//! * forward: the epilogue within the convolution (not offered everywhere), or a pass of our own after it;
 //! * dx +=: β = 1 within the convolution, or a gradient in scratch that is added;
-//! * dw +=: β = 1 onto f32, an f32 gradient in scratch that is added, or one of the activations' type that is added.
+//! * dw +=: β = 1 onto f32, which takes inputs of f32, or a gradient of the activations' type in scratch that is added, or one of f32.
+//!
+//! NOTE: of bf16 and f16 inputs cuDNN 9.28 offers f32 gradients as a last resort, by one engine that does not split the long sum over
+//! pixels: rounding dw once, after an f32 sum, is what its fast engines do.
 
 use std::rc::Rc;
 
@@ -166,8 +169,8 @@ impl<A: Activation> Conv for Cuda<A> {
         let narrow = After { kernel: self.kernel("conv_add_weight")?, temporary: act * spec.w_len() };
         let ways = vec![
             (Operation::BackwardWeight { accumulate: true, wide: true }, None),
-            (Operation::BackwardWeight { accumulate: false, wide: true }, Some(wide)),
             (Operation::BackwardWeight { accumulate: false, wide: false }, Some(narrow)),
+            (Operation::BackwardWeight { accumulate: false, wide: true }, Some(wide)),
         ];
         let backward_weight = match uses.backward_weight {
             WeightGrad::None => None,

@@ -117,7 +117,16 @@ impl Descriptor {
         Ok(value[0])
     }
 
-    /// Enumerated values, as integers.
+    /// An enumerated value, as an integer.
+    ///
+    /// NOTE: cuDNN refuses to read an attribute of one element into more room than for one.
+    pub fn get_enum(&self, name: Name, ty: Type) -> Answer<u32> {
+        let mut value = [0u32];
+        self.read(name, ty, &mut value)?;
+        Ok(value[0])
+    }
+
+    /// Enumerated values of an attribute of any number of elements, as integers.
     pub fn get_enums(&self, name: Name, ty: Type) -> Answer<Vec<u32>> {
         let mut values = vec![0u32; MANY];
         let count = self.read(name, ty, &mut values)?;

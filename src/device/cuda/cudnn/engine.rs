@@ -35,9 +35,8 @@ impl Config {
         let kind = CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
         let knobs = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, kind, MANY)?;
         for (i, knob) in knobs.into_iter().enumerate() {
-            let name = knob.get_enums(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE)?;
+            let name = knob.get_enum(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE)?;
             let value = knob.get::<i64>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE)?;
-            let name = name.first().copied().unwrap_or(u32::MAX);
             write!(tag, "{}{name}={value}", if i == 0 { ":" } else { "," }).expect("memory");
         }
         Ok(Config { descriptor, tag, notes })
