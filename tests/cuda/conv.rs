@@ -134,6 +134,22 @@ fn every_use_agrees_with_the_cpu() {
 }
 
 #[test]
+fn nan_outlives_the_relu() {
+    for refused in ["", "fused"] {
+        refuse(refused, 0);
+        let Some(mut rig) = Rig::cuda::<bf16>() else { return };
+        let s = spec(SHAPES[1]);
+        let plan = rig.dev.plan_conv(s, Uses::forward(Terms { relu: true, ..Terms::NONE })).unwrap();
+        let (x, w, y) =
+            (rig.act(&vec![f32::NAN; s.x_len()]), rig.act(&signed(1, s.w_len())), rig.act_output(s.y_len()));
+        rig.ready();
+        rig.dev.conv_forward(&plan, y, x, w, Epilogue { relu: true, ..Epilogue::NONE }).unwrap();
+        assert!(rig.read_act(y).iter().all(|y| y.is_nan()), "without {refused:?}");
+    }
+    refuse("", 0);
+}
+
+#[test]
 fn ways_around_missing_engines_agree_with_the_cpu() {
     for (refused, roundings) in
         [("fused", [2, 1, 1]), ("beta", [2, 2, 1]), ("narrowdw", [2, 1, 0]), ("fused,beta,narrowdw", [2, 2, 0])]

@@ -41,6 +41,7 @@ enum Kind : int {
 
 enum Type : int {
     HANDLE = 0, DATA = 1, BOOLEAN = 2, INT64 = 3, FLOAT32 = 4, POINTER = 6, CONV_MODE = 7, HEUR_MODE = 8, KNOB_TYPE = 9,
+    NAN_PROPAGATION = 10,
     NOTE = 11, POINTWISE_MODE = 14, DESCRIPTOR = 15,
 };
 
@@ -61,7 +62,7 @@ struct Rule {
     bool required = true;
 };
 constexpr Rule RULES[] = {
-    {0, POINTWISE, POINTWISE_MODE, 1}, {1, POINTWISE, DATA, 1},
+    {0, POINTWISE, POINTWISE_MODE, 1}, {1, POINTWISE, DATA, 1}, {2, POINTWISE, NAN_PROPAGATION, 1, false},
     {100, CONVOLUTION, DATA, 1}, {101, CONVOLUTION, CONV_MODE, 1}, {102, CONVOLUTION, INT64, 2}, {103, CONVOLUTION, INT64, 2},
     {104, CONVOLUTION, INT64, 2}, {105, CONVOLUTION, INT64, 2}, {106, CONVOLUTION, INT64, 1},
     {200, ENGINEHEUR, HEUR_MODE, 1}, {201, ENGINEHEUR, DESCRIPTOR, 1},
@@ -230,7 +231,7 @@ Status compile(Descriptor& graph) {
         const int mode = op.part(750).one<int>(0);
         const Descriptor* b = op.one<Descriptor*>(752);
         if (mode == 100 && !b && !p.relu) {
-            p.relu = true;
+            p.relu = true, p.keeps_nan = op.part(750).one<int>(2) == 1;
         } else if (mode == 0 && b && !p.relu) {
             const auto bd = b->all<int64_t>(902);
             const bool row = bd == std::vector<int64_t>{1, yd[1], 1, 1};

@@ -18,6 +18,7 @@ struct Problem {
     Data x_type, w_type, y_type;
     bool accumulate = false;                          // the output is added to
     bool bias = false, residual = false, relu = false;  // of the forward; the bias is f32, the residual of y's type
+    bool keeps_nan = false;                           // in the ReLU, which makes it 0 otherwise
     bool rounds_inputs = false;                       // as a TF32 engine does
 };
 

@@ -42,13 +42,14 @@ impl Config {
         Ok(Config { descriptor, tag, notes })
     }
 
-    /// Engines of f32 are for parity: they must neither round their inputs (to TF32, say) nor sum in less than f32, which no
-    /// type's may. With `deterministic` the same inputs must give the same bits.
+    /// Engines of f32 are for parity: they must neither round their inputs (to TF32, say) nor transform them (Winograd's larger tiles
+    /// cost digits), nor sum in less than f32, which no type's may. With `deterministic` the same inputs must give the same bits.
     fn is_wanted(&self, data: Data, deterministic: bool) -> bool {
         let has = |note| self.notes.contains(&(note as u32));
         let rounds = has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
+        let transforms = has(CUDNN_NUMERICAL_NOTE_WINOGRAD) || has(CUDNN_NUMERICAL_NOTE_FFT);
         let unwanted = has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
-            || (data == Data::CUDNN_DATA_FLOAT && rounds)
+            || (data == Data::CUDNN_DATA_FLOAT && (rounds || transforms))
             || (deterministic && has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
         !unwanted
     }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use cudarc::cudnn::sys::cudnnBackendAttributeName_t::{self as Name, *};
 use cudarc::cudnn::sys::cudnnBackendAttributeType_t::*;
 use cudarc::cudnn::sys::cudnnBackendDescriptorType_t::*;
-use cudarc::cudnn::sys::{cudnnConvolutionMode_t, cudnnDataType_t as Data, cudnnPointwiseMode_t as Pointwise};
+use cudarc::cudnn::sys::cudnnPointwiseMode_t as Pointwise;
+use cudarc::cudnn::sys::{cudnnConvolutionMode_t, cudnnDataType_t as Data, cudnnNanPropagation_t};
 
 use super::Handle;
 use super::api::{Answer, Api};
@@ -126,6 +127,11 @@ impl Builder {
     ) -> Answer<Rc<Descriptor>> {
         let what = Descriptor::build(self.api, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, |d| {
             d.set_enum(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, mode as u32)?;
+            if mode == Pointwise::CUDNN_POINTWISE_RELU_FWD {
+                // The default makes NaN 0, and a run that has gone wrong would not say so.
+                let keep = cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN as u32;
+                d.set_enum(CUDNN_ATTR_POINTWISE_NAN_PROPAGATION, CUDNN_TYPE_NAN_PROPOGATION, keep)?;
+            }
             d.set_enum(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, Data::CUDNN_DATA_FLOAT as u32)
         })?;
         Descriptor::build(self.api, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, |d| {
