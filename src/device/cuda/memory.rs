@@ -71,6 +71,7 @@ impl<A: Activation> Cuda<A> {
             }
         }
         self.staged = Staged::default();
+        self.reserved = 0;
     }
 
     /// Fills a staging slot through its pinned mirror.
@@ -104,8 +105,9 @@ impl<A: Activation> Memory for Cuda<A> {
         self.scratch
     }
 
+    /// With what `reserve` will return first: a second plan decides as the first did.
     fn free_bytes(&self) -> Option<usize> {
-        result::mem_get_info().ok().map(|(free, _)| free)
+        result::mem_get_info().ok().map(|(free, _)| free + self.reserved)
     }
 
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
@@ -124,6 +126,7 @@ impl<A: Activation> Memory for Cuda<A> {
             // SAFETY: the address is kept and freed once, by `free_pools`.
             let address = unsafe { result::malloc_sync(bytes) };
             self.pools[*pool as usize] = address.map_err(|e| driver_error(doing, e))?;
+            self.reserved += bytes;
         }
         let bytes = layout.bytes(Pool::Staging);
         if bytes > 0 {
