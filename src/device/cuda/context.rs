@@ -54,6 +54,8 @@ pub struct Cuda<A: Activation> {
     kernels: HashMap<&'static str, Kernel>,
     /// Device address of each pool once reserved.
     pub(super) pools: [sys::CUdeviceptr; POOLS.len()],
+    /// Bytes of all pools.
+    pub(super) reserved: usize,
     /// Bytes of scratch that the plans asked for.
     pub(super) scratch: usize,
     pub(super) staged: Staged,
@@ -200,6 +202,7 @@ impl<A: Activation> Cuda<A> {
             modules,
             kernels: HashMap::new(),
             pools: [0; POOLS.len()],
+            reserved: 0,
             scratch: 0,
             staged: Staged::default(),
             nvtx: Nvtx::open(),

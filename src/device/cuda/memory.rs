@@ -73,6 +73,7 @@ impl<A: Activation> Cuda<A> {
             }
         }
         self.staged = Staged::default();
+        self.reserved = 0;
     }
 
     /// Fills a staging slot through its pinned mirror, on `stream`. Returns what is recorded behind the copy.
@@ -136,8 +137,9 @@ impl<A: Activation> Memory for Cuda<A> {
         self.scratch
     }
 
+    /// With what `reserve` will return first: a second plan decides as the first did.
     fn free_bytes(&self) -> Option<usize> {
-        result::mem_get_info().ok().map(|(free, _)| free)
+        result::mem_get_info().ok().map(|(free, _)| free + self.reserved)
     }
 
     fn choices(&self) -> Vec<String> {
@@ -160,6 +162,7 @@ impl<A: Activation> Memory for Cuda<A> {
             // SAFETY: the address is kept and freed once, by `free_pools`.
             let address = unsafe { result::malloc_sync(bytes) };
             self.pools[*pool as usize] = address.map_err(|e| driver_error(doing, e))?;
+            self.reserved += bytes;
         }
         let bytes = layout.bytes(Pool::Staging);
         if bytes > 0 {
