@@ -7,7 +7,7 @@
 //! recipe cluster                 their numbers and their k-means
 //! eval augment data              pictures in, scores out
 //! net                            ResNet-18 + FPN, its parameters and their files
-//! device                         what the machine does: ops/ (contracts), cpu/ (embedded engine, oracle)
+//! device                         what the machine does: ops/ (contracts), cpu/ (oracle), cuda/ (launches cuda/*.cu), timed/
 //! base                           errors, randomness, files
 //! ```
 //! Imports run down this list only; `tests/house.rs` holds it to that.
