@@ -29,7 +29,7 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
-    /// Measure images per second on random images, and every op beside its floor
+    /// Measure images per second, on random images or those of a folder, and every op beside its floor
     Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
@@ -276,7 +276,10 @@ pub struct BenchArgs {
     /// The set of numbers to start from
     #[arg(long, value_enum, default_value = "picie-released")]
     pub recipe: RecipeName,
-    /// Random images; more than fit on a GPU are copied to it batch by batch
+    /// Folder with images [default: random ones]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Images, of a folder at most; more than fit on a GPU are copied to it batch by batch
     #[arg(long, default_value_t = 2048, value_name = "N")]
     pub images: usize,
     /// Measured epochs

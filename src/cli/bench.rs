@@ -1,12 +1,15 @@
 //! `picie bench`.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::base::{Error, Result};
 use crate::cli::args::{BenchArgs, RecipeName};
 use crate::cli::engine::{Job, name, on_engine, sheet};
+use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
-use crate::data::ImageStore;
+use crate::cli::train::{list_skipped, loading};
+use crate::data::{self, Classes, ImageStore};
 use crate::device::ops::Backend;
 use crate::device::timed::Timed;
 use crate::device::{Activation, Layout, Pool};
@@ -37,13 +40,29 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
     }
     let device = sheet(&args.engine)?;
-    let report = on_engine(&args.engine, Bench { args, recipe, device })?;
+    let set = match &args.data {
+        Some(dir) => read(dir, args.images, recipe.stored)?,
+        None => ImageStore::noise(args.images, recipe.stored, 1),
+    };
+    let report = on_engine(&args.engine, Bench { args, recipe, device, set: &set })?;
     say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
+}
+
+/// The first `limit` images of a folder.
+fn read(dir: &Path, limit: usize, stored: usize) -> Result<ImageStore> {
+    let mut set = data::open(dir, None, "train", Classes::All27, &|_, _| ())?;
+    set.items.truncate(limit);
+    let bar = FileBar::new("read images");
+    let store = ImageStore::load(&set, &loading(stored, false, &cache(), &|d, t| bar.set(d, t)))?;
+    bar.finish();
+    list_skipped(&store);
+    Ok(store)
 }
 
 struct Bench<'a> {
     args: &'a BenchArgs,
     recipe: Recipe,
+    set: &'a ImageStore,
     device: Option<crate::device::cuda::Sheet>,
 }
 
@@ -51,8 +70,8 @@ impl Job for Bench<'_> {
     type Out = BenchReport;
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<BenchReport> {
-        let Bench { args, recipe, device } = self;
-        let set = ImageStore::noise(args.images, recipe.stored, 1);
+        let Bench { args, recipe, device, set } = self;
+        let images = set.len();
         let gpu = device.as_ref().map(|sheet| sheet.name.as_str());
         let peak = TENSOR_CORES.iter().find(|(name, _)| gpu.is_some_and(|gpu| gpu.contains(name)));
         let peaks = Peaks {
@@ -60,20 +79,20 @@ impl Job for Bench<'_> {
             // Tensor cores have no f32.
             tflop_per_s: peak.filter(|_| size_of::<B::Act>() == 2).map(|(_, peak)| *peak),
         };
-        let bar = Progress::phase("bench", (args.images * (args.warm_up + args.epochs + 2)) as u64);
-        let mut measured = Measured::plan(dev, &recipe, &set)?;
+        let bar = Progress::phase("bench", (images * (args.warm_up + args.epochs + 2)) as u64);
+        let mut measured = Measured::plan(dev, &recipe, set)?;
         let mut epochs: Vec<EpochSeconds> = Vec::new();
         for epoch in 0..args.warm_up + args.epochs {
             let seconds = measured.epoch(dev)?;
             epochs.extend((epoch >= args.warm_up).then_some(seconds));
-            bar.add(args.images as u64);
+            bar.add(images as u64);
         }
         drop(measured);
 
         let mut timed = Timed::new(dev);
-        let mut measured = Measured::plan(&mut timed, &recipe, &set)?;
+        let mut measured = Measured::plan(&mut timed, &recipe, set)?;
         measured.epoch(&mut timed)?;
-        bar.add(args.images as u64);
+        bar.add(images as u64);
         timed.restart()?;
         measured.epoch(&mut timed)?;
         bar.finish();
@@ -86,15 +105,14 @@ impl Job for Bench<'_> {
         ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
 
         let choices = timed.dev.choices();
-        let phase =
-            |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, args.images, epochs.iter().map(of).collect());
+        let phase = |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, images, epochs.iter().map(of).collect());
         Ok(BenchReport {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("PICIE_COMMIT"),
             engine: name(gpu, B::Act::NAME),
             device: device.map(|sheet| serde_json::to_value(sheet).expect("a sheet is plain data")),
-            images: args.images,
+            images,
             warm_up_epochs: args.warm_up,
             phases: vec![
                 phase("k-means", |s| s.kmeans),

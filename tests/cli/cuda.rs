@@ -111,7 +111,8 @@ fn a_bench_reports_phases_ops_and_the_device() {
     }
     let share: f64 = ops.iter().map(|row| row["share_percent"].as_f64().unwrap()).sum();
     assert!((share - 100.0).abs() <= 1e-6 && ops.iter().all(|row| row["us"].as_f64().unwrap() > 0.0));
-    holds(&place.gpu("", &format!("{words} --device cpu")).unwrap().succeeds().out, &["CPU", "images/s", "head_loss"]);
+    let real = format!("{words} --data {} --device cpu", scenes().display());
+    holds(&place.gpu("", &real).unwrap().succeeds().out, &["CPU", "4 images stored", "images/s", "head_loss"]);
 }
 
 /// The images of a data set that does not fit come batch by batch, the next one while a step runs.
