@@ -75,13 +75,13 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
 
 fn ops(c: &mut Criterion) {
     all(c, &Place { name: "cpu", engine: Cpu::new, images: 16, side: 128 });
-    match cuda::devices() {
-        Ok(_) => {
-            let engine = || Cuda::<bf16>::new(Options::default()).expect("a GPU");
-            all(c, &Place { name: "cuda bf16", engine, images: 256, side: 320 });
-        }
-        Err(e) => eprintln!("the CUDA engine is skipped: {e}"),
+    let lacking = cuda::devices().map_or_else(|e| Some(e.to_string()), |_| cuda::missing_kernels());
+    if let Some(what) = lacking {
+        eprintln!("the CUDA engine is skipped: {what}");
+        return;
     }
+    let engine = || Cuda::<bf16>::new(Options::default()).expect("a GPU");
+    all(c, &Place { name: "cuda bf16", engine, images: 256, side: 320 });
 }
 
 criterion::criterion_group!(benches, ops);
