@@ -23,7 +23,7 @@ struct Job {
 }
 
 fn main() {
-    for name in ["NVCC", "CUDA_HOME", "VIRTUAL_ENV", "PICIE_CUDA_ARCHS", "PICIE_CUDA_WERROR"] {
+    for name in ["NVCC", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "PICIE_CUDA_ARCHS", "PICIE_CUDA_WERROR"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     // A folder: editing, adding or removing any file in it builds anew.

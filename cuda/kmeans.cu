@@ -25,7 +25,7 @@ KERNEL(kmeans_classifier, 128)(float* __restrict__ w, float* __restrict__ b, con
     if (t == 0) b[blockIdx.x] = metric == 0 ? static_cast<float>(-0.5 * square) : 0.0f;
 }
 
-// As head_accumulate, from points (rows, D).
+// As head_accumulate, from points (rows, D); head_sums adds the parts.
 KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__ partial_score, unsigned* __restrict__ counts,
                                const float* __restrict__ points, const float* __restrict__ cw, const float* __restrict__ cb,
                                size_t rows, int k, int near) {
@@ -56,14 +56,6 @@ KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__
     }
     if (k <= near) copy_rows(partial, sums, k);
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
-}
-
-// sums (len) += Σ partial, score (1) += Σ partial_score. Grid (len/32).
-KERNEL(kmeans_sums, 256)(float* __restrict__ sums, float* __restrict__ score, const float* __restrict__ partial,
-                         const double* __restrict__ partial_score, int parts, size_t len) {
-    SHARED(float, columns, 256);
-    SHARED(double, scores, 256);
-    add_partials(sums, score, partial, partial_score, parts, len, columns, scores);
 }
 
 // centroids (k, d) = sums/counts where there are points. A block a cluster.

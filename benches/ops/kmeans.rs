@@ -1,7 +1,7 @@
 //! One pass of Lloyd over 2¹⁶ stored points of 128 channels: 32 MiB read, 27 clusters.
 
 use criterion::{Criterion, Throughput};
-use picie::device::ops::{Classifier, Metric};
+use picie::device::ops::{Classifier, KMeansSpec, Metric};
 use picie::device::{Backend, Layout, Pool};
 
 use crate::{Place, signed, time};
@@ -9,6 +9,7 @@ use crate::{Place, signed, time};
 pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let (rows, d, k) = (1 << 16, 128, 27);
     let (mut dev, mut layout) = ((place.engine)(), Layout::default());
+    let plan = dev.plan_kmeans(KMeansSpec { k, d }).unwrap();
     let mut f32s = |name: &str, len| layout.take::<f32>(Pool::State, name, len);
     let (points, centroids) = (f32s("points", rows * d), f32s("centroids", k * d));
     let classifier = Classifier { w: f32s("w", k * d), b: f32s("b", k), k };
@@ -22,6 +23,6 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let mut group = place.group(c, "kmeans");
     group.throughput(Throughput::Elements(rows as u64));
     group.bench_function("accumulate", |b| {
-        time(b, &mut dev, |dev| dev.kmeans_accumulate(sums, counts, score, points, classifier))
+        time(b, &mut dev, |dev| dev.kmeans_accumulate(&plan, sums, counts, score, points, classifier))
     });
 }

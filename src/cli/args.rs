@@ -98,6 +98,26 @@ pub struct EngineArgs {
     pub no_graph: bool,
 }
 
+/// The numbers of a recipe that decide what a step computes.
+#[derive(Debug, clap::Args)]
+pub struct ShapeArgs {
+    /// Side of the network's input in pixels, a multiple of 32
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Side of the stored images that views are cut from
+    #[arg(long, value_name = "S")]
+    pub stored: Option<usize>,
+    /// Images of a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Images of a step of the passes without gradients
+    #[arg(long, value_name = "N")]
+    pub batch_cluster: Option<usize>,
+    /// Clusters to find
+    #[arg(long, value_name = "K")]
+    pub clusters: Option<usize>,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     /// Folder with the images [default: scenes drawn into the user's cache folder]
@@ -124,24 +144,11 @@ pub struct TrainArgs {
     /// Continue the run in --run [default: the newest in runs/]
     #[arg(long)]
     pub resume: bool,
-    /// Side of the network's input in pixels, a multiple of 32
-    #[arg(long, value_name = "R")]
-    pub size: Option<usize>,
-    /// Side of the stored images that views are cut from
-    #[arg(long, value_name = "S")]
-    pub stored: Option<usize>,
-    /// Images of a training step
-    #[arg(long, value_name = "N")]
-    pub batch: Option<usize>,
-    /// Images of a step of the passes without gradients
-    #[arg(long, value_name = "N")]
-    pub batch_cluster: Option<usize>,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// Rounds of k-means, labels and training
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Clusters to find
-    #[arg(long, value_name = "K")]
-    pub clusters: Option<usize>,
     /// Adam's learning rate
     #[arg(long, value_name = "F")]
     pub lr: Option<f32>,
@@ -288,21 +295,8 @@ pub struct BenchArgs {
     /// Epochs before them; the first two of a GPU load libraries and record steps
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warm_up: usize,
-    /// Side of the network's input in pixels, a multiple of 32
-    #[arg(long, value_name = "R")]
-    pub size: Option<usize>,
-    /// Side of the stored images [default: the recipe's, or twice --size]
-    #[arg(long, value_name = "S")]
-    pub stored: Option<usize>,
-    /// Images of a training step
-    #[arg(long, value_name = "N")]
-    pub batch: Option<usize>,
-    /// Images of a step of the passes without gradients
-    #[arg(long, value_name = "N")]
-    pub batch_cluster: Option<usize>,
-    /// Clusters
-    #[arg(long, value_name = "K")]
-    pub clusters: Option<usize>,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::base::{Error, Result};
-use crate::cli::args::{BenchArgs, RecipeName};
-use crate::cli::engine::{Job, name, on_engine, sheet};
+use crate::cli::args::BenchArgs;
+use crate::cli::engine::{Job, on_engine};
 use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
@@ -18,33 +18,21 @@ use crate::report::Progress;
 use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
 use crate::train::{EpochSeconds, Measured};
 
-/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200; the H100 has the same units.
+/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200, and assumed of the
+/// H100, which has the same units.
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let recipe = match args.recipe {
-        RecipeName::Demo => Recipe::demo(),
-        RecipeName::Picie => Recipe::picie(),
-        RecipeName::PicieReleased => Recipe::picie_released(),
-    };
-    let recipe = Recipe {
-        size: args.size.unwrap_or(recipe.size),
-        stored: args.stored.or(args.size.map(|size| 2 * size)).unwrap_or(recipe.stored),
-        batch: args.batch.unwrap_or(recipe.batch),
-        batch_cluster: args.batch_cluster.unwrap_or(recipe.batch_cluster),
-        clusters: args.clusters.unwrap_or(recipe.clusters),
-        ..recipe
-    };
+    let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.epochs == 0 || args.images == 0 {
         return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
     }
-    let device = sheet(&args.engine)?;
     let set = match &args.data {
         Some(dir) => read(dir, args.images, recipe.stored)?,
         None => ImageStore::noise(args.images, recipe.stored, 1),
     };
-    let report = on_engine(&args.engine, Bench { args, recipe, device, set: &set })?;
+    let report = on_engine(&args.engine, Bench { args, recipe, set: &set })?;
     say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }
 
@@ -63,17 +51,17 @@ struct Bench<'a> {
     args: &'a BenchArgs,
     recipe: Recipe,
     set: &'a ImageStore,
-    device: Option<crate::device::cuda::Sheet>,
 }
 
 impl Job for Bench<'_> {
     type Out = BenchReport;
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<BenchReport> {
-        let Bench { args, recipe, device, set } = self;
+        let Bench { args, recipe, set } = self;
         let images = set.len();
-        let gpu = device.as_ref().map(|sheet| sheet.name.as_str());
-        let peak = TENSOR_CORES.iter().find(|(name, _)| gpu.is_some_and(|gpu| gpu.contains(name)));
+        let device = dev.describe();
+        let name = device["name"].as_str().unwrap_or_default();
+        let peak = TENSOR_CORES.iter().find(|(gpu, _)| name.contains(gpu));
         let peaks = Peaks {
             copy_gb_per_s: copy_bandwidth(dev)?,
             // Tensor cores have no f32.
@@ -110,8 +98,8 @@ impl Job for Bench<'_> {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("PICIE_COMMIT"),
-            engine: name(gpu, B::Act::NAME),
-            device: device.map(|sheet| serde_json::to_value(sheet).expect("a sheet is plain data")),
+            engine: format!("{name}, {}", B::Act::NAME),
+            device: device.clone(),
             images,
             warm_up_epochs: args.warm_up,
             phases: vec![

@@ -5,7 +5,7 @@ use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::cli::plan::cache;
 use crate::device::Backend;
 use crate::device::cpu::Cpu;
-use crate::device::cuda::{self, Cuda, Options, Sheet};
+use crate::device::cuda::{self, Cuda, Options};
 
 /// Work for an engine, whichever it is.
 pub trait Job {
@@ -36,7 +36,7 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
     let ordinal = match args.device {
         Device::Cpu => None,
         Device::Cuda(ordinal) => Some(ordinal),
-        Device::Auto => match usable() {
+        Device::Auto => match cuda::ready() {
             Ok(()) => Some(0),
             Err(e) => {
                 // A machine without a driver is nothing to talk about; a GPU that lies idle is.
@@ -56,25 +56,4 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         }
     }
     Ok(ordinal)
-}
-
-/// Whether `--device cuda` would work.
-fn usable() -> std::result::Result<(), String> {
-    cuda::devices().map_err(|e| e.to_string())?;
-    cuda::missing_kernels().map_or(Ok(()), Err)
-}
-
-/// The sheet of the GPU that the flags mean; none for the CPU.
-pub fn sheet(args: &EngineArgs) -> Result<Option<Sheet>> {
-    let Some(ordinal) = gpu(args)? else { return Ok(None) };
-    // A number that is too large is refused when the engine starts.
-    Ok(cuda::devices()?.into_iter().nth(ordinal))
-}
-
-/// How a report calls the engine.
-pub fn name(gpu: Option<&str>, act: &str) -> String {
-    match gpu {
-        Some(gpu) => format!("{gpu}, {act}"),
-        None => format!("CPU, {} threads, {}, {act}", rayon::current_num_threads(), Cpu::new().vector_unit()),
-    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
-use crate::cli::args::{RecipeName, TrainArgs};
+use crate::cli::args::{RecipeName, ShapeArgs, TrainArgs};
 use crate::data::scenes;
 use crate::recipe::Recipe;
 use crate::report::Progress;
@@ -17,10 +17,20 @@ pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
 }
 
-impl TrainArgs {
+impl RecipeName {
+    pub fn recipe(self) -> Recipe {
+        match self {
+            RecipeName::Demo => Recipe::demo(),
+            RecipeName::Picie => Recipe::picie(),
+            RecipeName::PicieReleased => Recipe::picie_released(),
+        }
+    }
+}
+
+impl ShapeArgs {
     /// The recipe's numbers, each replaced by its flag where there is one.
-    fn overridden(&self, recipe: Recipe) -> Result<Recipe> {
-        let recipe = Recipe {
+    pub fn overridden(&self, recipe: Recipe) -> Recipe {
+        Recipe {
             size: self.size.unwrap_or(recipe.size),
             // A larger input than the recipe's wants larger stored images; --stored says otherwise.
             stored: self.stored.unwrap_or_else(|| match self.size {
@@ -29,8 +39,18 @@ impl TrainArgs {
             }),
             batch: self.batch.unwrap_or(recipe.batch),
             batch_cluster: self.batch_cluster.unwrap_or(recipe.batch_cluster),
-            epochs: self.epochs.unwrap_or(recipe.epochs),
             clusters: self.clusters.unwrap_or(recipe.clusters),
+            ..recipe
+        }
+    }
+}
+
+impl TrainArgs {
+    /// The recipe's numbers, each replaced by its flag where there is one.
+    fn overridden(&self, recipe: Recipe) -> Result<Recipe> {
+        let recipe = self.shape.overridden(recipe);
+        let recipe = Recipe {
+            epochs: self.epochs.unwrap_or(recipe.epochs),
             lr: self.lr.unwrap_or(recipe.lr),
             balance: self.balance.unwrap_or(recipe.balance),
             merge: self.merge.unwrap_or(recipe.merge),
@@ -49,12 +69,8 @@ impl TrainArgs {
 
     fn fresh(&self) -> Result<(RunFolder, Settings)> {
         let demo = self.data.is_none();
-        let recipe = match self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie }) {
-            RecipeName::Demo => Recipe::demo(),
-            RecipeName::Picie => Recipe::picie(),
-            RecipeName::PicieReleased => Recipe::picie_released(),
-        };
-        let mut recipe = self.overridden(recipe)?;
+        let name = self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie });
+        let mut recipe = self.overridden(name.recipe())?;
         if recipe.name != Recipe::demo().name && self.weights.is_none() && self.epochs.is_none() {
             recipe.epochs = recipe.epochs.max(Recipe::EPOCHS_FROM_SCRATCH);
         }

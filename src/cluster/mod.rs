@@ -6,7 +6,7 @@
 use crate::base::rng::Rng;
 use crate::base::{Error, Result};
 use crate::device::arena::ALIGN;
-use crate::device::ops::{Backend, Classifier, Metric};
+use crate::device::ops::{Backend, Classifier, KMeansSpec, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{FEATURES, Program};
 
@@ -39,6 +39,7 @@ pub struct Summary {
 
 /// Buffers and state of one clustering at a time.
 pub struct MiniBatch<B: Backend> {
+    plan: B::KMeansPlan,
     schedule: Schedule,
     k: usize,
     /// Points of the first batches (capacity, FEATURES).
@@ -59,12 +60,11 @@ pub struct MiniBatch<B: Backend> {
     unread: Vec<usize>,
     /// Objective of the start and of each update.
     objectives: Vec<f64>,
-    backend: std::marker::PhantomData<B>,
 }
 
 impl<B: Backend> MiniBatch<B> {
     /// `capacity`: the points of `schedule.init_batches` batches. Errors: fewer points than clusters.
-    pub fn plan(layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Result<Self> {
         if capacity < k {
             return Err(Error::input(
                 format!("{capacity} points cannot form {k} clusters"),
@@ -72,6 +72,7 @@ impl<B: Backend> MiniBatch<B> {
             ));
         }
         Ok(MiniBatch {
+            plan: dev.plan_kmeans(KMeansSpec { k, d: FEATURES })?,
             schedule,
             k,
             points: layout.take(Pool::State, "k-means points", capacity * FEATURES),
@@ -91,7 +92,6 @@ impl<B: Backend> MiniBatch<B> {
             kept: layout.take(Pool::State, "k-means scores of updates", KEPT * LINE),
             unread: Vec::new(),
             objectives: Vec::new(),
-            backend: std::marker::PhantomData,
         })
     }
 
@@ -159,7 +159,7 @@ impl<B: Backend> MiniBatch<B> {
         for iter in 0..=self.schedule.iters {
             self.clear_sums(dev)?;
             dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
-            dev.kmeans_accumulate(self.sums, self.counts, self.score, points, self.classifier)?;
+            dev.kmeans_accumulate(&self.plan, self.sums, self.counts, self.score, points, self.classifier)?;
             self.summed = self.stored;
             if iter < self.schedule.iters {
                 dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;

@@ -50,7 +50,7 @@ impl<B: Backend> Evaluator<B> {
         )?;
         let cluster = kmeans.map(|schedule| {
             let points = total.min(schedule.init_batches.saturating_mul(full)) * (size / 4).pow(2);
-            MiniBatch::plan(layout, schedule, k, points)
+            MiniBatch::plan(dev, layout, schedule, k, points)
         });
         let cluster = cluster.transpose()?;
         let mut state = |name: &str, len: usize| layout.take(Pool::State, format!("evaluation {name}"), len);
@@ -82,7 +82,8 @@ impl<B: Backend> Evaluator<B> {
         self.begin(dev, net, centroids, metric)?;
         dev.zero(self.counts)?;
         let ids: Vec<u32> = (0..set.images.len() as u32).collect();
-        for ids in ids.chunks(self.batch) {
+        let chunks: Vec<&[u32]> = ids.chunks(self.batch).collect();
+        for (i, &ids) in chunks.iter().enumerate() {
             self.stage(dev, &set.images, ids)?;
             self.host.resize(ids.len() * self.feeder.size().pow(2), 0);
             set.gather_labels(ids, &mut self.host)?;
@@ -90,6 +91,8 @@ impl<B: Backend> Evaluator<B> {
             dev.write(labels, &self.host)?;
             let pred = self.predict_staged(dev, net, ids.len())?;
             dev.confusion(self.counts, pred, labels, self.classifier.k)?;
+            let next = chunks.get(i + 1).copied().unwrap_or_default();
+            self.feeder.prefetch(dev, next, |out| set.images.gather(next, out))?;
             tick(ids.len())?;
         }
         let counts = dev.read(self.counts)?.into_iter().map(u64::from).collect();

@@ -108,7 +108,7 @@ impl<B: Backend> Picie<B> {
         let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster));
-        let cluster = MiniBatch::plan(layout, schedule, r.clusters, stored * pixels)?;
+        let cluster = MiniBatch::plan(dev, layout, schedule, r.clusters, stored * pixels)?;
         let batch = images.min(r.batch);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let classifiers = [1, 2].map(|v| Classifier {

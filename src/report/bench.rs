@@ -79,8 +79,8 @@ pub struct BenchReport {
     pub version: &'static str,
     pub commit: &'static str,
     pub engine: String,
-    /// Of a GPU.
-    pub device: Option<serde_json::Value>,
+    /// The device sheet.
+    pub device: serde_json::Value,
     pub recipe: crate::recipe::Recipe,
     pub images: usize,
     pub warm_up_epochs: usize,

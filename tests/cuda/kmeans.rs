@@ -1,16 +1,13 @@
 use picie::device::cpu::Cpu;
 use picie::device::cuda::Cuda;
-use picie::device::ops::{Classifier, Head, HeadSpec, KMeans, Merge, Metric};
+use picie::device::ops::{Classifier, KMeans, KMeansSpec, Metric};
 
 use crate::util::{Rig, close, signed};
 
 const D: usize = 128;
 
-/// A rig whose scratch suffices for `k` clusters.
-fn cuda(k: usize) -> Option<Rig<Cuda<half::bf16>>> {
-    let mut rig = Rig::cuda::<half::bf16>()?;
-    rig.dev.plan_head(HeadSpec { n: 1, h: 1, w: 1, d: D, k, merge: Merge::Direct }).unwrap();
-    Some(rig)
+fn cuda() -> Option<Rig<Cuda<half::bf16>>> {
+    Rig::cuda::<half::bf16>()
 }
 
 fn classifier<B: KMeans>(rig: &mut Rig<B>, k: usize, d: usize) -> Classifier {
@@ -28,7 +25,7 @@ fn each_metric_is_the_cpus() {
     }
     for (k, d) in [(5, D), (3, 130), (2, 6)] {
         for metric in [Metric::L2, Metric::Dot, Metric::Cosine] {
-            let Some(rig) = cuda(k) else { return };
+            let Some(rig) = cuda() else { return };
             let (got, want) = (run(rig, k, d, metric), run::<Cpu>(Rig::new(), k, d, metric));
             // Sums of squares in f64, rounded once.
             close("w", &got.0, &want.0, 1e-7);
@@ -47,15 +44,16 @@ fn sums_of_stored_points_are_the_cpus() {
             p.iter_mut().for_each(|v| *v /= norm);
         }
         let c = classifier(&mut rig, k, D);
+        let plan = rig.dev.plan_kmeans(KMeansSpec { k, d: D }).unwrap();
         let (points, centroids) = (rig.input(&points), rig.input(&signed(2, k * D)));
         let (sums, counts, score) = (rig.input(&vec![2.0f32; k * D]), rig.input(&vec![9u32; k]), rig.input(&[0.5f32]));
         rig.ready();
         rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-        rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap();
+        rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
         (rig.read(sums), rig.read(counts), rig.read(score))
     }
     for (rows, k) in [(63, 5), (64, 32), (65, 33), (200, 1), (130, 64), (131, 65), (129, 200), (265 * 64 + 3, 27)] {
-        let Some(rig) = cuda(k) else { return };
+        let Some(rig) = cuda() else { return };
         let (got, want) = (run(rig, rows, k), run::<Cpu>(Rig::new(), rows, k));
         let name = format!("{rows} points, {k} clusters");
         assert_eq!(got.1, want.1, "{name}");
@@ -67,12 +65,13 @@ fn sums_of_stored_points_are_the_cpus() {
 
 #[test]
 fn of_equal_centroids_the_first_takes_the_points() {
-    let Some(mut rig) = cuda(40) else { return };
+    let Some(mut rig) = cuda() else { return };
     let c = Classifier { w: rig.input(&[1.0f32; 40 * D]), b: rig.zeros(40), k: 40 };
+    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 40, d: D }).unwrap();
     let points = rig.input(&[0.5f32; 3 * D]);
     let (sums, counts, score) = (rig.zeros::<f32>(40 * D), rig.zeros::<u32>(40), rig.zeros::<f32>(1));
     rig.ready();
-    rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap();
+    rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
     let mut want = [0; 40];
     want[0] = 3;
     assert_eq!((rig.read(counts), rig.read(score)), (want.to_vec(), vec![192.0]));
@@ -92,7 +91,7 @@ fn means_and_splits_are_the_cpus_to_the_bit() {
     let many: Vec<u32> = (0..300).map(|i| if i % 3 == 0 { 0 } else { i * 37 % 101 }).collect();
     for counts in [vec![4, 7, 1], vec![8, 0, 0, 8], vec![0, 5, 0, 0, 1], vec![0, 0, 0], vec![1, 0, 0, 1], many] {
         for d in [D, 6] {
-            let Some(rig) = cuda(1) else { return };
+            let Some(rig) = cuda() else { return };
             assert_eq!(run(rig, &counts, d), run::<Cpu>(Rig::new(), &counts, d), "{counts:?}");
         }
     }
@@ -109,7 +108,7 @@ fn mini_batch_updates_are_the_cpus_and_empty_clusters_stay() {
         }
         (rig.read(centroids), rig.read(totals))
     }
-    let Some(rig) = cuda(1) else { return };
+    let Some(rig) = cuda() else { return };
     let (got, want) = (run(rig), run::<Cpu>(Rig::new()));
     // A few roundings, with and without fused multiply-adds.
     close("centroids", &got.0, &want.0, 3e-7);
@@ -119,15 +118,20 @@ fn mini_batch_updates_are_the_cpus_and_empty_clusters_stay() {
 
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
-    let Some(mut rig) = cuda(3) else { return };
-    let (c, few) = (classifier(&mut rig, 3, 4), classifier(&mut rig, 300, D));
-    let (centroids, points) = (rig.zeros::<f32>(13), rig.zeros::<f32>(8));
-    let (sums, counts, score) = (rig.zeros::<f32>(12), rig.zeros::<u32>(3), rig.zeros::<f32>(1));
-    let (many_sums, many_counts, many_points) = (rig.zeros(300 * D), rig.zeros(300), rig.zeros(D));
+    let Some(mut rig) = cuda() else { return };
+    let refused = rig.dev.plan_kmeans(KMeansSpec { k: 3, d: 4 }).err().unwrap();
+    assert!(refused.to_string().contains("points of 128 channels, not 4"), "{refused}");
+    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 3, d: D }).unwrap();
+    let (c, narrow, many) = (classifier(&mut rig, 3, D), classifier(&mut rig, 3, 4), classifier(&mut rig, 300, D));
+    let (centroids, points, odd) = (rig.zeros::<f32>(13), rig.zeros::<f32>(D), rig.zeros::<f32>(D + 1));
+    let (sums, counts, score) = (rig.zeros::<f32>(3 * D), rig.zeros::<u32>(3), rig.zeros::<f32>(1));
+    let (many_sums, many_counts) = (rig.zeros(300 * D), rig.zeros(300));
     rig.ready();
-    assert!(rig.dev.kmeans_classifier(c, centroids, Metric::L2).is_err());
-    let refused = rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap_err();
-    assert_eq!(refused.to_string(), "kmeans_accumulate: a point has 4 elements, the contract wants 128");
-    let refused = rig.dev.kmeans_accumulate(many_sums, many_counts, score, many_points, few).unwrap_err();
-    assert!(refused.to_string().contains("planned for fewer"), "{refused}");
+    assert!(rig.dev.kmeans_classifier(narrow, centroids, Metric::L2).is_err());
+    let refused = rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, narrow).unwrap_err();
+    assert_eq!(refused.to_string(), "kmeans_accumulate: w has 12 elements, the contract wants 384");
+    let refused = rig.dev.kmeans_accumulate(&plan, sums, counts, score, odd, c).unwrap_err();
+    assert_eq!(refused.to_string(), "kmeans_accumulate: points has 129 elements, the contract wants 128");
+    let refused = rig.dev.kmeans_accumulate(&plan, many_sums, many_counts, score, points, many).unwrap_err();
+    assert_eq!(refused.to_string(), "kmeans_accumulate: a classifier has 300 elements, the contract wants 3");
 }

@@ -1,5 +1,5 @@
 use picie::device::Slot;
-use picie::device::ops::{Classifier, KMeans, Metric};
+use picie::device::ops::{Classifier, KMeans, KMeansSpec, Metric};
 
 use crate::util::{Rig, close, error, golden, signed};
 
@@ -19,11 +19,12 @@ fn assignment_is_by_distance_and_scores_give_the_objective() {
     let g = golden("kmeans");
     let mut rig = Rig::new();
     let c = classifier(&mut rig, K, D);
+    let plan = rig.dev.plan_kmeans(KMeansSpec { k: K, d: D }).unwrap();
     let (centroids, points) = (rig.input(&g["centroids"]), rig.input(&g["points"]));
     let (sums, counts, score) = (rig.input(&[2.0f32; K * D]), rig.input(&[9u32; K]), rig.input(&[0.5f32]));
     rig.ready();
     rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-    rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap();
+    rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
     let want: Vec<f32> = g["sums"].iter().map(|s| s + 2.0).collect();
     // About ten additions of f32.
     close("sums", &rig.read(sums), &want, 1e-6);
@@ -130,12 +131,13 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
         let run = |threads: usize| {
             let mut rig = Rig::new();
             let c = classifier(&mut rig, k, d);
+            let plan = rig.dev.plan_kmeans(KMeansSpec { k, d }).unwrap();
             let (points, centroids) = (rig.input(&points), rig.input(&centroids));
             let (sums, counts, score) = (rig.zeros::<f32>(k * d), rig.zeros::<u32>(k), rig.zeros::<f32>(1));
             rig.ready();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-            pool.install(|| rig.dev.kmeans_accumulate(sums, counts, score, points, c)).unwrap();
+            pool.install(|| rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c)).unwrap();
             (rig.read(sums), rig.read(counts), rig.read(score))
         };
         let got = run(1);
@@ -151,10 +153,11 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
 fn of_equal_centroids_the_first_takes_the_points() {
     let mut rig = Rig::new();
     let c = Classifier { w: rig.input(&[1.0f32; 20]), b: rig.zeros(20), k: 20 };
+    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 20, d: 1 }).unwrap();
     let points = rig.input(&[1.0f32; 4]);
     let (sums, counts, score) = (rig.zeros::<f32>(20), rig.zeros::<u32>(20), rig.zeros::<f32>(1));
     rig.ready();
-    rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap();
+    rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
     let mut want = [0; 20];
     want[0] = 4;
     assert_eq!((rig.read(counts), rig.read(score)), (want.to_vec(), vec![4.0]));
@@ -164,10 +167,11 @@ fn of_equal_centroids_the_first_takes_the_points() {
 fn sizes_that_do_not_fit_are_refused() {
     let mut rig = Rig::new();
     let c = classifier(&mut rig, 3, 4);
+    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 3, d: 4 }).unwrap();
     let (centroids, points) = (rig.zeros::<f32>(13), rig.zeros::<f32>(10));
     let (sums, counts, score) = (rig.zeros::<f32>(12), rig.zeros::<u32>(3), rig.zeros::<f32>(1));
     rig.ready();
     assert!(rig.dev.kmeans_classifier(c, centroids, Metric::L2).is_err());
-    let refused = rig.dev.kmeans_accumulate(sums, counts, score, points, c).unwrap_err();
+    let refused = rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap_err();
     assert_eq!(refused.to_string(), "kmeans_accumulate: points has 10 elements, the contract wants 8");
 }

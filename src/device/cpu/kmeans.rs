@@ -6,7 +6,8 @@ use super::Cpu;
 use super::head::scores::{BLOCK, Packed, Sums, columns, packed_len};
 use crate::base::Result;
 use crate::device::Slot;
-use crate::device::ops::{Classifier, KMeans, Metric, want};
+use crate::device::ops::kmeans::{check_classifier, check_mean, check_step};
+use crate::device::ops::{Classifier, KMeans, KMeansSpec, Metric};
 
 /// Stored points are cut into at most this many pieces, whatever the threads.
 const PIECES: usize = 64;
@@ -52,11 +53,14 @@ fn split_empty(centroids: &mut [f32], counts: &mut [u32], d: usize) -> u32 {
 }
 
 impl KMeans for Cpu {
+    type KMeansPlan = KMeansSpec;
+
+    fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<KMeansSpec> {
+        Ok(spec)
+    }
+
     fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()> {
-        const OP: &str = "kmeans_classifier";
-        want(OP, "b", classifier.b, classifier.k)?;
-        want(OP, "w", classifier.w, centroids.len)?;
-        let d = width(OP, "centroids", centroids, classifier.k)?;
+        let d = check_classifier(classifier, centroids)?;
         let (w, b, centroids) = self.get((classifier.w, classifier.b, centroids));
         for ((w, b), c) in w.chunks_exact_mut(d).zip(b).zip(centroids.chunks_exact(d)) {
             *b = classify(w, c, metric);
@@ -66,23 +70,18 @@ impl KMeans for Cpu {
 
     fn kmeans_accumulate(
         &mut self,
+        spec: &KMeansSpec,
         sums: Slot<f32>,
         counts: Slot<u32>,
         score: Slot<f32>,
         points: Slot<f32>,
         classifier: Classifier,
     ) -> Result<()> {
-        const OP: &str = "kmeans_accumulate";
-        let k = classifier.k;
-        let d = width(OP, "w", classifier.w, k)?;
-        want(OP, "b", classifier.b, k)?;
-        want(OP, "sums", sums, k * d)?;
-        want(OP, "counts", counts, k)?;
-        want(OP, "score", score, 1)?;
-        want(OP, "points", points, points.len / d * d)?;
+        spec.check_accumulate(sums, counts, score, points, classifier)?;
+        let (k, d) = (classifier.k, spec.d);
         let simd = self.simd;
         let (sums, counts, score, points, w, b) = self.get((sums, counts, score, points, classifier.w, classifier.b));
-        // NOTE: room that is allocated in an op, since the trait has no plan: 64 partial sums, a pass over all points each time.
+        // NOTE: room that is allocated in an op: 64 partial sums, little beside the pass over all points.
         let mut packed = vec![0.0; packed_len(columns(k), d)];
         let packed = Packed::new(&mut packed, d, &[(w, b)]);
         let piece = (points.len() / d).div_ceil(PIECES).next_multiple_of(BLOCK) * d;
@@ -114,10 +113,7 @@ impl KMeans for Cpu {
         splits: Slot<u32>,
         sums: Slot<f32>,
     ) -> Result<()> {
-        const OP: &str = "kmeans_mean";
-        let d = width(OP, "centroids", centroids, counts.len)?;
-        want(OP, "sums", sums, centroids.len)?;
-        want(OP, "splits", splits, 1)?;
+        let d = check_mean(centroids, counts, splits, sums)?;
         let (centroids, counts, splits, sums) = self.get((centroids, counts, splits, sums));
         for ((c, s), &m) in centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(&*counts) {
             if m > 0 {
@@ -135,10 +131,7 @@ impl KMeans for Cpu {
         sums: Slot<f32>,
         counts: Slot<u32>,
     ) -> Result<()> {
-        const OP: &str = "kmeans_step";
-        let d = width(OP, "centroids", centroids, counts.len)?;
-        want(OP, "sums", sums, centroids.len)?;
-        want(OP, "totals", totals, counts.len)?;
+        let d = check_step(centroids, totals, sums, counts)?;
         let (centroids, totals, sums, counts) = self.get((centroids, totals, sums, counts));
         let rows = centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d));
         for (((c, s), total), &m) in rows.zip(totals).zip(&*counts).filter(|(_, m)| **m > 0) {
@@ -149,11 +142,4 @@ impl KMeans for Cpu {
         }
         Ok(())
     }
-}
-
-/// d of a slot (k, d), both at least 1.
-fn width(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) -> Result<usize> {
-    let d = (slot.len / k.max(1)).max(1);
-    want(op, what, slot, k.max(1) * d)?;
-    Ok(d)
 }

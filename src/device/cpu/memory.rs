@@ -161,6 +161,11 @@ impl Memory for Cpu {
         self.scratch
     }
 
+    fn describe(&self) -> serde_json::Value {
+        let threads = rayon::current_num_threads();
+        serde_json::json!({ "name": format!("CPU, {threads} threads, {}", self.vector_unit()) })
+    }
+
     fn free_bytes(&self) -> Option<usize> {
         None
     }

@@ -12,11 +12,6 @@ fn grid(len: usize) -> Grid {
     Grid::new(len.div_ceil(4 * THREADS as usize), THREADS)
 }
 
-/// The convolutions' copy of the weights; None where they read the weights themselves.
-fn copy<A: Activation>(blocks: &ParamBlocks<A>) -> Option<Slot<A>> {
-    (blocks.compute.offset != blocks.weights.offset).then_some(blocks.compute)
-}
-
 impl<A: Activation> Adam for Cuda<A> {
     fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<A> {
         let mut block = |name| layout.take(Pool::Params, name, len);
@@ -44,7 +39,7 @@ impl<A: Activation> Adam for Cuda<A> {
             self.at(blocks.weights),
             self.at(blocks.m),
             self.at(blocks.v),
-            self.at_or_null(copy(&blocks)),
+            self.at_or_null(blocks.copy()),
             self.at(blocks.grads),
             self.at(correction),
             len.into(),
@@ -59,7 +54,7 @@ impl<A: Activation> Adam for Cuda<A> {
     }
 
     fn sync_compute(&mut self, blocks: ParamBlocks<A>) -> Result<()> {
-        let Some(compute) = copy(&blocks) else { return Ok(()) };
+        let Some(compute) = blocks.copy() else { return Ok(()) };
         let len = blocks.weights.len;
         want("sync_compute", "compute", compute, len)?;
         let kernel = self.kernel("adam_sync")?;

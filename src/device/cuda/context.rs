@@ -171,7 +171,7 @@ pub(super) fn driver_error(doing: &str, e: result::DriverError) -> Error {
 
 /// How to get nvcc.
 pub(super) const NO_KERNELS: &str = "install nvcc (CUDA 13 toolkit, or pip install nvidia-cuda-nvcc nvidia-cuda-crt \
-     nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl in the active environment) and build again";
+     nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl in the active environment), touch build.rs and build again";
 
 impl<A: Activation> Cuda<A> {
     /// Opens the driver and GPU `options.ordinal`, and loads the kernels. Errors: no driver, one that is too old, no such GPU,

@@ -142,6 +142,10 @@ impl<A: Activation> Memory for Cuda<A> {
         result::mem_get_info().ok().map(|(free, _)| free + self.reserved)
     }
 
+    fn describe(&self) -> serde_json::Value {
+        serde_json::to_value(&self.sheet).expect("a sheet is plain data")
+    }
+
     fn choices(&self) -> Vec<String> {
         self.chosen_engines().iter().map(|choice| choice.to_string()).collect()
     }

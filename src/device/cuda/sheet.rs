@@ -100,13 +100,29 @@ fn driver() -> Result<()> {
     Ok(())
 }
 
+/// How many GPUs the driver has. Errors: none.
+fn count() -> Result<usize> {
+    driver()?;
+    match result::device::get_count().unwrap_or(0).max(0) as usize {
+        0 => Err(no_gpu("there is no GPU that CUDA can use", "check nvidia-smi, or use --device cpu")),
+        count => Ok(count),
+    }
+}
+
+/// Whether an engine could be opened, without opening anything but the driver: starting a GPU takes a while.
+pub fn ready() -> Result<()> {
+    count()?;
+    match MISSING_KERNELS {
+        Some(why) => Err(no_gpu(format!("no kernels in this binary: {why}"), NO_KERNELS)),
+        None => Ok(()),
+    }
+}
+
 /// GPU `ordinal` of the driver.
 pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
-    driver()?;
-    let count = result::device::get_count().unwrap_or(0).max(0) as usize;
+    let count = count()?;
     if ordinal >= count {
         let have = match count {
-            0 => "there is no GPU that CUDA can use".into(),
             1 => format!("there is no GPU {ordinal}: there is one, number 0"),
             n => format!("there is no GPU {ordinal}: there are {n}, from 0"),
         };
@@ -136,9 +152,6 @@ pub fn devices() -> Result<Vec<Sheet>> {
             sheet
         };
         sheets.push(read().map_err(|e| super::context::driver_error("--device cuda", e))?);
-    }
-    if sheets.is_empty() {
-        return Err(no_gpu("there is no GPU that CUDA can use", "use --device cpu"));
     }
     Ok(sheets)
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::device::ops::Memory;
-use crate::device::{Layout, Slot};
+use crate::device::{Element, Layout, Slot};
 
 /// Kingma & Ba 2015, torch's defaults, no weight decay.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,13 @@ impl<A> Clone for ParamBlocks<A> {
     }
 }
 impl<A> Copy for ParamBlocks<A> {}
+
+impl<A: Element> ParamBlocks<A> {
+    /// The convolutions' copy of the weights; None where they read the weights themselves.
+    pub(crate) fn copy(&self) -> Option<Slot<A>> {
+        (self.compute.offset != self.weights.offset).then_some(self.compute)
+    }
+}
 
 pub trait Adam: Memory {
     /// Takes the blocks of `len` parameters from the layout.

@@ -8,9 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::{Crop, Memory};
+use crate::base::{Error, Result};
+use crate::device::ops::{Crop, Memory, want};
+use crate::device::{Element, Slot};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +50,66 @@ impl HeadSpec {
     pub fn lateral_len(&self, level: usize) -> usize {
         let (h, w) = self.sizes()[level];
         self.n * h * w * self.d
+    }
+
+    /// What no engine plans.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.n * self.pixels() * self.d * self.k == 0 {
+            return Err(Error::input(format!("a head without content: {self:?}"), "give every size at least 1"));
+        }
+        if self.k > 1 << 16 {
+            let what = format!("{} clusters do not fit into labels of 16 bits", self.k);
+            return Err(Error::input(what, "use at most 65536 --clusters"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_input<A: Element>(&self, op: &'static str, input: &HeadInput<A>) -> Result<()> {
+        for (level, what) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
+            want(op, what, input.laterals[level], self.lateral_len(level))?;
+        }
+        input.crops.map_or(Ok(()), |crops| want(op, "crops", crops, self.n))
+    }
+
+    pub(crate) fn check_classifier(&self, op: &'static str, c: Classifier) -> Result<()> {
+        if c.k == 0 || c.k > self.k {
+            return Err(Error::Shape { op, what: "a classifier", got: c.k, want: self.k });
+        }
+        want(op, "w", c.w, c.k * self.d)?;
+        want(op, "b", c.b, c.k)
+    }
+
+    /// Label maps are whole images of this size. Returns how many.
+    pub(crate) fn check_labels(&self, op: &'static str, labels: Slot<u16>, index: Slot<u32>) -> Result<usize> {
+        let images = labels.len / self.pixels();
+        want(op, "labels", labels, images.max(1) * self.pixels())?;
+        want(op, "index", index, self.n)?;
+        Ok(images)
+    }
+
+    /// The door of [`Head::head_loss`]. Returns the images that both label stores have.
+    pub(crate) fn check_loss<A: Element>(
+        &self,
+        losses: Slot<f32>,
+        dlaterals: [Slot<A>; 4],
+        input: &HeadInput<A>,
+        loss: &LossInput,
+    ) -> Result<usize> {
+        const OP: &str = "head_loss";
+        self.check_input(OP, input)?;
+        self.check_input(OP, &HeadInput { laterals: dlaterals, crops: None })?;
+        want(OP, "losses", losses, 2 * self.n)?;
+        let mut images = usize::MAX;
+        for c in 0..2 {
+            self.check_classifier(OP, loss.classifiers[c])?;
+            images = images.min(self.check_labels(OP, loss.labels[c], loss.index)?);
+            want(OP, "weights", loss.weights[c], loss.classifiers[c].k)?;
+        }
+        if loss.view == 0 || !self.n.is_multiple_of(loss.view) {
+            let what = format!("views of {} images do not divide a batch of {}", loss.view, self.n);
+            return Err(Error::input(what, "make the batch a multiple of the view"));
+        }
+        Ok(images)
     }
 }
 

@@ -19,6 +19,9 @@ pub trait Memory {
     /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it. None: it is the host's.
     fn free_bytes(&self) -> Option<usize>;
 
+    /// What computes, for reports: an object with at least a `name`.
+    fn describe(&self) -> serde_json::Value;
+
     /// What the plans so far chose, a line each, for those who read plans and reports.
     fn choices(&self) -> Vec<String> {
         Vec::new()

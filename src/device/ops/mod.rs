@@ -19,7 +19,7 @@ pub use adam::{Adam, AdamSpec, ParamBlocks};
 pub use confusion::Confusion;
 pub use conv::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
 pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge};
-pub use kmeans::{KMeans, Metric};
+pub use kmeans::{KMeans, KMeansSpec, Metric};
 pub use memory::Memory;
 pub use norm::{Norm, NormGrads, NormParams, NormSpec};
 pub use stem::{Stem, StemSpec};

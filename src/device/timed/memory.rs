@@ -18,6 +18,10 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.free_bytes()
     }
 
+    fn describe(&self) -> serde_json::Value {
+        self.dev.describe()
+    }
+
     fn choices(&self) -> Vec<String> {
         self.dev.choices()
     }

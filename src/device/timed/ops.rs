@@ -277,6 +277,12 @@ impl<B: Backend> Head for Timed<'_, B> {
 }
 
 impl<B: Backend> KMeans for Timed<'_, B> {
+    type KMeansPlan = B::KMeansPlan;
+
+    fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<Self::KMeansPlan> {
+        self.dev.plan_kmeans(spec)
+    }
+
     fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()> {
         let work = moved(bytes![classifier.w, centroids]);
         self.time("kmeans_classifier".into(), work, |dev| dev.kmeans_classifier(classifier, centroids, metric))
@@ -284,6 +290,7 @@ impl<B: Backend> KMeans for Timed<'_, B> {
 
     fn kmeans_accumulate(
         &mut self,
+        plan: &Self::KMeansPlan,
         sums: Slot<f32>,
         counts: Slot<u32>,
         score: Slot<f32>,
@@ -294,7 +301,7 @@ impl<B: Backend> KMeans for Timed<'_, B> {
         let d = classifier.w.len / k.max(1);
         let name = format!("kmeans_accumulate {} points, {k} clusters", points.len / d.max(1));
         let work = Work { bytes: bytes![points], flops: 2.0 * (points.len * k) as f64 };
-        self.time(name, work, |dev| dev.kmeans_accumulate(sums, counts, score, points, classifier))
+        self.time(name, work, |dev| dev.kmeans_accumulate(plan, sums, counts, score, points, classifier))
     }
 
     fn kmeans_mean(
@@ -326,9 +333,7 @@ impl<B: Backend> Adam for Timed<'_, B> {
     }
 
     fn adam_step(&mut self, b: ParamBlocks<B::Act>, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
-        // Where activations are f32 the compute copy is the weights themselves.
-        let copy = (b.compute.offset != b.weights.offset).then_some(b.compute);
-        let work = moved(bytes![b.weights, b.weights, b.grads, b.m, b.m, b.v, b.v, copy]);
+        let work = moved(bytes![b.weights, b.weights, b.grads, b.m, b.m, b.v, b.v, b.copy()]);
         self.time("adam_step".into(), work, |dev| dev.adam_step(b, spec, correction))
     }
 

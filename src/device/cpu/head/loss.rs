@@ -5,35 +5,12 @@ use rayon::prelude::*;
 use super::merge;
 use super::normalise;
 use super::scores::{BLOCK, Packed, Target, columns, cross_entropy, packed_len};
-use super::{Images, Room, check_classifier, check_index, check_input, check_labels, scratch_len};
-use crate::base::{Error, Result};
+use super::{Images, Room, check_index, scratch_len};
+use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
-use crate::device::ops::{HeadInput, HeadSpec, LossInput, want};
-
-fn check(
-    spec: &HeadSpec,
-    losses: Slot<f32>,
-    dlaterals: [Slot<f32>; 4],
-    input: &HeadInput<f32>,
-    loss: &LossInput,
-) -> Result<()> {
-    const OP: &str = "head_loss";
-    check_input(OP, spec, input)?;
-    check_input(OP, spec, &HeadInput { laterals: dlaterals, crops: None })?;
-    want(OP, "losses", losses, 2 * spec.n)?;
-    for c in 0..2 {
-        check_classifier(OP, spec, loss.classifiers[c])?;
-        check_labels(OP, spec, loss.labels[c], loss.index)?;
-        want(OP, "weights", loss.weights[c], loss.classifiers[c].k)?;
-    }
-    if loss.view == 0 || !spec.n.is_multiple_of(loss.view) {
-        let what = format!("views of {} images do not divide a batch of {}", loss.view, spec.n);
-        return Err(Error::input(what, "make the batch a multiple of the view"));
-    }
-    Ok(())
-}
+use crate::device::ops::{HeadInput, HeadSpec, LossInput};
 
 /// 1/Σ w[y] over the pixels of each view, by classifier; 0 where the sum is.
 fn shares(spec: &HeadSpec, view: usize, index: &[u32], labels: [&[u16]; 2], weights: [&[f32]; 2]) -> Vec<[f64; 2]> {
@@ -55,7 +32,7 @@ pub fn head_loss(
     input: HeadInput<f32>,
     loss: LossInput,
 ) -> Result<()> {
-    check(spec, losses, dlaterals, &input, &loss)?;
+    spec.check_loss(losses, dlaterals, &input, &loss)?;
     let (simd, d, [c0, c1]) = (cpu.simd, spec.d, loss.classifiers);
     let scratch = cpu.scratch(scratch_len(spec));
     let (packed, w0, b0, w1, b1) = cpu.get((scratch, c0.w, c0.b, c1.w, c1.b));

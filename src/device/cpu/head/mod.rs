@@ -92,27 +92,6 @@ impl<'a> Images<'a> {
     }
 }
 
-fn check_input(op: &'static str, spec: &HeadSpec, input: &HeadInput<f32>) -> Result<()> {
-    for (level, what) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
-        want(op, what, input.laterals[level], spec.lateral_len(level))?;
-    }
-    input.crops.map_or(Ok(()), |crops| want(op, "crops", crops, spec.n))
-}
-
-fn check_classifier(op: &'static str, spec: &HeadSpec, c: Classifier) -> Result<()> {
-    if c.k == 0 || c.k > spec.k {
-        return Err(Error::Shape { op, what: "a classifier", got: c.k, want: spec.k });
-    }
-    want(op, "w", c.w, c.k * spec.d)?;
-    want(op, "b", c.b, c.k)
-}
-
-/// Label maps are whole images of this size, and every index is one of them.
-fn check_labels(op: &'static str, spec: &HeadSpec, labels: Slot<u16>, index: Slot<u32>) -> Result<()> {
-    want(op, "labels", labels, (labels.len / spec.pixels()).max(1) * spec.pixels())?;
-    want(op, "index", index, spec.n)
-}
-
 fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
     match index.iter().find(|&&i| i as usize >= images) {
         Some(&i) => Err(Error::Shape { op, what: "a label store that is indexed", got: images, want: i as usize + 1 }),
@@ -133,20 +112,14 @@ impl Head for Cpu {
     type HeadPlan = HeadSpec;
 
     fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadSpec> {
-        if spec.n * spec.pixels() * spec.d * spec.k == 0 {
-            return Err(Error::input(format!("a head without content: {spec:?}"), "give every size at least 1"));
-        }
-        if spec.k > 1 << 16 {
-            let what = format!("{} clusters do not fit into labels of 16 bits", spec.k);
-            return Err(Error::input(what, "use at most 65536 --clusters"));
-        }
+        spec.check()?;
         self.ask_scratch(scratch_len(&spec));
         Ok(spec)
     }
 
     fn head_features(&mut self, spec: &HeadSpec, features: Slot<f32>, input: HeadInput<f32>) -> Result<()> {
         const OP: &str = "head_features";
-        check_input(OP, spec, &input)?;
+        spec.check_input(OP, &input)?;
         want(OP, "features", features, spec.lateral_len(0))?;
         let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
         let (scratch, features, p2, p3, p4, p5, crops) = self.get((scratch, features, p2, p3, p4, p5, input.crops));
@@ -169,9 +142,9 @@ impl Head for Cpu {
     ) -> Result<()> {
         const OP: &str = "head_assign";
         let k = classifier.k;
-        check_input(OP, spec, &input)?;
-        check_classifier(OP, spec, classifier)?;
-        check_labels(OP, spec, labels, index)?;
+        spec.check_input(OP, &input)?;
+        spec.check_classifier(OP, classifier)?;
+        spec.check_labels(OP, labels, index)?;
         want(OP, "counts", counts, k)?;
         self.pack(spec, classifier);
         let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
@@ -214,8 +187,8 @@ impl Head for Cpu {
     ) -> Result<()> {
         const OP: &str = "head_accumulate";
         let (k, d) = (classifier.k, spec.d);
-        check_input(OP, spec, &input)?;
-        check_classifier(OP, spec, classifier)?;
+        spec.check_input(OP, &input)?;
+        spec.check_classifier(OP, classifier)?;
         want(OP, "sums", sums, k * d)?;
         want(OP, "counts", counts, k)?;
         want(OP, "score", score, 1)?;

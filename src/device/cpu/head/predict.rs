@@ -3,7 +3,7 @@
 use super::resample::Axis;
 use super::scores::{Packed, argmax_by, columns, packed_len};
 use super::vector::LANES;
-use super::{Images, Room, check_classifier, check_input, scratch_len};
+use super::{Images, Room, scratch_len};
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
@@ -21,8 +21,8 @@ pub fn head_predict(
 ) -> Result<()> {
     const OP: &str = "head_predict";
     let k = classifier.k;
-    check_input(OP, spec, &input)?;
-    check_classifier(OP, spec, classifier)?;
+    spec.check_input(OP, &input)?;
+    spec.check_classifier(OP, classifier)?;
     want(OP, "pred", pred, spec.n * out.0 * out.1)?;
     if pred.len == 0 {
         return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));

@@ -2,10 +2,10 @@
 //!
 //! Scratch behind o3: Σ w[y] (n, 2) | shares (views, 2) | losses of tiles (n·tiles, 2) | dF of warped images (n, h, w, d).
 
-use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned, check_classifier, check_input, check_labels};
-use crate::base::{Error, Result};
+use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned};
+use crate::base::Result;
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
-use crate::device::ops::{HeadInput, HeadSpec, LossInput, Merge, want};
+use crate::device::ops::{HeadInput, LossInput, Merge};
 use crate::device::{Activation, Slot};
 
 #[derive(Clone)]
@@ -49,30 +49,6 @@ impl HeadPlan {
     }
 }
 
-/// Returns the images of the label stores.
-fn check<A: Activation>(
-    spec: &HeadSpec,
-    losses: Slot<f32>,
-    dlaterals: [Slot<A>; 4],
-    input: &HeadInput<A>,
-    loss: &LossInput,
-) -> Result<usize> {
-    const OP: &str = "head_loss";
-    check_input(OP, spec, input)?;
-    check_input(OP, spec, &HeadInput { laterals: dlaterals, crops: None })?;
-    want(OP, "losses", losses, 2 * spec.n)?;
-    for c in 0..2 {
-        check_classifier(OP, spec, loss.classifiers[c])?;
-        check_labels(OP, spec, loss.labels[c], loss.index)?;
-        want(OP, "weights", loss.weights[c], loss.classifiers[c].k)?;
-    }
-    if loss.view == 0 || !spec.n.is_multiple_of(loss.view) {
-        let what = format!("views of {} images do not divide a batch of {}", loss.view, spec.n);
-        return Err(Error::input(what, "make the batch a multiple of the view"));
-    }
-    Ok(loss.labels[0].len.min(loss.labels[1].len) / spec.pixels())
-}
-
 pub(super) fn head_loss<A: Activation>(
     dev: &mut Cuda<A>,
     plan: &HeadPlan,
@@ -82,7 +58,7 @@ pub(super) fn head_loss<A: Activation>(
     loss: LossInput,
 ) -> Result<()> {
     let (spec, kernels) = (&plan.spec, &plan.loss);
-    let images: Arg = check(spec, losses, dlaterals, &input, &loss)?.into();
+    let images: Arg = spec.check_loss(losses, dlaterals, &input, &loss)?.into();
     let (n, tiles, pixels) = (spec.n, plan.tiles(), spec.pixels());
     let [weights, shares, partial, warped, _] = plan.loss_parts(size_of::<A>());
     let weights = dev.at(dev.scratch::<f32>(weights, 2 * n));

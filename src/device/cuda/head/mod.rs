@@ -62,9 +62,17 @@ impl Partials {
         (dev.scratch(at + aligned(self.parts * 8), self.parts * self.k * D), scores)
     }
 
-    /// Blocks that add the parts, 32 columns each.
-    pub fn columns(&self) -> Grid {
-        Grid::new((self.k * D).div_ceil(32), THREADS)
+    /// sums (k, d) and score (1) += the parts, by the kernel that [`Cuda::sums_kernel`] gives; 32 columns a block.
+    pub fn add<A: Activation>(
+        &self,
+        dev: &mut Cuda<A>,
+        kernel: Kernel,
+        sums: Slot<f32>,
+        score: Slot<f32>,
+        (partial, scores): (Slot<f32>, Slot<f64>),
+    ) -> Result<()> {
+        let args = [dev.at(sums), dev.at(score), dev.at(partial), dev.at(scores), self.parts.into(), sums.len.into()];
+        dev.launch(kernel, Grid::new((self.k * D).div_ceil(32), THREADS), &args)
     }
 }
 
@@ -108,30 +116,12 @@ impl HeadPlan {
     }
 }
 
-fn check_input<T: crate::device::Element>(op: &'static str, spec: &HeadSpec, input: &HeadInput<T>) -> Result<()> {
-    for (level, what) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
-        want(op, what, input.laterals[level], spec.lateral_len(level))?;
-    }
-    input.crops.map_or(Ok(()), |crops| want(op, "crops", crops, spec.n))
-}
-
-fn check_classifier(op: &'static str, spec: &HeadSpec, c: Classifier) -> Result<()> {
-    if c.k == 0 || c.k > spec.k {
-        return Err(Error::Shape { op, what: "a classifier", got: c.k, want: spec.k });
-    }
-    want(op, "w", c.w, c.k * spec.d)?;
-    want(op, "b", c.b, c.k)
-}
-
-/// Label maps are whole images of this size. Returns how many; the kernels look at none outside.
-fn check_labels(op: &'static str, spec: &HeadSpec, labels: Slot<u16>, index: Slot<u32>) -> Result<usize> {
-    let images = labels.len / spec.pixels();
-    want(op, "labels", labels, images.max(1) * spec.pixels())?;
-    want(op, "index", index, spec.n)?;
-    Ok(images)
-}
-
 impl<A: Activation> Cuda<A> {
+    /// What adds the parts of sums by cluster, here and in k-means.
+    pub(super) fn sums_kernel(&mut self) -> Result<Kernel> {
+        self.kernel("head_sums")
+    }
+
     /// Queues what every op begins with; returns the kernels' arguments o3, p2, p3, p4, p5, crops.
     fn merge(&mut self, plan: &HeadPlan, input: &HeadInput<A>) -> Result<[Arg; 6]> {
         let (spec, [p2, p3, p4, p5]) = (&plan.spec, input.laterals.map(|p| self.at(p)));
@@ -150,13 +140,7 @@ impl<A: Activation> Head for Cuda<A> {
     type HeadPlan = HeadPlan;
 
     fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadPlan> {
-        if spec.n * spec.pixels() * spec.d * spec.k == 0 {
-            return Err(Error::input(format!("a head without content: {spec:?}"), "give every size at least 1"));
-        }
-        if spec.k > 1 << 16 {
-            let what = format!("{} clusters do not fit into labels of 16 bits", spec.k);
-            return Err(Error::input(what, "use at most 65536 --clusters"));
-        }
+        spec.check()?;
         if spec.d != D {
             let what = format!("the CUDA head has features of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
@@ -172,7 +156,7 @@ impl<A: Activation> Head for Cuda<A> {
             features: self.kernel("head_features")?,
             assign: self.kernel("head_assign")?,
             accumulate: self.kernel("head_accumulate")?,
-            sums: self.kernel("head_sums")?,
+            sums: self.sums_kernel()?,
             scores: self.kernel("head_scores")?,
             predict: self.kernel("head_predict")?,
             loss: self.plan_head_loss()?,
@@ -186,7 +170,7 @@ impl<A: Activation> Head for Cuda<A> {
 
     fn head_features(&mut self, plan: &HeadPlan, features: Slot<f32>, input: HeadInput<A>) -> Result<()> {
         const OP: &str = "head_features";
-        check_input(OP, &plan.spec, &input)?;
+        plan.spec.check_input(OP, &input)?;
         want(OP, "features", features, plan.spec.lateral_len(0))?;
         let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
         let (h, w) = (plan.spec.h.into(), plan.spec.w.into());
@@ -204,9 +188,9 @@ impl<A: Activation> Head for Cuda<A> {
     ) -> Result<()> {
         const OP: &str = "head_assign";
         let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-        check_input(OP, spec, &input)?;
-        check_classifier(OP, spec, classifier)?;
-        let images = check_labels(OP, spec, labels, index)?;
+        spec.check_input(OP, &input)?;
+        spec.check_classifier(OP, classifier)?;
+        let images = spec.check_labels(OP, labels, index)?;
         want(OP, "counts", counts, k)?;
         let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
         let (labels, counts, index) = (self.at(labels), self.at(counts), self.at(index));
@@ -227,20 +211,19 @@ impl<A: Activation> Head for Cuda<A> {
     ) -> Result<()> {
         const OP: &str = "head_accumulate";
         let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-        check_input(OP, spec, &input)?;
-        check_classifier(OP, spec, classifier)?;
+        spec.check_input(OP, &input)?;
+        spec.check_classifier(OP, classifier)?;
         want(OP, "sums", sums, k * D)?;
         want(OP, "counts", counts, k)?;
         want(OP, "score", score, 1)?;
         let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
         let partials = Partials::new(spec.n * plan.tiles(), k);
         let (partial, scores) = partials.slots(self, plan.o3);
-        let (partial, scores, cw, cb) = (self.at(partial), self.at(scores), self.at(cw), self.at(cb));
+        let (cw, cb, out) = (self.at(cw), self.at(cb), [self.at(partial), self.at(scores), self.at(counts)]);
         let [n, h, w, k, near] = [spec.n, spec.h, spec.w, k, partials.near].map(Arg::from);
-        let args = [partial, scores, self.at(counts), o3, p2, p3, p4, p5, crops, cw, cb, n, h, w, k, near];
+        let args = [out[0], out[1], out[2], o3, p2, p3, p4, p5, crops, cw, cb, n, h, w, k, near];
         self.launch(plan.accumulate, Grid::new(partials.parts, THREADS).shared(partials.shared()), &args)?;
-        let (parts, len) = (partials.parts.into(), sums.len.into());
-        self.launch(plan.sums, partials.columns(), &[self.at(sums), self.at(score), partial, scores, parts, len])
+        partials.add(self, plan.sums, sums, score, (partial, scores))
     }
 
     fn head_loss(
@@ -264,8 +247,8 @@ impl<A: Activation> Head for Cuda<A> {
     ) -> Result<()> {
         const OP: &str = "head_predict";
         let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-        check_input(OP, spec, &input)?;
-        check_classifier(OP, spec, classifier)?;
+        spec.check_input(OP, &input)?;
+        spec.check_classifier(OP, classifier)?;
         let pixels = out.0 * out.1;
         want(OP, "pred", pred, spec.n * pixels)?;
         if pred.len == 0 {
