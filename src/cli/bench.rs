@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::base::{Error, Result};
 use crate::cli::args::BenchArgs;
-use crate::cli::engine::{Job, on_engine};
+use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
@@ -23,6 +23,7 @@ use crate::train::{EpochSeconds, Measured};
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
 pub fn run(args: &BenchArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.epochs == 0 || args.images == 0 {
@@ -32,7 +33,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         Some(dir) => read(dir, args.images, recipe.stored)?,
         None => ImageStore::noise(args.images, recipe.stored, 1),
     };
-    let report = on_engine(&args.engine, Bench { args, recipe, set: &set })?;
+    let report = engine.run(Bench { args, recipe, set: &set })?;
     say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }
 

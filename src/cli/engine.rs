@@ -14,20 +14,35 @@ pub trait Job {
     fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out>;
 }
 
-/// Runs `job` on the engine that the flags mean.
-pub fn on_engine<J: Job>(args: &EngineArgs, job: J) -> Result<J::Out> {
-    let Some(ordinal) = gpu(args)? else { return job.run(&mut Cpu::new()) };
-    let options = Options {
-        ordinal,
-        no_graph: args.no_graph,
-        autotune: args.autotune,
-        deterministic: args.deterministic,
-        cache: Some(cache().join("cudnn-engines.json")),
-    };
-    match args.precision.unwrap_or(Precision::Bf16) {
-        Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
-        Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
-        Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
+/// What computes: chosen before images are read, so that a machine that lacks it says so at once.
+pub struct Engine<'a> {
+    args: &'a EngineArgs,
+    /// None: the CPU.
+    gpu: Option<usize>,
+}
+
+impl<'a> Engine<'a> {
+    /// The engine that the flags mean. Errors: flags that contradict each other, no driver, no such GPU.
+    pub fn choose(args: &'a EngineArgs) -> Result<Self> {
+        let gpu = gpu(args)?;
+        gpu.map_or(Ok(()), cuda::find)?;
+        Ok(Engine { args, gpu })
+    }
+
+    pub fn run<J: Job>(&self, job: J) -> Result<J::Out> {
+        let (args, Some(ordinal)) = (self.args, self.gpu) else { return job.run(&mut Cpu::new()) };
+        let options = Options {
+            ordinal,
+            no_graph: args.no_graph,
+            autotune: args.autotune,
+            deterministic: args.deterministic,
+            cache: Some(cache().join("cudnn-engines.json")),
+        };
+        match args.precision.unwrap_or(Precision::Bf16) {
+            Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
+            Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
+            Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
+        }
     }
 }
 

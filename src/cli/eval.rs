@@ -3,7 +3,7 @@
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
-use crate::cli::engine::{Job, on_engine};
+use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
@@ -17,6 +17,7 @@ use crate::report::{EvalReport, Progress};
 use crate::train::Trained;
 
 pub fn run(args: &EvalArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
     let trained = Trained::read(&args.checkpoint)?;
     let recipe = &trained.recipe;
     let size = args.size.unwrap_or(recipe.size);
@@ -33,7 +34,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     bar.finish();
     list_skipped(&store.images);
 
-    on_engine(&args.engine, Evaluate { args, trained: &trained, store: &store, size })
+    engine.run(Evaluate { args, trained: &trained, store: &store, size })
 }
 
 struct Evaluate<'a> {

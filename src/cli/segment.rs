@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
-use crate::cli::engine::{Job, on_engine};
+use crate::cli::engine::{Engine, Job};
 use crate::cli::say;
 use crate::data::{decode, transform};
 use crate::device::ops::{Backend, Classifier, Merge, ViewSpec};
@@ -22,6 +22,7 @@ use crate::train::Trained;
 const LONGEST: usize = 8;
 
 pub fn run(args: &SegmentArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.size);
     if size == 0 || !size.is_multiple_of(32) {
@@ -48,7 +49,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    broken += on_engine(&args.engine, Segment { trained: &trained, photos: &photos })?;
+    broken += engine.run(Segment { trained: &trained, photos: &photos })?;
     match broken {
         0 => Ok(()),
         _ => Err(Error::input(

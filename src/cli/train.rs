@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
-use crate::cli::engine::{Job, on_engine};
+use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
@@ -22,9 +22,10 @@ use crate::train::{self, Outcome, RunFolder, Sets, Settings, Val, train};
 const SHOWN: usize = 6;
 
 pub fn run(args: &TrainArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
     let (folder, settings) = args.settings()?;
     let sets = load(&settings, args.strict)?;
-    on_engine(&args.engine, Train { args, folder: &folder, settings: &settings, sets: &sets })?;
+    engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets })?;
     if args.plan {
         return Ok(());
     }

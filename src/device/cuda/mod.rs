@@ -24,4 +24,4 @@ mod view;
 pub use context::{Autotune, Cuda, Options};
 pub use cudnn::Choice;
 pub use memory::{Mark, Recording};
-pub use sheet::{Sheet, devices, has_driver, missing_kernels, ready};
+pub use sheet::{Sheet, devices, find, has_driver, missing_kernels, ready};

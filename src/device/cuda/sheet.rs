@@ -118,6 +118,11 @@ pub fn ready() -> Result<()> {
     }
 }
 
+/// Whether the driver has GPU `ordinal`.
+pub fn find(ordinal: usize) -> Result<()> {
+    open(ordinal).map(|_| ())
+}
+
 /// GPU `ordinal` of the driver.
 pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
     let count = count()?;
