@@ -63,8 +63,15 @@ impl Rig {
     fn new(recipe: Recipe) -> Self {
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
         let picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
-        let geometry =
-            Geometry { n: 1, h: recipe.size, w: recipe.size, groups: 1, k: recipe.clusters, merge: recipe.merge };
+        let geometry = Geometry {
+            n: 1,
+            h: recipe.size,
+            w: recipe.size,
+            groups: 1,
+            k: recipe.clusters,
+            merge: recipe.merge,
+            unit: true,
+        };
         let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Eval).unwrap();
         let sizes = (recipe.stored, recipe.size);
         let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
@@ -233,7 +240,7 @@ fn a_step_s_losses_are_those_of_the_algorithm() {
     let ids = [4, 0, 2];
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let mut picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
-    let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge };
+    let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge, unit: true };
     let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Batch).unwrap();
     let sizes = (recipe.stored, recipe.size);
     let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();

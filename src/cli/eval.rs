@@ -12,7 +12,7 @@ use crate::data::{self, EvalStore};
 use crate::device::{Backend, Layout, Pool};
 use crate::eval::hungarian;
 use crate::method::Evaluator;
-use crate::net::{FEATURES, Network};
+use crate::net::{Architecture, FEATURES, Network};
 use crate::report::{EvalReport, Progress};
 use crate::train::Trained;
 
@@ -52,7 +52,7 @@ impl Job for Evaluate<'_> {
         let recipe = &trained.recipe;
         let (images, k, classes) = (store.images.len(), recipe.clusters, store.taxonomy.classes.len());
         let mut layout = Layout::default();
-        let net = Network::plan(dev, &mut layout);
+        let net = Network::plan(dev, &mut layout, Architecture::RESNET18);
         let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
         let schedule = Schedule {
             init_batches: recipe.init_batches,

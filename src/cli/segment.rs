@@ -13,7 +13,7 @@ use crate::cli::say;
 use crate::data::{decode, transform};
 use crate::device::ops::{Backend, Classifier, Merge, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
-use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::net::{Architecture, FEATURES, Geometry, Mode, Network, Program};
 use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::Trained;
@@ -149,11 +149,11 @@ struct Segmenter<B: Backend> {
 impl<B: Backend> Segmenter<B> {
     fn plan(dev: &mut B, photos: &[Photo], k: usize, merge: Merge) -> Result<Self> {
         let mut layout = Layout::default();
-        let net = Network::plan(dev, &mut layout);
+        let net = Network::plan(dev, &mut layout, Architecture::RESNET18);
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge };
+                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit: true };
                 let program = Program::plan(dev, &mut layout, &net, geometry, Mode::Eval)?;
                 entry.insert((program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w })?));
             }

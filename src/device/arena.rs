@@ -116,6 +116,11 @@ impl<T: Element> Slot<T> {
         Slot { pool, offset, len, element: PhantomData }
     }
 
+    /// No memory, for what is not there. Taking no elements gives it, releasing it does nothing.
+    pub fn empty() -> Self {
+        Slot::new(Pool::Acts, 0, 0)
+    }
+
     /// Elements `start..start + len` of this slot; `start` must fall on a multiple of [`ALIGN`] bytes.
     pub fn part(self, start: usize, len: usize) -> Self {
         assert!(start + len <= self.len, "{start}..{} is outside of {self:?}", start + len);
@@ -153,7 +158,10 @@ pub struct Layout {
 impl Layout {
     /// A slot of `len` elements, alive until [`Layout::release`] or [`Layout::restart`].
     pub fn take<T: Element>(&mut self, pool: Pool, name: impl Display, len: usize) -> Slot<T> {
-        let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(ALIGN);
+        if len == 0 {
+            return Slot::empty();
+        }
+        let bytes = (len * size_of::<T>()).next_multiple_of(ALIGN);
         let plan = &mut self.pools[pool as usize];
         let (mut offset, mut at) = (0, plan.live.len());
         for (i, &(start, end)) in plan.live.iter().enumerate() {
@@ -171,6 +179,9 @@ impl Layout {
 
     /// Ends a slot's life: what is taken later may lie there.
     pub fn release<T: Element>(&mut self, slot: Slot<T>) {
+        if slot.len == 0 {
+            return;
+        }
         let live = &mut self.pools[slot.pool as usize].live;
         let at = live.iter().position(|&(start, _)| start == slot.offset).expect("released slot is alive");
         live.remove(at);
@@ -232,5 +243,15 @@ mod tests {
         assert_eq!(l.take::<f32>(Pool::Acts, "f", 1).offset, 0);
         assert_eq!(l.bytes(Pool::Acts), 320 + 192, "a pool is as large as its largest program");
         assert!(l.to_string().contains("e  "));
+    }
+
+    #[test]
+    fn an_empty_slot_takes_nothing_and_ends_nobodys_life() {
+        let mut l = Layout::default();
+        let a = l.take::<f32>(Pool::Acts, "a", 16);
+        let none = l.take::<f32>(Pool::Acts, "none", 0);
+        l.release(none);
+        assert_eq!((none.len, l.bytes(Pool::Acts)), (0, 64));
+        l.release(a);
     }
 }

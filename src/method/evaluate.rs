@@ -36,7 +36,7 @@ impl<B: Backend> Evaluator<B> {
         (k, classes, merge): (usize, usize, Merge),
         kmeans: Option<Schedule>,
     ) -> Result<Self> {
-        let geometry = Geometry { n: 0, h: size, w: size, groups: 1, k, merge };
+        let geometry = Geometry { n: 0, h: size, w: size, groups: 1, k, merge, unit: true };
         let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
         let [full, tail] = batch_sizes(total, batch);
         let feeder = Feeder::plan(

@@ -17,7 +17,7 @@ use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
 use crate::device::{Activation, Layout, Pool, Slot};
 use crate::method::{Programs, batch_sizes};
-use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::net::{Architecture, FEATURES, Geometry, Mode, Network, Program};
 use crate::recipe::{NormMode, Recipe};
 
 /// Called after each batch with its number of images; an error stops the pass.
@@ -95,8 +95,8 @@ impl<B: Backend> Picie<B> {
     /// Plans everything for a data set of `images` images.
     pub fn plan(dev: &mut B, layout: &mut Layout, recipe: Recipe, seed: u64, images: usize) -> Result<Self> {
         let r = &recipe;
-        let net = Network::plan(dev, layout);
-        let geometry = Geometry { n: 0, h: r.size, w: r.size, groups: 1, k: r.clusters, merge: r.merge };
+        let net = Network::plan(dev, layout, Architecture::RESNET18);
+        let geometry = Geometry { n: 0, h: r.size, w: r.size, groups: 1, k: r.clusters, merge: r.merge, unit: true };
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
         let mut programs =
             |batch, views, mode| Programs::plan(dev, layout, &net, (images, batch, views), geometry, mode);

@@ -3,7 +3,8 @@
 use crate::base::Result;
 use crate::device::ops::{Backend, NormGrads};
 use crate::device::{Element, Layout, Pool, Slot};
-use crate::net::params::{Network, Unit};
+use crate::net::architecture::Unit;
+use crate::net::params::Network;
 use crate::net::program::{BlockStep, Program, UnitStep};
 
 /// The gradients of one block, in the order of their lives.
@@ -18,7 +19,7 @@ struct BlockGrads<A> {
 }
 
 pub(super) struct Backward<A> {
-    /// Gradients of p2..p5, written by the head.
+    /// Gradients of p2..p5, written by the head; empty where the level is missing.
     pub dpyramid: [Slot<A>; 4],
     /// Gradient of the last block's output.
     dtop: Slot<A>,
@@ -83,7 +84,8 @@ impl<B: Backend> Program<B> {
     /// d pyramid → gradients of all parameters (+=), after [`Program::forward`].
     pub fn backward(&self, dev: &mut B, net: &Network<B>) -> Result<()> {
         let grads = self.gradients();
-        let mut level = 4;
+        let levels = self.laterals.len();
+        let mut level = levels;
         let mut dz = grads.dtop;
         let flat: Vec<_> = net.stages.iter().flatten().collect();
         for ((i, step), g) in self.blocks.iter().enumerate().rev().zip(&grads.blocks) {
@@ -92,7 +94,7 @@ impl<B: Backend> Program<B> {
             if i % 2 == 1 {
                 level -= 1;
                 let (conv, lateral, dp) = (&self.laterals[level], &net.laterals[level], grads.dpyramid[level]);
-                dev.conv_backward_data(conv, dz, dp, net.weight(lateral), level < 3)?;
+                dev.conv_backward_data(conv, dz, dp, net.weight(lateral), level + 1 < levels)?;
                 let db = Some(net.grad(lateral, 1));
                 dev.conv_backward_weight(conv, net.grad(lateral, 0), db, step.conv2.z, dp)?;
             }

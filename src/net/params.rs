@@ -2,51 +2,14 @@
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
-use crate::device::arena::ALIGN;
 use crate::device::ops::{AdamSpec, Backend, NormParams, ParamBlocks};
 use crate::device::{Layout, Pool, Slot};
-use crate::net::FEATURES;
+use crate::net::architecture::{Architecture, Block, Param, Table, Unit, Units};
 use crate::net::weights::{Tensor, Weights};
 
-/// Channels of the stages res2..res5.
-pub(super) const STAGES: [usize; 4] = [64, 128, 256, 512];
-/// Input channels in memory: RGB and a zero, so that pixels are aligned.
-pub(super) const INPUT: usize = 4;
-
-/// A trainable tensor.
-#[derive(Clone, Debug)]
-pub struct Param {
-    /// torchvision's name, `fpn.lateral2` … `fpn.lateral5` for the pyramid.
-    pub name: String,
-    /// torch's shape: (k, c, r, r) of a convolution, (k) of a vector.
-    pub shape: Vec<usize>,
-    /// First element in each of the parameter blocks; the memory is (k, r, r, c), conv1's c padded to 4.
-    offset: usize,
-    len: usize,
-}
-
-/// A convolution and what follows it.
-#[derive(Clone, Debug)]
-pub(super) struct Unit {
-    pub c: usize,
-    pub k: usize,
-    pub r: usize,
-    pub stride: usize,
-    /// Index of the weight among the parameters; gamma and beta, or the bias, follow it.
-    pub weight: usize,
-    /// Index among the norms.
-    pub norm: usize,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Block {
-    pub conv1: Unit,
-    pub conv2: Unit,
-    pub down: Option<Unit>,
-}
-
-/// ResNet-18 without its classifier, four biased 1×1 convolutions to 128 channels, Adam's state.
+/// The stages of a ResNet-18, a biased 1×1 convolution to 128 channels on each, Adam's state.
 pub struct Network<B: Backend> {
+    pub architecture: Architecture,
     pub blocks: ParamBlocks<B::Act>,
     params: Vec<Param>,
     /// Batch norms in the order of the parameters: name, running mean and variance.
@@ -59,90 +22,20 @@ pub struct Network<B: Backend> {
     pub(super) folded_bias: Vec<Slot<f32>>,
 }
 
-/// Collects the parameter table.
-#[derive(Default)]
-struct Table {
-    params: Vec<Param>,
-    norms: Vec<(String, usize)>,
-    len: usize,
-}
-
-impl Table {
-    fn param(&mut self, name: String, shape: Vec<usize>) -> usize {
-        let padded =
-            if name == "conv1.weight" { shape[0] * shape[2] * shape[3] * INPUT } else { shape.iter().product() };
-        self.params.push(Param { name, shape, offset: self.len, len: padded });
-        // Every parameter begins on a cache line, in blocks of two-byte elements too.
-        self.len += padded.next_multiple_of(ALIGN / 2);
-        self.params.len() - 1
-    }
-
-    fn conv_norm(&mut self, conv: &str, norm: &str, (c, k, r, stride): (usize, usize, usize, usize)) -> Unit {
-        let weight = self.param(format!("{conv}.weight"), vec![k, c, r, r]);
-        self.param(format!("{norm}.weight"), vec![k]);
-        self.param(format!("{norm}.bias"), vec![k]);
-        self.norms.push((norm.to_string(), k));
-        let c = if c == 3 { INPUT } else { c };
-        Unit { c, k, r, stride, weight, norm: self.norms.len() - 1 }
-    }
-
-    fn resnet18(&mut self) -> (Unit, Vec<[Block; 2]>, Vec<Unit>) {
-        let stem = self.conv_norm("conv1", "bn1", (3, 64, 7, 2));
-        let mut c = STAGES[0];
-        let mut stages = Vec::new();
-        for (s, &k) in STAGES.iter().enumerate() {
-            stages.push([0, 1].map(|b| {
-                let name = format!("layer{}.{b}", s + 1);
-                let stride = if s > 0 && b == 0 { 2 } else { 1 };
-                let conv1 = self.conv_norm(&format!("{name}.conv1"), &format!("{name}.bn1"), (c, k, 3, stride));
-                let conv2 = self.conv_norm(&format!("{name}.conv2"), &format!("{name}.bn2"), (k, k, 3, 1));
-                let down = (stride == 2).then(|| {
-                    let down = format!("{name}.downsample");
-                    self.conv_norm(&format!("{down}.0"), &format!("{down}.1"), (c, k, 1, 2))
-                });
-                c = k;
-                Block { conv1, conv2, down }
-            }));
-        }
-        let laterals = STAGES
-            .iter()
-            .enumerate()
-            .map(|(s, &c)| {
-                let weight = self.param(format!("fpn.lateral{}.weight", s + 2), vec![FEATURES, c, 1, 1]);
-                self.param(format!("fpn.lateral{}.bias", s + 2), vec![FEATURES]);
-                Unit { c, k: FEATURES, r: 1, stride: 1, weight, norm: usize::MAX }
-            })
-            .collect();
-        (stem, stages, laterals)
-    }
-}
-
-/// Name and torch shape of every tensor that a weight file of this network holds, running statistics included.
-pub fn expected() -> Vec<(String, Vec<usize>)> {
-    let mut table = Table::default();
-    table.resnet18();
-    let running = table
-        .norms
-        .iter()
-        .flat_map(|(name, k)| ["running_mean", "running_var"].map(|stat| (format!("{name}.{stat}"), vec![*k])));
-    table.params.iter().map(|p| (p.name.clone(), p.shape.clone())).chain(running).collect()
-}
-
 impl<B: Backend> Network<B> {
     /// Takes the parameter blocks and running statistics from the layout.
-    pub fn plan(dev: &mut B, layout: &mut Layout) -> Self {
-        let mut table = Table::default();
-        let (stem, stages, laterals) = table.resnet18();
-        let blocks = dev.plan_params(layout, table.len);
+    pub fn plan(dev: &mut B, layout: &mut Layout, architecture: Architecture) -> Self {
+        let Table { params, norms, len, units: Units { stem, stages, laterals } } = Table::new(architecture);
+        let blocks = dev.plan_params(layout, len);
         let mut stat = |name: &str, what: &str, k: usize| layout.take::<f32>(Pool::State, format!("{name}.{what}"), k);
-        let norms = table
-            .norms
-            .iter()
-            .map(|(name, k)| (name.clone(), stat(name, "running_mean", *k), stat(name, "running_var", *k)));
-        let norms: Vec<_> = norms.collect();
-        let folded_bias = table.norms.iter().map(|(name, k)| stat(name, "folded", *k)).collect();
-        let folded = layout.take(Pool::State, "folded weights", table.len);
-        Network { blocks, params: table.params, norms, stem, stages, laterals, folded, folded_bias }
+        let folded_bias = norms.iter().map(|(name, k)| stat(name, "folded", *k)).collect();
+        let running = |(name, k): (String, usize)| {
+            let (mean, var) = (stat(&name, "running_mean", k), stat(&name, "running_var", k));
+            (name, mean, var)
+        };
+        let norms = norms.into_iter().map(running).collect();
+        let folded = layout.take(Pool::State, "folded weights", len);
+        Network { architecture, blocks, params, norms, stem, stages, laterals, folded, folded_bias }
     }
 
     pub(super) fn weight(&self, unit: &Unit) -> Slot<B::Act> {
@@ -308,7 +201,7 @@ impl<B: Backend> Network<B> {
                 if t.shape != p.shape {
                     return Err(Error::input(
                         format!("{prefix}{} has shape {:?}, this network's is {:?}", p.name, t.shape, p.shape),
-                        "use weights of a ResNet-18 with the 128-channel pyramid",
+                        "use weights of a network of the same architecture",
                     ));
                 }
                 to_device(&mut block[p.offset..][..p.len], floats(&p.name, t)?, &p.shape);
@@ -358,15 +251,6 @@ fn for_each_weight(len: usize, shape: &[usize], mut each: impl FnMut(usize, usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_has_the_papers_size() {
-        let params: Vec<_> = expected().into_iter().filter(|(name, _)| !name.contains("running")).collect();
-        let total: usize = params.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
-        // torchvision's ResNet-18 without fc has 11,176,512 parameters; four biased 1×1 convolutions 123,392.
-        assert_eq!(total, 11_176_512 + 123_392);
-        assert_eq!(params[3].0, "layer1.0.conv1.weight");
-    }
 
     #[test]
     fn weights_survive_the_change_of_layout() {

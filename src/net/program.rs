@@ -7,8 +7,9 @@ use crate::device::ops::{
 };
 use crate::device::{Layout, Pool, Slot};
 use crate::net::FEATURES;
+use crate::net::architecture::{Architecture, Block, Unit};
 use crate::net::backward::{Backward, Saved};
-use crate::net::params::{Block, INPUT, Network, Unit};
+use crate::net::params::Network;
 
 /// Batch-norm statistics, and what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Geometry {
     /// The largest number of clusters a classifier has.
     pub k: usize,
     pub merge: Merge,
+    /// Whether features are divided by their norm.
+    pub unit: bool,
 }
 
 /// A convolution with its norm.
@@ -58,12 +61,12 @@ pub(super) struct BlockStep<B: Backend> {
 pub struct Program<B: Backend> {
     pub geometry: Geometry,
     mode: Mode,
-    /// Input (n, h, w, 4).
+    /// Input (n, h, w, [`Architecture::input`]).
     pub x: Slot<B::Act>,
     /// Feature-space windows (n), written before the head runs where views are warped.
     pub crops: Slot<Crop>,
     pub head: B::HeadPlan,
-    /// p2..p5.
+    /// p2..p5; empty where the level is missing.
     pub pyramid: [Slot<B::Act>; 4],
     pub(super) stem_conv: B::ConvPlan,
     pub(super) stem: B::StemPlan,
@@ -82,6 +85,7 @@ struct Planner<'a, B: Backend> {
     layout: &'a mut Layout,
     mode: Mode,
     geometry: Geometry,
+    architecture: Architecture,
 }
 
 impl<B: Backend> Planner<'_, B> {
@@ -112,7 +116,8 @@ impl<B: Backend> Planner<'_, B> {
 
     /// What the lateral of `level` is asked to do. The last is the first to reach its map's gradient, the others add to it.
     fn lateral_uses(&self, level: usize) -> Uses {
-        let backward_data = if level < 3 { DataGrad::Accumulate } else { DataGrad::Overwrite };
+        let backward_data =
+            if level + 1 < self.architecture.levels { DataGrad::Accumulate } else { DataGrad::Overwrite };
         match self.mode {
             Mode::Eval | Mode::Batch => Uses::forward(Terms::BIAS),
             Mode::Train => Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias),
@@ -157,14 +162,15 @@ impl<B: Backend> Planner<'_, B> {
 impl<B: Backend> Program<B> {
     /// Plans a program over the activations pool, which it uses alone: programs follow each other on the same memory.
     pub fn plan(dev: &mut B, layout: &mut Layout, net: &Network<B>, geometry: Geometry, mode: Mode) -> Result<Self> {
-        let Geometry { n, h, w, groups, k, merge } = geometry;
+        let Geometry { n, h, w, groups, k, merge, .. } = geometry;
+        net.architecture.check()?;
         if n == 0 || h == 0 || w == 0 || h % 32 != 0 || w % 32 != 0 {
             return Err(Error::input(format!("images of {h}×{w} pixels"), "use a --size that is a multiple of 32"));
         }
         layout.restart(Pool::Acts);
         let crops = layout.take(Pool::Staging, "feature crops", n);
-        let mut p = Planner { dev, layout, mode, geometry };
-        let x = p.take("x", n * h * w * INPUT);
+        let mut p = Planner { dev, layout, mode, geometry, architecture: net.architecture };
+        let x = p.take("x", n * h * w * net.architecture.input());
         let stem_spec = p.conv(&net.stem, h, w);
         let pool = StemSpec { groups, n, h: h / 2, w: w / 2, c: net.stem.k };
         let stem_uses = p.uses(Terms::BIAS, DataGrad::None);
@@ -178,9 +184,9 @@ impl<B: Backend> Program<B> {
 
         let mut blocks: Vec<BlockStep<B>> = Vec::new();
         let (mut at, mut hb, mut wb) = (stem_z, h / 4, w / 4);
-        let mut pyramid = Vec::new();
+        let mut pyramid = [Slot::empty(); 4];
         let mut laterals = Vec::new();
-        for (stage, lateral) in net.stages.iter().zip(&net.laterals) {
+        for ((stage, lateral), map) in net.stages.iter().zip(&net.laterals).zip(&mut pyramid) {
             for block in stage {
                 let step = p.block(block, at, hb, wb)?;
                 p.done(at);
@@ -190,12 +196,11 @@ impl<B: Backend> Program<B> {
             }
             let (spec, uses) = (p.conv(lateral, hb, wb), p.lateral_uses(laterals.len()));
             laterals.push(p.dev.plan_conv(spec, uses)?);
-            pyramid.push(p.take("pyramid", spec.y_len()));
+            *map = p.take("pyramid", spec.y_len());
         }
         p.done(at);
         let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge };
         let head = p.dev.plan_head(head_spec)?;
-        let pyramid: [Slot<B::Act>; 4] = pyramid.try_into().expect("four stages");
         let saved = Saved { stem_y, pyramid, blocks: &blocks };
         let backward = (mode == Mode::Train).then(|| Backward::plan(p.layout, net, &saved));
         Ok(Program {

@@ -136,7 +136,7 @@ pub fn load<B: Backend>(
     seed: u64,
     (images, fingerprint): (usize, u64),
 ) -> Result<State> {
-    let (weights, origin) = weights::load(path, &crate::net::expected())?;
+    let (weights, origin) = weights::load(path, &crate::net::expected(crate::net::Architecture::RESNET18))?;
     let state = state(path, &weights, origin)?;
     let other = |what: &str| {
         Err(Error::file(
@@ -219,7 +219,7 @@ pub struct Trained {
 impl Trained {
     /// From a checkpoint of ours, or of the released code (cascade merge, dot-product scores of classifier 1).
     pub fn read(path: &Path) -> Result<Self> {
-        let (weights, origin) = weights::load(path, &crate::net::expected())?;
+        let (weights, origin) = weights::load(path, &crate::net::expected(crate::net::Architecture::RESNET18))?;
         let recipe = match &origin {
             Origin::Picie => state(path, &weights, origin)?.recipe,
             Origin::ReleasedPicie { .. } => Recipe::picie_released(),

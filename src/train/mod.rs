@@ -134,7 +134,7 @@ pub fn train<B: Backend>(
     } else {
         if let Some(path) = &settings.weights {
             // ImageNet weights have no pyramid: it keeps its random start.
-            picie.net.load(dev, &weights::load(path, &crate::net::expected())?.0)?;
+            picie.net.load(dev, &weights::load(path, &crate::net::expected(crate::net::Architecture::RESNET18))?.0)?;
         }
         State::begin(recipe.clone(), settings.seed, (images, fingerprint))
     };

@@ -10,6 +10,8 @@ Drawn, not stored (all by `Rng::new(7, Stream::Other, t, 0).uniform(lo, hi)`, el
 * t = 1000: x (4, 64, 96, 3) NHWC, -2..2 (the engine's fourth channel is 0). Images 0, 1 are view 1, images 2, 3 view 2:
   two forwards in train mode one after the other, that is one batch of two batch-norm groups.
 * t = 1001: R (4, 16, 24, 128) NHWC, -1..1. The loss is Σ F̂·R over both views.
+* Of the two-level network (below): weights by the same rule with t = 0..34 (conv1 with c = 5, … layer2.1.bn2.bias, then
+  fpn.lateral2.weight … fpn.lateral3.bias), and t = 1002: x (4, 64, 96, 5), -2..2; R as above.
 
 A `summary` is 10 numbers: L2 norm, sum, elements ⌊(2i + 1)·len/16⌋ for i = 0..8; maps are summarised NHWC over all 4 images,
 gradients in torch's element order. A sum of len terms of both signs is as exact as eps·norm·√len, not relative to itself.
@@ -21,6 +23,8 @@ Stored, with M in {direct, cascade} and computed in float64:
 * `M.grads` (68, 10): summaries of the loss' gradient of parameter t.
 * `eval.laterals` (4, 10) and `M.eval` (26, 128): the same of eval mode with those running statistics, all 4 images.
 * `M.noise` (68): |g32 − g| / |g| of each whole gradient, g32 torch's own in float32: what f32 costs here, for tolerances.
+* `two.laterals` (2, 10), `two.running`, `two.features`, `two.loss`, `two.grads` (34, 10), `two.eval.laterals`, `two.eval`: the
+  same of stem, layer1 and layer2 alone with 5 input channels. Two levels have one merge.
 * `noise.features` (1): the same for direct train features.
 """
 import torch
@@ -31,14 +35,15 @@ from base.rng import uniform
 SEED, MERGES = 7, ("direct", "cascade")
 
 
-def train(dtype):
+def train(dtype, merges=MERGES, levels=4, channels=3):
     """Laterals (both views), features by merge, losses, gradients by merge; and the network after it."""
-    net = Net(SEED).to(dtype).train()
-    x, r = (uniform(SEED, t, shape, -b, b).to(dtype) for t, shape, b in ((1000, (4, 64, 96, 3), 2), (1001, (4, 16, 24, 128), 1)))
+    net = Net(SEED, levels, channels).to(dtype).train()
+    x = uniform(SEED, 1000 if channels == 3 else 1002, (4, 64, 96, channels), -2, 2).to(dtype)
+    r = uniform(SEED, 1001, (4, 16, 24, 128), -1, 1).to(dtype)
     views = [net(v) for v in x.chunk(2)]
     laterals = [torch.cat(p) for p in zip(*views)]
     features, losses, grads = {}, {}, {}
-    for how in MERGES:
+    for how in merges:
         features[how] = unit(merge(laterals, how))
         losses[how] = (features[how] * r).sum()
         grads[how] = torch.autograd.grad(losses[how], [p for _, p in net.named()], retain_graph=True)
@@ -53,24 +58,27 @@ def pixels(f):
     return f.reshape(-1, 128)[::61].float()
 
 
-def make():
-    net, x, laterals, features, losses, grads = train(torch.float64)
-    _, _, _, features32, _, grads32 = train(torch.float32)
-    away = lambda a, b: ((a.double() - b).norm() / b.norm()).float()
+def run(merges, prefix="", **architecture):
+    net, x, laterals, features, losses, grads = train(torch.float64, merges, **architecture)
     norms = [m for m in net.r.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     running = torch.stack([summary(t) for m in norms for t in (m.running_mean, m.running_var)])
     with torch.no_grad():
         evaluated = net.eval()(x)
-    out = {
-        "laterals": nhwc(laterals),
-        "running": running,
-        "eval.laterals": nhwc(evaluated),
-        "noise.features": away(features32["direct"], features["direct"])[None],
-    }
+    out = {f"{prefix}laterals": nhwc(laterals), f"{prefix}running": running, f"{prefix}eval.laterals": nhwc(evaluated)}
+    for how in merges:
+        name = f"{prefix or how + '.'}"
+        out[f"{name}features"] = pixels(features[how])
+        out[f"{name}loss"] = losses[how][None].float()
+        out[f"{name}grads"] = torch.stack([summary(g) for g in grads[how]])
+        out[f"{name}eval"] = pixels(unit(merge(evaluated, how)))
+    return out, features, grads
+
+
+def make():
+    out, features, grads = run(MERGES)
+    _, _, _, features32, _, grads32 = train(torch.float32)
+    away = lambda a, b: ((a.double() - b).norm() / b.norm()).float()
+    out["noise.features"] = away(features32["direct"], features["direct"])[None]
     for how in MERGES:
-        out[f"{how}.features"] = pixels(features[how])
-        out[f"{how}.loss"] = losses[how][None].float()
-        out[f"{how}.grads"] = torch.stack([summary(g) for g in grads[how]])
-        out[f"{how}.eval"] = pixels(unit(merge(evaluated, how)))
         out[f"{how}.noise"] = torch.stack([away(a, b) for a, b in zip(grads32[how], grads[how])])
-    return out
+    return out | run(("direct",), "two.", levels=2, channels=5)[0]

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use super::{Tensor, Weights};
 use crate::base::{Error, Result};
+use crate::net::Architecture;
 
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,15 +35,24 @@ pub enum Origin {
 /// Tensors are f32 in PyTorch's axis order; a classifier is (K, D, 1, 1) with an optional bias (K). Files of this
 /// engine keep whatever tensors they have beside the network's; in others an unknown tensor is an error.
 ///
+/// Of torchvision's weights, the stages that the network does not have are left out.
+///
 /// Errors: another architecture (the first tensor whose shape differs), missing tensors (`fpn.` may miss in
 /// [`Origin::Torchvision`] alone), unknown tensors.
 pub fn canonical(weights: Weights, path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Weights, Origin)> {
     let Weights { tensors, metadata } = weights;
     let origin = origin(&tensors, &metadata);
-    let tensors: BTreeMap<String, Tensor> = match origin {
+    let mut tensors: BTreeMap<String, Tensor> = match origin {
         Origin::Picie => tensors,
         _ => tensors.into_iter().filter_map(|(name, t)| Some((rename(&name)?, t))).collect(),
     };
+    if origin == Origin::Torchvision {
+        for (name, _) in crate::net::expected(Architecture::RESNET18) {
+            if !expected.iter().any(|(wanted, _)| *wanted == name) {
+                tensors.remove(&name);
+            }
+        }
+    }
     let fits = Fits { path, tensors: &tensors, origin: &origin };
     fits.shapes(expected)?;
     fits.complete(expected)?;
@@ -105,9 +115,24 @@ impl Fits<'_> {
         Error::file(self.path, what + &arch.unwrap_or_default(), remedy)
     }
 
+    /// conv1 reads the picture alone, or with its Sobel gradient.
+    fn channels(&self, got: &[usize], want: &[usize]) -> Error {
+        let what = format!("conv1.weight has shape {got:?}, wanted {want:?}");
+        let remedy = match (got, want) {
+            ([_, 3, ..], [_, 5, ..]) => "leave out --sobel: these weights read pictures alone",
+            ([_, 5, ..], [_, 3, ..]) => "add --sobel: these weights read pictures with their Sobel gradient",
+            _ => return self.error(what),
+        };
+        Error::file(self.path, what, remedy)
+    }
+
     fn shapes(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
         for (name, want) in expected {
             let Some(tensor) = self.tensors.get(name) else { continue };
+            let channels = |shape: &[usize]| shape.get(1).copied();
+            if name == "conv1.weight" && channels(&tensor.shape) != channels(want) {
+                return Err(self.channels(&tensor.shape, want));
+            }
             if tensor.shape != *want {
                 return Err(self.error(format!("tensor {name:?} has shape {:?}, wanted {want:?}", tensor.shape)));
             }

@@ -10,13 +10,18 @@ from base.rng import uniform
 
 
 class Net(nn.Module):
-    """forward: x (B, h, w, 3) NHWC → laterals p2..p5, NCHW."""
+    """forward: x (B, h, w, channels) NHWC → laterals p2..p5, NCHW; the first `levels` of them, and no later stage, if fewer."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, levels=4, channels=3):
         super().__init__()
         self.r = resnet18(weights=None)
         self.r.fc = nn.Identity()
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 128, 1) for c in (64, 128, 256, 512))
+        if channels != 3:
+            self.r.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        for level in range(levels, 4):
+            setattr(self.r, f"layer{level + 1}", nn.Identity())
+        self.layers = [getattr(self.r, f"layer{level + 1}") for level in range(levels)]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 128, 1) for c in (64, 128, 256, 512)[:levels])
         self.double()
         for t, (name, p) in enumerate(self.named()):
             if p.dim() == 4:
@@ -38,7 +43,7 @@ class Net(nn.Module):
         r = self.r
         x = r.maxpool(r.relu(r.bn1(r.conv1(x.permute(0, 3, 1, 2)))))
         out = []
-        for layer, lateral in zip((r.layer1, r.layer2, r.layer3, r.layer4), self.lateral):
+        for layer, lateral in zip(self.layers, self.lateral):
             x = layer(x)
             out.append(lateral(x))
         return out
@@ -52,8 +57,8 @@ def merge(p, how):
     """F before normalisation, NCHW."""
     if how == "direct":
         return p[0] + sum(up(v, p[0].shape[-2:]) for v in p[1:])
-    y = p[3]
-    for v in (p[2], p[1], p[0]):
+    y = p[-1]
+    for v in p[-2::-1]:
         y = v + up(y, v.shape[-2:])
     return y
 
