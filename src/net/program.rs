@@ -193,7 +193,7 @@ impl<B: Backend> Program<B> {
             pyramid.push(p.take("pyramid", spec.y_len()));
         }
         p.done(at);
-        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge };
+        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels: 4, unit: true };
         let head = p.dev.plan_head(head_spec)?;
         let pyramid: [Slot<B::Act>; 4] = pyramid.try_into().expect("four stages");
         let saved = Saved { stem_y, pyramid, blocks: &blocks };
