@@ -3,7 +3,7 @@
 
 use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{AdamSpec, Classifier, Crop, Head, LossInput, Memory, Merge};
+use picie::device::ops::{AdamSpec, Classifier, Crop, Head, LossInput, Memory, Merge, Target};
 use picie::device::{Element, Layout, Pool, Slot};
 use picie::net::weights::{self, Tensor, Weights};
 use picie::net::{Architecture, FEATURES, Geometry, Mode, Network, Program, expected};
@@ -297,7 +297,9 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
     let crops = [vec![Crop::whole(side); b], golden["crops"].chunks(4).map(crop).collect()].concat();
     dev.write(program.crops, &crops).unwrap();
 
-    let loss = LossInput { classifiers, labels, index, weights, view: b, scale: 0.25 };
+    let targets =
+        [0, 1].map(|j| Target { classifier: classifiers[j], labels: labels[j], weights: weights[j], scale: 0.25 });
+    let loss = LossInput { targets: &targets, index, view: b };
     for (step, want) in golden["exact"].chunks(2).enumerate() {
         program.forward(&mut dev, &net).unwrap();
         dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss).unwrap();

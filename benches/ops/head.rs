@@ -1,7 +1,7 @@
 //! The head at the input's feature side, 27 clusters, a batch of two views.
 
 use criterion::{Criterion, Throughput};
-use picie::device::ops::{Classifier, Crop, HeadInput, HeadSpec, LossInput, Merge};
+use picie::device::ops::{Classifier, Crop, HeadInput, HeadSpec, LossInput, Merge, Target};
 use picie::device::{Backend, Layout, Pool};
 
 use crate::{Place, fill, signed, time};
@@ -13,7 +13,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let mut group = place.group(c, "head");
     group.throughput(Throughput::Elements(n as u64));
     for (merge, name) in [(Merge::Direct, "direct"), (Merge::Cascade, "cascade")] {
-        let spec = HeadSpec { n, h: side, w: side, d: 128, k: K, merge };
+        let spec = HeadSpec { n, h: side, w: side, d: 128, k: K, merge, levels: 4, unit: true };
         let (mut dev, mut layout) = ((place.engine)(), Layout::default());
         let plan = dev.plan_head(spec).unwrap();
         let [laterals, dlaterals] =
@@ -37,7 +37,9 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let window = Crop { top: 3, left: 5, side: side as u32 * 3 / 4, flip: 1 };
         dev.write(crops, &[vec![Crop::whole(side); n - n / 2], vec![window; n / 2]].concat()).unwrap();
         let input = HeadInput { laterals, crops: Some(crops) };
-        let loss = LossInput { classifiers, labels, index, weights, view: n / 2, scale: 0.25 };
+        let targets =
+            [0, 1].map(|c| Target { classifier: classifiers[c], labels: labels[c], weights: weights[c], scale: 0.25 });
+        let loss = LossInput { targets: &targets, index, view: n / 2 };
 
         group.bench_function(format!("assign, {name}"), |b| {
             time(b, &mut dev, |dev| dev.head_assign(&plan, labels[0], counts, input, index, classifiers[0]))

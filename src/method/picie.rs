@@ -14,7 +14,7 @@ use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
 use crate::cluster::{MiniBatch, Schedule, Summary};
 use crate::data::ImageStore;
-use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput};
+use crate::device::ops::{AdamSpec, Backend, Classifier, LossInput, Target};
 use crate::device::{Activation, Layout, Pool, Slot};
 use crate::method::{Programs, batch_sizes};
 use crate::net::{Architecture, FEATURES, Geometry, Mode, Network, Program};
@@ -287,14 +287,13 @@ impl<B: Backend> Picie<B> {
         let index = self.index.part(0, 2 * n);
 
         let losses = self.losses.part(0, 2 * n * 2);
-        let loss = LossInput {
-            classifiers: self.classifiers,
-            labels: self.labels,
-            index,
-            weights: self.weights,
-            view: n,
+        let targets = [0, 1].map(|j| Target {
+            classifier: self.classifiers[j],
+            labels: self.labels[j],
+            weights: self.weights[j],
             scale: 0.25 / adam.grad_scale,
-        };
+        });
+        let loss = LossInput { targets: &targets, index, view: n };
         let (feeder, net, correction) = (&self.feeder, &self.net, self.correction);
         let recording = self.recordings.entry((Pass::Train, n, feeder.buffer())).or_default();
         dev.enter("step");

@@ -199,7 +199,7 @@ impl<B: Backend> Program<B> {
             *map = p.take("pyramid", spec.y_len());
         }
         p.done(at);
-        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge };
+        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels: 4, unit: true };
         let head = p.dev.plan_head(head_spec)?;
         let saved = Saved { stem_y, pyramid, blocks: &blocks };
         let backward = (mode == Mode::Train).then(|| Backward::plan(p.layout, net, &saved));

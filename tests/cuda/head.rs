@@ -2,7 +2,7 @@ use std::fmt::Debug;
 
 use picie::device::cpu::Cpu;
 use picie::device::cuda::Cuda;
-use picie::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, Memory, Merge};
+use picie::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, Memory, Merge, Target};
 use picie::device::{Activation, Slot};
 
 use crate::util::{Rig, below, close, finite_difference, plus, round, signed};
@@ -67,20 +67,20 @@ impl Case {
         Classifier { w: rig.input(&self.w[c]), b: rig.input(&self.b[c]), k: self.b[c].len() }
     }
 
-    fn loss_input<B: Memory>(&self, rig: &mut Rig<B>) -> LossInput {
-        LossInput {
-            classifiers: [0, 1].map(|c| self.classifier(rig, c)),
-            labels: [0, 1].map(|c| rig.input(&self.labels[c])),
-            index: rig.input(&self.index),
-            weights: [0, 1].map(|c| rig.input(&self.weights[c])),
-            view: self.view,
+    fn targets<B: Memory>(&self, rig: &mut Rig<B>) -> Vec<Target> {
+        let target = |c| Target {
+            classifier: self.classifier(rig, c),
+            labels: rig.input(&self.labels[c]),
+            weights: rig.input(&self.weights[c]),
             scale: self.scale,
-        }
+        };
+        (0..self.w.len()).map(target).collect()
     }
 
     /// The loss alone: losses and gradients.
     fn loss<B: Head>(&self, mut rig: Rig<B>) -> (Vec<f32>, [Vec<f32>; 4]) {
-        let (input, loss) = (self.input(&mut rig), self.loss_input(&mut rig));
+        let (input, targets, index) = (self.input(&mut rig), self.targets(&mut rig), rig.input(&self.index));
+        let loss = LossInput { targets: &targets, index, view: self.view };
         let losses = rig.output::<f32>(2 * self.spec.n);
         let dlaterals = [0, 1, 2, 3].map(|level| rig.act_output(self.spec.lateral_len(level)));
         let plan = rig.dev.plan_head(self.spec).unwrap();
@@ -92,8 +92,8 @@ impl Case {
     /// Everything, the first classifier where there is one.
     fn run<B: Head>(&self, mut rig: Rig<B>) -> Results {
         let (spec, k) = (self.spec, self.b[0].len());
-        let (input, loss) = (self.input(&mut rig), self.loss_input(&mut rig));
-        let (c, index) = (loss.classifiers[0], loss.index);
+        let (input, targets, index) = (self.input(&mut rig), self.targets(&mut rig), rig.input(&self.index));
+        let (c, loss) = (targets[0].classifier, LossInput { targets: &targets, index, view: self.view });
         let features = rig.output::<f32>(spec.lateral_len(0));
         let labels: Slot<u16> = rig.output((spec.n + 1) * spec.pixels());
         let (counts, sizes) = (rig.input(&vec![100u32; k]), rig.input(&vec![7u32; k]));
@@ -207,7 +207,7 @@ fn cases<A: Activation>() {
                     _ => 4,
                 };
                 let name = format!("{n}×{h}×{w}, {k:?} clusters, {merge:?}, warped: {}", crops.is_some());
-                let spec = HeadSpec { n, h, w, d: D, k: 70, merge };
+                let spec = HeadSpec { n, h, w, d: D, k: 70, merge, levels: 4, unit: true };
                 agree::<A>(&name, &Case::new::<A>(spec, k, crops, view));
             }
         }
@@ -233,7 +233,7 @@ fn f16_agrees_with_the_cpu() {
 fn gradients_agree_with_finite_differences() {
     let crops = vec![crop(1, 2, 4, 1), crop(0, 0, 5, 0), crop(2, 3, 2, 0)];
     for (merge, crops) in [(Merge::Direct, Some(crops)), (Merge::Cascade, None)] {
-        let spec = HeadSpec { n: 3, h: 5, w: 7, d: D, k: 40, merge };
+        let spec = HeadSpec { n: 3, h: 5, w: 7, d: D, k: 40, merge, levels: 4, unit: true };
         let mut case = Case::new::<f32>(spec, [5, 40], crops, 3);
         case.scale = 1.0;
         let Some(rig) = Rig::cuda::<f32>() else { return };
@@ -253,7 +253,7 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn a_whole_crop_changes_no_bit_and_a_flip_is_a_mirror() {
-    let spec = HeadSpec { n: 2, h: 9, w: 9, d: D, k: 4, merge: Merge::Cascade };
+    let spec = HeadSpec { n: 2, h: 9, w: 9, d: D, k: 4, merge: Merge::Cascade, levels: 4, unit: true };
     let run = |crops: Option<Vec<Crop>>| {
         Rig::cuda::<half::bf16>().map(|rig| Case::new::<half::bf16>(spec, [4, 3], crops, 2).run(rig))
     };
@@ -268,7 +268,7 @@ fn a_whole_crop_changes_no_bit_and_a_flip_is_a_mirror() {
 
 #[test]
 fn edges_of_the_loss_are_the_cpus() {
-    let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, merge: Merge::Direct };
+    let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, merge: Merge::Direct, levels: 4, unit: true };
     let new = || Case::new::<f32>(spec, [3, 2], None, 1);
     let check = |name: &str, case: &Case| {
         let Some(rig) = Rig::cuda::<f32>() else { return };
@@ -303,7 +303,7 @@ fn edges_of_the_loss_are_the_cpus() {
 #[test]
 fn sums_are_added_to_and_of_equal_scores_the_first_wins() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    let spec = HeadSpec { n: 2, h: 9, w: 8, d: D, k: 70, merge: Merge::Direct };
+    let spec = HeadSpec { n: 2, h: 9, w: 8, d: D, k: 70, merge: Merge::Direct, levels: 4, unit: true };
     let mut case = Case::new::<f32>(spec, [70, 1], None, 2);
     // Clusters 3, 36 and 69 are the same, and the best.
     for k in [3, 36, 69] {
@@ -344,7 +344,7 @@ fn more_tiles_than_blocks_are_summed() {
         (rig.read(sums), rig.read(counts), rig.read(score))
     }
     for k in [3, 65] {
-        let spec = HeadSpec { n: 135, h: 9, w: 8, d: D, k, merge: Merge::Direct };
+        let spec = HeadSpec { n: 135, h: 9, w: 8, d: D, k, merge: Merge::Direct, levels: 4, unit: true };
         let case = Case::new::<half::bf16>(spec, [k, 1], None, 1);
         let Some(rig) = Rig::cuda::<half::bf16>() else { return };
         let (got, want) = (run(&case, rig), run(&case, Rig::new()));
@@ -358,7 +358,7 @@ fn more_tiles_than_blocks_are_summed() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    let spec = HeadSpec { n: 1, h: 5, w: 7, d: D, k: 6, merge: Merge::Direct };
+    let spec = HeadSpec { n: 1, h: 5, w: 7, d: D, k: 6, merge: Merge::Direct, levels: 4, unit: true };
     let mut refused = |spec: HeadSpec| rig.dev.plan_head(spec).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(refused(HeadSpec { k: 70_000, ..spec }).contains("16 bits"));
     assert!(refused(HeadSpec { d: 64, ..spec }).contains("128 channels"));

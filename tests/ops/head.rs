@@ -1,14 +1,14 @@
 use std::collections::BTreeMap;
 
 use picie::device::Slot;
-use picie::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, Merge};
+use picie::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, Merge, Target};
 
 use crate::util::{Rig, below, close, finite_difference, golden, signed};
 
 type Numbers = BTreeMap<String, Vec<f32>>;
 
 /// The goldens' sizes.
-const SPEC: HeadSpec = HeadSpec { n: 4, h: 5, w: 7, d: 8, k: 6, merge: Merge::Direct };
+const SPEC: HeadSpec = HeadSpec { n: 4, h: 5, w: 7, d: 8, k: 6, merge: Merge::Direct, levels: 4, unit: true };
 const CASES: [(&str, Merge, bool); 2] = [("direct", Merge::Direct, false), ("cascade", Merge::Cascade, true)];
 
 fn crops_of(g: &Numbers) -> Vec<Crop> {
@@ -32,15 +32,15 @@ fn integers<T: TryFrom<u32, Error: std::fmt::Debug>>(v: &[f32]) -> Vec<T> {
     v.iter().map(|&v| T::try_from(v as u32).unwrap()).collect()
 }
 
-fn loss_input(rig: &mut Rig, g: &Numbers, view: usize, scale: f32) -> LossInput {
-    LossInput {
-        classifiers: [0, 1].map(|c| classifier(rig, &g[&format!("w{c}")], &g[&format!("b{c}")])),
-        labels: [0, 1].map(|c| rig.input::<u16>(&integers(&g[&format!("labels{c}")]))),
-        index: rig.input::<u32>(&integers(&g["index"])),
-        weights: [0, 1].map(|c| rig.input(&g[&format!("weights{c}")])),
-        view,
+/// The first targets, one a scale.
+fn targets(rig: &mut Rig, g: &Numbers, scales: &[f32]) -> Vec<Target> {
+    let target = |(c, &scale): (usize, &f32)| Target {
+        classifier: classifier(rig, &g[&format!("w{c}")], &g[&format!("b{c}")]),
+        labels: rig.input::<u16>(&integers(&g[&format!("labels{c}")])),
+        weights: rig.input(&g[&format!("weights{c}")]),
         scale,
-    }
+    };
+    scales.iter().enumerate().map(target).collect()
 }
 
 #[test]
@@ -96,7 +96,8 @@ fn losses_and_gradients_are_torchs() {
         let mut rig = Rig::new();
         let laterals = laterals(&mut rig, &g);
         let input = HeadInput { laterals, crops: crops.then(|| rig.input(&crops_of(&g))) };
-        let loss = loss_input(&mut rig, &g, 2, 0.25);
+        let (targets, index) = (targets(&mut rig, &g, &[0.25; 2]), rig.input::<u32>(&integers(&g["index"])));
+        let loss = LossInput { targets: &targets, index, view: 2 };
         let (losses, dlaterals) = (rig.output::<f32>(8), outputs(&mut rig, &spec));
         let plan = rig.dev.plan_head(spec).unwrap();
         rig.ready();
@@ -145,7 +146,8 @@ impl Random {
         let mut rig = Rig::new();
         let laterals = laterals(&mut rig, &numbers);
         let input = HeadInput { laterals, crops: self.crops.as_ref().map(|c| rig.input(c)) };
-        let loss = loss_input(&mut rig, &numbers, self.spec.n, 1.0);
+        let (targets, index) = (targets(&mut rig, &numbers, &[1.0; 2]), rig.input::<u32>(&integers(&numbers["index"])));
+        let loss = LossInput { targets: &targets, index, view: self.spec.n };
         let (losses, dlaterals) = (rig.output::<f32>(2 * self.spec.n), outputs(&mut rig, &self.spec));
         let plan = rig.dev.plan_head(self.spec).unwrap();
         rig.ready();
@@ -173,7 +175,7 @@ fn crop(top: u32, left: u32, side: u32, flip: u32) -> Crop {
 fn gradients_agree_with_finite_differences() {
     let crops = vec![crop(1, 2, 4, 1), crop(0, 0, 5, 0), crop(2, 3, 2, 0)];
     for (merge, crops) in [(Merge::Direct, Some(crops)), (Merge::Cascade, None)] {
-        let spec = HeadSpec { n: 3, h: 5, w: 7, d: 8, k: 5, merge };
+        let spec = HeadSpec { n: 3, h: 5, w: 7, d: 8, k: 5, merge, ..SPEC };
         let r = Random::new(spec, [5, 4], crops);
         let (_, gradients) = r.loss(None);
         for (level, name) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
@@ -188,7 +190,7 @@ fn gradients_agree_with_finite_differences() {
 #[test]
 fn losses_of_many_channels_and_blocks_agree_with_plain_loops() {
     for (k, w) in [([27, 16], 19), ([1, 33], 16), ([17, 2], 1)] {
-        let spec = HeadSpec { n: 2, h: 16, w, d: 128, k: 33, merge: Merge::Direct };
+        let spec = HeadSpec { n: 2, h: 16, w, d: 128, k: 33, merge: Merge::Direct, ..SPEC };
         let r = Random::new(spec, k, None);
         let (f, g) = (r.features(), &r.numbers);
         let (losses, _) = r.loss(None);
@@ -219,7 +221,7 @@ fn losses_of_many_channels_and_blocks_agree_with_plain_loops() {
 
 #[test]
 fn a_whole_crop_changes_no_bit_and_features_have_unit_norm() {
-    let spec = HeadSpec { n: 3, h: 17, w: 17, d: 128, k: 4, merge: Merge::Cascade };
+    let spec = HeadSpec { n: 3, h: 17, w: 17, d: 128, k: 4, merge: Merge::Cascade, ..SPEC };
     let plain = Random::new(spec, [4, 3], None);
     let whole = Random::new(spec, [4, 3], Some(vec![Crop::whole(17); 3]));
     assert_eq!(plain.features(), whole.features());
@@ -235,7 +237,7 @@ fn a_whole_crop_changes_no_bit_and_features_have_unit_norm() {
 
 #[test]
 fn a_view_without_weight_has_no_loss_and_features_of_zero_no_projection() {
-    let spec = HeadSpec { n: 1, h: 3, w: 2, d: 4, k: 3, merge: Merge::Direct };
+    let spec = HeadSpec { n: 1, h: 3, w: 2, d: 4, k: 3, merge: Merge::Direct, ..SPEC };
     let mut r = Random::new(spec, [3, 2], None);
     r.numbers.insert("weights0".into(), vec![0.0; 3]);
     let (losses, _) = r.loss(None);
@@ -264,7 +266,7 @@ fn a_view_without_weight_has_no_loss_and_features_of_zero_no_projection() {
 
 #[test]
 fn a_loss_of_nan_features_is_nan() {
-    let spec = HeadSpec { n: 1, h: 3, w: 2, d: 4, k: 3, merge: Merge::Direct };
+    let spec = HeadSpec { n: 1, h: 3, w: 2, d: 4, k: 3, merge: Merge::Direct, ..SPEC };
     let mut r = Random::new(spec, [3, 2], None);
     r.numbers.get_mut("p2").unwrap()[5] = f32::NAN;
     assert!(r.loss(None).0.iter().all(|l| l.is_nan()));
@@ -272,7 +274,7 @@ fn a_loss_of_nan_features_is_nan() {
 
 #[test]
 fn one_and_three_threads_give_the_same_bits() {
-    let spec = HeadSpec { n: 5, h: 18, w: 17, d: 128, k: 27, merge: Merge::Direct };
+    let spec = HeadSpec { n: 5, h: 18, w: 17, d: 128, k: 27, merge: Merge::Direct, ..SPEC };
     let crops = vec![crop(1, 2, 9, 1), crop(0, 0, 17, 0), crop(2, 3, 12, 0), crop(0, 0, 17, 1), crop(5, 4, 13, 0)];
     let r = Random::new(spec, [27, 20], Some(crops));
     let run = |threads: usize| {

@@ -83,7 +83,7 @@ impl KMeans for Cpu {
         let (sums, counts, score, points, w, b) = self.get((sums, counts, score, points, classifier.w, classifier.b));
         // NOTE: room that is allocated in an op: 64 partial sums, little beside the pass over all points.
         let mut packed = vec![0.0; packed_len(columns(k), d)];
-        let packed = Packed::new(&mut packed, d, &[(w, b)]);
+        let packed = Packed::new(&mut packed, d, w, b);
         let piece = (points.len() / d).div_ceil(PIECES).next_multiple_of(BLOCK) * d;
         let pieces: Vec<(Vec<f32>, Vec<u32>, f64)> = points
             .par_chunks(piece)

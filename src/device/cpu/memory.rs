@@ -143,7 +143,9 @@ slots!(A, B, C, D, E, F, G);
 slots!(A, B, C, D, E, F, G, H);
 slots!(A, B, C, D, E, F, G, H, I);
 slots!(A, B, C, D, E, F, G, H, I, J);
+slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
+slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, R, S, T);
 
 /// Bytes of memory that the system could give, where it says so (Linux).
 fn available() -> Option<usize> {

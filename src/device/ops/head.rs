@@ -1,8 +1,10 @@
 //! From the four lateral maps to features, labels, sums, or loss and gradients, without a public feature map in between.
 //!
-//! merge → warp → F̂ = F/max(‖F‖₂, 1e-12) along the d channels, pixel by pixel; then one of the ops below.
+//! merge → warp → F̂ = F/max(‖F‖₂, 1e-12) along the d channels, pixel by pixel (`unit`; else F̂ = F); then one of the ops below.
 //! * `Merge::Direct` (supplement S1): F = p2 + up(p3) + up(p4) + up(p5), each resampled straight to p2's size.
 //! * `Merge::Cascade` (released code): F = p2 + up(p3 + up(p4 + up(p5))), each step to the next map's size.
+//!
+//! A head of fewer `levels` has the first of them only: F = p2 + up(p3) + … . A cascade has all four.
 //!
 //! up is bilinear, align_corners = false. The warp resamples F by a [`Crop`] in units of F's pixels; `Crop::whole` is none.
 
@@ -31,7 +33,14 @@ pub struct HeadSpec {
     /// The largest number of clusters a classifier has.
     pub k: usize,
     pub merge: Merge,
+    /// Laterals that there are, from p2 on: 1 to 4. The slots of others are empty.
+    pub levels: usize,
+    /// Features are divided by their norm.
+    pub unit: bool,
 }
+
+/// The most targets that one [`Head::head_loss`] takes.
+pub(crate) const MOST_TARGETS: usize = 4;
 
 impl HeadSpec {
     pub fn pixels(&self) -> usize {
@@ -47,9 +56,10 @@ impl HeadSpec {
         [s2, s3, s4, half(s4)]
     }
 
+    /// 0 of a level that there is not.
     pub fn lateral_len(&self, level: usize) -> usize {
         let (h, w) = self.sizes()[level];
-        self.n * h * w * self.d
+        if level < self.levels { self.n * h * w * self.d } else { 0 }
     }
 
     /// What no engine plans.
@@ -60,6 +70,12 @@ impl HeadSpec {
         if self.k > 1 << 16 {
             let what = format!("{} clusters do not fit into labels of 16 bits", self.k);
             return Err(Error::input(what, "use at most 65536 --clusters"));
+        }
+        if !(1..=4).contains(&self.levels) {
+            return Err(Error::input(format!("a head of {} levels", self.levels), "give it 1 to 4"));
+        }
+        if self.merge == Merge::Cascade && self.levels < 4 {
+            return Err(Error::input(format!("a cascade of {} levels", self.levels), "use --merge direct"));
         }
         Ok(())
     }
@@ -87,7 +103,11 @@ impl HeadSpec {
         Ok(images)
     }
 
-    /// The door of [`Head::head_loss`]. Returns the images that both label stores have.
+    fn check_gradients<A: Element>(&self, op: &'static str, dlaterals: [Slot<A>; 4]) -> Result<()> {
+        self.check_input(op, &HeadInput { laterals: dlaterals, crops: None })
+    }
+
+    /// The door of [`Head::head_loss`]. Returns the images that all label stores have.
     pub(crate) fn check_loss<A: Element>(
         &self,
         losses: Slot<f32>,
@@ -97,13 +117,17 @@ impl HeadSpec {
     ) -> Result<usize> {
         const OP: &str = "head_loss";
         self.check_input(OP, input)?;
-        self.check_input(OP, &HeadInput { laterals: dlaterals, crops: None })?;
-        want(OP, "losses", losses, 2 * self.n)?;
+        self.check_gradients(OP, dlaterals)?;
+        let count = loss.targets.len();
+        if !(1..=MOST_TARGETS).contains(&count) {
+            return Err(Error::input(format!("a loss against {count} targets"), "give it 1 to 4"));
+        }
+        want(OP, "losses", losses, count * self.n)?;
         let mut images = usize::MAX;
-        for c in 0..2 {
-            self.check_classifier(OP, loss.classifiers[c])?;
-            images = images.min(self.check_labels(OP, loss.labels[c], loss.index)?);
-            want(OP, "weights", loss.weights[c], loss.classifiers[c].k)?;
+        for target in loss.targets {
+            self.check_classifier(OP, target.classifier)?;
+            images = images.min(self.check_labels(OP, target.labels, loss.index)?);
+            want(OP, "weights", target.weights, target.classifier.k)?;
         }
         if loss.view == 0 || !self.n.is_multiple_of(loss.view) {
             let what = format!("views of {} images do not divide a batch of {}", loss.view, self.n);
@@ -111,10 +135,39 @@ impl HeadSpec {
         }
         Ok(images)
     }
+
+    /// The door of [`Head::head_scores`].
+    pub(crate) fn check_scores<A: Element>(
+        &self,
+        op: &'static str,
+        scores: Slot<f32>,
+        input: &HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        self.check_input(op, input)?;
+        self.check_classifier(op, classifier)?;
+        want(op, "scores", scores, self.n * self.pixels() * classifier.k)
+    }
+
+    /// The door of [`Head::head_scores_backward`].
+    pub(crate) fn check_scores_backward<A: Element>(
+        &self,
+        dlaterals: Option<[Slot<A>; 4]>,
+        (dw, db): (Slot<f32>, Slot<f32>),
+        dscores: Slot<f32>,
+        input: &HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        const OP: &str = "head_scores_backward";
+        self.check_scores(OP, dscores, input, classifier)?;
+        want(OP, "dw", dw, classifier.w.len)?;
+        want(OP, "db", db, classifier.k)?;
+        dlaterals.map_or(Ok(()), |d| self.check_gradients(OP, d))
+    }
 }
 
 pub struct HeadInput<A> {
-    /// p2, p3, p4, p5.
+    /// p2, p3, p4, p5; empty where there is none.
     pub laterals: [Slot<A>; 4],
     /// (n), None: no image is warped.
     pub crops: Option<Slot<Crop>>,
@@ -137,20 +190,27 @@ pub struct Classifier {
     pub k: usize,
 }
 
-/// What a cross-entropy against pseudo labels of two classifiers reads. Image i of the batch has label row `index[i]` of both.
+/// One cross-entropy: a classifier's scores against stored labels.
 #[derive(Clone, Copy, Debug)]
-pub struct LossInput {
-    pub classifiers: [Classifier; 2],
-    /// (images of the data set, h, w) each.
-    pub labels: [Slot<u16>; 2],
+pub struct Target {
+    pub classifier: Classifier,
+    /// (images of the data set, h, w)
+    pub labels: Slot<u16>,
+    /// Class weights (k).
+    pub weights: Slot<f32>,
+    /// The gradient is that of Σ over targets of scale · Σ over views of the mean.
+    pub scale: f32,
+}
+
+/// What a loss reads beside the laterals. Image i of the batch has label row `index[i]` of each target.
+#[derive(Clone, Copy, Debug)]
+pub struct LossInput<'a> {
+    /// 1 to 4.
+    pub targets: &'a [Target],
     /// (n)
     pub index: Slot<u32>,
-    /// Class weights (k) of each classifier's cross-entropy.
-    pub weights: [Slot<f32>; 2],
-    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and classifier has a mean of its own.
+    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and target has a mean of its own.
     pub view: usize,
-    /// The gradient is that of scale · Σ of all means.
-    pub scale: f32,
 }
 
 pub trait Head: Memory {
@@ -184,16 +244,38 @@ pub trait Head: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// losses (n, 2) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ / Σ w[y] over its view's
-    /// pixels) against classifier 0 and 1; dlaterals = gradient of `scale` · Σ losses. Where Σ w[y] is 0 both are 0, not NaN.
-    /// A norm below 1e-12 is the constant 1e-12 to the gradient, as in torch.
+    /// losses (n, targets) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ / Σ w[y] over its view's
+    /// pixels) against each target; dlaterals = gradient of Σ over targets of `scale` · Σ losses. Where Σ w[y] is 0 both are
+    /// 0, not NaN. A norm below 1e-12 is the constant 1e-12 to the gradient, as in torch.
     fn head_loss(
         &mut self,
         plan: &Self::HeadPlan,
         losses: Slot<f32>,
         dlaterals: [Slot<Self::Act>; 4],
         input: HeadInput<Self::Act>,
-        loss: LossInput,
+        loss: LossInput<'_>,
+    ) -> Result<()>;
+
+    /// scores (n, h, w, k) = F̂·wᵀ + b.
+    fn head_scores(
+        &mut self,
+        plan: &Self::HeadPlan,
+        scores: Slot<f32>,
+        input: HeadInput<Self::Act>,
+        classifier: Classifier,
+    ) -> Result<()>;
+
+    /// The gradient of [`Head::head_scores`] from dscores (n, h, w, k): dlaterals = (None: not wanted), dw (k, d) +=, db (k) +=.
+    #[allow(clippy::too_many_arguments)]
+    fn head_scores_backward(
+        &mut self,
+        plan: &Self::HeadPlan,
+        dlaterals: Option<[Slot<Self::Act>; 4]>,
+        dw: Slot<f32>,
+        db: Slot<f32>,
+        dscores: Slot<f32>,
+        input: HeadInput<Self::Act>,
+        classifier: Classifier,
     ) -> Result<()>;
 
     /// pred (n, out_h, out_w) = arg-max of the scores resampled bilinearly (align_corners = false) to out_h × out_w.

@@ -18,7 +18,7 @@ pub mod view;
 pub use adam::{Adam, AdamSpec, ParamBlocks};
 pub use confusion::Confusion;
 pub use conv::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
-pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge};
+pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge, Target};
 pub use kmeans::{KMeans, KMeansSpec, Metric};
 pub use memory::Memory;
 pub use norm::{Norm, NormGrads, NormParams, NormSpec};

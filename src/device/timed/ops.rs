@@ -252,13 +252,45 @@ impl<B: Backend> Head for Timed<'_, B> {
         losses: Slot<f32>,
         dlaterals: [Slot<B::Act>; 4],
         input: HeadInput<B::Act>,
-        loss: LossInput,
+        loss: LossInput<'_>,
     ) -> Result<()> {
-        let k = loss.classifiers[0].k + loss.classifiers[1].k;
+        let k = loss.targets.iter().map(|t| t.classifier.k).sum();
         let name = format!("head_loss {}", head_shape(p.spec, k));
         // Scores, and the gradient of the features from those of the scores.
         let work = Work { bytes: bytes![dlaterals, input.laterals], flops: 2.0 * scores(p.spec, k) };
         self.time(name, work, |dev| dev.head_loss(&p.plan, losses, dlaterals, input, loss))
+    }
+
+    fn head_scores(
+        &mut self,
+        p: &Self::HeadPlan,
+        out: Slot<f32>,
+        input: HeadInput<B::Act>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        let k = classifier.k;
+        let name = format!("head_scores {}", head_shape(p.spec, k));
+        let work = Work { bytes: bytes![out, input.laterals], flops: scores(p.spec, k) };
+        self.time(name, work, |dev| dev.head_scores(&p.plan, out, input, classifier))
+    }
+
+    fn head_scores_backward(
+        &mut self,
+        p: &Self::HeadPlan,
+        dlaterals: Option<[Slot<B::Act>; 4]>,
+        dw: Slot<f32>,
+        db: Slot<f32>,
+        dscores: Slot<f32>,
+        input: HeadInput<B::Act>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        let k = classifier.k;
+        let name = format!("head_scores_backward {}", head_shape(p.spec, k));
+        // The classifier's gradient, and that of the features.
+        let products = if dlaterals.is_some() { 2.0 } else { 1.0 };
+        let gradients = dlaterals.map_or(0.0, |d| bytes![d]);
+        let work = Work { bytes: gradients + bytes![dscores, input.laterals], flops: products * scores(p.spec, k) };
+        self.time(name, work, |dev| dev.head_scores_backward(&p.plan, dlaterals, dw, db, dscores, input, classifier))
     }
 
     fn head_predict(

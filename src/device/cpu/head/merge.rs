@@ -40,8 +40,8 @@ pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], image: &
     merged.copy_from_slice(p2);
     match spec.merge {
         Merge::Direct => {
-            for (level, p) in [(1, p3), (2, p4), (3, p5)] {
-                up(spec, level, 0).forward::<true>(simd, merged, p);
+            for level in 1..spec.levels {
+                up(spec, level, 0).forward::<true>(simd, merged, image.laterals[level]);
             }
         }
         Merge::Cascade => {
@@ -75,7 +75,7 @@ pub fn backward(
     }
     match spec.merge {
         Merge::Direct => {
-            for (level, p) in [(1, dp3), (2, dp4), (3, dp5)] {
+            for (level, p) in (1..spec.levels).zip([dp3, dp4, dp5]) {
                 up(spec, level, 0).adjoint(simd, p, dp2);
             }
         }

@@ -1,11 +1,14 @@
 //! The head on the CPU: one image is one piece of work, in scratch of the thread that has it.
 //!
 //! * [`resample`]: bilinear sampling and its adjoint; [`merge`]: the laterals to F by it.
-//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`loss`] and [`predict`]: the ops with more to them.
+//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from that of F̂ back to the laterals.
+//! * [`loss`], [`learned`] and [`predict`]: the ops with more to them.
 //! * [`vector`]: arithmetic on channel vectors.
 //!
 //! Scratch: packed classifiers | one part an image, for what is put together in image order | one [`Room`] a thread.
 
+mod gradient;
+mod learned;
 mod loss;
 mod merge;
 mod normalise;
@@ -20,6 +23,7 @@ use super::Cpu;
 use super::share::{share, workers};
 use crate::base::{Error, Result};
 use crate::device::Slot;
+use crate::device::ops::head::MOST_TARGETS;
 use crate::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, want};
 use merge::Image;
 
@@ -31,13 +35,13 @@ struct Room<'a> {
     merge: &'a mut [f32],
     /// 1/‖F‖ of a block.
     inverse: &'a mut [f32],
-    /// Of a block against two classifiers, or of a whole image and one row more against one.
+    /// Of a block against all targets, or of a whole image and one row more against one.
     scores: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
     fn len(spec: &HeadSpec) -> usize {
-        let scores = columns(spec.k) * (2 * BLOCK).max(spec.pixels() + spec.w);
+        let scores = columns(spec.k) * (MOST_TARGETS * BLOCK).max(spec.pixels() + spec.w);
         spec.pixels() * spec.d + merge::room_len(spec) + BLOCK + scores
     }
 
@@ -49,13 +53,13 @@ impl<'a> Room<'a> {
     }
 }
 
-/// f32 of one image's part in the middle of the scratch: labels as u16, or sums (k, d), counts (k) and a score.
+/// f32 of one image's part in the middle of the scratch: labels as u16; sums (k, d), counts (k) and a score; or dw and db.
 fn part_len(spec: &HeadSpec) -> usize {
     spec.pixels().div_ceil(2).max(spec.k * (spec.d + 1) + 1)
 }
 
 fn scratch_len(spec: &HeadSpec) -> usize {
-    packed_len(2 * columns(spec.k), spec.d) + spec.n * part_len(spec) + workers() * Room::len(spec)
+    packed_len(MOST_TARGETS * columns(spec.k), spec.d) + spec.n * part_len(spec) + workers() * Room::len(spec)
 }
 
 /// Laterals and crops as an op reads them.
@@ -87,7 +91,7 @@ impl<'a> Images<'a> {
     fn features(&self, simd: pulp::Arch, i: usize, features: &mut [f32], merge: &mut [f32], inverse: &mut [f32]) {
         merge::forward(simd, &self.spec, features, &self.get(i), merge);
         for block in features.chunks_mut(BLOCK * self.spec.d) {
-            normalise::forward(simd, block, inverse, self.spec.d);
+            normalise::forward(simd, &self.spec, block, inverse);
         }
     }
 }
@@ -100,11 +104,20 @@ fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
 }
 
 impl Cpu {
-    /// Packs a classifier into the first elements of the scratch.
-    fn pack(&mut self, spec: &HeadSpec, c: Classifier) {
-        let scratch = self.scratch(scratch_len(spec));
-        let (scratch, w, b) = self.get((scratch, c.w, c.b));
-        Packed::new(scratch, spec.d, &[(w, b)]);
+    /// Packs classifiers side by side into the first elements of the scratch. Returns the first column of each, and of none more.
+    fn pack(&mut self, spec: &HeadSpec, classifiers: impl Iterator<Item = Classifier> + Clone) -> Vec<usize> {
+        let mut firsts = vec![0];
+        firsts.extend(classifiers.clone().scan(0, |end, c| {
+            *end += columns(c.k);
+            Some(*end)
+        }));
+        let total = firsts[firsts.len() - 1];
+        for (&first, c) in firsts.iter().zip(classifiers) {
+            let scratch = self.scratch(scratch_len(spec));
+            let (scratch, w, b) = self.get((scratch, c.w, c.b));
+            Packed::put(scratch, (total, spec.d), first, w, b);
+        }
+        firsts
     }
 }
 
@@ -146,7 +159,7 @@ impl Head for Cpu {
         spec.check_classifier(OP, classifier)?;
         spec.check_labels(OP, labels, index)?;
         want(OP, "counts", counts, k)?;
-        self.pack(spec, classifier);
+        self.pack(spec, std::iter::once(classifier));
         let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
         let (scratch, labels, counts, p2, p3, p4, p5, crops, index) =
             self.get((scratch, labels, counts, p2, p3, p4, p5, input.crops, index));
@@ -192,7 +205,7 @@ impl Head for Cpu {
         want(OP, "sums", sums, k * d)?;
         want(OP, "counts", counts, k)?;
         want(OP, "score", score, 1)?;
-        self.pack(spec, classifier);
+        self.pack(spec, std::iter::once(classifier));
         let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
         let (scratch, sums, counts, score, p2, p3, p4, p5, crops) =
             self.get((scratch, sums, counts, score, p2, p3, p4, p5, input.crops));
@@ -226,9 +239,32 @@ impl Head for Cpu {
         losses: Slot<f32>,
         dlaterals: [Slot<f32>; 4],
         input: HeadInput<f32>,
-        loss: LossInput,
+        loss: LossInput<'_>,
     ) -> Result<()> {
         loss::head_loss(self, spec, losses, dlaterals, input, loss)
+    }
+
+    fn head_scores(
+        &mut self,
+        spec: &HeadSpec,
+        scores: Slot<f32>,
+        input: HeadInput<f32>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        learned::head_scores(self, spec, scores, input, classifier)
+    }
+
+    fn head_scores_backward(
+        &mut self,
+        spec: &HeadSpec,
+        dlaterals: Option<[Slot<f32>; 4]>,
+        dw: Slot<f32>,
+        db: Slot<f32>,
+        dscores: Slot<f32>,
+        input: HeadInput<f32>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        learned::head_scores_backward(self, spec, dlaterals, (dw, db), dscores, input, classifier)
     }
 
     fn head_predict(

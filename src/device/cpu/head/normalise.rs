@@ -1,12 +1,17 @@
-//! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`).
+//! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`). Nothing where features are not unit vectors.
 
 use super::vector::dot;
 use crate::device::cpu::wide::wide;
+use crate::device::ops::HeadSpec;
 
 const EPS: f32 = 1e-12;
 
 /// Normalises each row of `features` (rows, d) in place; inverse (rows) = 1/max(‖F‖, ε).
-pub fn forward(simd: pulp::Arch, features: &mut [f32], inverse: &mut [f32], d: usize) {
+pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], inverse: &mut [f32]) {
+    if !spec.unit {
+        return;
+    }
+    let d = spec.d;
     wide(
         simd,
         #[inline(always)]
@@ -24,7 +29,11 @@ pub fn forward(simd: pulp::Arch, features: &mut [f32], inverse: &mut [f32], d: u
 }
 
 /// grad (rows, d): that of F̂ becomes that of F, (g − F̂·(F̂·g))/‖F‖. Where the norm is clamped it is a constant: g/ε.
-pub fn backward(simd: pulp::Arch, grad: &mut [f32], features: &[f32], inverse: &[f32], d: usize) {
+pub fn backward(simd: pulp::Arch, spec: &HeadSpec, grad: &mut [f32], features: &[f32], inverse: &[f32]) {
+    if !spec.unit {
+        return;
+    }
+    let d = spec.d;
     wide(
         simd,
         #[inline(always)]

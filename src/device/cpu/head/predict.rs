@@ -27,7 +27,7 @@ pub fn head_predict(
     if pred.len == 0 {
         return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
     }
-    cpu.pack(spec, classifier);
+    cpu.pack(spec, std::iter::once(classifier));
     let (simd, scratch, [p2, p3, p4, p5]) = (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
     let (scratch, pred, p2, p3, p4, p5, crops) = cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
     let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;

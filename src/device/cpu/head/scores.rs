@@ -31,22 +31,26 @@ pub struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Packs pairs of w (k, d) and b (k) into the first elements of `room`.
-    pub fn new(room: &'a mut [f32], d: usize, classifiers: &[(&[f32], &[f32])]) -> Self {
-        let total = classifiers.iter().map(|(_, b)| columns(b.len())).sum::<usize>();
-        let (ws, bs) = room[..packed_len(total, d)].split_at_mut(total * d);
-        ws.fill(0.0);
-        bs.fill(NEVER);
-        let mut first = 0;
-        for (w, b) in classifiers {
-            ws[first * d..][..w.len()].copy_from_slice(w);
-            bs[first..][..b.len()].copy_from_slice(b);
-            first += columns(b.len());
-        }
-        Packed { w: ws, b: bs, d }
+    /// Packs w (k, d) and b (k) into the first elements of `room`.
+    pub fn new(room: &'a mut [f32], d: usize, w: &[f32], b: &[f32]) -> Self {
+        let total = columns(b.len());
+        Packed::put(room, (total, d), 0, w, b);
+        Packed::again(room, total, d)
     }
 
-    /// What [`Packed::new`] left in `room`.
+    /// Packs w (k, d) and b (k) into columns `first..` of the `total` that `room` begins with.
+    pub fn put(room: &mut [f32], (total, d): (usize, usize), first: usize, w: &[f32], b: &[f32]) {
+        let (ws, bs) = room[..packed_len(total, d)].split_at_mut(total * d);
+        let width = columns(b.len());
+        let (ws, ws_rest) = ws[first * d..][..width * d].split_at_mut(w.len());
+        let (bs, bs_rest) = bs[first..][..width].split_at_mut(b.len());
+        ws.copy_from_slice(w);
+        ws_rest.fill(0.0);
+        bs.copy_from_slice(b);
+        bs_rest.fill(NEVER);
+    }
+
+    /// What was packed into `room`.
     pub fn again(room: &'a [f32], total: usize, d: usize) -> Self {
         let (w, b) = room[..packed_len(total, d)].split_at(total * d);
         Packed { w, b, d }
@@ -152,8 +156,8 @@ impl Sums<'_> {
     }
 }
 
-/// What the cross-entropy of one image against one classifier reads.
-pub struct Target<'a> {
+/// What the cross-entropy of one image against one target reads.
+pub struct Truth<'a> {
     /// One a pixel.
     pub labels: &'a [u16],
     /// (k)
@@ -166,8 +170,8 @@ pub struct Target<'a> {
 
 /// Returns Σ w[y]·(log Σ exp(scores) − score[y]) over the rows of columns `first..first + columns(k)`, and overwrites these
 /// by their gradient times `scale`·`share`. `labels` are those of the rows.
-pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first: usize, target: &Target) -> f64 {
-    let Target { labels, weights, share, scale } = *target;
+pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first: usize, truth: &Truth) -> f64 {
+    let Truth { labels, weights, share, scale } = *truth;
     let columns = columns(weights.len());
     wide(
         simd,

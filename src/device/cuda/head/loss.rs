@@ -3,7 +3,7 @@
 //! Scratch behind o3: Σ w[y] (n, 2) | shares (views, 2) | losses of tiles (n·tiles, 2) | dF of warped images (n, h, w, d).
 
 use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
 use crate::device::ops::{HeadInput, LossInput, Merge};
 use crate::device::{Activation, Slot};
@@ -59,6 +59,10 @@ pub(super) fn head_loss<A: Activation>(
 ) -> Result<()> {
     let (spec, kernels) = (&plan.spec, &plan.loss);
     let images: Arg = spec.check_loss(losses, dlaterals, &input, &loss)?.into();
+    let &[t0, t1] = loss.targets else {
+        return Err(Error::input("a loss against other than two targets on CUDA", "use --device cpu"));
+    };
+    let targets = [t0, t1];
     let (n, tiles, pixels) = (spec.n, plan.tiles(), spec.pixels());
     let [weights, shares, partial, warped, _] = plan.loss_parts(size_of::<A>());
     let weights = dev.at(dev.scratch::<f32>(weights, 2 * n));
@@ -66,9 +70,9 @@ pub(super) fn head_loss<A: Activation>(
     let partial = dev.at(dev.scratch::<f32>(partial, 2 * n * tiles));
     let dwarped = dev.at(dev.scratch::<A>(warped, spec.lateral_len(0)));
     let [dp2, dp3, dp4, dp5] = dlaterals.map(|d| dev.at(d));
-    let ([y0, y1], [m0, m1]) = (loss.labels.map(|y| dev.at(y)), loss.weights.map(|m| dev.at(m)));
-    let ([w0, w1], [b0, b1]) = (loss.classifiers.map(|c| dev.at(c.w)), loss.classifiers.map(|c| dev.at(c.b)));
-    let ([k0, k1], index) = (loss.classifiers.map(|c| Arg::from(c.k)), dev.at(loss.index));
+    let ([y0, y1], [m0, m1]) = (targets.map(|t| dev.at(t.labels)), targets.map(|t| dev.at(t.weights)));
+    let ([w0, w1], [b0, b1]) = (targets.map(|t| dev.at(t.classifier.w)), targets.map(|t| dev.at(t.classifier.b)));
+    let ([k0, k1], index) = (targets.map(|t| Arg::from(t.classifier.k)), dev.at(loss.index));
     let [h, w, view] = [spec.h, spec.w, loss.view].map(Arg::from);
 
     let args = [weights, y0, y1, index, m0, m1, images, pixels.into(), k0, k1];
@@ -102,7 +106,7 @@ pub(super) fn head_loss<A: Activation>(
         w,
         k0,
         k1,
-        loss.scale.into(),
+        t0.scale.into(),
     ];
     dev.launch(kernels.loss, plan.grid().shared(TILE_BYTES), &args)?;
     let args = [dev.at(losses), partial, shares, n.into(), tiles.into(), view];

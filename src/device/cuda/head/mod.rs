@@ -141,6 +141,9 @@ impl<A: Activation> Head for Cuda<A> {
 
     fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadPlan> {
         spec.check()?;
+        if spec.levels < 4 || !spec.unit {
+            return Err(Error::input("a head of few levels or without unit features on CUDA", "use --device cpu"));
+        }
         if spec.d != D {
             let what = format!("the CUDA head has features of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
@@ -232,9 +235,26 @@ impl<A: Activation> Head for Cuda<A> {
         losses: Slot<f32>,
         dlaterals: [Slot<A>; 4],
         input: HeadInput<A>,
-        loss: LossInput,
+        loss: LossInput<'_>,
     ) -> Result<()> {
         loss::head_loss(self, plan, losses, dlaterals, input, loss)
+    }
+
+    fn head_scores(&mut self, _: &HeadPlan, _: Slot<f32>, _: HeadInput<A>, _: Classifier) -> Result<()> {
+        Err(Error::input("learned classifiers on CUDA", "use --device cpu"))
+    }
+
+    fn head_scores_backward(
+        &mut self,
+        _: &HeadPlan,
+        _: Option<[Slot<A>; 4]>,
+        _: Slot<f32>,
+        _: Slot<f32>,
+        _: Slot<f32>,
+        _: HeadInput<A>,
+        _: Classifier,
+    ) -> Result<()> {
+        Err(Error::input("learned classifiers on CUDA", "use --device cpu"))
     }
 
     fn head_predict(
