@@ -106,7 +106,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
 
 /// `cache`: where images above the memory budget go.
 pub fn loading<'a>(size: usize, strict: bool, cache: &'a Path, progress: data::Progress<'a>) -> Load<'a> {
-    Load { size, budget: MEMORY_BUDGET, cache, strict, progress }
+    Load { size, fit: data::Fit::Crop, budget: MEMORY_BUDGET, cache, strict, progress }
 }
 
 /// Names the images that were left out.
