@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use super::merge;
 use super::normalise;
 use super::scores::{BLOCK, Packed, Target, columns, cross_entropy, packed_len};
-use super::{Images, Room, check_index, scratch_len};
+use super::{Images, Room, scratch_len};
 use crate::base::Result;
 use crate::device::Slot;
-use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
+use crate::device::cpu::{Cpu, check_index};
 use crate::device::ops::{HeadInput, HeadSpec, LossInput};
 
 /// 1/Σ w[y] over the pixels of each view, by classifier; 0 where the sum is.
