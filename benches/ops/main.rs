@@ -6,6 +6,7 @@ mod conv;
 mod head;
 mod kmeans;
 mod norm;
+mod softmax;
 mod stem;
 mod view;
 
@@ -68,6 +69,7 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     norm::bench(c, place);
     stem::bench(c, place);
     head::bench(c, place);
+    softmax::bench(c, place);
     kmeans::bench(c, place);
     adam::bench(c, place);
     confusion::bench(c, place);

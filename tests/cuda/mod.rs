@@ -8,6 +8,7 @@ mod head;
 mod kmeans;
 mod norm;
 mod registers;
+mod softmax;
 mod stem;
 mod step;
 mod view;

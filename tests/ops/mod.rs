@@ -6,5 +6,6 @@ mod conv;
 mod head;
 mod kmeans;
 mod norm;
+mod softmax;
 mod stem;
 mod view;

@@ -18,6 +18,7 @@ mod memory;
 mod norm;
 mod nvtx;
 mod sheet;
+mod softmax;
 mod stem;
 mod view;
 

@@ -12,6 +12,7 @@ pub mod head;
 pub mod kmeans;
 pub mod memory;
 pub mod norm;
+pub mod softmax;
 pub mod stem;
 pub mod view;
 
@@ -22,6 +23,7 @@ pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge, Target};
 pub use kmeans::{KMeans, KMeansSpec, Metric};
 pub use memory::Memory;
 pub use norm::{Norm, NormGrads, NormParams, NormSpec};
+pub use softmax::{Softmax, SoftmaxLabels, SoftmaxSpec};
 pub use stem::{Stem, StemSpec};
 pub use view::{Crop, Photo, View, ViewSpec};
 
@@ -29,8 +31,8 @@ use crate::base::{Error, Result};
 use crate::device::{Element, Slot};
 
 /// Everything an engine does.
-pub trait Backend: Memory + View + Conv + Norm + Stem + Head + KMeans + Adam + Confusion {}
-impl<B: Memory + View + Conv + Norm + Stem + Head + KMeans + Adam + Confusion> Backend for B {}
+pub trait Backend: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Adam + Confusion {}
+impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Adam + Confusion> Backend for B {}
 
 /// The check at every op's door.
 pub(crate) fn want<T: Element>(op: &'static str, what: &'static str, slot: Slot<T>, len: usize) -> Result<()> {

@@ -308,6 +308,43 @@ impl<B: Backend> Head for Timed<'_, B> {
     }
 }
 
+fn rows_shape(s: SoftmaxSpec) -> String {
+    format!("{}×{}×{}", s.n, s.pixels, s.k)
+}
+
+impl<B: Backend> Softmax for Timed<'_, B> {
+    type SoftmaxPlan = Planned<B::SoftmaxPlan, SoftmaxSpec>;
+
+    fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<Self::SoftmaxPlan> {
+        Ok(Planned::new(self.dev.plan_softmax(spec)?, spec))
+    }
+
+    fn softmax_forward(&mut self, p: &Self::SoftmaxPlan, x: Slot<f32>) -> Result<()> {
+        let name = format!("softmax_forward {}", rows_shape(p.spec));
+        self.time(name, moved(bytes![x, x]), |dev| dev.softmax_forward(&p.plan, x))
+    }
+
+    fn softmax_backward(&mut self, plan: &Self::SoftmaxPlan, dp: Slot<f32>, p: Slot<f32>) -> Result<()> {
+        let name = format!("softmax_backward {}", rows_shape(plan.spec));
+        self.time(name, moved(bytes![dp, dp, p]), |dev| dev.softmax_backward(&plan.plan, dp, p))
+    }
+
+    fn softmax_loss(
+        &mut self,
+        p: &Self::SoftmaxPlan,
+        losses: Slot<f32>,
+        scores: Slot<f32>,
+        labels: SoftmaxLabels,
+        scale: f32,
+    ) -> Result<()> {
+        let name = format!("softmax_loss {}", rows_shape(p.spec));
+        // Labels twice: the mean's divisor comes first.
+        let labelled = (2 * p.spec.rows() * size_of::<u16>()) as f64;
+        let work = moved(labelled + bytes![scores, scores]);
+        self.time(name, work, |dev| dev.softmax_loss(&p.plan, losses, scores, labels, scale))
+    }
+}
+
 impl<B: Backend> KMeans for Timed<'_, B> {
     type KMeansPlan = B::KMeansPlan;
 
