@@ -4,6 +4,7 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
+mod iic;
 mod kmeans;
 mod norm;
 mod stem;
@@ -69,6 +70,7 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     stem::bench(c, place);
     head::bench(c, place);
     kmeans::bench(c, place);
+    iic::bench(c, place);
     adam::bench(c, place);
     confusion::bench(c, place);
 }

@@ -1,0 +1,2 @@
+// IIC's loss and its gradient: see src/device/ops/iic.rs.
+#include "common.cuh"
