@@ -4,7 +4,7 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
-mod iic;
+pub mod iic;
 mod kmeans;
 mod norm;
 mod stem;
