@@ -4,6 +4,7 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
+mod iic;
 mod kmeans;
 mod norm;
 mod softmax;
@@ -71,6 +72,7 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     head::bench(c, place);
     softmax::bench(c, place);
     kmeans::bench(c, place);
+    iic::bench(c, place);
     adam::bench(c, place);
     confusion::bench(c, place);
 }

@@ -5,6 +5,7 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
+mod iic;
 mod kmeans;
 mod norm;
 mod registers;

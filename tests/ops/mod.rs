@@ -4,6 +4,7 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
+pub mod iic;
 mod kmeans;
 mod norm;
 mod softmax;

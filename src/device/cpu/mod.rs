@@ -8,6 +8,7 @@ mod confusion;
 mod conv;
 pub mod gemm;
 mod head;
+mod iic;
 mod kmeans;
 mod memory;
 mod norm;

@@ -12,6 +12,7 @@ mod context;
 mod conv;
 mod cudnn;
 mod head;
+mod iic;
 mod images;
 mod kmeans;
 mod memory;

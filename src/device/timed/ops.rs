@@ -396,6 +396,28 @@ impl<B: Backend> KMeans for Timed<'_, B> {
     }
 }
 
+impl<B: Backend> Iic for Timed<'_, B> {
+    type IicPlan = Planned<B::IicPlan, IicSpec>;
+
+    fn plan_iic(&mut self, spec: IicSpec) -> Result<Self::IicPlan> {
+        Ok(Planned::new(self.dev.plan_iic(spec)?, spec))
+    }
+
+    fn iic_loss(
+        &mut self,
+        p: &Self::IicPlan,
+        loss: Slot<f32>,
+        dmaps: Slot<f32>,
+        maps: Slot<f32>,
+        scale: f32,
+    ) -> Result<()> {
+        let IicSpec { n, h, w, k, t, .. } = p.spec;
+        let name = format!("iic_loss {n}×{h}×{w}, {k} clusters, {t} pixels");
+        let work = Work { bytes: bytes![dmaps, maps, maps], flops: p.spec.flops() };
+        self.time(name, work, |dev| dev.iic_loss(&p.plan, loss, dmaps, maps, scale))
+    }
+}
+
 impl<B: Backend> Adam for Timed<'_, B> {
     fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<B::Act> {
         self.dev.plan_params(layout, len)
