@@ -54,7 +54,12 @@ fn cases<A: Activation>() {
     let (direct, cascade) = (Merge::Direct, Merge::Cascade);
     for (spec, k, crops, view) in [
         (spec(2, (9, 7), direct, 1, false), vec![5], None, 2),
-        (spec(3, (8, 8), direct, 2, true), vec![32, 1, 40], Some(vec![Crop::whole(8), crop(1, 0, 5, 0), crop(0, 0, 8, 1)]), 1),
+        (
+            spec(3, (8, 8), direct, 2, true),
+            vec![32, 1, 40],
+            Some(vec![Crop::whole(8), crop(1, 0, 5, 0), crop(0, 0, 8, 1)]),
+            1,
+        ),
         (spec(2, (13, 15), cascade, 4, true), vec![45, 3, 70, 33], crops(2), 2),
         (spec(4, (5, 13), direct, 3, false), vec![100], crops(4), 2),
         (spec(1, (9, 8), cascade, 4, false), vec![64, 65], crops(1), 1),
