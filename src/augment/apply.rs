@@ -87,7 +87,7 @@ impl<B: Backend> Feeder<B> {
         let capacity = batches.iter().copied().max().unwrap_or(1);
         let mut plans = Vec::new();
         for &n in batches {
-            plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size })?));
+            plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels: 4 })?));
         }
         let bytes = stored * stored * 3;
         let images = match resident {

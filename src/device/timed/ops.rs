@@ -38,10 +38,17 @@ impl<B: Backend> View for Timed<'_, B> {
         photo: Option<Slot<Photo>>,
         crops: Option<Slot<Crop>>,
     ) -> Result<()> {
-        let ViewSpec { n, sh, sw, h, w } = p.spec;
+        let ViewSpec { n, sh, sw, h, w, .. } = p.spec;
         let name = format!("view_render {n}×{sh}×{sw} → {h}×{w}");
         let stored = (n * sh * sw * 3) as f64;
         self.time(name, moved(stored + bytes![x]), |dev| dev.view_render(&p.plan, x, images, index, photo, crops))
+    }
+
+    fn view_sobel(&mut self, p: &Self::ViewPlan, x: Slot<B::Act>) -> Result<()> {
+        let ViewSpec { n, h, w, .. } = p.spec;
+        // Three channels of eight are read and two written.
+        let work = moved(bytes![x] * 5.0 / 8.0);
+        self.time(format!("view_sobel {n}×{h}×{w}"), work, |dev| dev.view_sobel(&p.plan, x))
     }
 }
 
