@@ -162,7 +162,7 @@ impl<B: Backend> Planner<'_, B> {
 impl<B: Backend> Program<B> {
     /// Plans a program over the activations pool, which it uses alone: programs follow each other on the same memory.
     pub fn plan(dev: &mut B, layout: &mut Layout, net: &Network<B>, geometry: Geometry, mode: Mode) -> Result<Self> {
-        let Geometry { n, h, w, groups, k, merge, .. } = geometry;
+        let Geometry { n, h, w, groups, k, merge, unit } = geometry;
         net.architecture.check()?;
         if n == 0 || h == 0 || w == 0 || h % 32 != 0 || w % 32 != 0 {
             return Err(Error::input(format!("images of {h}×{w} pixels"), "use a --size that is a multiple of 32"));
@@ -199,7 +199,8 @@ impl<B: Backend> Program<B> {
             *map = p.take("pyramid", spec.y_len());
         }
         p.done(at);
-        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels: 4, unit: true };
+        let levels = net.architecture.levels;
+        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels, unit };
         let head = p.dev.plan_head(head_spec)?;
         let saved = Saved { stem_y, pyramid, blocks: &blocks };
         let backward = (mode == Mode::Train).then(|| Backward::plan(p.layout, net, &saved));
