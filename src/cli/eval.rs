@@ -11,13 +11,15 @@ use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
-use crate::data::{self, EvalStore};
-use crate::device::{Backend, Layout, Pool};
-use crate::eval::hungarian;
+use crate::data::{self, EvalStore, ImageStore};
+use crate::device::ops::Metric;
+use crate::device::{Backend, Layout};
+use crate::eval::record::Score;
+use crate::eval::{Matching, Scores};
 use crate::method::Evaluator;
-use crate::net::{Architecture, FEATURES, Network};
-use crate::report::{EvalReport, Progress};
-use crate::train::Trained;
+use crate::recipe::Recipe;
+use crate::report::{EvalReport, Progress, table};
+use crate::train::{Loaded, Trained};
 
 pub fn run(args: &EvalArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
@@ -70,7 +72,9 @@ impl Job for Evaluate<'_> {
         choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, &store.images)?;
         let matching = match args.classifier {
             // These were not trained on labels, whatever the network was.
-            ClassifierName::Random | ClassifierName::Kmeans if recipe.matching == Matching::Identity => Matching::OneToOne,
+            ClassifierName::Random | ClassifierName::Kmeans if recipe.matching == Matching::Identity => {
+                Matching::OneToOne
+            }
             _ => recipe.matching,
         };
         let matching = args.matching.unwrap_or(matching);

@@ -130,7 +130,10 @@ impl TrainArgs {
         let classes = taxonomy.classes.len();
         match self.shape.clusters {
             Some(k) if k != classes => {
-                let what = format!("--clusters {k}, but {} has {classes} classes, which {} learns", taxonomy.name, recipe.name);
+                let what = format!(
+                    "--clusters {k}, but {} has {classes} classes, which {} learns",
+                    taxonomy.name, recipe.name
+                );
                 Err(Error::input(what, "leave it out"))
             }
             _ => Ok(classes),

@@ -154,7 +154,10 @@ impl<B: Backend> Segmenter<B> {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
                 let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit };
                 let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
-                entry.insert((program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w, channels: recipe.architecture.input() })?));
+                entry.insert((
+                    program,
+                    dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w, channels: recipe.architecture.input() })?,
+                ));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);

@@ -14,9 +14,14 @@ use crate::report::table;
 const LAMBDAS: [&str; 6] = ["1", "1.25", "1.5", "1.75", "2", "3"];
 
 pub fn run(args: &SweepArgs) -> Result<()> {
-    for (flag, given) in [("--run", args.train.run.is_some()), ("--resume", args.train.resume), ("--plan", args.train.plan)] {
+    for (flag, given) in
+        [("--run", args.train.run.is_some()), ("--resume", args.train.resume), ("--plan", args.train.plan)]
+    {
         if given {
-            return Err(Error::input(format!("{flag} is for one run"), "leave it out: a sweep goes on where it was stopped"));
+            return Err(Error::input(
+                format!("{flag} is for one run"),
+                "leave it out: a sweep goes on where it was stopped",
+            ));
         }
     }
     let mut args = args.clone();
@@ -35,13 +40,23 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         for &seed in &args.seeds {
             say(format_args!("{} {value}, seed {seed}", args.name))?;
             let run = Path::new("runs").join(format!("sweep-{}", args.name)).join(format!("{value}-seed-{seed}"));
-            let one = of(&args, value, TrainArgs { seed: Some(seed), resume: run.join("run.json").exists(), run: Some(run), ..args.train.clone() })?;
+            let one = of(
+                &args,
+                value,
+                TrainArgs {
+                    seed: Some(seed),
+                    resume: run.join("run.json").exists(),
+                    run: Some(run),
+                    ..args.train.clone()
+                },
+            )?;
             scores.extend(score(&one)?);
         }
         rows.push((value.clone(), scores));
     }
     if args.json {
-        let json: serde_json::Map<_, _> = rows.into_iter().map(|(value, scores)| (value, serde_json::json!(scores))).collect();
+        let json: serde_json::Map<_, _> =
+            rows.into_iter().map(|(value, scores)| (value, serde_json::json!(scores))).collect();
         return say(serde_json::Value::Object(json));
     }
     say(table::scores(&args.name, &rows))
@@ -64,7 +79,8 @@ fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
 /// The score after the last epoch.
 fn score(args: &TrainArgs) -> Result<Option<Score>> {
     let (folder, rows) = train::one(args)?;
-    let last = rows.last().and_then(|row| Some(Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? }));
+    let last =
+        rows.last().and_then(|row| Some(Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? }));
     match last {
         Some(score) => Ok(Some(score)),
         None => Err(Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels")),

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use image::RgbImage;
 
+use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
-use crate::augment::View;
 use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
@@ -78,7 +78,8 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     };
     let read = |set: &Dataset, size: usize, name: &'static str| -> Result<ImageStore> {
         let bar = FileBar::new(name);
-        let store = ImageStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
+        let store =
+            ImageStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
         bar.finish();
         list_skipped(&store);
         Ok(store)
@@ -97,7 +98,11 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
             let store = labelled(&set, recipe.stored, "read labels")?;
             if !store.has_classes()? {
                 let what = format!("no pixel of the split {} has one of the classes", set.split);
-                return Err(Error::file(&settings.data, what, "the recipe learns from labels: choose other --classes or --split"));
+                return Err(Error::file(
+                    &settings.data,
+                    what,
+                    "the recipe learns from labels: choose other --classes or --split",
+                ));
             }
             PictureSet::Labelled(Box::new(store))
         }
@@ -157,7 +162,10 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
     let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
         PictureSet::Labelled(val) => {
             let confusion = evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| Ok(()))?;
-            (class_in_pictures(common.recipe.matching, &confusion)?, val.taxonomy.classes.iter().map(|name| name.to_string()).collect())
+            (
+                class_in_pictures(common.recipe.matching, &confusion)?,
+                val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),
+            )
         }
         PictureSet::Plain(_) => {
             let k = common.recipe.clusters;

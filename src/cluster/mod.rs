@@ -65,13 +65,7 @@ pub struct MiniBatch<B: Backend> {
 impl<B: Backend> MiniBatch<B> {
     /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches; clusterings of the same batches may share
     /// it. Errors: fewer points than clusters.
-    pub fn plan(
-        dev: &mut B,
-        layout: &mut Layout,
-        schedule: Schedule,
-        k: usize,
-        points: Slot<f32>,
-    ) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, schedule: Schedule, k: usize, points: Slot<f32>) -> Result<Self> {
         let capacity = points.len / FEATURES;
         if capacity < k {
             return Err(Error::input(

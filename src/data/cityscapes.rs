@@ -59,6 +59,44 @@ mod tests {
         assert_eq!(data.taxonomy.unwrap().name, "cityscapes 27");
     }
 
+    /// PiCIE's splits and STEGO's on a tree as it is unpacked: train_extra has coarse labels alone, test has empty ones.
+    #[test]
+    fn both_conventions_train_and_evaluate() {
+        use crate::data::testing::{gradient, write_label};
+        use crate::data::{EvalStore, IGNORE, ImageStore, Load, open};
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for (split, city, tree, id) in [
+            ("train", "bonn", "gtFine", 7),
+            ("val", "ulm", "gtFine", 33),
+            ("test", "bonn", "gtFine", 0),
+            ("train_extra", "bern", "gtCoarse", 26),
+        ] {
+            let image = root.join(format!("leftImg8bit/{split}/{city}/{city}_0_leftImg8bit.png"));
+            touch(&image);
+            gradient(8, 4).save(&image).unwrap();
+            write_label(&root.join(format!("{tree}/{split}/{city}/{city}_0_{tree}_labelIds.png")), 8, 4, &[id; 32]);
+        }
+        let set = |split: &str| open(root, None, split, Default::default(), &|_, _| ()).unwrap();
+        let fit = Default::default();
+        let load = Load { size: 4, fit, budget: 1 << 20, cache: root, strict: false, progress: &|_, _| () };
+        for (train, images, val, classes) in
+            [("test,train_extra", 2, "train,val", vec![0, 26]), ("train", 1, "val", vec![26])]
+        {
+            assert_eq!(ImageStore::load(&set(train), &load).unwrap().len(), images, "{train}");
+            let store = EvalStore::load(&set(val), &load).unwrap();
+            let mut seen = vec![0; 16 * classes.len()];
+            store.gather_labels(&(0..classes.len() as u32).collect::<Vec<_>>(), &mut seen).unwrap();
+            assert!(seen.chunks(16).zip(&classes).all(|(seen, class)| seen == [*class; 16]), "{val}: {seen:?}");
+        }
+        // Labels of test count for nothing, train_extra has none that are fine: it is left out.
+        let store = EvalStore::load(&set("test,train_extra"), &load).unwrap();
+        let mut seen = vec![0; 16];
+        store.gather_labels(&[0], &mut seen).unwrap();
+        assert_eq!((store.images.len(), seen), (1, vec![IGNORE; 16]));
+        assert!(!store.has_classes().unwrap());
+    }
+
     #[test]
     fn a_split_that_is_not_there_says_so() {
         let dir = tempfile::tempdir().unwrap();

@@ -75,11 +75,22 @@ fn not_an_image(path: &Path) -> Error {
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
 pub fn label(path: &Path) -> Result<LabelMap> {
+    coloured_label(path, &[])
+}
+
+/// As [`label`]; with `colours`, a colour PNG or one with a palette holds those colours, and the id is a colour's place among them.
+pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
     let bytes = read(path)?;
     let damaged = |e: png::DecodingError| Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED);
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
     let (color, depth) = reader.output_color_type();
+    let channels = match color {
+        png::ColorType::Rgb => 3,
+        png::ColorType::Rgba => 4,
+        _ => 1,
+    };
     let bits = match (color, depth) {
+        (png::ColorType::Rgb | png::ColorType::Rgba, png::BitDepth::Eight) if !colours.is_empty() => 8,
         (png::ColorType::Grayscale, png::BitDepth::Eight) => 8,
         (png::ColorType::Indexed, depth) => depth as usize,
         _ => {
@@ -95,13 +106,29 @@ pub fn label(path: &Path) -> Result<LabelMap> {
     let mut rows = vec![0; size];
     let info = reader.next_frame(&mut rows).map_err(damaged)?;
     let (width, height) = (info.width as usize, info.height as usize);
+    let id = |colour: &[u8]| {
+        let place = colours.iter().position(|known| known[..] == colour[..3]);
+        place.map(|id| id as u8).ok_or_else(|| {
+            let what = format!("the label map holds the colour {:?}, which no class has", &colour[..3]);
+            Error::file(path, what, "use the published colours, or grey ids")
+        })
+    };
     if bits == 8 {
-        rows.truncate(width * height);
-        return Ok(LabelMap { width, height, ids: rows });
+        rows.truncate(width * height * channels);
+    } else {
+        // 1, 2 or 4 bits a pixel, the first pixel of a byte in its high bits, each row from a new byte.
+        let pixel = |row: &[u8], x: usize| row[x * bits / 8] >> (8 - bits - x * bits % 8) & ((1 << bits) - 1);
+        rows = rows.chunks_exact(info.line_size).flat_map(|row| (0..width).map(move |x| pixel(row, x))).collect();
     }
-    // 1, 2 or 4 bits a pixel, the first pixel of a byte in its high bits, each row from a new byte.
-    let pixel = |row: &[u8], x: usize| row[x * bits / 8] >> (8 - bits - x * bits % 8) & ((1 << bits) - 1);
-    let ids = rows.chunks_exact(info.line_size).flat_map(|row| (0..width).map(move |x| pixel(row, x))).collect();
+    let palette = reader.info().palette.as_deref().filter(|_| !colours.is_empty());
+    let ids = match palette {
+        _ if channels > 1 => rows.chunks_exact(channels).map(id).collect::<Result<_>>()?,
+        Some(palette) => {
+            let entry = |&i: &u8| id(palette.get(3 * usize::from(i)..).filter(|p| p.len() >= 3).unwrap_or(&[0; 3]));
+            rows.iter().map(entry).collect::<Result<_>>()?
+        }
+        None => rows,
+    };
     Ok(LabelMap { width, height, ids })
 }
 
@@ -273,6 +300,33 @@ mod tests {
             encoder.write_header().unwrap().write_image_data(&packed).unwrap();
             assert_eq!(label(&path).unwrap().ids, want, "{depth:?}");
         }
+    }
+
+    #[test]
+    fn a_label_map_of_known_colours_is_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let colours = [[255, 255, 255], [0, 0, 255], [0, 255, 255]];
+        let picture = |ids: &[usize]| ImageBuffer::from_fn(3, 2, |x, y| image::Rgb(colours[ids[(3 * y + x) as usize]]));
+        let ids = [2, 0, 1, 1, 2, 0];
+        picture(&ids).save(&path).unwrap();
+        assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
+        let clear = DynamicImage::ImageRgb8(picture(&ids)).into_rgba8();
+        clear.save(&path).unwrap();
+        assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
+        // Grey ids are themselves.
+        write_label(&path, 3, 1, &[5, 0, 255]);
+        assert_eq!(coloured_label(&path, &colours).unwrap().ids, [5, 0, 255]);
+        // A palette's colours count, not its order.
+        let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 1);
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_depth(png::BitDepth::Two);
+        encoder.set_palette(vec![0, 255, 255, 255, 255, 255, 0, 0, 255]);
+        encoder.write_header().unwrap().write_image_data(&[0b00_01_10_00]).unwrap();
+        assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1]);
+        gradient(4, 3).save(&path).unwrap();
+        let e = fails(coloured_label(&path, &colours));
+        assert!(e.contains("a.png: the label map holds the colour [0, 90, 40]"), "{e}");
     }
 
     #[test]

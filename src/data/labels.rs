@@ -3,8 +3,12 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::Classes;
-use super::tables::{CITYSCAPES_27, COCO_27, COCO_FINE_TO_COARSE, COCO_STUFF_FROM};
+use super::decode::{self, LabelMap};
+use super::tables::{
+    CITYSCAPES_27, COCO_3, COCO_3_OF_27, COCO_27, COCO_FINE_TO_COARSE, COCO_STUFF_FROM, POTSDAM_3, POTSDAM_6,
+    POTSDAM_6_TO_3, POTSDAM_COLOURS,
+};
+use super::{Classes, Kind};
 use crate::base::{Error, Result};
 
 /// The class of pixels that count for nothing.
@@ -21,38 +25,87 @@ pub struct Taxonomy {
     /// Named ranges of classes that are also scored on their own (COCO-Stuff 27: things, stuff).
     pub parts: Vec<(&'static str, Range<usize>)>,
     lut: [u8; 256],
+    /// The colour of each value, where label maps may be pictures.
+    colours: &'static [[u8; 3]],
 }
 
 impl Taxonomy {
-    /// COCO-Stuff: PNG values 0..=181 by the fine → coarse table, 255 ignored. With 15 (stuff) or 12 (things) classes the other
-    /// part is ignored.
+    /// The classes of a data set; none for a plain folder. Errors: classes that it does not have.
+    pub fn of(kind: Kind, classes: Classes) -> Result<Option<Self>> {
+        let (name, known) = match kind {
+            Kind::CocoStuff => {
+                ("COCO-Stuff", [Classes::All27, Classes::Stuff15, Classes::Things12, Classes::Coarse3].as_slice())
+            }
+            Kind::Cityscapes => ("Cityscapes", [Classes::All27].as_slice()),
+            Kind::Potsdam => ("Potsdam", [Classes::Coarse3, Classes::Potsdam6].as_slice()),
+            Kind::Folder => ("a plain folder", [Classes::All27].as_slice()),
+        };
+        if !known.contains(&classes) {
+            let flags: Vec<String> = known.iter().map(|&c| format!("--classes {}", flag(c))).collect();
+            let what = format!("{name} has no table of {} classes", flag(classes));
+            return Err(Error::input(what, format!("use {} for this data set", flags.join(" or "))));
+        }
+        Ok(match kind {
+            Kind::CocoStuff => Some(Self::coco_stuff(classes)),
+            Kind::Cityscapes => Some(Self::cityscapes()),
+            Kind::Potsdam => Some(Self::potsdam(classes)),
+            Kind::Folder => None,
+        })
+    }
+
+    /// COCO-Stuff: PNG values 0..=181 by the fine → coarse table, 255 ignored. With 15 (stuff), 12 (things) or 3 classes all others
+    /// are ignored.
     ///
     /// NOTE: the released PiCIE code means to do that for 15 but never shifts the labels (its mask is always empty).
-    pub fn coco_stuff(classes: Classes) -> Self {
-        let (things, stuff) = (0..COCO_STUFF_FROM, COCO_STUFF_FROM..COCO_27.len());
-        let (name, kept, parts) = match classes {
-            Classes::All27 => ("coco-stuff 27", 0..COCO_27.len(), vec![("things", things), ("stuff", stuff)]),
-            Classes::Stuff15 => ("coco-stuff 15", stuff, vec![]),
-            Classes::Things12 => ("coco-stuff 12", things, vec![]),
+    fn coco_stuff(classes: Classes) -> Self {
+        let all = 0..COCO_27.len();
+        let (things, stuff) = (0..COCO_STUFF_FROM, COCO_STUFF_FROM..all.end);
+        // The coarse classes that are kept, in order.
+        let (name, names, kept): (_, &'static [&'static str], Vec<usize>) = match classes {
+            Classes::Stuff15 => ("coco-stuff 15", &COCO_27[stuff.clone()], stuff.clone().collect()),
+            Classes::Things12 => ("coco-stuff 12", &COCO_27[things.clone()], things.clone().collect()),
+            Classes::Coarse3 => ("coco-stuff 3", &COCO_3, COCO_3_OF_27.to_vec()),
+            _ => ("coco-stuff 27", &COCO_27, all.collect()),
         };
+        let parts = if names.len() == COCO_27.len() { vec![("things", things), ("stuff", stuff)] } else { vec![] };
         let mut lut = [UNKNOWN; 256];
         lut[255] = IGNORE;
         for (fine, &coarse) in COCO_FINE_TO_COARSE.iter().enumerate() {
-            let coarse = usize::from(coarse);
-            lut[fine] = if kept.contains(&coarse) { (coarse - kept.start) as u8 } else { IGNORE };
+            let class = kept.iter().position(|&kept| kept == usize::from(coarse));
+            lut[fine] = class.map_or(IGNORE, |class| class as u8);
         }
-        Taxonomy { name, classes: &COCO_27[kept], parts, lut }
+        Taxonomy { name, classes: names, parts, lut, colours: &[] }
+    }
+
+    /// Potsdam: ids 0..=5, 255 ignored; with 3 classes in pairs.
+    fn potsdam(classes: Classes) -> Self {
+        let mut lut = [UNKNOWN; 256];
+        lut[255] = IGNORE;
+        let six = classes == Classes::Potsdam6;
+        for (id, &pair) in POTSDAM_6_TO_3.iter().enumerate() {
+            lut[id] = if six { id as u8 } else { pair };
+        }
+        let (name, classes): (_, &'static [&'static str]) =
+            if six { ("potsdam 6", &POTSDAM_6) } else { ("potsdam 3", &POTSDAM_3) };
+        Taxonomy { name, classes, parts: vec![], lut, colours: &POTSDAM_COLOURS }
     }
 
     /// Cityscapes: class = labelId − 7; the void ids 0..=6 and −1 (license plate, 255 as a byte) are ignored.
-    pub fn cityscapes() -> Self {
+    fn cityscapes() -> Self {
         let mut lut = [UNKNOWN; 256];
         lut[255] = IGNORE;
         lut[..7].fill(IGNORE);
         for (id, class) in lut[7..34].iter_mut().enumerate() {
             *class = id as u8;
         }
-        Taxonomy { name: "cityscapes 27", classes: &CITYSCAPES_27, parts: vec![], lut }
+        Taxonomy { name: "cityscapes 27", classes: &CITYSCAPES_27, parts: vec![], lut, colours: &[] }
+    }
+
+    /// Reads a label map as classes.
+    pub fn read(&self, file: &Path) -> Result<LabelMap> {
+        let mut map = decode::coloured_label(file, self.colours)?;
+        self.classify(file, &mut map.ids)?;
+        Ok(map)
     }
 
     /// Label map values → classes, in place. Errors: a value the data set does not have, with `file` and the value named.
@@ -70,6 +123,17 @@ impl Taxonomy {
             }
         }
         Ok(())
+    }
+}
+
+/// What the command line calls it.
+fn flag(classes: Classes) -> &'static str {
+    match classes {
+        Classes::All27 => "27",
+        Classes::Stuff15 => "15",
+        Classes::Things12 => "12",
+        Classes::Potsdam6 => "6",
+        Classes::Coarse3 => "3",
     }
 }
 
@@ -110,6 +174,40 @@ mod tests {
         let things = Taxonomy::coco_stuff(Classes::Things12);
         assert_eq!(classes(&things, &ids), [9, 11, 7, IGNORE, IGNORE, IGNORE, IGNORE]);
         assert_eq!((things.classes.len(), things.classes[7]), (12, "animal"));
+    }
+
+    #[test]
+    fn three_classes_are_in_iics_order() {
+        let three = Taxonomy::coco_stuff(Classes::Coarse3);
+        // sky-other, clouds, grass, tree, road, sea, person, unlabelled
+        let ids = [156, 105, 123, 168, 148, 154, 0, 255];
+        assert_eq!(classes(&three, &ids), [0, 0, 1, 1, 2, IGNORE, IGNORE, IGNORE]);
+        assert_eq!((three.classes, three.parts.len()), (["sky", "plant", "ground"].as_slice(), 0));
+        // Potsdam: road, building, low vegetation, tree, car, clutter.
+        let ids = [0, 1, 2, 3, 4, 5, 255];
+        assert_eq!(classes(&Taxonomy::potsdam(Classes::Coarse3), &ids), [0, 1, 2, 2, 0, 1, IGNORE]);
+        assert_eq!(classes(&Taxonomy::potsdam(Classes::Potsdam6), &ids), ids);
+    }
+
+    #[test]
+    fn classes_that_a_data_set_does_not_have_are_refused() {
+        for (kind, has) in [
+            (Kind::CocoStuff, [true, true, true, false, true]),
+            (Kind::Cityscapes, [true, false, false, false, false]),
+            (Kind::Potsdam, [false, false, false, true, true]),
+            (Kind::Folder, [true, false, false, false, false]),
+        ] {
+            let all = [Classes::All27, Classes::Stuff15, Classes::Things12, Classes::Potsdam6, Classes::Coarse3];
+            for (classes, has) in all.into_iter().zip(has) {
+                assert_eq!(Taxonomy::of(kind, classes).is_ok(), has, "{kind:?} {classes:?}");
+            }
+        }
+        let e = Taxonomy::of(Kind::Potsdam, Classes::All27).unwrap_err().to_string();
+        assert!(e.contains("Potsdam has no table of 27 classes; use --classes 3 or --classes 6"), "{e}");
+        for classes in [Classes::All27, Classes::Stuff15, Classes::Potsdam6] {
+            use clap::ValueEnum;
+            assert_eq!(Classes::from_str(flag(classes), false), Ok(classes));
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Pictures in: data set readers, label tables, decoding, the store every other part reads from, and a generator of scenes.
 //!
 //! ```text
-//! open ─ coco_stuff cityscapes folder      which files, and their label maps where there are any
-//! ImageStore EvalStore ─ decode transform  files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
-//! Taxonomy ─ tables                        label value → class
-//! scenes                                   a small data set to start with
+//! open ─ coco_stuff cityscapes potsdam folder   which files, and their label maps where there are any
+//! ImageStore EvalStore ─ decode transform       files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
+//! Taxonomy ─ tables                             label value → class
+//! scenes                                        a small data set to start with
 //! ```
 
 mod cityscapes;
@@ -12,6 +12,7 @@ mod coco_stuff;
 pub mod decode;
 mod folder;
 mod labels;
+mod potsdam;
 pub mod scenes;
 mod store;
 mod tables;
@@ -19,6 +20,7 @@ mod tables;
 mod testing;
 pub mod transform;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 pub use labels::{IGNORE, Taxonomy};
 pub use store::{EvalStore, ImageStore, Load, PictureSet};
+pub use transform::Fit;
 
 /// Told (done, total) as a long pass over files proceeds; called from many threads.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
@@ -38,11 +41,13 @@ pub enum Kind {
     CocoStuff,
     /// `leftImg8bit/{split}/{city}/*.png`, `gtFine/{split}/{city}/*_labelIds.png`.
     Cityscapes,
+    /// `imgs/*`, `gt/*.png`: patches of ISPRS Potsdam.
+    Potsdam,
     /// Any folder of images, at any depth, without labels.
     Folder,
 }
 
-/// Which classes labels are read as. Everything but 27 is for COCO-Stuff only.
+/// Which classes labels are read as; not every data set has each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Classes {
@@ -56,6 +61,12 @@ pub enum Classes {
     /// COCO-Stuff's 12 coarse thing classes; stuff is ignored.
     #[value(name = "12")]
     Things12,
+    /// Potsdam's 6 classes.
+    #[value(name = "6")]
+    Potsdam6,
+    /// COCO-Stuff's sky, plant and ground, all else ignored; or Potsdam's 6 in pairs.
+    #[value(name = "3")]
+    Coarse3,
 }
 
 /// One picture and, where the data set has one, its label map.
@@ -79,7 +90,7 @@ pub struct Dataset {
 }
 
 /// Lists the images of `split`, one name or several with commas between (COCO-Stuff: train, val; Cityscapes: train, val,
-/// test, train_extra; a plain folder has no splits and ignores it). `kind` None looks at the folder.
+/// test, train_extra; Potsdam: train, val, test; a plain folder has no splits and ignores it). `kind` None looks at the folder.
 ///
 /// `progress` is called only where COCO-Stuff has to be curated from its annotations (see `coco_stuff`).
 ///
@@ -87,25 +98,22 @@ pub struct Dataset {
 pub fn open(root: &Path, kind: Option<Kind>, split: &str, classes: Classes, progress: Progress) -> Result<Dataset> {
     std::fs::read_dir(root).map_err(|e| Error::io(root, e))?;
     let kind = kind.unwrap_or_else(|| detect(root));
-    if kind != Kind::CocoStuff && classes != Classes::All27 {
-        return Err(Error::input("15 and 12 classes are tables of COCO-Stuff", "use 27 classes for this data set"));
-    }
+    let taxonomy = Taxonomy::of(kind, classes)?;
     let mut items = Vec::new();
     for split in split.split(',').map(str::trim) {
         match kind {
             Kind::CocoStuff => items.extend(coco_stuff::list(root, split, progress)?),
             Kind::Cityscapes => items.extend(cityscapes::list(root, split)?),
+            Kind::Potsdam => items.extend(potsdam::list(root, split)?),
             Kind::Folder => {
                 items = folder::list(root)?;
                 break;
             }
         }
     }
-    let taxonomy = match kind {
-        Kind::CocoStuff => Some(Taxonomy::coco_stuff(classes)),
-        Kind::Cityscapes => Some(Taxonomy::cityscapes()),
-        Kind::Folder => None,
-    };
+    // Splits may overlap.
+    let mut seen = HashSet::new();
+    items.retain(|item| seen.insert(item.image.clone()));
     Ok(Dataset { kind, root: root.to_path_buf(), split: split.to_string(), items, taxonomy })
 }
 
@@ -119,6 +127,8 @@ fn detect(root: &Path) -> Kind {
         Kind::CocoStuff
     } else if root.join("leftImg8bit").is_dir() {
         Kind::Cityscapes
+    } else if root.join("imgs").is_dir() && root.join("gt").is_dir() {
+        Kind::Potsdam
     } else {
         Kind::Folder
     }
@@ -140,7 +150,9 @@ mod tests {
         assert_eq!(Kind::from_str("coco-stuff", false), Ok(Kind::CocoStuff));
         assert_eq!(Kind::from_str("cityscapes", false), Ok(Kind::Cityscapes));
         assert_eq!(Kind::from_str("folder", false), Ok(Kind::Folder));
+        assert_eq!(Kind::from_str("potsdam", false), Ok(Kind::Potsdam));
         assert_eq!(Classes::from_str("15", false), Ok(Classes::Stuff15));
+        assert_eq!(Classes::from_str("3", false), Ok(Classes::Coarse3));
     }
 
     #[test]
@@ -169,7 +181,7 @@ mod tests {
         let split = open(dir.path(), Some(Kind::Cityscapes), "train,night", Classes::All27);
         assert!(split.contains("train"), "{split}");
         let classes = open(dir.path(), Some(Kind::Folder), "train", Classes::Stuff15);
-        assert!(classes.contains("COCO-Stuff"), "{classes}");
+        assert!(classes.contains("15 classes") && classes.contains("use --classes 27"), "{classes}");
         for e in [gone, empty, unfit, split, classes] {
             assert!(!e.contains('\n'));
         }

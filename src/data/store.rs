@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::transform::Fit;
 use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
@@ -16,6 +17,8 @@ use crate::base::{Error, Result};
 pub struct Load<'a> {
     /// S, the side of the stored pictures in pixels.
     pub size: usize,
+    /// How a picture of any shape becomes a square.
+    pub fit: Fit,
     /// The most bytes to keep in memory; a larger store goes to a file.
     pub budget: u64,
     /// The folder for that file, made if need be. The file has no name and is gone when the process ends, however it ends.
@@ -70,7 +73,7 @@ impl ImageStore {
     ///
     /// Errors: no picture can be read (or, when strict, the first that cannot), no memory, no space for the file.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
-        fill(dataset, load, 3, &|item, out| picture(item, load.size, out))
+        fill(dataset, load, 3, &|item, out| picture(item, load, out))
     }
 
     /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are at hand.
@@ -125,7 +128,7 @@ impl EvalStore {
             return Err(Error::file(
                 &dataset.root,
                 "a plain folder of images has no labels to compare with",
-                "give a data set in the layout of COCO-Stuff or Cityscapes",
+                "give a data set in the layout of COCO-Stuff, Cityscapes or Potsdam",
             ));
         };
         let pair = |item: &Item, out: &mut [u8]| -> Outcome {
@@ -141,15 +144,14 @@ impl EvalStore {
                 Ok(image) => image,
                 Err(why) => return Ok(Some(why)),
             };
-            let mut map = decode::label(path)?;
+            let map = taxonomy.read(path)?;
             if (map.width, map.height) != (image.width, image.height) {
                 let (w, h, iw, ih) = (map.width, map.height, image.width, image.height);
                 let what = format!("the label map is {w} × {h} but its image {} is {iw} × {ih}", item.image.display());
                 return Err(Error::file(path, what, "make them the same size, label maps by nearest neighbour"));
             }
-            taxonomy.classify(path, &mut map.ids)?;
-            transform::image(&image, load.size, pixels);
-            transform::label(&map, load.size, classes);
+            transform::image(&image, load.size, load.fit, pixels);
+            transform::label(&map, load.size, load.fit, classes);
             Ok(None)
         };
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
@@ -177,9 +179,9 @@ impl EvalStore {
 /// Ok(None): the record is filled. Ok(Some(why)): the picture cannot be used. Err: stop.
 type Outcome = Result<Option<Error>>;
 
-fn picture(item: &Item, size: usize, out: &mut [u8]) -> Outcome {
+fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
     match decode::rgb(&item.image) {
-        Ok(image) => transform::image(&image, size, out),
+        Ok(image) => transform::image(&image, load.size, load.fit, out),
         Err(why) => return Ok(Some(why)),
     }
     Ok(None)

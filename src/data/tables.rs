@@ -45,6 +45,19 @@ pub const COCO_27: [&str; 27] = [
 /// The first stuff class of `COCO_27`; the things come before it.
 pub const COCO_STUFF_FROM: usize = 12;
 
+/// COCO-Stuff-3 in IIC's order, and their numbers among the 27.
+pub const COCO_3: [&str; 3] = ["sky", "plant", "ground"];
+pub const COCO_3_OF_27: [usize; 3] = [23, 22, 21];
+
+/// Potsdam's classes and their colours in the published labels, in IIC's order.
+pub const POTSDAM_6: [&str; 6] = ["road", "building", "low vegetation", "tree", "car", "clutter"];
+pub const POTSDAM_COLOURS: [[u8; 3]; 6] =
+    [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]];
+
+/// IIC's three classes, and which of them each of the six is.
+pub const POTSDAM_3: [&str; 3] = ["roads and cars", "buildings and clutter", "vegetation and trees"];
+pub const POTSDAM_6_TO_3: [u8; 6] = [0, 1, 2, 2, 0, 1];
+
 /// Cityscapes labelIds 7..=33, in order: class = labelId − 7.
 pub const CITYSCAPES_27: [&str; 27] = [
     "road",

@@ -1,9 +1,27 @@
-//! The base transform: short side to S, centre crop S × S. The same geometry for a picture (bilinear with antialias, as Pillow
-//! resizes) and for its label map (nearest). Source: PiCIE's `BaseTransform`, torchvision's `resize` and `crop`.
+//! How a picture of any shape becomes a square, and its label map by the same geometry (nearest).
+//!
+//! * `Fit::Crop`: short side to S, centre crop S × S; pictures bilinear with antialias, as Pillow resizes. Source: PiCIE's
+//!   `BaseTransform`, torchvision's `resize` and `crop`.
+//! * `Fit::Pad`: scaled by a constant, then cut or padded around the centre; pictures bilinear without antialias, as OpenCV resizes.
+//!   Source: IIC's `cocostuff.py` and `pad_and_or_crop`.
 
 use fast_image_resize as fir;
 
+use serde::{Deserialize, Serialize};
+
+use super::IGNORE;
 use super::decode::{LabelMap, Rgb};
+
+/// How a picture becomes a square of side S.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// The short side is resized to S, what sticks out is cut.
+    #[default]
+    Crop,
+    /// Both sides are multiplied by `scale`; what sticks out of S × S is cut, what is missing is black and has no class.
+    Pad { scale: f64 },
+}
 
 /// The resized size of a W × H image and where the S × S crop lies in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,33 +41,74 @@ fn geometry(width: usize, height: usize, size: usize) -> Geometry {
     Geometry { width: w, height: h, left: offset(w), top: offset(h) }
 }
 
+/// One side of a picture under `Fit::Pad`: `len` pixels from `from` of the resized side go to `to` of the square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    resized: usize,
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+/// The resized side is rounded to nearest, ties to even, as `cv2.resize` does; pixel ⌊side/2⌋ comes to ⌊S/2⌋, as IIC centres.
+///
+/// NOTE: `cv2.resize` steps by 1/scale between pixels, this by side/resized, as the picture's edges ask for: less than half a
+/// resized pixel apart.
+fn span(side: usize, scale: f64, size: usize) -> Span {
+    let resized = ((side as f64 * scale).round_ties_even() as usize).max(1);
+    let (from, to) = ((resized / 2).saturating_sub(size / 2), (size / 2).saturating_sub(resized / 2));
+    Span { resized, from, to, len: (resized - from).min(size - to) }
+}
+
 /// u8 (H, W, 3) → `out`, u8 (S, S, 3).
-pub fn image(image: &Rgb, size: usize, out: &mut [u8]) {
+pub fn image(image: &Rgb, size: usize, fit: Fit, out: &mut [u8]) {
     assert_eq!(out.len(), size * size * 3);
-    let g = geometry(image.width, image.height, size);
     // The crop as a window of the source, so that nothing outside it is resized.
-    let window = |from: usize, side: usize, resized: usize| {
+    let window = |from: usize, len: usize, side: usize, resized: usize| {
         let scale = side as f64 / resized as f64;
         let start = from as f64 * scale;
-        (start, (size as f64 * scale).min(side as f64 - start))
+        (start, (len as f64 * scale).min(side as f64 - start))
     };
-    let (left, width) = window(g.left, image.width, g.width);
-    let (top, height) = window(g.top, image.height, g.height);
-    resample(image, (left, top, width, height), (size, size), out);
+    match fit {
+        Fit::Crop => {
+            let g = geometry(image.width, image.height, size);
+            let (left, width) = window(g.left, size, image.width, g.width);
+            let (top, height) = window(g.top, size, image.height, g.height);
+            let smooth = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
+            resample(image, smooth, (left, top, width, height), (size, size), out);
+        }
+        Fit::Pad { scale } => {
+            let (x, y) = (span(image.width, scale, size), span(image.height, scale, size));
+            let (left, width) = window(x.from, x.len, image.width, x.resized);
+            let (top, height) = window(y.from, y.len, image.height, y.resized);
+            let mut part = vec![0; x.len * y.len * 3];
+            let plain = fir::ResizeAlg::Interpolation(fir::FilterType::Bilinear);
+            resample(image, plain, (left, top, width, height), (x.len, y.len), &mut part);
+            out.fill(0);
+            for (row, part) in out.chunks_exact_mut(3 * size).skip(y.to).zip(part.chunks_exact(3 * x.len)) {
+                row[3 * x.to..][..part.len()].copy_from_slice(part);
+            }
+        }
+    }
 }
 
 /// u8 (H, W, 3) → u8 (height, width, 3), the whole picture, bilinear with antialias.
 pub fn resize(image: &Rgb, width: usize, height: usize) -> Vec<u8> {
     let mut out = vec![0; width * height * 3];
-    resample(image, (0.0, 0.0, image.width as f64, image.height as f64), (width, height), &mut out);
+    let smooth = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
+    resample(image, smooth, (0.0, 0.0, image.width as f64, image.height as f64), (width, height), &mut out);
     out
 }
 
 /// The window (left, top, width, height) of a picture at another size.
-fn resample(image: &Rgb, (left, top, w, h): (f64, f64, f64, f64), (width, height): (usize, usize), out: &mut [u8]) {
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-        .crop(left, top, w, h);
+fn resample(
+    image: &Rgb,
+    how: fir::ResizeAlg,
+    (left, top, w, h): (f64, f64, f64, f64),
+    (width, height): (usize, usize),
+    out: &mut [u8],
+) {
+    let options = fir::ResizeOptions::new().resize_alg(how).crop(left, top, w, h);
     // Typed, because the untyped call compiles every pixel type there is.
     use fir::images::{TypedImage, TypedImageRef};
     let source =
@@ -60,15 +119,24 @@ fn resample(image: &Rgb, (left, top, w, h): (f64, f64, f64, f64), (width, height
     fir::Resizer::new().resize_typed(&source, &mut target, &options).expect("the window lies inside the image");
 }
 
-/// u8 (H, W) → `out`, u8 (S, S).
-pub fn label(map: &LabelMap, size: usize, out: &mut [u8]) {
+/// u8 (H, W) → `out`, u8 (S, S); padding is `IGNORE`, so `map` holds classes or nothing is padded.
+pub fn label(map: &LabelMap, size: usize, fit: Fit, out: &mut [u8]) {
     assert_eq!(out.len(), size * size);
-    let g = geometry(map.width, map.height, size);
-    let columns = nearest(map.width, g.width, g.left, size);
-    for (row, y) in out.chunks_exact_mut(size).zip(nearest(map.height, g.height, g.top, size)) {
-        let line = &map.ids[y * map.width..][..map.width];
-        for (id, &x) in row.iter_mut().zip(&columns) {
-            *id = line[x];
+    let (x, y) = match fit {
+        Fit::Crop => {
+            let g = geometry(map.width, map.height, size);
+            let cut = |resized, from| Span { resized, from, to: 0, len: size };
+            (cut(g.width, g.left), cut(g.height, g.top))
+        }
+        Fit::Pad { scale } => (span(map.width, scale, size), span(map.height, scale, size)),
+    };
+    out.fill(IGNORE);
+    let columns = nearest(map.width, x.resized, x.from, x.len);
+    let rows = nearest(map.height, y.resized, y.from, y.len);
+    for (row, from) in out.chunks_exact_mut(size).skip(y.to).zip(rows) {
+        let line = &map.ids[from * map.width..][..map.width];
+        for (id, &column) in row[x.to..].iter_mut().zip(&columns) {
+            *id = line[column];
         }
     }
 }
@@ -115,7 +183,7 @@ mod tests {
             let source = gradient(*width as u32, *height as u32);
             let source = Rgb { width: *width, height: *height, pixels: source.into_raw() };
             let mut out = vec![0; size * size * 3];
-            image(&source, *size, &mut out);
+            image(&source, *size, Fit::Crop, &mut out);
             // 1 level: both round to 8 bits after each of two passes, with other fixed-point weights.
             let worst = out.iter().zip(*want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
             assert!(worst <= 1 && out.len() == want.len(), "{width}x{height} to {size}: {worst} levels off");
@@ -127,16 +195,63 @@ mod tests {
         for (width, height, size, want) in PILLOW_LABELS {
             let map = LabelMap { width: *width, height: *height, ids: (0..width * height).map(|i| i as u8).collect() };
             let mut out = vec![0; size * size];
-            label(&map, *size, &mut out);
+            label(&map, *size, Fit::Crop, &mut out);
             assert_eq!(out, *want, "{width}x{height} to {size}");
         }
+    }
+
+    #[test]
+    fn sides_are_rounded_as_cv2_does_and_centres_meet() {
+        let s = |side, scale, size| {
+            let s = span(side, scale, size);
+            (s.resized, s.from, s.to, s.len)
+        };
+        assert_eq!(s(640, 0.33, 128), (211, 41, 0, 128)); // 211.2; 105 − 64
+        assert_eq!(s(427, 0.33, 128), (141, 6, 0, 128)); // 140.91
+        assert_eq!(s(333, 0.33, 128), (110, 0, 9, 110)); // 109.89; 64 − 55
+        assert_eq!((s(5, 0.5, 8).0, s(7, 0.5, 8).0), (2, 4)); // 2.5 and 3.5
+        assert_eq!(s(1, 0.1, 4), (1, 0, 2, 1)); // never nothing
+        assert_eq!(s(128, 1.0, 128), (128, 0, 0, 128));
+        assert_eq!(s(9, 1.0, 8), (9, 0, 0, 8)); // 4 comes to 4
+        assert_eq!(s(7, 1.0, 8), (7, 0, 1, 7)); // 3 comes to 4
+    }
+
+    #[test]
+    fn a_third_is_every_third_pixel_padded_where_it_is_short() {
+        // Without antialias a third of the size is the middle pixel of each 3 × 3: 24 columns are 8, cut to 6; 12 rows are 4, padded.
+        let (w, h, size, fit) = (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 });
+        let source = gradient(w as u32, h as u32);
+        let picture = Rgb { width: w, height: h, pixels: source.clone().into_raw() };
+        let map = LabelMap { width: w, height: h, ids: (0..h * w).map(|i| (i % 251) as u8).collect() };
+        let (mut out, mut ids) = (vec![9; size * size * 3], vec![9; size * size]);
+        image(&picture, size, fit, &mut out);
+        label(&map, size, fit, &mut ids);
+        for (y, x) in (0..size * size).map(|i| (i / size, i % size)) {
+            let (got, id) = (&out[(y * size + x) * 3..][..3], ids[y * size + x]);
+            if (1..5).contains(&y) {
+                let (row, column) = (3 * (y - 1) + 1, 3 * (x + 1) + 1);
+                assert_eq!(got, source.get_pixel(column as u32, row as u32).0, "{y} {x}");
+                assert_eq!(id, ((row * w + column) % 251) as u8, "{y} {x}");
+            } else {
+                assert_eq!((got, id), ([0; 3].as_slice(), IGNORE), "{y} {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn fits_have_names_in_files() {
+        let text = |fit: Fit| serde_json::to_string(&fit).unwrap();
+        assert_eq!(
+            (text(Fit::Crop), text(Fit::Pad { scale: 0.33 })),
+            ("\"crop\"".into(), "{\"pad\":{\"scale\":0.33}}".into())
+        );
     }
 
     #[test]
     fn the_longest_picture_fits() {
         let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000] };
         let mut out = vec![0; 8 * 8 * 3];
-        image(&source, 8, &mut out);
+        image(&source, 8, Fit::Crop, &mut out);
         assert!(out.iter().all(|&v| v == 5));
     }
 

@@ -35,7 +35,8 @@ impl Matching {
             }
             Matching::OneToOne => Ok(hungarian(m)),
             Matching::Identity if m.clusters != m.classes => {
-                let what = format!("the network was trained on {} classes, these labels have {}", m.clusters, m.classes);
+                let what =
+                    format!("the network was trained on {} classes, these labels have {}", m.clusters, m.classes);
                 Err(Error::input(what, "evaluate it on the --classes that it was trained on"))
             }
             Matching::Identity => Ok((0..m.clusters).map(Some).collect()),

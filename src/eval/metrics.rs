@@ -157,6 +157,27 @@ mod tests {
         assert!(Scores::new(&Confusion::new(2, 2), &vec![Some(0), Some(1)], &[]).is_err());
     }
 
+    /// COCO-Stuff's partitions: the table is the same, each part keeps its own rows.
+    #[test]
+    fn things_and_stuff_of_27_classes_share_one_matching() {
+        let mut m = Confusion::new(27, 27);
+        // Cluster c is class 26 − c. Class 3 loses a third of its pixels to stuff class 20, stuff class 14 half to thing class 0.
+        for class in 0..27 {
+            m.counts[class * 27 + 26 - class] = 6;
+        }
+        (m.counts[3 * 27 + 26 - 3], m.counts[3 * 27 + 26 - 20]) = (4, 2);
+        (m.counts[14 * 27 + 26 - 14], m.counts[14 * 27 + 26]) = (3, 3);
+        let s = Scores::new(&m, &hungarian(&m), &[("things", 0..12), ("stuff", 12..27)]).unwrap();
+        let [things, stuff] = &s.parts[..] else { panic!("two parts") };
+        assert!(close(s.acc, 100.0 * 157.0 / 162.0));
+        assert!(close(things.acc.unwrap(), 100.0 * 70.0 / 72.0) && close(stuff.acc.unwrap(), 100.0 * 87.0 / 90.0));
+        // IoU 4/6 of class 3, 6/9 of class 0; 3/6 of class 14, 6/8 of class 20.
+        let (in_things, in_stuff) = (10.0 + 4.0 / 6.0 + 6.0 / 9.0, 13.0 + 3.0 / 6.0 + 6.0 / 8.0);
+        assert!(close(things.miou.unwrap(), 100.0 * in_things / 12.0), "{things:?}");
+        assert!(close(stuff.miou.unwrap(), 100.0 * in_stuff / 15.0), "{stuff:?}");
+        assert!(close(s.miou, 100.0 * (in_things + in_stuff) / 27.0));
+    }
+
     proptest! {
         /// Against per-pixel counting, with each pixel's predicted class written out.
         #[test]

@@ -65,8 +65,7 @@ impl<B: Backend> Clustering<B> {
         views: &[View],
     ) -> Result<Self> {
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
-        let mut programs =
-            |mode| Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode);
+        let mut programs = |mode| Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode);
         let (kmeans, label) = (programs(mode(r.kmeans_norm))?, programs(mode(r.label_norm))?);
         let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);

@@ -201,7 +201,10 @@ impl Recipe {
             return fail(format!("--lr {}", self.lr), "use a positive number, such as 1e-3");
         }
         if !matches!(self.architecture.levels, 1 | 2 | 4) {
-            return fail(format!("{} levels of the pyramid", self.architecture.levels), "use 4, or 2 or 1 of ResNet-res12");
+            return fail(
+                format!("{} levels of the pyramid", self.architecture.levels),
+                "use 4, or 2 or 1 of ResNet-res12",
+            );
         }
         if self.architecture.levels < 4 && self.merge == Merge::Cascade {
             return fail("--merge cascade of a part of the pyramid".into(), "use --merge direct");

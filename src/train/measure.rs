@@ -53,7 +53,8 @@ impl<'a, B: Backend + 'a> Measured<'a, B> {
         if let Some((common, clustering)) = method.clustering_mut() {
             let (images, views) = (set.images(), clustering.pseudo().len());
             kmeans = clock(dev, |dev| {
-                (0..views).try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), &mut |_| Ok(())).map(|_| ()))
+                (0..views)
+                    .try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), &mut |_| Ok(())).map(|_| ()))
             })?;
             labels = clock(dev, |dev| {
                 (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), &mut |_| Ok(())))

@@ -52,12 +52,12 @@ pub struct Outcome<'a, B: Backend> {
     pub rows: Vec<EpochRow>,
 }
 
-struct Trainer<'a, B: Backend> {
+struct Trainer<'a, 'm, B: Backend> {
     dev: &'a mut B,
     sets: &'a Sets,
     folder: &'a RunFolder,
     watch: &'a mut dyn Observer,
-    method: Box<dyn Method<B> + 'a>,
+    method: Box<dyn Method<B> + 'm>,
     evaluator: Evaluator<B>,
     state: State,
 }
@@ -112,7 +112,8 @@ pub fn train<'a, B: Backend + 'a>(
     } else {
         if let Some(path) = &settings.weights {
             // ImageNet weights have no pyramid: it keeps its random start.
-            picie.net.load(dev, &weights::load(path, &crate::net::expected(crate::net::Architecture::RESNET18))?.0)?;
+            let expected = crate::net::expected(recipe.architecture);
+            method.common().net.load(dev, &weights::load(path, &expected)?.0)?;
         }
         State::begin(recipe.clone(), settings.seed, (images, fingerprint))
     };
@@ -150,13 +151,17 @@ fn stopped(result: Result<()>) -> Result<bool> {
     }
 }
 
-impl<B: Backend> Trainer<'_, B> {
+impl<B: Backend> Trainer<'_, '_, B> {
     fn epoch(&mut self) -> Result<()> {
         if self.state.phase == Phase::KMeans {
             self.pass("k-means", 0, Self::kmeans)?;
             self.state.phase = Phase::Labels;
         }
-        if self.state.epoch == 1 && self.state.untrained.is_none() && self.state.phase == Phase::Labels && self.views() > 0 {
+        if self.state.epoch == 1
+            && self.state.untrained.is_none()
+            && self.state.phase == Phase::Labels
+            && self.views() > 0
+        {
             let scorer = self.method.scorer(self.dev, false)?;
             self.state.untrained = self.evaluate("untrained", scorer)?;
         }

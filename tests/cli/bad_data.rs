@@ -79,7 +79,10 @@ fn numbers_that_contradict_themselves_or_the_data() {
         &place.picie(&format!("{} --limit 0", eval(scenes().to_str().unwrap()))).fails(),
         &["--limit 0; use at least 1"],
     );
-    holds(&place.picie("train --data . --dataset folder --classes 15").fails(), &["use 27 classes for this data set"]);
+    holds(
+        &place.picie("train --data . --dataset folder --classes 15").fails(),
+        &["no table of 15 classes; use --classes 27 for this data set"],
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn dataset(root: &Path) -> Dataset {
 }
 
 fn load(root: &Path, budget: u64, strict: bool) -> Load<'_> {
-    Load { size: 6, budget, cache: root, strict, progress: &|_, _| () }
+    Load { size: 6, fit: Fit::Crop, budget, cache: root, strict, progress: &|_, _| () }
 }
 
 const SIZES: [(u32, u32); 4] = [(6, 6), (13, 9), (5, 7), (40, 6)];
@@ -90,7 +90,7 @@ fn broken_pictures_are_left_out_and_listed_or_strictly_refused() {
     let (mut y, mut c) = (vec![0; 36], vec![0; 36]);
     store.gather_labels(&[1], &mut y).unwrap();
     // Item 1 is "c" now, 5 × 7: the crop starts at row 1 of 8.
-    transform::label(&decode::label(&dir.path().join("annotations/val2017/c.png")).unwrap(), 6, &mut c);
+    transform::label(&decode::label(&dir.path().join("annotations/val2017/c.png")).unwrap(), 6, Fit::Crop, &mut c);
     set.taxonomy.as_ref().unwrap().classify(Path::new(""), &mut c).unwrap();
     assert_eq!(y, c);
     let strict = ImageStore::load(&set, &load(dir.path(), 1 << 20, true)).err().unwrap().to_string();
@@ -126,6 +126,43 @@ fn label_maps_that_are_missing_or_wrong() {
     let plain = open(dir.path(), Some(Kind::Folder), "val", Classes::All27, &|_, _| ()).unwrap();
     let e = EvalStore::load(&plain, &load(dir.path(), 0, false)).err().unwrap().to_string();
     assert!(e.contains("has no labels"), "{e}");
+}
+
+/// Padding is black, and ignored in evaluation.
+#[test]
+fn a_small_picture_is_padded_with_its_label_map() {
+    let dir = coco(&[(4, 6)]);
+    let load = Load { fit: Fit::Pad { scale: 1.0 }, ..load(dir.path(), 1 << 20, true) };
+    let store = EvalStore::load(&dataset(dir.path()), &load).unwrap();
+    let (mut x, mut y) = (vec![1; 108], vec![1; 36]);
+    store.images.gather(&[0], &mut x).unwrap();
+    store.gather_labels(&[0], &mut y).unwrap();
+    assert_eq!(x[3..15], gradient(4, 6).as_raw()[..12]);
+    assert!(x.chunks(18).all(|row| row[..3] == [0; 3] && row[15..] == [0; 3]));
+    let want = [[[IGNORE, 23, 23, IGNORE, IGNORE, IGNORE]; 3], [[IGNORE, 26, 26, IGNORE, IGNORE, IGNORE]; 3]];
+    assert_eq!(y, *want.as_flattened().as_flattened());
+}
+
+/// Colours and grey ids are the same classes.
+#[test]
+fn potsdam_patches_are_read_in_colour_and_in_grey() {
+    let dir = tempfile::tempdir().unwrap();
+    let colours = [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]];
+    for id in ["a", "b"] {
+        touch(&dir.path().join(format!("imgs/{id}.png")));
+        gradient(6, 6).save(dir.path().join(format!("imgs/{id}.png"))).unwrap();
+    }
+    write_label(&dir.path().join("gt/a.png"), 6, 6, &(0..36).map(|i| i % 6).collect::<Vec<_>>());
+    image::RgbImage::from_fn(6, 6, |x, _| image::Rgb(colours[x as usize])).save(dir.path().join("gt/b.png")).unwrap();
+    for (classes, want) in [(Classes::Coarse3, [0, 1, 2, 2, 0, 1]), (Classes::Potsdam6, [0, 1, 2, 3, 4, 5])] {
+        let set = open(dir.path(), None, "val", classes, &|_, _| ()).unwrap();
+        let store = EvalStore::load(&set, &load(dir.path(), 1 << 20, true)).unwrap();
+        let mut y = vec![9; 72];
+        store.gather_labels(&[0, 1], &mut y).unwrap();
+        assert!(y.chunks(6).all(|row| row == want), "{y:?}");
+    }
+    let e = open(dir.path(), None, "val", Classes::All27, &|_, _| ()).unwrap_err().to_string();
+    assert!(e.contains("use --classes 3 or --classes 6"), "{e}");
 }
 
 #[test]
