@@ -214,8 +214,8 @@ mod tests {
                 let mut want = vec![0.0; len * len];
                 for y in 0..side {
                     let Some(there) = y.checked_add_signed(s).filter(|&there| there < side) else { continue };
-                    for at in 0..len * len {
-                        want[at] += axis.tent(there, at / len) * axis.tent(y, at % len);
+                    for (at, want) in want.iter_mut().enumerate() {
+                        *want += axis.tent(there, at / len) * axis.tent(y, at % len);
                     }
                 }
                 let table = &axis.coefficients()[i * axis.lags() * CLASSES..];
