@@ -1,4 +1,4 @@
-// From the laterals to features, labels, sums by cluster and predictions.
+// From the laterals to features, labels and sums by cluster.
 //
 //   F = p2 + up(p3 + up(p4 + up(p5)))  (cascade)   or   p2 + up(p3) + up(p4) + up(p5)  (direct);  up bilinear
 //   F̂ = warp(F)/max(‖warp(F)‖₂, 1e-12);   scores = F̂·wᵀ + b
@@ -9,17 +9,16 @@
 // the scores of 32 classes are 13 GFLOP of f32 multiply-adds, which take as long.
 #include "head.cuh"
 
-// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (pixels/8, n). h, w are p2's.
-KERNEL(head_cascade, 256)(float* __restrict__ o3, const act* __restrict__ p3, const act* __restrict__ p4,
-                          const act* __restrict__ p5, int h, int w) {
-    const int h3 = (h + 1) / 2, w3 = (w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (pixels/8, n).
+KERNEL(head_cascade, 256)(float* __restrict__ o3, const Laterals in) {
+    const int h3 = (in.h + 1) / 2, w3 = (in.w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
     const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2;
     const int pixel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (pixel >= h3 * w3) return;
     const int y = pixel / w3, x = pixel - y * w3, lane = 4 * (threadIdx.x % 32);
     const size_t image = blockIdx.y;
-    p4 += image * h4 * w4 * D + lane;
-    p5 += image * h5 * w5 * D + lane;
+    const act* p4 = in.p[2] + image * h4 * w4 * D + lane;
+    const act* p5 = in.p[3] + image * h5 * w5 * D + lane;
     const auto o4 = [&](int y, int x) {
         F4 f = load(p4 + (y * w4 + x) * D);
         add(f, sample(p5, w5, tap(y, h5, ratio(h5, h4)), tap(x, w5, ratio(w5, w4))));
@@ -29,48 +28,44 @@ KERNEL(head_cascade, 256)(float* __restrict__ o3, const act* __restrict__ p3, co
     const F4 above = lerp(o4(v.lo, u.lo), o4(v.lo, u.hi), u.t);
     const F4 below = lerp(o4(v.hi, u.lo), o4(v.hi, u.hi), u.t);
     const size_t at = (image * h3 * w3 + pixel) * D + lane;
-    F4 f = load(p3 + at);
+    F4 f = load(in.p[1] + at);
     add(f, lerp(above, below, v.t));
     store(o3 + at, f);
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, 256)(float* __restrict__ features, const float* __restrict__ o3, const act* __restrict__ p2,
-                           const act* __restrict__ p3, const act* __restrict__ p4, const act* __restrict__ p5,
-                           const unsigned* __restrict__ crops, int h, int w) {
+KERNEL(head_features, 256)(float* __restrict__ features, const Laterals in) {
     const int image = blockIdx.y, lane = 4 * (threadIdx.x % 32);
-    const Maps maps = maps_of(image, o3, p2, p3, p4, p5, crops, h, w);
-    features += static_cast<size_t>(image) * h * w * D + lane;
-    for_my_pixels(blockIdx.x * TILE, h, w, [&](int, int y, int x, bool exists) {
+    const Maps maps = maps_of(image, in);
+    features += static_cast<size_t>(image) * in.h * in.w * D + lane;
+    for_my_pixels(blockIdx.x * TILE, in.h, in.w, [&](int, int y, int x, bool exists) {
         if (!exists) return;
         F4 f = maps.feature(y, x);
-        const float scale = inverse_norm(f);
+        const float scale = inverse_norm(f, maps.unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(features + (y * w + x) * D, f);
+        store(features + (y * in.w + x) * D, f);
     });
 }
 
 // labels (images, h, w): row index[i] = arg-max of image i; counts (k) += pixels of each. Grid (tiles of an image, n).
-KERNEL(head_assign, 256)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts, const float* __restrict__ o3,
-                         const act* __restrict__ p2, const act* __restrict__ p3, const act* __restrict__ p4,
-                         const act* __restrict__ p5, const unsigned* __restrict__ crops,
+KERNEL(head_assign, 256)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts, const Laterals in,
                          const unsigned* __restrict__ index, const float* __restrict__ cw, const float* __restrict__ cb,
-                         int images, int h, int w, int k) {
+                         int images, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int first = blockIdx.x * TILE, t = threadIdx.x;
-    const int rows = h * w - first < TILE ? h * w - first : TILE;
+    const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = in.h * in.w;
+    const int rows = pixels - first < TILE ? pixels - first : TILE;
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
-    fill(tile, nullptr, maps_of(blockIdx.y, o3, p2, p3, p4, p5, crops, h, w), first);
+    fill(tile, nullptr, maps_of(blockIdx.y, in), first);
     arg_max(places, best, tile, chunk, bias, cw, cb, k);
     const unsigned row = index[blockIdx.y];
     // NOTE: an index outside of the label store is the caller's mistake; it must not become a wild write.
     if (row >= static_cast<unsigned>(images)) return;
-    if (t < rows) labels[static_cast<size_t>(row) * h * w + first + t] = static_cast<unsigned short>(places[t]);
+    if (t < rows) labels[static_cast<size_t>(row) * pixels + first + t] = static_cast<unsigned short>(places[t]);
     count(counts, places, rows);
 }
 
@@ -78,16 +73,14 @@ KERNEL(head_assign, 256)(unsigned short* __restrict__ labels, unsigned* __restri
 // `parts` blocks; tile i of all is tile i % tiles of image i / tiles. Up to `near` clusters are summed in shared memory, more in
 // the block's part of `partial` itself.
 KERNEL(head_accumulate, 256)(float* __restrict__ partial, double* __restrict__ partial_score, unsigned* __restrict__ counts,
-                             const float* __restrict__ o3, const act* __restrict__ p2, const act* __restrict__ p3,
-                             const act* __restrict__ p4, const act* __restrict__ p5, const unsigned* __restrict__ crops,
-                             const float* __restrict__ cw, const float* __restrict__ cb, int n, int h, int w, int k,
+                             const Laterals in, const float* __restrict__ cw, const float* __restrict__ cb, int n, int k,
                              int near) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int tiles = (h * w + TILE - 1) / TILE;
+    const int pixels = in.h * in.w, tiles = (pixels + TILE - 1) / TILE;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
     float* sums = k <= near ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
@@ -95,8 +88,8 @@ KERNEL(head_accumulate, 256)(float* __restrict__ partial, double* __restrict__ p
     double score = 0.0;
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
-        const int rows = h * w - first < TILE ? h * w - first : TILE;
-        fill(tile, nullptr, maps_of(image, o3, p2, p3, p4, p5, crops, h, w), first);
+        const int rows = pixels - first < TILE ? pixels - first : TILE;
+        fill(tile, nullptr, maps_of(image, in), first);
         arg_max(places, best, tile, chunk, bias, cw, cb, k);
         add_rows(sums, tile, places, rows);
         count(counts, places, rows);
@@ -107,63 +100,10 @@ KERNEL(head_accumulate, 256)(float* __restrict__ partial, double* __restrict__ p
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
 }
 
-// sums (len) += Σ partial, score (1) += Σ partial_score. Grid (len/32).
+// sums (len) += Σ partial, score (1) += Σ partial_score unless null. Grid (len/32).
 KERNEL(head_sums, 256)(float* __restrict__ sums, float* __restrict__ score, const float* __restrict__ partial,
                        const double* __restrict__ partial_score, int parts, size_t len) {
     SHARED(float, columns, 256);
     SHARED(double, scores, 256);
     add_partials(sums, score, partial, partial_score, parts, len, columns, scores);
-}
-
-// scores (images of the grid, k, h·w) of images from `from` on. Grid (tiles of an image, images).
-KERNEL(head_scores, 256)(float* __restrict__ out, const float* __restrict__ o3, const act* __restrict__ p2,
-                         const act* __restrict__ p3, const act* __restrict__ p4, const act* __restrict__ p5,
-                         const unsigned* __restrict__ crops, const float* __restrict__ cw, const float* __restrict__ cb,
-                         int from, int h, int w, int k) {
-    DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
-    SHARED(float, bias, CHUNK);
-    const int first = blockIdx.x * TILE, pixels = h * w;
-    fill(tile, nullptr, maps_of(from + blockIdx.y, o3, p2, p3, p4, p5, crops, h, w), first);
-    out += static_cast<size_t>(blockIdx.y) * k * pixels;
-    for (int class0 = 0; class0 < k; class0 += CHUNK) {
-        __syncthreads();
-        load_chunk(chunk, bias, cw, cb, k, class0);
-        __syncthreads();
-        float s[2][4];
-        scores(s, tile, chunk, bias);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int pixel = first + my_pixel(i);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int c = class0 + my_class(j);
-                if (pixel < pixels && c < k) out[static_cast<size_t>(c) * pixels + pixel] = s[i][j];
-            }
-        }
-    }
-}
-
-// pred (n, out_h, out_w), images from `from` on = arg-max over k of scores (images of the grid, k, h, w) resampled. A thread a
-// pixel; grid (pixels/256, images).
-KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __restrict__ scores, int from, int h, int w, int k,
-                          int out_h, int out_w) {
-    const int pixel = blockIdx.x * 256 + threadIdx.x;
-    if (pixel >= out_h * out_w) return;
-    const int y = pixel / out_w, x = pixel - y * out_w;
-    const Tap v = tap(y, h, ratio(h, out_h)), u = tap(x, w, ratio(w, out_w));
-    const int lo = v.lo * w, hi = v.hi * w;
-    const float* s = scores + static_cast<size_t>(blockIdx.y) * k * h * w;
-    float top = -INFINITY;
-    int place = 0;
-    for (int c = 0; c < k; ++c, s += h * w) {
-        const float left = s[lo + u.lo] + v.t * (s[hi + u.lo] - s[lo + u.lo]);
-        const float right = s[lo + u.hi] + v.t * (s[hi + u.hi] - s[lo + u.hi]);
-        const float score = left + u.t * (right - left);
-        if (score > top) {
-            top = score;
-            place = c;
-        }
-    }
-    pred[static_cast<size_t>(from + blockIdx.y) * out_h * out_w + pixel] = static_cast<unsigned short>(place);
 }

@@ -106,11 +106,21 @@ __device__ __forceinline__ Window window_of(const unsigned* crops, int image, in
     return {top, left, whole ? 0 : side, crop[3] != 0};
 }
 
-// The maps of one image, each from a lane's channels on. o3 = p3 + up(p4 + up(p5)) where the merge is a cascade, else null.
+// What every kernel reads, passed by value. o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)) where the merge is a cascade, else null;
+// p: p2 (n, h, w, D), p3 … as many as there are `levels`; crops (n, 4) or null. Without `unit` F̂ is F.
+struct Laterals {
+    const float* o3;
+    const act* p[4];
+    const unsigned* crops;
+    int h, w, levels, unit;
+};
+
+// The maps of one image, each from a lane's channels on.
 struct Maps {
     const float* o3;
     const act *p2, *p3, *p4, *p5;
-    int h, w;
+    int h, w, levels;
+    bool unit;
     Window window;
 
     template <class T>
@@ -126,9 +136,9 @@ struct Maps {
             add(f, up(o3, h3, w3, y, x));
         } else {
             const int h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
-            add(f, up(p3, h3, w3, y, x));
-            add(f, up(p4, h4, w4, y, x));
-            add(f, up(p5, (h4 + 1) / 2, (w4 + 1) / 2, y, x));
+            if (levels > 1) add(f, up(p3, h3, w3, y, x));
+            if (levels > 2) add(f, up(p4, h4, w4, y, x));
+            if (levels > 3) add(f, up(p5, (h4 + 1) / 2, (w4 + 1) / 2, y, x));
         }
         return f;
     }
@@ -147,23 +157,25 @@ struct Maps {
     }
 };
 
-__device__ __forceinline__ Maps maps_of(int image, const float* o3, const act* p2, const act* p3, const act* p4,
-                                        const act* p5, const unsigned* crops, int h, int w) {
-    const int h3 = (h + 1) / 2, w3 = (w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+__device__ __forceinline__ Maps maps_of(int image, const Laterals& in) {
+    const int h3 = (in.h + 1) / 2, w3 = (in.w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
     const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2, lane = 4 * (threadIdx.x % 32);
     const size_t i = image;
-    return {o3 == nullptr ? nullptr : o3 + i * h3 * w3 * D + lane,
-            p2 + i * h * w * D + lane,
-            p3 + i * h3 * w3 * D + lane,
-            p4 + i * h4 * w4 * D + lane,
-            p5 + i * h5 * w5 * D + lane,
-            h,
-            w,
-            window_of(crops, image, h, w)};
+    return {in.o3 == nullptr ? nullptr : in.o3 + i * h3 * w3 * D + lane,
+            in.p[0] + i * in.h * in.w * D + lane,
+            in.p[1] + i * h3 * w3 * D + lane,
+            in.p[2] + i * h4 * w4 * D + lane,
+            in.p[3] + i * h5 * w5 * D + lane,
+            in.h,
+            in.w,
+            in.levels,
+            in.unit != 0,
+            window_of(in.crops, image, in.h, in.w)};
 }
 
-// 1/max(‖f‖, ε) of the pixel that a warp has. NOTE: not fmaxf, which would turn a NaN norm into ε.
-__device__ __forceinline__ float inverse_norm(const F4& f) {
+// 1/max(‖f‖, ε) of the pixel that a warp has, 1 without `unit`. NOTE: not fmaxf, which would turn a NaN norm into ε.
+__device__ __forceinline__ float inverse_norm(const F4& f, bool unit) {
+    if (!unit) return 1.0f;
     const float norm = sqrtf(warp_sum(dot(f, f)));
     return 1.0f / (norm < EPS ? EPS : norm);
 }
@@ -190,7 +202,7 @@ __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& ma
     for_my_pixels(first, maps.h, maps.w, [&](int row, int y, int x, bool exists) {
         F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
         if (exists) f = maps.feature(y, x);
-        const float scale = inverse_norm(f);
+        const float scale = inverse_norm(f, maps.unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i) f.v[i] *= scale;
         store(tile + row * ROW + 4 * lane, f);
@@ -198,14 +210,19 @@ __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& ma
     });
 }
 
-// chunk (CHUNK, ROW) = rows first.. of w (k, D) and bias (CHUNK) = b; behind the last row zeros, and a bias that never wins.
-__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w, const float* b, int k, int first) {
+// chunk (CHUNK, ROW) = rows first.. of w (k, D), zeros behind the last.
+__device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, int first) {
     for (int i = threadIdx.x; i < CHUNK * D / 4; i += blockDim.x) {
         const int row = i / (D / 4), column = i % (D / 4) * 4;
         F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
         if (first + row < k) x = load(w + static_cast<size_t>(first + row) * D + column);
         store(chunk + row * ROW + column, x);
     }
+}
+
+// The same, and bias (CHUNK) = b; behind the last row one that never wins.
+__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w, const float* b, int k, int first) {
+    load_rows(chunk, w, k, first);
     if (threadIdx.x < CHUNK) {
         const int row = first + static_cast<int>(threadIdx.x);
         bias[threadIdx.x] = row < k ? b[row] : -INFINITY;
@@ -242,6 +259,19 @@ __device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, cons
     }
 }
 
+// The best score of the 8 lanes of a pixel and its place, the first of equals, in all of them.
+__device__ __forceinline__ void best_of_lanes(float& top, int& place) {
+#pragma unroll
+    for (int step = 1; step < 8; step *= 2) {
+        const float score = __shfl_xor_sync(ALL_LANES, top, step);
+        const int other = __shfl_xor_sync(ALL_LANES, place, step);
+        if (score > top || (score == top && other < place)) {
+            top = score;
+            place = other;
+        }
+    }
+}
+
 // labels (TILE), best (TILE) = arg-max (the first of equals) and maximum of the scores of each pixel. Where K fits one chunk it is
 // loaded already. Begins and ends with a barrier.
 __device__ __forceinline__ void arg_max(int* labels, float* best, const float* tile, float* chunk, float* bias,
@@ -269,15 +299,7 @@ __device__ __forceinline__ void arg_max(int* labels, float* best, const float* t
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-#pragma unroll
-        for (int step = 1; step < 8; step *= 2) {
-            const float score = __shfl_xor_sync(ALL_LANES, top[i], step);
-            const int other = __shfl_xor_sync(ALL_LANES, place[i], step);
-            if (score > top[i] || (score == top[i] && other < place[i])) {
-                top[i] = score;
-                place[i] = other;
-            }
-        }
+        best_of_lanes(top[i], place[i]);
         if (threadIdx.x % 8 == 0) {
             labels[my_pixel(i)] = place[i];
             best[my_pixel(i)] = top[i];
@@ -326,8 +348,8 @@ __device__ __forceinline__ float sum_of_best(const float* best, int rows) {
     return warp_sum((lane < rows ? best[lane] : 0.0f) + (lane + 32 < rows ? best[lane + 32] : 0.0f));
 }
 
-// sums (len) += Σ partial (parts, len), 32 columns a block, 8 threads a column; score (1) += Σ partial_score (parts), by the first
-// block. `columns` (256) and `scores` (256) are shared memory.
+// sums (len) += Σ partial (parts, len), 32 columns a block, 8 threads a column; unless null score (1) += Σ partial_score (parts),
+// by the first block. `columns` (256) and `scores` (256) are shared memory.
 __device__ __forceinline__ void add_partials(float* sums, float* score, const float* partial, const double* partial_score,
                                              int parts, size_t len, float* columns, double* scores) {
     const int t = threadIdx.x, row = t / 32;
@@ -338,7 +360,7 @@ __device__ __forceinline__ void add_partials(float* sums, float* score, const fl
     }
     columns[t] = sum;
     double share = 0.0;
-    if (blockIdx.x == 0) {
+    if (blockIdx.x == 0 && score != nullptr) {
         for (int part = t; part < parts; part += 256) share += partial_score[part];
     }
     scores[t] = share;
@@ -348,7 +370,7 @@ __device__ __forceinline__ void add_partials(float* sums, float* score, const fl
         for (int i = 0; i < WARPS; ++i) total += columns[32 * i + t];
         sums[column] += total;
     }
-    if (blockIdx.x == 0 && t == 0) {
+    if (blockIdx.x == 0 && t == 0 && score != nullptr) {
         double total = 0.0;
         for (int i = 0; i < 256; ++i) total += scores[i];
         *score += static_cast<float>(total);

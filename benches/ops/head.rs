@@ -22,6 +22,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let classifiers = [0, 1].map(|_| Classifier { w: f32s("w", K * 128), b: f32s("b", K), k: K });
         let (weights, losses) = ([0, 1].map(|_| f32s("weights", K)), f32s("losses", 2 * n));
         let (sums, score) = (f32s("sums", K * 128), f32s("score", 1));
+        let (scores, dw, db) = (f32s("scores", n * spec.pixels() * K), f32s("dw", K * 128), f32s("db", K));
         let labels = [0, 1].map(|_| layout.take::<u16>(Pool::State, "labels", n * spec.pixels()));
         let pred = layout.take::<u16>(Pool::State, "pred", n * 16 * spec.pixels());
         let counts = layout.take::<u32>(Pool::State, "counts", K);
@@ -49,6 +50,14 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         });
         group.bench_function(format!("loss, {name}"), |b| {
             time(b, &mut dev, |dev| dev.head_loss(&plan, losses, dlaterals, input, loss))
+        });
+        group.bench_function(format!("scores, {name}"), |b| {
+            time(b, &mut dev, |dev| dev.head_scores(&plan, scores, input, classifiers[0]))
+        });
+        group.bench_function(format!("scores backward, {name}"), |b| {
+            time(b, &mut dev, |dev| {
+                dev.head_scores_backward(&plan, Some(dlaterals), dw, db, scores, input, classifiers[0])
+            })
         });
         group.bench_function(format!("predict, {name}"), |b| {
             time(b, &mut dev, |dev| dev.head_predict(&plan, pred, (4 * side, 4 * side), input, classifiers[0]))

@@ -4,8 +4,10 @@ mod adam;
 mod confusion;
 mod conv;
 mod head;
+mod iic;
 mod kmeans;
 mod norm;
+mod softmax;
 mod stem;
 mod view;
 
@@ -68,7 +70,9 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     norm::bench(c, place);
     stem::bench(c, place);
     head::bench(c, place);
+    softmax::bench(c, place);
     kmeans::bench(c, place);
+    iic::bench(c, place);
     adam::bench(c, place);
     confusion::bench(c, place);
 }

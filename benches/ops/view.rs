@@ -9,7 +9,7 @@ use crate::{Place, time};
 
 pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let (stored, side) = (2 * place.side, place.side);
-    let spec = ViewSpec { n: place.images.min(64), sh: stored, sw: stored, h: side, w: side };
+    let spec = ViewSpec { n: place.images.min(64), sh: stored, sw: stored, h: side, w: side, channels: 8 };
     let mut dev = (place.engine)();
     let plan = dev.plan_view(spec).unwrap();
     let mut layout = Layout::default();
@@ -42,5 +42,6 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
             time(b, &mut dev, |dev| dev.view_render(&plan, x, images, index, photo, crops));
         });
     }
+    group.bench_function("Sobel", |b| time(b, &mut dev, |dev| dev.view_sobel(&plan, x)));
     group.finish();
 }

@@ -16,21 +16,27 @@ pub enum View {
     Second,
     /// The image, resized.
     Plain,
+    /// A window of the input, neither mirrored nor otherwise changed (IIC).
+    Window,
+    /// The same window with photometric change 2, mirrored where the draw says so; the features are mirrored back (IIC).
+    Mirrored,
+    /// Photometric change 1 alone.
+    Photometric,
 }
 
 impl View {
     /// Which of the two photometric draws it has.
     fn photo(self) -> Option<usize> {
         match self {
-            View::First => Some(0),
-            View::Second => Some(1),
-            View::FirstUnchanged | View::Plain => None,
+            View::First | View::Photometric => Some(0),
+            View::Second | View::Mirrored => Some(1),
+            View::FirstUnchanged | View::Plain | View::Window => None,
         }
     }
 
     /// Whether a window of the input is cut.
     fn crops(self) -> bool {
-        matches!(self, View::First | View::FirstUnchanged)
+        matches!(self, View::First | View::FirstUnchanged | View::Window | View::Mirrored)
     }
 }
 
@@ -41,6 +47,8 @@ pub struct Feeder<B: Backend> {
     /// Side of a stored image and of the network's input.
     stored: usize,
     size: usize,
+    /// Whether the input has the Sobel gradient.
+    sobel: bool,
     images: Images,
     index: Slot<u32>,
     /// Draws of the views of a step.
@@ -80,14 +88,14 @@ impl<B: Backend> Feeder<B> {
         layout: &mut Layout,
         augment: Augment,
         seed: u64,
-        (stored, size): (usize, usize),
+        (stored, size, channels): (usize, usize, usize),
         batches: &[usize],
         resident: Option<usize>,
     ) -> Result<Self> {
         let capacity = batches.iter().copied().max().unwrap_or(1);
         let mut plans = Vec::new();
         for &n in batches {
-            plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size })?));
+            plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels })?));
         }
         let bytes = stored * stored * 3;
         let images = match resident {
@@ -104,7 +112,7 @@ impl<B: Backend> Feeder<B> {
             photo: layout.take(Pool::Staging, format!("photometric draws {view}"), capacity),
             crops: layout.take(Pool::Staging, format!("input crops {view}"), capacity),
         });
-        Ok(Feeder { augment, seed, stored, size, images, index, draws, plans })
+        Ok(Feeder { augment, seed, stored, size, sobel: channels > 4, images, index, draws, plans })
     }
 
     /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids, stored, stored, 3).
@@ -150,7 +158,7 @@ impl<B: Backend> Feeder<B> {
                 dev.write(draws.photo, &ids.iter().map(photo).collect::<Vec<_>>())?;
             }
             if view.crops() {
-                dev.write(draws.crops, &self.windows(ids, epoch, self.stored))?;
+                dev.write(draws.crops, &self.input_crops(ids, epoch, view))?;
             }
         }
         Ok(())
@@ -186,19 +194,70 @@ impl<B: Backend> Feeder<B> {
         let draws = self.draws[at];
         let photo = view.photo().map(|_| draws.photo.part(0, n));
         let crops = view.crops().then(|| draws.crops.part(0, n));
-        dev.view_render(plan, x, images, self.index.part(0, n), photo, crops)
+        dev.view_render(plan, x, images, self.index.part(0, n), photo, crops)?;
+        if self.sobel { dev.view_sobel(plan, x) } else { Ok(()) }
     }
 
-    /// The windows that view 2's features are warped by, on a map of `side` pixels; view 1's features stay as they are.
+    /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and what mirrors IIC's second view back;
+    /// others stay as they are.
     pub fn feature_crops(&self, ids: &[u32], epoch: usize, view: View, side: usize) -> Vec<Crop> {
-        if view == View::Second { self.windows(ids, epoch, side) } else { vec![Crop::whole(side); ids.len()] }
+        match view {
+            View::Second => self.windows(ids, epoch, side),
+            View::Mirrored => {
+                let mirror = |crop: Crop| Crop { flip: crop.flip, ..Crop::whole(side) };
+                self.windows(ids, epoch, side).into_iter().map(mirror).collect()
+            }
+            _ => vec![Crop::whole(side); ids.len()],
+        }
+    }
+
+    /// The windows of stored images that a view reads, and their mirrors.
+    pub fn input_crops(&self, ids: &[u32], epoch: usize, view: View) -> Vec<Crop> {
+        let crops = self.windows(ids, epoch, self.stored);
+        match view {
+            View::Window => crops.into_iter().map(|crop| Crop { flip: 0, ..crop }).collect(),
+            _ if view.crops() => crops,
+            _ => vec![Crop::whole(self.stored); ids.len()],
+        }
     }
 
     fn windows(&self, ids: &[u32], epoch: usize, side: usize) -> Vec<Crop> {
         ids.iter().map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side)).collect()
     }
 
+    /// Changes what draws come from.
+    pub fn draw_from(&mut self, augment: Augment, seed: u64) {
+        (self.augment, self.seed) = (augment, seed);
+    }
+
     pub fn size(&self) -> usize {
         self.size
+    }
+}
+
+/// A label map (stored, stored) cut and mirrored as its picture is, by nearest neighbour: (side, side).
+pub fn crop_labels(map: &[u8], stored: usize, crop: Crop, side: usize) -> Vec<u8> {
+    let [top, left, window] = [crop.top, crop.left, crop.side].map(|v| v as usize);
+    // The pixel that the middle of an output pixel falls into.
+    let at = |i: usize| (2 * i + 1) * window / (2 * side);
+    let column = |x: usize| left + at(if crop.flip == 1 { side - 1 - x } else { x });
+    (0..side * side).map(|i| map[(top + at(i / side)) * stored + column(i % side)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_maps_are_cut_and_mirrored_as_their_pictures_are() {
+        let map: Vec<u8> = (0..36).collect();
+        let crop = Crop { top: 1, left: 2, side: 4, flip: 0 };
+        assert_eq!(crop_labels(&map, 6, crop, 4)[..5], [8, 9, 10, 11, 14]);
+        assert_eq!(crop_labels(&map, 6, Crop { flip: 1, ..crop }, 4)[..5], [11, 10, 9, 8, 17]);
+        // Half the size: the second and the fourth pixel of the window.
+        assert_eq!(crop_labels(&map, 6, crop, 2), [15, 17, 27, 29]);
+        assert_eq!(crop_labels(&map, 6, Crop::whole(6), 6), map);
+        // Twice the size: each pixel twice.
+        assert_eq!(crop_labels(&map, 6, crop, 8)[..4], [8, 8, 9, 9]);
     }
 }

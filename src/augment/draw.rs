@@ -67,6 +67,44 @@ impl Augment {
         }
     }
 
+    /// No change of any kind.
+    pub fn none() -> Self {
+        Augment { jitter_p: 0.0, grey_p: 0.0, blur_p: 0.0, crop: (1.0, 1.0), flip_p: 0.0, ..Augment::supplement() }
+    }
+
+    /// Whether it changes colours.
+    pub fn photometric(&self) -> bool {
+        self.jitter_p > 0.0 || self.grey_p > 0.0 || self.blur_p > 0.0
+    }
+
+    /// Whether it cuts or mirrors.
+    pub fn geometric(&self) -> bool {
+        self.crop != (1.0, 1.0) || self.flip_p > 0.0
+    }
+
+    /// The rows of the supplement's table 2: no transform, each one alone and always on, the photometric ones together with their own
+    /// probabilities, the geometric ones, all.
+    pub fn rows(self) -> Vec<(&'static str, Augment)> {
+        let none = Augment::none();
+        let still = Augment { jitter_p: 1.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, ..none };
+        let photometric = Augment { crop: none.crop, flip_p: none.flip_p, ..self };
+        let geometric = Augment { crop: self.crop, flip_p: self.flip_p, ..none };
+        vec![
+            ("none", none),
+            ("brightness", Augment { brightness: self.brightness, ..still }),
+            ("contrast", Augment { contrast: self.contrast, ..still }),
+            ("saturation", Augment { saturation: self.saturation, ..still }),
+            ("hue", Augment { hue: self.hue, ..still }),
+            ("grey", Augment { grey_p: 1.0, ..none }),
+            ("blur", Augment { blur_p: 1.0, sigma: self.sigma, ..none }),
+            ("photometric", photometric),
+            ("crop", Augment { crop: self.crop, ..none }),
+            ("flip", Augment { flip_p: 1.0, ..none }),
+            ("geometric", geometric),
+            ("all", self),
+        ]
+    }
+
     /// The photometric draw of one view (0 or 1) of one image that is stored at `stored`² pixels.
     ///
     /// σ scales with the stored size: a blur before shrinking from 640 to S is one of σ·S/640 after it, so a smaller store
@@ -182,6 +220,35 @@ mod tests {
         let base = a.geometry(1, 2, 3);
         assert_eq!(base, a.geometry(1, 2, 3));
         assert!([a.geometry(2, 2, 3), a.geometry(1, 3, 3), a.geometry(1, 2, 4)].iter().all(|o| *o != base));
+    }
+
+    #[test]
+    fn each_row_changes_what_it_is_called_after() {
+        let rows = Augment::supplement().rows();
+        assert_eq!(rows.len(), 12);
+        for (name, a) in rows {
+            let draws: Vec<Photo> = (0..50).map(|i| a.photo(3, 0, i, 0, 640)).collect();
+            let changed: Vec<&str> = [
+                ("brightness", draws.iter().any(|p| p.brightness != 1.0)),
+                ("contrast", draws.iter().any(|p| p.contrast != 1.0)),
+                ("saturation", draws.iter().any(|p| p.saturation != 1.0)),
+                ("hue", draws.iter().any(|p| p.hue != 0.0)),
+                ("grey", draws.iter().any(|p| p.grey == 1)),
+                ("blur", draws.iter().any(|p| p.sigma != 0.0)),
+                ("crop", (0..50).any(|i| a.geometry(3, 0, i).crop(64).side != 64)),
+                ("flip", (0..50).any(|i| a.geometry(3, 0, i).flip)),
+            ]
+            .into_iter()
+            .filter_map(|(what, changes)| changes.then_some(what))
+            .collect();
+            match name {
+                "none" => assert!(changed.is_empty() && !a.photometric() && !a.geometric()),
+                "photometric" => assert_eq!(changed.len(), 6),
+                "geometric" => assert_eq!(changed, ["crop", "flip"]),
+                "all" => assert_eq!(changed.len(), 8),
+                alone => assert_eq!(changed, [alone]),
+            }
+        }
     }
 
     #[test]

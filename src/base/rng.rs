@@ -17,6 +17,7 @@ pub enum Stream {
     KMeansInit = 6,
     Scenes = 7,
     Other = 8,
+    Classifier = 9,
 }
 
 /// One block of Philox4x32-10.

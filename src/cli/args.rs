@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::data::{Classes, Kind};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
-use crate::recipe::Balance;
+use crate::eval::Matching;
+use crate::recipe::{Balance, ClassifierKind, Freeze, Recipe};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Evaluate a checkpoint on labelled images
     Eval(EvalArgs),
+    /// Train with several values of one number, or several recipes, and several seeds; print the table
+    Sweep(Box<SweepArgs>),
     /// Segment photos: a label PNG and an overlay PNG each
     Segment(SegmentArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
@@ -43,6 +46,38 @@ pub enum RecipeName {
     Picie,
     /// The released code's numbers and passes
     PicieReleased,
+    /// PiCIE with an auxiliary over-clustering (+H)
+    PicieH,
+    /// Modified DeepCluster, with the supplement's numbers
+    Mdc,
+    /// Modified DeepCluster, as released
+    MdcReleased,
+    /// Invariant information clustering
+    Iic,
+    /// The same with the first stages of ResNet-18 only
+    #[value(name = "iic-res12")]
+    IicRes12,
+    /// Cross-entropy on labels
+    Supervised,
+    /// The same, from the checkpoint in --weights
+    Transfer,
+}
+
+impl RecipeName {
+    pub fn recipe(self) -> Recipe {
+        match self {
+            RecipeName::Demo => Recipe::demo(),
+            RecipeName::Picie => Recipe::picie(),
+            RecipeName::PicieReleased => Recipe::picie_released(),
+            RecipeName::PicieH => Recipe::picie_h(),
+            RecipeName::Mdc => Recipe::mdc(),
+            RecipeName::MdcReleased => Recipe::mdc_released(),
+            RecipeName::Iic => Recipe::iic(),
+            RecipeName::IicRes12 => Recipe::iic_res12(),
+            RecipeName::Supervised => Recipe::supervised(),
+            RecipeName::Transfer => Recipe::transfer(),
+        }
+    }
 }
 
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -78,7 +113,7 @@ pub enum Precision {
 }
 
 /// What computes, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
     /// What computes: auto (the first GPU where there is one), cpu, cuda, or cuda:N
     #[arg(long, default_value = "auto")]
@@ -99,7 +134,7 @@ pub struct EngineArgs {
 }
 
 /// The numbers of a recipe that decide what a step computes.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct ShapeArgs {
     /// Side of the network's input in pixels, a multiple of 32
     #[arg(long, value_name = "R")]
@@ -116,9 +151,18 @@ pub struct ShapeArgs {
     /// Clusters to find
     #[arg(long, value_name = "K")]
     pub clusters: Option<usize>,
+    /// Clusters of the auxiliary over-clustering of PiCIE+H and IIC; 0 for none
+    #[arg(long, value_name = "K")]
+    pub auxiliary: Option<usize>,
+    /// Stages of ResNet-18, with their laterals: 4, or 2 or 1 as IIC-res12 has
+    #[arg(long, value_name = "N")]
+    pub levels: Option<usize>,
+    /// Concatenate the Sobel gradient to the input, as the paper does for MDC and IIC without pretrained weights
+    #[arg(long)]
+    pub sobel: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct TrainArgs {
     /// Folder with the images [default: scenes drawn into the user's cache folder]
     #[arg(long, value_name = "DIR")]
@@ -135,7 +179,7 @@ pub struct TrainArgs {
     /// The classes to evaluate on [default: 27]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// The set of numbers to start from [default: demo without --data, else picie]
+    /// The system to train [default: demo without --data, else picie]; without --data its numbers are made small for the scenes
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
     /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]
@@ -158,6 +202,18 @@ pub struct TrainArgs {
     /// How pyramid levels are merged
     #[arg(long, value_enum)]
     pub merge: Option<Merge>,
+    /// Whether MDC learns a layer of its own, or scores by the centroids
+    #[arg(long, value_enum)]
+    pub classifier: Option<ClassifierKind>,
+    /// What does not learn; backbone leaves a linear probe [supervised, transfer]
+    #[arg(long, value_enum)]
+    pub freeze: Option<Freeze>,
+    /// Weight of the marginals' entropies in IIC
+    #[arg(long, value_name = "F")]
+    pub lambda: Option<f32>,
+    /// Which classes the clusters are scored as; many-to-one is for over-clustering
+    #[arg(long, value_enum)]
+    pub matching: Option<Matching>,
     /// Batches that k-means starts from
     #[arg(long, value_name = "N")]
     pub init_batches: Option<usize>,
@@ -190,6 +246,24 @@ pub struct TrainArgs {
     pub profile_steps: Option<Range<u64>>,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct SweepArgs {
+    /// What differs from run to run: lambda, recipe, or a number of the recipe by its name in run.json, such as clusters or augment.grey_p
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its values, with commas between [default of lambda: the supplement's]
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub values: Vec<String>,
+    /// A run for each of these seeds; the table then has means and standard deviations
+    #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub train: TrainArgs,
 }
 
 /// A:B with A < B.
@@ -232,6 +306,15 @@ pub struct EvalArgs {
     /// What assigns pixels to clusters
     #[arg(long, value_enum, default_value = "trained")]
     pub classifier: ClassifierName,
+    /// Which classes the clusters are scored as [default: the checkpoint's]
+    #[arg(long, value_enum)]
+    pub matching: Option<Matching>,
+    /// Evaluate under the transforms of training: each alone, together, all (twelve rows)
+    #[arg(long)]
+    pub tta: bool,
+    /// Where the draws of --tta come from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
     /// Use the first N images only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

@@ -9,11 +9,11 @@ use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
-use crate::data::{self, Classes, ImageStore};
+use crate::data::{self, Classes, Fit, ImageStore, PictureSet};
 use crate::device::ops::Backend;
 use crate::device::timed::Timed;
 use crate::device::{Activation, Layout, Pool};
-use crate::recipe::Recipe;
+use crate::recipe::{Method, Recipe};
 use crate::report::Progress;
 use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
 use crate::train::{EpochSeconds, Measured};
@@ -33,6 +33,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         Some(dir) => read(dir, args.images, recipe.stored)?,
         None => ImageStore::noise(args.images, recipe.stored, 1),
     };
+    if recipe.method == Method::Supervised {
+        let what = format!("the recipe {} learns from labels, which are not measured with", recipe.name);
+        return Err(Error::input(what, "measure --recipe mdc: its steps are the same but for k-means"));
+    }
+    let set = PictureSet::Plain(set);
     let report = engine.run(Bench { args, recipe, set: &set })?;
     say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }
@@ -42,7 +47,7 @@ fn read(dir: &Path, limit: usize, stored: usize) -> Result<ImageStore> {
     let mut set = data::open(dir, None, "train", Classes::All27, &|_, _| ())?;
     set.items.truncate(limit);
     let bar = FileBar::new("read images");
-    let store = ImageStore::load(&set, &loading(stored, false, &cache(), &|d, t| bar.set(d, t)))?;
+    let store = ImageStore::load(&set, &loading(stored, Fit::Crop, false, &cache(), &|d, t| bar.set(d, t)))?;
     bar.finish();
     list_skipped(&store);
     Ok(store)
@@ -51,7 +56,7 @@ fn read(dir: &Path, limit: usize, stored: usize) -> Result<ImageStore> {
 struct Bench<'a> {
     args: &'a BenchArgs,
     recipe: Recipe,
-    set: &'a ImageStore,
+    set: &'a PictureSet,
 }
 
 impl Job for Bench<'_> {
@@ -59,7 +64,7 @@ impl Job for Bench<'_> {
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<BenchReport> {
         let Bench { args, recipe, set } = self;
-        let images = set.len();
+        let images = set.images().len();
         let device = dev.describe();
         let name = device["name"].as_str().unwrap_or_default();
         let peak = TENSOR_CORES.iter().find(|(gpu, _)| name.contains(gpu));

@@ -1,5 +1,8 @@
 //! `picie eval`.
 
+use std::collections::BTreeMap;
+
+use crate::augment::View;
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
@@ -8,13 +11,15 @@ use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
-use crate::data::{self, EvalStore};
-use crate::device::{Backend, Layout, Pool};
-use crate::eval::hungarian;
+use crate::data::{self, EvalStore, ImageStore};
+use crate::device::ops::Metric;
+use crate::device::{Backend, Layout};
+use crate::eval::record::Score;
+use crate::eval::{Matching, Scores};
 use crate::method::Evaluator;
-use crate::net::{Architecture, FEATURES, Network};
-use crate::report::{EvalReport, Progress};
-use crate::train::Trained;
+use crate::recipe::Recipe;
+use crate::report::{EvalReport, Progress, table};
+use crate::train::{Loaded, Trained};
 
 pub fn run(args: &EvalArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
@@ -30,7 +35,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     bar.finish();
     set.items.truncate(args.limit.unwrap_or(usize::MAX));
     let bar = FileBar::new("read images");
-    let store = EvalStore::load(&set, &loading(size, args.strict, &cache(), &|d, t| bar.set(d, t)))?;
+    let store = EvalStore::load(&set, &loading(size, recipe.fit, args.strict, &cache(), &|d, t| bar.set(d, t)))?;
     bar.finish();
     list_skipped(&store.images);
 
@@ -50,10 +55,9 @@ impl Job for Evaluate<'_> {
     fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
         let Evaluate { args, trained, store, size } = self;
         let recipe = &trained.recipe;
-        let (images, k, classes) = (store.images.len(), recipe.clusters, store.taxonomy.classes.len());
+        let (images, classes) = (store.images.len(), store.taxonomy.classes.len());
         let mut layout = Layout::default();
-        let net = Network::plan(dev, &mut layout, Architecture::RESNET18);
-        let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
+        let loaded = Loaded::plan(dev, &mut layout, recipe);
         let schedule = Schedule {
             init_batches: recipe.init_batches,
             iters: recipe.kmeans_iters,
@@ -62,37 +66,95 @@ impl Job for Evaluate<'_> {
         let fresh = (args.classifier == ClassifierName::Kmeans).then_some(schedule);
         // Evaluation does not depend on the batch; a small one needs little memory.
         let shape = (images, recipe.batch_cluster.min(32), size);
-        let mut evaluator = Evaluator::plan(dev, &mut layout, &net, shape, (k, classes, recipe.merge), fresh)?;
+        let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, fresh)?;
         dev.reserve(&layout)?;
-        trained.load(dev, &net, centroids)?;
-
-        let mut metric = recipe.score_metric;
-        match args.classifier {
-            ClassifierName::Trained => {}
-            ClassifierName::Random => {
-                let mut rng = Rng::new(1, Stream::KMeansInit, 0, 2);
-                let random: Vec<f32> = (0..k * FEATURES).map(|_| rng.normal()).collect();
-                dev.write(centroids, &random)?;
-                // Directions: their lengths say nothing.
-                metric = crate::device::ops::Metric::Cosine;
+        trained.load(dev, &loaded)?;
+        choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, &store.images)?;
+        let matching = match args.classifier {
+            // These were not trained on labels, whatever the network was.
+            ClassifierName::Random | ClassifierName::Kmeans if recipe.matching == Matching::Identity => {
+                Matching::OneToOne
             }
-            ClassifierName::Kmeans => {
-                let phase = Progress::phase("k-means", images as u64);
-                evaluator.cluster(dev, &net, &store.images, centroids, &mut |n| {
-                    phase.add(n as u64);
-                    Ok(())
-                })?;
-                phase.finish();
-            }
+            _ => recipe.matching,
+        };
+        let matching = args.matching.unwrap_or(matching);
+        if args.tta {
+            return tta(dev, args, recipe, store, (&loaded, &mut evaluator, matching));
         }
         let phase = Progress::phase("evaluate", images as u64);
-        let confusion = evaluator.run(dev, &net, store, centroids, metric, &mut |n| {
+        let scorer = (loaded.classifier, View::Plain);
+        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| {
             phase.add(n as u64);
             Ok(())
         })?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-        let report = EvalReport::new(&confusion, &hungarian(&confusion), images, &names, &store.taxonomy.parts)?;
+        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, images, &names, &store.taxonomy.parts)?;
         say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
     }
+}
+
+/// Puts what the flag names in the place of the checkpoint's classifier.
+fn choose_classifier<B: Backend>(
+    dev: &mut B,
+    name: ClassifierName,
+    recipe: &Recipe,
+    loaded: &Loaded<B>,
+    evaluator: &mut Evaluator<B>,
+    images: &ImageStore,
+) -> Result<()> {
+    match name {
+        ClassifierName::Trained => Ok(()),
+        ClassifierName::Random => {
+            let mut rng = Rng::new(1, Stream::KMeansInit, 0, 2);
+            let random: Vec<f32> = (0..loaded.centroids.len).map(|_| rng.normal()).collect();
+            dev.write(loaded.centroids, &random)?;
+            // Directions: their lengths say nothing.
+            loaded.score_by_centroids(dev, Metric::Cosine)
+        }
+        ClassifierName::Kmeans => {
+            let phase = Progress::phase("k-means", images.len() as u64);
+            evaluator.cluster(dev, &loaded.net, images, loaded.centroids, &mut |n| {
+                phase.add(n as u64);
+                Ok(())
+            })?;
+            phase.finish();
+            loaded.score_by_centroids(dev, recipe.score_metric)
+        }
+    }
+}
+
+/// Table 2 of the supplement: the scores under each of the recipe's transforms alone, the photometric ones together, the geometric ones,
+/// all. A row's transforms are always on.
+fn tta<B: Backend>(
+    dev: &mut B,
+    args: &EvalArgs,
+    recipe: &Recipe,
+    store: &EvalStore,
+    (loaded, evaluator, matching): (&Loaded<B>, &mut Evaluator<B>, Matching),
+) -> Result<()> {
+    let rows = recipe.augment.rows();
+    let phase = Progress::phase("evaluate", (rows.len() * store.images.len()) as u64);
+    let mut scores = Vec::new();
+    for (name, augment) in rows {
+        evaluator.draw_from(augment, args.seed);
+        let view = match (augment.photometric(), augment.geometric()) {
+            (false, false) => View::Plain,
+            (true, false) => View::Photometric,
+            (false, true) => View::FirstUnchanged,
+            (true, true) => View::First,
+        };
+        let confusion = evaluator.run(dev, &loaded.net, store, (loaded.classifier, view), &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        let Scores { acc, miou, miou_present, .. } = Scores::new(&confusion, &matching.of(&confusion)?, &[])?;
+        scores.push((name.to_string(), vec![Score { acc, miou, miou_present }]));
+    }
+    phase.finish();
+    if !args.json {
+        return say(table::scores("transform", &scores));
+    }
+    let json: BTreeMap<_, _> = scores.iter().map(|(name, score)| (name, score[0])).collect();
+    say(serde_json::to_string(&json).expect("scores are plain data"))
 }

@@ -8,6 +8,7 @@ mod eval;
 mod plan;
 mod scenes;
 mod segment;
+mod sweep;
 mod train;
 mod watch;
 
@@ -32,6 +33,7 @@ pub fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Train(args) => train::run(&args)?,
         Command::Eval(args) => eval::run(&args)?,
+        Command::Sweep(args) => sweep::run(&args)?,
         Command::Segment(args) => segment::run(&args)?,
         Command::Scenes(args) => scenes::run(&args)?,
         Command::Bench(args) => bench::run(&args)?,

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::cli::args::{RecipeName, ShapeArgs, TrainArgs};
-use crate::data::scenes;
-use crate::recipe::Recipe;
+use crate::data::{self, scenes};
+use crate::net::Architecture;
+use crate::recipe::{Information, Method, Recipe};
 use crate::report::Progress;
 use crate::train::{Host, RunFolder, Settings};
 
@@ -15,16 +16,6 @@ pub const MEMORY_BUDGET: u64 = 4 << 30;
 /// The user's cache folder for this program.
 pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
-}
-
-impl RecipeName {
-    pub fn recipe(self) -> Recipe {
-        match self {
-            RecipeName::Demo => Recipe::demo(),
-            RecipeName::Picie => Recipe::picie(),
-            RecipeName::PicieReleased => Recipe::picie_released(),
-        }
-    }
 }
 
 impl ShapeArgs {
@@ -40,6 +31,11 @@ impl ShapeArgs {
             batch: self.batch.unwrap_or(recipe.batch),
             batch_cluster: self.batch_cluster.unwrap_or(recipe.batch_cluster),
             clusters: self.clusters.unwrap_or(recipe.clusters),
+            auxiliary: self.auxiliary.unwrap_or(recipe.auxiliary),
+            architecture: Architecture {
+                levels: self.levels.unwrap_or(recipe.architecture.levels),
+                sobel: self.sobel || recipe.architecture.sobel,
+            },
             ..recipe
         }
     }
@@ -57,6 +53,13 @@ impl TrainArgs {
             init_batches: self.init_batches.unwrap_or(recipe.init_batches),
             update_every: self.update_every.unwrap_or(recipe.update_every),
             kmeans_iters: self.kmeans_iters.unwrap_or(recipe.kmeans_iters),
+            classifier: self.classifier.unwrap_or(recipe.classifier),
+            freeze: self.freeze.unwrap_or(recipe.freeze),
+            matching: self.matching.unwrap_or(recipe.matching),
+            information: match self.lambda {
+                Some(lambda) => Information { lambda, lambda_auxiliary: lambda, ..recipe.information },
+                None => recipe.information,
+            },
             ..recipe
         };
         self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
@@ -70,16 +73,24 @@ impl TrainArgs {
     fn fresh(&self) -> Result<(RunFolder, Settings)> {
         let demo = self.data.is_none();
         let name = self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie });
-        let mut recipe = self.overridden(name.recipe())?;
-        if recipe.name != Recipe::demo().name && self.weights.is_none() && self.epochs.is_none() {
+        let start = if demo && name != RecipeName::Demo { name.recipe().small() } else { name.recipe() };
+        let mut recipe = self.overridden(start)?;
+        if !demo && name != RecipeName::Demo && self.weights.is_none() && self.epochs.is_none() {
             recipe.epochs = recipe.epochs.max(Recipe::EPOCHS_FROM_SCRATCH);
         }
-        recipe.check()?;
+        if name == RecipeName::Transfer && self.weights.is_none() {
+            let remedy = "say which checkpoint with --weights FILE, or use --recipe supervised";
+            return Err(Error::input("the recipe transfer begins with a trained network", remedy));
+        }
         check_limit(self.limit)?;
         let data = match &self.data {
             Some(dir) => absolute(dir)?,
             None => demo_scenes()?,
         };
+        if recipe.method == Method::Supervised {
+            recipe.clusters = self.labelled_classes(&data, &recipe)?;
+        }
+        recipe.check()?;
         let weights = self.weights.as_deref().map(absolute).transpose()?;
         let path = match &self.run {
             Some(path) => path.clone(),
@@ -107,6 +118,26 @@ impl TrainArgs {
             host: Host::here(),
         };
         Ok((folder, settings))
+    }
+
+    /// The classes of the labels that a recipe learns from.
+    fn labelled_classes(&self, data: &Path, recipe: &Recipe) -> Result<usize> {
+        let taxonomy = data::taxonomy(data, self.dataset, self.classes.unwrap_or_default())?;
+        let Some(taxonomy) = taxonomy else {
+            let what = format!("the recipe {} learns from labels, and a plain folder of images has none", recipe.name);
+            return Err(Error::file(data, what, "give a data set with label maps, or use --recipe picie"));
+        };
+        let classes = taxonomy.classes.len();
+        match self.shape.clusters {
+            Some(k) if k != classes => {
+                let what = format!(
+                    "--clusters {k}, but {} has {classes} classes, which {} learns",
+                    taxonomy.name, recipe.name
+                );
+                Err(Error::input(what, "leave it out"))
+            }
+            _ => Ok(classes),
+        }
     }
 
     /// The saved settings; a flag that contradicts them is an error.

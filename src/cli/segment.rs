@@ -11,12 +11,13 @@ use crate::cli::args::SegmentArgs;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::say;
 use crate::data::{decode, transform};
-use crate::device::ops::{Backend, Classifier, Merge, ViewSpec};
+use crate::device::ops::{Backend, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
-use crate::net::{Architecture, FEATURES, Geometry, Mode, Network, Program};
+use crate::net::{Geometry, Mode, Program};
+use crate::recipe::Recipe;
 use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
-use crate::train::Trained;
+use crate::train::{Loaded, Trained};
 
 /// The longest input of the network, in short sides.
 const LONGEST: usize = 8;
@@ -76,10 +77,8 @@ impl Job for Segment<'_> {
     fn run<B: Backend>(self, dev: &mut B) -> Result<usize> {
         let Segment { trained, photos } = self;
         let mut broken = 0;
-        let mut segmenter = Segmenter::plan(dev, photos, trained.recipe.clusters, trained.recipe.merge)?;
-        trained.load(dev, &segmenter.net, segmenter.centroids)?;
-        segmenter.net.fold(dev)?;
-        dev.kmeans_classifier(segmenter.classifier, segmenter.centroids, trained.recipe.score_metric)?;
+        let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
+        trained.load(dev, &segmenter.loaded)?;
         let colours = palette(trained.recipe.clusters);
         for photo in photos {
             match segmenter.segment(dev, photo) {
@@ -137,40 +136,37 @@ impl Photo {
 
 /// A program for each input size, one after the other on the same memory.
 struct Segmenter<B: Backend> {
-    net: Network<B>,
+    loaded: Loaded<B>,
     programs: BTreeMap<(usize, usize), (Program<B>, B::ViewPlan)>,
-    centroids: Slot<f32>,
-    classifier: Classifier,
+    sobel: bool,
     image: Slot<u8>,
     index: Slot<u32>,
     pred: Slot<u16>,
 }
 
 impl<B: Backend> Segmenter<B> {
-    fn plan(dev: &mut B, photos: &[Photo], k: usize, merge: Merge) -> Result<Self> {
+    fn plan(dev: &mut B, photos: &[Photo], recipe: &Recipe) -> Result<Self> {
         let mut layout = Layout::default();
-        let net = Network::plan(dev, &mut layout, Architecture::RESNET18);
+        let loaded = Loaded::plan(dev, &mut layout, recipe);
+        let (k, merge, unit) = (recipe.clusters, recipe.merge, recipe.unit());
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit: true };
-                let program = Program::plan(dev, &mut layout, &net, geometry, Mode::Eval)?;
-                entry.insert((program, dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w })?));
+                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit };
+                let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
+                entry.insert((
+                    program,
+                    dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w, channels: recipe.architecture.input() })?,
+                ));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
-        let centroids = layout.take(Pool::State, "centroids", k * FEATURES);
-        let classifier = Classifier {
-            w: layout.take(Pool::State, "classifier", k * FEATURES),
-            b: layout.take(Pool::State, "classifier bias", k),
-            k,
-        };
         let image = layout.take(Pool::Staging, "image", largest(|p| p.input.0 * p.input.1 * 3));
         let index = layout.take(Pool::Staging, "image index", 1);
         let pred = layout.take(Pool::State, "predictions", largest(|p| p.width * p.height));
         dev.reserve(&layout)?;
         dev.write(index, &[0])?;
-        Ok(Segmenter { net, programs, centroids, classifier, image, index, pred })
+        Ok(Segmenter { loaded, programs, sobel: recipe.architecture.sobel, image, index, pred })
     }
 
     /// The photo and its clusters (height, width).
@@ -181,9 +177,12 @@ impl<B: Backend> Segmenter<B> {
         let image = self.image.part(0, h * w * 3);
         dev.write(image, &transform::resize(&rgb, w, h))?;
         dev.view_render(view, program.x, image, self.index, None, None)?;
-        program.forward(dev, &self.net)?;
+        if self.sobel {
+            dev.view_sobel(view, program.x)?;
+        }
+        program.forward(dev, &self.loaded.net)?;
         let pred = self.pred.part(0, photo.width * photo.height);
-        dev.head_predict(&program.head, pred, (photo.height, photo.width), program.plain(), self.classifier)?;
+        dev.head_predict(&program.head, pred, (photo.height, photo.width), program.plain(), self.loaded.classifier)?;
         let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
             .ok_or_else(|| Error::file(&photo.path, "the file changed while it was read", "try again"))?;
         Ok((picture, dev.read(pred)?))

@@ -4,28 +4,27 @@ use std::path::Path;
 
 use image::RgbImage;
 
+use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
-use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, Kind, Load};
+use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
 use crate::device::ops::Backend;
-use crate::eval::{ClassOf, majority_vote};
+use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
+use crate::recipe::Method;
 use crate::report::pictures::{NONE, overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::report::{palette, table};
-use crate::train::{self, Outcome, RunFolder, Sets, Settings, Val, train};
+use crate::train::{self, Outcome, RunFolder, Sets, Settings, train};
 
 /// Validation images in the pictures of a run.
 const SHOWN: usize = 6;
 
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
-    let (folder, settings) = args.settings()?;
-    let sets = load(&settings, args.strict)?;
-    engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets })?;
+    let folder = one(args)?.0;
     if args.plan {
         return Ok(());
     }
@@ -33,6 +32,15 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     say(format_args!("pictures: {}", folder.pictures().display()))?;
     let checkpoint = folder.checkpoint();
     say(format_args!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", checkpoint.display()))
+}
+
+/// One run, its table and pictures; the record of its epochs, none where only the plan was asked for.
+pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
+    let engine = Engine::choose(&args.engine)?;
+    let (folder, settings) = args.settings()?;
+    let sets = load(&settings, args.strict)?;
+    let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets })?;
+    Ok((folder, rows))
 }
 
 struct Train<'a> {
@@ -43,17 +51,20 @@ struct Train<'a> {
 }
 
 impl Job for Train<'_> {
-    type Out = ();
+    type Out = Vec<EpochRow>;
 
-    fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
+    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<EpochRow>> {
         let Train { args, folder, settings, sets } = self;
         if args.plan {
-            return say(train::plan(dev, settings, sets)?.text(dev));
+            say(train::plan(dev, settings, sets)?.text(dev))?;
+            return Ok(Vec::new());
         }
         let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default());
         let outcome = train(dev, folder, settings, sets, args.resume, &mut watch)?;
         say(table::epochs(&outcome.rows))?;
-        pictures(dev, folder, sets, outcome)
+        let rows = outcome.rows.clone();
+        pictures(dev, folder, sets, outcome)?;
+        Ok(rows)
     }
 }
 
@@ -67,27 +78,46 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     };
     let read = |set: &Dataset, size: usize, name: &'static str| -> Result<ImageStore> {
         let bar = FileBar::new(name);
-        let store = ImageStore::load(set, &loading(size, strict, &cache(), &|d, t| bar.set(d, t)))?;
+        let store =
+            ImageStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
         bar.finish();
         list_skipped(&store);
         Ok(store)
     };
+    let labelled = |set: &Dataset, size: usize, name: &'static str| -> Result<EvalStore> {
+        let bar = FileBar::new(name);
+        let store = EvalStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
+        bar.finish();
+        list_skipped(&store.images);
+        Ok(store)
+    };
     let recipe = &settings.recipe;
     let set = open(&settings.split)?;
-    let train = read(&set, recipe.stored, "read images")?;
-    let shown = || {
-        let few = Dataset { items: train.items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
-        read(&few, recipe.size, "read for pictures").map(Val::Plain)
+    let train = match recipe.method {
+        Method::Supervised => {
+            let store = labelled(&set, recipe.stored, "read labels")?;
+            if !store.has_classes()? {
+                let what = format!("no pixel of the split {} has one of the classes", set.split);
+                return Err(Error::file(
+                    &settings.data,
+                    what,
+                    "the recipe learns from labels: choose other --classes or --split",
+                ));
+            }
+            PictureSet::Labelled(Box::new(store))
+        }
+        _ => PictureSet::Plain(read(&set, recipe.stored, "read images")?),
     };
-    // Labels are never needed to train: where there are none, pictures show clusters of training images.
+    let shown = || {
+        let few = Dataset { items: train.images().items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
+        read(&few, recipe.size, "read for pictures").map(PictureSet::Plain)
+    };
+    // Labels are needed to train by few recipes: where there are none, pictures show clusters of training images.
     let val = match open(&settings.val_split) {
-        Ok(val) if val.kind != Kind::Folder && val.items.iter().any(|item| item.label.is_some()) => {
-            let bar = FileBar::new("read labels");
-            let store = EvalStore::load(&val, &loading(recipe.size, strict, &cache(), &|d, t| bar.set(d, t)))?;
-            bar.finish();
-            list_skipped(&store.images);
+        Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
+            let store = labelled(&val, recipe.size, "read labels")?;
             if store.has_classes()? {
-                Val::Labelled(Box::new(store))
+                PictureSet::Labelled(Box::new(store))
             } else {
                 eprintln!("no evaluation: no pixel of {} has one of the classes", val.split);
                 shown()?
@@ -105,8 +135,8 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
 }
 
 /// `cache`: where images above the memory budget go.
-pub fn loading<'a>(size: usize, strict: bool, cache: &'a Path, progress: data::Progress<'a>) -> Load<'a> {
-    Load { size, fit: data::Fit::Crop, budget: MEMORY_BUDGET, cache, strict, progress }
+pub fn loading<'a>(size: usize, fit: Fit, strict: bool, cache: &'a Path, progress: data::Progress<'a>) -> Load<'a> {
+    Load { size, fit, budget: MEMORY_BUDGET, cache, strict, progress }
 }
 
 /// Names the images that were left out.
@@ -121,21 +151,24 @@ pub fn list_skipped(store: &ImageStore) {
 
 /// A sheet (image | prediction | ground truth) and an overlay of each of its images.
 fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: Outcome<B>) -> Result<()> {
-    let Outcome { picie, mut evaluator, .. } = outcome;
+    let Outcome { method, mut evaluator, .. } = outcome;
     let dir = folder.pictures();
     std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
     let images = sets.val.images();
     let n = SHOWN.min(images.len());
     let side = images.size();
-    let classifier = (picie.centroids[0], picie.recipe.score_metric);
-    let clusters = evaluator.predict(dev, &picie.net, images, classifier, n)?;
+    let (classifier, common) = (method.scorer(dev, true)?, method.common());
+    let clusters = evaluator.predict(dev, &common.net, images, classifier, n)?;
     let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
-        Val::Labelled(val) => {
-            let confusion = evaluator.run(dev, &picie.net, val, classifier.0, classifier.1, &mut |_| Ok(()))?;
-            (majority_vote(&confusion), val.taxonomy.classes.iter().map(|name| name.to_string()).collect())
+        PictureSet::Labelled(val) => {
+            let confusion = evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| Ok(()))?;
+            (
+                class_in_pictures(common.recipe.matching, &confusion)?,
+                val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),
+            )
         }
-        Val::Plain(_) => {
-            let k = picie.recipe.clusters;
+        PictureSet::Plain(_) => {
+            let k = common.recipe.clusters;
             ((0..k).map(Some).collect(), (1..=k).map(|c| format!("cluster {c}")).collect())
         }
     };
@@ -147,17 +180,22 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
         images.gather(&[i as u32], &mut pixels)?;
         let picture = RgbImage::from_raw(side as u32, side as u32, pixels).expect("gathered a whole image");
         let truth = match &sets.val {
-            Val::Labelled(val) => {
+            PictureSet::Labelled(val) => {
                 let mut truth = vec![0; side * side];
                 val.gather_labels(&[i as u32], &mut truth)?;
                 Some(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
             }
-            Val::Plain(_) => None,
+            PictureSet::Plain(_) => None,
         };
         write_rgb(&dir.join(picture_name(i, &images.items[i].id)), &overlay(&picture, labels, &colours)?)?;
         rows.push(SheetRow { image: picture, prediction: labels.to_vec(), truth });
     }
     write_rgb(&dir.join("sheet.png"), &sheet(&rows, &names)?)
+}
+
+/// Several clusters may share a class in pictures, as in the supplement's; what was trained on labels has its own.
+pub fn class_in_pictures(matching: Matching, confusion: &Confusion) -> Result<ClassOf> {
+    if matching == Matching::Identity { matching.of(confusion) } else { Ok(majority_vote(confusion)) }
 }
 
 /// A file name for image `i`: its number makes it unlike any other, what fits of its id says which image it is.

@@ -63,8 +63,10 @@ pub struct MiniBatch<B: Backend> {
 }
 
 impl<B: Backend> MiniBatch<B> {
-    /// `capacity`: the points of `schedule.init_batches` batches. Errors: fewer points than clusters.
-    pub fn plan(dev: &mut B, layout: &mut Layout, schedule: Schedule, k: usize, capacity: usize) -> Result<Self> {
+    /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches; clusterings of the same batches may share
+    /// it. Errors: fewer points than clusters.
+    pub fn plan(dev: &mut B, layout: &mut Layout, schedule: Schedule, k: usize, points: Slot<f32>) -> Result<Self> {
+        let capacity = points.len / FEATURES;
         if capacity < k {
             return Err(Error::input(
                 format!("{capacity} points cannot form {k} clusters"),
@@ -75,7 +77,7 @@ impl<B: Backend> MiniBatch<B> {
             plan: dev.plan_kmeans(KMeansSpec { k, d: FEATURES })?,
             schedule,
             k,
-            points: layout.take(Pool::State, "k-means points", capacity * FEATURES),
+            points,
             sums: layout.take(Pool::State, "k-means sums", k * FEATURES),
             counts: layout.take(Pool::State, "k-means counts", k),
             score: layout.take(Pool::State, "k-means score", 1),

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 pub use labels::{IGNORE, Taxonomy};
-pub use store::{EvalStore, ImageStore, Load};
+pub use store::{EvalStore, ImageStore, Load, PictureSet};
 pub use transform::Fit;
 
 /// Told (done, total) as a long pass over files proceeds; called from many threads.
@@ -115,6 +115,11 @@ pub fn open(root: &Path, kind: Option<Kind>, split: &str, classes: Classes, prog
     let mut seen = HashSet::new();
     items.retain(|item| seen.insert(item.image.clone()));
     Ok(Dataset { kind, root: root.to_path_buf(), split: split.to_string(), items, taxonomy })
+}
+
+/// What labels of a data set are read as; None where it has none.
+pub fn taxonomy(root: &Path, kind: Option<Kind>, classes: Classes) -> Result<Option<Taxonomy>> {
+    Taxonomy::of(kind.unwrap_or_else(|| detect(root)), classes)
 }
 
 fn detect(root: &Path) -> Kind {

@@ -45,6 +45,29 @@ pub struct EvalStore {
     pub taxonomy: Taxonomy,
 }
 
+/// Pictures, with labels or without.
+pub enum PictureSet {
+    Labelled(Box<EvalStore>),
+    Plain(ImageStore),
+}
+
+impl PictureSet {
+    pub fn images(&self) -> &ImageStore {
+        match self {
+            PictureSet::Labelled(set) => &set.images,
+            PictureSet::Plain(images) => images,
+        }
+    }
+
+    /// Classes of its labels; 0 where there are none.
+    pub fn classes(&self) -> usize {
+        match self {
+            PictureSet::Labelled(set) => set.taxonomy.classes.len(),
+            PictureSet::Plain(_) => 0,
+        }
+    }
+}
+
 impl ImageStore {
     /// Decodes on all cores and applies the base transform (see `transform`). Labels are not looked at.
     ///

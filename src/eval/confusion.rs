@@ -69,6 +69,11 @@ impl Confusion {
         (0..self.classes).map(|class| self.at(class, cluster)).sum()
     }
 
+    /// Classes that occur in the labels.
+    pub fn occurring(&self) -> usize {
+        (0..self.classes).filter(|&class| self.row(class).iter().any(|&count| count > 0)).count()
+    }
+
     /// All labelled pixels.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()

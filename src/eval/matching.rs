@@ -3,10 +3,46 @@
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, Result};
 use crate::eval::Confusion;
 
 /// The class of each cluster (K); `None` where a cluster stands for no class.
 pub type ClassOf = Vec<Option<usize>>;
+
+/// Which class each cluster is scored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Matching {
+    /// Cluster i is class i: of classifiers that were trained on labels.
+    Identity,
+    /// One cluster for each class, by the Hungarian method.
+    OneToOne,
+    /// The commonest class of each cluster: for over-clustering. Several clusters may share a class.
+    ManyToOne,
+}
+
+impl Matching {
+    /// Errors: one-to-one or by identity with fewer clusters than classes that occur, of which some could only be wrong.
+    pub fn of(self, m: &Confusion) -> Result<ClassOf> {
+        let occur = m.occurring();
+        match self {
+            Matching::ManyToOne => Ok(majority_vote(m)),
+            Matching::OneToOne if occur > m.clusters => {
+                let what = format!("{occur} classes occur, more than the {} clusters can be matched with", m.clusters);
+                Err(Error::input(what, "train with at least as many --clusters"))
+            }
+            Matching::OneToOne => Ok(hungarian(m)),
+            Matching::Identity if m.clusters != m.classes => {
+                let what =
+                    format!("the network was trained on {} classes, these labels have {}", m.clusters, m.classes);
+                Err(Error::input(what, "evaluate it on the --classes that it was trained on"))
+            }
+            Matching::Identity => Ok((0..m.clusters).map(Some).collect()),
+        }
+    }
+}
 
 /// The one-to-one matching that leaves the most labelled pixels right (Hungarian method, fitted on the evaluated set
 /// itself, as every published number is).

@@ -8,6 +8,6 @@ pub mod metrics;
 pub mod record;
 
 pub use confusion::Confusion;
-pub use matching::{ClassOf, hungarian, majority_vote};
+pub use matching::{ClassOf, Matching, hungarian, majority_vote};
 pub use metrics::{ClassScore, PartScore, Scores};
 pub use record::EpochRow;

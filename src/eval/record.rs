@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line of JSON for each finished epoch, and its repair after a kill.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -28,18 +29,19 @@ pub struct EpochRow {
     pub eval_s: f64,
     /// Training images over the sum of `kmeans_s`, `labels_s` and `train_s`.
     pub images_per_s: f64,
-    /// The k-means objective of view 1 and of view 2.
-    pub kmeans_objective: [f64; 2],
-    /// How unequal the clusters are: 1 = all of one size, K = all pixels in one.
-    pub kmeans_imbalance: f64,
-    /// Mean over the steps of the epoch: `loss` = (`loss_within` + `loss_cross`) / 2.
+    /// The k-means objective of each view; empty where a method has no k-means.
+    pub kmeans_objective: Vec<f64>,
+    /// How unequal the clusters are, mean over the views: 1 = all of one size, K = all pixels in one.
+    pub kmeans_imbalance: Option<f64>,
+    /// Mean over the steps of the epoch of what they minimised.
     pub loss: f64,
-    pub loss_within: f64,
-    pub loss_cross: f64,
+    /// The same of its parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main` and `loss_auxiliary`.
+    #[serde(flatten)]
+    pub losses: BTreeMap<String, f64>,
     pub acc: Option<f64>,
     pub miou: Option<f64>,
     pub miou_present: Option<f64>,
-    /// k-means on the network before any training; in the first epoch's row.
+    /// What scores before any training, such as k-means on the untrained network; in the first epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Score>,
     /// A fresh k-means on images without augmentation, where the recipe asks for it; in the last epoch's row.

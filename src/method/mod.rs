@@ -1,15 +1,102 @@
 //! The methods: each reads like the algorithm box of its paper.
+//!
+//! ```text
+//! picie mdc iic supervised     the algorithms
+//! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
+//! common                       the network, views of a data set, the skeleton of a training step
+//! evaluate                     predictions of a trained network
+//! ```
 
+mod clustering;
+mod common;
 mod evaluate;
+mod iic;
+mod learned;
+mod mdc;
 mod picie;
+mod supervised;
 
+pub use clustering::{Clustering, PseudoLabels};
+pub use common::{Batch, Common};
 pub use evaluate::Evaluator;
-pub use picie::{Losses, Picie, Tick};
+pub use learned::{Learned, Start};
 
 use crate::base::Result;
+use crate::data::PictureSet;
 use crate::device::Layout;
-use crate::device::ops::Backend;
+use crate::device::ops::{Backend, Classifier};
 use crate::net::{Geometry, Mode, Network, Program};
+use crate::recipe::{self, Recipe};
+
+/// Called after each batch with its number of images; an error stops the pass.
+pub type Tick<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
+/// What a training step minimised, and the parts that a method has names for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Losses {
+    pub total: f64,
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+/// A way of learning, planned for one data set.
+pub trait Method<B: Backend> {
+    fn common(&self) -> &Common<B>;
+
+    fn common_mut(&mut self) -> &mut Common<B>;
+
+    /// The k-means and label passes that an epoch begins with, where it does.
+    fn clustering(&self) -> Option<&Clustering<B>> {
+        None
+    }
+
+    fn clustering_mut(&mut self) -> Option<(&mut Common<B>, &mut Clustering<B>)> {
+        None
+    }
+
+    /// What is learned besides the network, each with its name in checkpoints.
+    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+        Vec::new()
+    }
+
+    /// Random weights: of the network, and of what is learned besides.
+    fn init(&mut self, dev: &mut B) -> Result<()> {
+        let common = self.common();
+        common.net.init(dev, common.seed)?;
+        let mut learned = self.learned().into_iter().enumerate();
+        learned.try_for_each(|(which, (_, learned))| learned.init(dev, common.seed, Start::FanIn, which as u32))
+    }
+
+    /// Training passes over the data set in an epoch.
+    fn rounds(&self) -> usize {
+        1
+    }
+
+    /// Before the training steps of an epoch. `first`: none of them has been done yet (else a checkpoint brought back what they did).
+    fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()>;
+
+    /// One optimizer step. `next`: the batch that follows in the same epoch, where there is one; its inputs are written while this
+    /// one runs.
+    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses>;
+
+    /// What evaluation scores with. `trained`: after training steps, else before the first.
+    fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier>;
+}
+
+/// Plans the recipe's method for a data set of `images` images.
+pub fn plan<'a, B: Backend + 'a>(
+    dev: &mut B,
+    layout: &mut Layout,
+    recipe: &Recipe,
+    seed: u64,
+    images: usize,
+) -> Result<Box<dyn Method<B> + 'a>> {
+    Ok(match recipe.method {
+        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Supervised => Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, images)?),
+    })
+}
 
 /// A program for full batches, and one for what is left of the data set.
 pub struct Programs<B: Backend> {
@@ -45,4 +132,10 @@ impl<B: Backend> Programs<B> {
 /// Images in a full batch, and in the last one (0: it is full too).
 pub fn batch_sizes(total: usize, batch: usize) -> [usize; 2] {
     if total < batch { [total, 0] } else { [batch, total % batch] }
+}
+
+/// The recipe's geometry; images of a batch and their groups are still to be said.
+fn geometry(recipe: &Recipe) -> Geometry {
+    let Recipe { size, merge, .. } = *recipe;
+    Geometry { n: 0, h: size, w: size, groups: 1, k: recipe.most_clusters(), merge, unit: recipe.unit() }
 }

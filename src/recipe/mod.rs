@@ -1,13 +1,62 @@
-//! The numbers. A recipe is a set of typed constants, each line with its source; every one can be overridden by a flag.
+//! The numbers. A recipe is a set of typed constants, each line with its source ([`presets`]); every one can be overridden by a flag.
 //!
-//! Sources: SUPP is the supplement of PiCIE (CVPR 2021), P the released code (janghyuncho/PiCIE at c3aa029). The fields are
-//! also the places where paper and released code differ.
+//! The fields are also the places where paper and released code differ.
+
+mod presets;
 
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
 use crate::base::{Error, Result};
+use crate::data::Fit;
 use crate::device::ops::{Merge, Metric};
+use crate::eval::Matching;
+use crate::net::Architecture;
+
+/// Which algorithm learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Two views, each clustered; every view learns both views' pseudo labels. With `auxiliary` clusters it is PiCIE+H.
+    Picie,
+    /// One view; its pseudo labels are learned (modified DeepCluster).
+    Mdc,
+    /// Mutual information between the class probabilities of two views (invariant information clustering).
+    Iic,
+    /// Cross-entropy on the labels of the data set.
+    Supervised,
+}
+
+/// What scores the pseudo labels that MDC learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassifierKind {
+    /// A layer that starts anew in each epoch and is learned.
+    Parametric,
+    /// The centroids, which are not.
+    Centroids,
+}
+
+/// What stays as it is while the rest learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freeze {
+    None,
+    /// ResNet and pyramid: what learns is one linear layer (a linear probe).
+    Backbone,
+}
+
+/// Numbers of the mutual information that IIC maximises.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Information {
+    /// Weight of the marginals' entropies, of the main head and of the auxiliary one.
+    pub lambda: f32,
+    pub lambda_auxiliary: f32,
+    /// T: views are compared under all shifts of up to T pixels of the input.
+    pub shifts: usize,
+    /// One joint distribution over all shifts, instead of one each.
+    pub collapsed: bool,
+}
 
 /// How a class's weight in the cross-entropy follows from its number of pseudo labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -49,17 +98,28 @@ pub enum NormMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     pub name: String,
+    pub method: Method,
+    pub architecture: Architecture,
+    /// How a picture of any shape becomes a square one.
+    pub fit: Fit,
     /// Side of the network's input in pixels.
     pub size: usize,
     /// Side of the stored images that views are cut from.
     pub stored: usize,
-    /// Images of a training step; each gives two views.
+    /// Images of a training step; each gives as many views as the method has.
     pub batch: usize,
     /// Images of a step of the k-means, label and evaluation passes.
     pub batch_cluster: usize,
     pub epochs: usize,
     pub clusters: usize,
+    /// Clusters of the auxiliary over-clustering; 0: there is none.
+    pub auxiliary: usize,
+    /// Which classes clusters stand for in evaluation.
+    pub matching: Matching,
     pub lr: f32,
+    pub classifier: ClassifierKind,
+    pub freeze: Freeze,
+    pub information: Information,
     pub balance: Balance,
     pub merge: Merge,
     /// Batches whose points Lloyd's k-means starts from.
@@ -84,70 +144,24 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// SUPP: epochs where no ImageNet weights are given.
-    pub const EPOCHS_FROM_SCRATCH: usize = 20;
-
-    /// The supplement's numbers.
-    pub fn picie() -> Self {
-        Recipe {
-            name: "picie".into(),
-            size: 320,                     // SUPP: "resizing and center-crop to 320×320"
-            stored: 640,                   // P --res2 640; SUPP is silent on what the crops are cut from
-            batch: 128,                    // SUPP
-            batch_cluster: 128,            // SUPP: k-means batches of 128
-            epochs: 10,                    // SUPP: 10 from ImageNet weights, 20 from scratch
-            clusters: 27,                  // SUPP
-            lr: 1e-3,                      // SUPP: Adam 1e-3, no weight decay
-            balance: Balance::Inverse,     // SUPP: "balanced with the size of each cluster"
-            merge: Merge::Direct,          // SUPP S1: each level straight to 1/4 and summed
-            init_batches: 50,              // SUPP: first 50 batches
-            update_every: 20,              // SUPP: every 20 iterations
-            kmeans_iters: 20,              // P scripts; SUPP is silent
-            kmeans_norm: NormMode::Batch,  // SUPP is silent; as released
-            label_norm: NormMode::Running, // as released
-            label_metric: Metric::Cosine,  // paper: cosine distance to the prototypes
-            score_metric: Metric::Cosine,  // the same scores train and evaluate
-            fresh_kmeans: false,
-            bug_plain_view1: false,
-            augment: Augment::supplement(),
-        }
+    /// Whether features are divided by their norm before they are scored.
+    pub fn unit(&self) -> bool {
+        matches!(self.method, Method::Picie | Method::Mdc)
     }
 
-    /// The released code's COCO script, pass for pass.
-    pub fn picie_released() -> Self {
-        Recipe {
-            name: "picie-released".into(),
-            batch_cluster: 256,        // P sh_files/train_picie.sh
-            lr: 1e-4,                  // P sh_files/train_picie.sh:9
-            balance: Balance::Size,    // P commons.py:181
-            merge: Merge::Cascade,     // P modules/fpn.py:34-45
-            init_batches: 20,          // P sh_files/train_picie.sh
-            update_every: 1,           // P KM_NUM=1
-            label_metric: Metric::L2,  // P utils.py:125-128
-            score_metric: Metric::Dot, // P train_picie.py:121-135, commons.py:206
-            fresh_kmeans: true,        // P train_picie.py:295-338, repeats 1
-            augment: Augment::released(),
-            ..Self::picie()
-        }
+    /// Whether an epoch begins with k-means.
+    pub fn clustered(&self) -> bool {
+        matches!(self.method, Method::Picie | Method::Mdc)
     }
 
-    /// Learns visibly from random weights on a few hundred small scenes within minutes on two cores. Numbers without a source
-    /// are chosen by trial on the drawn scenes, seeds 1, 2 and 3.
-    pub fn demo() -> Self {
-        Recipe {
-            name: "demo".into(),
-            size: 128,
-            stored: 256,
-            batch: 16, // more steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8
-            batch_cluster: 32,
-            epochs: 5,       // in batches of 32, 8 were not better
-            clusters: 9,     // the classes of the scenes
-            init_batches: 8, // all images
-            update_every: 1,
-            label_metric: Metric::L2, // as released
-            score_metric: Metric::Dot,
-            ..Self::picie()
-        }
+    /// Whether what evaluation scores with is learned, instead of being centroids.
+    pub fn learned(&self) -> bool {
+        !self.clustered() || (self.method == Method::Mdc && self.classifier == ClassifierKind::Parametric)
+    }
+
+    /// The largest number of clusters a classifier has.
+    pub fn most_clusters(&self) -> usize {
+        self.clusters.max(self.auxiliary)
     }
 
     /// Every contradiction inside the recipe, before any image is read.
@@ -174,11 +188,36 @@ impl Recipe {
                 return fail(format!("{flag} 0"), "use at least 1");
             }
         }
-        if self.clusters < 2 || self.clusters > usize::from(u16::MAX) {
+        if self.clusters < 2 || self.most_clusters() > usize::from(u16::MAX) {
             return fail(format!("--clusters {}", self.clusters), "use 2 to 65535");
+        }
+        if self.auxiliary == 1 || (self.auxiliary > 0 && !matches!(self.method, Method::Picie | Method::Iic)) {
+            return fail(
+                format!("--auxiliary {} in the recipe {}", self.auxiliary, self.name),
+                "over-clustering is PiCIE+H's and IIC's: use --recipe picie-h or iic, and at least 2",
+            );
         }
         if !(self.lr.is_finite() && self.lr > 0.0) {
             return fail(format!("--lr {}", self.lr), "use a positive number, such as 1e-3");
+        }
+        if !matches!(self.architecture.levels, 1 | 2 | 4) {
+            return fail(
+                format!("{} levels of the pyramid", self.architecture.levels),
+                "use 4, or 2 or 1 of ResNet-res12",
+            );
+        }
+        if self.architecture.levels < 4 && self.merge == Merge::Cascade {
+            return fail("--merge cascade of a part of the pyramid".into(), "use --merge direct");
+        }
+        if self.freeze == Freeze::Backbone && self.method != Method::Supervised {
+            return fail(
+                format!("--freeze backbone in the recipe {}", self.name),
+                "a frozen network learns from labels only: use --recipe transfer",
+            );
+        }
+        let positive = |lambda: f32| lambda.is_finite() && lambda > 0.0;
+        if !positive(self.information.lambda) || !positive(self.information.lambda_auxiliary) {
+            return fail(format!("--lambda {}", self.information.lambda), "use a positive number, such as 1 or 1.5");
         }
         Ok(())
     }
@@ -198,13 +237,22 @@ mod tests {
 
     #[test]
     fn recipes_are_consistent_and_bugs_are_off() {
-        for recipe in [Recipe::picie(), Recipe::picie_released(), Recipe::demo()] {
-            recipe.check().unwrap();
-            assert!(!recipe.bug_plain_view1);
-            let text = serde_json::to_string(&recipe).unwrap();
-            assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
+        for recipe in Recipe::all() {
+            for recipe in [recipe.clone().small(), recipe] {
+                recipe.check().unwrap();
+                assert!(!recipe.bug_plain_view1);
+                let text = serde_json::to_string(&recipe).unwrap();
+                assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
+            }
         }
-        let odd = Recipe { size: 100, ..Recipe::demo() };
-        assert!(odd.check().unwrap_err().to_string().contains("--size 100"));
+    }
+
+    #[test]
+    fn contradictions_name_the_flag() {
+        let of = |recipe: Recipe| recipe.check().unwrap_err().to_string();
+        assert!(of(Recipe { size: 100, ..Recipe::demo() }).contains("--size 100"));
+        assert!(of(Recipe { auxiliary: 45, ..Recipe::mdc() }).contains("--auxiliary 45"));
+        assert!(of(Recipe { freeze: Freeze::Backbone, ..Recipe::iic() }).contains("--recipe transfer"));
+        assert!(of(Recipe { merge: Merge::Cascade, ..Recipe::iic_res12() }).contains("--merge direct"));
     }
 }

@@ -23,34 +23,70 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_string(), |v| format!("{v:.digits$}"))
 }
 
-/// One line per epoch: k-means objective (mean of both views), losses, scores in percent, seconds of each phase. Epoch 0 is
-/// k-means on the untrained network; `fresh` a new k-means on the trained one, where the recipe asks for it.
+/// One line per epoch: k-means objective (mean of the views), losses, scores in percent, seconds of each phase; columns that nothing
+/// is in are left out. Epoch 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the trained one,
+/// where the recipe asks for it.
 pub fn epochs(rows: &[EpochRow]) -> String {
-    let header =
-        "epoch|k-means\nobject.|loss|within|cross|acc\n%|mIoU\n%|k-means\ns|labels\ns|train\ns|eval\ns|images\n/s";
-    let header: Vec<&str> = header.split('|').collect();
-    let line = |row: &EpochRow| {
-        let mut cells = vec![row.epoch.to_string()];
-        let objective = (row.kmeans_objective[0] + row.kmeans_objective[1]) / 2.0;
-        cells.extend([objective, row.loss, row.loss_within, row.loss_cross].map(|v| number(Some(v), 4)));
-        cells.extend([row.acc, row.miou].map(|v| number(v, 2)));
-        let seconds = [row.kmeans_s, row.labels_s, row.train_s, row.eval_s];
-        cells.extend(seconds.into_iter().chain([row.images_per_s]).map(|v| number(Some(v), 1)));
-        cells
-    };
+    let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
+    let mut parts: Vec<&String> = rows.first().map(|row| row.losses.keys().collect()).unwrap_or_default();
+    // PiCIE's within before cross, IIC's main before auxiliary.
+    parts.reverse();
+    type Column<'a> = (String, Box<dyn Fn(&EpochRow) -> String + 'a>);
+    let mut columns: Vec<Column> = vec![("epoch".into(), Box::new(|row| row.epoch.to_string()))];
+    let mean = |row: &EpochRow| row.kmeans_objective.iter().sum::<f64>() / row.kmeans_objective.len() as f64;
+    if clustered {
+        columns.push(("k-means\nobject.".into(), Box::new(move |row| number(Some(mean(row)), 4))));
+    }
+    columns.push(("loss".into(), Box::new(|row| number(Some(row.loss), 4))));
+    for part in parts {
+        let title = part.trim_start_matches("loss_").to_string();
+        columns.push((title, Box::new(move |row| number(row.losses.get(part).copied(), 4))));
+    }
+    let scores = columns.len();
+    columns.push(("acc\n%".into(), Box::new(|row| number(row.acc, 2))));
+    columns.push(("mIoU\n%".into(), Box::new(|row| number(row.miou, 2))));
+    if clustered {
+        columns.push(("k-means\ns".into(), Box::new(|row| number(Some(row.kmeans_s), 1))));
+        columns.push(("labels\ns".into(), Box::new(|row| number(Some(row.labels_s), 1))));
+    }
+    columns.push(("train\ns".into(), Box::new(|row| number(Some(row.train_s), 1))));
+    columns.push(("eval\ns".into(), Box::new(|row| number(Some(row.eval_s), 1))));
+    columns.push(("images\n/s".into(), Box::new(|row| number(Some(row.images_per_s), 1))));
+
+    let line = |row: &EpochRow| columns.iter().map(|(_, cell)| cell(row)).collect::<Vec<_>>();
     let only_scores = |name: &str, score: Option<Score>| {
         score.map(|s| {
-            let mut cells = vec![name.to_string()];
-            cells.extend(["-"; 4].map(String::from));
-            cells.extend([s.acc, s.miou].map(|v| number(Some(v), 2)));
-            cells.extend(["-"; 5].map(String::from));
+            let mut cells = vec!["-".to_string(); columns.len()];
+            cells[0] = name.to_string();
+            (cells[scores], cells[scores + 1]) = (number(Some(s.acc), 2), number(Some(s.miou), 2));
             cells
         })
     };
     let untrained = rows.first().and_then(|row| only_scores("0", row.untrained));
     let fresh = rows.last().and_then(|row| only_scores("fresh", row.fresh));
+    let header: Vec<&str> = columns.iter().map(|(title, _)| &**title).collect();
     // NOTE: no gap, so that twelve columns fit into a terminal of 80.
     plain(&header, 0, untrained.into_iter().chain(rows.iter().map(line)).chain(fresh)).to_string()
+}
+
+/// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation where a row has several.
+pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
+    let lines = rows.iter().map(|(name, scores)| {
+        let cell = |of: fn(&Score) -> f64| {
+            let (mean, deviation) = mean_and_deviation(&scores.iter().map(of).collect::<Vec<_>>());
+            if scores.len() == 1 { format!("{mean:.2}") } else { format!("{mean:.2} ± {deviation:.2}") }
+        };
+        vec![name.clone(), cell(|s| s.acc), cell(|s| s.miou), cell(|s| s.miou_present)]
+    });
+    plain(&[what, "acc\n%", "mIoU\n%", "mIoU, classes\nin labels %"], 2, lines).to_string()
+}
+
+/// The mean, and the sample's standard deviation (0 of a single value).
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, (squares / (n - 1.0).max(1.0)).sqrt())
 }
 
 #[cfg(test)]
@@ -66,10 +102,9 @@ mod tests {
             train_s: 3.33,
             eval_s: 4.44,
             images_per_s: 55.55,
-            kmeans_objective: [0.25, 0.75],
+            kmeans_objective: vec![0.25, 0.75],
             loss: 3.5,
-            loss_within: 3.25,
-            loss_cross: 3.75,
+            losses: [("loss_cross".into(), 3.75), ("loss_within".into(), 3.25)].into(),
             acc: Some(40.125),
             untrained: Some(Score { acc: 20.5, miou: 10.25, miou_present: 11.0 }),
             fresh: Some(Score { acc: 50.5, miou: 12.25, miou_present: 13.0 }),
@@ -90,5 +125,15 @@ mod tests {
         for (title, value) in [("within", "3.2500"), ("acc", "40.12"), ("train", "3.3"), ("images", "55.5")] {
             assert_eq!(end(lines[1], title), end(lines[5], &format!(" {value}")), "{text}");
         }
+    }
+
+    #[test]
+    fn several_scores_are_mean_and_deviation() {
+        let score = |acc| Score { acc, miou: acc / 2.0, miou_present: acc };
+        let rows = [("1".to_string(), vec![score(10.0), score(20.0), score(30.0)]), ("1.5".into(), vec![score(7.25)])];
+        let text = scores("lambda", &rows);
+        let words = |of: &str| text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>();
+        assert_eq!(words("1 ")[1..], ["20.00", "±", "10.00", "10.00", "±", "5.00", "20.00", "±", "10.00"]);
+        assert_eq!(words("1.5")[1..], ["7.25", "3.62", "7.25"]);
     }
 }

@@ -5,12 +5,12 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::base::Result;
-use crate::base::rng::Stream;
-use crate::data::ImageStore;
+use crate::data::PictureSet;
 use crate::device::Layout;
 use crate::device::ops::Backend;
-use crate::method::Picie;
+use crate::method::{self, Method};
 use crate::recipe::Recipe;
+use crate::train::batches::Batches;
 
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -28,39 +28,45 @@ impl EpochSeconds {
 
 /// A planned training that can run epoch after epoch on one set of images.
 pub struct Measured<'a, B: Backend> {
-    picie: Picie<B>,
-    set: &'a ImageStore,
+    method: Box<dyn Method<B> + 'a>,
+    set: &'a PictureSet,
     epoch: usize,
     step: u64,
 }
 
-impl<'a, B: Backend> Measured<'a, B> {
+impl<'a, B: Backend + 'a> Measured<'a, B> {
     /// Plans, reserves, and starts from random weights.
-    pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a ImageStore) -> Result<Self> {
+    pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a PictureSet) -> Result<Self> {
         let mut layout = Layout::default();
-        let mut picie = Picie::plan(dev, &mut layout, recipe.clone(), 1, set.len())?;
+        let mut method = method::plan(dev, &mut layout, recipe, 1, set.images().len())?;
         dev.reserve(&layout)?;
-        picie.load_images(dev, set)?;
-        picie.net.init(dev, 1)?;
-        Ok(Measured { picie, set, epoch: 0, step: 0 })
+        method.common_mut().load_images(dev, set.images())?;
+        method.init(dev)?;
+        Ok(Measured { method, set, epoch: 0, step: 0 })
     }
 
-    /// One epoch: k-means and labels of both views, one training step for every batch.
+    /// One epoch: k-means and labels of the views, where the method has them, and one training step for every batch.
     pub fn epoch(&mut self, dev: &mut B) -> Result<EpochSeconds> {
         self.epoch += 1;
-        let (picie, set, epoch) = (&mut self.picie, self.set, self.epoch);
-        let kmeans = clock(dev, |dev| {
-            (0..2).try_for_each(|view| picie.kmeans(dev, set, epoch, view, &mut |_| Ok(())).map(|_| ()))
-        })?;
-        let labels = clock(dev, |dev| (0..2).try_for_each(|view| picie.label(dev, set, epoch, view, &mut |_| Ok(()))))?;
+        let (method, set, epoch) = (&mut self.method, self.set, self.epoch);
+        let [mut kmeans, mut labels] = [0.0; 2];
+        if let Some((common, clustering)) = method.clustering_mut() {
+            let (images, views) = (set.images(), clustering.pseudo().len());
+            kmeans = clock(dev, |dev| {
+                (0..views)
+                    .try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), &mut |_| Ok(())).map(|_| ()))
+            })?;
+            labels = clock(dev, |dev| {
+                (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), &mut |_| Ok(())))
+            })?;
+        }
         let train = clock(dev, |dev| {
-            picie.prepare(dev)?;
-            let order = picie.order(Stream::TrainOrder, epoch);
-            let mut batches = order.chunks(picie.recipe.batch).peekable();
-            while let Some(ids) = batches.next() {
-                self.step += 1;
-                picie.step(dev, set, (ids, batches.peek().copied()), epoch, self.step)?;
+            method.begin_steps(dev, epoch, true)?;
+            let batches = Batches::new(&**method, epoch, self.step);
+            for i in 0..batches.len() {
+                method.step(dev, set, batches.get(i), (i + 1 < batches.len()).then(|| batches.get(i + 1)))?;
             }
+            self.step += batches.len() as u64;
             Ok(())
         })?;
         Ok(EpochSeconds { kmeans, labels, train })

@@ -1,25 +1,27 @@
 //! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what happens on Ctrl-C.
 
+mod batches;
 mod checkpoint;
 mod measure;
 mod run;
 
-pub use checkpoint::Trained;
+pub use checkpoint::{Loaded, Trained};
 pub use measure::{EpochSeconds, Measured};
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;
 
-use crate::base::rng::Stream;
+use crate::augment::View;
 use crate::base::{Error, Result};
-use crate::data::{EvalStore, ImageStore};
-use crate::device::ops::Backend;
+use crate::data::PictureSet;
+use crate::device::ops::{Backend, Classifier};
 use crate::device::{Layout, Pool};
+use crate::eval::Scores;
 use crate::eval::record::{self, EpochRow, Score};
-use crate::eval::{Scores, hungarian};
-use crate::method::{Evaluator, Picie};
+use crate::method::{self, Evaluator, Losses, Method};
 use crate::net::weights;
 use crate::recipe::Recipe;
+use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
 
 /// Who watches a run.
@@ -36,61 +38,38 @@ pub trait Observer {
     fn profiled(&self, step: u64) -> bool;
 }
 
-/// Images to learn from, and images to look at.
+/// Images to learn from, and images to look at: where those have labels, to evaluate on.
 pub struct Sets {
-    pub train: ImageStore,
-    pub val: Val,
-}
-
-pub enum Val {
-    /// To evaluate on.
-    Labelled(Box<EvalStore>),
-    /// For pictures only.
-    Plain(ImageStore),
-}
-
-impl Val {
-    pub fn images(&self) -> &ImageStore {
-        match self {
-            Val::Labelled(set) => &set.images,
-            Val::Plain(images) => images,
-        }
-    }
-
-    fn classes(&self) -> usize {
-        match self {
-            Val::Labelled(set) => set.taxonomy.classes.len(),
-            Val::Plain(_) => 0,
-        }
-    }
+    pub train: PictureSet,
+    pub val: PictureSet,
 }
 
 /// What a finished run leaves in memory for its pictures.
-pub struct Outcome<B: Backend> {
-    pub picie: Picie<B>,
+pub struct Outcome<'a, B: Backend> {
+    pub method: Box<dyn Method<B> + 'a>,
     pub evaluator: Evaluator<B>,
     /// From `metrics.jsonl`, all epochs.
     pub rows: Vec<EpochRow>,
 }
 
-struct Trainer<'a, B: Backend> {
+struct Trainer<'a, 'm, B: Backend> {
     dev: &'a mut B,
     sets: &'a Sets,
     folder: &'a RunFolder,
     watch: &'a mut dyn Observer,
-    picie: Picie<B>,
+    method: Box<dyn Method<B> + 'm>,
     evaluator: Evaluator<B>,
     state: State,
 }
 
 /// What a run will do, and where every tensor of it will lie.
-pub struct Plan<B: Backend> {
+pub struct Plan<'a, B: Backend> {
     layout: Layout,
-    picie: Picie<B>,
+    method: Box<dyn Method<B> + 'a>,
     evaluator: Evaluator<B>,
 }
 
-impl<B: Backend> Plan<B> {
+impl<B: Backend> Plan<'_, B> {
     /// What the engine chose, and the memory, pool by pool.
     pub fn text(&self, dev: &B) -> String {
         dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
@@ -98,43 +77,43 @@ impl<B: Backend> Plan<B> {
 }
 
 /// Nothing is allocated yet.
-pub fn plan<B: Backend>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<B>> {
+pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<'a, B>> {
     let recipe = &settings.recipe;
     let mut layout = Layout::default();
-    let picie = Picie::plan(dev, &mut layout, recipe.clone(), settings.seed, sets.train.len())?;
-    let set = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
-    let shape = (recipe.clusters, sets.val.classes(), recipe.merge);
-    let evaluator = Evaluator::plan(dev, &mut layout, &picie.net, set, shape, None)?;
+    let method = method::plan(dev, &mut layout, recipe, settings.seed, sets.train.images().len())?;
+    let val = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
+    let evaluator = Evaluator::plan(dev, &mut layout, &method.common().net, recipe, val, sets.val.classes(), None)?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(Plan { layout, picie, evaluator })
+    Ok(Plan { layout, method, evaluator })
 }
 
 /// Plans, starts or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
 /// be in order: until then an error leaves nothing behind.
-pub fn train<B: Backend>(
+pub fn train<'a, B: Backend + 'a>(
     dev: &mut B,
     folder: &RunFolder,
     settings: &Settings,
     sets: &Sets,
     resume: bool,
     watch: &mut dyn Observer,
-) -> Result<Outcome<B>> {
+) -> Result<Outcome<'a, B>> {
     let recipe = &settings.recipe;
-    let images = sets.train.len();
+    let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
-    let Plan { layout, mut picie, evaluator } = plan;
+    let Plan { layout, mut method, evaluator } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
-    picie.load_images(dev, &sets.train)?;
-    picie.net.init(dev, settings.seed)?;
-    let fingerprint = sets.train.fingerprint();
+    method.common_mut().load_images(dev, sets.train.images())?;
+    method.init(dev)?;
+    let fingerprint = sets.train.images().fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(&folder.checkpoint(), dev, &picie, recipe, settings.seed, (images, fingerprint))?
+        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, (images, fingerprint))?
     } else {
         if let Some(path) = &settings.weights {
             // ImageNet weights have no pyramid: it keeps its random start.
-            picie.net.load(dev, &weights::load(path, &crate::net::expected(crate::net::Architecture::RESNET18))?.0)?;
+            let expected = crate::net::expected(recipe.architecture);
+            method.common().net.load(dev, &weights::load(path, &expected)?.0)?;
         }
         State::begin(recipe.clone(), settings.seed, (images, fingerprint))
     };
@@ -143,15 +122,15 @@ pub fn train<B: Backend>(
     }
     folder.write_plan(&text)?;
     record::truncate_from(&folder.metrics(), state.epoch)?;
-    let mut trainer = Trainer { dev, sets, folder, watch, picie, evaluator, state };
+    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
         let done = trainer.epoch();
         trainer.dev.leave();
         done?;
     }
-    let (picie, evaluator) = (trainer.picie, trainer.evaluator);
-    Ok(Outcome { picie, evaluator, rows: record::read(&folder.metrics())? })
+    let (method, evaluator) = (trainer.method, trainer.evaluator);
+    Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
 }
 
 /// Says of a plan that is too large which batches would fit.
@@ -172,14 +151,19 @@ fn stopped(result: Result<()>) -> Result<bool> {
     }
 }
 
-impl<B: Backend> Trainer<'_, B> {
+impl<B: Backend> Trainer<'_, '_, B> {
     fn epoch(&mut self) -> Result<()> {
         if self.state.phase == Phase::KMeans {
             self.pass("k-means", 0, Self::kmeans)?;
             self.state.phase = Phase::Labels;
         }
-        if self.state.epoch == 1 && self.state.untrained.is_none() && self.state.phase == Phase::Labels {
-            self.state.untrained = self.evaluate("untrained")?;
+        if self.state.epoch == 1
+            && self.state.untrained.is_none()
+            && self.state.phase == Phase::Labels
+            && self.views() > 0
+        {
+            let scorer = self.method.scorer(self.dev, false)?;
+            self.state.untrained = self.evaluate("untrained", scorer)?;
         }
         if self.state.phase == Phase::Labels {
             self.pass("labels", 1, Self::labels)?;
@@ -196,17 +180,25 @@ impl<B: Backend> Trainer<'_, B> {
         self.finish()
     }
 
-    /// A pass without gradients. Interrupted, it is forgotten and begins anew when resumed: it is cheap beside the training steps,
-    /// and all it can have changed are running statistics.
+    /// Views that are clustered.
+    fn views(&self) -> usize {
+        self.method.clustering().map_or(0, |clustering| clustering.pseudo().len())
+    }
+
+    /// A pass without gradients over each view, where there are any. Interrupted, it is forgotten and begins anew when resumed: it is
+    /// cheap beside the training steps, and all it can have changed are running statistics.
     fn pass(&mut self, name: &str, clock: usize, pass: fn(&mut Self) -> Result<()>) -> Result<()> {
+        if self.views() == 0 {
+            return Ok(());
+        }
         let started = Instant::now();
-        let running = self.picie.net.running(self.dev)?;
-        self.watch.begin(name, 2 * self.sets.train.len());
+        let running = self.method.common().net.running(self.dev)?;
+        self.watch.begin(name, self.views() * self.sets.train.images().len());
         self.dev.enter(name);
         let passed = pass(self);
         self.dev.leave();
         if stopped(passed)? {
-            self.picie.net.restore_running(self.dev, &running)?;
+            self.method.common().net.restore_running(self.dev, &running)?;
             return self.interrupt();
         }
         self.watch.end();
@@ -216,9 +208,10 @@ impl<B: Backend> Trainer<'_, B> {
 
     fn kmeans(&mut self) -> Result<()> {
         self.state.kmeans.clear();
-        for view in 0..2 {
-            let mut tick = ticker(self.watch, self.folder);
-            let summary = self.picie.kmeans(self.dev, &self.sets.train, self.state.epoch, view, &mut tick)?;
+        for view in 0..self.views() {
+            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch, self.folder));
+            let (common, clustering) = self.method.clustering_mut().expect("there are views");
+            let summary = clustering.kmeans(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
             drop(tick);
             if !summary.objective.is_finite() {
                 return Err(self.not_finite(f32::NAN));
@@ -229,40 +222,38 @@ impl<B: Backend> Trainer<'_, B> {
     }
 
     fn labels(&mut self) -> Result<()> {
-        for view in 0..2 {
-            let mut tick = ticker(self.watch, self.folder);
-            self.picie.label(self.dev, &self.sets.train, self.state.epoch, view, &mut tick)?;
+        for view in 0..self.views() {
+            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch, self.folder));
+            let (common, clustering) = self.method.clustering_mut().expect("there are views");
+            clustering.label(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
         }
         Ok(())
     }
 
     /// The training steps that are left of the epoch.
     fn steps(&mut self) -> Result<()> {
-        self.picie.prepare(self.dev)?;
-        let order = self.picie.order(Stream::TrainOrder, self.state.epoch);
-        let batch = self.picie.recipe.batch;
-        self.watch.begin("train", order.len());
-        self.watch.advance((self.state.step * batch).min(order.len()));
+        let done = self.state.step;
+        self.method.begin_steps(self.dev, self.state.epoch, done == 0)?;
+        let batches = Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
+        self.watch.begin("train", batches.images());
+        self.watch.advance((0..done).map(|i| batches.get(i).ids.len()).sum());
         let mut recording = false;
-        let mut batches = order.chunks(batch).skip(self.state.step).peekable();
-        while let Some(ids) = batches.next() {
-            let step = self.state.adam_step + 1;
-            let profiled = self.watch.profiled(step);
+        for i in done..batches.len() {
+            let batch = batches.get(i);
+            let profiled = self.watch.profiled(batch.step);
             if profiled != recording {
                 self.dev.record(profiled)?;
                 recording = profiled;
             }
-            let ids_and_next = (ids, batches.peek().copied());
-            let losses = self.picie.step(self.dev, &self.sets.train, ids_and_next, self.state.epoch, step)?;
-            if !losses.total().is_finite() {
-                self.state.step += 1;
-                return Err(self.not_finite(losses.total() as f32));
-            }
-            self.state.losses[0] += losses.within * ids.len() as f64;
-            self.state.losses[1] += losses.cross * ids.len() as f64;
+            let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
+            let losses = self.method.step(self.dev, &self.sets.train, batch, next)?;
             self.state.step += 1;
-            self.state.adam_step = step;
-            ticker(self.watch, self.folder)(ids.len())?;
+            if !losses.total.is_finite() {
+                return Err(self.not_finite(losses.total as f32));
+            }
+            self.add(&losses, batch.ids.len());
+            self.state.adam_step = batch.step;
+            ticker(self.watch, self.folder)(batch.ids.len())?;
         }
         if recording {
             self.dev.record(false)?;
@@ -271,22 +262,34 @@ impl<B: Backend> Trainer<'_, B> {
         Ok(())
     }
 
+    /// Adds a step's losses to the epoch's, weighted by its images.
+    fn add(&mut self, losses: &Losses, images: usize) {
+        for (name, loss) in [("loss", losses.total)].into_iter().chain(losses.parts.iter().copied()) {
+            let [sum, weight] = self.state.losses.entry(name.into()).or_default();
+            *sum += loss * images as f64;
+            *weight += images as f64;
+        }
+    }
+
     /// Evaluation, record, checkpoint.
     fn finish(&mut self) -> Result<()> {
         // The last step's update has not been through a loss yet; what it broke must not replace the last good checkpoint.
-        if !self.picie.net.is_finite(self.dev)? {
+        if !self.method.common().net.is_finite(self.dev)? {
             return Err(self.not_finite(f32::NAN));
         }
         let started = Instant::now();
-        let score = self.evaluate("evaluate")?;
+        let scorer = self.method.scorer(self.dev, true)?;
+        let score = self.evaluate("evaluate", scorer)?;
         let eval_s = started.elapsed().as_secs_f64();
-        checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &self.picie, &self.state.next())?;
-        let last = self.state.epoch == self.picie.recipe.epochs;
-        let labelled = matches!(self.sets.val, Val::Labelled(_));
-        let fresh = if last && labelled && self.picie.recipe.fresh_kmeans { self.fresh()? } else { None };
-        let images = self.sets.train.len() as f64;
+        let recipe = &self.method.common().recipe;
+        let (last, fresh) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans);
+        checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &*self.method, &self.state.next())?;
+        let labelled = matches!(self.sets.val, PictureSet::Labelled(_));
+        let fresh = if last && labelled && fresh && self.views() > 0 { self.fresh()? } else { None };
+        let images = self.sets.train.images().len() as f64;
         let [kmeans_s, labels_s, train_s] = self.state.seconds;
-        let [loss_within, loss_cross] = self.state.losses.map(|sum| sum / images);
+        let mut losses: std::collections::BTreeMap<String, f64> =
+            self.state.losses.iter().map(|(name, [sum, weight])| (name.clone(), sum / weight)).collect();
         let kmeans = &self.state.kmeans;
         let row = EpochRow {
             epoch: self.state.epoch,
@@ -295,11 +298,11 @@ impl<B: Backend> Trainer<'_, B> {
             train_s,
             eval_s,
             images_per_s: images / (kmeans_s + labels_s + train_s),
-            kmeans_objective: [kmeans[0].objective, kmeans[1].objective],
-            kmeans_imbalance: (kmeans[0].imbalance + kmeans[1].imbalance) / 2.0,
-            loss: (loss_within + loss_cross) / 2.0,
-            loss_within,
-            loss_cross,
+            kmeans_objective: kmeans.iter().map(|summary| summary.objective).collect(),
+            kmeans_imbalance: (!kmeans.is_empty())
+                .then(|| kmeans.iter().map(|summary| summary.imbalance).sum::<f64>() / kmeans.len() as f64),
+            loss: losses.remove("loss").unwrap_or_default(),
+            losses,
             acc: score.map(|s| s.acc),
             miou: score.map(|s| s.miou),
             miou_present: score.map(|s| s.miou_present),
@@ -309,12 +312,12 @@ impl<B: Backend> Trainer<'_, B> {
         // The row first: should the process die in between, resuming drops it and writes it again.
         row.append(&self.folder.metrics())?;
         self.state = self.state.next();
-        checkpoint::save(&self.folder.checkpoint(), self.dev, &self.picie, &self.state)
+        checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)
     }
 
-    /// The score of view 1's centroids, where there are labels.
-    fn evaluate(&mut self, name: &str) -> Result<Option<Score>> {
-        let Val::Labelled(val) = &self.sets.val else { return Ok(None) };
+    /// The score of a classifier, where there are labels.
+    fn evaluate(&mut self, name: &str, scorer: Classifier) -> Result<Option<Score>> {
+        let PictureSet::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
         // NOTE: an interrupt waits for the end of the evaluation, which is short and changes nothing.
         let watch = &mut *self.watch;
@@ -322,30 +325,34 @@ impl<B: Backend> Trainer<'_, B> {
             watch.advance(n);
             Ok(())
         };
-        let (centroids, metric) = (self.picie.centroids[0], self.picie.recipe.score_metric);
-        let confusion = self.evaluator.run(self.dev, &self.picie.net, val, centroids, metric, &mut tick)?;
+        let common = self.method.common();
+        let confusion = self.evaluator.run(self.dev, &common.net, val, (scorer, View::Plain), &mut tick)?;
         self.watch.end();
-        let scores = Scores::new(&confusion, &hungarian(&confusion), &[])?;
+        let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
     }
 
     /// The score of a fresh k-means on images without augmentation. Leaves centroids and running statistics as they were.
     fn fresh(&mut self) -> Result<Option<Score>> {
-        let running = self.picie.net.running(self.dev)?;
-        let centroids = self.dev.read(self.picie.centroids[0])?;
-        self.watch.begin("fresh k-means", self.sets.train.len());
+        let running = self.method.common().net.running(self.dev)?;
+        let (common, clustering) = self.method.clustering_mut().expect("there are views");
+        let slot = clustering.pseudo()[0][0].centroids;
+        let centroids = self.dev.read(slot)?;
+        self.watch.begin("fresh k-means", self.sets.train.images().len());
         let mut tick = ticker(self.watch, self.folder);
-        let clustered = self.picie.fresh_kmeans(self.dev, &self.sets.train, self.state.epoch + 1, &mut tick);
+        let epoch = self.state.epoch + 1;
+        let clustered = clustering.fresh_kmeans(common, self.dev, self.sets.train.images(), epoch, &mut tick);
         drop(tick);
         let stopped = stopped(clustered.map(|_| ()))?;
         let score = if stopped {
             None
         } else {
             self.watch.end();
-            self.evaluate("evaluate")?
+            let scorer = self.method.scorer(self.dev, false)?;
+            self.evaluate("evaluate", scorer)?
         };
-        self.dev.write(self.picie.centroids[0], &centroids)?;
-        self.picie.net.restore_running(self.dev, &running)?;
+        self.dev.write(slot, &centroids)?;
+        self.method.common().net.restore_running(self.dev, &running)?;
         if stopped { self.interrupt() } else { Ok(score) }
     }
 
@@ -357,7 +364,7 @@ impl<B: Backend> Trainer<'_, B> {
 
     /// Saves where the run is, and reports the interruption.
     fn interrupt<T>(&mut self) -> Result<T> {
-        checkpoint::save(&self.folder.checkpoint(), self.dev, &self.picie, &self.state)?;
+        checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)?;
         Err(Error::Interrupted { run: self.folder.path.clone() })
     }
 }

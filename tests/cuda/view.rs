@@ -2,7 +2,7 @@ use half::{bf16, f16};
 use picie::device::ops::{Crop, Photo, View, ViewSpec};
 use picie::device::{Activation, Slot};
 
-use crate::util::{Rig, below, close};
+use crate::util::{Rig, below, close, round, signed};
 
 /// Of the largest value. f32: the engines round differently on the way: fused multiplications, sums in other orders, columns before
 /// rows. Narrower types: the stored pixel is rounded.
@@ -22,12 +22,13 @@ struct Case {
     index: Vec<u32>,
     photo: Option<Vec<Photo>>,
     crops: Option<Vec<Crop>>,
+    channels: usize,
 }
 
 impl Case {
     /// Whole images: three of them, permuted and with a repeat.
     fn whole(stored: (usize, usize), size: (usize, usize)) -> Self {
-        Case { stored, size, index: vec![2, 0, 2, 1], photo: None, crops: None }
+        Case { stored, size, index: vec![2, 0, 2, 1], photo: None, crops: None, channels: 4 }
     }
 
     /// Image 1 at its own size, once for each draw.
@@ -49,7 +50,7 @@ impl Case {
 
     fn render<B: View>(&self, mut rig: Rig<B>) -> Vec<f32> {
         let ((sh, sw), (h, w)) = (self.stored, self.size);
-        let spec = ViewSpec { n: self.index.len(), sh, sw, h, w };
+        let spec = ViewSpec { n: self.index.len(), sh, sw, h, w, channels: self.channels };
         let plan = rig.dev.plan_view(spec).unwrap();
         let (images, index) = (rig.input(&self.images()), rig.input(&self.index));
         let photo: Option<Slot<Photo>> = self.photo.as_ref().map(|p| rig.input(p));
@@ -64,8 +65,9 @@ impl Case {
     fn agree<A: Activation>(&self, name: &str) {
         let Some(rig) = Rig::cuda::<A>() else { return };
         let (got, want) = (self.render(rig), self.render(Rig::new()));
-        assert!(got.iter().skip(3).step_by(4).all(|&v| v == 0.0), "{name}: the fourth channel is zero");
-        let per = self.size.0 * self.size.1 * 4;
+        let rest = got.chunks(self.channels).flat_map(|pixel| &pixel[3..]);
+        assert!(rest.into_iter().all(|&v| v == 0.0), "{name}: all channels but three are zero");
+        let per = self.size.0 * self.size.1 * self.channels;
         for (i, (got, want)) in got.chunks(per).zip(want.chunks(per)).enumerate() {
             let draw = (self.photo.as_ref().map(|p| p[i]), self.crops.as_ref().map(|c| c[i]));
             close(&format!("{name} in {}, image {i}, {draw:?}", A::NAME), got, want, tolerance::<A>());
@@ -209,10 +211,44 @@ fn at_its_own_size_an_image_is_only_normalised() {
 }
 
 #[test]
+fn eight_channels_are_rendered() {
+    let crops = vec![crop(0, 0, 40, 0), crop(13, 20, 21, 1)];
+    let case = Case { index: vec![1, 0], crops: Some(crops), channels: 8, ..Case::whole((40, 45), (33, 35)) };
+    case.agree_in_all("eight channels");
+}
+
+/// The gradient of colours that both engines hold alike; other channels stay.
+#[test]
+fn the_sobel_gradient_is_the_cpus() {
+    fn run<B: View>(mut rig: Rig<B>, (n, h, w): (usize, usize, usize), x: &[f32]) -> Vec<f32> {
+        let plan = rig.dev.plan_view(ViewSpec { n, sh: h, sw: w, h, w, channels: 8 }).unwrap();
+        let x = rig.act(x);
+        rig.ready();
+        rig.dev.view_sobel(&plan, x).unwrap();
+        rig.read_act(x)
+    }
+    fn case<A: Activation>(size: (usize, usize, usize)) {
+        let Some(rig) = Rig::cuda::<A>() else { return };
+        let x = round::<A>(&signed(5, size.0 * size.1 * size.2 * 8));
+        let (got, want) = (run(rig, size, &x), run(Rig::new(), size, &x));
+        close(&format!("sobel {size:?} in {}", A::NAME), &got, &want, tolerance::<A>());
+        for (got, x) in got.as_chunks::<8>().0.iter().zip(x.as_chunks::<8>().0) {
+            assert_eq!((&got[..3], &got[5..]), (&x[..3], &x[5..]));
+        }
+    }
+    // Around a block of 8 rows and 32 columns.
+    for size in [(1, 1, 1), (2, 7, 31), (3, 8, 32), (2, 9, 33), (1, 17, 70), (2, 3, 2)] {
+        case::<f32>(size);
+        case::<bf16>(size);
+        case::<f16>(size);
+    }
+}
+
+#[test]
 fn plans_of_several_sizes_live_together() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    let big = rig.dev.plan_view(ViewSpec { n: 1, sh: 2, sw: 4000, h: 2, w: 3 }).unwrap();
-    rig.dev.plan_view(ViewSpec { n: 2, sh: 3, sw: 3, h: 3, w: 3 }).unwrap();
+    let big = rig.dev.plan_view(ViewSpec { n: 1, sh: 2, sw: 4000, h: 2, w: 3, channels: 4 }).unwrap();
+    rig.dev.plan_view(ViewSpec { n: 2, sh: 3, sw: 3, h: 3, w: 3, channels: 4 }).unwrap();
     let (images, index) = (rig.input(&[255u8; 24_000]), rig.input(&[0u32]));
     let photo = rig.input(&[Photo { sigma: 1e9, ..NONE }]);
     let x = rig.act_output(2 * 3 * 4);
@@ -225,10 +261,11 @@ fn plans_of_several_sizes_live_together() {
 
 #[test]
 fn wrong_sizes_are_refused() {
-    let spec = ViewSpec { n: 2, sh: 3, sw: 4, h: 2, w: 5 };
+    let spec = ViewSpec { n: 2, sh: 3, sw: 4, h: 2, w: 5, channels: 4 };
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
     let plan = rig.dev.plan_view(spec).unwrap();
     assert!(rig.dev.plan_view(ViewSpec { w: 0, ..spec }).is_err());
+    assert!(rig.dev.plan_view(ViewSpec { channels: 3, ..spec }).is_err());
     let large = rig.dev.plan_view(ViewSpec { sh: 4097, ..spec }).unwrap_err().to_string();
     assert!(large.contains("4096²"), "{large}");
     let x = rig.act_output(spec.x_len());
@@ -242,4 +279,5 @@ fn wrong_sizes_are_refused() {
     fails(rig.dev.view_render(&plan, x, images, short, None, None), "view: index has 1");
     fails(rig.dev.view_render(&plan, x, images, index, Some(photo), None), "view: photo has 1");
     fails(rig.dev.view_render(&plan, x, images, index, None, Some(crop)), "view: crops has 3");
+    fails(rig.dev.view_sobel(&plan, x), "view_sobel: a pixel has 4");
 }

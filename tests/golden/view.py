@@ -49,6 +49,13 @@ def finish(img):
     return F.pad((img.permute(1, 2, 0) - MEAN) / STD, (0, 1))
 
 
+def sobel(img):
+    """(3, h, w) in 0..1 → (h, w, 2): IIC's two filters of the grey, torch's cross-correlation with zeros around."""
+    dx = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    dy = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
+    return F.conv2d(grey(img)[None], torch.stack([dx, dy])[:, None], padding=1)[0].permute(1, 2, 0)
+
+
 def render(images, index, photo, crops, size):
     out = []
     for i, m in enumerate(index.tolist()):
@@ -117,6 +124,7 @@ def make():
     out["wide_x"] = render(images, index[:2], None, None, (7, 27))
     square = scenes(2, 26, 26)
     out["square"] = square
+    out["sobel_x"] = torch.stack([sobel(i.permute(2, 0, 1).float() / 255) for i in images])
     out["half_x"] = render(square, torch.tensor([1]), None, None, (13, 13))
 
     pil = [[0.7, 1, 1, 0, 0], [1, 1.3, 1, 0, 0], [1, 1, 0.7, 0, 0], [1, 1, 1, 0.1, 0], [1, 1, 1, 0, 0.8], [1, 1, 1, 0, 1.8]]

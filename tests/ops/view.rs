@@ -51,7 +51,20 @@ fn render(
     crops: Option<&[Crop]>,
     (h, w): (usize, usize),
 ) -> Vec<f32> {
-    let spec = ViewSpec { n: index.len(), sh, sw, h, w };
+    wider(images, (sh, sw), index, photo, crops, (h, w, 4), false)
+}
+
+/// Of 4 or 8 channels, with or without the gradient.
+fn wider(
+    images: &[u8],
+    (sh, sw): (usize, usize),
+    index: &[u32],
+    photo: Option<&[Photo]>,
+    crops: Option<&[Crop]>,
+    (h, w, channels): (usize, usize, usize),
+    sobel: bool,
+) -> Vec<f32> {
+    let spec = ViewSpec { n: index.len(), sh, sw, h, w, channels };
     let mut rig = Rig::new();
     let plan = rig.dev.plan_view(spec).unwrap();
     let (images, index) = (rig.input(images), rig.input(index));
@@ -59,6 +72,9 @@ fn render(
     let x = rig.output::<f32>(spec.x_len());
     rig.ready();
     rig.dev.view_render(&plan, x, images, index, photo, crops).unwrap();
+    if sobel {
+        rig.dev.view_sobel(&plan, x).unwrap();
+    }
     rig.read(x)
 }
 
@@ -111,6 +127,43 @@ fn whole_images_are_resized_with_antialias() {
 }
 
 #[test]
+fn eight_channels_are_the_colours_and_the_sobel_gradient() {
+    let g = golden("view");
+    let (images, (h, w)) = (bytes(&g, "images"), SIZE);
+    let x = wider(&images, SIZE, &[0, 1, 2], None, None, (h, w, 8), true);
+    let gradient: Vec<f32> = x.as_chunks::<8>().0.iter().flat_map(|p| [p[3], p[4]]).collect();
+    // Sums of eight greys that were normalised and back.
+    close("sobel", &gradient, &g["sobel_x"], 2e-6);
+    // Where a view has been cut and resized the colours are those of four channels, and the rest zero until the gradient comes.
+    let (index, crops) = (index(&g, "crops_index"), crops(&g));
+    let four = render(&images, SIZE, &index, None, Some(&crops), (11, 9));
+    let eight = wider(&images, SIZE, &index, None, Some(&crops), (11, 9, 8), false);
+    let with = wider(&images, SIZE, &index, None, Some(&crops), (11, 9, 8), true);
+    for ((four, eight), with) in
+        four.as_chunks::<4>().0.iter().zip(eight.as_chunks::<8>().0).zip(with.as_chunks::<8>().0)
+    {
+        assert_eq!((&eight[..4], &eight[4..]), (&four[..], &[0.0; 4][..]));
+        assert_eq!((&with[..3], &with[5..]), (&four[..3], &[0.0; 3][..]));
+    }
+}
+
+/// A grey that falls by 1/255 a column and 3/255 a row has the same gradient everywhere inside, with its sign.
+#[test]
+fn the_sobel_gradient_is_positive_where_the_grey_falls() {
+    let (h, w) = (4, 5);
+    let image: Vec<u8> = (0..h * w).flat_map(|i| [(200 - i % w - 3 * (i / w)) as u8; 3]).collect();
+    let x = wider(&image, (h, w), &[0], None, None, (h, w, 8), true);
+    for (i, pixel) in x.as_chunks::<8>().0.iter().enumerate() {
+        if (1..h - 1).contains(&(i / w)) && (1..w - 1).contains(&(i % w)) {
+            close("slopes", &pixel[3..5], &[8.0 / 255.0, 24.0 / 255.0], 1e-4);
+        }
+    }
+    // A single pixel has no neighbour but zeros.
+    let x = wider(&[9, 99, 199], (1, 1), &[0], None, None, (1, 1, 8), true);
+    assert_eq!(x[3..], [0.0; 5]);
+}
+
+#[test]
 fn at_its_own_size_an_image_is_only_normalised() {
     let (h, w) = (5, 37);
     let images: Vec<u8> = below(9, 2 * h * w * 3, 256).into_iter().map(|v| v as u8).collect();
@@ -155,7 +208,7 @@ fn the_same_bits_for_any_number_of_threads() {
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let draws = (Some(&photo[photo.len() - 5..]), Some(crops.as_slice()));
-        pool.install(|| render(&images, SIZE, &index, draws.0, draws.1, (9, 11)))
+        pool.install(|| wider(&images, SIZE, &index, draws.0, draws.1, (9, 11, 8), true))
     };
     let one = with(1);
     assert!(with(2) == one && with(5) == one && with(7) == one);
@@ -175,10 +228,12 @@ fn a_wide_blur_of_a_small_image_stays_an_average() {
 
 #[test]
 fn wrong_sizes_are_refused() {
-    let spec = ViewSpec { n: 2, sh: 3, sw: 4, h: 2, w: 5 };
+    let spec = ViewSpec { n: 2, sh: 3, sw: 4, h: 2, w: 5, channels: 4 };
     let mut rig = Rig::new();
     let plan = rig.dev.plan_view(spec).unwrap();
     assert!(rig.dev.plan_view(ViewSpec { w: 0, ..spec }).is_err());
+    assert!(rig.dev.plan_view(ViewSpec { channels: 5, ..spec }).is_err());
+    let eight = rig.dev.plan_view(ViewSpec { channels: 8, ..spec }).unwrap();
     let x = rig.output::<f32>(spec.x_len());
     let (images, part) = (rig.input(&[0u8; 3 * 36]), rig.input(&[0u8; 35]));
     let (index, short) = (rig.input(&[0u32, 2]), rig.input(&[0u32]));
@@ -191,4 +246,6 @@ fn wrong_sizes_are_refused() {
     fails(rig.dev.view_render(&plan, x, images, short, None, None), "view: index has 1");
     fails(rig.dev.view_render(&plan, x, images, index, Some(photo), None), "view: photo has 1");
     fails(rig.dev.view_render(&plan, x, images, index, None, Some(crop)), "view: crops has 3");
+    fails(rig.dev.view_sobel(&eight, x), "view_sobel: x has 80");
+    fails(rig.dev.view_sobel(&plan, x), "view_sobel: a pixel has 4 elements, the contract wants 8");
 }

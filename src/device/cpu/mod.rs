@@ -8,12 +8,25 @@ mod confusion;
 mod conv;
 pub mod gemm;
 mod head;
+mod iic;
 mod kmeans;
 mod memory;
 mod norm;
 mod share;
+mod softmax;
 mod stem;
+mod vector;
 mod view;
 mod wide;
 
 pub use memory::Cpu;
+
+use crate::base::{Error, Result};
+
+/// Fails where an image of a batch has no row in a label store of `images`.
+fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
+    match index.iter().find(|&&i| i as usize >= images) {
+        Some(&i) => Err(Error::Shape { op, what: "a label store that is indexed", got: images, want: i as usize + 1 }),
+        None => Ok(()),
+    }
+}

@@ -5,11 +5,12 @@
 //! one weighted sum an axis ([`taps`]).
 
 mod photo;
+mod sobel;
 mod taps;
 
 use std::ops::Range;
 
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::{share, workers};
@@ -28,8 +29,9 @@ impl ViewPlan {
     fn scratch(&self) -> usize {
         let ViewSpec { sh, sw, h, w, .. } = self.spec;
         let rows = 3 * sh * sw + 3 * sw + 4 * sw;
+        let render = rows + sh.max(sw) + 1 + h * (sh + 1) + w * (sw + 1);
         // Whole cache lines, so that threads do not share one.
-        (rows + sh.max(sw) + 1 + h * (sh + 1) + w * (sw + 1)).next_multiple_of(16)
+        render.max(sobel::scratch(w)).next_multiple_of(16)
     }
 }
 
@@ -37,9 +39,7 @@ impl View for Cpu {
     type ViewPlan = ViewPlan;
 
     fn plan_view(&mut self, spec: ViewSpec) -> Result<ViewPlan> {
-        if [spec.n, spec.sh, spec.sw, spec.h, spec.w].contains(&0) {
-            return Err(Error::input(format!("{spec:?} has no pixels"), "every size must be at least 1"));
-        }
+        spec.check()?;
         let plan = ViewPlan { spec };
         self.ask_scratch(plan.scratch() * workers());
         Ok(plan)
@@ -65,13 +65,23 @@ impl View for Cpu {
         let (simd, scratch) = (self.simd, self.scratch(plan.scratch() * workers()));
         let (x, images, index, photo, crops, scratch) = self.get((x, images, index, photo, crops, scratch));
         let (photo, crops) = (photo.as_deref(), crops.as_deref());
-        let outs = x.chunks_exact_mut(spec.h * spec.w * 4).enumerate();
+        let outs = x.chunks_exact_mut(spec.h * spec.w * spec.channels).enumerate();
         share(outs, scratch, |(i, out), scratch| {
             let image = &images[index[i] as usize * bytes..][..bytes];
             let photo = photo.map_or(Photo::NONE, |p| p[i]);
             let crop = crops.map(|c| c[i]);
             simd.dispatch(Render { spec, out, image, photo, crop, scratch });
         });
+        Ok(())
+    }
+
+    fn view_sobel(&mut self, plan: &ViewPlan, x: Slot<f32>) -> Result<()> {
+        plan.spec.check_sobel(x)?;
+        let ViewSpec { h, w, .. } = plan.spec;
+        let (simd, scratch) = (self.simd, self.scratch(plan.scratch() * workers()));
+        let (x, scratch) = self.get((x, scratch));
+        let images = x.as_chunks_mut::<8>().0.chunks_exact_mut(h * w);
+        share(images, scratch, |image, scratch| sobel::sobel(simd, image, w, scratch));
         Ok(())
     }
 }
@@ -106,7 +116,7 @@ impl pulp::WithSimd for Render<'_> {
         let rows = rows.bank(kernel, bytemuck::cast_slice_mut(row_start), row_weight);
         let cols = cols.bank(kernel, bytemuck::cast_slice_mut(col_start), col_weight);
         develop(planes, image, photo, (sh, sw), (rows.span(), cols.span()));
-        resample(out, planes, (sw, w), &rows, &cols, sums, pixels);
+        resample(out, planes, (sw, w, spec.channels), &rows, &cols, sums, pixels);
     }
 }
 
@@ -168,12 +178,12 @@ fn channels<'a>(row: &'a mut [f32], sw: usize, cols: &Range<usize>) -> [&'a mut 
     [r, g, b].map(|plane| &mut plane[cols.clone()])
 }
 
-/// out (h, w, 4) = normalised sums over rows, then over columns.
+/// out (h, w, channels) = normalised sums over rows, then over columns.
 #[inline(always)]
 fn resample(
     out: &mut [f32],
     planes: &[f32],
-    (sw, w): (usize, usize),
+    (sw, w, channels): (usize, usize, usize),
     rows: &Bank,
     cols: &Bank,
     sums: &mut [f32],
@@ -182,7 +192,7 @@ fn resample(
     let span = cols.span();
     let wide = span.len();
     let (sums, pixels) = (&mut sums[..3 * wide], &mut pixels.as_chunks_mut::<4>().0[..wide]);
-    for (o, out) in out.chunks_exact_mut(4 * w).enumerate() {
+    for (o, out) in out.chunks_exact_mut(channels * w).enumerate() {
         let (top, weights) = rows.at(o);
         sums.fill(0.0);
         for (row, &weight) in planes[top * 3 * sw..].chunks_exact(3 * sw).zip(weights) {
@@ -197,7 +207,7 @@ fn resample(
         for (((pixel, &r), &g), &b) in pixels.iter_mut().zip(r).zip(g).zip(b) {
             *pixel = [r, g, b, 0.0];
         }
-        for (x, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        for (x, out) in out.as_chunks_mut::<4>().0.chunks_exact_mut(channels / 4).enumerate() {
             let (left, weights) = cols.at(x);
             let mut sum = [0.0; 4];
             for (pixel, &weight) in pixels[left - span.start..].iter().zip(weights) {
@@ -205,7 +215,8 @@ fn resample(
                     sum[c] += weight * pixel[c];
                 }
             }
-            *out = std::array::from_fn(|c| (sum[c] - SHIFT[c]) * SCALE[c]);
+            out[0] = std::array::from_fn(|c| (sum[c] - SHIFT[c]) * SCALE[c]);
+            out[1..].fill([0.0; 4]);
         }
     }
 }

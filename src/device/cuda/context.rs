@@ -5,6 +5,7 @@ use std::ffi::{CString, c_void};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
@@ -115,31 +116,43 @@ impl Grid {
     }
 }
 
-/// An argument of a kernel in a cell of 8 bytes, little-endian: the kernel's parameter type decides how many it reads.
+/// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arg(u64);
+pub(super) enum Arg<'a> {
+    /// 8 bytes, little-endian: the kernel's parameter type decides how many it reads.
+    Cell(u64),
+    /// The bytes of a struct that the kernel takes by value.
+    Struct(&'a [u8]),
+}
 
-impl From<usize> for Arg {
+impl<'a> Arg<'a> {
+    /// `T` is `repr(C)` and laid out as the kernel's parameter type.
+    pub fn by_value<T: Pod>(x: &'a T) -> Self {
+        Arg::Struct(bytemuck::bytes_of(x))
+    }
+}
+
+impl From<usize> for Arg<'_> {
     fn from(x: usize) -> Self {
-        Arg(x as u64)
+        Arg::Cell(x as u64)
     }
 }
 
-impl From<u32> for Arg {
+impl From<u32> for Arg<'_> {
     fn from(x: u32) -> Self {
-        Arg(u64::from(x))
+        Arg::Cell(u64::from(x))
     }
 }
 
-impl From<i32> for Arg {
+impl From<i32> for Arg<'_> {
     fn from(x: i32) -> Self {
-        Arg(u64::from(x as u32))
+        Arg::Cell(u64::from(x as u32))
     }
 }
 
-impl From<f32> for Arg {
+impl From<f32> for Arg<'_> {
     fn from(x: f32) -> Self {
-        Arg(u64::from(x.to_bits()))
+        Arg::Cell(u64::from(x.to_bits()))
     }
 }
 
@@ -243,31 +256,34 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// Queues a kernel. An empty grid does nothing.
-    pub(super) fn launch(&mut self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+    pub(super) fn launch(&mut self, kernel: Kernel, grid: Grid, args: &[Arg<'_>]) -> Result<()> {
         let Grid { blocks: Blocks(x, y, z), threads, shared } = grid;
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
         let mut cells = [std::ptr::null_mut::<c_void>(); 40];
         for (cell, arg) in cells.iter_mut().zip(args) {
-            *cell = std::ptr::from_ref(&arg.0).cast_mut().cast();
+            *cell = match arg {
+                Arg::Cell(x) => std::ptr::from_ref(x).cast_mut().cast(),
+                Arg::Struct(bytes) => bytes.as_ptr().cast_mut().cast(),
+            };
         }
         let cells = &mut cells[..args.len()];
-        // SAFETY: the function is loaded; each cell points at 8 readable bytes, and the launcher passes what the kernel declares
-        // (its test runs both); slots lie in reserved pools.
+        // SAFETY: the function is loaded; each cell points at 8 readable bytes or at a whole struct, and the launcher passes
+        // what the kernel declares (its test runs both); slots lie in reserved pools.
         let launched =
             unsafe { result::launch_kernel(kernel.function, (x, y, z), (threads, 1, 1), shared, self.stream, cells) };
         launched.map_err(|e| driver_error(kernel.name, e))
     }
 
     /// The device address of a slot, as an argument.
-    pub(super) fn at<T: Element>(&self, slot: Slot<T>) -> Arg {
-        Arg(self.address(slot))
+    pub(super) fn at<T: Element>(&self, slot: Slot<T>) -> Arg<'static> {
+        Arg::Cell(self.address(slot))
     }
 
     /// 0 for none.
-    pub(super) fn at_or_null<T: Element>(&self, slot: Option<Slot<T>>) -> Arg {
-        Arg(slot.map_or(0, |slot| self.address(slot)))
+    pub(super) fn at_or_null<T: Element>(&self, slot: Option<Slot<T>>) -> Arg<'static> {
+        Arg::Cell(slot.map_or(0, |slot| self.address(slot)))
     }
 
     /// The device address of a slot.

@@ -12,12 +12,14 @@ mod context;
 mod conv;
 mod cudnn;
 mod head;
+mod iic;
 mod images;
 mod kmeans;
 mod memory;
 mod norm;
 mod nvtx;
 mod sheet;
+mod softmax;
 mod stem;
 mod view;
 

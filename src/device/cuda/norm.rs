@@ -79,7 +79,7 @@ pub struct NormPlan {
 
 impl NormPlan {
     /// Blocks of a sweep, and what a kernel that sweeps takes last: rows, c, chunk, wide.
-    fn sweep(&self) -> (Grid, [Arg; 4]) {
+    fn sweep(&self) -> (Grid, [Arg<'static>; 4]) {
         let Cut { wide, tiles, chunk, chunks } = self.cut;
         let args = [self.spec.rows, self.spec.c, chunk, wide].map(Arg::from);
         (Grid::new((chunks, tiles, self.spec.groups), THREADS as u32), args)

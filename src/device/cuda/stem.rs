@@ -30,12 +30,12 @@ pub struct StemPlan {
 
 impl StemPlan {
     /// Blocks of a sweep, and what a kernel that sweeps takes last: h, w, c, wide.
-    fn sweep(&self) -> (Grid, [Arg; 4]) {
+    fn sweep(&self) -> (Grid, [Arg<'static>; 4]) {
         let StemSpec { n, h, w, c, .. } = self.spec;
         (Grid::new((self.spec.p(), n, self.cut.tiles), THREADS as u32), [h, w, c, self.cut.wide].map(Arg::from))
     }
 
-    fn images_per_group(&self) -> Arg {
+    fn images_per_group(&self) -> Arg<'static> {
         (self.spec.n / self.spec.groups).into()
     }
 }

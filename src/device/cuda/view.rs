@@ -10,6 +10,8 @@ const THREADS: u32 = 256;
 const PARTS: usize = 32;
 /// Side of a block's outputs.
 const TILE: usize = 32;
+/// Height of a block's outputs of the Sobel gradient; a block is as wide as `TILE`.
+const SOBEL_ROWS: usize = THREADS as usize / TILE;
 /// The longest side of a stored image: two tables of a blur's weights lie in shared memory.
 const LONGEST: usize = 4096;
 
@@ -18,6 +20,7 @@ pub struct ViewPlan {
     spec: ViewSpec,
     grey: Kernel,
     render: Kernel,
+    sobel: Kernel,
 }
 
 /// Bytes of the Gaussian and of its tails for distances up to `longest`.
@@ -29,10 +32,8 @@ impl<A: Activation> View for Cuda<A> {
     type ViewPlan = ViewPlan;
 
     fn plan_view(&mut self, spec: ViewSpec) -> Result<ViewPlan> {
-        let ViewSpec { n, sh, sw, h, w } = spec;
-        if [n, sh, sw, h, w].contains(&0) {
-            return Err(Error::input(format!("{spec:?} has no pixels"), "every size must be at least 1"));
-        }
+        spec.check()?;
+        let ViewSpec { n, sh, sw, h, w, .. } = spec;
         if sh.max(sw) > LONGEST || h.max(w) > 1 << 20 || n > 0xffff {
             let what = format!("{spec:?} is larger than the GPU's kernels take");
             return Err(Error::input(
@@ -44,7 +45,7 @@ impl<A: Activation> View for Cuda<A> {
         // The most that any plan needs, so that the order of plans does not matter.
         self.allow_shared(render, tables(LONGEST))?;
         self.ask_scratch(n * PARTS * size_of::<f32>());
-        Ok(ViewPlan { spec, grey: self.kernel("view_grey")?, render })
+        Ok(ViewPlan { spec, grey: self.kernel("view_grey")?, render, sobel: self.kernel("view_sobel")? })
     }
 
     fn view_render(
@@ -56,7 +57,7 @@ impl<A: Activation> View for Cuda<A> {
         photo: Option<Slot<Photo>>,
         crops: Option<Slot<Crop>>,
     ) -> Result<()> {
-        let ViewSpec { n, sh, sw, h, w } = plan.spec;
+        let ViewSpec { n, sh, sw, h, w, channels } = plan.spec;
         let bytes = sh * sw * 3;
         want("view", "x", x, plan.spec.x_len())?;
         want("view", "images", images, (images.len / bytes).max(1) * bytes)?;
@@ -71,8 +72,15 @@ impl<A: Activation> View for Cuda<A> {
             self.launch(plan.grey, Grid::new((PARTS, n), THREADS), &args)?;
         }
         let grid = Grid::new((w.div_ceil(TILE), h.div_ceil(TILE), n), THREADS).shared(tables(sh.max(sw)));
-        let sizes = [sh.into(), sw.into(), h.into(), w.into()];
+        let sizes = [sh.into(), sw.into(), h.into(), w.into(), channels.into()];
         let args = [&[self.at(x), images, index, drawn, self.at_or_null(crops), partial], &sizes[..]].concat();
         self.launch(plan.render, grid, &args)
+    }
+
+    fn view_sobel(&mut self, plan: &ViewPlan, x: Slot<A>) -> Result<()> {
+        plan.spec.check_sobel(x)?;
+        let ViewSpec { n, h, w, .. } = plan.spec;
+        let grid = Grid::new((w.div_ceil(TILE), h.div_ceil(SOBEL_ROWS), n), THREADS);
+        self.launch(plan.sobel, grid, &[self.at(x), h.into(), w.into()])
     }
 }

@@ -9,9 +9,11 @@ pub mod adam;
 pub mod confusion;
 pub mod conv;
 pub mod head;
+pub mod iic;
 pub mod kmeans;
 pub mod memory;
 pub mod norm;
+pub mod softmax;
 pub mod stem;
 pub mod view;
 
@@ -19,9 +21,11 @@ pub use adam::{Adam, AdamSpec, ParamBlocks};
 pub use confusion::Confusion;
 pub use conv::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
 pub use head::{Classifier, Head, HeadInput, HeadSpec, LossInput, Merge, Target};
+pub use iic::{Iic, IicSpec};
 pub use kmeans::{KMeans, KMeansSpec, Metric};
 pub use memory::Memory;
 pub use norm::{Norm, NormGrads, NormParams, NormSpec};
+pub use softmax::{Softmax, SoftmaxLabels, SoftmaxSpec};
 pub use stem::{Stem, StemSpec};
 pub use view::{Crop, Photo, View, ViewSpec};
 
@@ -29,8 +33,8 @@ use crate::base::{Error, Result};
 use crate::device::{Element, Slot};
 
 /// Everything an engine does.
-pub trait Backend: Memory + View + Conv + Norm + Stem + Head + KMeans + Adam + Confusion {}
-impl<B: Memory + View + Conv + Norm + Stem + Head + KMeans + Adam + Confusion> Backend for B {}
+pub trait Backend: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion {}
+impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion> Backend for B {}
 
 /// The check at every op's door.
 pub(crate) fn want<T: Element>(op: &'static str, what: &'static str, slot: Slot<T>, len: usize) -> Result<()> {

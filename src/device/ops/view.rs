@@ -2,15 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::Memory;
+use crate::base::{Error, Result};
+use crate::device::ops::{Memory, want};
+use crate::device::{Element, Slot};
 
 /// ImageNet's mean and standard deviation of RGB in 0..1 (torchvision).
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// images (m, sh, sw, 3) u8 → x (n, h, w, 4), the fourth channel zero.
+/// images (m, sh, sw, 3) u8 → x (n, h, w, channels), all channels but the first three zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ViewSpec {
     pub n: usize,
@@ -18,11 +18,35 @@ pub struct ViewSpec {
     pub sw: usize,
     pub h: usize,
     pub w: usize,
+    /// As the network reads them: 4, or 8 with room for [`View::view_sobel`].
+    pub channels: usize,
 }
 
 impl ViewSpec {
     pub fn x_len(&self) -> usize {
-        self.n * self.h * self.w * 4
+        self.n * self.h * self.w * self.channels
+    }
+
+    /// What no engine plans.
+    pub(crate) fn check(&self) -> Result<()> {
+        if [self.n, self.sh, self.sw, self.h, self.w].contains(&0) {
+            return Err(Error::input(format!("{self:?} has no pixels"), "every size must be at least 1"));
+        }
+        if ![4, 8].contains(&self.channels) {
+            return Err(Error::input(format!("views of {} channels", self.channels), "views have 4 or 8 channels"));
+        }
+        Ok(())
+    }
+
+    /// The door of [`View::view_sobel`].
+    pub(crate) fn check_sobel<A: Element>(&self, x: Slot<A>) -> Result<()> {
+        const OP: &str = "view_sobel";
+        want(OP, "x", x, self.x_len())?;
+        if self.channels == 8 {
+            Ok(())
+        } else {
+            Err(Error::Shape { op: OP, what: "a pixel", got: self.channels, want: 8 })
+        }
     }
 }
 
@@ -98,4 +122,9 @@ pub trait View: Memory {
         photo: Option<Slot<Photo>>,
         crops: Option<Slot<Crop>>,
     ) -> Result<()>;
+
+    /// Channels 3 and 4 of x (n, h, w, 8) = the Sobel gradient (IIC): dx = [[1,0,−1],[2,0,−2],[1,0,−1]], dy =
+    /// [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the grey picture g = 0.299 R + 0.587 G + 0.114 B in 0..1
+    /// (normalisation undone), zeros around it. Refused where the plan has 4 channels.
+    fn view_sobel(&mut self, plan: &Self::ViewPlan, x: Slot<Self::Act>) -> Result<()>;
 }

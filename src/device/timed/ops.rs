@@ -38,10 +38,17 @@ impl<B: Backend> View for Timed<'_, B> {
         photo: Option<Slot<Photo>>,
         crops: Option<Slot<Crop>>,
     ) -> Result<()> {
-        let ViewSpec { n, sh, sw, h, w } = p.spec;
+        let ViewSpec { n, sh, sw, h, w, .. } = p.spec;
         let name = format!("view_render {n}×{sh}×{sw} → {h}×{w}");
         let stored = (n * sh * sw * 3) as f64;
         self.time(name, moved(stored + bytes![x]), |dev| dev.view_render(&p.plan, x, images, index, photo, crops))
+    }
+
+    fn view_sobel(&mut self, p: &Self::ViewPlan, x: Slot<B::Act>) -> Result<()> {
+        let ViewSpec { n, h, w, .. } = p.spec;
+        // Three channels of eight are read and two written.
+        let work = moved(bytes![x] * 5.0 / 8.0);
+        self.time(format!("view_sobel {n}×{h}×{w}"), work, |dev| dev.view_sobel(&p.plan, x))
     }
 }
 
@@ -308,6 +315,43 @@ impl<B: Backend> Head for Timed<'_, B> {
     }
 }
 
+fn rows_shape(s: SoftmaxSpec) -> String {
+    format!("{}×{}×{}", s.n, s.pixels, s.k)
+}
+
+impl<B: Backend> Softmax for Timed<'_, B> {
+    type SoftmaxPlan = Planned<B::SoftmaxPlan, SoftmaxSpec>;
+
+    fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<Self::SoftmaxPlan> {
+        Ok(Planned::new(self.dev.plan_softmax(spec)?, spec))
+    }
+
+    fn softmax_forward(&mut self, p: &Self::SoftmaxPlan, x: Slot<f32>) -> Result<()> {
+        let name = format!("softmax_forward {}", rows_shape(p.spec));
+        self.time(name, moved(bytes![x, x]), |dev| dev.softmax_forward(&p.plan, x))
+    }
+
+    fn softmax_backward(&mut self, plan: &Self::SoftmaxPlan, dp: Slot<f32>, p: Slot<f32>) -> Result<()> {
+        let name = format!("softmax_backward {}", rows_shape(plan.spec));
+        self.time(name, moved(bytes![dp, dp, p]), |dev| dev.softmax_backward(&plan.plan, dp, p))
+    }
+
+    fn softmax_loss(
+        &mut self,
+        p: &Self::SoftmaxPlan,
+        losses: Slot<f32>,
+        scores: Slot<f32>,
+        labels: SoftmaxLabels,
+        scale: f32,
+    ) -> Result<()> {
+        let name = format!("softmax_loss {}", rows_shape(p.spec));
+        // Labels twice: the mean's divisor comes first.
+        let labelled = (2 * p.spec.rows() * size_of::<u16>()) as f64;
+        let work = moved(labelled + bytes![scores, scores]);
+        self.time(name, work, |dev| dev.softmax_loss(&p.plan, losses, scores, labels, scale))
+    }
+}
+
 impl<B: Backend> KMeans for Timed<'_, B> {
     type KMeansPlan = B::KMeansPlan;
 
@@ -356,6 +400,28 @@ impl<B: Backend> KMeans for Timed<'_, B> {
     ) -> Result<()> {
         let work = moved(bytes![centroids, centroids, sums]);
         self.time("kmeans_step".into(), work, |dev| dev.kmeans_step(centroids, totals, sums, counts))
+    }
+}
+
+impl<B: Backend> Iic for Timed<'_, B> {
+    type IicPlan = Planned<B::IicPlan, IicSpec>;
+
+    fn plan_iic(&mut self, spec: IicSpec) -> Result<Self::IicPlan> {
+        Ok(Planned::new(self.dev.plan_iic(spec)?, spec))
+    }
+
+    fn iic_loss(
+        &mut self,
+        p: &Self::IicPlan,
+        loss: Slot<f32>,
+        dmaps: Slot<f32>,
+        maps: Slot<f32>,
+        scale: f32,
+    ) -> Result<()> {
+        let IicSpec { n, h, w, k, t, .. } = p.spec;
+        let name = format!("iic_loss {n}×{h}×{w}, {k} clusters, {t} pixels");
+        let work = Work { bytes: bytes![dmaps, maps, maps], flops: p.spec.flops() };
+        self.time(name, work, |dev| dev.iic_loss(&p.plan, loss, dmaps, maps, scale))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Scores of classifiers that are learned, and their gradient down to the laterals and to the classifier.
 
 use super::gradient::{by_image, sweep};
-use super::vector::add_scaled;
 use super::{Images, Room, part_len, scratch_len};
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::share::share;
+use crate::device::cpu::vector::add_scaled;
 use crate::device::ops::{Classifier, HeadInput, HeadSpec};
 
 pub fn head_scores(

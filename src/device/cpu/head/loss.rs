@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use super::gradient::{by_image, sweep};
 use super::scores::{Packed, Truth, cross_entropy, packed_len};
-use super::{Images, Room, check_index, scratch_len};
+use super::{Images, Room, scratch_len};
 use crate::base::Result;
 use crate::device::Slot;
-use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
+use crate::device::cpu::{Cpu, check_index};
 use crate::device::ops::{HeadInput, HeadSpec, LossInput};
 
 /// What the images of a batch have against one target.

@@ -3,7 +3,6 @@
 //! * [`resample`]: bilinear sampling and its adjoint; [`merge`]: the laterals to F by it.
 //! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from that of F̂ back to the laterals.
 //! * [`loss`], [`learned`] and [`predict`]: the ops with more to them.
-//! * [`vector`]: arithmetic on channel vectors.
 //!
 //! Scratch: packed classifiers | one part an image, for what is put together in image order | one [`Room`] a thread.
 
@@ -15,12 +14,11 @@ mod normalise;
 mod predict;
 mod resample;
 pub(super) mod scores;
-mod vector;
 
 use scores::{BLOCK, Packed, Sums, columns, each_argmax, packed_len};
 
-use super::Cpu;
 use super::share::{share, workers};
+use super::{Cpu, check_index};
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::ops::head::MOST_TARGETS;
@@ -93,13 +91,6 @@ impl<'a> Images<'a> {
         for block in features.chunks_mut(BLOCK * self.spec.d) {
             normalise::forward(simd, &self.spec, block, inverse);
         }
-    }
-}
-
-fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
-    match index.iter().find(|&&i| i as usize >= images) {
-        Some(&i) => Err(Error::Shape { op, what: "a label store that is indexed", got: images, want: i as usize + 1 }),
-        None => Ok(()),
     }
 }
 

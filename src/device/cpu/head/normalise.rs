@@ -1,6 +1,6 @@
 //! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`). Nothing where features are not unit vectors.
 
-use super::vector::dot;
+use crate::device::cpu::vector::dot;
 use crate::device::cpu::wide::wide;
 use crate::device::ops::HeadSpec;
 

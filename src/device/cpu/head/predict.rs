@@ -2,12 +2,12 @@
 
 use super::resample::Axis;
 use super::scores::{Packed, argmax_by, columns, packed_len};
-use super::vector::LANES;
 use super::{Images, Room, scratch_len};
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
+use crate::device::cpu::vector::LANES;
 use crate::device::cpu::wide::wide;
 use crate::device::ops::{Classifier, HeadInput, HeadSpec, want};
 

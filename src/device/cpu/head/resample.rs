@@ -1,6 +1,6 @@
 //! Bilinear resampling of a map (rows, columns, d) and its adjoint: the merge of the laterals and the warp are both this.
 
-use super::vector::add_scaled;
+use crate::device::cpu::vector::add_scaled;
 use crate::device::cpu::wide::wide;
 
 /// `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`: torch's `interpolate`,

@@ -1,7 +1,7 @@
 //! Linear scores of a block of unit features, and what is read off them: arg-max, sums by cluster, cross-entropy.
 
-use super::vector::{LANES, add_scaled, exp, tree};
 use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::vector::{self, LANES, add_scaled, tree};
 use crate::device::cpu::wide::wide;
 
 /// Pixels that go through scores at a time, so that their features and scores stay in the second-level cache.
@@ -181,32 +181,8 @@ pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first:
             for (row, &y) in scores.chunks_exact_mut(stride).zip(labels) {
                 let row = &mut row[first..first + columns];
                 let y = usize::from(y);
-                let at_label = row[y];
-                let chunks = row.as_chunks_mut::<LANES>().0;
-                let mut best = [f32::NEG_INFINITY; LANES];
-                for chunk in chunks.iter() {
-                    for l in 0..LANES {
-                        best[l] = if chunk[l] > best[l] { chunk[l] } else { best[l] };
-                    }
-                }
-                let max = tree(best, |a, b| if a > b { a } else { b });
-                let mut sums = [0.0; LANES];
-                for chunk in chunks.iter_mut() {
-                    for l in 0..LANES {
-                        chunk[l] = exp(chunk[l] - max);
-                        sums[l] += chunk[l];
-                    }
-                }
-                let sum = tree(sums, |a, b| a + b);
-                loss += f64::from(weights[y]) * f64::from(sum.ln() - (at_label - max));
                 let slope = scale * (f64::from(weights[y]) * share) as f32;
-                let factor = slope / sum;
-                for chunk in chunks.iter_mut() {
-                    for v in chunk.iter_mut() {
-                        *v *= factor;
-                    }
-                }
-                row[y] -= slope;
+                loss += f64::from(weights[y]) * f64::from(vector::cross_entropy(row, y, slope));
             }
             loss
         },

@@ -87,7 +87,7 @@ fn each([r, g, b]: [&mut [f32]; 3], f: impl Fn([f32; 3]) -> [f32; 3]) {
 }
 
 #[inline(always)]
-fn grey([r, g, b]: [f32; 3]) -> f32 {
+pub fn grey([r, g, b]: [f32; 3]) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
 }
 

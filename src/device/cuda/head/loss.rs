@@ -1,11 +1,15 @@
-//! Cross-entropy against two classifiers and its gradient down to the laterals.
+//! Launchers of `cuda/head_loss.cu`: cross-entropy against the targets and its gradient down to the laterals.
 //!
-//! Scratch behind o3: Σ w[y] (n, 2) | shares (views, 2) | losses of tiles (n·tiles, 2) | dF of warped images (n, h, w, d).
+//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of tiles (n·tiles, targets) | dF of warped images
+//! (n, h, w, d).
 
-use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned};
-use crate::base::{Error, Result};
+use bytemuck::{Pod, Zeroable};
+
+use super::{HeadPlan, THREADS, TILE_BYTES, WARPS, aligned, gradient};
+use crate::base::Result;
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
-use crate::device::ops::{HeadInput, LossInput, Merge};
+use crate::device::ops::head::MOST_TARGETS;
+use crate::device::ops::{HeadInput, LossInput};
 use crate::device::{Activation, Slot};
 
 #[derive(Clone)]
@@ -14,8 +18,30 @@ pub(super) struct Kernels {
     shares: Kernel,
     loss: Kernel,
     losses: Kernel,
-    unwarp: Kernel,
-    down: Kernel,
+}
+
+/// `Target` of cuda/head_loss.cu.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TargetArg {
+    w: u64,
+    b: u64,
+    weights: u64,
+    labels: u64,
+    k: i32,
+    scale: f32,
+}
+
+/// `Targets` of cuda/head_loss.cu.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Targets {
+    at: [TargetArg; MOST_TARGETS],
+    index: u64,
+    count: i32,
+    images: i32,
+    view: i32,
+    pixels: i32,
 }
 
 impl<A: Activation> Cuda<A> {
@@ -25,22 +51,38 @@ impl<A: Activation> Cuda<A> {
             shares: self.kernel("head_shares")?,
             loss: self.kernel("head_loss")?,
             losses: self.kernel("head_losses")?,
-            unwarp: self.kernel("head_unwarp")?,
-            down: self.kernel("head_down")?,
         };
         self.allow_shared(kernels.loss, TILE_BYTES)?;
         Ok(kernels)
+    }
+
+    fn targets(&self, plan: &HeadPlan, loss: &LossInput, images: usize) -> Targets {
+        let (view, pixels) = (loss.view as i32, plan.spec.pixels() as i32);
+        let (count, images) = (loss.targets.len() as i32, images as i32);
+        let mut targets =
+            Targets { index: self.address(loss.index), count, images, view, pixels, ..Zeroable::zeroed() };
+        for (arg, target) in targets.at.iter_mut().zip(loss.targets) {
+            *arg = TargetArg {
+                w: self.address(target.classifier.w),
+                b: self.address(target.classifier.b),
+                weights: self.address(target.weights),
+                labels: self.address(target.labels),
+                k: target.classifier.k as i32,
+                scale: target.scale,
+            };
+        }
+        targets
     }
 }
 
 impl HeadPlan {
     /// Bytes where the parts of the scratch begin, and where the last ends.
     fn loss_parts(&self, act: usize) -> [usize; 5] {
-        let pairs = |n: usize| aligned(2 * n * 4);
+        let numbers = |n: usize| aligned(MOST_TARGETS * n * 4);
         let weights = self.o3;
-        let shares = weights + pairs(self.spec.n);
-        let partial = shares + pairs(self.spec.n);
-        let warped = partial + pairs(self.spec.n * self.tiles());
+        let shares = weights + numbers(self.spec.n);
+        let partial = shares + numbers(self.spec.n);
+        let warped = partial + numbers(self.spec.n * self.tiles());
         [weights, shares, partial, warped, warped + self.spec.lateral_len(0) * act]
     }
 
@@ -57,73 +99,23 @@ pub(super) fn head_loss<A: Activation>(
     input: HeadInput<A>,
     loss: LossInput,
 ) -> Result<()> {
-    let (spec, kernels) = (&plan.spec, &plan.loss);
-    let images: Arg = spec.check_loss(losses, dlaterals, &input, &loss)?.into();
-    let &[t0, t1] = loss.targets else {
-        return Err(Error::input("a loss against other than two targets on CUDA", "use --device cpu"));
-    };
-    let targets = [t0, t1];
-    let (n, tiles, pixels) = (spec.n, plan.tiles(), spec.pixels());
+    let (spec, kernels, count) = (&plan.spec, &plan.loss, loss.targets.len());
+    let images = spec.check_loss(losses, dlaterals, &input, &loss)?;
+    let (n, tiles, targets) = (spec.n, plan.tiles(), dev.targets(plan, &loss, images));
     let [weights, shares, partial, warped, _] = plan.loss_parts(size_of::<A>());
-    let weights = dev.at(dev.scratch::<f32>(weights, 2 * n));
-    let shares = dev.at(dev.scratch::<f32>(shares, 2 * n));
-    let partial = dev.at(dev.scratch::<f32>(partial, 2 * n * tiles));
-    let dwarped = dev.at(dev.scratch::<A>(warped, spec.lateral_len(0)));
-    let [dp2, dp3, dp4, dp5] = dlaterals.map(|d| dev.at(d));
-    let ([y0, y1], [m0, m1]) = (targets.map(|t| dev.at(t.labels)), targets.map(|t| dev.at(t.weights)));
-    let ([w0, w1], [b0, b1]) = (targets.map(|t| dev.at(t.classifier.w)), targets.map(|t| dev.at(t.classifier.b)));
-    let ([k0, k1], index) = (targets.map(|t| Arg::from(t.classifier.k)), dev.at(loss.index));
-    let [h, w, view] = [spec.h, spec.w, loss.view].map(Arg::from);
+    let weights = dev.at(dev.scratch::<f32>(weights, count * n));
+    let shares = dev.at(dev.scratch::<f32>(shares, count * n));
+    let partial = dev.at(dev.scratch::<f32>(partial, count * n * tiles));
+    let dwarped = dev.scratch::<A>(warped, spec.lateral_len(0));
+    let view = Arg::from(loss.view);
 
-    let args = [weights, y0, y1, index, m0, m1, images, pixels.into(), k0, k1];
-    dev.launch(kernels.weigh, Grid::new((n, 2), THREADS), &args)?;
-    dev.launch(kernels.shares, Grid::new(1, 32), &[shares, weights, n.into(), view])?;
-
-    let [o3, p2, p3, p4, p5, crops] = dev.merge(plan, &input)?;
-    let args = [
-        partial,
-        dp2,
-        dwarped,
-        shares,
-        o3,
-        p2,
-        p3,
-        p4,
-        p5,
-        crops,
-        index,
-        y0,
-        y1,
-        m0,
-        m1,
-        w0,
-        w1,
-        b0,
-        b1,
-        images,
-        view,
-        h,
-        w,
-        k0,
-        k1,
-        t0.scale.into(),
-    ];
+    dev.launch(kernels.weigh, Grid::new((n, count), THREADS), &[weights, Arg::by_value(&targets)])?;
+    dev.launch(kernels.shares, Grid::new(1, 32), &[shares, weights, n.into(), view, count.into()])?;
+    let laterals = dev.merge(plan, &input)?;
+    let (laterals, targets) = (Arg::by_value(&laterals), Arg::by_value(&targets));
+    let args = [partial, dev.at(dlaterals[0]), dev.at(dwarped), shares, laterals, targets];
     dev.launch(kernels.loss, plan.grid().shared(TILE_BYTES), &args)?;
-    let args = [dev.at(losses), partial, shares, n.into(), tiles.into(), view];
+    let args = [dev.at(losses), partial, shares, n.into(), tiles.into(), view, count.into()];
     dev.launch(kernels.losses, Grid::new(n.div_ceil(WARPS), THREADS), &args)?;
-    if input.crops.is_some() {
-        let grid = Grid::new((pixels.div_ceil(WARPS), n), THREADS);
-        dev.launch(kernels.unwarp, grid, &[dp2, dwarped, crops, h, w])?;
-    }
-
-    let gradients = [dp2, dp3, dp4, dp5];
-    for level in 1..4 {
-        // Where an up-sampled map went, its gradient comes from.
-        let fine = if spec.merge == Merge::Direct { 0 } else { level - 1 };
-        let ((h, w), (fine_h, fine_w)) = (spec.sizes()[level], spec.sizes()[fine]);
-        let grid = Grid::new(((h * w).div_ceil(WARPS), n), THREADS);
-        let args = [gradients[level], gradients[fine], h.into(), w.into(), fine_h.into(), fine_w.into()];
-        dev.launch(kernels.down, grid, &args)?;
-    }
-    Ok(())
+    gradient::to_laterals(dev, plan, dlaterals, dwarped, input.crops)
 }

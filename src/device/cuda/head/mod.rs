@@ -1,8 +1,12 @@
-//! Launchers of `cuda/head.cu` and `cuda/head_loss.cu`: the plan and what only reads the laterals; [`loss`] has the gradients.
+//! Launchers of `cuda/head.cu`: the plan, features, labels and sums by cluster. [`scores`], [`loss`] and [`gradient`] have the rest.
 //!
 //! Scratch: o3 (the cascade's sum at p3's size, f32) | what the op itself needs, one op's over the other's.
 
+mod gradient;
 mod loss;
+mod scores;
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::base::{Error, Result};
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
@@ -33,7 +37,7 @@ pub(super) struct Partials {
 
 impl Partials {
     /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of the sums.
-    const PARTS: usize = 264;
+    pub const PARTS: usize = 264;
     const NEAR: usize = 64;
 
     /// Of `tiles` tiles against `k` clusters.
@@ -62,7 +66,7 @@ impl Partials {
         (dev.scratch(at + aligned(self.parts * 8), self.parts * self.k * D), scores)
     }
 
-    /// sums (k, d) and score (1) += the parts, by the kernel that [`Cuda::sums_kernel`] gives; 32 columns a block.
+    /// sums (k, d) and score (1) += the parts, by the kernel that [`Cuda::sums_kernel`] gives.
     pub fn add<A: Activation>(
         &self,
         dev: &mut Cuda<A>,
@@ -71,9 +75,35 @@ impl Partials {
         score: Slot<f32>,
         (partial, scores): (Slot<f32>, Slot<f64>),
     ) -> Result<()> {
-        let args = [dev.at(sums), dev.at(score), dev.at(partial), dev.at(scores), self.parts.into(), sums.len.into()];
-        dev.launch(kernel, Grid::new((self.k * D).div_ceil(32), THREADS), &args)
+        add_parts(dev, kernel, sums, partial, self.parts, Some((score, scores)))
     }
+}
+
+/// sums (len) += Σ partial (parts, len), and (1) += Σ (parts) of a score where there is one; 32 columns a block.
+fn add_parts<A: Activation>(
+    dev: &mut Cuda<A>,
+    kernel: Kernel,
+    sums: Slot<f32>,
+    partial: Slot<f32>,
+    parts: usize,
+    score: Option<(Slot<f32>, Slot<f64>)>,
+) -> Result<()> {
+    let (score, scores) = (dev.at_or_null(score.map(|s| s.0)), dev.at_or_null(score.map(|s| s.1)));
+    let args = [dev.at(sums), score, dev.at(partial), scores, parts.into(), sums.len.into()];
+    dev.launch(kernel, Grid::new(sums.len.div_ceil(32), THREADS), &args)
+}
+
+/// `Laterals` of cuda/head.cuh.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Laterals {
+    o3: u64,
+    p: [u64; 4],
+    crops: u64,
+    h: i32,
+    w: i32,
+    levels: i32,
+    unit: i32,
 }
 
 pub(super) fn aligned(bytes: usize) -> usize {
@@ -90,8 +120,8 @@ pub struct HeadPlan {
     assign: Kernel,
     accumulate: Kernel,
     sums: Kernel,
-    scores: Kernel,
-    predict: Kernel,
+    scores: scores::Kernels,
+    gradient: gradient::Kernels,
     loss: loss::Kernels,
 }
 
@@ -105,14 +135,9 @@ impl HeadPlan {
         Grid::new((self.tiles(), self.spec.n), THREADS)
     }
 
-    /// Images whose scores are in the scratch at once.
-    fn images(spec: &HeadSpec) -> usize {
-        (BUDGET / (spec.pixels() * spec.k * 4)).clamp(1, spec.n)
-    }
-
-    fn scratch_len(&self) -> usize {
-        let scores = Self::images(&self.spec) * self.spec.pixels() * self.spec.k * 4;
-        self.o3 + scores.max(Partials::most_bytes(self.spec.k))
+    fn scratch_len(&self, act: usize) -> usize {
+        let sums = self.o3 + Partials::most_bytes(self.spec.k);
+        sums.max(self.scores_scratch(act)).max(self.loss_scratch(act))
     }
 }
 
@@ -122,17 +147,25 @@ impl<A: Activation> Cuda<A> {
         self.kernel("head_sums")
     }
 
-    /// Queues what every op begins with; returns the kernels' arguments o3, p2, p3, p4, p5, crops.
-    fn merge(&mut self, plan: &HeadPlan, input: &HeadInput<A>) -> Result<[Arg; 6]> {
-        let (spec, [p2, p3, p4, p5]) = (&plan.spec, input.laterals.map(|p| self.at(p)));
-        let mut o3 = self.at_or_null::<f32>(None);
-        if spec.merge == Merge::Cascade {
-            o3 = self.at(self.scratch::<f32>(0, plan.o3 / 4));
+    /// Queues what every op begins with; returns what the kernels then read.
+    fn merge(&mut self, plan: &HeadPlan, input: &HeadInput<A>) -> Result<Laterals> {
+        let spec = &plan.spec;
+        let o3 = (spec.merge == Merge::Cascade).then(|| self.scratch::<f32>(0, plan.o3 / 4));
+        let laterals = Laterals {
+            o3: o3.map_or(0, |o3| self.address(o3)),
+            p: input.laterals.map(|p| self.address(p)),
+            crops: input.crops.map_or(0, |crops| self.address(crops)),
+            h: spec.h as i32,
+            w: spec.w as i32,
+            levels: spec.levels as i32,
+            unit: spec.unit.into(),
+        };
+        if let Some(o3) = o3 {
             let (h3, w3) = spec.sizes()[1];
             let grid = Grid::new(((h3 * w3).div_ceil(WARPS), spec.n), THREADS);
-            self.launch(plan.cascade, grid, &[o3, p3, p4, p5, spec.h.into(), spec.w.into()])?;
+            self.launch(plan.cascade, grid, &[self.at(o3), Arg::by_value(&laterals)])?;
         }
-        Ok([o3, p2, p3, p4, p5, self.at_or_null(input.crops)])
+        Ok(laterals)
     }
 }
 
@@ -141,9 +174,6 @@ impl<A: Activation> Head for Cuda<A> {
 
     fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadPlan> {
         spec.check()?;
-        if spec.levels < 4 || !spec.unit {
-            return Err(Error::input("a head of few levels or without unit features on CUDA", "use --device cpu"));
-        }
         if spec.d != D {
             let what = format!("the CUDA head has features of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
@@ -160,14 +190,13 @@ impl<A: Activation> Head for Cuda<A> {
             assign: self.kernel("head_assign")?,
             accumulate: self.kernel("head_accumulate")?,
             sums: self.sums_kernel()?,
-            scores: self.kernel("head_scores")?,
-            predict: self.kernel("head_predict")?,
+            scores: self.plan_head_scores()?,
+            gradient: self.plan_head_gradient()?,
             loss: self.plan_head_loss()?,
         };
         self.allow_shared(plan.assign, TILE_BYTES)?;
-        self.allow_shared(plan.scores, TILE_BYTES)?;
         self.allow_shared(plan.accumulate, Partials::most_shared())?;
-        self.ask_scratch(plan.scratch_len().max(plan.loss_scratch(size_of::<A>())));
+        self.ask_scratch(plan.scratch_len(size_of::<A>()));
         Ok(plan)
     }
 
@@ -175,9 +204,8 @@ impl<A: Activation> Head for Cuda<A> {
         const OP: &str = "head_features";
         plan.spec.check_input(OP, &input)?;
         want(OP, "features", features, plan.spec.lateral_len(0))?;
-        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
-        let (h, w) = (plan.spec.h.into(), plan.spec.w.into());
-        self.launch(plan.features, plan.grid(), &[self.at(features), o3, p2, p3, p4, p5, crops, h, w])
+        let laterals = self.merge(plan, &input)?;
+        self.launch(plan.features, plan.grid(), &[self.at(features), Arg::by_value(&laterals)])
     }
 
     fn head_assign(
@@ -195,11 +223,10 @@ impl<A: Activation> Head for Cuda<A> {
         spec.check_classifier(OP, classifier)?;
         let images = spec.check_labels(OP, labels, index)?;
         want(OP, "counts", counts, k)?;
-        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let laterals = self.merge(plan, &input)?;
         let (labels, counts, index) = (self.at(labels), self.at(counts), self.at(index));
-        let (cw, cb, sizes) = (self.at(cw), self.at(cb), [images, spec.h, spec.w, k].map(Arg::from));
-        let [images, h, w, k] = sizes;
-        let args = [labels, counts, o3, p2, p3, p4, p5, crops, index, cw, cb, images, h, w, k];
+        let (cw, cb, laterals) = (self.at(cw), self.at(cb), Arg::by_value(&laterals));
+        let args = [labels, counts, laterals, index, cw, cb, images.into(), k.into()];
         self.launch(plan.assign, plan.grid().shared(TILE_BYTES), &args)
     }
 
@@ -219,12 +246,12 @@ impl<A: Activation> Head for Cuda<A> {
         want(OP, "sums", sums, k * D)?;
         want(OP, "counts", counts, k)?;
         want(OP, "score", score, 1)?;
-        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
+        let laterals = self.merge(plan, &input)?;
         let partials = Partials::new(spec.n * plan.tiles(), k);
         let (partial, scores) = partials.slots(self, plan.o3);
         let (cw, cb, out) = (self.at(cw), self.at(cb), [self.at(partial), self.at(scores), self.at(counts)]);
-        let [n, h, w, k, near] = [spec.n, spec.h, spec.w, k, partials.near].map(Arg::from);
-        let args = [out[0], out[1], out[2], o3, p2, p3, p4, p5, crops, cw, cb, n, h, w, k, near];
+        let [n, k, near] = [spec.n, k, partials.near].map(Arg::from);
+        let args = [out[0], out[1], out[2], Arg::by_value(&laterals), cw, cb, n, k, near];
         self.launch(plan.accumulate, Grid::new(partials.parts, THREADS).shared(partials.shared()), &args)?;
         partials.add(self, plan.sums, sums, score, (partial, scores))
     }
@@ -240,21 +267,27 @@ impl<A: Activation> Head for Cuda<A> {
         loss::head_loss(self, plan, losses, dlaterals, input, loss)
     }
 
-    fn head_scores(&mut self, _: &HeadPlan, _: Slot<f32>, _: HeadInput<A>, _: Classifier) -> Result<()> {
-        Err(Error::input("learned classifiers on CUDA", "use --device cpu"))
+    fn head_scores(
+        &mut self,
+        plan: &HeadPlan,
+        scores: Slot<f32>,
+        input: HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<()> {
+        scores::head_scores(self, plan, scores, input, classifier)
     }
 
     fn head_scores_backward(
         &mut self,
-        _: &HeadPlan,
-        _: Option<[Slot<A>; 4]>,
-        _: Slot<f32>,
-        _: Slot<f32>,
-        _: Slot<f32>,
-        _: HeadInput<A>,
-        _: Classifier,
+        plan: &HeadPlan,
+        dlaterals: Option<[Slot<A>; 4]>,
+        dw: Slot<f32>,
+        db: Slot<f32>,
+        dscores: Slot<f32>,
+        input: HeadInput<A>,
+        classifier: Classifier,
     ) -> Result<()> {
-        Err(Error::input("learned classifiers on CUDA", "use --device cpu"))
+        scores::head_scores_backward(self, plan, dlaterals, (dw, db), dscores, input, classifier)
     }
 
     fn head_predict(
@@ -265,27 +298,6 @@ impl<A: Activation> Head for Cuda<A> {
         input: HeadInput<A>,
         classifier: Classifier,
     ) -> Result<()> {
-        const OP: &str = "head_predict";
-        let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-        spec.check_input(OP, &input)?;
-        spec.check_classifier(OP, classifier)?;
-        let pixels = out.0 * out.1;
-        want(OP, "pred", pred, spec.n * pixels)?;
-        if pred.len == 0 {
-            return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
-        }
-        let [o3, p2, p3, p4, p5, crops] = self.merge(plan, &input)?;
-        let most = HeadPlan::images(spec);
-        let scores = self.at(self.scratch::<f32>(plan.o3, most * spec.pixels() * k));
-        let (cw, cb, [h, w, k]) = (self.at(cw), self.at(cb), [spec.h, spec.w, k].map(Arg::from));
-        for from in (0..spec.n).step_by(most) {
-            let images = most.min(spec.n - from);
-            let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
-            self.launch(plan.scores, grid, &[scores, o3, p2, p3, p4, p5, crops, cw, cb, from.into(), h, w, k])?;
-            let grid = Grid::new((pixels.div_ceil(THREADS as usize), images), THREADS);
-            let args = [self.at(pred), scores, from.into(), h, w, k, out.0.into(), out.1.into()];
-            self.launch(plan.predict, grid, &args)?;
-        }
-        Ok(())
+        scores::head_predict(self, plan, pred, out, input, classifier)
     }
 }

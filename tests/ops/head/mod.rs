@@ -1,3 +1,5 @@
+mod learned;
+
 use std::collections::BTreeMap;
 
 use picie::device::Slot;
@@ -9,15 +11,25 @@ type Numbers = BTreeMap<String, Vec<f32>>;
 
 /// The goldens' sizes.
 const SPEC: HeadSpec = HeadSpec { n: 4, h: 5, w: 7, d: 8, k: 6, merge: Merge::Direct, levels: 4, unit: true };
-const CASES: [(&str, Merge, bool); 2] = [("direct", Merge::Direct, false), ("cascade", Merge::Cascade, true)];
+const SCALES: [f32; 4] = [0.25, 0.5, 1.0, 2.0];
+/// Name, merge, whether images are warped, targets, levels, unit features.
+type Golden = (&'static str, Merge, bool, usize, usize, bool);
+const CASES: [Golden; 5] = [
+    ("direct", Merge::Direct, false, 2, 4, true),
+    ("cascade", Merge::Cascade, true, 2, 4, true),
+    ("one", Merge::Direct, true, 1, 1, false),
+    ("two", Merge::Direct, true, 4, 2, true),
+    ("plain", Merge::Cascade, false, 1, 4, false),
+];
 
 fn crops_of(g: &Numbers) -> Vec<Crop> {
     let u = |v: f32| v as u32;
     g["crops"].chunks(4).map(|c| Crop { top: u(c[0]), left: u(c[1]), side: u(c[2]), flip: u(c[3]) }).collect()
 }
 
-fn laterals(rig: &mut Rig, g: &Numbers) -> [Slot<f32>; 4] {
-    ["p2", "p3", "p4", "p5"].map(|p| rig.input(&g[p]))
+/// Those of levels that there are; the others are empty.
+fn laterals(rig: &mut Rig, spec: &HeadSpec, g: &Numbers) -> [Slot<f32>; 4] {
+    [0, 1, 2, 3].map(|level| rig.input(if level < spec.levels { &g[&format!("p{}", level + 2)] } else { &[] }))
 }
 
 fn outputs(rig: &mut Rig, spec: &HeadSpec) -> [Slot<f32>; 4] {
@@ -46,11 +58,11 @@ fn targets(rig: &mut Rig, g: &Numbers, scales: &[f32]) -> Vec<Target> {
 #[test]
 fn features_labels_sums_and_predictions_are_torchs() {
     let g = golden("head");
-    for (name, merge, crops) in CASES {
-        let spec = HeadSpec { merge, ..SPEC };
+    for (name, merge, crops, _, levels, unit) in CASES {
+        let spec = HeadSpec { merge, levels, unit, ..SPEC };
         let want = |what: &str| &g[&format!("{name}.{what}")];
         let mut rig = Rig::new();
-        let laterals = laterals(&mut rig, &g);
+        let laterals = laterals(&mut rig, &spec, &g);
         let input = HeadInput { laterals, crops: crops.then(|| rig.input(&crops_of(&g))) };
         let c = classifier(&mut rig, &g["w0"], &g["b0"]);
         let index = rig.input::<u32>(&integers(&g["index"]));
@@ -91,20 +103,20 @@ fn features_labels_sums_and_predictions_are_torchs() {
 #[test]
 fn losses_and_gradients_are_torchs() {
     let g = golden("head");
-    for (name, merge, crops) in CASES {
-        let spec = HeadSpec { merge, ..SPEC };
+    for (name, merge, crops, count, levels, unit) in CASES {
+        let spec = HeadSpec { merge, levels, unit, ..SPEC };
         let mut rig = Rig::new();
-        let laterals = laterals(&mut rig, &g);
+        let laterals = laterals(&mut rig, &spec, &g);
         let input = HeadInput { laterals, crops: crops.then(|| rig.input(&crops_of(&g))) };
-        let (targets, index) = (targets(&mut rig, &g, &[0.25; 2]), rig.input::<u32>(&integers(&g["index"])));
+        let (targets, index) = (targets(&mut rig, &g, &SCALES[..count]), rig.input::<u32>(&integers(&g["index"])));
         let loss = LossInput { targets: &targets, index, view: 2 };
-        let (losses, dlaterals) = (rig.output::<f32>(8), outputs(&mut rig, &spec));
+        let (losses, dlaterals) = (rig.output::<f32>(4 * count), outputs(&mut rig, &spec));
         let plan = rig.dev.plan_head(spec).unwrap();
         rig.ready();
         rig.dev.head_loss(&plan, losses, dlaterals, input, loss).unwrap();
         // Logarithms of sums of six exponentials, each within 2e-7.
         close("losses", &rig.read(losses), &g[&format!("{name}.losses")], 1e-6);
-        for (level, slot) in dlaterals.into_iter().enumerate() {
+        for (level, slot) in dlaterals.into_iter().enumerate().take(levels) {
             let what = format!("{name}.dp{}", level + 2);
             // Products of eight terms, cancelled by the normalisation's projection.
             close(&what, &rig.read(slot), &g[&what], 3e-6);
@@ -144,7 +156,7 @@ impl Random {
             numbers.insert(name.into(), values.to_vec());
         }
         let mut rig = Rig::new();
-        let laterals = laterals(&mut rig, &numbers);
+        let laterals = laterals(&mut rig, &self.spec, &numbers);
         let input = HeadInput { laterals, crops: self.crops.as_ref().map(|c| rig.input(c)) };
         let (targets, index) = (targets(&mut rig, &numbers, &[1.0; 2]), rig.input::<u32>(&integers(&numbers["index"])));
         let loss = LossInput { targets: &targets, index, view: self.spec.n };
@@ -157,7 +169,7 @@ impl Random {
 
     fn features(&self) -> Vec<f32> {
         let mut rig = Rig::new();
-        let laterals = laterals(&mut rig, &self.numbers);
+        let laterals = laterals(&mut rig, &self.spec, &self.numbers);
         let input = HeadInput { laterals, crops: self.crops.as_ref().map(|c| rig.input(c)) };
         let features = rig.output::<f32>(self.spec.lateral_len(0));
         let plan = rig.dev.plan_head(self.spec).unwrap();
@@ -281,7 +293,7 @@ fn one_and_three_threads_give_the_same_bits() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut rig = Rig::new();
-            let laterals = laterals(&mut rig, &r.numbers);
+            let laterals = laterals(&mut rig, &spec, &r.numbers);
             let input = HeadInput { laterals, crops: r.crops.as_ref().map(|c| rig.input(c)) };
             let c = classifier(&mut rig, &r.numbers["w0"], &r.numbers["b0"]);
             let (sums, counts, score) = (rig.zeros::<f32>(27 * 128), rig.zeros::<u32>(27), rig.zeros::<f32>(1));
@@ -303,10 +315,25 @@ fn what_does_not_fit_is_refused() {
     let good = outputs(&mut rig, &SPEC);
     let features = rig.output::<f32>(SPEC.lateral_len(0));
     let crops = rig.input(&[crop(0, 0, 5, 0), crop(0, 3, 5, 0), crop(0, 0, 5, 0), crop(0, 0, 5, 0)]);
+    let classifier = classifier(&mut rig, &[0.0; 6 * 8], &[0.0; 6]);
+    let (labels, index) = (rig.output::<u16>(4 * 35), rig.input(&[0u32, 1, 2, 3]));
     rig.ready();
     let [p2, p3, p4, p5] = good;
     let swapped = HeadInput { laterals: [p2, p4, p3, p5], crops: None };
     assert!(rig.dev.head_features(&plan, features, swapped).unwrap_err().to_string().contains("p3 has 128"));
     let outside = HeadInput { laterals: good, crops: Some(crops) };
     assert!(rig.dev.head_features(&plan, features, outside).unwrap_err().to_string().contains("not inside"));
+    let refused = |spec: HeadSpec| Rig::new().dev.plan_head(spec).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused(HeadSpec { levels: 0, ..SPEC }).contains("0 levels"));
+    assert!(refused(HeadSpec { levels: 5, ..SPEC }).contains("5 levels"));
+    assert!(refused(HeadSpec { levels: 3, merge: Merge::Cascade, ..SPEC }).contains("--merge direct"));
+    let input = HeadInput { laterals: good, crops: None };
+    let target = Target { classifier, labels, weights: classifier.b, scale: 1.0 };
+    for count in [0, 5] {
+        let loss = LossInput { targets: &vec![target; count], index, view: 4 };
+        let said = rig.dev.head_loss(&plan, classifier.b, good, input, loss).unwrap_err().to_string();
+        assert!(said.contains(&format!("{count} targets")), "{said}");
+    }
+    let said = rig.dev.head_scores(&plan, features, input, classifier).unwrap_err().to_string();
+    assert!(said.contains("scores has 1120"), "{said}");
 }

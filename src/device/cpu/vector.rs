@@ -1,4 +1,5 @@
-//! Arithmetic on channel vectors: plain loops over fixed lanes, which [`wide`](crate::device::cpu::wide::wide) compiles for the widest unit.
+//! Arithmetic on vectors of channels and scores: plain loops over fixed lanes, which [`wide`](crate::device::cpu::wide::wide)
+//! compiles for the widest unit.
 //!
 //! A sum goes to [`LANES`] accumulators and then down a fixed tree, without fused multiply-adds, so its bits depend on
 //! neither threads nor the width of the machine's registers.
@@ -18,10 +19,10 @@ pub fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     lanes[0]
 }
 
-/// The last, incomplete chunk with zeros behind it.
+/// The last, incomplete chunk with `pad` behind it.
 #[inline(always)]
-fn padded(rest: &[f32]) -> [f32; LANES] {
-    let mut full = [0.0; LANES];
+fn padded(rest: &[f32], pad: f32) -> [f32; LANES] {
+    let mut full = [pad; LANES];
     full[..rest.len()].copy_from_slice(rest);
     full
 }
@@ -37,7 +38,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     if !a_rest.is_empty() {
-        let (a, b) = (padded(a_rest), padded(b_rest));
+        let (a, b) = (padded(a_rest, 0.0), padded(b_rest, 0.0));
         for l in 0..LANES {
             sums[l] += a[l] * b[l];
         }
@@ -77,6 +78,47 @@ pub fn exp(x: f32) -> f32 {
     let p = (p * r + 1.0) * r + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     p * f32::from_bits(exponent << 23)
+}
+
+/// row = exp(row − max); returns the maximum and the sum of the exponentials.
+#[inline(always)]
+pub fn exp_row(row: &mut [f32]) -> (f32, f32) {
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    let mut tail = padded(rest, f32::NEG_INFINITY);
+    let mut best = tail;
+    for chunk in chunks.iter() {
+        for l in 0..LANES {
+            best[l] = if chunk[l] > best[l] { chunk[l] } else { best[l] };
+        }
+    }
+    let max = tree(best, |a, b| if a > b { a } else { b });
+    let mut sums = [0.0; LANES];
+    for chunk in chunks.iter_mut() {
+        for l in 0..LANES {
+            chunk[l] = exp(chunk[l] - max);
+            sums[l] += chunk[l];
+        }
+    }
+    if !rest.is_empty() {
+        // The padding adds at most 15·e⁻⁸⁷, which no sum of 1 and more feels.
+        for l in 0..LANES {
+            tail[l] = exp(tail[l] - max);
+            sums[l] += tail[l];
+        }
+        rest.copy_from_slice(&tail[..rest.len()]);
+    }
+    (max, tree(sums, |a, b| a + b))
+}
+
+/// Returns the cross-entropy ℓ = log Σ exp(scores) − score[y] of a row of scores, which becomes the gradient of slope·ℓ.
+#[inline(always)]
+pub fn cross_entropy(row: &mut [f32], y: usize, slope: f32) -> f32 {
+    let at_label = row[y];
+    let (max, sum) = exp_row(row);
+    let factor = slope / sum;
+    row.iter_mut().for_each(|v| *v *= factor);
+    row[y] -= slope;
+    sum.ln() - (at_label - max)
 }
 
 #[cfg(test)]

@@ -1,0 +1,48 @@
+// What the kernels share that go from slopes of the scores to gradients: products of slopes and rows, and the step from F̂ to F.
+#pragma once
+#include "head.cuh"
+
+inline namespace PICIE_SUFFIX(head) {
+
+// Floats from row to row of slopes in shared memory.
+constexpr int SLOPES = TILE + 4;
+
+// sum[i] += Σ over j < count of slopes[j][8·warp + i]·rows[j], 4 channels a lane. slopes (count, SLOPES), rows (count, ROW).
+__device__ __forceinline__ void add_products(F4 (&sum)[MINE], const float* slopes, const float* rows, int count) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll 2
+    for (int j = 0; j < count; ++j) {
+        const F4 x = load(rows + j * ROW + 4 * lane);
+        const F4 low = load(slopes + j * SLOPES + warp * MINE), high = load(slopes + j * SLOPES + warp * MINE + 4);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            add_scaled(sum[i], low.v[i], x);
+            add_scaled(sum[i + 4], high.v[i], x);
+        }
+    }
+}
+
+// The gradient of F of a tile from `gradient`, a warp's 8 pixels of that of F̂: dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖, with F̂ in `tile` and
+// 1/‖F‖ in `inverse`; dF̂ itself without unit features, which needs neither. It goes to dp2 (n, h, w, D) where the image is not
+// warped, else to dwarped (n, h, w, D).
+__device__ __forceinline__ void store_gradient(act* dp2, act* dwarped, F4 (&gradient)[MINE], const float* tile,
+                                               const float* inverse, const Laterals& in, int image, int first) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pixels = in.h * in.w;
+    act* df = window_of(in.crops, image, in.h, in.w).side == 0 ? dp2 : dwarped;
+    df += static_cast<size_t>(image) * pixels * D + 4 * lane;
+#pragma unroll
+    for (int i = 0; i < MINE; ++i) {
+        const int at = warp * MINE + i;
+        if (in.unit) {
+            const F4 f = load(tile + at * ROW + 4 * lane);
+            const float scale = inverse[at], along = warp_sum(dot(gradient[i], f));
+            // A clamped norm is a constant.
+            add_scaled(gradient[i], scale >= 1.0f / EPS ? 0.0f : -along, f);
+#pragma unroll
+            for (int l = 0; l < 4; ++l) gradient[i].v[l] *= scale;
+        }
+        if (first + at < pixels) store4(df + (first + at) * D, gradient[i]);
+    }
+}
+
+}  // namespace

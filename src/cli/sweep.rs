@@ -1,0 +1,88 @@
+//! `picie sweep`: a run for each value of one number of the recipe and each seed, and their table.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use crate::base::{Error, Result};
+use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
+use crate::cli::{say, train};
+use crate::eval::record::Score;
+use crate::report::table;
+
+/// Table 1 of the supplement.
+const LAMBDAS: [&str; 6] = ["1", "1.25", "1.5", "1.75", "2", "3"];
+
+pub fn run(args: &SweepArgs) -> Result<()> {
+    for (flag, given) in
+        [("--run", args.train.run.is_some()), ("--resume", args.train.resume), ("--plan", args.train.plan)]
+    {
+        if given {
+            return Err(Error::input(
+                format!("{flag} is for one run"),
+                "leave it out: a sweep goes on where it was stopped",
+            ));
+        }
+    }
+    let mut args = args.clone();
+    if args.name == "lambda" {
+        args.train.recipe.get_or_insert(RecipeName::Iic);
+        if args.values.is_empty() {
+            args.values = LAMBDAS.map(String::from).to_vec();
+        }
+    }
+    if args.values.is_empty() {
+        return Err(Error::input(format!("no value of {} to try", args.name), "list them: --values A,B,C"));
+    }
+    let mut rows = Vec::new();
+    for value in &args.values {
+        let mut scores = Vec::new();
+        for &seed in &args.seeds {
+            say(format_args!("{} {value}, seed {seed}", args.name))?;
+            let run = Path::new("runs").join(format!("sweep-{}", args.name)).join(format!("{value}-seed-{seed}"));
+            let one = of(
+                &args,
+                value,
+                TrainArgs {
+                    seed: Some(seed),
+                    resume: run.join("run.json").exists(),
+                    run: Some(run),
+                    ..args.train.clone()
+                },
+            )?;
+            scores.extend(score(&one)?);
+        }
+        rows.push((value.clone(), scores));
+    }
+    if args.json {
+        let json: serde_json::Map<_, _> =
+            rows.into_iter().map(|(value, scores)| (value, serde_json::json!(scores))).collect();
+        return say(serde_json::Value::Object(json));
+    }
+    say(table::scores(&args.name, &rows))
+}
+
+/// The arguments of a run with one value of the number.
+fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
+    let wrong = || Error::input(format!("{value} is no value of {}", args.name), "check --values");
+    Ok(match &*args.name {
+        "recipe" => TrainArgs { recipe: Some(RecipeName::from_str(value, false).map_err(|_| wrong())?), ..train },
+        "lambda" => TrainArgs { lambda: Some(value.parse().map_err(|_| wrong())?), ..train },
+        name => {
+            let mut set = train.set.clone();
+            set.push(format!("{name}={value}"));
+            TrainArgs { set, ..train }
+        }
+    })
+}
+
+/// The score after the last epoch.
+fn score(args: &TrainArgs) -> Result<Option<Score>> {
+    let (folder, rows) = train::one(args)?;
+    let last =
+        rows.last().and_then(|row| Some(Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? }));
+    match last {
+        Some(score) => Ok(Some(score)),
+        None => Err(Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels")),
+    }
+}

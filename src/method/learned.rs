@@ -1,0 +1,124 @@
+//! A linear classifier with weights of its own: what MDC, IIC and supervised training learn besides the network.
+
+use crate::base::rng::{Rng, Stream};
+use crate::base::{Error, Result};
+use crate::device::arena::ALIGN;
+use crate::device::ops::{AdamSpec, Backend, Classifier, ParamBlocks};
+use crate::device::{Layout, Pool, Slot};
+use crate::net::FEATURES;
+use crate::net::weights::{Tensor, Weights};
+
+/// How its weights begin; biases begin at 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// Normal with this standard deviation (released MDC: 0.01).
+    Normal(f32),
+    /// Uniform in ±1/√128, as torch's Conv2d begins.
+    FanIn,
+}
+
+pub struct Learned<B: Backend> {
+    pub k: usize,
+    blocks: ParamBlocks<B::Act>,
+    correction: Slot<f32>,
+    /// A bias that is not learned, and where its gradient goes (IIC's heads have none).
+    unbiased: Option<[Slot<f32>; 2]>,
+}
+
+impl<B: Backend> Learned<B> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, k: usize, biased: bool) -> Self {
+        let len = Self::bias_at(k) + if biased { k } else { 0 };
+        let zeros = ["classifier bias", "classifier bias gradient"];
+        Learned {
+            k,
+            blocks: dev.plan_params(layout, len),
+            correction: layout.take(Pool::Staging, "classifier's adam correction", 2),
+            unbiased: (!biased).then(|| zeros.map(|name| layout.take(Pool::State, name, k))),
+        }
+    }
+
+    /// Where the bias begins: on a cache line, in blocks of two-byte elements too.
+    fn bias_at(k: usize) -> usize {
+        (k * FEATURES).next_multiple_of(ALIGN / 2)
+    }
+
+    /// Weight (k, FEATURES) and bias (k) in one of the parameter blocks.
+    fn parts(&self, block: Slot<f32>, unbiased: usize) -> (Slot<f32>, Slot<f32>) {
+        let bias = match self.unbiased {
+            Some(zeros) => zeros[unbiased],
+            None => block.part(Self::bias_at(self.k), self.k),
+        };
+        (block.part(0, self.k * FEATURES), bias)
+    }
+
+    pub fn classifier(&self) -> Classifier {
+        let (w, b) = self.parts(self.blocks.weights, 0);
+        Classifier { w, b, k: self.k }
+    }
+
+    /// Gradients of weight and bias, which ops add to.
+    pub fn gradients(&self) -> (Slot<f32>, Slot<f32>) {
+        self.parts(self.blocks.grads, 1)
+    }
+
+    /// New weights, and Adam's moments at 0. `which`: another number, other weights.
+    pub fn init(&self, dev: &mut B, seed: u64, start: Start, which: u32) -> Result<()> {
+        let mut rng = Rng::new(seed, Stream::Classifier, which, 0);
+        let bound = 1.0 / (FEATURES as f32).sqrt();
+        let draw = |_| match start {
+            Start::Normal(std) => std * rng.normal(),
+            Start::FanIn => rng.uniform(-bound, bound),
+        };
+        let weights: Vec<f32> = (0..self.k * FEATURES).map(draw).collect();
+        let ParamBlocks { weights: w, m, v, .. } = self.blocks;
+        for slot in [w, m, v].into_iter().chain(self.unbiased.into_iter().flatten()) {
+            dev.zero(slot)?;
+        }
+        dev.write(w, &weights)
+    }
+
+    pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
+        dev.zero(self.blocks.grads)
+    }
+
+    /// What the host writes before the classifier's own step number `step`, from 1.
+    pub fn stage(&self, dev: &mut B, adam: AdamSpec, step: u64) -> Result<()> {
+        dev.write(self.correction, &adam.correction(step))
+    }
+
+    pub fn update(&self, dev: &mut B, adam: AdamSpec) -> Result<()> {
+        dev.adam_step(self.blocks, adam, self.correction)
+    }
+
+    /// Weight and bias, as a 1×1 convolution has them.
+    pub fn save(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+        self.save_block(dev, self.blocks.weights, name, weights)
+    }
+
+    pub fn save_moments(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+        self.save_block(dev, self.blocks.m, &format!("adam.m.{name}"), weights)?;
+        self.save_block(dev, self.blocks.v, &format!("adam.v.{name}"), weights)
+    }
+
+    fn save_block(&self, dev: &mut B, block: Slot<f32>, name: &str, weights: &mut Weights) -> Result<()> {
+        let (w, b) = self.parts(block, 0);
+        let w = Tensor::from_f32(vec![self.k, FEATURES, 1, 1], dev.read(w)?);
+        weights.tensors.insert(format!("{name}.weight"), w);
+        weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![self.k], dev.read(b)?));
+        Ok(())
+    }
+
+    /// What [`Learned::save`] and [`Learned::save_moments`] wrote.
+    pub fn load(&self, dev: &mut B, name: &str, weights: &Weights) -> Result<()> {
+        let ParamBlocks { weights: w, m, v, .. } = self.blocks;
+        for (block, name) in [(w, name.to_string()), (m, format!("adam.m.{name}")), (v, format!("adam.v.{name}"))] {
+            let (w, b) = self.parts(block, 0);
+            for (slot, name) in [(w, format!("{name}.weight")), (b, format!("{name}.bias"))] {
+                let values = weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);
+                let missing = || Error::input(format!("{name} is missing or of another size"), "start a new --run");
+                dev.write(slot, values.ok_or_else(missing)?)?;
+            }
+        }
+        Ok(())
+    }
+}

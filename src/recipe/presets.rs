@@ -1,0 +1,204 @@
+//! The systems that the supplement compares, and the demo.
+//!
+//! Sources: SUPP is the supplement of PiCIE (CVPR 2021), P the released code (janghyuncho/PiCIE at c3aa029), I is IIC's
+//! (xu-ji/IIC at b7602b7). P has neither PiCIE+H nor IIC, supervised training or transfer.
+
+use crate::augment::{Augment, Jitter};
+use crate::data::Fit;
+use crate::device::ops::{Merge, Metric};
+use crate::eval::Matching;
+use crate::net::Architecture;
+use crate::recipe::{Balance, ClassifierKind, Freeze, Information, Method, NormMode, Recipe};
+
+impl Recipe {
+    /// SUPP: epochs where no ImageNet weights are given.
+    pub const EPOCHS_FROM_SCRATCH: usize = 20;
+
+    /// Every recipe.
+    pub fn all() -> Vec<Recipe> {
+        vec![
+            Self::demo(),
+            Self::picie(),
+            Self::picie_released(),
+            Self::picie_h(),
+            Self::mdc(),
+            Self::mdc_released(),
+            Self::iic(),
+            Self::iic_res12(),
+            Self::supervised(),
+            Self::transfer(),
+        ]
+    }
+
+    /// The supplement's numbers.
+    pub fn picie() -> Self {
+        Recipe {
+            name: "picie".into(),
+            method: Method::Picie,
+            architecture: Architecture::RESNET18,
+            fit: Fit::Crop,
+            size: 320,          // SUPP: "resizing and center-crop to 320×320"
+            stored: 640,        // P --res2 640; SUPP is silent on what the crops are cut from
+            batch: 128,         // SUPP
+            batch_cluster: 128, // SUPP: k-means batches of 128
+            epochs: 10,         // SUPP: 10 from ImageNet weights, 20 from scratch
+            clusters: 27,       // SUPP
+            auxiliary: 0,
+            matching: Matching::OneToOne,
+            lr: 1e-3, // SUPP: Adam 1e-3, no weight decay
+            classifier: ClassifierKind::Centroids,
+            freeze: Freeze::None,
+            information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
+            balance: Balance::Inverse,     // SUPP: "balanced with the size of each cluster"
+            merge: Merge::Direct,          // SUPP S1: each level straight to 1/4 and summed
+            init_batches: 50,              // SUPP: first 50 batches
+            update_every: 20,              // SUPP: every 20 iterations
+            kmeans_iters: 20,              // P scripts; SUPP is silent
+            kmeans_norm: NormMode::Batch,  // SUPP is silent; as released
+            label_norm: NormMode::Running, // as released
+            label_metric: Metric::Cosine,  // paper: cosine distance to the prototypes
+            score_metric: Metric::Cosine,  // the same scores train and evaluate
+            fresh_kmeans: false,
+            bug_plain_view1: false,
+            augment: Augment::supplement(),
+        }
+    }
+
+    /// The released code's COCO script, pass for pass.
+    pub fn picie_released() -> Self {
+        Recipe {
+            name: "picie-released".into(),
+            batch_cluster: 256,        // P sh_files/train_picie.sh
+            lr: 1e-4,                  // P sh_files/train_picie.sh:9
+            balance: Balance::Size,    // P commons.py:181
+            merge: Merge::Cascade,     // P modules/fpn.py:34-45
+            init_batches: 20,          // P sh_files/train_picie.sh
+            update_every: 1,           // P KM_NUM=1
+            label_metric: Metric::L2,  // P utils.py:125-128
+            score_metric: Metric::Dot, // P train_picie.py:121-135, commons.py:206
+            fresh_kmeans: true,        // P train_picie.py:295-338, repeats 1
+            augment: Augment::released(),
+            ..Self::picie()
+        }
+    }
+
+    /// PiCIE with an auxiliary over-clustering ("+H").
+    ///
+    /// NOTE: written from memory, not checked against the paper: 100 auxiliary clusters, losses weighted by
+    /// log K₂/(log K₁ + log K₂) and log K₁/(log K₁ + log K₂). Neither the supplement nor the released code has it.
+    pub fn picie_h() -> Self {
+        Recipe { name: "picie-h".into(), auxiliary: 100, ..Self::picie() }
+    }
+
+    /// Modified DeepCluster with the supplement's numbers.
+    pub fn mdc() -> Self {
+        Recipe {
+            name: "mdc".into(),
+            method: Method::Mdc,
+            classifier: ClassifierKind::Parametric, // P train_mdc.py:192-205, --nonparametric off
+            ..Self::picie()
+        }
+    }
+
+    /// The released code's MDC script for COCO.
+    pub fn mdc_released() -> Self {
+        Recipe {
+            name: "mdc-released".into(),
+            method: Method::Mdc,
+            classifier: ClassifierKind::Parametric,
+            ..Self::picie_released()
+        }
+    }
+
+    /// Invariant information clustering with ResNet-18 and pyramid.
+    pub fn iic() -> Self {
+        Recipe {
+            name: "iic".into(),
+            method: Method::Iic,
+            fit: Fit::Pad { scale: 0.33 }, // I pre_scale_factor
+            size: 128,                     // SUPP: IIC's own preprocessing, 128²
+            stored: 160,                   // I crops 128² at random from the scaled picture; 0.33·480 is 158
+            batch: 60,                     // I commands.txt, model 512
+            batch_cluster: 60,
+            auxiliary: 45, // SUPP: 45, 100 and 250 are equally good
+            lr: 1e-4,      // SUPP
+            augment: Augment::iic(),
+            // I model 512: λ = 1 for both heads, 10 pixels, --use_uncollapsed_loss.
+            information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
+            ..Self::picie()
+        }
+    }
+
+    /// IIC on the first stages of ResNet-18.
+    ///
+    /// NOTE: "the first two residual layers res1 and res2" of SUPP fits no part of ResNet-18 that has "nearly the same number of
+    /// parameters" as IIC's network. Here: stem, layer1 and layer2; `--levels 1` is the other reading, stem and layer1.
+    pub fn iic_res12() -> Self {
+        Recipe {
+            name: "iic-res12".into(),
+            architecture: Architecture { levels: 2, ..Architecture::RESNET18 },
+            clusters: 15, // SUPP: COCO-Stuff-15
+            ..Self::iic()
+        }
+    }
+
+    /// Trained on labels, from random or ImageNet weights.
+    pub fn supervised() -> Self {
+        Recipe {
+            name: "supervised".into(),
+            method: Method::Supervised,
+            matching: Matching::Identity,
+            balance: Balance::None, // SUPP: Adam 1e-3; it is silent on the rest
+            ..Self::picie()
+        }
+    }
+
+    /// Trained on labels, from a checkpoint.
+    pub fn transfer() -> Self {
+        Recipe { name: "transfer".into(), ..Self::supervised() }
+    }
+
+    /// Learns visibly from random weights on a few hundred small scenes within minutes on two cores.
+    pub fn demo() -> Self {
+        let picie = Recipe { label_metric: Metric::L2, score_metric: Metric::Dot, ..Self::picie().small() };
+        Recipe { name: "demo".into(), ..picie }
+    }
+
+    /// The same system for a few hundred pictures of scenes on two cores. Numbers are chosen by trial on the drawn scenes, seeds 1, 2
+    /// and 3.
+    pub fn small(self) -> Self {
+        let clusters = if self.method == Method::Supervised { self.clusters } else { 9 };
+        Recipe {
+            fit: Fit::Crop,
+            size: 128,
+            stored: if self.method == Method::Iic { 160 } else { 256 },
+            batch: 16, // more steps from few images: PiCIE gains 7 points of mIoU over the untrained network with 32, 8 with 16
+            batch_cluster: 32,
+            epochs: 5, // PiCIE in batches of 32: 8 were not better
+            clusters,  // the classes of the scenes
+            auxiliary: if self.auxiliary > 0 { 27 } else { 0 },
+            init_batches: 8, // all images
+            update_every: 1,
+            ..self
+        }
+    }
+}
+
+impl Augment {
+    /// IIC's photometric change: torchvision's `ColorJitter(0.4, 0.4, 0.4, 0.125)`, always; a window of the network's size of a
+    /// picture stored at 160, and a mirror (I data.py, transforms.py; model 512).
+    fn iic() -> Self {
+        Augment {
+            jitter: Jitter::Joint,
+            jitter_p: 1.0,
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.4,
+            hue: 0.125,
+            grey_p: 0.0,
+            blur_p: 0.0,
+            crop: (0.8, 0.8),
+            ..Augment::supplement()
+        }
+    }
+}
