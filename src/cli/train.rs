@@ -96,7 +96,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     let train = match recipe.method {
         Method::Supervised => {
             let store = labelled(&set, recipe.stored, "read labels")?;
-            if !store.has_classes()? {
+            if store.occurring()? == 0 {
                 let what = format!("no pixel of the split {} has one of the classes", set.split);
                 return Err(Error::file(
                     &settings.data,
@@ -116,7 +116,9 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
             let store = labelled(&val, recipe.size, "read labels")?;
-            if store.has_classes()? {
+            let occur = store.occurring()?;
+            recipe.matching.check(occur, recipe.clusters)?;
+            if occur > 0 {
                 PictureSet::Labelled(Box::new(store))
             } else {
                 eprintln!("no evaluation: no pixel of {} has one of the classes", val.split);

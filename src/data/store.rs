@@ -157,16 +157,15 @@ impl EvalStore {
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
     }
 
-    /// Whether any pixel has a class.
-    pub fn has_classes(&self) -> Result<bool> {
+    /// How many classes some pixel has.
+    pub fn occurring(&self) -> Result<usize> {
+        let mut occurs = [false; 256];
         let mut classes = vec![IGNORE; self.images.size * self.images.size];
         for i in 0..self.images.len() as u32 {
             self.gather_labels(&[i], &mut classes)?;
-            if classes.iter().any(|&class| class != IGNORE) {
-                return Ok(true);
-            }
+            classes.iter().for_each(|&class| occurs[usize::from(class)] = true);
         }
-        Ok(false)
+        Ok(occurs[..usize::from(IGNORE)].iter().filter(|&&occurs| occurs).count())
     }
 
     /// Copies the classes (or `IGNORE`) of pictures `index`, each below N, to `out`, u8 (index.len(), S, S).

@@ -24,15 +24,21 @@ pub enum Matching {
 }
 
 impl Matching {
-    /// Errors: one-to-one or by identity with fewer clusters than classes that occur, of which some could only be wrong.
+    /// Refuses fewer clusters than classes that `occur`, of which some could only be wrong.
+    pub fn check(self, occur: usize, clusters: usize) -> Result<()> {
+        if self == Matching::OneToOne && occur > clusters {
+            let what =
+                format!("{occur} classes occur in the labels, more than {clusters} clusters can be matched with");
+            return Err(Error::input(what, format!("use at least {occur} --clusters, or --matching many-to-one")));
+        }
+        Ok(())
+    }
+
+    /// Errors: as [`Matching::check`]; by identity with other classes than those that were learned.
     pub fn of(self, m: &Confusion) -> Result<ClassOf> {
-        let occur = m.occurring();
+        self.check(m.occurring(), m.clusters)?;
         match self {
             Matching::ManyToOne => Ok(majority_vote(m)),
-            Matching::OneToOne if occur > m.clusters => {
-                let what = format!("{occur} classes occur, more than the {} clusters can be matched with", m.clusters);
-                Err(Error::input(what, "train with at least as many --clusters"))
-            }
             Matching::OneToOne => Ok(hungarian(m)),
             Matching::Identity if m.clusters != m.classes => {
                 let what =

@@ -4,6 +4,7 @@
 //! reads its input twice, because statistics come first), not what an implementation happens to move. FLOPs count a
 //! multiply-add as two. `replay` runs op by op.
 
+mod head;
 mod memory;
 mod ops;
 
