@@ -94,7 +94,7 @@ mod tests {
         let mut seen = vec![0; 16];
         store.gather_labels(&[0], &mut seen).unwrap();
         assert_eq!((store.images.len(), seen), (1, vec![IGNORE; 16]));
-        assert!(!store.has_classes().unwrap());
+        assert_eq!(store.occurring().unwrap(), 0);
     }
 
     #[test]
