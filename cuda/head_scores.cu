@@ -80,7 +80,7 @@ KERNEL(head_scores_backward, 256)(act* __restrict__ dp2, act* __restrict__ dwarp
     for (int class0 = 0; class0 < k; class0 += CHUNK) {
         __syncthreads();
         load_rows(chunk, cw, k, class0);
-#pragma unroll
+#pragma unroll 1
         for (int i = 0; i < 2; ++i) {
             const bool exists = first + my_pixel(i) < pixels;
 #pragma unroll

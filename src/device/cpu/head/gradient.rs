@@ -6,7 +6,7 @@ use super::scores::BLOCK;
 use crate::device::ops::HeadSpec;
 
 /// Each image's parts of four maps of `n` images.
-pub fn by_image<'a>(n: usize, mut maps: [&'a mut [f32]; 4]) -> impl Iterator<Item = [&'a mut [f32]; 4]> + Send {
+pub fn by_image(n: usize, mut maps: [&mut [f32]; 4]) -> impl Iterator<Item = [&mut [f32]; 4]> + Send {
     let lens = maps.each_ref().map(|map| map.len() / n);
     (0..n).map(move |_| std::array::from_fn(|l| maps[l].split_off_mut(..lens[l]).expect("n parts of a map")))
 }
