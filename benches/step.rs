@@ -25,14 +25,7 @@ fn noise(side: usize) -> ImageStore {
         image.save(dir.path().join(format!("{i:03}.bmp"))).expect("space for an image");
     }
     let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).expect("a folder of images");
-    let load = Load {
-        size: side,
-        fit: data::Fit::Crop,
-        budget: u64::MAX,
-        cache: dir.path(),
-        strict: true,
-        progress: &|_, _| (),
-    };
+    let load = Load { size: side, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
     ImageStore::load(&set, &load).expect("readable images")
 }
 

@@ -29,14 +29,7 @@ fn images(side: usize) -> ImageStore {
             .unwrap();
     }
     let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
-    let load = Load {
-        size: side,
-        fit: data::Fit::Crop,
-        budget: u64::MAX,
-        cache: dir.path(),
-        strict: true,
-        progress: &|_, _| (),
-    };
+    let load = Load { size: side, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
     ImageStore::load(&set, &load).unwrap()
 }
 
