@@ -113,7 +113,7 @@ fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Classes, EvalStore, Kind, Load, decode, open};
+    use crate::data::{Classes, EvalStore, Fit, Kind, Load, decode, open};
 
     #[test]
     fn the_scenes_are_a_coco_stuff_data_set_with_nine_coarse_classes() {
@@ -128,14 +128,7 @@ mod tests {
 
         let set = open(&dir, None, "val", Classes::All27, &|_, _| ()).unwrap();
         assert_eq!((set.kind, set.items.len()), (Kind::CocoStuff, 12));
-        let load = Load {
-            size: 64,
-            fit: Default::default(),
-            budget: 1 << 24,
-            cache: &dir,
-            strict: true,
-            progress: &|_, _| (),
-        };
+        let load = Load { size: 64, fit: Fit::Crop, budget: 1 << 24, cache: &dir, strict: true, progress: &|_, _| () };
         let store = EvalStore::load(&set, &load).unwrap();
         let mut classes = vec![0; 12 * 64 * 64];
         store.gather_labels(&(0..12).collect::<Vec<u32>>(), &mut classes).unwrap();
