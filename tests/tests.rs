@@ -7,4 +7,5 @@ mod methods;
 mod net;
 mod ops;
 mod softgpu;
+mod systems;
 mod util;

@@ -1,0 +1,131 @@
+//! Every system of the paper on small drawn scenes: it learns, and a run that was stopped anywhere ends with the bytes of one that was not.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use picie::base::Error;
+use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
+use picie::device::cpu::Cpu;
+use picie::eval::EpochRow;
+use picie::recipe::{ClassifierKind, Freeze, Method, Recipe};
+use picie::train::{Host, Observer, RunFolder, Sets, Settings, train};
+
+/// 96 training and 24 validation scenes.
+fn drawn() -> &'static Path {
+    static DRAWN: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = DRAWN.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        scenes::write(&dir.path().join("scenes"), 96, 24, 1, &|_, _| ()).unwrap();
+        dir
+    });
+    dir.path()
+}
+
+/// The first `limit` images of each split, at the sizes of a recipe.
+fn sets(recipe: &Recipe, limit: usize) -> Sets {
+    let load = |split: &str, size: usize| {
+        let mut set = data::open(&drawn().join("scenes"), None, split, Classes::All27, &|_, _| ()).unwrap();
+        set.items.truncate(limit);
+        let load = Load { size, fit: Fit::Crop, budget: u64::MAX, cache: drawn(), strict: true, progress: &|_, _| () };
+        PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
+    };
+    Sets { train: load("train", recipe.stored), val: load("val", recipe.size) }
+}
+
+/// Counts images over all phases, and stops after so many.
+struct StopAfter {
+    seen: usize,
+    stop: usize,
+}
+
+impl Observer for StopAfter {
+    fn begin(&mut self, _phase: &str, _images: usize) {}
+
+    fn advance(&mut self, images: usize) {
+        self.seen += images;
+    }
+
+    fn end(&mut self) {}
+
+    fn interrupted(&self) -> bool {
+        self.seen >= self.stop
+    }
+
+    fn profiled(&self, _step: u64) -> bool {
+        false
+    }
+}
+
+/// A run in `dir`, or what is left of it, and the images it saw.
+fn run(
+    dir: &Path,
+    recipe: &Recipe,
+    sets: &Sets,
+    resume: bool,
+    stop: usize,
+) -> (picie::base::Result<Vec<EpochRow>>, usize) {
+    let folder = RunFolder::open(dir).unwrap();
+    let settings = Settings {
+        recipe: recipe.clone(),
+        seed: 3,
+        data: drawn().into(),
+        dataset: None,
+        split: "train".into(),
+        val_split: "val".into(),
+        classes: Classes::All27,
+        limit: None,
+        weights: None,
+        version: String::new(),
+        host: Host::here(),
+    };
+    let mut watch = StopAfter { seen: 0, stop };
+    let rows = train(&mut Cpu::new(), &folder, &settings, sets, resume, &mut watch).map(|outcome| outcome.rows);
+    (rows, watch.seen)
+}
+
+/// Every recipe in the numbers of a tiny run; MDC both ways, supervised training also of a probe alone, IIC also with Sobel input.
+fn tiny() -> Vec<Recipe> {
+    let shrink = |recipe: Recipe| Recipe {
+        size: 32,
+        stored: 48,
+        batch: 3,
+        batch_cluster: 4,
+        epochs: 2,
+        clusters: if recipe.method == Method::Supervised { 27 } else { 9 },
+        auxiliary: recipe.auxiliary.min(12),
+        init_batches: 1,
+        update_every: 1,
+        kmeans_iters: 3,
+        fit: Fit::Crop,
+        ..recipe
+    };
+    let mut recipes: Vec<Recipe> = Recipe::all().into_iter().map(shrink).collect();
+    recipes.push(shrink(Recipe { classifier: ClassifierKind::Centroids, ..Recipe::mdc() }));
+    recipes.push(shrink(Recipe { freeze: Freeze::Backbone, ..Recipe::transfer() }));
+    let mut sobel = shrink(Recipe::iic_res12());
+    sobel.architecture.sobel = true;
+    recipes.push(sobel);
+    recipes
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_with_the_same_bytes() {
+    for recipe in tiny() {
+        let name = format!("{} {:?} {:?} {:?}", recipe.name, recipe.classifier, recipe.freeze, recipe.architecture);
+        // 7 images: batches of 3 and one of 1.
+        let (sets, dir) = (sets(&recipe, 7), tempfile::tempdir().unwrap());
+        let whole = dir.path().join("whole");
+        let (rows, images) = run(&whole, &recipe, &sets, false, usize::MAX);
+        rows.unwrap_or_else(|e| panic!("{name}: {e}"));
+        for tenths in [1, 3, 4, 6, 8, 9] {
+            let stopped = dir.path().join(format!("stopped-{tenths}"));
+            let (rows, _) = run(&stopped, &recipe, &sets, false, images * tenths / 10);
+            assert!(matches!(rows, Err(Error::Interrupted { .. })), "{name} was not stopped");
+            run(&stopped, &recipe, &sets, true, usize::MAX).0.unwrap_or_else(|e| panic!("{name}: {e}"));
+            for file in ["checkpoint.safetensors", "epoch-01.safetensors", "epoch-02.safetensors"] {
+                let [a, b] = [&whole, &stopped].map(|run| std::fs::read(run.join(file)).unwrap());
+                assert!(a == b, "{name}: {file} has other bytes after a stop at {tenths}/10");
+            }
+        }
+    }
+}
