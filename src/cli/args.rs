@@ -30,6 +30,8 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Segment photos: a label PNG and an overlay PNG each
     Segment(SegmentArgs),
+    /// Draw what several checkpoints make of the same images, side by side
+    Compare(CompareArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
     /// Measure images per second, on random images or those of a folder, and every op beside its floor
@@ -283,23 +285,36 @@ pub enum ClassifierName {
     Random,
 }
 
-#[derive(Debug, clap::Args)]
-pub struct EvalArgs {
-    /// A checkpoint of picie, or of the released PiCIE code
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
-    /// Folder with the images and their label maps
+/// The images that a trained network looks at.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SetArgs {
+    /// Folder with the images, and their label maps where labels are needed
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// How the folder is laid out [default: detected]
     #[arg(long, value_enum)]
     pub dataset: Option<Kind>,
-    /// Side of the network's input in pixels [default: the checkpoint's]
-    #[arg(long, value_name = "R")]
-    pub size: Option<usize>,
     /// Split or splits, with commas between
     #[arg(long, default_value = "val", value_name = "NAME")]
     pub split: String,
+    /// Use the first N images only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Stop at the first image that cannot be read or lacks a label that is needed, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// A checkpoint of picie, or of the released PiCIE code
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Side of the network's input in pixels [default: the checkpoint's]
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
     /// The classes to compare with
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
@@ -315,12 +330,6 @@ pub struct EvalArgs {
     /// Where the draws of --tta come from
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// Use the first N images only
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Stop at the first image that cannot be read or has no label, instead of leaving it out
-    #[arg(long)]
-    pub strict: bool,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -344,6 +353,27 @@ pub struct SegmentArgs {
     /// Photos of any size
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// A checkpoint of picie, or of the released PiCIE code; once for each column, in order
+    #[arg(long = "checkpoint", value_name = "FILE", required = true)]
+    pub checkpoints: Vec<PathBuf>,
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// The classes to colour by: each cluster has its commonest one, a network trained on labels its own
+    #[arg(long, value_enum, default_value = "27")]
+    pub classes: Classes,
+    /// Images to show: the first N. Classes of clusters come from all images
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    pub images: usize,
+    /// The PNG to write: image | a column a checkpoint | ground truth. Networks of other input sizes see the images at their own;
+    /// all are shown at the largest
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 #[derive(Debug, clap::Args)]
