@@ -5,56 +5,45 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, ImageStore, Load};
+use picie::data::{ImageStore, PictureSet};
 use picie::device::Layout;
 use picie::device::cpu::Cpu;
 use picie::device::ops::Memory;
-use picie::method::Picie;
+use picie::method::{self, Batch};
 use picie::recipe::Recipe;
 
 const IMAGES: usize = 64;
 
-/// Images of noise, by way of files as every data set.
-fn noise(side: usize) -> ImageStore {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let mut rng = Rng::new(1, Stream::Other, 0, 0);
-    for i in 0..IMAGES {
-        let pixels = (0..side * side * 3).map(|_| rng.u32() as u8).collect();
-        let image = image::RgbImage::from_raw(side as u32, side as u32, pixels).expect("three bytes a pixel");
-        image.save(dir.path().join(format!("{i:03}.bmp"))).expect("space for an image");
-    }
-    let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).expect("a folder of images");
-    let load = Load { size: side, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
-    ImageStore::load(&set, &load).expect("readable images")
-}
-
 fn step(c: &mut Criterion) {
     let recipe = Recipe { size: 128, stored: 256, batch: 32, batch_cluster: 32, init_batches: 1, ..Recipe::picie() };
-    let set = noise(recipe.stored);
+    let set = PictureSet::Plain(ImageStore::noise(IMAGES, recipe.stored, 1));
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = Picie::plan(&mut dev, &mut layout, recipe, 1, IMAGES).expect("a plan");
+    let mut picie = method::plan(&mut dev, &mut layout, &recipe, 1, IMAGES).expect("a plan");
     dev.reserve(&layout).expect("memory");
-    picie.net.init(&mut dev, 1).expect("weights");
+    picie.init(&mut dev).expect("weights");
     let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());
 
     let mut group = c.benchmark_group("step");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(10));
     group.throughput(Throughput::Elements(IMAGES as u64));
+    let (common, clustering) = picie.clustering_mut().expect("PiCIE clusters");
     group.bench_function("k-means of one view", |b| {
-        b.iter(|| picie.kmeans(&mut dev, &set, 1, 0, tick).expect("a pass"))
+        b.iter(|| clustering.kmeans(common, &mut dev, set.images(), (1, 0), tick).expect("a pass"))
     });
-    picie.kmeans(&mut dev, &set, 1, 1, tick).expect("a pass");
-    group.bench_function("labels of one view", |b| b.iter(|| picie.label(&mut dev, &set, 1, 0, tick).expect("a pass")));
-    picie.label(&mut dev, &set, 1, 1, tick).expect("a pass");
-    picie.prepare(&mut dev).expect("classifiers");
+    clustering.kmeans(common, &mut dev, set.images(), (1, 1), tick).expect("a pass");
+    group.bench_function("labels of one view", |b| {
+        b.iter(|| clustering.label(common, &mut dev, set.images(), (1, 0), tick).expect("a pass"))
+    });
+    clustering.label(common, &mut dev, set.images(), (1, 1), tick).expect("a pass");
+    picie.begin_steps(&mut dev, 1, true).expect("classifiers");
     let ids: Vec<u32> = (0..32).collect();
     let mut number = 0;
     group.throughput(Throughput::Elements(32));
     group.bench_function("train both views", |b| {
         b.iter(|| {
             number += 1;
-            picie.step(&mut dev, &set, (&ids, None), 1, number).expect("a step")
+            let batch = Batch { ids: &ids, epoch: 1, round: 0, before: 0, step: number };
+            picie.step(&mut dev, &set, batch, None).expect("a step")
         })
     });
     group.finish();

@@ -2,11 +2,11 @@
 
 use picie::augment::{Feeder, View};
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, ImageStore, Load};
+use picie::data::{self, Classes, ImageStore, Load, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
-use picie::method::Picie;
+use picie::method::{self, Batch, Method, PseudoLabels};
 use picie::net::{FEATURES, Geometry, Mode, Program};
 use picie::recipe::{NormMode, Recipe};
 
@@ -17,7 +17,7 @@ const EPOCH: usize = 3;
 const SEED: u64 = 5;
 
 /// Noise over a few colours, by way of files.
-fn images(side: usize) -> ImageStore {
+fn images(side: usize) -> PictureSet {
     let dir = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(9, Stream::Other, 0, 0);
     for i in 0..IMAGES {
@@ -29,8 +29,15 @@ fn images(side: usize) -> ImageStore {
             .unwrap();
     }
     let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
-    let load = Load { size: side, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
-    ImageStore::load(&set, &load).unwrap()
+    let load = Load {
+        size: side,
+        fit: data::Fit::Crop,
+        budget: u64::MAX,
+        cache: dir.path(),
+        strict: true,
+        progress: &|_, _| (),
+    };
+    PictureSet::Plain(ImageStore::load(&set, &load).unwrap())
 }
 
 /// Batches of 3 over 7 images leave one of 1, so a full and a last batch differ.
@@ -52,8 +59,8 @@ fn recipe(update_every: usize) -> Recipe {
 
 struct Rig {
     dev: Cpu,
-    picie: Picie<Cpu>,
-    set: ImageStore,
+    picie: Box<dyn Method<Cpu>>,
+    set: PictureSet,
     feeder: Feeder<Cpu>,
     program: Program<Cpu>,
     features: Slot<f32>,
@@ -62,7 +69,7 @@ struct Rig {
 impl Rig {
     fn new(recipe: Recipe) -> Self {
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-        let picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
+        let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
         let geometry = Geometry {
             n: 1,
             h: recipe.size,
@@ -72,27 +79,46 @@ impl Rig {
             merge: recipe.merge,
             unit: true,
         };
-        let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Eval).unwrap();
-        let sizes = (recipe.stored, recipe.size);
+        let program = Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Eval).unwrap();
+        let sizes = (recipe.stored, recipe.size, 4);
         let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
         let features = layout.take(Pool::State, "features", 64 * FEATURES);
         dev.reserve(&layout).unwrap();
-        picie.net.init(&mut dev, 1).unwrap();
+        picie.init(&mut dev).unwrap();
         Rig { dev, picie, set: images(recipe.stored), feeder, program, features }
     }
 
     /// F̂ (64, FEATURES) of one view of one image.
     fn features(&mut self, image: u32, view: View) -> Vec<[f64; FEATURES]> {
         let Rig { dev, picie, set, feeder, program, features } = self;
-        picie.net.fold(dev).unwrap();
-        feeder.stage(dev, &[image], EPOCH, &[view], |out| set.gather(&[image], out)).unwrap();
+        picie.common().net.fold(dev).unwrap();
+        feeder.stage(dev, &[image], EPOCH, &[view], |out| set.images().gather(&[image], out)).unwrap();
         feeder.render(dev, program.x, 1, 0, view).unwrap();
         dev.write(program.crops, &feeder.feature_crops(&[image], EPOCH, view, 8)).unwrap();
-        program.forward(dev, &picie.net).unwrap();
+        program.forward(dev, &picie.common().net).unwrap();
         dev.head_features(&program.head, *features, program.warped()).unwrap();
         let flat = dev.read(*features).unwrap();
         flat.chunks(FEATURES).map(|f| std::array::from_fn(|j| f64::from(f[j]))).collect()
     }
+}
+
+/// The images of every step.
+const IDS: [u32; 3] = [4, 0, 2];
+
+fn batch(step: u64) -> Batch<'static> {
+    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step }
+}
+
+/// k-means and labels of both views, and what steps need of them.
+fn cluster(picie: &mut dyn Method<Cpu>, dev: &mut Cpu, set: &PictureSet) -> [PseudoLabels; 2] {
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    for view in 0..2 {
+        clustering.kmeans(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+    }
+    let pseudo = [0, 1].map(|view| clustering.pseudo()[view][0]);
+    picie.begin_steps(dev, EPOCH, true).unwrap();
+    pseudo
 }
 
 fn nearest(f: &[f64; FEATURES], centroids: &[[f64; FEATURES]]) -> (usize, f64) {
@@ -149,7 +175,7 @@ fn kmeans_and_labels_are_the_reference_s() {
     for (every, view) in [(1, 0), (1, 1), (2, 0)] {
         let mut rig = Rig::new(recipe(every));
         let which = [View::First, View::Second][view];
-        let order = rig.picie.order(Stream::ClusterOrder, EPOCH);
+        let order = rig.picie.common().order(Stream::ClusterOrder, EPOCH, 0);
         let batches: Vec<_> =
             order.chunks(3).map(|ids| ids.iter().flat_map(|&id| rig.features(id, which)).collect::<Vec<_>>()).collect();
         let rng = Rng::new(SEED, Stream::KMeansInit, EPOCH as u32, view as u32);
@@ -157,14 +183,16 @@ fn kmeans_and_labels_are_the_reference_s() {
 
         let Rig { dev, picie, set, .. } = &mut rig;
         let mut seen = 0;
-        let summary = picie
-            .kmeans(dev, set, EPOCH, view, &mut |n| {
+        let (common, clustering) = picie.clustering_mut().unwrap();
+        let pseudo = clustering.pseudo()[view][0];
+        let summary = clustering
+            .kmeans(common, dev, set.images(), (EPOCH, view), &mut |n| {
                 seen += n;
                 Ok(())
             })
             .unwrap();
         assert_eq!(seen, IMAGES);
-        let got = dev.read(picie.centroids[view]).unwrap();
+        let got = dev.read(pseudo.centroids).unwrap();
         let flat: Vec<f32> = want.iter().flatten().map(|&v| v as f32).collect();
         // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides would show as 1e-2.
         close(&format!("centroids, every {every}"), &got, &flat, 1e-4);
@@ -174,9 +202,9 @@ fn kmeans_and_labels_are_the_reference_s() {
             summary.objective
         );
 
-        picie.label(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
-        let labels = dev.read(picie.labels[view]).unwrap();
-        let counts = dev.read(picie.counts[view]).unwrap();
+        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        let labels = dev.read(pseudo.labels).unwrap();
+        let counts = dev.read(pseudo.counts).unwrap();
         let mut expected = vec![0; 4];
         for (id, f) in order.iter().zip(batches.concat().chunks(64)) {
             for (pixel, f) in f.iter().enumerate() {
@@ -197,7 +225,8 @@ fn a_stopped_pass_passes_the_error_on() {
     let mut rig = Rig::new(recipe(1));
     let Rig { dev, picie, set, .. } = &mut rig;
     let mut calls = 0;
-    let stopped = picie.kmeans(dev, set, EPOCH, 0, &mut |_| {
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    let stopped = clustering.kmeans(common, dev, set.images(), (EPOCH, 0), &mut |_| {
         calls += 1;
         Err(picie::base::Error::Interrupted { run: "here".into() })
     });
@@ -209,13 +238,8 @@ fn a_stopped_pass_passes_the_error_on() {
 fn training_steps_lower_the_loss_on_fixed_labels() {
     let mut rig = Rig::new(Recipe { lr: 1e-3, kmeans_norm: NormMode::Batch, ..recipe(1) });
     let Rig { dev, picie, set, .. } = &mut rig;
-    for view in 0..2 {
-        picie.kmeans(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
-        picie.label(dev, set, EPOCH, view, &mut |_| Ok(())).unwrap();
-    }
-    picie.prepare(dev).unwrap();
-    let losses: Vec<f64> =
-        (1..=12).map(|step| picie.step(dev, set, (&[4, 0, 2], None), EPOCH, step).unwrap().total()).collect();
+    cluster(&mut **picie, dev, set);
+    let losses: Vec<f64> = (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
     assert!(losses.iter().all(|l| l.is_finite()));
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
 }
@@ -237,52 +261,49 @@ fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f
 #[test]
 fn a_step_s_losses_are_those_of_the_algorithm() {
     let recipe = Recipe { score_metric: Metric::Dot, ..recipe(1) };
-    let ids = [4, 0, 2];
+    let ids = IDS;
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = Picie::plan(&mut dev, &mut layout, recipe.clone(), SEED, IMAGES).unwrap();
+    let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
     let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge, unit: true };
-    let program = Program::plan(&mut dev, &mut layout, &picie.net, geometry, Mode::Batch).unwrap();
-    let sizes = (recipe.stored, recipe.size);
+    let program = Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
+    let sizes = (recipe.stored, recipe.size, 4);
     let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
     let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
     dev.reserve(&layout).unwrap();
-    picie.net.init(&mut dev, 1).unwrap();
+    picie.init(&mut dev).unwrap();
     let set = images(recipe.stored);
-    for view in 0..2 {
-        picie.kmeans(&mut dev, &set, EPOCH, view, &mut |_| Ok(())).unwrap();
-        picie.label(&mut dev, &set, EPOCH, view, &mut |_| Ok(())).unwrap();
-    }
-    picie.prepare(&mut dev).unwrap();
+    let pseudo = cluster(&mut *picie, &mut dev, &set);
 
     // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the features.
     let views = [View::First, View::Second];
-    feeder.stage(&mut dev, &ids, EPOCH, &views, |out| set.gather(&ids, out)).unwrap();
+    feeder.stage(&mut dev, &ids, EPOCH, &views, |out| set.images().gather(&ids, out)).unwrap();
     let half = program.x.len / 2;
     feeder.render(&mut dev, program.x.part(0, half), 3, 0, views[0]).unwrap();
     feeder.render(&mut dev, program.x.part(half, half), 3, 1, views[1]).unwrap();
     let crops = views.map(|view| feeder.feature_crops(&ids, EPOCH, view, 8)).concat();
     dev.write(program.crops, &crops).unwrap();
-    program.forward(&mut dev, &picie.net).unwrap();
+    program.forward(&mut dev, &picie.common().net).unwrap();
     dev.head_features(&program.head, features, program.warped()).unwrap();
     let points = dev.read(features).unwrap();
     let ce = |dev: &mut Cpu, view: usize, j: usize| {
-        let labels = dev.read(picie.labels[j]).unwrap();
+        let labels = dev.read(pseudo[j].labels).unwrap();
         let labels: Vec<u16> = ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
-        let weights = recipe.balance.weights(&dev.read(picie.counts[j]).unwrap());
-        let centroids = dev.read(picie.centroids[j]).unwrap();
+        let weights = recipe.balance.weights(&dev.read(pseudo[j].counts).unwrap());
+        let centroids = dev.read(pseudo[j].centroids).unwrap();
         cross_entropy(&points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES], &centroids, &labels, &weights)
     };
     let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;
     let cross = (ce(&mut dev, 0, 1) + ce(&mut dev, 1, 0)) / 2.0;
-    let got = picie.step(&mut dev, &set, (&ids, None), EPOCH, 1).unwrap();
+    let got = picie.step(&mut dev, &set, batch(1), None).unwrap();
+    let [got_within, got_cross] = [0, 1].map(|part| got.parts[part].1);
     // f32 features and scores against f64 sums of 192 pixels.
     assert!((within - cross).abs() > 1e-3, "the terms must differ for the test to see a swap");
-    assert!((got.within - within).abs() <= 1e-5 && (got.cross - cross).abs() <= 1e-5, "{got:?} {within} {cross}");
+    assert!((got_within - within).abs() <= 1e-5 && (got_cross - cross).abs() <= 1e-5, "{got:?} {within} {cross}");
 }
 
 #[test]
 fn more_points_than_clusters_are_needed() {
     let many = Recipe { clusters: 200, ..recipe(1) };
-    let error = Picie::plan(&mut Cpu::new(), &mut Layout::default(), many, SEED, IMAGES).err().unwrap().to_string();
+    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, IMAGES).err().unwrap().to_string();
     assert!(error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"), "{error}");
 }

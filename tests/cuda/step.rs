@@ -1,10 +1,10 @@
 //! Training steps of the whole network: the CPU engine's losses and weights, recorded or not, images resident or not.
 
-use picie::data::ImageStore;
+use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
 use picie::device::{Activation, Backend, Layout};
-use picie::method::{Losses, Picie};
+use picie::method::{self, Batch, Losses};
 use picie::recipe::Recipe;
 
 use crate::util::{close, signed, softgpu};
@@ -33,26 +33,30 @@ struct Trained {
 /// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are replayed where steps are
 /// recorded. `ahead`: each step is told of the next.
 fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>, ahead: bool) -> Trained {
-    let (recipe, set, mut layout) = (recipe(), ImageStore::noise(IMAGES, 64, 3), Layout::default());
-    let mut picie = Picie::plan(dev, &mut layout, recipe, 1, IMAGES).unwrap();
+    let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
     dev.reserve(&layout).unwrap();
-    picie.load_images(dev, &set).unwrap();
-    picie.net.init(dev, 1).unwrap();
-    let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());
-    for view in 0..2 {
-        dev.write(picie.centroids[view], &signed(view as u64, picie.centroids[view].len)).unwrap();
-        picie.label(dev, &set, 1, view, tick).unwrap();
+    picie.common_mut().load_images(dev, set.images()).unwrap();
+    picie.init(dev).unwrap();
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    let pseudo = [0, 1].map(|view| clustering.pseudo()[view][0]);
+    for (view, pseudo) in pseudo.iter().enumerate() {
+        dev.write(pseudo.centroids, &signed(view as u64, pseudo.centroids.len)).unwrap();
+        clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
     }
-    let found = [0, 1].map(|v| (dev.read(picie.labels[v]).unwrap(), dev.read(picie.counts[v]).unwrap()));
-    for (v, (labels, counts)) in labels.into_iter().flatten().enumerate() {
-        dev.write(picie.labels[v], labels).unwrap();
-        dev.write(picie.counts[v], counts).unwrap();
+    let found = pseudo.map(|p| (dev.read(p.labels).unwrap(), dev.read(p.counts).unwrap()));
+    for (pseudo, (labels, counts)) in pseudo.iter().zip(labels.into_iter().flatten()) {
+        dev.write(pseudo.labels, labels).unwrap();
+        dev.write(pseudo.counts, counts).unwrap();
     }
-    picie.prepare(dev).unwrap();
-    let batch = |step: u64| &[[0, 1, 5, 2], [3, 7, 4, 6]][step as usize % 2][..];
+    picie.begin_steps(dev, 1, true).unwrap();
+    let batch = |step: u64| {
+        let ids = &[[0, 1, 5, 2], [3, 7, 4, 6]][step as usize % 2];
+        Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step }
+    };
     let next = |step| (ahead && step < 4).then(|| batch(step + 1));
-    let losses = (1..=4).map(|step| picie.step(dev, &set, (batch(step), next(step)), 1, step).unwrap()).collect();
-    Trained { losses, weights: dev.read(picie.net.blocks.weights).unwrap(), labels: found }
+    let losses = (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
+    Trained { losses, weights: dev.read(picie.common().net.blocks.weights).unwrap(), labels: found }
 }
 
 fn cuda<A: Activation>(no_graph: bool, like: &Trained) -> Trained {
@@ -71,7 +75,7 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
         // Where two centroids are equally near within f32 rounding.
         assert!(differ * 100 <= want.0.len(), "{differ} labels differ");
     }
-    let flat = |t: &Trained| t.losses.iter().flat_map(|l| [l.within as f32, l.cross as f32]).collect::<Vec<_>>();
+    let flat = |t: &Trained| t.losses.iter().flat_map(|l| l.parts.iter().map(|part| part.1 as f32)).collect::<Vec<_>>();
     // The first loss is a forward's (with fewer rows than eight a group, norms at the top divide by next to nothing); the later ones have Adam's signs of small gradients in them.
     close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-5);
     close("losses", &flat(&got), &flat(&want), 1e-2);

@@ -113,7 +113,7 @@ fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Classes, EvalStore, Kind, Load, decode, open};
+    use crate::data::{Classes, EvalStore, Fit, Kind, Load, decode, open};
 
     #[test]
     fn the_scenes_are_a_coco_stuff_data_set_with_nine_coarse_classes() {
