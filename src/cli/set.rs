@@ -4,7 +4,7 @@ use crate::base::Result;
 use crate::cli::args::SetArgs;
 use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::train::{list_skipped, loading};
-use crate::data::{self, Classes, Dataset, EvalStore, Fit};
+use crate::data::{self, Classes, Dataset, EvalStore, Fit, ImageStore};
 
 impl SetArgs {
     /// The files; nothing is decoded yet.
@@ -15,6 +15,16 @@ impl SetArgs {
         bar.finish();
         set.items.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(set)
+    }
+
+    /// The images; labels are not looked at.
+    pub fn images(&self, size: usize, fit: Fit) -> Result<ImageStore> {
+        let set = self.open(data::any_classes(&self.data, self.dataset))?;
+        let bar = FileBar::new("read images");
+        let store = ImageStore::load(&set, &loading(size, fit, self.strict, &cache(), &|d, t| bar.set(d, t)))?;
+        bar.finish();
+        list_skipped(&store);
+        Ok(store)
     }
 
     /// The images with their labels.

@@ -16,9 +16,9 @@ pub struct SheetRow {
     pub truth: Option<Vec<u16>>,
 }
 
-const PAGE: Rgb = [250; 3];
-const INK: Rgb = [30; 3];
-const GAP: u32 = 10;
+pub(super) const PAGE: Rgb = [250; 3];
+pub(super) const INK: Rgb = [30; 3];
+pub(super) const GAP: u32 = 10;
 /// Images narrower than this are shown enlarged by a whole factor.
 const CELL: u32 = 240;
 

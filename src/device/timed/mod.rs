@@ -6,6 +6,7 @@
 
 mod memory;
 mod ops;
+mod top;
 
 use std::collections::BTreeMap;
 

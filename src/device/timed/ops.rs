@@ -5,19 +5,19 @@ use crate::device::ops::*;
 use crate::device::timed::{Timed, Work, bytes};
 use crate::device::{Layout, Slot};
 
-fn moved(bytes: f64) -> Work {
+pub(super) fn moved(bytes: f64) -> Work {
     Work { bytes, flops: 0.0 }
 }
 
 /// The plan of the engine below, and what it was made for.
 #[derive(Clone)]
 pub struct Planned<P, S> {
-    plan: P,
-    spec: S,
+    pub(super) plan: P,
+    pub(super) spec: S,
 }
 
 impl<P, S> Planned<P, S> {
-    fn new(plan: P, spec: S) -> Self {
+    pub(super) fn new(plan: P, spec: S) -> Self {
         Planned { plan, spec }
     }
 }
