@@ -9,6 +9,7 @@ mod kmeans;
 mod norm;
 mod softmax;
 mod stem;
+mod top;
 mod view;
 
 use std::time::Duration;
@@ -75,6 +76,7 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     iic::bench(c, place);
     adam::bench(c, place);
     confusion::bench(c, place);
+    top::bench(c, place);
 }
 
 fn ops(c: &mut Criterion) {

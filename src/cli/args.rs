@@ -1,5 +1,7 @@
 //! What was typed.
 
+mod trained;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Recipe};
+pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
 #[derive(Debug, Parser)]
@@ -30,6 +33,10 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Segment photos: a label PNG and an overlay PNG each
     Segment(SegmentArgs),
+    /// Find the pixels of a data set that are most like a pixel, by the cosine of their features
+    Neighbors(NeighborsArgs),
+    /// Draw what several checkpoints make of the same images, side by side
+    Compare(CompareArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
     /// Measure images per second, on random images or those of a folder, and every op beside its floor
@@ -270,80 +277,6 @@ pub struct SweepArgs {
 fn steps(text: &str) -> Result<Range<u64>, String> {
     let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     range.filter(|range| !range.is_empty()).ok_or_else(|| "use A:B with A below B, such as 20:30".into())
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ClassifierName {
-    /// The checkpoint's centroids
-    #[default]
-    Trained,
-    /// A k-means of the evaluated images' own features
-    Kmeans,
-    /// Random directions
-    Random,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct EvalArgs {
-    /// A checkpoint of picie, or of the released PiCIE code
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
-    /// Folder with the images and their label maps
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// How the folder is laid out [default: detected]
-    #[arg(long, value_enum)]
-    pub dataset: Option<Kind>,
-    /// Side of the network's input in pixels [default: the checkpoint's]
-    #[arg(long, value_name = "R")]
-    pub size: Option<usize>,
-    /// Split or splits, with commas between
-    #[arg(long, default_value = "val", value_name = "NAME")]
-    pub split: String,
-    /// The classes to compare with
-    #[arg(long, value_enum, default_value = "27")]
-    pub classes: Classes,
-    /// What assigns pixels to clusters
-    #[arg(long, value_enum, default_value = "trained")]
-    pub classifier: ClassifierName,
-    /// Which classes the clusters are scored as [default: the checkpoint's]
-    #[arg(long, value_enum)]
-    pub matching: Option<Matching>,
-    /// Evaluate under the transforms of training: each alone, together, all (twelve rows)
-    #[arg(long)]
-    pub tta: bool,
-    /// Where the draws of --tta come from
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub seed: u64,
-    /// Use the first N images only
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Stop at the first image that cannot be read or has no label, instead of leaving it out
-    #[arg(long)]
-    pub strict: bool,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct SegmentArgs {
-    /// A checkpoint of picie, or of the released PiCIE code
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
-    /// Folder for the PNGs
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Short side of the network's input in pixels [default: the checkpoint's]
-    #[arg(long, value_name = "R")]
-    pub size: Option<usize>,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-    /// Photos of any size
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

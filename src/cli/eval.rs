@@ -7,11 +7,9 @@ use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
 use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::say;
-use crate::cli::train::{list_skipped, loading};
 use crate::cluster::Schedule;
-use crate::data::{self, EvalStore, ImageStore};
+use crate::data::{EvalStore, ImageStore};
 use crate::device::ops::Metric;
 use crate::device::{Backend, Layout};
 use crate::eval::record::Score;
@@ -29,16 +27,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     if size == 0 || !size.is_multiple_of(32) {
         return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
     }
-    check_limit(args.limit)?;
-    let bar = FileBar::new("select");
-    let mut set = data::open(&args.data, args.dataset, &args.split, args.classes, &|d, t| bar.set(d, t))?;
-    bar.finish();
-    set.items.truncate(args.limit.unwrap_or(usize::MAX));
-    let bar = FileBar::new("read images");
-    let store = EvalStore::load(&set, &loading(size, recipe.fit, args.strict, &cache(), &|d, t| bar.set(d, t)))?;
-    bar.finish();
-    list_skipped(&store.images);
-
+    let store = args.set.labelled(args.classes, size, recipe.fit)?;
     engine.run(Evaluate { args, trained: &trained, store: &store, size })
 }
 

@@ -2,12 +2,15 @@
 
 pub mod args;
 mod bench;
+mod compare;
 mod devices;
 mod engine;
 mod eval;
+mod neighbors;
 mod plan;
 mod scenes;
 mod segment;
+mod set;
 mod sweep;
 mod train;
 mod watch;
@@ -35,6 +38,8 @@ pub fn main() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args)?,
         Command::Sweep(args) => sweep::run(&args)?,
         Command::Segment(args) => segment::run(&args)?,
+        Command::Neighbors(args) => neighbors::run(&args)?,
+        Command::Compare(args) => compare::run(&args)?,
         Command::Scenes(args) => scenes::run(&args)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Devices => devices::run()?,

@@ -178,21 +178,30 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
     let colours = palette::palette(names.len());
     let mut rows = Vec::new();
     for (i, labels) in prediction.chunks(side * side).enumerate() {
-        let mut pixels = vec![0; side * side * 3];
-        images.gather(&[i as u32], &mut pixels)?;
-        let picture = RgbImage::from_raw(side as u32, side as u32, pixels).expect("gathered a whole image");
+        let picture = picture(images, i)?;
         let truth = match &sets.val {
-            PictureSet::Labelled(val) => {
-                let mut truth = vec![0; side * side];
-                val.gather_labels(&[i as u32], &mut truth)?;
-                Some(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
-            }
+            PictureSet::Labelled(val) => Some(truth(val, i)?),
             PictureSet::Plain(_) => None,
         };
         write_rgb(&dir.join(picture_name(i, &images.items[i].id)), &overlay(&picture, labels, &colours)?)?;
-        rows.push(SheetRow { image: picture, prediction: labels.to_vec(), truth });
+        rows.push(SheetRow { image: picture, predictions: vec![labels.to_vec()], truth });
     }
-    write_rgb(&dir.join("sheet.png"), &sheet(&rows, &names)?)
+    write_rgb(&dir.join("sheet.png"), &sheet(&rows, &["prediction".into()], &names)?)
+}
+
+/// Image `i` of a set.
+pub fn picture(images: &ImageStore, i: usize) -> Result<RgbImage> {
+    let side = images.size();
+    let mut pixels = vec![0; side * side * 3];
+    images.gather(&[i as u32], &mut pixels)?;
+    Ok(RgbImage::from_raw(side as u32, side as u32, pixels).expect("gathered a whole image"))
+}
+
+/// The classes of image `i` of a set.
+pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
+    let mut truth = vec![0; set.images.size().pow(2)];
+    set.gather_labels(&[i as u32], &mut truth)?;
+    Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
 }
 
 /// Several clusters may share a class in pictures, as in the supplement's; what was trained on labels has its own.

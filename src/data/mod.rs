@@ -117,6 +117,14 @@ pub fn open(root: &Path, kind: Option<Kind>, split: &str, classes: Classes, prog
     Ok(Dataset { kind, root: root.to_path_buf(), split: split.to_string(), items, taxonomy })
 }
 
+/// Classes that a data set has a table of, for those who do not ask for its labels.
+pub fn any_classes(root: &Path, kind: Option<Kind>) -> Classes {
+    match kind.unwrap_or_else(|| detect(root)) {
+        Kind::Potsdam => Classes::Coarse3,
+        _ => Classes::All27,
+    }
+}
+
 /// What labels of a data set are read as; None where it has none.
 pub fn taxonomy(root: &Path, kind: Option<Kind>, classes: Classes) -> Result<Option<Taxonomy>> {
     Taxonomy::of(kind.unwrap_or_else(|| detect(root)), classes)

@@ -60,6 +60,60 @@ fn span(side: usize, scale: f64, size: usize) -> Span {
     Span { resized, from, to, len: (resized - from).min(size - to) }
 }
 
+/// One side of a picture on its square: point p of the one is point p · resized / side + shift of the other.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    side: usize,
+    resized: usize,
+    shift: f64,
+}
+
+/// Where the points of a picture lie in its square. Pixel i reaches from i to i + 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    size: usize,
+    x: Axis,
+    y: Axis,
+}
+
+impl Placement {
+    pub fn new(width: usize, height: usize, size: usize, fit: Fit) -> Self {
+        let (x, y) = match fit {
+            Fit::Crop => {
+                let g = geometry(width, height, size);
+                let axis = |side, resized, from: usize| Axis { side, resized, shift: -(from as f64) };
+                (axis(width, g.width, g.left), axis(height, g.height, g.top))
+            }
+            Fit::Pad { scale } => {
+                let axis = |side| {
+                    let Span { resized, from, to, .. } = span(side, scale, size);
+                    Axis { side, resized, shift: to as f64 - from as f64 }
+                };
+                (axis(width), axis(height))
+            }
+        };
+        Placement { size, x, y }
+    }
+
+    /// The pixel (x, y) of the square that a point of the picture falls into; None outside of it.
+    pub fn to_square(&self, (x, y): (f64, f64)) -> Option<(usize, usize)> {
+        let place = |axis: &Axis, at: f64| {
+            let at = at * axis.resized as f64 / axis.side as f64 + axis.shift;
+            (at >= 0.0 && at < self.size as f64).then_some(at as usize)
+        };
+        Some((place(&self.x, x)?, place(&self.y, y)?))
+    }
+
+    /// The point of the picture that a point of the square shows; None where it shows padding.
+    pub fn to_picture(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
+        let place = |axis: &Axis, at: f64| {
+            let at = (at - axis.shift) * axis.side as f64 / axis.resized as f64;
+            (at >= 0.0 && at < axis.side as f64).then_some(at)
+        };
+        Some((place(&self.x, x)?, place(&self.y, y)?))
+    }
+}
+
 /// u8 (H, W, 3) → `out`, u8 (S, S, 3).
 pub fn image(image: &Rgb, size: usize, fit: Fit, out: &mut [u8]) {
     assert_eq!(out.len(), size * size * 3);
@@ -236,6 +290,30 @@ mod tests {
                 assert_eq!((got, id), ([0; 3].as_slice(), IGNORE), "{y} {x}");
             }
         }
+    }
+
+    #[test]
+    fn points_lie_where_pixels_are_resized_to() {
+        // Nearest-neighbour label maps know: pixel (x, y) of the square shows the pixel of the picture that its middle lies in.
+        for (w, h, size, fit) in
+            [(20, 10, 6, Fit::Crop), (5, 13, 8, Fit::Crop), (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 })]
+        {
+            let map = LabelMap { width: w, height: h, ids: (0..w * h).map(|i| i as u8).collect() };
+            let (mut ids, place) = (vec![0; size * size], Placement::new(w, h, size, fit));
+            label(&map, size, fit, &mut ids);
+            for (i, id) in ids.into_iter().enumerate() {
+                let middle = ((i % size) as f64 + 0.5, (i / size) as f64 + 0.5);
+                let Some((x, y)) = place.to_picture(middle) else {
+                    assert_eq!(id, IGNORE, "{fit:?} {i}");
+                    continue;
+                };
+                assert_eq!(usize::from(id), y as usize * w + x as usize, "{fit:?} {i}");
+                assert_eq!(place.to_square((x, y)), Some((i % size, i / size)), "{fit:?} {i}");
+            }
+        }
+        let wide = Placement::new(20, 10, 6, Fit::Crop);
+        assert_eq!((wide.to_square((4.5, 3.0)), wide.to_square((5.1, 0.0))), (None, Some((0, 0))));
+        assert_eq!((wide.to_square((14.9, 9.9)), wide.to_square((15.1, 9.9))), (Some((5, 5)), None));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! picie mdc iic supervised     the algorithms
 //! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
 //! common                       the network, views of a data set, the skeleton of a training step
-//! evaluate                     predictions of a trained network
+//! evaluate search              predictions of a trained network; pixels with like features
 //! ```
 
 mod clustering;
@@ -14,12 +14,14 @@ mod iic;
 mod learned;
 mod mdc;
 mod picie;
+mod search;
 mod supervised;
 
 pub use clustering::{Clustering, PseudoLabels};
 pub use common::{Batch, Common};
 pub use evaluate::Evaluator;
 pub use learned::{Learned, Start};
+pub use search::{Neighbour, STRIDE, Search};
 
 use crate::base::Result;
 use crate::data::PictureSet;

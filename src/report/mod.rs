@@ -2,6 +2,7 @@
 //! pictures out; nothing here decides anything.
 
 pub mod bench;
+pub mod neighbours;
 pub mod palette;
 pub mod perclass;
 pub mod pictures;

@@ -1,4 +1,4 @@
-//! A sheet of validation images: image | prediction | ground truth, with titles and a legend.
+//! A sheet of validation images: image | a prediction a method | ground truth, with titles and a legend.
 
 use image::imageops::{FilterType, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
@@ -11,38 +11,42 @@ use crate::report::text;
 /// One row. Labels are (H, W) class numbers or [`NONE`].
 pub struct SheetRow {
     pub image: RgbImage,
-    pub prediction: Vec<u16>,
+    /// One of each method.
+    pub predictions: Vec<Vec<u16>>,
     pub truth: Option<Vec<u16>>,
 }
 
-const PAGE: Rgb = [250; 3];
-const INK: Rgb = [30; 3];
-const GAP: u32 = 10;
+pub(super) const PAGE: Rgb = [250; 3];
+pub(super) const INK: Rgb = [30; 3];
+pub(super) const GAP: u32 = 10;
 /// Images narrower than this are shown enlarged by a whole factor.
 const CELL: u32 = 240;
 
-/// The sheet of `rows`; the legend has the classes that occur in it, by `names` (C). The third column is there where
-/// some row has a truth.
-pub fn sheet(rows: &[SheetRow], names: &[String]) -> Result<RgbImage> {
+/// The sheet of `rows`; `methods` are the titles of the predictions, and the legend has the classes that occur, by `names` (C). The
+/// last column is there where some row has a truth.
+pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<RgbImage> {
     let colours = palette(names.len().max(1));
     let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());
     for row in rows {
         let pixels = (row.image.width() * row.image.height()) as usize;
+        check("sheet", "predictions", row.predictions.len(), methods.len())?;
         let mut line = vec![enlarge(&row.image)];
-        for labels in std::iter::once(&row.prediction).chain(&row.truth) {
+        for labels in row.predictions.iter().chain(&row.truth) {
             check("sheet", "labels", labels.len(), pixels)?;
             line.push(overlay(&line[0], &spread(labels, &row.image), &colours)?);
         }
         cells.push(line);
     }
     let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
+    let titles = ["image"].into_iter().chain(methods.iter().map(|name| &**name)).chain(["ground truth"]).take(columns);
     let cell_w = cells.iter().map(|line| line[0].width()).max().unwrap_or(CELL);
+    let cell_w = titles.clone().map(text::width).fold(cell_w, u32::max);
     let width = GAP + columns.max(1) as u32 * (cell_w + GAP);
     let legend = legend(&occurring(rows, names.len()), names, &colours, width);
     let height = GAP + text::HEIGHT + cells.iter().map(|line| line[0].height() + GAP).sum::<u32>() + legend.height();
 
     let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
-    for (i, title) in ["image", "prediction", "ground truth"].iter().take(columns).enumerate() {
+    for (i, title) in titles.enumerate() {
         text::draw(&mut page, GAP + i as u32 * (cell_w + GAP), GAP / 2, title, INK);
     }
     let mut y = GAP + text::HEIGHT;
@@ -75,7 +79,7 @@ fn spread(labels: &[u16], image: &RgbImage) -> Vec<u16> {
 /// The classes of 0..`classes` that some pixel of `rows` has.
 fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
     let mut occurs = vec![false; classes];
-    for &label in rows.iter().flat_map(|row| row.prediction.iter().chain(row.truth.iter().flatten())) {
+    for &label in rows.iter().flat_map(|row| row.predictions.iter().chain(&row.truth).flatten()) {
         if let Some(seen) = occurs.get_mut(usize::from(label)) {
             *seen = label != NONE;
         }
@@ -108,14 +112,19 @@ mod tests {
         (0..n).map(|i| format!("class {i}")).collect()
     }
 
+    fn one() -> Vec<String> {
+        vec!["prediction".into()]
+    }
+
     #[test]
     fn a_sheet_has_its_columns_and_a_legend_of_what_occurs() {
-        let row = |truth| SheetRow { image: RgbImage::new(5, 3), prediction: [0, 1, 1, 2, NONE].repeat(3), truth };
+        let row =
+            |truth| SheetRow { image: RgbImage::new(5, 3), predictions: vec![[0, 1, 1, 2, NONE].repeat(3)], truth };
         let truth: Vec<u16> = (0..15).map(|i| if i == 5 + 4 { 4 } else { 0 }).collect();
         let (with, without) = (row(Some(truth.clone())), row(None));
         assert_eq!(occurring(&[with], 5), [0, 1, 2, 4]);
-        let two = sheet(&[without], &names(5)).unwrap();
-        let three = sheet(&[row(Some(truth))], &names(5)).unwrap();
+        let two = sheet(&[without], &one(), &names(5)).unwrap();
+        let three = sheet(&[row(Some(truth))], &one(), &names(5)).unwrap();
         assert_eq!(two.width(), GAP + 2 * (240 + GAP));
         assert_eq!(three.width(), GAP + 3 * (240 + GAP));
         // The middle of pixel (4, 1) of the truth is tinted with class 4's colour over black.
@@ -130,11 +139,20 @@ mod tests {
 
     #[test]
     fn odd_sheets_are_pictures_too() {
-        assert!(sheet(&[], &[]).unwrap().height() > 0);
-        let tall = SheetRow { image: RgbImage::new(300, 20), prediction: vec![NONE; 6000], truth: None };
-        let flat = SheetRow { image: RgbImage::new(7, 2), prediction: vec![3; 14], truth: None };
-        assert_eq!(sheet(&[tall, flat], &names(2)).unwrap().width(), GAP + 2 * (300 + GAP));
-        let wrong = SheetRow { image: RgbImage::new(4, 4), prediction: vec![0; 15], truth: None };
-        assert!(sheet(&[wrong], &names(2)).is_err());
+        assert!(sheet(&[], &[], &[]).unwrap().height() > 0);
+        let tall = SheetRow { image: RgbImage::new(300, 20), predictions: vec![vec![NONE; 6000]], truth: None };
+        let flat = SheetRow { image: RgbImage::new(7, 2), predictions: vec![vec![3; 14]], truth: None };
+        assert_eq!(sheet(&[tall, flat], &one(), &names(2)).unwrap().width(), GAP + 2 * (300 + GAP));
+        let wrong = SheetRow { image: RgbImage::new(4, 4), predictions: vec![vec![0; 15]], truth: None };
+        assert!(sheet(&[wrong], &one(), &names(2)).is_err());
+    }
+
+    #[test]
+    fn a_column_for_each_method_as_wide_as_its_title() {
+        let row = || SheetRow { image: RgbImage::new(5, 3), predictions: vec![vec![0; 15], vec![1; 15]], truth: None };
+        let methods = ["picie".to_string(), "a run with a name that is wider than its picture".to_string()];
+        let page = sheet(&[row()], &methods, &names(2)).unwrap();
+        assert_eq!(page.width(), GAP + 3 * (text::width(&methods[1]) + GAP));
+        assert!(sheet(&[row()], &methods[..1], &names(2)).is_err());
     }
 }

@@ -12,4 +12,5 @@ mod registers;
 mod softmax;
 mod stem;
 mod step;
+mod top;
 mod view;

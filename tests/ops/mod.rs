@@ -9,4 +9,5 @@ mod kmeans;
 mod norm;
 mod softmax;
 mod stem;
+pub mod top;
 mod view;

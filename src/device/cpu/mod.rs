@@ -15,6 +15,7 @@ mod norm;
 mod share;
 mod softmax;
 mod stem;
+mod top;
 mod vector;
 mod view;
 mod wide;

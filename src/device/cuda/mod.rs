@@ -21,6 +21,7 @@ mod nvtx;
 mod sheet;
 mod softmax;
 mod stem;
+mod top;
 mod view;
 
 pub use context::{Autotune, Cuda, Options};

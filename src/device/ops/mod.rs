@@ -15,6 +15,7 @@ pub mod memory;
 pub mod norm;
 pub mod softmax;
 pub mod stem;
+pub mod top;
 pub mod view;
 
 pub use adam::{Adam, AdamSpec, ParamBlocks};
@@ -27,14 +28,15 @@ pub use memory::Memory;
 pub use norm::{Norm, NormGrads, NormParams, NormSpec};
 pub use softmax::{Softmax, SoftmaxLabels, SoftmaxSpec};
 pub use stem::{Stem, StemSpec};
+pub use top::{Top, TopSpec};
 pub use view::{Crop, Photo, View, ViewSpec};
 
 use crate::base::{Error, Result};
 use crate::device::{Element, Slot};
 
 /// Everything an engine does.
-pub trait Backend: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion {}
-impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion> Backend for B {}
+pub trait Backend: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top {}
+impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top> Backend for B {}
 
 /// The check at every op's door.
 pub(crate) fn want<T: Element>(op: &'static str, what: &'static str, slot: Slot<T>, len: usize) -> Result<()> {

@@ -7,6 +7,7 @@
 mod head;
 mod memory;
 mod ops;
+mod top;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,148 @@
+//! `picie compare`: the same images as several checkpoints see them.
+
+use std::path::{Path, PathBuf};
+
+use crate::augment::View;
+use crate::base::{Error, Result};
+use crate::cli::args::CompareArgs;
+use crate::cli::engine::{Engine, Job};
+use crate::cli::say;
+use crate::cli::train::{class_in_pictures, picture, truth};
+use crate::data::transform::Placement;
+use crate::data::{EvalStore, Fit, decode};
+use crate::device::{Backend, Layout};
+use crate::eval::Matching;
+use crate::method::Evaluator;
+use crate::report::Progress;
+use crate::report::pictures::{NONE, relabel, write_rgb};
+use crate::report::sheet::{SheetRow, sheet};
+use crate::train::{Loaded, Trained};
+
+/// Side of a network's input, and how pictures become squares of it.
+type Frame = (usize, Fit);
+
+pub fn run(args: &CompareArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
+    if args.images == 0 {
+        return Err(Error::input("--images 0", "show at least 1"));
+    }
+    let read = |path: &PathBuf| Trained::read(path);
+    let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
+    let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.size, t.recipe.fit)).collect();
+    let shown = frames.iter().rev().max_by_key(|frame| frame.0).copied().expect("at least one checkpoint is required");
+
+    let set = args.set.open(args.classes)?;
+    if let Some(taxonomy) = &set.taxonomy {
+        check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
+    }
+    let mut columns = vec![Vec::new(); trained.len()];
+    let mut rows = Vec::new();
+    let mut names = Vec::new();
+    for (at, &frame) in frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame)) {
+        // One store at a time: what several checkpoints see in the same way is read once.
+        let store = args.set.labelled(args.classes, frame.0, frame.1)?;
+        let count = args.images.min(store.images.len());
+        for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame) {
+            let labels = engine.run(Predict { trained, store: &store, count })?;
+            let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.items);
+            columns[i] = labels.map(|(map, item)| moved(map, &item.image, frame, shown)).collect::<Result<Vec<_>>>()?;
+        }
+        if frame == shown {
+            names = store.taxonomy.classes.iter().map(|name| name.to_string()).collect();
+            for i in 0..count {
+                rows.push((picture(&store.images, i)?, truth(&store, i)?));
+            }
+        }
+    }
+    let row = |(i, (image, truth))| SheetRow {
+        image,
+        predictions: columns.iter_mut().map(|column| std::mem::take(&mut column[i])).collect(),
+        truth: Some(truth),
+    };
+    let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
+    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
+    if frames.iter().any(|frame| *frame != shown) {
+        say(format_args!("each network sees images at its own input size; they are shown at {} pixels", shown.0))?;
+    }
+    say(format_args!("{} images: {}", rows.len(), args.out.display()))
+}
+
+/// One sheet has the colours of one set of classes. Errors: a network that was trained on others.
+fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Result<()> {
+    for (path, trained) in paths.iter().zip(trained) {
+        let (recipe, learned) = (&trained.recipe, trained.recipe.clusters);
+        if recipe.matching == Matching::Identity && learned != classes {
+            let what = format!("{} was trained on {learned} classes, and the sheet has {classes}", recipe.name);
+            return Err(Error::file(path, what, "compare it on the --classes that it was trained on"));
+        }
+    }
+    Ok(())
+}
+
+/// The recipes' names, each with its run folder where another has the same, and with the file where that is the same, too.
+fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
+    let places: Vec<[String; 3]> = paths
+        .iter()
+        .zip(trained)
+        .map(|(path, trained)| {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+            let folder = text(path.parent().and_then(Path::file_name));
+            [trained.recipe.name.clone(), folder, text(path.file_stem())]
+        })
+        .collect();
+    let title = |place: &[String; 3]| {
+        let unlike = |parts: usize| places.iter().filter(|other| other[..parts] == place[..parts]).count() == 1;
+        let parts = (1..3).find(|&parts| unlike(parts)).unwrap_or(3);
+        place[..parts].join(" ")
+    };
+    places.iter().map(title).collect()
+}
+
+/// The label map of a picture in one frame, as it lies in another; [`NONE`] where the first shows nothing of it.
+fn moved(map: &[u16], picture: &Path, from: Frame, to: Frame) -> Result<Vec<u16>> {
+    if from == to {
+        return Ok(map.to_vec());
+    }
+    let (width, height) = decode::size(picture)?;
+    let [here, there] = [from, to].map(|(size, fit)| Placement::new(width, height, size, fit));
+    let middle = |i: usize| ((i % to.0) as f64 + 0.5, (i / to.0) as f64 + 0.5);
+    let label = |i: usize| {
+        let at = there.to_picture(middle(i)).and_then(|point| here.to_square(point));
+        at.map_or(NONE, |(x, y)| map[y * from.0 + x])
+    };
+    Ok((0..to.0 * to.0).map(label).collect())
+}
+
+/// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.
+struct Predict<'a> {
+    trained: &'a Trained,
+    store: &'a EvalStore,
+    count: usize,
+}
+
+impl Job for Predict<'_> {
+    type Out = Vec<u16>;
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<u16>> {
+        let Predict { trained, store, count } = self;
+        let recipe = &trained.recipe;
+        let images = store.images.len();
+        let mut layout = Layout::default();
+        let loaded = Loaded::plan(dev, &mut layout, recipe);
+        let shape = (images, recipe.batch_cluster.min(32), recipe.size);
+        let classes = store.taxonomy.classes.len();
+        let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
+        dev.reserve(&layout)?;
+        trained.load(dev, &loaded)?;
+        let phase = Progress::phase(&recipe.name, images as u64);
+        let scorer = (loaded.classifier, View::Plain);
+        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        phase.finish();
+        let clusters = evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
+        Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
+    }
+}

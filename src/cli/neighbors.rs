@@ -1,0 +1,149 @@
+//! `picie neighbors`: the pixels of a data set that are most like a pixel.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::{Error, Result};
+use crate::cli::args::{NeighborsArgs, Query};
+use crate::cli::engine::{Engine, Job};
+use crate::cli::say;
+use crate::cli::train::picture;
+use crate::data::transform::Placement;
+use crate::data::{Fit, ImageStore, decode, transform};
+use crate::device::ops::top::MOST_QUERIES;
+use crate::device::{Backend, Layout};
+use crate::method::{Neighbour, STRIDE, Search};
+use crate::report::Progress;
+use crate::report::neighbours::{Marked, Row, sheet};
+use crate::report::pictures::write_rgb;
+use crate::train::{Loaded, Trained};
+
+pub fn run(args: &NeighborsArgs) -> Result<()> {
+    let engine = Engine::choose(&args.engine)?;
+    if args.queries.len() > MOST_QUERIES {
+        return Err(Error::input(
+            format!("{} queries", args.queries.len()),
+            format!("ask at most {MOST_QUERIES} at once"),
+        ));
+    }
+    let trained = Trained::read(&args.checkpoint)?;
+    let (size, fit) = (trained.recipe.size, trained.recipe.fit);
+    let store = args.set.images(size, fit)?;
+    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split, fit));
+    let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
+    let found = engine.run(Neighbors { args, trained: &trained, store: &store, asked: &asked })?;
+
+    let mut rows = Vec::new();
+    for (asked, found) in asked.into_iter().zip(found) {
+        say(&asked.name)?;
+        let mut neighbours = Vec::new();
+        for neighbour in found {
+            let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
+            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at, fit)?))?;
+            let caption = format!("{:.4}", neighbour.score);
+            neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
+        }
+        let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels).expect("a square of this size");
+        let query = Marked { picture: image, at: asked.at, caption: "query".into() };
+        rows.push(Row { title: asked.name, query, neighbours });
+    }
+    write_rgb(&args.out, &sheet(&rows))?;
+    say(format_args!("sheet: {}", args.out.display()))
+}
+
+/// A point of an image's square, as a query would name it.
+fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> Result<String> {
+    let item = &store.items[image];
+    let (width, height) = decode::size(&item.image)?;
+    let point = Placement::new(width, height, store.size(), fit).to_picture((x as f64, y as f64));
+    Ok(point.map_or(format!("{}: padding", item.id), |(x, y)| format!("{}:{},{}", item.id, x as usize, y as usize)))
+}
+
+/// A query, its picture and pixel as the network sees them.
+struct Asked {
+    name: String,
+    /// u8 (size, size, 3)
+    pixels: Vec<u8>,
+    /// (x, y) in the square.
+    at: (usize, usize),
+    /// Its number, where it is an image of the set.
+    own: Option<usize>,
+}
+
+impl Asked {
+    fn find(query: &Query, store: &ImageStore, split: &str, fit: Fit) -> Result<Self> {
+        let Query { image, x, y } = query;
+        let name = format!("{image}:{x},{y}");
+        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let path = PathBuf::from(image);
+        let (own, path) = if path.is_file() {
+            (store.items.iter().position(|item| same(&item.image, &path)), path)
+        } else {
+            let own = store.items.iter().position(|item| item.id == *image).ok_or_else(|| {
+                let what = format!("--query {name}: {image} is neither a file nor an image of the split {split}");
+                Error::input(what, "give a path, or an image's name without folder and ending")
+            })?;
+            (Some(own), store.items[own].image.clone())
+        };
+        let picture = decode::rgb(&path)?;
+        let (w, h) = (picture.width, picture.height);
+        if *x >= w || *y >= h {
+            let what = format!("--query {name}: outside of the image, which has {w} × {h} pixels");
+            return Err(Error::input(what, format!("use x below {w} and y below {h}")));
+        }
+        let placement = Placement::new(w, h, store.size(), fit);
+        let at = placement.to_square((*x as f64 + 0.5, *y as f64 + 0.5)).ok_or_else(|| {
+            let what = format!("--query {name}: outside of the square that the network sees of the {w} × {h} pixels");
+            Error::input(what, "choose a pixel nearer to the middle")
+        })?;
+        let mut pixels = vec![0; store.size().pow(2) * 3];
+        transform::image(&picture, store.size(), fit, &mut pixels);
+        Ok(Asked { name, pixels, at, own })
+    }
+
+    /// (x, y) in the feature map.
+    fn pixel(&self) -> (usize, usize) {
+        (self.at.0 / STRIDE, self.at.1 / STRIDE)
+    }
+}
+
+struct Neighbors<'a> {
+    args: &'a NeighborsArgs,
+    trained: &'a Trained,
+    store: &'a ImageStore,
+    asked: &'a [Asked],
+}
+
+impl Job for Neighbors<'_> {
+    type Out = Vec<Vec<Neighbour>>;
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<Vec<Neighbour>>> {
+        let Neighbors { args, trained, store, asked } = self;
+        let recipe = &trained.recipe;
+        let (images, top) = (store.len(), usize::from(args.top));
+        let mut layout = Layout::default();
+        let loaded = Loaded::plan(dev, &mut layout, recipe);
+        let shape = (images, recipe.batch_cluster.min(32), recipe.size);
+        // One more than asked for: a query finds itself, which is no news.
+        let wanted = (asked.len(), top + 1, args.every_pixel);
+        let mut search = Search::plan(dev, &mut layout, &loaded.net, recipe, shape, wanted)?;
+        dev.reserve(&layout)?;
+        trained.load(dev, &loaded)?;
+        let mut queries = Vec::new();
+        for asked in asked {
+            queries.push(search.feature(dev, &loaded.net, &asked.pixels, asked.pixel())?);
+        }
+        let phase = Progress::phase("search", images as u64);
+        let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        phase.finish();
+        for (list, asked) in found.iter_mut().zip(asked) {
+            let itself =
+                |n: &Neighbour| Some(n.image) == asked.own && (!args.every_pixel || (n.x, n.y) == asked.pixel());
+            list.retain(|neighbour| !itself(neighbour));
+            list.truncate(top);
+        }
+        Ok(found)
+    }
+}
