@@ -188,7 +188,10 @@ fn readme_commands_exist() {
         }
         checked.insert(words[1]);
     }
-    assert_eq!(checked, BTreeSet::from(["train", "eval", "segment", "scenes", "bench", "devices"]));
+    assert_eq!(
+        checked,
+        BTreeSet::from(["train", "eval", "sweep", "compare", "neighbors", "segment", "scenes", "bench", "devices"])
+    );
 }
 
 #[test]

@@ -86,6 +86,62 @@ fn numbers_that_contradict_themselves_or_the_data() {
 }
 
 #[test]
+fn systems_that_do_not_fit_the_data() {
+    let place = Place::new();
+    std::fs::create_dir(place.join("photos")).unwrap();
+    image::RgbImage::new(40, 40).save(place.join("photos/a.png")).unwrap();
+    let scenes = scenes().display();
+    let weights = trained().join("epoch-02.safetensors");
+    let weights = weights.display();
+    let tiny = TINY.replace("--clusters 9", "");
+    let cases = [
+        (
+            "--recipe supervised --data photos".into(),
+            "the recipe supervised learns from labels, and a plain folder of images has none; give a data set with label maps",
+        ),
+        (
+            format!("--recipe supervised --clusters 9 --data {scenes}"),
+            "--clusters 9, but coco-stuff 27 has 27 classes, which supervised learns; leave it out",
+        ),
+        (
+            format!("--recipe transfer --data {scenes}"),
+            "the recipe transfer begins with a trained network; say which checkpoint with --weights FILE",
+        ),
+        (
+            format!("--recipe iic --freeze backbone --data {scenes}"),
+            "--freeze backbone in the recipe iic; a frozen network learns from labels only: use --recipe transfer",
+        ),
+        (
+            format!("--recipe mdc --auxiliary 45 --data {scenes}"),
+            "--auxiliary 45 in the recipe mdc; over-clustering is PiCIE+H's and IIC's",
+        ),
+        (
+            format!("--recipe mdc --clusters 3 --data {scenes}"),
+            "7 classes occur in the labels, more than 3 clusters can be matched with; use at least 7 --clusters",
+        ),
+        (format!("--recipe iic --lambda 0 --data {scenes}"), "--lambda 0; use a positive number, such as 1 or 1.5"),
+        (
+            format!("--recipe iic-res12 --merge cascade --data {scenes}"),
+            "--merge cascade of a part of the pyramid; use --merge direct",
+        ),
+        (format!("--recipe mdc --clusters 9 --sobel --weights {weights} --data {scenes}"), "--sobel"),
+    ];
+    for (words, why) in cases {
+        let ran = place.picie(&format!("train --run run {tiny} {words}"));
+        holds(&ran.fails(), &[why]);
+        assert!(!place.join("run").exists(), "{words} leaves a run folder");
+    }
+    holds(
+        &place.picie(&format!("sweep clusters --data {scenes} {tiny}")).fails(),
+        &["no value of clusters to try; list them: --values A,B,C"],
+    );
+    holds(
+        &place.picie(&format!("sweep lambda --values much --data {scenes} {tiny}")).fails(),
+        &["much is no value of lambda; check --values"],
+    );
+}
+
+#[test]
 fn images_that_cannot_be_read_are_left_out_or_strictly_refused() {
     let place = Place::new();
     let data = place.scenes("data");

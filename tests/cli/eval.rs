@@ -28,7 +28,7 @@ fn json_equals_the_last_epoch_of_the_run() {
     let rows = got["confusion"].as_array().unwrap();
     let counts: Vec<u64> = rows.iter().flat_map(|r| r.as_array().unwrap()).map(|v| v.as_u64().unwrap()).collect();
     // Every pixel of the three scenes has a class.
-    assert_eq!((rows.len(), counts.len(), counts.iter().sum::<u64>()), (27, 27 * 3, 3 * 32 * 32));
+    assert_eq!((rows.len(), counts.len(), counts.iter().sum::<u64>()), (27, 27 * 9, 3 * 32 * 32));
     // The checkpoint to resume from holds the same network.
     assert_eq!(report(&place, &trained().join("checkpoint.safetensors"), scenes(), ""), got);
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
@@ -127,4 +127,25 @@ fn a_checkpoint_of_the_released_code_is_evaluated_as_the_released_code_does() {
     let own = report(&place, &own, scenes(), "");
     assert_eq!(report(&place, &released, scenes(), "--size 32"), own);
     assert_eq!(own["miou"], row["miou"]);
+}
+
+#[test]
+fn transforms_at_test_time_are_twelve_rows_and_the_same_for_a_seed() {
+    let place = Place::new();
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("eval --tta --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let text = place.picie(&words).succeeds().out;
+    let rows: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    for row in
+        ["none", "brightness", "contrast", "saturation", "hue", "grey", "blur", "photometric", "crop", "flip", "all"]
+    {
+        assert!(rows.contains(&row), "{row} is not in\n{text}");
+    }
+    let json = |more: &str| place.picie(&format!("{words} --json {more}")).succeeds().out;
+    assert_eq!(json(""), json("--seed 1"));
+    assert_ne!(json(""), json("--seed 2"));
+    // Without a transform it is the plain evaluation.
+    let rows: Value = serde_json::from_str(&json("")).unwrap();
+    assert_eq!(rows["none"]["acc"], report(&place, &checkpoint, scenes(), "")["acc"]);
+    assert_eq!(rows.as_object().unwrap().len(), 12);
 }

@@ -141,3 +141,28 @@ fn scenes_are_drawn_once_and_never_over_anything() {
     holds(&place.picie("scenes none --train 0").fails(), &["0 training", "at least one"]);
     assert_eq!(std::fs::read_dir(place.join("new")).unwrap().count(), 1);
 }
+
+/// Supplement, table 1, in small: two values, two seeds; stopped or finished runs are gone on with.
+#[test]
+fn a_sweep_trains_each_value_and_seed_and_prints_their_table() {
+    let place = Place::new();
+    let words = format!(
+        "sweep lambda --values 1,2 --seeds 1,2 --data {} {TINY} --set information.shifts=2",
+        scenes().display()
+    );
+    let out = place.picie(&words).succeeds().out;
+    let row =
+        |value: &str| out.lines().rev().find(|line| line.split_whitespace().next() == Some(value)).map(str::to_string);
+    for value in ["1", "2"] {
+        assert!(row(value).is_some_and(|row| row.matches('±').count() == 3), "{out}");
+        for seed in [1, 2] {
+            let run = place.join(&format!("runs/sweep-lambda/{value}-seed-{seed}/run.json"));
+            let text = std::fs::read_to_string(run).unwrap();
+            holds(&text, &[&format!("\"lambda\": {value}.0"), &format!("\"seed\": {seed}"), "\"method\": \"iic\""]);
+        }
+    }
+    // All runs are there already: the same table at once.
+    let again = place.picie(&words).succeeds();
+    assert!(!again.err.contains("train "), "{again:?}");
+    assert_eq!(again.out.lines().last(), out.lines().last());
+}
