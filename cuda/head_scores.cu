@@ -35,10 +35,11 @@ KERNEL(head_scores, 256)(float* __restrict__ out, const Laterals in, const float
     }
 }
 
-// pred (n, out_h, out_w), images from `from` on = arg-max over k of scores (images of the grid, h, w, k) resampled. 8 lanes a
-// pixel, each with every eighth class; grid (pixels/32, images).
-KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __restrict__ scores, int from, int h, int w, int k,
-                          int out_h, int out_w) {
+// pred (n, out_h, out_w), images from `from` on = arg-max over k of scores (images of the grid, h, w, k) resampled; those of another
+// view, `apart` floats behind them unless that is 0, are added first. 8 lanes a pixel, each with every eighth class; grid
+// (pixels/32, images).
+KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __restrict__ scores, size_t apart, int from, int h,
+                          int w, int k, int out_h, int out_w) {
     const int pixels = out_h * out_w, mine = blockIdx.x * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
     // Lanes behind the last pixel go along, for the shuffles.
     const int pixel = mine < pixels ? mine : pixels - 1;
@@ -50,8 +51,10 @@ KERNEL(head_predict, 256)(unsigned short* __restrict__ pred, const float* __rest
     float top = -INFINITY;
     int place = 0;
     for (int c = lane; c < k; c += 8) {
-        const float left = top_left[c] + v.t * (low_left[c] - top_left[c]);
-        const float right = top_right[c] + v.t * (low_right[c] - top_right[c]);
+        const auto at = [&](const float* s) { return apart == 0 ? s[c] : s[c] + s[c + apart]; };
+        const float high_left = at(top_left), high_right = at(top_right);
+        const float left = high_left + v.t * (at(low_left) - high_left);
+        const float right = high_right + v.t * (at(low_right) - high_right);
         const float score = left + u.t * (right - left);
         if (score > top) {
             top = score;

@@ -56,6 +56,9 @@ impl Job for Evaluate<'_> {
         // Evaluation does not depend on the batch; a small one needs little memory.
         let shape = (images, recipe.batch_cluster.min(32), size);
         let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, fresh)?;
+        if args.flip_tta {
+            evaluator.add_mirror(dev, &mut layout, &loaded.net, recipe, shape)?;
+        }
         dev.reserve(&layout)?;
         trained.load(dev, &loaded)?;
         choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, &store.images)?;

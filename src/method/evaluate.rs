@@ -15,6 +15,8 @@ use crate::recipe::Recipe;
 /// Evaluates classifiers on a set of square images with labels of the same size.
 pub struct Evaluator<B: Backend> {
     programs: Programs<B>,
+    /// For images and their mirror images together, where predictions are of both.
+    mirrored: Option<Programs<B>>,
     feeder: Feeder<B>,
     batch: usize,
     pred: Slot<u16>,
@@ -59,6 +61,7 @@ impl<B: Backend> Evaluator<B> {
         let cluster = cluster.transpose()?;
         Ok(Evaluator {
             programs,
+            mirrored: None,
             feeder,
             batch: full,
             pred: layout.take(Pool::State, "evaluation predictions", full * size * size),
@@ -68,6 +71,25 @@ impl<B: Backend> Evaluator<B> {
             host: Vec::new(),
             cluster,
         })
+    }
+
+    /// Scores are averaged over the picture and its mirror image from here on. Part of the plan, with the arguments of
+    /// [`Evaluator::plan`].
+    ///
+    /// NOTE: they are linear in the features, so this is the average of features that later work predicts from, each view's divided
+    /// by its norm first where the recipe's are.
+    pub fn add_mirror(
+        &mut self,
+        dev: &mut B,
+        layout: &mut Layout,
+        net: &Network<B>,
+        recipe: &Recipe,
+        (total, batch, size): (usize, usize, usize),
+    ) -> Result<()> {
+        let geometry = Geometry { h: size, w: size, k: recipe.clusters, ..geometry(recipe) };
+        self.mirrored = Some(Programs::plan(dev, layout, net, (total, batch, 2), geometry, Mode::Eval)?);
+        self.draw_from(Augment { flip_p: 1.0, ..Augment::none() }, 0);
+        Ok(())
     }
 
     /// The confusion of `classifier` over the whole set, pictures and label maps as `view` has them: plain, or changed and cut by the
@@ -170,7 +192,9 @@ impl<B: Backend> Evaluator<B> {
     }
 
     fn stage(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], view: View) -> Result<()> {
-        self.feeder.stage(dev, ids, 0, &[view], |out| set.gather(ids, out))
+        // With the mirror's draws the second is the image mirrored, and nothing else.
+        let views: &[View] = if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
+        self.feeder.stage(dev, ids, 0, views, |out| set.gather(ids, out))
     }
 
     /// Predictions of the `n` images that are staged.
@@ -183,10 +207,22 @@ impl<B: Backend> Evaluator<B> {
     ) -> Result<Slot<u16>> {
         let side = self.feeder.size();
         let pred = self.pred.part(0, n * side * side);
-        let program = self.programs.of(n);
-        self.feeder.render(dev, program.x, n, 0, view)?;
+        let Some(mirrored) = &self.mirrored else {
+            let program = self.programs.of(n);
+            self.feeder.render(dev, program.x, n, 0, view)?;
+            program.forward(dev, net)?;
+            dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
+            return Ok(pred);
+        };
+        let program = mirrored.of(2 * n);
+        let whole = Crop::whole(side / 4);
+        let crops = [vec![whole; n], vec![Crop { flip: 1, ..whole }; n]].concat();
+        dev.write(program.crops, &crops)?;
+        let part = program.x.len / 2;
+        self.feeder.render(dev, program.x.part(0, part), n, 0, View::Plain)?;
+        self.feeder.render(dev, program.x.part(part, part), n, 1, View::FirstUnchanged)?;
         program.forward(dev, net)?;
-        dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
+        dev.head_predict(&program.head, pred, (side, side), program.warped(), classifier)?;
         Ok(pred)
     }
 }

@@ -65,6 +65,39 @@ fn flags_change_what_is_evaluated() {
     assert_eq!(sum(&report("--size 64")), 3 * 64 * 64);
 }
 
+/// The scores of an image and of its mirror image, averaged, are those of the mirror image and of the image.
+#[test]
+fn with_the_flip_a_mirrored_data_set_has_the_same_scores() {
+    let place = Place::new();
+    let (plain, mirrored) = (place.scenes("plain"), place.scenes("mirrored"));
+    for file in super::files(&plain).iter().filter(|f| f.extension().is_some_and(|e| e == "png" || e == "jpg")) {
+        // Of the network's size, so that nothing is resized; as PNG, whatever the ending says, so that nothing is lost.
+        let image = image::open(plain.join(file)).unwrap();
+        let image = image.resize_exact(32, 32, image::imageops::FilterType::Nearest);
+        image.save_with_format(plain.join(file), image::ImageFormat::Png).unwrap();
+        image.fliph().save_with_format(mirrored.join(file), image::ImageFormat::Png).unwrap();
+    }
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let counts = |data: &Path, more: &str| {
+        let rows = report(&place, &checkpoint, data, more)["confusion"].as_array().unwrap().clone();
+        rows.iter().flat_map(|r| r.as_array().unwrap().clone()).map(|v| v.as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    let apart = |more: &str| {
+        let (a, b) = (counts(&plain, more), counts(&mirrored, more));
+        a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum::<i64>()
+    };
+    // Of 3072 pixels, some of which may tie within a rounding.
+    let (with, without) = (apart("--flip-tta"), apart(""));
+    assert!(with <= 6 && without > 6, "{with} counts are another's with the flip, {without} without");
+    assert_ne!(counts(scenes(), "--flip-tta"), counts(scenes(), ""));
+    // Any classifier; but not beside other transforms.
+    report(&place, &checkpoint, scenes(), "--flip-tta --classifier kmeans");
+    let both = format!("eval --checkpoint {} --data {} --tta --flip-tta", checkpoint.display(), scenes().display());
+    let ran = place.picie(&both);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    holds(&ran.err, &["'--tta' cannot be used with '--flip-tta'"]);
+}
+
 #[test]
 fn cityscapes_is_read_in_both_layouts() {
     let place = Place::new();

@@ -11,8 +11,10 @@ fn every_command_lists_its_flags() {
             "data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
              update-every kmeans-iters weights seed limit device strict split val-split classes",
         ),
-        ("eval", "checkpoint data dataset size split json classifier strict limit classes device"),
+        ("eval", "checkpoint data dataset size split json classifier tta flip-tta strict limit classes device"),
         ("segment", "checkpoint out size device"),
+        ("compare", "checkpoint data dataset split classes images limit strict out device"),
+        ("neighbors", "checkpoint data dataset split query top every-pixel limit strict out device"),
         ("scenes", "train val seed"),
         ("devices", ""),
     ];

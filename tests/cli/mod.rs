@@ -9,6 +9,7 @@ mod bad_runs;
 mod cuda;
 mod eval;
 mod help;
+mod look;
 mod place;
 mod resume;
 mod segment;

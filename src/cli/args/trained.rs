@@ -62,6 +62,9 @@ pub struct EvalArgs {
     /// Evaluate under the transforms of training: each alone, together, all (twelve rows)
     #[arg(long)]
     pub tta: bool,
+    /// Average the scores of each picture and its mirror image, as later work evaluates
+    #[arg(long, conflicts_with = "tta")]
+    pub flip_tta: bool,
     /// Where the draws of --tta come from
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

@@ -136,6 +136,26 @@ impl HeadSpec {
         Ok(images)
     }
 
+    /// The door of [`Head::head_predict`]. Returns the views of each image.
+    pub(crate) fn check_predict<A: Element>(
+        &self,
+        pred: Slot<u16>,
+        out: (usize, usize),
+        input: &HeadInput<A>,
+        classifier: Classifier,
+    ) -> Result<usize> {
+        const OP: &str = "head_predict";
+        self.check_input(OP, input)?;
+        self.check_classifier(OP, classifier)?;
+        let pixels = out.0 * out.1;
+        if pixels == 0 {
+            return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
+        }
+        let views = if 2 * pred.len == self.n * pixels { 2 } else { 1 };
+        want(OP, "pred", pred, self.n / views * pixels)?;
+        Ok(views)
+    }
+
     /// The door of [`Head::head_scores`].
     pub(crate) fn check_scores<A: Element>(
         &self,
@@ -279,6 +299,8 @@ pub trait Head: Memory {
     ) -> Result<()>;
 
     /// pred (n, out_h, out_w) = arg-max of the scores resampled bilinearly (align_corners = false) to out_h × out_w.
+    ///
+    /// pred (n/2, out_h, out_w): images i and n/2 + i are two views of one, whose scores are added first.
     fn head_predict(
         &mut self,
         plan: &Self::HeadPlan,

@@ -1,4 +1,5 @@
 mod learned;
+mod views;
 
 use std::collections::BTreeMap;
 

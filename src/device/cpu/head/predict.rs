@@ -3,13 +3,13 @@
 use super::resample::Axis;
 use super::scores::{Packed, argmax_by, columns, packed_len};
 use super::{Images, Room, scratch_len};
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
 use crate::device::cpu::vector::LANES;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::{Classifier, HeadInput, HeadSpec, want};
+use crate::device::ops::{Classifier, HeadInput, HeadSpec};
 
 pub fn head_predict(
     cpu: &mut Cpu,
@@ -19,14 +19,7 @@ pub fn head_predict(
     input: HeadInput<f32>,
     classifier: Classifier,
 ) -> Result<()> {
-    const OP: &str = "head_predict";
-    let k = classifier.k;
-    spec.check_input(OP, &input)?;
-    spec.check_classifier(OP, classifier)?;
-    want(OP, "pred", pred, spec.n * out.0 * out.1)?;
-    if pred.len == 0 {
-        return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
-    }
+    let (views, k) = (spec.check_predict(pred, out, &input, classifier)?, classifier.k);
     cpu.pack(spec, std::iter::once(classifier));
     let (simd, scratch, [p2, p3, p4, p5]) = (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
     let (scratch, pred, p2, p3, p4, p5, crops) = cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
@@ -36,10 +29,14 @@ pub fn head_predict(
     let packed = Packed::again(packed, columns(k), spec.d);
     share(pred.chunks_exact_mut(out.0 * out.1).enumerate(), rest, |(i, pred), mine| {
         let room = Room::new(spec, mine);
-        images.features(simd, i, room.features, room.merge, room.inverse);
         let width = spec.w * columns(k);
         let (scores, row) = room.scores.split_at_mut(spec.h * width);
+        images.features(simd, i, room.features, room.merge, room.inverse);
         packed.scores(scores, room.features);
+        if views == 2 {
+            images.features(simd, spec.n / 2 + i, room.features, room.merge, room.inverse);
+            packed.add_scores(scores, room.features);
+        }
         upsample_argmax(simd, pred, out, scores, &mut row[..width], (spec.h, spec.w, k));
     });
     Ok(())

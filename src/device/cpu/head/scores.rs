@@ -62,10 +62,22 @@ impl<'a> Packed<'a> {
 
     /// scores (rows, columns) = features (rows, d)·wᵀ + b.
     pub fn scores(&self, scores: &mut [f32], features: &[f32]) {
-        let (rows, columns) = (features.len() / self.d, self.columns());
-        for row in scores.chunks_exact_mut(columns) {
+        for row in scores.chunks_exact_mut(self.columns()) {
             row.copy_from_slice(self.b);
         }
+        self.add_products(scores, features);
+    }
+
+    /// scores (rows, columns) += features (rows, d)·wᵀ + b.
+    pub fn add_scores(&self, scores: &mut [f32], features: &[f32]) {
+        for row in scores.chunks_exact_mut(self.columns()) {
+            add_scaled(row, 1.0, self.b);
+        }
+        self.add_products(scores, features);
+    }
+
+    fn add_products(&self, scores: &mut [f32], features: &[f32]) {
+        let (rows, columns) = (features.len() / self.d, self.columns());
         let (f, w) = (Mat::row_major(features, self.d), Mat::transposed(self.w, self.d));
         gemm(scores, columns, true, f, w, (rows, columns, self.d));
     }

@@ -3,9 +3,10 @@
 //! Scratch behind o3: scores of some images | or dF of warped images (n, h, w, d) | or parts of dw and db.
 
 use super::{BUDGET, D, HeadPlan, Partials, THREADS, TILE, TILE_BYTES, add_parts, aligned, gradient};
-use crate::base::{Error, Result};
+use crate::base::Result;
+use crate::device::arena::ALIGN;
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
-use crate::device::ops::{Classifier, HeadInput, HeadSpec, want};
+use crate::device::ops::{Classifier, HeadInput, HeadSpec};
 use crate::device::{Activation, Slot};
 
 /// Pixels of a block of predictions, 8 threads each.
@@ -34,9 +35,9 @@ impl<A: Activation> Cuda<A> {
     }
 }
 
-/// Images whose scores are in the scratch at once.
+/// Images whose scores are in the scratch at once, two views of one at least.
 fn images_at_once(spec: &HeadSpec) -> usize {
-    (BUDGET / (spec.pixels() * spec.k * 4)).clamp(1, spec.n)
+    (BUDGET / (spec.pixels() * spec.k * 4)).clamp(spec.n.min(2), spec.n)
 }
 
 impl HeadPlan {
@@ -46,7 +47,7 @@ impl HeadPlan {
     }
 
     pub(super) fn scores_scratch(&self, act: usize) -> usize {
-        let scores = images_at_once(&self.spec) * self.spec.pixels() * self.spec.k * 4;
+        let scores = aligned(images_at_once(&self.spec) * self.spec.pixels() * self.spec.k * 4) + ALIGN;
         // Of classifiers of any size up to k: parts·k <= (PARTS/⌈k/64⌉ + 1)·k.
         let rows = Partials::PARTS * TILE + self.spec.k;
         let parts = aligned(rows * D * 4) + aligned(rows * 4);
@@ -104,25 +105,26 @@ pub(super) fn head_predict<A: Activation>(
     input: HeadInput<A>,
     classifier: Classifier,
 ) -> Result<()> {
-    const OP: &str = "head_predict";
     let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-    spec.check_input(OP, &input)?;
-    spec.check_classifier(OP, classifier)?;
-    let pixels = out.0 * out.1;
-    want(OP, "pred", pred, spec.n * pixels)?;
-    if pred.len == 0 {
-        return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
-    }
+    let views = spec.check_predict(pred, out, &input, classifier)?;
     let laterals = dev.merge(plan, &input)?;
-    let most = images_at_once(spec);
-    let scores = dev.at(dev.scratch::<f32>(plan.o3, most * spec.pixels() * k));
-    let (cw, cb, [h, w, k]) = (dev.at(cw), dev.at(cb), [spec.h, spec.w, k].map(Arg::from));
-    for from in (0..spec.n).step_by(most) {
-        let images = most.min(spec.n - from);
+    let (total, most, map) = (spec.n / views, images_at_once(spec) / views, spec.pixels() * k);
+    let (laterals, cw, cb, pred) = (Arg::by_value(&laterals), dev.at(cw), dev.at(cb), dev.at(pred));
+    // Floats from a view's scores to the other's.
+    let apart = aligned(most.min(total) * map * 4) / 4;
+    let [h, w, k] = [spec.h, spec.w, k].map(Arg::from);
+    for from in (0..total).step_by(most) {
+        let images = most.min(total - from);
         let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
-        dev.launch(plan.scores.scores, grid, &[scores, Arg::by_value(&laterals), cw, cb, from.into(), k])?;
-        let args = [dev.at(pred), scores, from.into(), h, w, k, out.0.into(), out.1.into()];
-        dev.launch(plan.scores.predict, Grid::new((pixels.div_ceil(PREDICTED), images), THREADS), &args)?;
+        let scores = [0, 1].map(|view| dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)));
+        for view in 0..views {
+            let first = (view * total + from).into();
+            dev.launch(plan.scores.scores, grid, &[scores[view], laterals, cw, cb, first, k])?;
+        }
+        let apart = if views == 2 { apart } else { 0 };
+        let args = [pred, scores[0], apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
+        let grid = Grid::new(((out.0 * out.1).div_ceil(PREDICTED), images), THREADS);
+        dev.launch(plan.scores.predict, grid, &args)?;
     }
     Ok(())
 }

@@ -1,0 +1,123 @@
+//! `picie compare` and `picie neighbors`.
+
+use std::path::Path;
+
+use super::{Place, TINY, holds, scenes, trained};
+
+fn width_and_height(path: &Path) -> (u32, u32) {
+    image::image_dimensions(path).unwrap()
+}
+
+#[test]
+fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
+    let place = Place::new();
+    let data = scenes().display();
+    place
+        .picie(&format!("train --data {data} --run run --recipe iic --split train {} --epochs 1 --set epochs=1", {
+            TINY.replace("--epochs 2", "").replace("--size 32", "--size 64")
+        }))
+        .succeeds();
+    let checkpoint = |name: &str| format!("--checkpoint {}", trained().join(name).display());
+    let (one, two) = (checkpoint("epoch-01.safetensors"), checkpoint("epoch-02.safetensors"));
+    let sheet = |out: &str, words: &str| {
+        let ran = place.picie(&format!("compare --data {data} --out {out} {words}")).succeeds();
+        (ran.out, width_and_height(&place.join(out)))
+    };
+    let (said, (width, height)) = sheet("a.png", &format!("{one} --images 2"));
+    holds(&said, &["2 images: a.png"]);
+    assert!(!said.contains("own input size"), "{said}");
+    // Cells of 240 pixels and gaps of 10: image, prediction, ground truth.
+    assert_eq!(width, 10 + 3 * 250);
+    // Another column has the same height or a legend line more; another row is 250 pixels.
+    let (_, both) = sheet("b.png", &format!("{one} {two} --images 2"));
+    assert_eq!(both.0, 10 + 4 * 250);
+    // There are three images.
+    let (_, all) = sheet("c.png", &one);
+    assert!(all.1 >= height + 250 && all.0 == width, "{all:?} after {height}");
+    // The other network's input is twice as large, and padded where it is not cut.
+    let other = "--checkpoint run/checkpoint.safetensors";
+    let (said, (width, _)) = sheet("d.png", &format!("{one} {other}"));
+    holds(&said, &["each network sees images at its own input size; they are shown at 64 pixels"]);
+    // 64 pixels are shown four times as large.
+    assert_eq!(width, 10 + 4 * (256 + 10));
+}
+
+#[test]
+fn what_cannot_be_compared_is_one_line() {
+    let place = Place::new();
+    let data = scenes().display();
+    place
+        .picie(&format!(
+            "train --data {data} --run run --recipe supervised {} --epochs 1 --classes 15",
+            TINY.replace("--epochs 2", "").replace("--clusters 3", "")
+        ))
+        .succeeds();
+    let own = format!("--checkpoint {}", trained().join("checkpoint.safetensors").display());
+    let compare = |words: &str| place.picie(&format!("compare --data {data} --out x.png {own} {words}"));
+    let line = compare("--checkpoint run/checkpoint.safetensors").fails();
+    holds(&line, &["run/checkpoint.safetensors", "trained on 15 classes", "the sheet has 27", "--classes"]);
+    holds(&compare("--images 0").fails(), &["--images 0; show at least 1"]);
+    assert!(!place.join("x.png").exists());
+    // On the classes that it knows it is compared with clusters.
+    compare("--checkpoint run/checkpoint.safetensors --classes 15").succeeds();
+    assert!(place.join("x.png").exists());
+}
+
+/// The name of a validation scene, and a picture of its middle.
+fn scene() -> String {
+    let files = super::files(&scenes().join("images/val2017"));
+    files[1].file_stem().unwrap().to_str().unwrap().to_string()
+}
+
+#[test]
+fn a_query_finds_the_best_pixel_of_each_other_image() {
+    let place = Place::new();
+    let checkpoint = trained().join("checkpoint.safetensors");
+    let words = format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let name = scene();
+    let (w, h) = width_and_height(&scenes().join(format!("images/val2017/{name}.jpg")));
+    let query = format!("{name}:{},{}", w / 2, h / 2);
+    let ran = place.picie(&format!("{words} --query {query} --top 20")).succeeds();
+    // Of three images one is the query's own.
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[3]), (4, &*query, "sheet: neighbors.png"), "{ran:?}");
+    assert!(lines[1..3].iter().all(|line| !line.contains(&name)), "{ran:?}");
+    let score = |line: &str| line.split_whitespace().next().unwrap().parse::<f64>().unwrap();
+    assert!(score(lines[1]) >= score(lines[2]) && score(lines[1]) <= 1.00001, "{ran:?}");
+    assert_eq!(width_and_height(&place.join("neighbors.png")).0, 10 + 3 * 170);
+
+    // Two queries, every pixel: as many as asked for, or as there are but one; the file is the same image as its name.
+    let file = scenes().join(format!("images/val2017/{name}.jpg"));
+    let query = format!("{}:{},{}", file.display(), w / 2, h / 2);
+    let more = format!("--query {query} --query {query} --top 63 --every-pixel --out all.png --limit 2");
+    let ran = place.picie(&format!("{words} {more}")).succeeds();
+    let found: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(found.len(), 2 * 63, "{ran:?}");
+    assert_eq!(found[..63], found[63..]);
+    assert!(found.iter().any(|line| line.contains(&name)), "{ran:?}");
+    assert_eq!(width_and_height(&place.join("all.png")).0, 10 + 11 * 170);
+}
+
+#[test]
+fn a_query_that_means_nothing_is_one_line() {
+    let place = Place::new();
+    let checkpoint = trained().join("checkpoint.safetensors");
+    let words = format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let name = scene();
+    let (w, h) = width_and_height(&scenes().join(format!("images/val2017/{name}.jpg")));
+    let outside = place.picie(&format!("{words} --query {name}:{w},0")).fails();
+    let size = format!("outside of the image, which has {w} × {h} pixels");
+    holds(&outside, &[&format!("--query {name}:{w},0"), &size]);
+    let gone = place.picie(&format!("{words} --query gone.jpg:1,2")).fails();
+    holds(&gone, &["gone.jpg is neither a file nor an image of the split val"]);
+    // The network sees the middle of a wide image.
+    image::RgbImage::new(90, 30).save(place.join("wide.png")).unwrap();
+    let cut = place.picie(&format!("{words} --query wide.png:29,3")).fails();
+    holds(&cut, &["--query wide.png:29,3", "90 × 30 pixels", "nearer to the middle"]);
+    place.picie(&format!("{words} --query wide.png:30,3")).succeeds();
+    for (flags, why) in [("--query a:1", "IMAGE:x,y"), ("--query a:1,2 --top 0", "1..=63")] {
+        let ran = place.picie(&format!("{words} {flags}"));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        holds(&ran.err, &[why]);
+    }
+}
