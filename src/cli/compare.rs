@@ -62,7 +62,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
     write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
     if frames.iter().any(|frame| *frame != shown) {
-        say(format_args!("each network sees images at its own input size; they are shown at {} pixels", shown.0))?;
+        let what = "each network sees images at its own input size and is grey where it sees nothing";
+        say(format_args!("{what}; they are shown at {} pixels", shown.0))?;
     }
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
 }
