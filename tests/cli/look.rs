@@ -26,14 +26,14 @@ fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
     let (said, (width, height)) = sheet("a.png", &format!("{one} --images 2"));
     holds(&said, &["2 images: a.png"]);
     assert!(!said.contains("own input size"), "{said}");
-    // Cells of 240 pixels and gaps of 10: image, prediction, ground truth.
-    assert_eq!(width, 10 + 3 * 250);
-    // Another column has the same height or a legend line more; another row is 250 pixels.
+    // 32 pixels are shown eight times as large, with gaps of 10: image, prediction, ground truth.
+    assert_eq!(width, 10 + 3 * 266);
+    // Another column has the same height or a legend line more; another row is 266 pixels.
     let (_, both) = sheet("b.png", &format!("{one} {two} --images 2"));
-    assert_eq!(both.0, 10 + 4 * 250);
+    assert_eq!(both.0, 10 + 4 * 266);
     // There are three images.
     let (_, all) = sheet("c.png", &one);
-    assert!(all.1 >= height + 250 && all.0 == width, "{all:?} after {height}");
+    assert!(all.1 >= height + 266 && all.0 == width, "{all:?} after {height}");
     // The other network's input is twice as large, and padded where it is not cut.
     let other = "--checkpoint run/checkpoint.safetensors";
     let (said, (width, _)) = sheet("d.png", &format!("{one} {other}"));

@@ -103,7 +103,10 @@ fn a_plain_folder_trains_and_shows_clusters() {
     let why = place.picie_on(&words, ["--data".as_ref(), data.as_os_str()]).fails();
     holds(
         &why,
-        &["a plain folder of images has no labels", "give a data set in the layout of COCO-Stuff or Cityscapes"],
+        &[
+            "a plain folder of images has no labels",
+            "give a data set in the layout of COCO-Stuff, Cityscapes or Potsdam",
+        ],
     );
 }
 
