@@ -117,9 +117,9 @@ pub(super) fn head_predict<A: Activation>(
         let images = most.min(total - from);
         let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
         let scores = [0, 1].map(|view| dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)));
-        for view in 0..views {
+        for (view, &scores) in scores.iter().take(views).enumerate() {
             let first = (view * total + from).into();
-            dev.launch(plan.scores.scores, grid, &[scores[view], laterals, cw, cb, first, k])?;
+            dev.launch(plan.scores.scores, grid, &[scores, laterals, cw, cb, first, k])?;
         }
         let apart = if views == 2 { apart } else { 0 };
         let args = [pred, scores[0], apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
