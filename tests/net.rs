@@ -14,7 +14,7 @@ use crate::util::{close, golden, uniform};
 const TWO: Architecture = Architecture { levels: 2, sobel: true };
 
 /// Weights as the goldens draw them; running statistics 0 and 1.
-fn drawn(seed: u64, architecture: Architecture) -> Weights {
+pub fn drawn(seed: u64, architecture: Architecture) -> Weights {
     let mut weights = Weights::default();
     for (t, (name, shape)) in expected(architecture).into_iter().enumerate() {
         let len = shape.iter().product();

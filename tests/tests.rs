@@ -3,6 +3,7 @@
 mod cli;
 mod cuda;
 mod house;
+mod losses;
 mod methods;
 mod net;
 mod ops;

@@ -100,6 +100,12 @@ impl Job for Bench<'_> {
 
         let choices = timed.dev.choices();
         let phase = |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, images, epochs.iter().map(of).collect());
+        let phases = vec![
+            phase("k-means", |s| s.kmeans),
+            phase("labels", |s| s.labels),
+            phase("train", |s| s.train),
+            phase("epoch", EpochSeconds::total),
+        ];
         Ok(BenchReport {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             version: env!("CARGO_PKG_VERSION"),
@@ -108,12 +114,8 @@ impl Job for Bench<'_> {
             device: device.clone(),
             images,
             warm_up_epochs: args.warm_up,
-            phases: vec![
-                phase("k-means", |s| s.kmeans),
-                phase("labels", |s| s.labels),
-                phase("train", |s| s.train),
-                phase("epoch", EpochSeconds::total),
-            ],
+            // IIC has neither k-means nor labels.
+            phases: phases.into_iter().filter(|phase| phase.seconds.iter().any(|&s| s > 0.0)).collect(),
             recipe,
             choices,
             peaks,

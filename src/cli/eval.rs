@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::augment::View;
+use crate::augment::{Augment, View};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
@@ -71,7 +71,7 @@ impl Job for Evaluate<'_> {
         };
         let matching = args.matching.unwrap_or(matching);
         if args.tta {
-            return tta(dev, args, recipe, store, (&loaded, &mut evaluator, matching));
+            return tta(dev, args, store, (&loaded, &mut evaluator, matching));
         }
         let phase = Progress::phase("evaluate", images as u64);
         let scorer = (loaded.classifier, View::Plain);
@@ -116,16 +116,15 @@ fn choose_classifier<B: Backend>(
     }
 }
 
-/// Table 2 of the supplement: the scores under each of the recipe's transforms alone, the photometric ones together, the geometric ones,
+/// Table 2 of the supplement: the scores under each of its transforms alone, the photometric ones together, the geometric ones,
 /// all. A row's transforms are always on.
 fn tta<B: Backend>(
     dev: &mut B,
     args: &EvalArgs,
-    recipe: &Recipe,
     store: &EvalStore,
     (loaded, evaluator, matching): (&Loaded<B>, &mut Evaluator<B>, Matching),
 ) -> Result<()> {
-    let rows = recipe.augment.rows();
+    let rows = Augment::supplement().rows();
     let phase = Progress::phase("evaluate", (rows.len() * store.images.len()) as u64);
     let mut scores = Vec::new();
     for (name, augment) in rows {

@@ -10,7 +10,7 @@ use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::say;
-use crate::data::{decode, transform};
+use crate::data::{Fit, decode, transform};
 use crate::device::ops::{Backend, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{Geometry, Mode, Program};
@@ -36,7 +36,12 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         complain(e);
         broken += 1;
     };
-    let looked = args.images.iter().map(|path| Photo::look(path, &args.out, size));
+    // A network that was trained on scaled pictures sees photos at that scale.
+    let short_side = |photo: usize| match (args.size, trained.recipe.fit) {
+        (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
+        _ => size,
+    };
+    let looked = args.images.iter().map(|path| Photo::look(path, &args.out, short_side));
     let photos: Vec<Photo> = looked.filter_map(|photo| photo.map_err(&mut bad).ok()).collect();
     let mut outputs = BTreeMap::new();
     for photo in &photos {
@@ -112,10 +117,11 @@ struct Photo {
 }
 
 impl Photo {
-    /// The short side becomes `size`, the long side the nearest multiple of 32, but no more than `LONGEST` times the short one:
+    /// The short side becomes what `size` makes of it, the long side the nearest multiple of 32, but no more than `LONGEST` times the short one:
     /// a strip of a few pixels' height is squeezed, instead of taking all memory.
-    fn look(path: &Path, out: &Path, size: usize) -> Result<Self> {
+    fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
+        let size = size(width.min(height));
         let long = |long: usize, short: usize| {
             let side = (size * long) as f64 / short as f64;
             ((side / 32.0).round() as usize * 32).clamp(size, LONGEST * size)

@@ -3,8 +3,8 @@
 //! ```text
 //! each batch: L = CE(W·f + b, y),  y the label map at the features' size, pixels without a class left out
 //! ```
-//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's choice: one view with PiCIE's
-//! photometric and geometric change, labels by nearest neighbour, features as the pyramid leaves them.
+//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's choice: one view with the recipe's
+//! changes, labels by nearest neighbour, features as the pyramid leaves them.
 
 use crate::augment::{Feeder, View, crop_labels};
 use crate::base::{Error, Result};

@@ -203,7 +203,7 @@ impl Recipe {
         if !matches!(self.architecture.levels, 1 | 2 | 4) {
             return fail(
                 format!("{} levels of the pyramid", self.architecture.levels),
-                "use 4, or 2 or 1 of ResNet-res12",
+                "use 4, or 2 or 1 as IIC-res12 has",
             );
         }
         if self.architecture.levels < 4 && self.merge == Merge::Cascade {

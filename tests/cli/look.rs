@@ -28,6 +28,7 @@ fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
     assert!(!said.contains("own input size"), "{said}");
     // 32 pixels are shown eight times as large, with gaps of 10: image, prediction, ground truth.
     assert_eq!(width, 10 + 3 * 266);
+    // Another column has the same height or a legend line more; another row is 266 pixels.
     let (_, both) = sheet("b.png", &format!("{one} {two} --images 2"));
     assert_eq!(both.0, 10 + 4 * 266);
     // There are three images.
@@ -37,7 +38,8 @@ fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
     let other = "--checkpoint run/checkpoint.safetensors";
     let (said, (width, _)) = sheet("d.png", &format!("{one} {other}"));
     holds(&said, &["each network sees images at its own input size", "they are shown at 64 pixels"]);
-    assert_eq!(width, 10 + 4 * 266);
+    // 64 pixels are shown four times as large.
+    assert_eq!(width, 10 + 4 * (256 + 10));
 }
 
 #[test]

@@ -103,7 +103,10 @@ fn a_plain_folder_trains_and_shows_clusters() {
     let why = place.picie_on(&words, ["--data".as_ref(), data.as_os_str()]).fails();
     holds(
         &why,
-        &["a plain folder of images has no labels", "give a data set in the layout of COCO-Stuff or Cityscapes"],
+        &[
+            "a plain folder of images has no labels",
+            "give a data set in the layout of COCO-Stuff, Cityscapes or Potsdam",
+        ],
     );
 }
 
@@ -156,7 +159,7 @@ fn a_sweep_trains_each_value_and_seed_and_prints_their_table() {
     for value in ["1", "2"] {
         assert!(row(value).is_some_and(|row| row.matches('±').count() == 3), "{out}");
         for seed in [1, 2] {
-            let run = place.join(&format!("runs/sweep-lambda/{value}-seed-{seed}/run.json"));
+            let run = place.join(format!("runs/sweep-lambda/{value}-seed-{seed}/run.json"));
             let text = std::fs::read_to_string(run).unwrap();
             holds(&text, &[&format!("\"lambda\": {value}.0"), &format!("\"seed\": {seed}"), "\"method\": \"iic\""]);
         }

@@ -83,7 +83,7 @@ pub struct SegmentArgs {
     /// Folder for the PNGs
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Short side of the network's input in pixels [default: the checkpoint's]
+    /// Short side of the network's input in pixels [default: what the checkpoint was trained on]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
     #[command(flatten)]

@@ -117,7 +117,7 @@ pub(super) fn head_predict<A: Activation>(
         let images = most.min(total - from);
         let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
         let scores = [0, 1].map(|view| dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)));
-        for (view, scores) in scores.into_iter().enumerate().take(views) {
+        for (view, &scores) in scores.iter().take(views).enumerate() {
             let first = (view * total + from).into();
             dev.launch(plan.scores.scores, grid, &[scores, laterals, cw, cb, first, k])?;
         }
