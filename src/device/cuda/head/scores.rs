@@ -116,13 +116,14 @@ pub(super) fn head_predict<A: Activation>(
     for from in (0..total).step_by(most) {
         let images = most.min(total - from);
         let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
-        let scores = [0, 1].map(|view| dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)));
-        for (view, &scores) in scores.iter().take(views).enumerate() {
+        for view in 0..views {
+            let scores = dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map));
             let first = (view * total + from).into();
             dev.launch(plan.scores.scores, grid, &[scores, laterals, cw, cb, first, k])?;
         }
         let apart = if views == 2 { apart } else { 0 };
-        let args = [pred, scores[0], apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
+        let scores = dev.at(dev.scratch::<f32>(plan.o3, images * map));
+        let args = [pred, scores, apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
         let grid = Grid::new(((out.0 * out.1).div_ceil(PREDICTED), images), THREADS);
         dev.launch(plan.scores.predict, grid, &args)?;
     }
