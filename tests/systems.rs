@@ -141,10 +141,8 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
 fn each_system_learns() {
     let dir = tempfile::tempdir().unwrap();
     let learn = |recipe: Recipe| {
-        let recipe = Recipe {
-            clusters: if recipe.method == Method::Supervised { 27 } else { recipe.clusters },
-            ..recipe.small()
-        };
+        let small = recipe.small();
+        let recipe = Recipe { clusters: if small.method == Method::Supervised { 27 } else { small.clusters }, ..small };
         let rows =
             run(&dir.path().join(&recipe.name), &recipe, &sets(&recipe, usize::MAX), false, usize::MAX).0.unwrap();
         let (acc, miou) = rows.last().map(|row| (row.acc.unwrap(), row.miou.unwrap())).unwrap();
