@@ -121,7 +121,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
         let whole = dir.path().join("whole");
         let (rows, images) = run(&whole, &recipe, &sets, false, usize::MAX);
         rows.unwrap_or_else(|e| panic!("{name}: {e}"));
-        for tenths in [1, 3, 4, 6, 8, 9] {
+        for tenths in [1, 4, 6, 9] {
             let stopped = dir.path().join(format!("stopped-{tenths}"));
             let (rows, _) = run(&stopped, &recipe, &sets, false, images * tenths / 10);
             assert!(matches!(rows, Err(Error::Interrupted { .. })), "{name} was not stopped");
