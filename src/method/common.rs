@@ -158,7 +158,7 @@ impl<B: Backend> Common<B> {
     }
 
     /// Whether the network stays as it is.
-    fn frozen(&self) -> bool {
+    pub fn frozen(&self) -> bool {
         self.recipe.freeze == Freeze::Backbone
     }
 

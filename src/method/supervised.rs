@@ -115,8 +115,8 @@ impl<B: Backend> Method<B> for Supervised<B> {
     fn begin_steps(&mut self, dev: &mut B, _epoch: usize, _first: bool) -> Result<()> {
         dev.write(self.weights, &vec![1.0; self.weights.len])?;
         dev.write(self.rows, &Vec::from_iter(0..self.rows.len as u32))?;
-        // Of a frozen network's programs.
-        self.common.net.fold(dev)
+        // Only a frozen network is run with its norms folded.
+        if self.common.frozen() { self.common.net.fold(dev) } else { Ok(()) }
     }
 
     fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
