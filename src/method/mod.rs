@@ -6,8 +6,10 @@
 //! laterals                     where the pyramid of a trained backbone begins
 //! common                       the network, views of a data set, the skeleton of a training step
 //! evaluate search              predictions of a trained network; pixels with like features
+//! predict baselines            clusters of any pictures, by a network or by what trains nothing
 //! ```
 
+pub mod baselines;
 mod clustering;
 mod common;
 mod evaluate;
@@ -16,6 +18,7 @@ mod laterals;
 mod learned;
 mod mdc;
 mod picie;
+pub mod predict;
 mod search;
 mod supervised;
 
