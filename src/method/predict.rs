@@ -17,6 +17,15 @@ pub trait Predictor {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>>;
 }
 
+/// One cluster for every pixel.
+pub struct Constant;
+
+impl Predictor for Constant {
+    fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
+        Ok(vec![vec![0; pictures.len() / (3 * side * side) * out * out]])
+    }
+}
+
 /// The other side of the input that predictions are compared at: three quarters of `size`, a multiple of 32; twice 32.
 pub fn other_size(size: usize) -> usize {
     if size < 64 { 2 * size } else { size * 3 / 4 / 32 * 32 }

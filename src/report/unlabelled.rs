@@ -2,7 +2,7 @@
 
 use crate::eval::Unlabelled;
 use crate::eval::unlabelled::REACH;
-use crate::report::table::{spread, plain};
+use crate::report::table::{plain, spread};
 
 /// A row each of `rows`, with mean ± standard deviation where a row has several values, and what the columns are. `size`: the side of
 /// the input, and the other one that predictions were compared at.
@@ -15,16 +15,24 @@ pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, size: (usiz
         let [chance, used, largest] = [cell(1, |u| u.chance), cell(0, |u| u.used as f64), cell(1, |u| u.largest)];
         vec![name.clone(), mirror, crop, size, borders, chance, used, largest]
     });
-    let header =
-        ["", "mirror\nkept %", "crop\nkept %", "size\nkept %", "borders\non edges %", "chance\n%", "clusters\nused", "largest\n%"];
+    let header = [
+        "",
+        "mirror\nkept %",
+        "crop\nkept %",
+        "size\nkept %",
+        "borders\non edges %",
+        "chance\n%",
+        "clusters\nused",
+        "largest\n%",
+    ];
     let (here, there) = size;
     let table = plain(&header, 1, lines);
     format!(
         "{table}\n\
-         {images} images without labels. kept: pixels with the same cluster when the picture is mirrored, when its centre, 3/4 of a side,\n\
-         is enlarged to the input, when the input has {there} instead of {here} pixels. borders: pixels between two clusters within {REACH}\n\
-         pixels of an edge, the fifth of a picture with the steepest luminance; chance: all pixels. Where the largest cluster has nearly\n\
-         all pixels, what is kept says nothing."
+         {images} images without labels. kept: pixels with the same cluster when the picture is mirrored; when its\n\
+         centre, 3/4 of a side, is enlarged to the input; when the input has {there} pixels instead of {here}.\n\
+         borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a picture with the\n\
+         steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see the largest."
     )
 }
 
@@ -43,7 +51,8 @@ mod tests {
             used: 7,
             largest: 30.5,
         };
-        let rows = [("a b".to_string(), vec![one(91.0, None)]), ("c".into(), vec![one(80.0, Some(60.0)), one(90.0, None)])];
+        let rows =
+            [("a b".to_string(), vec![one(91.0, None)]), ("c".into(), vec![one(80.0, Some(60.0)), one(90.0, None)])];
         let text = unlabelled(&rows, 5, (128, 96));
         let words = |of: &str| text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(words("a b")[2..], ["91.0", "82.0", "83.0", "-", "41.0", "7", "30.5"], "{text}");

@@ -1,10 +1,9 @@
 //! What `picie baselines` is told.
 
-use std::path::PathBuf;
-
 use crate::cli::args::{EngineArgs, SetArgs};
 use crate::data::Classes;
 use crate::eval::Matching;
+use crate::net::weights::Source;
 
 #[derive(Debug, clap::Args)]
 pub struct BaselinesArgs {
@@ -28,9 +27,10 @@ pub struct BaselinesArgs {
     /// Which classes the clusters are scored as [default: one-to-one]
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
-    /// Weights of the ImageNet rows: safetensors or a PyTorch checkpoint, such as torchvision's resnet18
-    #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision (its own file in torch's cache
+    /// folder), or a file: safetensors or a PyTorch checkpoint; none leaves these rows out
+    #[arg(long, default_value = "imagenet", value_name = "SOURCE")]
+    pub weights: Source,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
