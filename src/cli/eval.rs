@@ -80,7 +80,7 @@ impl Job for Evaluate<'_> {
         })?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, images, &names, &store.taxonomy.parts)?;
+        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
         say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
     }
 }
@@ -184,7 +184,7 @@ fn tta<B: Backend>(
     }
     phase.finish();
     if !args.json {
-        return say(table::scores("transform", &scores));
+        return say(format_args!("{}\n{}", table::scores("transform", &scores), table::scored_at(store.images.size())));
     }
     let json: BTreeMap<_, _> = scores.iter().map(|(name, score)| (name, score[0])).collect();
     say(serde_json::to_string(&json).expect("scores are plain data"))

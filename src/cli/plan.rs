@@ -90,6 +90,8 @@ impl TrainArgs {
         let start = if self.weights == Some(Source::None) { name.recipe().from_scratch() } else { name.recipe() };
         let mut recipe = self.overridden(if demo || name == RecipeName::Demo { start.small() } else { start })?;
         check_limit(self.limit)?;
+        recipe.architecture.check()?;
+        let start = recipe.weights.open(recipe.architecture)?;
         let data = match &self.data {
             Some(dir) => absolute(dir)?,
             None => demo_scenes()?,
@@ -98,7 +100,6 @@ impl TrainArgs {
             recipe.clusters = self.labelled_classes(&data, &recipe)?;
         }
         recipe.check()?;
-        let start = recipe.weights.open(recipe.architecture)?;
         let path = match &self.run {
             Some(path) => path.clone(),
             None => next_free(&recipe.name),

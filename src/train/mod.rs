@@ -303,7 +303,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
         let score = self.evaluate("evaluate", scorer)?;
         let eval_s = started.elapsed().as_secs_f64();
         let recipe = &self.method.common().recipe;
-        let (last, fresh) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans);
+        let (last, fresh, eval_size) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
         checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &*self.method, &self.state.next())?;
         let labelled = matches!(self.sets.val, PictureSet::Labelled(_));
         let fresh = if last && labelled && fresh && self.views() > 0 { self.fresh()? } else { None };
@@ -327,6 +327,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
             acc: score.map(|s| s.acc),
             miou: score.map(|s| s.miou),
             miou_present: score.map(|s| s.miou_present),
+            eval_size,
             untrained: self.state.untrained,
             fresh,
         };
