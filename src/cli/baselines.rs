@@ -28,6 +28,10 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     if args.clusters < 2 || args.clusters > usize::from(u16::MAX) {
         return Err(Error::input(format!("--clusters {}", args.clusters), "use 2 to 65535"));
     }
+    if args.matching == Some(Matching::Identity) {
+        let remedy = "clusters of k-means are no classes: use one-to-one or many-to-one";
+        return Err(Error::input("--matching identity", remedy));
+    }
     let recipe = Recipe { clusters: args.clusters, ..Recipe::picie() };
     let start = args.weights.open(recipe.architecture)?;
     if let Some(warning) = &start.warning {
@@ -56,7 +60,9 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     let Table { scores, looks, .. } = engine.run(Fill { table, recipe, weights })?;
     match (&set, args.json) {
         (PictureSet::Labelled(_), true) => say_json(scores),
-        (PictureSet::Labelled(_), false) => say(table::scores("baseline", &scores)),
+        (PictureSet::Labelled(_), false) => {
+            say(format_args!("{}\n{}", table::scores("baseline", &scores), table::scored_at(args.size)))
+        }
         (PictureSet::Plain(_), true) => say_json(looks),
         (PictureSet::Plain(images), false) => {
             say(report::unlabelled(&looks, images.len(), (args.size, other_size(args.size))))

@@ -182,3 +182,50 @@ impl<B: Backend> Predictor for Scorer<'_, B> {
         Ok(vec![maps])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clusters by a pixel's place alone (`bands` of columns), and by its brightness alone.
+    struct Fake {
+        bands: usize,
+    }
+
+    impl Predictor for Fake {
+        fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
+            let n = pictures.len() / (3 * side * side);
+            let band = |i: usize| (i % out * self.bands / out) as u16;
+            let bright = |i: usize| {
+                let (image, x, y) = (i / (out * out), i % out * side / out, i / out % out * side / out);
+                u16::from(pictures[3 * ((image * side + y) * side + x)] >= 128)
+            };
+            let pixels = 0..n * out * out;
+            Ok(vec![pixels.clone().map(|i| band(i % (out * out))).collect(), pixels.map(bright).collect()])
+        }
+    }
+
+    #[test]
+    fn what_is_compared_lies_in_the_same_place() {
+        let set = ImageStore::noise(5, 64, 1);
+        let mut seen = 0;
+        let mut tick = |n| {
+            seen += n;
+            Ok(())
+        };
+        let all = unlabelled(&mut Fake { bands: 4 }, &set, (2, 4), &mut tick).unwrap();
+        assert_eq!((seen, all.len()), (5, 2));
+        // Bands end at columns 16, 32, 48 of the picture, which are 8, 24, 40 of its centre, where the enlarged centre has 12, 24, 36.
+        assert_eq!((all[0].mirror, all[0].size), (0.0, 100.0));
+        assert!((all[0].crop - 100.0 * 40.0 / 48.0).abs() <= 1e-9, "{:?}", all[0]);
+        assert_eq!((all[0].used, all[0].largest), (4, 25.0));
+        // Noise is mirrored exactly, and is another one where it is resized.
+        assert_eq!(all[1].mirror, 100.0);
+        assert!((50.0..95.0).contains(&all[1].crop) && (50.0..95.0).contains(&all[1].size), "{:?}", all[1]);
+    }
+
+    #[test]
+    fn the_other_size_is_another_multiple_of_32() {
+        assert_eq!([32, 64, 96, 128, 256, 320].map(other_size), [64, 32, 64, 96, 192, 224]);
+    }
+}
