@@ -85,8 +85,7 @@ fn run(
         host: Host::here(),
     };
     let mut watch = StopAfter { counting: true, seen: 0, stop };
-    let rows = train(&mut Cpu::new(), &folder, &settings, sets, start, resume, &mut watch)
-        .map(|outcome| outcome.rows);
+    let rows = train(&mut Cpu::new(), &folder, &settings, sets, start, resume, &mut watch).map(|outcome| outcome.rows);
     (rows, watch.seen)
 }
 
