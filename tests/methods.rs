@@ -4,7 +4,7 @@ use picie::augment::{Feeder, View};
 use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, ImageStore, Load, PictureSet};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Head, Memory, Metric};
+use picie::device::ops::{Adam, Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
 use picie::method::{self, Batch, Method, PseudoLabels};
 use picie::net::{FEATURES, Geometry, Mode, Program};
@@ -274,6 +274,25 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
     let losses: Vec<f64> = (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
     assert!(losses.iter().all(|l| l.is_finite()));
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
+}
+
+/// ReLU, pooling and the variance of batch norm must not turn NaN into a number: a run that has gone wrong would go on.
+#[test]
+fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
+    let mut rig = Rig::new(recipe(1));
+    let Rig { dev, picie, set, .. } = &mut rig;
+    cluster(&mut **picie, dev, set);
+    let blocks = picie.common().net.blocks;
+    let whole = dev.read(blocks.weights).unwrap();
+    // Of conv1, and of convolutions up to the last stage's.
+    for at in [0, whole.len() / 50, whole.len() / 8, whole.len() / 2, whole.len() * 9 / 10] {
+        let mut broken = whole.clone();
+        broken[at] = f32::NAN;
+        dev.write(blocks.weights, &broken).unwrap();
+        dev.sync_compute(blocks).unwrap();
+        let loss = picie.step(dev, set, batch(1), None).unwrap().total;
+        assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
 }
 
 /// Mean weighted cross-entropy (torch's: Σ w·ℓ / Σ w) of points against dot-product scores, in f64.
