@@ -106,7 +106,7 @@ impl Rig {
 const IDS: [u32; 3] = [4, 0, 2];
 
 fn batch(step: u64) -> Batch<'static> {
-    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step }
+    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step, rate: 1.0 }
 }
 
 /// k-means and labels of both views, and what steps need of them.
@@ -311,7 +311,16 @@ fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f
 
 #[test]
 fn a_step_s_losses_are_those_of_the_algorithm() {
-    let recipe = Recipe { score_metric: Metric::Dot, ..recipe(1) };
+    step_s_losses(1.0);
+}
+
+#[test]
+fn scores_in_the_loss_are_scaled_as_the_recipe_says() {
+    step_s_losses(8.0);
+}
+
+fn step_s_losses(score_scale: f32) {
+    let recipe = Recipe { score_metric: Metric::Dot, score_scale, ..recipe(1) };
     let ids = IDS;
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
@@ -340,7 +349,8 @@ fn a_step_s_losses_are_those_of_the_algorithm() {
         let labels = dev.read(pseudo[j].labels).unwrap();
         let labels: Vec<u16> = ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
         let weights = recipe.balance.weights(&dev.read(pseudo[j].counts).unwrap());
-        let centroids = dev.read(pseudo[j].centroids).unwrap();
+        let centroids: Vec<f32> =
+            dev.read(pseudo[j].centroids).unwrap().into_iter().map(|c| recipe.score_scale * c).collect();
         cross_entropy(&points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES], &centroids, &labels, &weights)
     };
     let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;

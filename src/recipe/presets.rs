@@ -9,7 +9,9 @@ use crate::device::ops::{Merge, Metric};
 use crate::eval::Matching;
 use crate::net::Architecture;
 use crate::net::weights::Source;
-use crate::recipe::{Balance, ClassifierKind, Freeze, Information, KMeansStart, Laterals, Method, NormMode, Recipe};
+use crate::recipe::{
+    Balance, ClassifierKind, Decay, Freeze, Information, KMeansStart, Laterals, Method, NormMode, Recipe,
+};
 
 /// SUPP: epochs from random weights.
 const EPOCHS_FROM_SCRATCH: usize = 20;
@@ -49,7 +51,8 @@ impl Recipe {
             clusters: 27,       // SUPP
             auxiliary: 0,
             matching: Matching::OneToOne,
-            lr: 1e-3, // SUPP: Adam 1e-3, no weight decay
+            lr: 1e-3,                  // SUPP: Adam 1e-3, no weight decay
+            lr_decay: Decay::Constant, // P train_picie.py:166: no schedule
             classifier: ClassifierKind::Centroids,
             freeze: Freeze::None,
             information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
@@ -64,6 +67,7 @@ impl Recipe {
             label_norm: NormMode::Running,    // as released
             label_metric: Metric::Cosine,     // paper: cosine distance to the prototypes
             score_metric: Metric::Cosine,     // the same scores train and evaluate
+            score_scale: 1.0,                 // P train_picie.py:121: no temperature
             fresh_kmeans: false,
             bug_plain_view1: false,
             augment: Augment::supplement(),
@@ -192,7 +196,7 @@ impl Recipe {
         let scratch = self.weights == Source::None;
         let (epochs, batch, lr) = match (self.method, scratch) {
             // What ImageNet taught is lost at 3e-4 and above.
-            (Method::Picie, false) => (4, 16, 1e-4),
+            (Method::Picie, false) => (3, 16, 1e-4),
             // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8; 8 epochs of 32 are not better.
             (Method::Picie, true) => (5, 16, 1e-3),
             (Method::Mdc, false) => (4, 16, 1e-4),
@@ -223,6 +227,8 @@ impl Recipe {
         let laterals = if start.method == Method::Supervised { Laterals::Random } else { Laterals::Pca };
         Recipe {
             eval_size: 2 * start.size,
+            lr_decay: Decay::Linear,
+            score_scale: 8.0,
             laterals,
             kmeans_norm: NormMode::Running,
             kmeans_restarts: 8,

@@ -56,7 +56,7 @@ fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>, ah
     picie.begin_steps(dev, 1, true).unwrap();
     let batch = |step: u64| {
         let ids = &[[0, 1, 5, 2], [3, 7, 4, 6]][step as usize % 2];
-        Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step }
+        Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step, rate: 1.0 }
     };
     let next = |step| (ahead && step < 4).then(|| batch(step + 1));
     let losses = (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
@@ -168,7 +168,7 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         broken[at] = f32::NAN;
         dev.write(blocks.weights, &broken).unwrap();
         dev.sync_compute(blocks).unwrap();
-        let batch = Batch { ids: &[0, 1, 5, 2], epoch: 1, round: 0, before: step, step: step as u64 + 1 };
+        let batch = Batch { ids: &[0, 1, 5, 2], epoch: 1, round: 0, before: step, step: step as u64 + 1, rate: 1.0 };
         let loss = picie.step(dev, &set, batch, None).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
     }
