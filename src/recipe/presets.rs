@@ -196,7 +196,7 @@ impl Recipe {
         let scratch = self.weights == Source::None;
         let (epochs, batch, lr) = match (self.method, scratch) {
             // What ImageNet taught is lost at 3e-4 and above.
-            (Method::Picie, false) => (3, 16, 1e-4),
+            (Method::Picie, false) => (2, 16, 1e-4),
             // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8; 8 epochs of 32 are not better.
             (Method::Picie, true) => (5, 16, 1e-3),
             (Method::Mdc, false) => (4, 16, 1e-4),
@@ -226,7 +226,8 @@ impl Recipe {
         }
         let laterals = if start.method == Method::Supervised { Laterals::Random } else { Laterals::Pca };
         Recipe {
-            eval_size: 2 * start.size,
+            // Where what 128² taught sees best: 46.9, 51.5, 53.6 and 53.8 mIoU at 128², 192², 256² and 320².
+            eval_size: 320,
             lr_decay: Decay::Linear,
             score_scale: 8.0,
             laterals,
