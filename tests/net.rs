@@ -5,7 +5,7 @@ use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSpec, Classifier, Crop, Head, LossInput, Memory, Merge, Target};
 use picie::device::{Element, Layout, Pool, Slot};
-use picie::net::weights::{self, Tensor, Weights};
+use picie::net::weights::{self, Source, Tensor, Weights};
 use picie::net::{Architecture, FEATURES, Geometry, Mode, Network, Program, expected};
 
 use crate::util::{close, golden, uniform};
@@ -341,4 +341,32 @@ fn a_pass_that_keeps_nothing_computes_what_a_training_pass_does() {
     });
     assert!(train.0.iter().flatten().all(|v| v.is_finite()));
     assert!(train == batch);
+}
+
+/// The weights inside the binary against torchvision's network, on a drawn scene (`golden/imagenet.py`).
+#[test]
+fn imagenet_weights_compute_what_torchvision_computes() {
+    let golden = golden("imagenet");
+    let scene = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/scene.png")).unwrap().to_rgb8();
+    let (h, w) = (scene.height() as usize, scene.width() as usize);
+    let normal = |c: usize, v: u8| (f32::from(v) / 255.0 - [0.485, 0.456, 0.406][c]) / [0.229, 0.224, 0.225][c];
+    let x: Vec<f32> = scene.pixels().flat_map(|p| [normal(0, p[0]), normal(1, p[1]), normal(2, p[2]), 0.0]).collect();
+    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+    let net = Network::plan(&mut dev, &mut layout, Architecture::RESNET18);
+    let geometry = Geometry { n: 1, h, w, groups: 1, k: 1, merge: Merge::Direct, unit: true };
+    let program = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Stages).unwrap();
+    dev.reserve(&layout).unwrap();
+    net.init(&mut dev, 1).unwrap();
+    let start = Source::Imagenet.open(Architecture::RESNET18).unwrap();
+    net.load(&mut dev, &start.weights.unwrap()).unwrap();
+    net.fold(&mut dev).unwrap();
+    dev.write(program.x, &x).unwrap();
+    program.forward(&mut dev, &net).unwrap();
+    for (stage, every) in [64, 16, 4, 1].into_iter().enumerate() {
+        let channels = 64 << stage;
+        let map = dev.read(program.stages[stage]).unwrap();
+        let got: Vec<f32> = map.chunks(channels).step_by(every).flatten().copied().collect();
+        // Twenty convolutions in f32, Winograd's among them, against f64.
+        close(&format!("stage {}", stage + 2), &got, &golden[&format!("stage{}", stage + 2)], 2e-5);
+    }
 }

@@ -7,6 +7,7 @@ use picie::base::Error;
 use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
+use picie::net::weights::Start;
 use picie::recipe::{ClassifierKind, Freeze, Method, Recipe};
 use picie::train::{Host, Observer, RunFolder, Sets, Settings, train};
 
@@ -29,7 +30,7 @@ fn sets(recipe: &Recipe, limit: usize) -> Sets {
         let load = Load { size, fit: Fit::Crop, budget: u64::MAX, cache: drawn(), strict: true, progress: &|_, _| () };
         PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
     };
-    Sets { train: load("train", recipe.stored), val: load("val", recipe.size) }
+    Sets { train: load("train", recipe.stored), val: load("val", recipe.eval_size) }
 }
 
 /// Counts images over all phases that can be interrupted, and stops after so many.
@@ -78,12 +79,13 @@ fn run(
         val_split: "val".into(),
         classes: Classes::All27,
         limit: None,
-        weights: None,
+        start: Start::random().record,
         version: String::new(),
         host: Host::here(),
     };
     let mut watch = StopAfter { counting: true, seen: 0, stop };
-    let rows = train(&mut Cpu::new(), &folder, &settings, sets, resume, &mut watch).map(|outcome| outcome.rows);
+    let rows = train(&mut Cpu::new(), &folder, &settings, sets, &Start::random(), resume, &mut watch)
+        .map(|outcome| outcome.rows);
     (rows, watch.seen)
 }
 
@@ -91,6 +93,7 @@ fn run(
 fn tiny() -> Vec<Recipe> {
     let shrink = |recipe: Recipe| Recipe {
         size: 32,
+        eval_size: 32,
         stored: 48,
         batch: 3,
         batch_cluster: 4,

@@ -12,7 +12,8 @@ use crate::data::{Classes, Kind};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
-use crate::recipe::{Balance, ClassifierKind, Freeze, Recipe};
+use crate::net::weights::Source;
+use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
@@ -66,7 +67,7 @@ pub enum RecipeName {
     IicRes12,
     /// Cross-entropy on labels
     Supervised,
-    /// The same, from the checkpoint in --weights
+    /// The same, to start from a checkpoint: --weights FILE
     Transfer,
 }
 
@@ -233,9 +234,16 @@ pub struct TrainArgs {
     /// Any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or label_metric=cosine
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Weights to start from: safetensors or a PyTorch checkpoint, such as torchvision's resnet18 [default: random]
-    #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the paper's numbers for them),
+    /// torchvision (its own file in torch's cache folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
+    #[arg(long, value_name = "SOURCE")]
+    pub weights: Option<Source>,
+    /// How the laterals of the pyramid begin: random, or pca (principal components of the network's last stages on these images)
+    #[arg(long, value_enum)]
+    pub laterals: Option<Laterals>,
+    /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default: the recipe's, in proportion to --size]
+    #[arg(long, value_name = "R")]
+    pub eval_size: Option<usize>,
     /// Where all random draws come from [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

@@ -28,7 +28,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
     let read = |path: &PathBuf| Trained::read(path);
     let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
-    let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.size, t.recipe.fit)).collect();
+    let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.eval_size, t.recipe.fit)).collect();
     let shown = frames.iter().rev().max_by_key(|frame| frame.0).copied().expect("at least one checkpoint is required");
 
     let set = args.set.open(args.classes)?;
@@ -130,7 +130,7 @@ impl Job for Predict<'_> {
         let images = store.images.len();
         let mut layout = Layout::default();
         let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.size);
+        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
         let classes = store.taxonomy.classes.len();
         let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
         dev.reserve(&layout)?;

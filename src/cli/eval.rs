@@ -8,7 +8,6 @@ use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
 use crate::cli::engine::{Engine, Job};
 use crate::cli::say;
-use crate::cluster::Schedule;
 use crate::data::{EvalStore, ImageStore};
 use crate::device::ops::Metric;
 use crate::device::{Backend, Layout};
@@ -23,7 +22,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
     let trained = Trained::read(&args.checkpoint)?;
     let recipe = &trained.recipe;
-    let size = args.size.unwrap_or(recipe.size);
+    let size = args.size.unwrap_or(recipe.eval_size);
     if size == 0 || !size.is_multiple_of(32) {
         return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
     }
@@ -47,12 +46,7 @@ impl Job for Evaluate<'_> {
         let (images, classes) = (store.images.len(), store.taxonomy.classes.len());
         let mut layout = Layout::default();
         let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let schedule = Schedule {
-            init_batches: recipe.init_batches,
-            iters: recipe.kmeans_iters,
-            update_every: recipe.update_every,
-        };
-        let fresh = (args.classifier == ClassifierName::Kmeans).then_some(schedule);
+        let fresh = (args.classifier == ClassifierName::Kmeans).then(|| recipe.schedule());
         // Evaluation does not depend on the batch; a small one needs little memory.
         let shape = (images, recipe.batch_cluster.min(32), size);
         let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, fresh)?;
@@ -81,7 +75,7 @@ impl Job for Evaluate<'_> {
         })?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, images, &names, &store.taxonomy.parts)?;
+        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
         say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
     }
 }
@@ -144,7 +138,7 @@ fn tta<B: Backend>(
     }
     phase.finish();
     if !args.json {
-        return say(table::scores("transform", &scores));
+        return say(format_args!("{}\n{}", table::scores("transform", &scores), table::scored_at(store.images.size())));
     }
     let json: BTreeMap<_, _> = scores.iter().map(|(name, score)| (name, score[0])).collect();
     say(serde_json::to_string(&json).expect("scores are plain data"))

@@ -26,7 +26,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         ));
     }
     let trained = Trained::read(&args.checkpoint)?;
-    let (size, fit) = (trained.recipe.size, trained.recipe.fit);
+    let (size, fit) = (trained.recipe.eval_size, trained.recipe.fit);
     let store = args.set.images(size, fit)?;
     let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split, fit));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
@@ -121,7 +121,7 @@ impl Job for Neighbors<'_> {
         let (images, top) = (store.len(), usize::from(args.top));
         let mut layout = Layout::default();
         let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.size);
+        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
         // One more than asked for: a query finds itself, which is no news.
         let wanted = (asked.len(), top + 1, args.every_pixel);
         let mut search = Search::plan(dev, &mut layout, &loaded.net, recipe, shape, wanted)?;

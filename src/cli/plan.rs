@@ -6,6 +6,7 @@ use crate::base::{Error, Result};
 use crate::cli::args::{RecipeName, ShapeArgs, TrainArgs};
 use crate::data::{self, scenes};
 use crate::net::Architecture;
+use crate::net::weights::{Source, Start};
 use crate::recipe::{Information, Method, Recipe};
 use crate::report::Progress;
 use crate::train::{Host, RunFolder, Settings};
@@ -21,8 +22,10 @@ pub fn cache() -> PathBuf {
 impl ShapeArgs {
     /// The recipe's numbers, each replaced by its flag where there is one.
     pub fn overridden(&self, recipe: Recipe) -> Recipe {
+        let size = self.size.unwrap_or(recipe.size);
         Recipe {
-            size: self.size.unwrap_or(recipe.size),
+            size,
+            eval_size: (recipe.eval_size * size / recipe.size).next_multiple_of(32),
             // A larger input than the recipe's wants larger stored images; --stored says otherwise.
             stored: self.stored.unwrap_or_else(|| match self.size {
                 Some(size) if size > recipe.stored => 2 * size,
@@ -56,6 +59,9 @@ impl TrainArgs {
             classifier: self.classifier.unwrap_or(recipe.classifier),
             freeze: self.freeze.unwrap_or(recipe.freeze),
             matching: self.matching.unwrap_or(recipe.matching),
+            weights: self.source()?.unwrap_or(recipe.weights),
+            laterals: self.laterals.unwrap_or(recipe.laterals),
+            eval_size: self.eval_size.unwrap_or(recipe.eval_size),
             information: match self.lambda {
                 Some(lambda) => Information { lambda, lambda_auxiliary: lambda, ..recipe.information },
                 None => recipe.information,
@@ -65,24 +71,27 @@ impl TrainArgs {
         self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
     }
 
+    /// What `--weights` names; a file by its absolute path, under which a later command finds it too.
+    fn source(&self) -> Result<Option<Source>> {
+        match &self.weights {
+            Some(Source::File(path)) => Ok(Some(Source::File(absolute(path)?))),
+            other => Ok(other.clone()),
+        }
+    }
+
     /// The run folder, locked, and what to do in it.
-    pub fn settings(&self) -> Result<(RunFolder, Settings)> {
+    pub fn settings(&self) -> Result<(RunFolder, Settings, Start)> {
         if self.resume { self.resumed() } else { self.fresh() }
     }
 
-    fn fresh(&self) -> Result<(RunFolder, Settings)> {
+    fn fresh(&self) -> Result<(RunFolder, Settings, Start)> {
         let demo = self.data.is_none();
         let name = self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie });
-        let start = if demo && name != RecipeName::Demo { name.recipe().small() } else { name.recipe() };
-        let mut recipe = self.overridden(start)?;
-        if !demo && name != RecipeName::Demo && self.weights.is_none() && self.epochs.is_none() {
-            recipe.epochs = recipe.epochs.max(Recipe::EPOCHS_FROM_SCRATCH);
-        }
-        if name == RecipeName::Transfer && self.weights.is_none() {
-            let remedy = "say which checkpoint with --weights FILE, or use --recipe supervised";
-            return Err(Error::input("the recipe transfer begins with a trained network", remedy));
-        }
+        let start = if self.weights == Some(Source::None) { name.recipe().from_scratch() } else { name.recipe() };
+        let mut recipe = self.overridden(if demo || name == RecipeName::Demo { start.small() } else { start })?;
         check_limit(self.limit)?;
+        recipe.architecture.check()?;
+        let start = recipe.weights.open(recipe.architecture)?;
         let data = match &self.data {
             Some(dir) => absolute(dir)?,
             None => demo_scenes()?,
@@ -91,7 +100,6 @@ impl TrainArgs {
             recipe.clusters = self.labelled_classes(&data, &recipe)?;
         }
         recipe.check()?;
-        let weights = self.weights.as_deref().map(absolute).transpose()?;
         let path = match &self.run {
             Some(path) => path.clone(),
             None => next_free(&recipe.name),
@@ -113,11 +121,11 @@ impl TrainArgs {
             val_split: self.val_split.clone().unwrap_or_else(|| "val".into()),
             classes: self.classes.unwrap_or_default(),
             limit: self.limit,
-            weights,
+            start: start.record.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
         };
-        Ok((folder, settings))
+        Ok((folder, settings, start))
     }
 
     /// The classes of the labels that a recipe learns from.
@@ -141,7 +149,7 @@ impl TrainArgs {
     }
 
     /// The saved settings; a flag that contradicts them is an error.
-    fn resumed(&self) -> Result<(RunFolder, Settings)> {
+    fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
         let path = match &self.run {
             Some(path) => path.clone(),
             None => newest().ok_or_else(|| Error::input("there is no run in runs/", "say which with --run DIR"))?,
@@ -160,8 +168,7 @@ impl TrainArgs {
             || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
             || self.classes.is_some_and(|c| c != saved.classes)
             || self.dataset.is_some_and(|d| Some(d) != saved.dataset)
-            || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data)
-            || self.weights.as_deref().map(absolute).transpose()?.is_some_and(|w| Some(w) != saved.weights);
+            || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data);
         if conflict {
             return Err(Error::file(
                 folder.settings_path(),
@@ -169,7 +176,17 @@ impl TrainArgs {
                 "leave the flags out to resume it, or start a new --run",
             ));
         }
-        Ok((folder, saved))
+        // A checkpoint has everything; without one the run begins again, with the same weights.
+        let start = if folder.checkpoint().exists() {
+            Start { record: saved.start.clone(), ..Start::random() }
+        } else {
+            saved.recipe.weights.open(saved.recipe.architecture)?
+        };
+        if start.record != saved.start {
+            let what = format!("the run was started from other weights than {} holds now", saved.start.source);
+            return Err(Error::file(folder.settings_path(), what, "bring the old ones back, or start a new --run"));
+        }
+        Ok((folder, saved, start))
     }
 }
 

@@ -25,7 +25,7 @@ const LONGEST: usize = 8;
 pub fn run(args: &SegmentArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
     let trained = Trained::read(&args.checkpoint)?;
-    let size = args.size.unwrap_or(trained.recipe.size);
+    let size = args.size.unwrap_or(trained.recipe.eval_size);
     if size == 0 || !size.is_multiple_of(32) {
         return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
     }

@@ -1,5 +1,6 @@
 //! `picie sweep`: a run for each value of one number of the recipe and each seed, and their table.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -34,7 +35,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     if args.values.is_empty() {
         return Err(Error::input(format!("no value of {} to try", args.name), "list them: --values A,B,C"));
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut sizes) = (Vec::new(), BTreeSet::new());
     for value in &args.values {
         let mut scores = Vec::new();
         for &seed in &args.seeds {
@@ -50,7 +51,9 @@ pub fn run(args: &SweepArgs) -> Result<()> {
                     ..args.train.clone()
                 },
             )?;
-            scores.extend(score(&one)?);
+            let (score, size) = score(&one)?;
+            scores.push(score);
+            sizes.insert(size);
         }
         rows.push((value.clone(), scores));
     }
@@ -59,7 +62,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             rows.into_iter().map(|(value, scores)| (value, serde_json::json!(scores))).collect();
         return say(serde_json::Value::Object(json));
     }
-    say(table::scores(&args.name, &rows))
+    let sizes: Vec<String> = sizes.into_iter().map(table::scored_at).collect();
+    say(format_args!("{}\n{}", table::scores(&args.name, &rows), sizes.join("\n")))
 }
 
 /// The arguments of a run with one value of the number.
@@ -76,13 +80,12 @@ fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     })
 }
 
-/// The score after the last epoch.
-fn score(args: &TrainArgs) -> Result<Option<Score>> {
+/// The score after the last epoch, and the size that it is of.
+fn score(args: &TrainArgs) -> Result<(Score, usize)> {
     let (folder, rows) = train::one(args)?;
-    let last =
-        rows.last().and_then(|row| Some(Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? }));
-    match last {
-        Some(score) => Ok(Some(score)),
-        None => Err(Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels")),
-    }
+    let last = rows.last().and_then(|row| {
+        let score = Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? };
+        Some((score, row.eval_size))
+    });
+    last.ok_or_else(|| Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels"))
 }

@@ -14,7 +14,8 @@ use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
-use crate::recipe::Method;
+use crate::net::weights::Start;
+use crate::recipe::{Laterals, Method};
 use crate::report::pictures::{NONE, overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::report::{palette, table};
@@ -37,9 +38,18 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// One run, its table and pictures; the record of its epochs, none where only the plan was asked for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Engine::choose(&args.engine)?;
-    let (folder, settings) = args.settings()?;
+    let (folder, settings, start) = args.settings()?;
+    if !args.resume {
+        let laterals = match settings.recipe.laterals {
+            _ if start.has_laterals() => "its own",
+            Laterals::Random => "random",
+            Laterals::Pca => "from principal components of these images",
+        };
+        eprintln!("starts from {}, laterals {laterals}", start.record);
+        start.warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
     let sets = load(&settings, args.strict)?;
-    let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets })?;
+    let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets, start: &start })?;
     Ok((folder, rows))
 }
 
@@ -48,19 +58,20 @@ struct Train<'a> {
     folder: &'a RunFolder,
     settings: &'a Settings,
     sets: &'a Sets,
+    start: &'a Start,
 }
 
 impl Job for Train<'_> {
     type Out = Vec<EpochRow>;
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<EpochRow>> {
-        let Train { args, folder, settings, sets } = self;
+        let Train { args, folder, settings, sets, start } = self;
         if args.plan {
             say(train::plan(dev, settings, sets)?.text(dev))?;
             return Ok(Vec::new());
         }
         let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default());
-        let outcome = train(dev, folder, settings, sets, args.resume, &mut watch)?;
+        let outcome = train(dev, folder, settings, sets, start, args.resume, &mut watch)?;
         say(table::epochs(&outcome.rows))?;
         let rows = outcome.rows.clone();
         pictures(dev, folder, sets, outcome)?;
@@ -110,12 +121,12 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
     };
     let shown = || {
         let few = Dataset { items: train.images().items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
-        read(&few, recipe.size, "read for pictures").map(PictureSet::Plain)
+        read(&few, recipe.eval_size, "read for pictures").map(PictureSet::Plain)
     };
     // Labels are needed to train by few recipes: where there are none, pictures show clusters of training images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
-            let store = labelled(&val, recipe.size, "read labels")?;
+            let store = labelled(&val, recipe.eval_size, "read labels")?;
             let occur = store.occurring()?;
             recipe.matching.check(occur, recipe.clusters)?;
             if occur > 0 {

@@ -22,6 +22,8 @@ pub struct Schedule {
     pub init_batches: usize,
     /// Iterations of Lloyd's algorithm on them.
     pub iters: usize,
+    /// Random starts of it, of which the best by objective stays.
+    pub restarts: usize,
     /// Batches from one mini-batch update to the next; a rest that fills none is dropped.
     pub update_every: usize,
 }
@@ -49,7 +51,11 @@ pub struct MiniBatch<B: Backend> {
     score: Slot<f32>,
     totals: Slot<f32>,
     splits: Slot<u32>,
+    /// Centroids of the best random start so far.
+    best: Slot<f32>,
     classifier: Classifier,
+    /// Whether this pass begins at the centroids that are there.
+    warm: bool,
     /// Rows of `points` that are filled.
     stored: usize,
     batches: usize,
@@ -83,11 +89,16 @@ impl<B: Backend> MiniBatch<B> {
             score: layout.take(Pool::State, "k-means score", 1),
             totals: layout.take(Pool::State, "k-means totals", k),
             splits: layout.take(Pool::State, "k-means splits", 1),
+            best: match schedule.restarts {
+                0 | 1 => Slot::empty(),
+                _ => layout.take(Pool::State, "k-means best", k * FEATURES),
+            },
             classifier: Classifier {
                 w: layout.take(Pool::State, "k-means classifier", k * FEATURES),
                 b: layout.take(Pool::State, "k-means classifier bias", k),
                 k,
             },
+            warm: false,
             stored: 0,
             batches: 0,
             summed: 0,
@@ -97,8 +108,9 @@ impl<B: Backend> MiniBatch<B> {
         })
     }
 
-    /// Forgets the pass before.
-    pub fn begin(&mut self, dev: &mut B) -> Result<()> {
+    /// Forgets the pass before. `warm`: the centroids it left are where this one begins.
+    pub fn begin(&mut self, dev: &mut B, warm: bool) -> Result<()> {
+        self.warm = warm;
         (self.stored, self.batches) = (0, 0);
         self.objectives.clear();
         self.unread.clear();
@@ -151,25 +163,56 @@ impl<B: Backend> MiniBatch<B> {
         Ok(())
     }
 
-    /// Lloyd's algorithm on the stored points, from K of them chosen at random.
+    /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the points chosen at random, the best
+    /// of several such starts.
     fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
         let points = self.points.part(0, self.stored * FEATURES);
-        for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
-            dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;
+        let starts = if self.warm { 0 } else { self.schedule.restarts };
+        let mut highest = f32::NEG_INFINITY;
+        for start in 0..starts {
+            for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
+                dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;
+            }
+            self.iterate(dev, centroids, points)?;
+            if starts == 1 {
+                break;
+            }
+            // The largest score is the smallest objective.
+            let score = dev.read(self.score)?[0];
+            if start == 0 || score > highest {
+                highest = score;
+                dev.copy(self.best, centroids)?;
+            }
         }
-        // One assignment more than updates: its counts are where the mini-batch updates begin.
-        for iter in 0..=self.schedule.iters {
-            self.clear_sums(dev)?;
-            dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
-            dev.kmeans_accumulate(&self.plan, self.sums, self.counts, self.score, points, self.classifier)?;
-            self.summed = self.stored;
-            if iter < self.schedule.iters {
-                dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
+        match starts {
+            0 => self.iterate(dev, centroids, points)?,
+            1 => {}
+            _ => {
+                dev.copy(centroids, self.best)?;
+                self.assign(dev, centroids, points)?;
             }
         }
         self.note_objective(dev)?;
         let counts: Vec<f32> = dev.read(self.counts)?.into_iter().map(|c| c as f32).collect();
         dev.write(self.totals, &counts)
+    }
+
+    /// Moves the centroids. There is one assignment more than updates: its counts are where the mini-batch updates begin.
+    fn iterate(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+        for _ in 0..self.schedule.iters {
+            self.assign(dev, centroids, points)?;
+            dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
+        }
+        self.assign(dev, centroids, points)
+    }
+
+    /// Sums, counts and score of the stored points' nearest centroids.
+    fn assign(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+        self.clear_sums(dev)?;
+        dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
+        dev.kmeans_accumulate(&self.plan, self.sums, self.counts, self.score, points, self.classifier)?;
+        self.summed = self.stored;
+        Ok(())
     }
 
     /// Keeps the score of the points just summed: for unit vectors ‖f − c‖² = 1 − 2·score.

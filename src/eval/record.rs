@@ -41,6 +41,8 @@ pub struct EpochRow {
     pub acc: Option<f64>,
     pub miou: Option<f64>,
     pub miou_present: Option<f64>,
+    /// Side of the network's input and of the label maps that the scores are of, in pixels.
+    pub eval_size: usize,
     /// What scores before any training, such as k-means on the untrained network; in the first epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Score>,

@@ -3,14 +3,14 @@
 use crate::augment::View;
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
-use crate::cluster::{MiniBatch, Schedule, Summary};
+use crate::cluster::{MiniBatch, Summary};
 use crate::data::ImageStore;
 use crate::device::ops::{Backend, Classifier, Metric, Target};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::Pass;
 use crate::method::{Common, Programs, Tick, geometry};
 use crate::net::{FEATURES, Mode, Network};
-use crate::recipe::{NormMode, Recipe};
+use crate::recipe::{KMeansStart, NormMode, Recipe};
 
 /// Pseudo labels of one view at one number of clusters.
 #[derive(Clone, Copy)]
@@ -67,13 +67,12 @@ impl<B: Backend> Clustering<B> {
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
         let mut programs = |mode| Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode);
         let (kmeans, label) = (programs(mode(r.kmeans_norm))?, programs(mode(r.label_norm))?);
-        let schedule = Schedule { init_batches: r.init_batches, iters: r.kmeans_iters, update_every: r.update_every };
         let pixels = (r.size / 4).pow(2);
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
         let ks = [r.clusters, r.auxiliary].into_iter().filter(|&k| k > 0);
         // Each clustering of a pass begins with the same points.
         let points = layout.take(Pool::State, "k-means points", stored * FEATURES);
-        let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, schedule, k, points));
+        let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, r.schedule(), k, points));
         let cluster = cluster.collect::<Result<_>>()?;
         let mut pseudo = |view: usize| -> Vec<PseudoLabels> {
             let name = |k| if k == r.clusters { format!("{view}") } else { format!("{view} of {k}") };
@@ -83,12 +82,22 @@ impl<B: Backend> Clustering<B> {
         Ok(Clustering { kmeans, label, cluster, views: views.to_vec(), pseudo })
     }
 
+    /// The centroids of every view and number of clusters, to undo a pass that moved them.
+    pub fn centroids(&self, dev: &mut B) -> Result<Vec<Vec<f32>>> {
+        self.pseudo.iter().flatten().map(|p| dev.read(p.centroids)).collect()
+    }
+
+    /// Puts back what [`Clustering::centroids`] returned.
+    pub fn restore_centroids(&self, dev: &mut B, centroids: &[Vec<f32>]) -> Result<()> {
+        self.pseudo.iter().flatten().zip(centroids).try_for_each(|(p, values)| dev.write(p.centroids, values))
+    }
+
     /// By view, then by number of clusters: the recipe's, then the auxiliary one.
     pub fn pseudo(&self) -> &[Vec<PseudoLabels>] {
         &self.pseudo
     }
 
-    /// Centroids of one view, from scratch. Returns what k-means says of the recipe's clusters.
+    /// Centroids of one view. Returns what k-means says of the recipe's clusters.
     pub fn kmeans(
         &mut self,
         common: &mut Common<B>,
@@ -97,7 +106,8 @@ impl<B: Backend> Clustering<B> {
         (epoch, view): (usize, usize),
         tick: Tick,
     ) -> Result<Summary> {
-        self.kmeans_of(common, dev, set, epoch, (self.views[view], view), tick)
+        let warm = common.recipe.kmeans_start == KMeansStart::Last && epoch > 1;
+        self.kmeans_of(common, dev, set, epoch, (self.views[view], view, warm), tick)
     }
 
     /// Centroids of images without augmentation, in place of view 1's (released code: after training).
@@ -109,7 +119,7 @@ impl<B: Backend> Clustering<B> {
         epoch: usize,
         tick: Tick,
     ) -> Result<Summary> {
-        self.kmeans_of(common, dev, set, epoch, (View::Plain, 0), tick)
+        self.kmeans_of(common, dev, set, epoch, (View::Plain, 0, false), tick)
     }
 
     fn kmeans_of(
@@ -118,7 +128,7 @@ impl<B: Backend> Clustering<B> {
         dev: &mut B,
         set: &ImageStore,
         epoch: usize,
-        (view, number): (View, usize),
+        (view, number, warm): (View, usize, bool),
         tick: Tick,
     ) -> Result<Summary> {
         let rng = |which: usize| {
@@ -131,7 +141,7 @@ impl<B: Backend> Clustering<B> {
             common.net.fold(dev)?;
         }
         for cluster in &mut self.cluster {
-            cluster.begin(dev)?;
+            cluster.begin(dev, warm)?;
         }
         let chunks: Vec<&[u32]> = order.chunks(common.recipe.batch_cluster).collect();
         for (i, &ids) in chunks.iter().enumerate() {

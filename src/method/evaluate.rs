@@ -174,7 +174,7 @@ impl<B: Backend> Evaluator<B> {
         net.fold(dev)?;
         let mut cluster = self.cluster.take().expect("planned with a k-means schedule");
         let mut rng = Rng::new(1, Stream::KMeansInit, 0, 0);
-        cluster.begin(dev)?;
+        cluster.begin(dev, false)?;
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         let batches = ids.len().div_ceil(self.batch);
         for (i, ids) in ids.chunks(self.batch).enumerate() {

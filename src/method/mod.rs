@@ -3,6 +3,7 @@
 //! ```text
 //! picie mdc iic supervised     the algorithms
 //! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
+//! laterals                     where the pyramid of a trained backbone begins
 //! common                       the network, views of a data set, the skeleton of a training step
 //! evaluate search              predictions of a trained network; pixels with like features
 //! ```
@@ -11,6 +12,7 @@ mod clustering;
 mod common;
 mod evaluate;
 mod iic;
+mod laterals;
 mod learned;
 mod mdc;
 mod picie;
@@ -20,6 +22,7 @@ mod supervised;
 pub use clustering::{Clustering, PseudoLabels};
 pub use common::{Batch, Common};
 pub use evaluate::Evaluator;
+pub use laterals::PcaLaterals;
 pub use learned::{Learned, Start};
 pub use search::{Neighbour, STRIDE, Search};
 

@@ -78,6 +78,11 @@ impl<B: Backend> Network<B> {
         }
     }
 
+    /// Channels of the output of stage `level`, from 0.
+    pub fn stage_channels(&self, level: usize) -> usize {
+        self.laterals[level].c
+    }
+
     /// Every unit with a batch norm.
     fn normed(&self) -> impl Iterator<Item = &Unit> {
         let blocks = self.stages.iter().flatten().flat_map(|b| [Some(&b.conv1), Some(&b.conv2), b.down.as_ref()]);

@@ -20,6 +20,15 @@ pub enum Mode {
     Batch,
     /// Running statistics, folded into the convolutions by [`Network::fold`]; nothing is kept.
     Eval,
+    /// As [`Mode::Eval`], and the outputs of the stages are kept ([`Program::stages`]).
+    Stages,
+}
+
+impl Mode {
+    /// Whether batch norm is folded into the convolutions.
+    pub(super) fn folded(self) -> bool {
+        matches!(self, Mode::Eval | Mode::Stages)
+    }
 }
 
 /// What a program is planned for.
@@ -43,7 +52,7 @@ pub struct Geometry {
 pub(super) struct UnitStep<B: Backend> {
     pub conv: B::ConvPlan,
     pub norm: B::NormPlan,
-    /// The convolution's output; in [`Mode::Eval`] there is only `z`.
+    /// The convolution's output; where norms are folded there is only `z`.
     pub y: Slot<B::Act>,
     pub z: Slot<B::Act>,
     /// Batch statistics.
@@ -68,6 +77,9 @@ pub struct Program<B: Backend> {
     pub head: B::HeadPlan,
     /// p2..p5; empty where the level is missing.
     pub pyramid: [Slot<B::Act>; 4],
+    /// Outputs of the stages (n, h/2ˢ⁺², w/2ˢ⁺², channels of stage s), readable after a forward in [`Mode::Stages`]; empty where the
+    /// level is missing.
+    pub stages: [Slot<B::Act>; 4],
     pub(super) stem_conv: B::ConvPlan,
     pub(super) stem: B::StemPlan,
     pub(super) stem_y: Slot<B::Act>,
@@ -105,10 +117,10 @@ impl<B: Backend> Planner<'_, B> {
         ConvSpec { n: self.geometry.n, h, w, c, k, r, stride, pad: r / 2 }
     }
 
-    /// What the convolution of a unit is asked to do: in [`Mode::Eval`] its norm is folded into it, with the terms `folded`.
+    /// What the convolution of a unit is asked to do: where its norm is folded into it, it has the terms `folded`.
     fn uses(&self, folded: Terms, backward_data: DataGrad) -> Uses {
         match self.mode {
-            Mode::Eval => Uses::forward(folded),
+            Mode::Eval | Mode::Stages => Uses::forward(folded),
             Mode::Batch => Uses::default(),
             Mode::Train => Uses::default().backward(backward_data, WeightGrad::Weight),
         }
@@ -119,7 +131,7 @@ impl<B: Backend> Planner<'_, B> {
         let backward_data =
             if level + 1 < self.architecture.levels { DataGrad::Accumulate } else { DataGrad::Overwrite };
         match self.mode {
-            Mode::Eval | Mode::Batch => Uses::forward(Terms::BIAS),
+            Mode::Eval | Mode::Stages | Mode::Batch => Uses::forward(Terms::BIAS),
             Mode::Train => Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias),
         }
     }
@@ -131,7 +143,7 @@ impl<B: Backend> Planner<'_, B> {
         let norm = NormSpec { groups, rows: spec.n * spec.p() * spec.q() / groups, c: unit.k };
         let (conv, norm_plan) = (self.dev.plan_conv(spec, uses)?, self.dev.plan_norm(norm)?);
         let saved = self.layout.take(Pool::Acts, "statistics", norm.saved_len());
-        if self.mode == Mode::Eval {
+        if self.mode.folded() {
             let z = self.take("z", spec.y_len());
             return Ok(UnitStep { conv, norm: norm_plan, y: z, z, saved });
         }
@@ -184,12 +196,16 @@ impl<B: Backend> Program<B> {
 
         let mut blocks: Vec<BlockStep<B>> = Vec::new();
         let (mut at, mut hb, mut wb) = (stem_z, h / 4, w / 4);
-        let mut pyramid = [Slot::empty(); 4];
+        let (mut pyramid, mut stages) = ([Slot::empty(); 4], [Slot::empty(); 4]);
         let mut laterals = Vec::new();
-        for ((stage, lateral), map) in net.stages.iter().zip(&net.laterals).zip(&mut pyramid) {
-            for block in stage {
+        for (((stage, lateral), map), output) in net.stages.iter().zip(&net.laterals).zip(&mut pyramid).zip(&mut stages)
+        {
+            for (b, block) in stage.iter().enumerate() {
                 let step = p.block(block, at, hb, wb)?;
-                p.done(at);
+                // A stage's first block reads the output of the stage before.
+                if mode != Mode::Stages || b > 0 {
+                    p.done(at);
+                }
                 (hb, wb) = (hb / block.conv1.stride, wb / block.conv1.stride);
                 at = step.conv2.z;
                 blocks.push(step);
@@ -197,8 +213,11 @@ impl<B: Backend> Program<B> {
             let (spec, uses) = (p.conv(lateral, hb, wb), p.lateral_uses(laterals.len()));
             laterals.push(p.dev.plan_conv(spec, uses)?);
             *map = p.take("pyramid", spec.y_len());
+            *output = at;
         }
-        p.done(at);
+        if mode != Mode::Stages {
+            p.done(at);
+        }
         let levels = net.architecture.levels;
         let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels, unit };
         let head = p.dev.plan_head(head_spec)?;
@@ -211,6 +230,7 @@ impl<B: Backend> Program<B> {
             crops,
             head,
             pyramid,
+            stages,
             stem_conv,
             stem,
             stem_y,
@@ -225,7 +245,7 @@ impl<B: Backend> Program<B> {
 
     /// x → pyramid.
     pub fn forward(&self, dev: &mut B, net: &Network<B>) -> Result<()> {
-        if self.mode == Mode::Eval {
+        if self.mode.folded() {
             let epilogue = Epilogue::bias(net.folded_bias[net.stem.norm]);
             dev.conv_forward(&self.stem_conv, self.stem_y, self.x, net.folded_weight(&net.stem), epilogue)?;
             dev.stem_infer(&self.stem, self.stem_z, self.stem_y)?;
@@ -269,7 +289,7 @@ impl<B: Backend> Program<B> {
         relu: bool,
     ) -> Result<()> {
         dev.range(net.name(unit), |dev| {
-            if self.mode == Mode::Eval {
+            if self.mode.folded() {
                 let epilogue = Epilogue { bias: Some(net.folded_bias[unit.norm]), residual, relu };
                 return dev.conv_forward(&step.conv, step.z, x, net.folded_weight(unit), epilogue);
             }

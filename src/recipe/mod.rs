@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
 use crate::base::{Error, Result};
+use crate::cluster::Schedule;
 use crate::data::Fit;
 use crate::device::ops::{Merge, Metric};
 use crate::eval::Matching;
 use crate::net::Architecture;
+use crate::net::weights::Source;
 
 /// Which algorithm learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,16 +96,41 @@ pub enum NormMode {
     Running,
 }
 
+/// How the laterals of the pyramid begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Laterals {
+    /// Random numbers, as torch's Conv2d begins (the paper, the released code).
+    Random,
+    /// Principal components of the last stages' outputs on the data (`method/laterals.rs`).
+    Pca,
+}
+
+/// Where the k-means of an epoch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KMeansStart {
+    /// At random points, in every epoch (the released code).
+    Fresh,
+    /// At the centroids of the epoch before, so that clusters keep their meaning; in the first epoch at random points.
+    Last,
+}
+
 /// Everything that decides what training computes, except data and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     pub name: String,
     pub method: Method,
     pub architecture: Architecture,
+    /// What the network starts from.
+    pub weights: Source,
+    pub laterals: Laterals,
     /// How a picture of any shape becomes a square one.
     pub fit: Fit,
     /// Side of the network's input in pixels.
     pub size: usize,
+    /// The same in evaluation, and the side of the label maps there; photos are segmented at this short side.
+    pub eval_size: usize,
     /// Side of the stored images that views are cut from.
     pub stored: usize,
     /// Images of a training step; each gives as many views as the method has.
@@ -128,6 +155,9 @@ pub struct Recipe {
     pub update_every: usize,
     /// Iterations of Lloyd's k-means.
     pub kmeans_iters: usize,
+    /// Random starts of Lloyd's k-means, of which the best by objective stays.
+    pub kmeans_restarts: usize,
+    pub kmeans_start: KMeansStart,
     /// Batch norm in the k-means pass and in the label pass.
     pub kmeans_norm: NormMode,
     pub label_norm: NormMode,
@@ -149,6 +179,16 @@ impl Recipe {
         matches!(self.method, Method::Picie | Method::Mdc)
     }
 
+    /// How its k-means passes go.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            init_batches: self.init_batches,
+            iters: self.kmeans_iters,
+            restarts: self.kmeans_restarts,
+            update_every: self.update_every,
+        }
+    }
+
     /// Whether an epoch begins with k-means.
     pub fn clustered(&self) -> bool {
         matches!(self.method, Method::Picie | Method::Mdc)
@@ -167,8 +207,10 @@ impl Recipe {
     /// Every contradiction inside the recipe, before any image is read.
     pub fn check(&self) -> Result<()> {
         let fail = |what: String, remedy: &str| Err(Error::input(what, remedy));
-        if self.size == 0 || !self.size.is_multiple_of(32) {
-            return fail(format!("--size {}", self.size), "use a multiple of 32, such as 128 or 320");
+        for (flag, side) in [("--size", self.size), ("--eval-size", self.eval_size)] {
+            if side == 0 || !side.is_multiple_of(32) {
+                return fail(format!("{flag} {side}"), "use a multiple of 32, such as 128 or 320");
+            }
         }
         if self.stored < self.size {
             return fail(
@@ -183,6 +225,7 @@ impl Recipe {
             ("--init-batches", self.init_batches),
             ("--update-every", self.update_every),
             ("--kmeans-iters", self.kmeans_iters),
+            ("kmeans_restarts", self.kmeans_restarts),
         ] {
             if value == 0 {
                 return fail(format!("{flag} 0"), "use at least 1");

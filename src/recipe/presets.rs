@@ -8,12 +8,13 @@ use crate::data::Fit;
 use crate::device::ops::{Merge, Metric};
 use crate::eval::Matching;
 use crate::net::Architecture;
-use crate::recipe::{Balance, ClassifierKind, Freeze, Information, Method, NormMode, Recipe};
+use crate::net::weights::Source;
+use crate::recipe::{Balance, ClassifierKind, Freeze, Information, KMeansStart, Laterals, Method, NormMode, Recipe};
+
+/// SUPP: epochs from random weights.
+const EPOCHS_FROM_SCRATCH: usize = 20;
 
 impl Recipe {
-    /// SUPP: epochs where no ImageNet weights are given.
-    pub const EPOCHS_FROM_SCRATCH: usize = 20;
-
     /// Every recipe.
     pub fn all() -> Vec<Recipe> {
         vec![
@@ -36,8 +37,11 @@ impl Recipe {
             name: "picie".into(),
             method: Method::Picie,
             architecture: Architecture::RESNET18,
+            weights: Source::Imagenet,  // SUPP: ImageNet; `from_scratch` is its other setting
+            laterals: Laterals::Random, // P modules/fpn.py: nn.Conv2d's own start
             fit: Fit::Crop,
             size: 320,          // SUPP: "resizing and center-crop to 320×320"
+            eval_size: 320,     // SUPP: the same
             stored: 640,        // P --res2 640; SUPP is silent on what the crops are cut from
             batch: 128,         // SUPP
             batch_cluster: 128, // SUPP: k-means batches of 128
@@ -49,15 +53,17 @@ impl Recipe {
             classifier: ClassifierKind::Centroids,
             freeze: Freeze::None,
             information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
-            balance: Balance::Inverse,     // SUPP: "balanced with the size of each cluster"
-            merge: Merge::Direct,          // SUPP S1: each level straight to 1/4 and summed
-            init_batches: 50,              // SUPP: first 50 batches
-            update_every: 20,              // SUPP: every 20 iterations
-            kmeans_iters: 20,              // P scripts; SUPP is silent
-            kmeans_norm: NormMode::Batch,  // SUPP is silent; as released
-            label_norm: NormMode::Running, // as released
-            label_metric: Metric::Cosine,  // paper: cosine distance to the prototypes
-            score_metric: Metric::Cosine,  // the same scores train and evaluate
+            balance: Balance::Inverse,        // SUPP: "balanced with the size of each cluster"
+            merge: Merge::Direct,             // SUPP S1: each level straight to 1/4 and summed
+            init_batches: 50,                 // SUPP: first 50 batches
+            update_every: 20,                 // SUPP: every 20 iterations
+            kmeans_iters: 20,                 // P scripts; SUPP is silent
+            kmeans_restarts: 1,               // P utils.py: Faiss's nredo is 1
+            kmeans_start: KMeansStart::Fresh, // P commons.py: a new k-means each epoch
+            kmeans_norm: NormMode::Batch,     // SUPP is silent; as released
+            label_norm: NormMode::Running,    // as released
+            label_metric: Metric::Cosine,     // paper: cosine distance to the prototypes
+            score_metric: Metric::Cosine,     // the same scores train and evaluate
             fresh_kmeans: false,
             bug_plain_view1: false,
             augment: Augment::supplement(),
@@ -117,8 +123,9 @@ impl Recipe {
             method: Method::Iic,
             fit: Fit::Pad { scale: 0.33 }, // I pre_scale_factor
             size: 128,                     // SUPP: IIC's own preprocessing, 128²
-            stored: 160,                   // I crops 128² at random from the scaled picture; 0.33·480 is 158
-            batch: 60,                     // I commands.txt, model 512
+            eval_size: 128,
+            stored: 160, // I crops 128² at random from the scaled picture; 0.33·480 is 158
+            batch: 60,   // I commands.txt, model 512
             batch_cluster: 60,
             auxiliary: 45, // SUPP: 45, 100 and 250 are equally good
             lr: 1e-4,      // SUPP
@@ -140,9 +147,10 @@ impl Recipe {
             clusters: 15, // SUPP: COCO-Stuff-15
             ..Self::iic()
         }
+        .from_scratch()
     }
 
-    /// Trained on labels, from random or ImageNet weights.
+    /// Trained on labels.
     pub fn supervised() -> Self {
         Recipe {
             name: "supervised".into(),
@@ -155,31 +163,47 @@ impl Recipe {
         }
     }
 
-    /// Trained on labels, from a checkpoint.
+    /// The same, from the checkpoint that `--weights` names.
     pub fn transfer() -> Self {
         Recipe { name: "transfer".into(), ..Self::supervised() }
     }
 
-    /// Learns visibly from random weights on a few hundred small scenes within minutes on two cores.
+    /// What a newcomer's first run trains: PiCIE with small numbers.
     pub fn demo() -> Self {
-        let picie = Recipe { label_metric: Metric::L2, score_metric: Metric::Dot, ..Self::picie().small() };
-        Recipe { name: "demo".into(), ..picie }
+        Recipe { name: "demo".into(), ..Self::picie().small() }
     }
 
-    /// The same system for a few hundred pictures of scenes on two cores. Numbers are chosen by trial on the drawn scenes, seeds 1, 2
-    /// and 3.
+    /// SUPP's other setting: random weights, more epochs, and for MDC and IIC the Sobel gradient beside the picture. The released code
+    /// has no Sobel gradient.
+    pub fn from_scratch(self) -> Self {
+        let sobel = matches!(self.method, Method::Mdc | Method::Iic) && !self.name.ends_with("-released");
+        Recipe {
+            weights: Source::None,
+            epochs: self.epochs.max(EPOCHS_FROM_SCRATCH),
+            architecture: Architecture { sobel: sobel || self.architecture.sobel, ..self.architecture },
+            ..self
+        }
+    }
+
+    /// The same system for a few hundred pictures of scenes on two cores. Numbers are chosen by trial on drawn scenes
+    /// (`docs/learning.md`).
     pub fn small(self) -> Self {
         let clusters = if self.method == Method::Supervised { self.clusters } else { 9 };
-        let (epochs, batch, lr) = match self.method {
+        let scratch = self.weights == Source::None;
+        let (epochs, batch, lr) = match (self.method, scratch) {
+            // What ImageNet taught is lost at 3e-4 and above.
+            (Method::Picie, false) => (4, 16, 1e-4),
             // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8; 8 epochs of 32 are not better.
-            Method::Picie => (5, 16, self.lr),
+            (Method::Picie, true) => (5, 16, 1e-3),
+            (Method::Mdc, false) => (4, 16, 1e-4),
             // The layer starts anew in each epoch and needs steps: 16 gains 3 points, 4 gains 4.
-            Method::Mdc => (4, 4, self.lr),
+            (Method::Mdc, true) => (4, 4, 1e-3),
+            (Method::Iic, false) => (3, 16, 1e-4),
             // The paper's 1e-4 is for hundreds of steps an epoch.
-            Method::Iic => (3, 16, 1e-3),
-            Method::Supervised => (Self::EPOCHS_FROM_SCRATCH, 16, self.lr),
+            (Method::Iic, true) => (3, 16, 1e-3),
+            (Method::Supervised, _) => (EPOCHS_FROM_SCRATCH, 16, self.lr),
         };
-        Recipe {
+        let start = Recipe {
             fit: Fit::Crop,
             size: 128,
             stored: if self.method == Method::Iic { 160 } else { 256 },
@@ -192,6 +216,18 @@ impl Recipe {
             init_batches: 8, // all images
             update_every: 1,
             ..self
+        };
+        if scratch {
+            return Recipe { eval_size: start.size, ..start };
+        }
+        let laterals = if start.method == Method::Supervised { Laterals::Random } else { Laterals::Pca };
+        Recipe {
+            eval_size: 2 * start.size,
+            laterals,
+            kmeans_norm: NormMode::Running,
+            kmeans_restarts: 8,
+            kmeans_start: KMeansStart::Last,
+            ..start
         }
     }
 }

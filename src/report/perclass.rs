@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Result;
 use crate::eval::{ClassOf, ClassScore, Confusion, PartScore, Scores};
-use crate::report::table::{number, plain};
+use crate::report::table::{number, plain, scored_at};
 
 /// The `--json` line. Shares are percent; `null` stands for a mean of nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct EvalReport {
     pub miou: f64,
     pub miou_present: f64,
     pub images: usize,
+    /// Side of the network's input and of the label maps, in pixels.
+    pub size: usize,
     pub classes: usize,
     pub clusters: usize,
     /// (C, K): row = ground-truth class, column = cluster.
@@ -37,7 +39,7 @@ impl EvalReport {
     pub fn new(
         m: &Confusion,
         class_of: &ClassOf,
-        images: usize,
+        (images, size): (usize, usize),
         names: &[String],
         parts: &[(&str, Range<usize>)],
     ) -> Result<Self> {
@@ -48,6 +50,7 @@ impl EvalReport {
             miou: scores.miou,
             miou_present: scores.miou_present,
             images,
+            size,
             classes: m.classes,
             clusters: m.clusters,
             confusion: (0..m.classes).map(|c| m.row(c).to_vec()).collect(),
@@ -79,8 +82,9 @@ impl EvalReport {
         }
         let (acc, miou, present) = (self.acc, self.miou, self.miou_present);
         text + &format!(
-            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that occur in the labels)",
-            self.images
+            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that occur in the labels)\n{}",
+            self.images,
+            scored_at(self.size)
         )
     }
 }
@@ -93,7 +97,7 @@ mod tests {
     fn report() -> EvalReport {
         let m = Confusion { classes: 3, clusters: 4, counts: vec![0, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
         let names = ["sky", "water", "animal"].map(str::to_string);
-        EvalReport::new(&m, &hungarian(&m), 5, &names, &[("stuff", 0..2), ("things", 2..3)]).unwrap()
+        EvalReport::new(&m, &hungarian(&m), (5, 64), &names, &[("stuff", 0..2), ("things", 2..3)]).unwrap()
     }
 
     #[test]
@@ -101,7 +105,7 @@ mod tests {
         let line = serde_json::to_string(&report()).unwrap();
         assert!(!line.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        for name in ["acc", "miou", "miou_present", "images", "classes"] {
+        for name in ["acc", "miou", "miou_present", "images", "size", "classes"] {
             assert!(value[name].is_number(), "{name}");
         }
         assert_eq!(value["confusion"], serde_json::json!([[0, 6, 2, 0], [9, 1, 0, 0], [0, 0, 0, 0]]));
@@ -117,7 +121,7 @@ mod tests {
         let text = report().text();
         let row = text.lines().find(|l| l.contains("water")).unwrap();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["water", "0", "90.00", "90.00", "10", "9"]);
-        for part in ["1 of 4 clusters", "stuff: acc 83.33 %", "things: acc - %", "5 images: acc 83.33 %"] {
+        for part in ["1 of 4 clusters", "stuff: acc 83.33 %", "things: acc - %", "5 images: acc 83.33 %", "64 × 64"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }

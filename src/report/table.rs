@@ -24,7 +24,7 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// One line per epoch: k-means objective (mean of the views), losses, scores in percent, seconds of each phase; columns that nothing
-/// is in are left out. Epoch 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the trained one,
+/// is in are left out. Below it the size that scores are of. Epoch 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the trained one,
 /// where the recipe asks for it.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
@@ -66,7 +66,16 @@ pub fn epochs(rows: &[EpochRow]) -> String {
     let fresh = rows.last().and_then(|row| only_scores("fresh", row.fresh));
     let header: Vec<&str> = columns.iter().map(|(title, _)| &**title).collect();
     // NOTE: no gap, so that twelve columns fit into a terminal of 80.
-    plain(&header, 0, untrained.into_iter().chain(rows.iter().map(line)).chain(fresh)).to_string()
+    let table = plain(&header, 0, untrained.into_iter().chain(rows.iter().map(line)).chain(fresh));
+    match rows.last() {
+        Some(row) if row.acc.is_some() => format!("{table}\n{}", scored_at(row.eval_size)),
+        _ => table.to_string(),
+    }
+}
+
+/// The line below a table of scores: they are comparable only where this is the same.
+pub fn scored_at(side: usize) -> String {
+    format!("scores: network input and label maps of {side} × {side} pixels")
 }
 
 /// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation where a row has several.
@@ -106,13 +115,15 @@ mod tests {
             loss: 3.5,
             losses: [("loss_cross".into(), 3.75), ("loss_within".into(), 3.25)].into(),
             acc: Some(40.125),
+            eval_size: 96,
             untrained: Some(Score { acc: 20.5, miou: 10.25, miou_present: 11.0 }),
             fresh: Some(Score { acc: 50.5, miou: 12.25, miou_present: 13.0 }),
             ..EpochRow::default()
         };
         let text = epochs(&[row]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 8, "{text}");
+        assert_eq!(lines.len(), 9, "{text}");
+        assert!(lines[8].contains("96 × 96"), "{text}");
         assert!(lines.iter().all(|l| l.chars().count() <= 80), "{text}");
         let words = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
         let want = ["2", "0.5000", "3.5000", "3.2500", "3.7500", "40.12", "-", "1.1", "2.2", "3.3", "4.4", "55.5"];

@@ -11,7 +11,7 @@ use crate::device::ops::{Backend, Classifier, Metric};
 use crate::device::{Layout, Pool, Slot};
 use crate::eval::record::Score;
 use crate::method::{Method, PseudoLabels};
-use crate::net::weights::{self, Data, Origin, Tensor, Weights};
+use crate::net::weights::{self, Data, Origin, StartRecord, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
 
@@ -31,6 +31,8 @@ pub enum Phase {
 pub struct State {
     pub recipe: Recipe,
     pub seed: u64,
+    /// What the network started from.
+    pub start: StartRecord,
     pub images: usize,
     /// Of the images' names, in order: pseudo labels belong to rows.
     pub fingerprint: u64,
@@ -64,10 +66,11 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    pub fn begin(recipe: Recipe, seed: u64, (images, fingerprint): (usize, u64)) -> Self {
+    pub fn begin(recipe: Recipe, seed: u64, start: StartRecord, (images, fingerprint): (usize, u64)) -> Self {
         State {
             recipe,
             seed,
+            start,
             images,
             fingerprint,
             epoch: 1,
@@ -83,7 +86,8 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let fresh = State::begin(self.recipe.clone(), self.seed, (self.images, self.fingerprint));
+        let images = (self.images, self.fingerprint);
+        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), images);
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }

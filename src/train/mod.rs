@@ -18,9 +18,9 @@ use crate::device::ops::{Backend, Classifier};
 use crate::device::{Layout, Pool};
 use crate::eval::Scores;
 use crate::eval::record::{self, EpochRow, Score};
-use crate::method::{self, Evaluator, Losses, Method};
-use crate::net::weights;
-use crate::recipe::Recipe;
+use crate::method::{self, Evaluator, Losses, Method, PcaLaterals};
+use crate::net::weights::Start;
+use crate::recipe::{Laterals, Recipe};
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
 
@@ -66,6 +66,7 @@ struct Trainer<'a, 'm, B: Backend> {
 pub struct Plan<'a, B: Backend> {
     layout: Layout,
     method: Box<dyn Method<B> + 'a>,
+    laterals: Option<PcaLaterals<B>>,
     evaluator: Evaluator<B>,
 }
 
@@ -80,21 +81,28 @@ impl<B: Backend> Plan<'_, B> {
 pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<'a, B>> {
     let recipe = &settings.recipe;
     let mut layout = Layout::default();
-    let method = method::plan(dev, &mut layout, recipe, settings.seed, sets.train.images().len())?;
-    let val = (sets.val.images().len(), recipe.batch_cluster, recipe.size);
-    let evaluator = Evaluator::plan(dev, &mut layout, &method.common().net, recipe, val, sets.val.classes(), None)?;
+    let images = sets.train.images().len();
+    let method = method::plan(dev, &mut layout, recipe, settings.seed, images)?;
+    let net = &method.common().net;
+    let laterals = match recipe.laterals {
+        Laterals::Pca => Some(PcaLaterals::plan(dev, &mut layout, net, recipe, images)?),
+        Laterals::Random => None,
+    };
+    let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
+    let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, sets.val.classes(), None)?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(Plan { layout, method, evaluator })
+    Ok(Plan { layout, method, laterals, evaluator })
 }
 
-/// Plans, starts or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
+/// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
 /// be in order: until then an error leaves nothing behind.
 pub fn train<'a, B: Backend + 'a>(
     dev: &mut B,
     folder: &RunFolder,
     settings: &Settings,
     sets: &Sets,
+    start: &Start,
     resume: bool,
     watch: &mut dyn Observer,
 ) -> Result<Outcome<'a, B>> {
@@ -102,7 +110,7 @@ pub fn train<'a, B: Backend + 'a>(
     let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
-    let Plan { layout, mut method, evaluator } = plan;
+    let Plan { layout, mut method, laterals, evaluator } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
@@ -110,12 +118,21 @@ pub fn train<'a, B: Backend + 'a>(
     let state = if resume && folder.checkpoint().exists() {
         checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, (images, fingerprint))?
     } else {
-        if let Some(path) = &settings.weights {
-            // ImageNet weights have no pyramid: it keeps its random start.
-            let expected = crate::net::expected(recipe.architecture);
-            method.common().net.load(dev, &weights::load(path, &expected)?.0)?;
+        // ImageNet weights have no pyramid: it keeps its random start, or begins as the data says.
+        if let Some(weights) = &start.weights {
+            method.common().net.load(dev, weights)?;
         }
-        State::begin(recipe.clone(), settings.seed, (images, fingerprint))
+        if let Some(laterals) = laterals.filter(|_| !start.has_laterals()) {
+            watch.begin("laterals", PcaLaterals::<B>::images(recipe, images));
+            // NOTE: an interrupt waits for the first batch of k-means: before that there is nothing to save.
+            let mut tick = |n| {
+                watch.advance(n);
+                Ok(())
+            };
+            laterals.fit(dev, method.common_mut(), sets.train.images(), &mut tick)?;
+            watch.end();
+        }
+        State::begin(recipe.clone(), settings.seed, settings.start.clone(), (images, fingerprint))
     };
     if !resume {
         folder.write_settings(settings)?;
@@ -186,19 +203,23 @@ impl<B: Backend> Trainer<'_, '_, B> {
     }
 
     /// A pass without gradients over each view, where there are any. Interrupted, it is forgotten and begins anew when resumed: it is
-    /// cheap beside the training steps, and all it can have changed are running statistics.
+    /// cheap beside the training steps, and all it can have changed are running statistics and centroids.
     fn pass(&mut self, name: &str, clock: usize, pass: fn(&mut Self) -> Result<()>) -> Result<()> {
         if self.views() == 0 {
             return Ok(());
         }
         let started = Instant::now();
         let running = self.method.common().net.running(self.dev)?;
+        let clustering = self.method.clustering().expect("there are views");
+        let centroids = clustering.centroids(self.dev)?;
         self.watch.begin(name, self.views() * self.sets.train.images().len());
         self.dev.enter(name);
         let passed = pass(self);
         self.dev.leave();
         if stopped(passed)? {
             self.method.common().net.restore_running(self.dev, &running)?;
+            let clustering = self.method.clustering().expect("there are views");
+            clustering.restore_centroids(self.dev, &centroids)?;
             return self.interrupt();
         }
         self.watch.end();
@@ -282,7 +303,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
         let score = self.evaluate("evaluate", scorer)?;
         let eval_s = started.elapsed().as_secs_f64();
         let recipe = &self.method.common().recipe;
-        let (last, fresh) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans);
+        let (last, fresh, eval_size) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
         checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &*self.method, &self.state.next())?;
         let labelled = matches!(self.sets.val, PictureSet::Labelled(_));
         let fresh = if last && labelled && fresh && self.views() > 0 { self.fresh()? } else { None };
@@ -306,6 +327,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
             acc: score.map(|s| s.acc),
             miou: score.map(|s| s.miou),
             miou_present: score.map(|s| s.miou_present),
+            eval_size,
             untrained: self.state.untrained,
             fresh,
         };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
+use crate::net::weights::StartRecord;
 use crate::recipe::Recipe;
 
 /// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
@@ -22,7 +23,8 @@ pub struct Settings {
     pub classes: crate::data::Classes,
     /// Images used at most; None: all.
     pub limit: Option<usize>,
-    pub weights: Option<PathBuf>,
+    /// What the network started from.
+    pub start: StartRecord,
     pub version: String,
     pub host: Host,
 }

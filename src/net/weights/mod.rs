@@ -7,6 +7,7 @@
 //!                      ├ pickle, object the machine, and the Python objects it may name
 //!                      └ torch          storages to contiguous tensors
 //! canonical                              whose names they are, and our names for them
+//! source ─ plausible                     what a network starts from, ImageNet weights inside the binary among it
 //! ```
 
 mod canonical;
@@ -14,7 +15,9 @@ mod dtype;
 mod fault;
 mod object;
 mod pickle;
+mod plausible;
 mod safetensors;
+mod source;
 mod torch;
 mod torch_legacy;
 mod torch_zip;
@@ -28,6 +31,7 @@ use std::path::Path;
 use crate::base::{Error, Result};
 pub use canonical::{Origin, canonical};
 use fault::Fault;
+pub use source::{Source, Start, StartRecord};
 
 /// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2 bytes for each feature pixel: 3 GB
 /// for all of COCO at 320². A file that wants more than this is refused before memory is spent.
@@ -77,12 +81,16 @@ pub struct Weights {
 ///
 /// Errors: an unreadable or damaged file, a pickle that asks for more than tensors and plain containers.
 pub fn read(path: &Path) -> Result<Weights> {
+    parse(&read_bytes(path)?).map_err(|fault| fault.at(path))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if bytes > MAX_BYTES {
         let what = format!("{} MB are too many for a checkpoint", bytes >> 20);
         return Err(Error::file(path, what, "name another file"));
     }
-    parse(&std::fs::read(path).map_err(|e| Error::io(path, e))?).map_err(|fault| fault.at(path))
+    std::fs::read(path).map_err(|e| Error::io(path, e))
 }
 
 /// Writes `weights` as safetensors, whole or not at all. Equal weights give equal bytes.

@@ -1,0 +1,164 @@
+//! Laterals from the data: the pyramid of a trained backbone begins as the principal components of its stages.
+//!
+//! ```text
+//! the last two stages share the pyramid's channels; of each, over all pixels f of the first images:
+//!     μ = mean f,  Σ = mean (f − μ)(f − μ)ᵀ,  A = the eigenvectors of Σ with the largest eigenvalues
+//!     lateral: W = s·A, b = −W·μ, with s such that the mean of ‖W·f + b‖² is the same for both
+//! all other laterals are 0, so that the merged map is the two projections side by side
+//! ```
+//! Random laterals mix the stages before anything is learned; these keep the distances between pixels that ImageNet taught. The paper
+//! has random ones.
+
+use nalgebra::{DMatrix, DVector, SymmetricEigen};
+
+use crate::augment::View;
+use crate::base::Result;
+use crate::base::rng::Stream;
+use crate::data::ImageStore;
+use crate::device::Layout;
+use crate::device::arena::Activation;
+use crate::device::ops::Backend;
+use crate::method::{Common, Programs, Tick, geometry};
+use crate::net::weights::{Tensor, Weights};
+use crate::net::{FEATURES, Mode, Network};
+use crate::recipe::Recipe;
+
+/// Images that are looked at, at most; a last batch may go over it.
+const IMAGES: usize = 512;
+/// Stages that share the channels, from the last.
+const STAGES: usize = 2;
+
+/// Planned beside a method; runs once, before the first epoch.
+pub struct PcaLaterals<B: Backend> {
+    programs: Programs<B>,
+}
+
+impl<B: Backend> PcaLaterals<B> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, net: &Network<B>, recipe: &Recipe, images: usize) -> Result<Self> {
+        let shape = (images, recipe.batch_cluster, 1);
+        Ok(PcaLaterals { programs: Programs::plan(dev, layout, net, shape, geometry(recipe), Mode::Stages)? })
+    }
+
+    /// Images that [`PcaLaterals::fit`] will look at, of `images` in the data set.
+    pub fn images(recipe: &Recipe, images: usize) -> usize {
+        IMAGES.next_multiple_of(recipe.batch_cluster).min(images)
+    }
+
+    /// Writes the laterals of the network; the images are looked at as they are, without augmentation.
+    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<()> {
+        let order = common.order(Stream::ClusterOrder, 0, 0);
+        let looked = &order[..Self::images(&common.recipe, order.len())];
+        let levels = common.recipe.architecture.levels;
+        let mut moments: Vec<Moments> = Vec::new();
+        common.net.fold(dev)?;
+        for ids in looked.chunks(common.recipe.batch_cluster) {
+            let program = self.programs.of(ids.len());
+            common.stage_view(dev, program, set, ids, 0, View::Plain)?;
+            common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
+            program.forward(dev, &common.net)?;
+            for (i, level) in (levels.saturating_sub(STAGES)..levels).enumerate() {
+                let channels = common.net.stage_channels(level);
+                if moments.len() == i {
+                    moments.push(Moments::new(channels));
+                }
+                let values: Vec<f64> =
+                    dev.read(program.stages[level])?.into_iter().map(|v| f64::from(v.widen())).collect();
+                moments[i].add(DMatrix::from_vec(channels, values.len() / channels, values));
+            }
+            tick(ids.len())?;
+        }
+        let mut weights = Weights::default();
+        for level in 0..levels {
+            let channels = common.net.stage_channels(level);
+            let (mut w, mut b) = (vec![0.0; FEATURES * channels], vec![0.0; FEATURES]);
+            let first = levels.saturating_sub(STAGES);
+            if let Some(i) = level.checked_sub(first) {
+                let share = FEATURES / moments.len();
+                for (c, (row, bias)) in moments[i].projection(share).into_iter().enumerate() {
+                    let at = i * share + c;
+                    w[at * channels..][..channels].copy_from_slice(&row);
+                    b[at] = bias;
+                }
+            }
+            let name = format!("fpn.lateral{}", level + 2);
+            weights.tensors.insert(format!("{name}.weight"), Tensor::from_f32(vec![FEATURES, channels, 1, 1], w));
+            weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![FEATURES], b));
+        }
+        common.net.load(dev, &weights)
+    }
+}
+
+/// Sums over the pixels of a stage: of the vectors and of their products with themselves, in f64.
+struct Moments {
+    pixels: usize,
+    sum: DVector<f64>,
+    products: DMatrix<f64>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Self {
+        Moments { pixels: 0, sum: DVector::zeros(channels), products: DMatrix::zeros(channels, channels) }
+    }
+
+    /// A column a pixel.
+    fn add(&mut self, pixels: DMatrix<f64>) {
+        self.pixels += pixels.ncols();
+        self.sum += pixels.column_sum();
+        self.products.gemm(1.0, &pixels, &pixels.transpose(), 1.0);
+    }
+
+    /// Rows and biases of the projection on the first `n` principal components, or as many as there are channels, the first one
+    /// first; scaled so that the mean of its squared length is 1.
+    fn projection(&self, n: usize) -> Vec<(Vec<f32>, f32)> {
+        let count = self.pixels as f64;
+        let mean = &self.sum / count;
+        let covariance = &self.products / count - &mean * mean.transpose();
+        let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
+        let mut order: Vec<usize> = (0..eigenvalues.len()).collect();
+        order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]).then(a.cmp(&b)));
+        order.truncate(n);
+        let energy: f64 = order.iter().map(|&i| eigenvalues[i].max(0.0)).sum();
+        let scale = 1.0 / energy.max(f64::MIN_POSITIVE).sqrt();
+        let row = |&i: &usize| {
+            let axis = eigenvectors.column(i);
+            // An eigenvector has either sign: here its largest element is positive.
+            let scale = scale * axis[axis.iamax()].signum();
+            let row: Vec<f32> = axis.iter().map(|&v| (scale * v) as f32).collect();
+            (row, (-scale * axis.dot(&mean)) as f32)
+        };
+        order.iter().map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_are_ordered_scaled_and_centred() {
+        // Points along (3, 4)/5 with deviation 2, and across it with deviation 1, around (10, -5).
+        let mut moments = Moments::new(2);
+        let points: Vec<f64> = [(2.0, 1.0), (2.0, -1.0), (-2.0, 1.0), (-2.0, -1.0)]
+            .iter()
+            .flat_map(|(u, v)| [10.0 + 0.6 * u - 0.8 * v, -5.0 + 0.8 * u + 0.6 * v])
+            .collect();
+        moments.add(DMatrix::from_vec(2, 2, points[..4].to_vec()));
+        moments.add(DMatrix::from_vec(2, 2, points[4..].to_vec()));
+        let all = moments.projection(2);
+        // Variances are 4 and 1: the mean of the squared length is 5 before scaling.
+        let scale = 1.0 / 5f64.sqrt();
+        let want = [[0.6 * scale, 0.8 * scale], [0.8 * scale, -0.6 * scale]];
+        for ((row, bias), want) in all.iter().zip(want) {
+            assert!(row.iter().zip(want).all(|(&r, w)| (f64::from(r) - w).abs() <= 1e-6), "{row:?}, want {want:?}");
+            assert!((f64::from(*bias) + 10.0 * want[0] - 5.0 * want[1]).abs() <= 1e-5, "{bias}");
+        }
+        let energy: f64 = points
+            .chunks(2)
+            .flat_map(|p| all.iter().map(move |(w, b)| p[0] * f64::from(w[0]) + p[1] * f64::from(w[1]) + f64::from(*b)))
+            .map(|v| v * v / 4.0)
+            .sum();
+        assert!((energy - 1.0).abs() <= 1e-5, "{energy}");
+        // Alone, the first component has all of it.
+        assert!((moments.projection(1)[0].0[1] - 0.4).abs() <= 1e-6);
+    }
+}
