@@ -4,11 +4,11 @@ use picie::augment::{Feeder, View};
 use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, ImageStore, Load, PictureSet};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Head, Memory, Metric};
+use picie::device::ops::{Adam, Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
 use picie::method::{self, Batch, Method, PseudoLabels};
 use picie::net::{FEATURES, Geometry, Mode, Program};
-use picie::recipe::{NormMode, Recipe};
+use picie::recipe::{KMeansStart, NormMode, Recipe};
 
 use crate::util::close;
 
@@ -139,22 +139,41 @@ fn assign(points: &[[f64; FEATURES]], centroids: &[[f64; FEATURES]]) -> (Vec<[f6
     (sums, counts, total / points.len() as f64)
 }
 
+/// Where Lloyd's algorithm begins.
+enum Begin {
+    /// At points drawn so many times; the best by objective stays.
+    Drawn(usize, Rng),
+    At(Vec<[f64; FEATURES]>),
+}
+
 /// The released code's mini-batch k-means (method: buffer, Lloyd, then updates of `every` batches), in f64.
 fn reference(
     batches: &[Vec<[f64; FEATURES]>],
     k: usize,
     iters: usize,
     every: usize,
-    mut rng: Rng,
+    begin: Begin,
 ) -> (Vec<[f64; FEATURES]>, f64) {
     let first = &batches[0];
-    let mut c: Vec<[f64; FEATURES]> = rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
-    for _ in 0..iters {
-        let (sums, counts, _) = assign(first, &c);
-        assert!(counts.iter().all(|&n| n > 0.0), "choose data without empty clusters");
-        c = sums.iter().zip(&counts).map(|(s, n)| s.map(|v| v / n)).collect();
-    }
-    let (_, mut totals, objective) = assign(first, &c);
+    let starts: Vec<Vec<[f64; FEATURES]>> = match begin {
+        Begin::At(centroids) => vec![centroids],
+        Begin::Drawn(starts, mut rng) => {
+            let mut draw = || rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
+            (0..starts).map(|_| draw()).collect()
+        }
+    };
+    let lloyd = |mut c: Vec<[f64; FEATURES]>| {
+        for _ in 0..iters {
+            let (sums, counts, _) = assign(first, &c);
+            assert!(counts.iter().all(|&n| n > 0.0), "choose data without empty clusters");
+            c = sums.iter().zip(&counts).map(|(s, n)| s.map(|v| v / n)).collect();
+        }
+        let objective = assign(first, &c).2;
+        (c, objective)
+    };
+    let ends = starts.into_iter().map(lloyd);
+    let (mut c, objective) = ends.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let (_, mut totals, _) = assign(first, &c);
     let mut objectives = vec![objective];
     for batches in batches[1..].chunks_exact(every) {
         let (sums, counts, objective) = assign(&batches.concat(), &c);
@@ -172,14 +191,27 @@ fn reference(
 
 #[test]
 fn kmeans_and_labels_are_the_reference_s() {
-    for (every, view) in [(1, 0), (1, 1), (2, 0)] {
-        let mut rig = Rig::new(recipe(every));
+    // Batches between updates, view, random starts, and whether the pass begins at the last epoch's centroids.
+    for (every, view, restarts, warm) in
+        [(1, 0, 1, false), (1, 1, 1, false), (2, 0, 1, false), (1, 0, 5, false), (1, 1, 5, true)]
+    {
+        let start = if warm { KMeansStart::Last } else { KMeansStart::Fresh };
+        let mut rig = Rig::new(Recipe { kmeans_restarts: restarts, kmeans_start: start, ..recipe(every) });
         let which = [View::First, View::Second][view];
         let order = rig.picie.common().order(Stream::ClusterOrder, EPOCH, 0);
         let batches: Vec<_> =
             order.chunks(3).map(|ids| ids.iter().flat_map(|&id| rig.features(id, which)).collect::<Vec<_>>()).collect();
-        let rng = Rng::new(SEED, Stream::KMeansInit, EPOCH as u32, view as u32);
-        let (want, objective) = reference(&batches, 4, 3, every, rng);
+        let begin = if warm {
+            // Points far from those that the draw would choose, in the place of an epoch before.
+            let centroids: Vec<_> = [3, 70, 100, 190].map(|i| batches[0][i]).to_vec();
+            let flat: Vec<f32> = centroids.iter().flatten().map(|&v| v as f32).collect();
+            let slot = rig.picie.clustering().unwrap().pseudo()[view][0].centroids;
+            rig.dev.write(slot, &flat).unwrap();
+            Begin::At(centroids)
+        } else {
+            Begin::Drawn(restarts, Rng::new(SEED, Stream::KMeansInit, EPOCH as u32, view as u32))
+        };
+        let (want, objective) = reference(&batches, 4, 3, every, begin);
 
         let Rig { dev, picie, set, .. } = &mut rig;
         let mut seen = 0;
@@ -195,7 +227,7 @@ fn kmeans_and_labels_are_the_reference_s() {
         let got = dev.read(pseudo.centroids).unwrap();
         let flat: Vec<f32> = want.iter().flatten().map(|&v| v as f32).collect();
         // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides would show as 1e-2.
-        close(&format!("centroids, every {every}"), &got, &flat, 1e-4);
+        close(&format!("centroids, every {every}, {restarts} starts, {start:?}"), &got, &flat, 1e-4);
         assert!(
             (summary.objective - objective).abs() <= 1e-4 * objective.max(0.01),
             "{} {objective}",
@@ -242,6 +274,25 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
     let losses: Vec<f64> = (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
     assert!(losses.iter().all(|l| l.is_finite()));
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
+}
+
+/// ReLU, pooling and the variance of batch norm must not turn NaN into a number: a run that has gone wrong would go on.
+#[test]
+fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
+    let mut rig = Rig::new(recipe(1));
+    let Rig { dev, picie, set, .. } = &mut rig;
+    cluster(&mut **picie, dev, set);
+    let blocks = picie.common().net.blocks;
+    let whole = dev.read(blocks.weights).unwrap();
+    // Of conv1, and of convolutions up to the last stage's.
+    for at in [0, whole.len() / 50, whole.len() / 8, whole.len() / 2, whole.len() * 9 / 10] {
+        let mut broken = whole.clone();
+        broken[at] = f32::NAN;
+        dev.write(blocks.weights, &broken).unwrap();
+        dev.sync_compute(blocks).unwrap();
+        let loss = picie.step(dev, set, batch(1), None).unwrap().total;
+        assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
 }
 
 /// Mean weighted cross-entropy (torch's: Σ w·ℓ / Σ w) of points against dot-product scores, in f64.

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use picie::base::Error;
+use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
-use picie::net::weights::Start;
+use picie::net::weights::{Start, Tensor};
 use picie::recipe::{ClassifierKind, Freeze, Method, Recipe};
 use picie::train::{Host, Observer, RunFolder, Sets, Settings, train};
 
@@ -64,7 +65,7 @@ impl Observer for StopAfter {
 /// A run in `dir`, or what is left of it, and the images it saw.
 fn run(
     dir: &Path,
-    recipe: &Recipe,
+    (recipe, start): (&Recipe, &Start),
     sets: &Sets,
     resume: bool,
     stop: usize,
@@ -79,13 +80,12 @@ fn run(
         val_split: "val".into(),
         classes: Classes::All27,
         limit: None,
-        start: Start::random().record,
+        start: start.record.clone(),
         version: String::new(),
         host: Host::here(),
     };
     let mut watch = StopAfter { counting: true, seen: 0, stop };
-    let rows = train(&mut Cpu::new(), &folder, &settings, sets, &Start::random(), resume, &mut watch)
-        .map(|outcome| outcome.rows);
+    let rows = train(&mut Cpu::new(), &folder, &settings, sets, start, resume, &mut watch).map(|outcome| outcome.rows);
     (rows, watch.seen)
 }
 
@@ -121,14 +121,15 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
         let name = format!("{} {:?} {:?} {:?}", recipe.name, recipe.classifier, recipe.freeze, recipe.architecture);
         // 7 images: batches of 3 and one of 1.
         let (sets, dir) = (sets(&recipe, 7), tempfile::tempdir().unwrap());
+        let begun = (&recipe, &Start::random());
         let whole = dir.path().join("whole");
-        let (rows, images) = run(&whole, &recipe, &sets, false, usize::MAX);
+        let (rows, images) = run(&whole, begun, &sets, false, usize::MAX);
         rows.unwrap_or_else(|e| panic!("{name}: {e}"));
         for tenths in [1, 4, 6, 9] {
             let stopped = dir.path().join(format!("stopped-{tenths}"));
-            let (rows, _) = run(&stopped, &recipe, &sets, false, images * tenths / 10);
+            let (rows, _) = run(&stopped, begun, &sets, false, images * tenths / 10);
             assert!(matches!(rows, Err(Error::Interrupted { .. })), "{name} was not stopped");
-            run(&stopped, &recipe, &sets, true, usize::MAX).0.unwrap_or_else(|e| panic!("{name}: {e}"));
+            run(&stopped, begun, &sets, true, usize::MAX).0.unwrap_or_else(|e| panic!("{name}: {e}"));
             for file in ["checkpoint.safetensors", "epoch-01.safetensors", "epoch-02.safetensors"] {
                 let [a, b] = [&whole, &stopped].map(|run| std::fs::read(run.join(file)).unwrap());
                 assert!(a == b, "{name}: {file} has other bytes after a stop at {tenths}/10");
@@ -137,8 +138,38 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
     }
 }
 
-/// A network that was trained on labels is right on four pixels in five; what learned without labels is better than k-means on the
-/// untrained network. The recipes are those that `picie train --recipe NAME` runs on the scenes.
+/// The weights with the elements of every tensor in another order: as large, and without what they learned.
+fn scrambled(start: &Start) -> Start {
+    let mut start = start.clone();
+    let mut rng = Rng::new(1, Stream::Other, 0, 0);
+    for tensor in start.weights.as_mut().unwrap().tensors.values_mut() {
+        let values = tensor.f32().unwrap();
+        let order = rng.permutation(values.len());
+        let values = order.iter().map(|&i| values[i as usize]).collect();
+        *tensor = Tensor::from_f32(tensor.shape.clone(), values);
+    }
+    start
+}
+
+/// What a trained network begins with is more than its statistics, and a little training keeps it.
+#[test]
+fn imagenet_weights_see_more_than_the_same_numbers_in_another_order() {
+    let recipe = Recipe { epochs: 1, ..Recipe::demo() };
+    let sets = sets(&recipe, 48);
+    let imagenet = recipe.weights.open(recipe.architecture).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let [(start, end), (scrambled_start, scrambled_end)] = [&imagenet, &scrambled(&imagenet)].map(|start| {
+        let folder = dir.path().join(format!("{:p}", start));
+        let rows = run(&folder, (&recipe, start), &sets, false, usize::MAX).0.unwrap();
+        (rows[0].untrained.unwrap().miou, rows[0].miou.unwrap())
+    });
+    println!("start {start:.2}, end {end:.2}; scrambled {scrambled_start:.2}, {scrambled_end:.2}");
+    assert!(start >= scrambled_start + 10.0, "{start} beside {scrambled_start}");
+    assert!(end >= scrambled_end + 10.0 && end >= start - 4.0, "{start} to {end} beside {scrambled_end}");
+}
+
+/// From ImageNet weights PiCIE gains on the k-means that it starts from; a network that was trained on labels is right on four pixels
+/// in five. The recipes are those that `picie train --recipe NAME` runs on the scenes.
 #[test]
 #[ignore = "takes minutes; .ci/run runs it"]
 fn each_system_learns() {
@@ -146,20 +177,20 @@ fn each_system_learns() {
     let learn = |recipe: Recipe| {
         let small = recipe.small();
         let recipe = Recipe { clusters: if small.method == Method::Supervised { 27 } else { small.clusters }, ..small };
-        let rows =
-            run(&dir.path().join(&recipe.name), &recipe, &sets(&recipe, usize::MAX), false, usize::MAX).0.unwrap();
+        let start = recipe.weights.open(recipe.architecture).unwrap();
+        let folder = dir.path().join(&recipe.name);
+        let rows = run(&folder, (&recipe, &start), &sets(&recipe, usize::MAX), false, usize::MAX).0.unwrap();
         let (acc, miou) = rows.last().map(|row| (row.acc.unwrap(), row.miou.unwrap())).unwrap();
         println!("{}: accuracy {acc:.2}, mIoU {miou:.2}, before {:?}", recipe.name, rows[0].untrained);
         (acc, miou, rows[0].untrained)
     };
-    let (_, picie, untrained) = learn(Recipe::picie());
-    let untrained = untrained.expect("PiCIE begins with k-means").miou;
-    // Seeds differ by 3 points, and gain 3 at least.
-    assert!(picie >= untrained + 1.0, "PiCIE {picie} after {untrained}");
+    let (_, picie, start) = learn(Recipe::picie());
+    let start = start.expect("PiCIE begins with k-means").miou;
+    assert!(picie >= start + 2.0 && picie >= 48.0, "PiCIE {picie} after {start}");
     for recipe in [Recipe::mdc(), Recipe::iic()] {
         let (_, miou, _) = learn(recipe.clone());
-        assert!(miou >= untrained + 1.0, "{} {miou}, untrained {untrained}", recipe.name);
+        assert!(miou >= 25.0, "{} {miou}", recipe.name);
     }
-    let (supervised, _, _) = learn(Recipe::supervised());
-    assert!(supervised > 80.0, "supervised: {supervised} % of the pixels");
+    let (acc, miou, _) = learn(Recipe::supervised());
+    assert!(acc >= 80.0 && miou >= 60.0, "supervised: accuracy {acc}, mIoU {miou}");
 }

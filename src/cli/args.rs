@@ -190,7 +190,8 @@ pub struct TrainArgs {
     /// The system to train [default: demo without --data, else picie]; without --data its numbers are made small for the scenes
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
-    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]; of a sweep, the folder of its runs
+    /// [default: runs/sweep-NAME]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Continue the run in --run [default: the newest in runs/]

@@ -75,7 +75,8 @@ impl Job for Evaluate<'_> {
         })?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-        let report = EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
+        let report =
+            EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
         say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
     }
 }

@@ -1,11 +1,15 @@
 //! Training steps of the whole network: the CPU engine's losses and weights, recorded or not, images resident or not.
 
+use half::bf16;
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
+use picie::device::ops::{Adam, Memory};
 use picie::device::{Activation, Backend, Layout};
-use picie::method::{self, Batch, Losses};
-use picie::recipe::Recipe;
+use picie::method::{self, Batch, Losses, PcaLaterals};
+use picie::net::FEATURES;
+use picie::net::weights::{Source, Weights};
+use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
 
 use crate::util::{close, signed, softgpu};
 
@@ -85,4 +89,87 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
         plain.losses == got.losses && plain.weights == got.weights,
         "a replayed step, staged ahead, is another step"
     );
+}
+
+/// Laterals from the principal components of ImageNet's stages, and then centroids: of several starts, and from there on.
+fn start<B: Backend>(dev: &mut B) -> (Weights, [Vec<f32>; 2]) {
+    let recipe = Recipe {
+        laterals: Laterals::Pca,
+        kmeans_restarts: 3,
+        kmeans_start: KMeansStart::Last,
+        kmeans_norm: NormMode::Running,
+        ..recipe()
+    };
+    let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::default());
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
+    let laterals = PcaLaterals::plan(dev, &mut layout, &picie.common().net, &recipe, IMAGES).unwrap();
+    dev.reserve(&layout).unwrap();
+    picie.common_mut().load_images(dev, &set).unwrap();
+    picie.init(dev).unwrap();
+    let imagenet = Source::Imagenet.open(recipe.architecture).unwrap();
+    picie.common().net.load(dev, &imagenet.weights.unwrap()).unwrap();
+    laterals.fit(dev, picie.common_mut(), &set, &mut |_| Ok(())).unwrap();
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    let centroids = [1, 2].map(|epoch| {
+        clustering.kmeans(common, dev, &set, (epoch, 0), &mut |_| Ok(())).unwrap();
+        dev.read(clustering.pseudo()[0][0].centroids).unwrap()
+    });
+    let mut weights = Weights::default();
+    common.net.save(dev, &mut weights).unwrap();
+    (weights, centroids)
+}
+
+#[test]
+fn laterals_and_clusters_begin_as_on_the_cpu() {
+    if !softgpu::load() {
+        return;
+    }
+    let (want, want_centroids) = start(&mut Cpu::new());
+    let (got, got_centroids) = start(&mut Cuda::<f32>::new(Options::default()).unwrap());
+    for level in 2..=5 {
+        let [want, got] = [&want, &got].map(|w| w.tensors[&format!("fpn.lateral{level}.weight")].f32().unwrap());
+        assert_eq!(want.iter().any(|&w| w != 0.0), level >= 4, "level {level}");
+        // The first component: those after it may lie close together, where rounding turns them.
+        let (half, channels) = (FEATURES / 2, want.len() / FEATURES);
+        let first = if level == 5 { half * channels } else { 0 };
+        let [want, got] = [want, got].map(|w| &w[first..][..channels]);
+        close(&format!("the first row of level {level}"), got, want, 1e-3);
+    }
+    for (epoch, (want, got)) in want_centroids.iter().zip(&got_centroids).enumerate() {
+        close(&format!("centroids of epoch {}", epoch + 1), got, want, 1e-2);
+    }
+    // The second epoch went on from the first.
+    let moved = want_centroids[0].iter().zip(&want_centroids[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(moved <= 0.2, "{moved}");
+}
+
+#[test]
+fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
+    if !softgpu::load() {
+        return;
+    }
+    let dev = &mut Cuda::<bf16>::new(Options::default()).unwrap();
+    let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    dev.reserve(&layout).unwrap();
+    picie.common_mut().load_images(dev, set.images()).unwrap();
+    picie.init(dev).unwrap();
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    for view in 0..2 {
+        let pseudo = clustering.pseudo()[view][0];
+        dev.write(pseudo.centroids, &signed(view as u64, pseudo.centroids.len)).unwrap();
+        clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
+    }
+    picie.begin_steps(dev, 1, true).unwrap();
+    let blocks = picie.common().net.blocks;
+    let whole = dev.read(blocks.weights).unwrap();
+    for (step, at) in [0, whole.len() / 50, whole.len() / 2].into_iter().enumerate() {
+        let mut broken = whole.clone();
+        broken[at] = f32::NAN;
+        dev.write(blocks.weights, &broken).unwrap();
+        dev.sync_compute(blocks).unwrap();
+        let batch = Batch { ids: &[0, 1, 5, 2], epoch: 1, round: 0, before: step, step: step as u64 + 1 };
+        let loss = picie.step(dev, &set, batch, None).unwrap().total;
+        assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
 }
