@@ -111,6 +111,14 @@ impl ImageStore {
         self.items.is_empty()
     }
 
+    /// Bytes of memory that they take.
+    pub fn memory(&self) -> usize {
+        match &self.records.place {
+            Place::Memory(memory) => memory.len(),
+            Place::File { .. } => 0,
+        }
+    }
+
     /// S.
     pub fn size(&self) -> usize {
         self.size
