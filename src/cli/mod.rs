@@ -2,6 +2,7 @@
 
 pub mod args;
 mod bench;
+mod choose;
 mod compare;
 mod devices;
 mod engine;

@@ -54,6 +54,10 @@ impl Observer for Watch {
         STOP.load(Ordering::SeqCst)
     }
 
+    fn note(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+
     fn profiled(&self, step: u64) -> bool {
         self.profiled.contains(&step)
     }

@@ -44,8 +44,8 @@ impl<B: Backend> PcaLaterals<B> {
         IMAGES.next_multiple_of(recipe.batch_cluster).min(images)
     }
 
-    /// Writes the laterals of the network; the images are looked at as they are, without augmentation.
-    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<()> {
+    /// Writes the laterals of the network, and returns them; the images are looked at as they are, without augmentation.
+    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<Weights> {
         let order = common.order(Stream::ClusterOrder, 0, 0);
         let looked = &order[..Self::images(&common.recipe, order.len())];
         let levels = common.recipe.architecture.levels;
@@ -84,7 +84,8 @@ impl<B: Backend> PcaLaterals<B> {
             weights.tensors.insert(format!("{name}.weight"), Tensor::from_f32(vec![FEATURES, channels, 1, 1], w));
             weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![FEATURES], b));
         }
-        common.net.load(dev, &weights)
+        common.net.load(dev, &weights)?;
+        Ok(weights)
     }
 }
 

@@ -15,12 +15,15 @@ use crate::recipe::{
 
 /// SUPP: epochs from random weights.
 const EPOCHS_FROM_SCRATCH: usize = 20;
+/// Optimizer steps of the recipe `photos`, about.
+const PHOTOS_STEPS: usize = 120;
 
 impl Recipe {
     /// Every recipe.
     pub fn all() -> Vec<Recipe> {
         vec![
             Self::demo(),
+            Self::photos(),
             Self::picie(),
             Self::picie_released(),
             Self::picie_h(),
@@ -175,6 +178,34 @@ impl Recipe {
     /// What a newcomer's first run trains: PiCIE with small numbers.
     pub fn demo() -> Self {
         Recipe { name: "demo".into(), ..Self::picie().small() }
+    }
+
+    /// What `picie train --data FOLDER` trains on a folder of photos without labels, on the CPU.
+    pub fn photos() -> Self {
+        Self::picie().for_photos()
+    }
+
+    /// The same system for some 30 to 3,000 photos on two cores: as [`Recipe::small`], with a larger input.
+    pub fn for_photos(self) -> Self {
+        let small = self.small();
+        let size = 192; // at 128 a face in a group is less than a pixel of the last stage
+        Recipe {
+            name: "photos".into(),
+            size,
+            eval_size: if small.weights == Source::None { size } else { 2 * size },
+            stored: 2 * size,
+            clusters: 8, // where it is not chosen from the images (`method/choose.rs`)
+            ..small
+        }
+    }
+
+    /// Epochs of the recipe `photos` on `images` images.
+    ///
+    /// NOTE: it is steps that teach, and pseudo labels that tell what: a few steps on each epoch's labels, and enough epochs for
+    /// some [`PHOTOS_STEPS`] steps. Two epochs at least, so that labels are of a network that has learned; 20 at most, since
+    /// the pictures of a small folder are soon learned by heart.
+    pub fn photos_epochs(&self, images: usize) -> usize {
+        PHOTOS_STEPS.div_ceil(images.div_ceil(self.batch)).clamp(2, 20)
     }
 
     /// SUPP's other setting: random weights, more epochs, and for MDC and IIC the Sobel gradient beside the picture. The released code
