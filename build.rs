@@ -1,8 +1,9 @@
 //! Compiles each `cuda/*.cu` once per element type into a fatbin, and lists them in `$OUT_DIR/images.rs`.
 //!
-//! nvcc is looked for in `$NVCC`, `$CUDA_HOME/bin`, `$PATH`, and where `pip install nvidia-cuda-nvcc` puts it for the active
-//! Python. Without one the build succeeds, and the binary says what is missing when a GPU is asked for.
-//! `$PICIE_CUDA_ARCHS` chooses architectures (`80,90a`); `$PICIE_CUDA_WERROR=1` makes warnings errors.
+//! nvcc is `$NVCC`, or the first of version 13 or later in `$CUDA_HOME/bin`, where `pip install nvidia-cuda-nvcc` puts it for the
+//! active Python, and `$PATH`; an older one only where there is no other. Without one, or with one that cannot compile the kernels, the
+//! build succeeds all the same, and the binary says why it has no kernels when a GPU is asked for; only an `$NVCC` that fails is an
+//! error. `$PICIE_CUDA_ARCHS` chooses architectures (`80,90a`); `$PICIE_CUDA_WERROR=1` makes warnings errors.
 
 use std::env;
 use std::fmt::Write as _;
@@ -13,6 +14,16 @@ use std::sync::Mutex;
 
 const ARCHS: &str = "80,86,89,90a,100,120";
 const TYPES: [&str; 3] = ["f32", "bf16", "f16"];
+/// CUDA's major version that the engine is written for.
+const CUDA: u32 = 13;
+
+/// A compiler that answers.
+struct Nvcc {
+    path: PathBuf,
+    major: u32,
+    /// As it says it, such as 13.0.
+    version: String,
+}
 
 /// One invocation of nvcc.
 struct Job {
@@ -32,24 +43,29 @@ fn main() {
     commit();
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let jobs = jobs(&out);
-    let mut text = String::new();
-    match nvcc() {
+    let missing = match nvcc() {
         Some(nvcc) => {
-            println!("cargo:rerun-if-changed={}", nvcc.display());
-            compile(&nvcc, &jobs);
-            text += "/// Why there are no kernels in this binary.\npub const MISSING_KERNELS: Option<&str> = None;\n";
-            text += "pub(super) const IMAGES: &[Image] = &[\n";
-            for Job { name, fatbin, .. } in &jobs {
-                writeln!(text, "    Image {{ name: {name:?}, data: include_bytes!({fatbin:?}) }},").expect("memory");
-            }
+            println!("cargo:rerun-if-changed={}", nvcc.path.display());
+            compile(&nvcc, &jobs).err().map(|said| {
+                let Nvcc { path, version, .. } = &nvcc;
+                let said = format!("{} (version {version}) does not compile the kernels: {said}", path.display());
+                // NOTE: an $NVCC that does not work is a mistake to hear about, not to pass over.
+                assert!(env::var_os("NVCC").is_none_or(|v| v.is_empty()), "$NVCC is {said}");
+                println!("cargo:warning=no kernels: {}", said.lines().next().unwrap_or_default());
+                said.lines().take(3).collect::<Vec<_>>().join(" ")
+            })
         }
-        None => {
-            text += "/// Why there are no kernels in this binary.\npub const MISSING_KERNELS: Option<&str> = Some(\"built without nvcc\");\n";
-            text += "pub(super) const IMAGES: &[Image] = &[\n";
-            for Job { name, .. } in &jobs {
-                writeln!(text, "    Image {{ name: {name:?}, data: b\"built without nvcc\\0\" }},").expect("memory");
-            }
-        }
+        None => Some("built without nvcc".to_string()),
+    };
+    let mut text = "/// Why there are no kernels in this binary.\n".to_string();
+    writeln!(text, "pub const MISSING_KERNELS: Option<&str> = {missing:?};").expect("memory");
+    text += "pub(super) const IMAGES: &[Image] = &[\n";
+    for Job { name, fatbin, .. } in &jobs {
+        let data = match missing {
+            None => format!("include_bytes!({fatbin:?})"),
+            Some(_) => r#"b"no kernels\0""#.into(),
+        };
+        writeln!(text, "    Image {{ name: {name:?}, data: {data} }},").expect("memory");
     }
     text += "];\n";
     fs::write(out.join("images.rs"), text).expect("a writable OUT_DIR");
@@ -92,24 +108,53 @@ fn jobs(out: &Path) -> Vec<Job> {
     sources.iter().flat_map(|source| TYPES.map(|ty| job(source, ty))).collect()
 }
 
-/// The first nvcc that answers.
-fn nvcc() -> Option<PathBuf> {
+/// The nvcc to compile with.
+fn nvcc() -> Option<Nvcc> {
     let exe = |dir: PathBuf| dir.join(format!("nvcc{}", env::consts::EXE_SUFFIX));
     let var = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    // NOTE: an $NVCC that does not work is a mistake to hear about, not to pass over.
-    if let Some(nvcc) = var("NVCC") {
-        assert!(answers(&nvcc), "$NVCC is {}, which does not run", nvcc.display());
-        return Some(nvcc);
+    if let Some(path) = var("NVCC") {
+        return Some(ask(path.clone()).unwrap_or_else(|| panic!("$NVCC is {}, which does not run", path.display())));
     }
     let mut places = vec![];
     places.extend(var("CUDA_HOME").map(|home| exe(home.join("bin"))));
-    places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(exe));
     places.extend(site_packages().map(|site| exe(site.join("nvidia/cu13/bin"))));
-    places.into_iter().find(|path| path.is_file() && answers(path))
+    places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(exe));
+    let mut found: Vec<Nvcc> = places.into_iter().filter(|path| path.is_file()).filter_map(ask).collect();
+    let fit = found.iter().position(|nvcc| nvcc.major >= CUDA).unwrap_or(0);
+    (!found.is_empty()).then(|| found.swap_remove(fit))
 }
 
-fn answers(nvcc: &Path) -> bool {
-    Command::new(nvcc).arg("--version").output().is_ok_and(|out| out.status.success())
+/// What an nvcc says of itself: "Cuda compilation tools, release 13.0, V13.0.88".
+fn ask(path: PathBuf) -> Option<Nvcc> {
+    let out = Command::new(&path).arg("--version").output().ok().filter(|out| out.status.success())?;
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let version = said.split("release ").nth(1).unwrap_or("unknown").split(',').next().unwrap_or_default();
+    let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    Some(Nvcc { path, major, version: version.trim().to_string() })
+}
+
+/// The architectures to compile for: those of `$PICIE_CUDA_ARCHS` or all, less what this nvcc does not know.
+fn archs(nvcc: &Nvcc) -> Vec<String> {
+    let asked = env::var("PICIE_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.into());
+    let known = Command::new(&nvcc.path).arg("--list-gpu-arch").output();
+    let known =
+        known.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let number = |arch: &str| arch.trim_end_matches(|c: char| !c.is_ascii_digit()).to_string();
+    let knows = |arch: &str| {
+        let listed =
+            |line: &str| line.trim().strip_prefix("compute_").is_some_and(|listed| number(listed) == number(arch));
+        known.as_ref().is_none_or(|known| known.lines().any(listed))
+    };
+    let (fit, unfit): (Vec<_>, Vec<_>) =
+        asked.split(',').map(|arch| arch.trim().to_string()).filter(|a| !a.is_empty()).partition(|arch| knows(arch));
+    if !unfit.is_empty() {
+        let (path, unfit) = (nvcc.path.display(), unfit.join(", sm_"));
+        println!(
+            "cargo:warning={path} is of version {} and does not know sm_{unfit}: no kernels for those",
+            nvcc.version
+        );
+    }
+    fit
 }
 
 /// Where the active Python keeps its packages.
@@ -119,11 +164,12 @@ fn site_packages() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(out.stdout).ok()?.trim()))
 }
 
-fn compile(nvcc: &Path, jobs: &[Job]) {
-    let archs = env::var("PICIE_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.into());
-    let archs: Vec<&str> = archs.split(',').map(str::trim).filter(|a| !a.is_empty()).collect();
-    let last =
-        archs.last().expect("PICIE_CUDA_ARCHS names an architecture").trim_end_matches(|c: char| !c.is_ascii_digit());
+/// Errors: what nvcc said.
+fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
+    let archs = archs(nvcc);
+    let Some(last) = archs.last().map(|arch| arch.trim_end_matches(|c: char| !c.is_ascii_digit())) else {
+        return Err("it knows none of the architectures".into());
+    };
     let mut flags: Vec<String> =
         ["-O3", "-std=c++17", "-lineinfo", "--fatbin", "-Xptxas", "-v"].map(String::from).into();
     for arch in &archs {
@@ -149,7 +195,7 @@ fn compile(nvcc: &Path, jobs: &[Job]) {
                     if job.fatbin.exists() && fs::read_to_string(&stamped).is_ok_and(|old| old == stamp) {
                         continue;
                     }
-                    let mut command = Command::new(nvcc);
+                    let mut command = Command::new(&nvcc.path);
                     command.args(&flags).arg(&job.define).arg(&job.source).arg("-o").arg(&job.fatbin);
                     let Output { status, stderr, stdout } = command.output().expect("nvcc ran a moment ago");
                     let said = [stdout, stderr].concat();
@@ -166,5 +212,5 @@ fn compile(nvcc: &Path, jobs: &[Job]) {
         }
     });
     let failed = failed.into_inner().expect("no thread panics");
-    assert!(failed.is_empty(), "nvcc does not compile the kernels:\n{}", failed.join("\n"));
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }

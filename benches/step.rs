@@ -42,7 +42,7 @@ fn step(c: &mut Criterion) {
     group.bench_function("train both views", |b| {
         b.iter(|| {
             number += 1;
-            let batch = Batch { ids: &ids, epoch: 1, round: 0, before: 0, step: number };
+            let batch = Batch { ids: &ids, epoch: 1, round: 0, before: 0, step: number, rate: 1.0 };
             picie.step(&mut dev, &set, batch, None).expect("a step")
         })
     });

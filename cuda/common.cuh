@@ -93,6 +93,17 @@ __device__ __forceinline__ void store8(act* p, const F8& x) {
     *reinterpret_cast<Pack<8>*>(p) = pack;
 }
 
+// The larger of both, NaN where either is: fmaxf drops NaN, and with it the first sign that a run has gone wrong.
+__device__ __forceinline__ float max_nan(float a, float b) {
+#ifdef __CUDA_ARCH__
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+    return larger;
+#else
+    return a > b || a != a ? a : b;
+#endif
+}
+
 // The sum of all lanes, in all lanes. All 32 must call it.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

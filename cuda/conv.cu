@@ -34,9 +34,8 @@ KERNEL(conv_epilogue, 256)
             for (int i = 0; i < 8; ++i) v.v[i] += r.v[i];
         }
         if (relu) {
-            // NOTE: written so that NaN stays NaN, and a run that has gone wrong says so.
 #pragma unroll
-            for (int i = 0; i < 8; ++i) v.v[i] = v.v[i] < 0.0f ? 0.0f : v.v[i];
+            for (int i = 0; i < 8; ++i) v.v[i] = max_nan(v.v[i], 0.0f);
         }
         store8(y + at, v);
     }

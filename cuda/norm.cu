@@ -85,7 +85,9 @@ KERNEL(norm_finalize, THREADS)
     for (int g = 0; g < groups; ++g) {
         const Totals sums = totals(partial + size_t(g) * chunks * 2 * c, chunks, c);
         if (threadIdx.x >= 4) continue;
-        const double n = rows, d = sums.first / n, var = fmax(sums.second / n - d * d, 0.0);
+        const double n = rows, d = sums.first / n, raw = sums.second / n - d * d;
+        // Rounding may leave it below zero. NOTE: not fmax, which would turn NaN into 0.
+        const double var = raw < 0.0 ? 0.0 : raw;
         const float mean = float(double(to_float(x[size_t(g) * rows * c + channel])) + d);
         const float rstd = float(1.0 / sqrt(var + double(eps)));
         saved[2 * g * c + channel] = mean;
@@ -115,7 +117,7 @@ __device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict
         F8 v = load8(x + i), r = {};
         if (RESIDUAL) r = load8(residual + i);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) v.v[k] = fmaxf(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
+        for (int k = 0; k < 8; ++k) v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
         store8(z + i, v);
     }
 }

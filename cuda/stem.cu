@@ -49,7 +49,7 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
                 for (int k = 0; k < 8; ++k) {
                     const float y = NORM ? fmaf(v.v[k], scale.v[k], shift.v[k]) : v.v[k];
                     if (ARGMAX && y > best.v[k]) tap[k] = name;
-                    best.v[k] = fmaxf(best.v[k], y);
+                    best.v[k] = max_nan(best.v[k], y);
                 }
             }
         }

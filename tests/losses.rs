@@ -130,7 +130,7 @@ fn cluster<B: Backend>(dev: &mut B, pseudo: &PseudoLabels, view: usize, which: u
 
 fn batch(method: &dyn Method<impl Backend>, i: usize) -> Batch<'static> {
     let round = if method.rounds() > 1 { ROUNDS[i] } else { 0 };
-    Batch { ids: &IDS[i % 2], epoch: 1, round, before: i, step: SKIPPED + 1 + i as u64 }
+    Batch { ids: &IDS[i % 2], epoch: 1, round, before: i, step: SKIPPED + 1 + i as u64, rate: 1.0 }
 }
 
 /// A method in the state that the goldens begin with.

@@ -4,7 +4,7 @@ use picie::augment::{Feeder, View};
 use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, ImageStore, Load, PictureSet};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Head, Memory, Metric};
+use picie::device::ops::{Adam, Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
 use picie::method::{self, Batch, Method, PseudoLabels};
 use picie::net::{FEATURES, Geometry, Mode, Program};
@@ -106,7 +106,7 @@ impl Rig {
 const IDS: [u32; 3] = [4, 0, 2];
 
 fn batch(step: u64) -> Batch<'static> {
-    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step }
+    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step, rate: 1.0 }
 }
 
 /// k-means and labels of both views, and what steps need of them.
@@ -276,6 +276,25 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
 }
 
+/// ReLU, pooling and the variance of batch norm must not turn NaN into a number: a run that has gone wrong would go on.
+#[test]
+fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
+    let mut rig = Rig::new(recipe(1));
+    let Rig { dev, picie, set, .. } = &mut rig;
+    cluster(&mut **picie, dev, set);
+    let blocks = picie.common().net.blocks;
+    let whole = dev.read(blocks.weights).unwrap();
+    // Of conv1, and of convolutions up to the last stage's.
+    for at in [0, whole.len() / 50, whole.len() / 8, whole.len() / 2, whole.len() * 9 / 10] {
+        let mut broken = whole.clone();
+        broken[at] = f32::NAN;
+        dev.write(blocks.weights, &broken).unwrap();
+        dev.sync_compute(blocks).unwrap();
+        let loss = picie.step(dev, set, batch(1), None).unwrap().total;
+        assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
+}
+
 /// Mean weighted cross-entropy (torch's: Σ w·ℓ / Σ w) of points against dot-product scores, in f64.
 fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f32]) -> f64 {
     let (mut sum, mut total) = (0.0, 0.0);
@@ -292,7 +311,16 @@ fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f
 
 #[test]
 fn a_step_s_losses_are_those_of_the_algorithm() {
-    let recipe = Recipe { score_metric: Metric::Dot, ..recipe(1) };
+    step_s_losses(1.0);
+}
+
+#[test]
+fn scores_in_the_loss_are_scaled_as_the_recipe_says() {
+    step_s_losses(8.0);
+}
+
+fn step_s_losses(score_scale: f32) {
+    let recipe = Recipe { score_metric: Metric::Dot, score_scale, ..recipe(1) };
     let ids = IDS;
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
@@ -321,7 +349,8 @@ fn a_step_s_losses_are_those_of_the_algorithm() {
         let labels = dev.read(pseudo[j].labels).unwrap();
         let labels: Vec<u16> = ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
         let weights = recipe.balance.weights(&dev.read(pseudo[j].counts).unwrap());
-        let centroids = dev.read(pseudo[j].centroids).unwrap();
+        let centroids: Vec<f32> =
+            dev.read(pseudo[j].centroids).unwrap().into_iter().map(|c| recipe.score_scale * c).collect();
         cross_entropy(&points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES], &centroids, &labels, &weights)
     };
     let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;

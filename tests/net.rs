@@ -310,7 +310,7 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
         dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss).unwrap();
         net.zero_grad(&mut dev).unwrap();
         program.backward(&mut dev, &net).unwrap();
-        dev.write(correction, &adam.correction(step as u64 + 1)).unwrap();
+        dev.write(correction, &adam.correction(step as u64 + 1, 1.0)).unwrap();
         net.update(&mut dev, adam, correction).unwrap();
         // Rows are images, columns classifiers; view i against labels i is within.
         let losses = dev.read(losses).unwrap();

@@ -57,6 +57,8 @@ impl Observer for StopAfter {
         self.seen >= self.stop
     }
 
+    fn note(&mut self, _line: &str) {}
+
     fn profiled(&self, _step: u64) -> bool {
         false
     }

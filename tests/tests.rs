@@ -1,5 +1,6 @@
 //! One test binary: `cargo test` links once. Each folder mirrors a folder of `src/`.
 
+mod build;
 mod cli;
 mod cuda;
 mod house;

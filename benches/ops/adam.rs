@@ -12,7 +12,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let blocks = dev.plan_params(&mut layout, len);
     let (adam, correction) = (AdamSpec::new(1e-3), layout.take(Pool::State, "correction", 2));
     dev.reserve(&layout).unwrap();
-    dev.write(correction, &adam.correction(1)).unwrap();
+    dev.write(correction, &adam.correction(1, 1.0)).unwrap();
     dev.write(blocks.grads, &vec![0.01; len]).unwrap();
     let mut group = place.group(c, "adam");
     let copy = if size_of::<B::Act>() == 4 { 0 } else { size_of::<B::Act>() };

@@ -55,6 +55,8 @@ pub enum Command {
 pub enum RecipeName {
     /// A small network input and few clusters, for a few hundred images and two cores
     Demo,
+    /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is chosen from them
+    Photos,
     /// The numbers of the paper's supplement
     Picie,
     /// The released code's numbers and passes
@@ -80,6 +82,7 @@ impl RecipeName {
     pub fn recipe(self) -> Recipe {
         match self {
             RecipeName::Demo => Recipe::demo(),
+            RecipeName::Photos => Recipe::photos(),
             RecipeName::Picie => Recipe::picie(),
             RecipeName::PicieReleased => Recipe::picie_released(),
             RecipeName::PicieH => Recipe::picie_h(),
@@ -113,6 +116,25 @@ impl FromStr for Device {
                 Some(Ok(ordinal)) => Ok(Device::Cuda(ordinal)),
                 _ => Err("use auto, cpu, cuda or cuda:N".into()),
             },
+        }
+    }
+}
+
+/// `auto`, or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clusters {
+    /// To be chosen from the images.
+    Auto,
+    Count(usize),
+}
+
+impl FromStr for Clusters {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Clusters::Auto),
+            _ => text.parse().map(Clusters::Count).map_err(|_| "use auto or a number".into()),
         }
     }
 }
@@ -161,9 +183,9 @@ pub struct ShapeArgs {
     /// Images of a step of the passes without gradients
     #[arg(long, value_name = "N")]
     pub batch_cluster: Option<usize>,
-    /// Clusters to find
+    /// Clusters to find; auto chooses 6 to 12 before training, as many as two halves of the images agree on
     #[arg(long, value_name = "K")]
-    pub clusters: Option<usize>,
+    pub clusters: Option<Clusters>,
     /// Clusters of the auxiliary over-clustering of PiCIE+H and IIC; 0 for none
     #[arg(long, value_name = "K")]
     pub auxiliary: Option<usize>,
@@ -192,10 +214,12 @@ pub struct TrainArgs {
     /// The classes to evaluate on [default: 27]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// The system to train [default: demo without --data, else picie]; without --data its numbers are made small for the scenes
+    /// The system to train [default: demo without --data; photos for a folder without labels on the CPU; else picie]; without --data
+    /// its numbers are made small for the scenes
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
-    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]; of a sweep, the folder of its runs
+    /// [default: runs/sweep-NAME]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Continue the run in --run [default: the newest in runs/]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::base::{Error, Result};
-use crate::cli::args::BenchArgs;
+use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
@@ -26,6 +26,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
+    if args.shape.clusters == Some(Clusters::Auto) {
+        return Err(Error::input("--clusters auto", "say a number: what is measured must not depend on the images"));
+    }
     if args.epochs == 0 || args.images == 0 {
         return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
     }

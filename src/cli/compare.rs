@@ -9,7 +9,7 @@ use crate::cli::engine::{Engine, Job};
 use crate::cli::say;
 use crate::cli::train::{class_in_pictures, picture, truth};
 use crate::data::transform::Placement;
-use crate::data::{EvalStore, Fit, decode};
+use crate::data::{EvalStore, Fit};
 use crate::device::{Backend, Layout};
 use crate::eval::Matching;
 use crate::method::Evaluator;
@@ -44,8 +44,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame) {
             let labels = engine.run(Predict { trained, store: &store, count })?;
-            let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.items);
-            columns[i] = labels.map(|(map, item)| moved(map, &item.image, frame, shown)).collect::<Result<Vec<_>>>()?;
+            let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.sizes);
+            columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
         }
         if frame == shown {
             names = store.taxonomy.classes.iter().map(|name| name.to_string()).collect();
@@ -100,19 +100,18 @@ fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     places.iter().map(title).collect()
 }
 
-/// The label map of a picture in one frame, as it lies in another; [`NONE`] where the first shows nothing of it.
-fn moved(map: &[u16], picture: &Path, from: Frame, to: Frame) -> Result<Vec<u16>> {
+/// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where the first shows nothing of it.
+fn moved(map: &[u16], (width, height): (usize, usize), from: Frame, to: Frame) -> Vec<u16> {
     if from == to {
-        return Ok(map.to_vec());
+        return map.to_vec();
     }
-    let (width, height) = decode::size(picture)?;
     let [here, there] = [from, to].map(|(size, fit)| Placement::new(width, height, size, fit));
     let middle = |i: usize| ((i % to.0) as f64 + 0.5, (i / to.0) as f64 + 0.5);
     let label = |i: usize| {
         let at = there.to_picture(middle(i)).and_then(|point| here.to_square(point));
         at.map_or(NONE, |(x, y)| map[y * from.0 + x])
     };
-    Ok((0..to.0 * to.0).map(label).collect())
+    (0..to.0 * to.0).map(label).collect()
 }
 
 /// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.

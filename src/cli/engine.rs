@@ -29,6 +29,10 @@ impl<'a> Engine<'a> {
         Ok(Engine { args, gpu })
     }
 
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
     pub fn run<J: Job>(&self, job: J) -> Result<J::Out> {
         let (args, Some(ordinal)) = (self.args, self.gpu) else { return job.run(&mut Cpu::new()) };
         let options = Options {

@@ -3,6 +3,7 @@
 pub mod args;
 mod baselines;
 mod bench;
+mod choose;
 mod compare;
 mod devices;
 mod engine;

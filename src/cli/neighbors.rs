@@ -38,7 +38,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         let mut neighbours = Vec::new();
         for neighbour in found {
             let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at, fit)?))?;
+            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at, fit)))?;
             let caption = format!("{:.4}", neighbour.score);
             neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
         }
@@ -51,11 +51,10 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
 }
 
 /// A point of an image's square, as a query would name it.
-fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> Result<String> {
-    let item = &store.items[image];
-    let (width, height) = decode::size(&item.image)?;
+fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> String {
+    let (item, (width, height)) = (&store.items[image], store.sizes[image]);
     let point = Placement::new(width, height, store.size(), fit).to_picture((x as f64, y as f64));
-    Ok(point.map_or(format!("{}: padding", item.id), |(x, y)| format!("{}:{},{}", item.id, x as usize, y as usize)))
+    point.map_or(format!("{}: padding", item.id), |(x, y)| format!("{}:{},{}", item.id, x as usize, y as usize))
 }
 
 /// A query, its picture and pixel as the network sees them.

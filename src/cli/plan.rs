@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
-use crate::cli::args::{RecipeName, ShapeArgs, TrainArgs};
+use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
 use crate::data::{self, scenes};
 use crate::net::Architecture;
 use crate::net::weights::{Source, Start};
@@ -17,6 +17,13 @@ pub const MEMORY_BUDGET: u64 = 4 << 30;
 /// The user's cache folder for this program.
 pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
+}
+
+/// Numbers of a recipe that are still to be chosen from the images.
+#[derive(Clone, Copy, Debug)]
+pub struct Undecided {
+    pub clusters: bool,
+    pub epochs: bool,
 }
 
 impl ShapeArgs {
@@ -33,7 +40,10 @@ impl ShapeArgs {
             }),
             batch: self.batch.unwrap_or(recipe.batch),
             batch_cluster: self.batch_cluster.unwrap_or(recipe.batch_cluster),
-            clusters: self.clusters.unwrap_or(recipe.clusters),
+            clusters: match self.clusters {
+                Some(Clusters::Count(clusters)) => clusters,
+                Some(Clusters::Auto) | None => recipe.clusters,
+            },
             auxiliary: self.auxiliary.unwrap_or(recipe.auxiliary),
             architecture: Architecture {
                 levels: self.levels.unwrap_or(recipe.architecture.levels),
@@ -79,16 +89,39 @@ impl TrainArgs {
         }
     }
 
-    /// The run folder, locked, and what to do in it.
-    pub fn settings(&self) -> Result<(RunFolder, Settings, Start)> {
-        if self.resume { self.resumed() } else { self.fresh() }
+    /// The run folder, locked, and what to do in it. `gpu`: one computes.
+    pub fn settings(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
+        if self.resume { self.resumed() } else { self.fresh(gpu) }
     }
 
-    fn fresh(&self) -> Result<(RunFolder, Settings, Start)> {
-        let demo = self.data.is_none();
-        let name = self.recipe.unwrap_or(if demo { RecipeName::Demo } else { RecipeName::Picie });
+    /// The recipe that is typed, or the one for the data.
+    fn name(&self, gpu: bool) -> Result<RecipeName> {
+        let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
+        let unlabelled = || data::taxonomy(&absolute(data)?, self.dataset, self.classes.unwrap_or_default());
+        Ok(match self.recipe {
+            Some(name) => name,
+            None if !gpu && unlabelled()?.is_none() => {
+                eprintln!(
+                    "recipe photos (a folder without labels, on the CPU; --recipe picie for the paper's numbers)"
+                );
+                RecipeName::Photos
+            }
+            None => RecipeName::Picie,
+        })
+    }
+
+    fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
+        let (demo, name) = (self.data.is_none(), self.name(gpu)?);
         let start = if self.weights == Some(Source::None) { name.recipe().from_scratch() } else { name.recipe() };
-        let mut recipe = self.overridden(if demo || name == RecipeName::Demo { start.small() } else { start })?;
+        let mut recipe = self.overridden(match name {
+            RecipeName::Photos => start.for_photos(),
+            _ if demo || name == RecipeName::Demo => start.small(),
+            _ => start,
+        })?;
+        if self.shape.clusters == Some(Clusters::Auto) && !recipe.clustered() {
+            let what = format!("--clusters auto in the recipe {}", recipe.name);
+            return Err(Error::input(what, "it is for recipes with k-means, as picie and mdc: say a number"));
+        }
         check_limit(self.limit)?;
         recipe.architecture.check()?;
         let start = recipe.weights.open(recipe.architecture)?;
@@ -128,6 +161,17 @@ impl TrainArgs {
         Ok((folder, settings, start))
     }
 
+    /// What the settings of a new run leave to its images.
+    pub fn undecided(&self, recipe: &Recipe) -> Undecided {
+        let photos = recipe.name == Recipe::photos().name;
+        let set = |name| self.set.iter().any(|text| text.split_once('=').is_some_and(|(set, _)| set == name));
+        let unsaid = photos && self.shape.clusters.is_none() && !set("clusters");
+        Undecided {
+            clusters: !self.resume && (unsaid || self.shape.clusters == Some(Clusters::Auto)),
+            epochs: !self.resume && photos && self.epochs.is_none() && !set("epochs"),
+        }
+    }
+
     /// The classes of the labels that a recipe learns from.
     fn labelled_classes(&self, data: &Path, recipe: &Recipe) -> Result<usize> {
         let taxonomy = data::taxonomy(data, self.dataset, self.classes.unwrap_or_default())?;
@@ -137,7 +181,7 @@ impl TrainArgs {
         };
         let classes = taxonomy.classes.len();
         match self.shape.clusters {
-            Some(k) if k != classes => {
+            Some(Clusters::Count(k)) if k != classes => {
                 let what = format!(
                     "--clusters {k}, but {} has {classes} classes, which {} learns",
                     taxonomy.name, recipe.name

@@ -15,9 +15,7 @@ use crate::report::table;
 const LAMBDAS: [&str; 6] = ["1", "1.25", "1.5", "1.75", "2", "3"];
 
 pub fn run(args: &SweepArgs) -> Result<()> {
-    for (flag, given) in
-        [("--run", args.train.run.is_some()), ("--resume", args.train.resume), ("--plan", args.train.plan)]
-    {
+    for (flag, given) in [("--resume", args.train.resume), ("--plan", args.train.plan)] {
         if given {
             return Err(Error::input(
                 format!("{flag} is for one run"),
@@ -35,12 +33,14 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     if args.values.is_empty() {
         return Err(Error::input(format!("no value of {} to try", args.name), "list them: --values A,B,C"));
     }
+    let folder = args.train.run.clone();
+    let folder = folder.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", args.name)));
     let (mut rows, mut sizes) = (Vec::new(), BTreeSet::new());
     for value in &args.values {
         let mut scores = Vec::new();
         for &seed in &args.seeds {
             say(format_args!("{} {value}, seed {seed}", args.name))?;
-            let run = Path::new("runs").join(format!("sweep-{}", args.name)).join(format!("{value}-seed-{seed}"));
+            let run = folder.join(format!("{value}-seed-{seed}"));
             let one = of(
                 &args,
                 value,

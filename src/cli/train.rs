@@ -7,8 +7,9 @@ use image::RgbImage;
 use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::TrainArgs;
+use crate::cli::choose;
 use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::{FileBar, MEMORY_BUDGET, cache};
+use crate::cli::plan::{FileBar, MEMORY_BUDGET, Undecided, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
@@ -38,7 +39,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// One run, its table and pictures; the record of its epochs, none where only the plan was asked for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Engine::choose(&args.engine)?;
-    let (folder, settings, start) = args.settings()?;
+    let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
     if !args.resume {
         let laterals = match settings.recipe.laterals {
             _ if start.has_laterals() => "its own",
@@ -48,7 +49,9 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
         eprintln!("starts from {}, laterals {laterals}", start.record);
         start.warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
-    let sets = load(&settings, args.strict)?;
+    let undecided = args.undecided(&settings.recipe);
+    let sets = load(&settings, args.strict, undecided)?;
+    choose::choose(undecided, &engine, (&mut settings, &mut start), &sets)?;
     let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets, start: &start })?;
     Ok((folder, rows))
 }
@@ -79,7 +82,7 @@ impl Job for Train<'_> {
     }
 }
 
-fn load(settings: &Settings, strict: bool) -> Result<Sets> {
+fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets> {
     let open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
         let mut set = data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| bar.set(d, t))?;
@@ -128,7 +131,7 @@ fn load(settings: &Settings, strict: bool) -> Result<Sets> {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
             let store = labelled(&val, recipe.eval_size, "read labels")?;
             let occur = store.occurring()?;
-            recipe.matching.check(occur, recipe.clusters)?;
+            recipe.matching.check(occur, if undecided.clusters { choose::MOST } else { recipe.clusters })?;
             if occur > 0 {
                 PictureSet::Labelled(Box::new(store))
             } else {

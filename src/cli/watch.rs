@@ -1,32 +1,35 @@
 //! Progress bars and Ctrl-C.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::report::{Phase, Progress};
 use crate::train::Observer;
 
+/// Whether a signal asked this process to stop. One flag: a process may train several times, as a sweep does.
+static STOP: AtomicBool = AtomicBool::new(false);
+
 pub struct Watch {
     phase: Option<Phase>,
-    stop: Arc<AtomicBool>,
     profiled: Range<u64>,
 }
 
 impl Watch {
-    /// From here on the first Ctrl-C (or SIGTERM) asks to stop, the second one ends the process.
+    /// From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop, the second one ends the process.
     /// `profiled`: the optimizer steps that a profiler is to record.
     pub fn new(profiled: Range<u64>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = stop.clone();
-        // Without a handler Ctrl-C ends the process, and the last checkpoint is what is resumed.
-        let _ = ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-            eprintln!("\nstopping after this batch; once more to stop at once");
+        static HANDLER: Once = Once::new();
+        HANDLER.call_once(|| {
+            // Without a handler Ctrl-C ends the process, and the last checkpoint is what is resumed.
+            let _ = ctrlc::set_handler(|| {
+                if STOP.swap(true, Ordering::SeqCst) {
+                    std::process::exit(130);
+                }
+                eprintln!("\nstopping after this batch; once more to stop at once");
+            });
         });
-        Watch { phase: None, stop, profiled }
+        Watch { phase: None, profiled }
     }
 }
 
@@ -48,7 +51,11 @@ impl Observer for Watch {
     }
 
     fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        STOP.load(Ordering::SeqCst)
+    }
+
+    fn note(&mut self, line: &str) {
+        eprintln!("{line}");
     }
 
     fn profiled(&self, step: u64) -> bool {

@@ -167,6 +167,14 @@ impl<B: Backend> MiniBatch<B> {
         Ok(())
     }
 
+    /// k-means of the first `rows` points, which are there already, from random starts. `centroids` (K, FEATURES) are created.
+    pub fn of_points(&mut self, dev: &mut B, rows: usize, centroids: Slot<f32>, rng: &mut Rng) -> Result<Summary> {
+        self.begin(dev, false)?;
+        self.stored = rows;
+        self.lloyd(dev, centroids, rng)?;
+        self.finish(dev)
+    }
+
     /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the points chosen at random, the best
     /// of several such starts.
     fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {

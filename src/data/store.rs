@@ -33,6 +33,8 @@ pub struct Load<'a> {
 pub struct ImageStore {
     /// N items in the order of the data set, without those left out.
     pub items: Vec<Item>,
+    /// (width, height) of each item's picture, before it became a square.
+    pub sizes: Vec<(usize, usize)>,
     /// Why each picture that was left out was, in order; an error names its file.
     pub skipped: Vec<Error>,
     size: usize,
@@ -87,6 +89,7 @@ impl ImageStore {
         let item = |i| Item { id: format!("noise-{i}"), image: PathBuf::new(), label: None };
         ImageStore {
             items: (0..images).map(item).collect(),
+            sizes: vec![(size, size); images],
             skipped: Vec::new(),
             size,
             records: Records { bytes, place: Place::Memory(memory) },
@@ -108,6 +111,14 @@ impl ImageStore {
         self.items.is_empty()
     }
 
+    /// Bytes of memory that they take.
+    pub fn memory(&self) -> usize {
+        match &self.records.place {
+            Place::Memory(memory) => memory.len(),
+            Place::File { .. } => 0,
+        }
+    }
+
     /// S.
     pub fn size(&self) -> usize {
         self.size
@@ -121,7 +132,7 @@ impl ImageStore {
 
 impl EvalStore {
     /// As `ImageStore::load`, with label maps. A picture without one is left out too (an error when strict); a label map of
-    /// another size, that cannot be read or with a value the taxonomy does not know is always an error, since scores would
+    /// another size than its picture's, upright or as stored, that cannot be read or with a value the taxonomy does not know is always an error, since scores would
     /// mean something else.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         let Some(taxonomy) = &dataset.taxonomy else {
@@ -134,15 +145,15 @@ impl EvalStore {
         let pair = |item: &Item, out: &mut [u8]| -> Outcome {
             let (pixels, classes) = out.split_at_mut(3 * load.size * load.size);
             let Some(path) = &item.label else {
-                return Ok(Some(Error::file(
+                return Ok(Err(Error::file(
                     &item.image,
                     "no label map for this image",
                     "add it, or do without the image",
                 )));
             };
-            let image = match decode::rgb(&item.image) {
+            let image = match decode::rgb_of_label(&item.image, path) {
                 Ok(image) => image,
-                Err(why) => return Ok(Some(why)),
+                Err(why) => return Ok(Err(why)),
             };
             let map = taxonomy.read(path)?;
             if (map.width, map.height) != (image.width, image.height) {
@@ -152,7 +163,7 @@ impl EvalStore {
             }
             transform::image(&image, load.size, load.fit, pixels);
             transform::label(&map, load.size, load.fit, classes);
-            Ok(None)
+            Ok(Ok((image.width, image.height)))
         };
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
     }
@@ -175,15 +186,14 @@ impl EvalStore {
     }
 }
 
-/// Ok(None): the record is filled. Ok(Some(why)): the picture cannot be used. Err: stop.
-type Outcome = Result<Option<Error>>;
+/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the picture cannot be used. Err: stop.
+type Outcome = Result<Result<(usize, usize)>>;
 
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
-    match decode::rgb(&item.image) {
-        Ok(image) => transform::image(&image, load.size, load.fit, out),
-        Err(why) => return Ok(Some(why)),
-    }
-    Ok(None)
+    Ok(decode::rgb(&item.image).map(|image| {
+        transform::image(&image, load.size, load.fit, out);
+        (image.width, image.height)
+    }))
 }
 
 /// One record of `planes` × S × S bytes per item, decoded a chunk at a time: in parallel inside a chunk, kept in item order,
@@ -206,7 +216,7 @@ fn fill(
     let chunk = ((32 << 20) / bytes).max(4 * rayon::current_num_threads()).min(total);
     let mut buffer = vec![0; chunk * bytes];
     let mut records = Records::new(bytes, total, load)?;
-    let (mut items, mut skipped) = (Vec::with_capacity(total), Vec::new());
+    let (mut items, mut sizes, mut skipped) = (Vec::with_capacity(total), Vec::with_capacity(total), Vec::new());
     let done = AtomicUsize::new(0);
     for part in dataset.items.chunks(chunk) {
         let outcomes: Vec<Outcome> = (part.par_iter().zip(buffer.par_chunks_exact_mut(bytes)))
@@ -218,12 +228,13 @@ fn fill(
             .collect();
         for ((item, outcome), record) in part.iter().zip(outcomes).zip(buffer.chunks_exact(bytes)) {
             match outcome? {
-                None => {
+                Ok(size) => {
                     records.push(record)?;
                     items.push(item.clone());
+                    sizes.push(size);
                 }
-                Some(why) if load.strict => return Err(why),
-                Some(why) => skipped.push(why),
+                Err(why) if load.strict => return Err(why),
+                Err(why) => skipped.push(why),
             }
         }
     }
@@ -233,7 +244,7 @@ fn fill(
             format!("none of the {total} images can be used; the first: {first}"),
             "check them",
         )),
-        _ => Ok(ImageStore { items, skipped, size: load.size, records }),
+        _ => Ok(ImageStore { items, sizes, skipped, size: load.size, records }),
     }
 }
 

@@ -206,6 +206,12 @@ impl<B: Backend> Clustering<B> {
     pub fn prepare(&self, dev: &mut B, recipe: &Recipe) -> Result<()> {
         for p in self.pseudo.iter().flatten() {
             dev.kmeans_classifier(p.classifier, p.centroids, recipe.score_metric)?;
+            if recipe.score_scale != 1.0 {
+                for slot in [p.classifier.w, p.classifier.b] {
+                    let scaled: Vec<f32> = dev.read(slot)?.into_iter().map(|v| recipe.score_scale * v).collect();
+                    dev.write(slot, &scaled)?;
+                }
+            }
             let counts = dev.read(p.counts)?;
             dev.write(p.weights, &recipe.balance.weights(&counts))?;
         }

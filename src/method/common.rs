@@ -34,6 +34,8 @@ pub struct Batch<'a> {
     pub before: usize,
     /// Since the start, from 1.
     pub step: u64,
+    /// The share of the recipe's learning rate that the step has.
+    pub rate: f64,
 }
 
 /// Host writes of a batch, which its views come from the feeder with.
@@ -192,7 +194,7 @@ impl<B: Backend> Common<B> {
         let crops: Vec<_> = views.iter().flat_map(|&v| self.feeder.feature_crops(ids, draw, v, side)).collect();
         dev.write(program.crops, &crops)?;
         dev.write(self.index.part(0, views.len() * ids.len()), &ids.repeat(views.len()))?;
-        dev.write(self.correction, &self.adam(ids.len()).correction(batch.step))?;
+        dev.write(self.correction, &self.adam(ids.len()).correction(batch.step, batch.rate))?;
         stage(dev, &self.feeder, batch)
     }
 

@@ -102,7 +102,9 @@ impl<B: Backend> Method<B> for Iic<B> {
             (batch, next),
             heads.len(),
             Ops {
-                stage: &mut |dev, _, batch| heads.iter().try_for_each(|h| h.learned.stage(dev, adam, batch.step)),
+                stage: &mut |dev, _, batch| {
+                    heads.iter().try_for_each(|h| h.learned.stage(dev, adam, (batch.step, batch.rate)))
+                },
                 loss: &|dev, program| {
                     let (input, classifier) = (program.warped(), head.learned.classifier());
                     dev.head_scores(&program.head, maps, input, classifier)?;

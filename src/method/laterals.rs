@@ -44,8 +44,8 @@ impl<B: Backend> PcaLaterals<B> {
         IMAGES.next_multiple_of(recipe.batch_cluster).min(images)
     }
 
-    /// Writes the laterals of the network; the images are looked at as they are, without augmentation.
-    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<()> {
+    /// Writes the laterals of the network, and returns them; the images are looked at as they are, without augmentation.
+    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<Weights> {
         let order = common.order(Stream::ClusterOrder, 0, 0);
         let looked = &order[..Self::images(&common.recipe, order.len())];
         let mut components = Components::default();
@@ -58,7 +58,9 @@ impl<B: Backend> PcaLaterals<B> {
             components.add(dev, &common.net, program, ids.len())?;
             tick(ids.len())?;
         }
-        common.net.load(dev, &components.laterals(&common.net))
+        let weights = components.laterals(&common.net);
+        common.net.load(dev, &weights)?;
+        Ok(weights)
     }
 }
 

@@ -81,9 +81,9 @@ impl<B: Backend> Learned<B> {
         dev.zero(self.blocks.grads)
     }
 
-    /// What the host writes before the classifier's own step number `step`, from 1.
-    pub fn stage(&self, dev: &mut B, adam: AdamSpec, step: u64) -> Result<()> {
-        dev.write(self.correction, &adam.correction(step))
+    /// What the host writes before the classifier's own step number `step`, from 1, at the share `rate` of the learning rate.
+    pub fn stage(&self, dev: &mut B, adam: AdamSpec, (step, rate): (u64, f64)) -> Result<()> {
+        dev.write(self.correction, &adam.correction(step, rate))
     }
 
     pub fn update(&self, dev: &mut B, adam: AdamSpec) -> Result<()> {

@@ -85,7 +85,7 @@ impl<B: Backend> Method<B> for Mdc<B> {
                     1,
                     Ops {
                         // Its optimizer is as new as the layer is.
-                        stage: &mut |dev, _, batch| learned.stage(dev, adam, batch.before as u64 + 1),
+                        stage: &mut |dev, _, batch| learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate)),
                         loss: &|dev, program| scored.cross_entropy(dev, program, learned, losses, labels, scale),
                         update: &|dev| learned.update(dev, adam),
                     },

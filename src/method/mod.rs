@@ -4,12 +4,14 @@
 //! picie mdc iic supervised     the algorithms
 //! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
 //! laterals                     where the pyramid of a trained backbone begins
+//! choose                       the number of clusters, where nobody says it
 //! common                       the network, views of a data set, the skeleton of a training step
 //! evaluate search              predictions of a trained network; pixels with like features
 //! predict baselines            clusters of any pictures, by a network or by what trains nothing
 //! ```
 
 pub mod baselines;
+mod choose;
 mod clustering;
 mod common;
 mod evaluate;
@@ -22,6 +24,7 @@ pub mod predict;
 mod search;
 mod supervised;
 
+pub use choose::{Candidate, Chooser, chosen};
 pub use clustering::{Clustering, PseudoLabels};
 pub use common::{Batch, Common};
 pub use evaluate::Evaluator;

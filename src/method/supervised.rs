@@ -132,7 +132,7 @@ impl<B: Backend> Method<B> for Supervised<B> {
             Ops {
                 stage: &mut |dev, feeder, batch| {
                     dev.write(store, &Self::view_labels(feeder, set, batch)?)?;
-                    classifier.stage(dev, adam, batch.step)
+                    classifier.stage(dev, adam, (batch.step, batch.rate))
                 },
                 loss: &|dev, program| {
                     self.scored.cross_entropy(dev, program, classifier, losses, labels, 1.0 / adam.grad_scale)

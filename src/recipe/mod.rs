@@ -96,6 +96,26 @@ pub enum NormMode {
     Running,
 }
 
+/// How the learning rate goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// It stays (the paper, the released code).
+    Constant,
+    /// It falls to 0 in a straight line over the steps of the run.
+    Linear,
+}
+
+impl Decay {
+    /// The share of the learning rate that a step has after `done` of `total`.
+    pub fn rate(self, done: u64, total: u64) -> f64 {
+        match self {
+            Decay::Constant => 1.0,
+            Decay::Linear => 1.0 - done as f64 / total.max(done + 1) as f64,
+        }
+    }
+}
+
 /// How the laterals of the pyramid begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -144,6 +164,7 @@ pub struct Recipe {
     /// Which classes clusters stand for in evaluation.
     pub matching: Matching,
     pub lr: f32,
+    pub lr_decay: Decay,
     pub classifier: ClassifierKind,
     pub freeze: Freeze,
     pub information: Information,
@@ -165,6 +186,9 @@ pub struct Recipe {
     pub label_metric: Metric,
     /// How centroids score features in the loss and in evaluation.
     pub score_metric: Metric,
+    /// What scores by centroids are multiplied by in the loss: the inverse of a temperature. Cosines lie within ±1, where a softmax over
+    /// few clusters never saturates: at 1 the loss goes on pulling pixels that are at their centroid already.
+    pub score_scale: f32,
     /// After the last epoch, also evaluate centroids of a fresh k-means on images without augmentation.
     pub fresh_kmeans: bool,
     /// The released Cityscapes data set trains view 1 on images without photometric change, though its labels came from changed
@@ -240,8 +264,12 @@ impl Recipe {
                 "over-clustering is PiCIE+H's and IIC's: use --recipe picie-h or iic, and at least 2",
             );
         }
-        if !(self.lr.is_finite() && self.lr > 0.0) {
+        let positive = |number: f32| number.is_finite() && number > 0.0;
+        if !positive(self.lr) {
             return fail(format!("--lr {}", self.lr), "use a positive number, such as 1e-3");
+        }
+        if !positive(self.score_scale) {
+            return fail(format!("score_scale {}", self.score_scale), "use a positive number, such as 1 or 8");
         }
         if !matches!(self.architecture.levels, 1 | 2 | 4) {
             return fail(
@@ -258,7 +286,6 @@ impl Recipe {
                 "a frozen network learns from labels only: use --recipe transfer",
             );
         }
-        let positive = |lambda: f32| lambda.is_finite() && lambda > 0.0;
         if !positive(self.information.lambda) || !positive(self.information.lambda_auxiliary) {
             return fail(format!("--lambda {}", self.information.lambda), "use a positive number, such as 1 or 1.5");
         }
@@ -276,6 +303,14 @@ mod tests {
         assert_eq!(Balance::None.weights(&[3, 0]), [1.0, 1.0]);
         let inverse = Balance::Inverse.weights(&[3, 0, 1]);
         assert_eq!(inverse, [1.0 / 0.751, 1000.0, 1.0 / 0.251].map(|w: f64| w as f32));
+    }
+
+    #[test]
+    fn a_linear_rate_falls_to_nothing_after_the_last_step() {
+        assert_eq!([0, 1, 3].map(|done| Decay::Linear.rate(done, 4)), [1.0, 0.75, 0.25]);
+        assert_eq!(Decay::Constant.rate(3, 4), 1.0);
+        // A run that goes on for longer than was said takes ever smaller steps, and none backwards.
+        assert!(Decay::Linear.rate(9, 4) > 0.0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
 use crate::eval::EpochRow;
 use crate::eval::record::Score;
+use crate::method::Candidate;
 
 /// A table with the first column to the left and all others to the right, as numbers are read, `gap` + 1 spaces
 /// between them.
@@ -71,6 +72,15 @@ pub fn epochs(rows: &[EpochRow]) -> String {
         Some(row) if row.acc.is_some() => format!("{table}\n{}", scored_at(row.eval_size)),
         _ => table.to_string(),
     }
+}
+
+/// What each number of clusters is worth, the chosen one marked.
+pub fn clusters(candidates: &[Candidate], chosen: usize) -> String {
+    let row = |c: &Candidate| {
+        let mark = if c.clusters == chosen { "chosen" } else { "" };
+        vec![c.clusters.to_string(), number(Some(c.objective), 4), number(Some(c.agreement), 3), mark.into()]
+    };
+    plain(&["clusters", "objective", "agreement", ""], 1, candidates.iter().map(row)).to_string()
 }
 
 /// The line below a table of scores: they are comparable only where this is the same.

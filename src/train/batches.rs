@@ -3,6 +3,7 @@
 use crate::base::rng::Stream;
 use crate::device::ops::Backend;
 use crate::method::{Batch, Method};
+use crate::recipe::{Decay, Recipe};
 
 pub struct Batches {
     /// Images in the order of each round.
@@ -11,6 +12,9 @@ pub struct Batches {
     epoch: usize,
     /// Optimizer steps before this epoch.
     before: u64,
+    decay: Decay,
+    /// Optimizer steps of the whole run.
+    total: u64,
 }
 
 impl Batches {
@@ -18,7 +22,9 @@ impl Batches {
     pub fn new<B: Backend>(method: &dyn Method<B>, epoch: usize, before: u64) -> Self {
         let common = method.common();
         let orders = (0..method.rounds()).map(|round| common.order(Stream::TrainOrder, epoch, round)).collect();
-        Batches { orders, size: common.recipe.batch, epoch, before }
+        let Recipe { batch, lr_decay, epochs, .. } = common.recipe;
+        let batches = Batches { orders, size: batch, epoch, before, decay: lr_decay, total: 0 };
+        Batches { total: (epochs * batches.len()) as u64, ..batches }
     }
 
     fn per_round(&self) -> usize {
@@ -38,6 +44,7 @@ impl Batches {
         let (round, at) = (i / self.per_round(), i % self.per_round() * self.size);
         let order = &self.orders[round];
         let ids = &order[at..(at + self.size).min(order.len())];
-        Batch { ids, epoch: self.epoch, round, before: i, step: self.before + i as u64 + 1 }
+        let done = self.before + i as u64;
+        Batch { ids, epoch: self.epoch, round, before: i, step: done + 1, rate: self.decay.rate(done, self.total) }
     }
 }

@@ -3,10 +3,13 @@
 mod batches;
 mod checkpoint;
 mod measure;
+mod outlook;
+mod plan;
 mod run;
 
 pub use checkpoint::{Loaded, Trained};
 pub use measure::{EpochSeconds, Measured};
+pub use plan::{Plan, plan};
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;
@@ -15,14 +18,13 @@ use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::data::PictureSet;
 use crate::device::ops::{Backend, Classifier};
-use crate::device::{Layout, Pool};
 use crate::eval::Scores;
 use crate::eval::record::{self, EpochRow, Score};
-use crate::method::{self, Evaluator, Losses, Method, PcaLaterals};
+use crate::method::{Evaluator, Losses, Method, PcaLaterals};
 use crate::net::weights::Start;
-use crate::recipe::{Laterals, Recipe};
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
+use crate::train::plan::name_batches;
 
 /// Who watches a run.
 pub trait Observer {
@@ -36,6 +38,8 @@ pub trait Observer {
     fn interrupted(&self) -> bool;
     /// Whether a profiler records optimizer step `step` (from 1).
     fn profiled(&self, step: u64) -> bool;
+    /// A line for whoever started the run.
+    fn note(&mut self, line: &str);
 }
 
 /// Images to learn from, and images to look at: where those have labels, to evaluate on.
@@ -62,39 +66,6 @@ struct Trainer<'a, 'm, B: Backend> {
     state: State,
 }
 
-/// What a run will do, and where every tensor of it will lie.
-pub struct Plan<'a, B: Backend> {
-    layout: Layout,
-    method: Box<dyn Method<B> + 'a>,
-    laterals: Option<PcaLaterals<B>>,
-    evaluator: Evaluator<B>,
-}
-
-impl<B: Backend> Plan<'_, B> {
-    /// What the engine chose, and the memory, pool by pool.
-    pub fn text(&self, dev: &B) -> String {
-        dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// Nothing is allocated yet.
-pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<'a, B>> {
-    let recipe = &settings.recipe;
-    let mut layout = Layout::default();
-    let images = sets.train.images().len();
-    let method = method::plan(dev, &mut layout, recipe, settings.seed, images)?;
-    let net = &method.common().net;
-    let laterals = match recipe.laterals {
-        Laterals::Pca => Some(PcaLaterals::plan(dev, &mut layout, net, recipe, images)?),
-        Laterals::Random => None,
-    };
-    let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
-    let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, sets.val.classes(), None)?;
-    // Only for the plan's readers: engines reserve their scratch by themselves.
-    layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(Plan { layout, method, laterals, evaluator })
-}
-
 /// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
 /// be in order: until then an error leaves nothing behind.
 pub fn train<'a, B: Backend + 'a>(
@@ -110,6 +81,7 @@ pub fn train<'a, B: Backend + 'a>(
     let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
+    outlook::of(recipe, sets.train.images(), plan.layout.total_bytes()).iter().for_each(|line| watch.note(line));
     let Plan { layout, mut method, laterals, evaluator } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
@@ -150,15 +122,6 @@ pub fn train<'a, B: Backend + 'a>(
     Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
 }
 
-/// Says of a plan that is too large which batches would fit.
-fn name_batches(e: Error, recipe: &Recipe) -> Error {
-    let Error::Memory { share: Some(share), .. } = e else { return e };
-    let part = |batch: usize| ((batch as f64 * share) as usize).max(1);
-    let [batch, cluster] = [recipe.batch, recipe.batch_cluster].map(part);
-    let remedy = format!("--batch {batch} --batch-cluster {cluster} would fit; --size and --init-batches count too");
-    Error::input(e.to_string().split("; ").next().unwrap_or_default(), remedy)
-}
-
 /// Whether a pass ended by Ctrl-C; any other error is passed on.
 fn stopped(result: Result<()>) -> Result<bool> {
     match result {
@@ -170,6 +133,7 @@ fn stopped(result: Result<()>) -> Result<bool> {
 
 impl<B: Backend> Trainer<'_, '_, B> {
     fn epoch(&mut self) -> Result<()> {
+        let mut untrained_s = 0.0;
         if self.state.phase == Phase::KMeans {
             self.pass("k-means", 0, Self::kmeans)?;
             self.state.phase = Phase::Labels;
@@ -179,12 +143,19 @@ impl<B: Backend> Trainer<'_, '_, B> {
             && self.state.phase == Phase::Labels
             && self.views() > 0
         {
+            let started = Instant::now();
             let scorer = self.method.scorer(self.dev, false)?;
             self.state.untrained = self.evaluate("untrained", scorer)?;
+            untrained_s = started.elapsed().as_secs_f64();
         }
         if self.state.phase == Phase::Labels {
             self.pass("labels", 1, Self::labels)?;
             self.state.phase = Phase::Train;
+            if self.state.epoch == 1 && self.views() > 0 {
+                let [kmeans_s, labels_s, _] = self.state.seconds;
+                let left = outlook::seconds_left(&self.method.common().recipe, [kmeans_s, labels_s, untrained_s]);
+                self.watch.note(&outlook::duration(left));
+            }
         }
         let started = Instant::now();
         self.dev.enter("train");

@@ -104,10 +104,6 @@ fn systems_that_do_not_fit_the_data() {
             "--clusters 9, but coco-stuff 27 has 27 classes, which supervised learns; leave it out",
         ),
         (
-            format!("--recipe transfer --data {scenes}"),
-            "the recipe transfer begins with a trained network; say which checkpoint with --weights FILE",
-        ),
-        (
             format!("--recipe iic --freeze backbone --data {scenes}"),
             "--freeze backbone in the recipe iic; a frozen network learns from labels only: use --recipe transfer",
         ),

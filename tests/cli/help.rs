@@ -9,7 +9,7 @@ fn every_command_lists_its_flags() {
         (
             "train",
             "data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
-             update-every kmeans-iters weights seed limit device strict split val-split classes",
+             update-every kmeans-iters weights laterals eval-size seed limit device strict split val-split classes",
         ),
         ("eval", "checkpoint data dataset size split json classifier tta flip-tta strict limit classes device"),
         (

@@ -14,6 +14,7 @@ mod look;
 mod place;
 mod resume;
 mod segment;
+mod start;
 mod train;
 
 pub use place::{Place, files, scenes, trained};

@@ -88,6 +88,23 @@ fn after_ctrl_c_which_saves_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
+    let place = Place::new();
+    let words = train("mine").replace("train ", "sweep lr --values 1e-4,1e-5 ");
+    let mut running = place.start(&words, 2);
+    running.wait_for("train");
+    running.wait_for("laterals");
+    running.signal("HUP");
+    let ran = running.finish();
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    holds(&ran.err, &["everything so far is saved", "--run mine/1e-5-seed-1 --resume"]);
+    // The same command goes on: the first run is there.
+    let ran = place.picie(&words).succeeds();
+    assert_eq!(ran.err.matches("starts from").count(), 0, "{ran:?}");
+    holds(&ran.out, &["1e-4", "1e-5"]);
+}
+
+#[test]
 fn a_run_folder_belongs_to_one_process() {
     let place = Place::new();
     let long = train("run").replace("--epochs 2", "--epochs 999");

@@ -115,3 +115,25 @@ fn a_network_of_scaled_pictures_segments_photos_of_any_size() {
     let labels = image::open(place.join("out/photo-labels.png")).unwrap();
     assert_eq!((labels.width(), labels.height()), (200, 300));
 }
+
+/// A phone stores the sensor's pixels and says how to turn them.
+#[test]
+fn photos_are_segmented_upright() {
+    let place = Place::new();
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    photo(96, 64).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+    let jpeg = jpeg.into_inner();
+    // APP1 with one TIFF tag: orientation 6, to be turned by a quarter clockwise.
+    let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    std::fs::write(place.join("phone.jpg"), [&jpeg[..2], exif, &jpeg[2..]].concat()).unwrap();
+    std::fs::write(place.join("plain.jpg"), &jpeg).unwrap();
+    image::open(place.join("plain.jpg")).unwrap().rotate90().save(place.join("upright.png")).unwrap();
+    let words = format!("segment --checkpoint {} --out out", trained().join("epoch-02.safetensors").display());
+    place.picie(&format!("{words} phone.jpg upright.png")).succeeds();
+    for what in ["labels", "overlay"] {
+        let read = |name: &str| image::open(place.join(format!("out/{name}-{what}.png"))).unwrap();
+        let (got, want) = (read("phone"), read("upright"));
+        assert_eq!((got.width(), got.height()), (64, 96));
+        assert_eq!(got, want, "{what}");
+    }
+}

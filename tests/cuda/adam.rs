@@ -43,7 +43,7 @@ fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> Vec<[Vec<f32>; 3]>
         // Gradients of many sizes, some of them zero.
         let grads = signed(10 + step, len).into_iter().map(|g| g.powi(5) * f32::from(g > -1.0));
         dev.write(blocks.grads, &grads.collect::<Vec<_>>()).unwrap();
-        dev.write(correction, &spec.correction(step)).unwrap();
+        dev.write(correction, &spec.correction(step, 1.0)).unwrap();
         dev.adam_step(blocks, spec, correction).unwrap();
         let state = [blocks.weights, blocks.m, blocks.v].map(|block| dev.read(block).unwrap());
         assert_eq!(widen(dev.read(blocks.compute).unwrap()), rounded(&state[0]), "compute is not the rounded weights");

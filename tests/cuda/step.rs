@@ -1,8 +1,10 @@
 //! Training steps of the whole network: the CPU engine's losses and weights, recorded or not, images resident or not.
 
+use half::bf16;
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
+use picie::device::ops::{Adam, Memory};
 use picie::device::{Activation, Backend, Layout};
 use picie::method::{self, Batch, Losses, PcaLaterals};
 use picie::net::FEATURES;
@@ -54,7 +56,7 @@ fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>, ah
     picie.begin_steps(dev, 1, true).unwrap();
     let batch = |step: u64| {
         let ids = &[[0, 1, 5, 2], [3, 7, 4, 6]][step as usize % 2];
-        Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step }
+        Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step, rate: 1.0 }
     };
     let next = |step| (ahead && step < 4).then(|| batch(step + 1));
     let losses = (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
@@ -139,4 +141,35 @@ fn laterals_and_clusters_begin_as_on_the_cpu() {
     // The second epoch went on from the first.
     let moved = want_centroids[0].iter().zip(&want_centroids[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(moved <= 0.2, "{moved}");
+}
+
+#[test]
+fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
+    if !softgpu::load() {
+        return;
+    }
+    let dev = &mut Cuda::<bf16>::new(Options::default()).unwrap();
+    let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    dev.reserve(&layout).unwrap();
+    picie.common_mut().load_images(dev, set.images()).unwrap();
+    picie.init(dev).unwrap();
+    let (common, clustering) = picie.clustering_mut().unwrap();
+    for view in 0..2 {
+        let pseudo = clustering.pseudo()[view][0];
+        dev.write(pseudo.centroids, &signed(view as u64, pseudo.centroids.len)).unwrap();
+        clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
+    }
+    picie.begin_steps(dev, 1, true).unwrap();
+    let blocks = picie.common().net.blocks;
+    let whole = dev.read(blocks.weights).unwrap();
+    for (step, at) in [0, whole.len() / 50, whole.len() / 2].into_iter().enumerate() {
+        let mut broken = whole.clone();
+        broken[at] = f32::NAN;
+        dev.write(blocks.weights, &broken).unwrap();
+        dev.sync_compute(blocks).unwrap();
+        let batch = Batch { ids: &[0, 1, 5, 2], epoch: 1, round: 0, before: step, step: step as u64 + 1, rate: 1.0 };
+        let loss = picie.step(dev, &set, batch, None).unwrap().total;
+        assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
 }

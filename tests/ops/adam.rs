@@ -23,7 +23,7 @@ fn three_steps(loss_scale: f32) {
     for step in 1..=3 {
         let grads: Vec<f32> = g[&format!("g{step}")].iter().map(|g| g * loss_scale).collect();
         cpu.write(blocks.grads, &grads).unwrap();
-        cpu.write(correction, &spec.correction(step)).unwrap();
+        cpu.write(correction, &spec.correction(step, 1.0)).unwrap();
         cpu.adam_step(blocks, spec, correction).unwrap();
         // A few roundings of f32.
         close("weights", &cpu.read(blocks.weights).unwrap(), &g[&format!("w{step}")], 5e-7);
@@ -52,7 +52,7 @@ fn a_block_longer_than_a_piece_is_stepped_everywhere() {
     let (mut cpu, blocks, correction) = ready(len);
     let spec = AdamSpec::new(0.5);
     cpu.write(blocks.grads, &signed(1, len)).unwrap();
-    cpu.write(correction, &spec.correction(1)).unwrap();
+    cpu.write(correction, &spec.correction(1, 1.0)).unwrap();
     cpu.adam_step(blocks, spec, correction).unwrap();
     let (w, g) = (cpu.read(blocks.weights).unwrap(), cpu.read(blocks.grads).unwrap());
     // The first step is lr against the sign; ε/|g| shortens it where a gradient is tiny.
@@ -63,9 +63,11 @@ fn a_block_longer_than_a_piece_is_stepped_everywhere() {
 fn the_correction_is_taken_in_f64_and_fades() {
     let spec = AdamSpec::new(1e-3);
     // 1 − 0.999 in f32 would be 0.00100004673.
-    assert_eq!(spec.correction(1), [0.1, 0.001]);
-    assert_eq!(spec.correction(2), [0.19, 0.001999]);
-    assert_eq!(spec.correction(100_000), [1.0; 2]);
+    assert_eq!(spec.correction(1, 1.0), [0.1, 0.001]);
+    assert_eq!(spec.correction(2, 1.0), [0.19, 0.001999]);
+    // A quarter of the learning rate: m̂ is divided by four times as much.
+    assert_eq!(spec.correction(2, 0.25), [0.76, 0.001999]);
+    assert_eq!(spec.correction(100_000, 1.0), [1.0; 2]);
 }
 
 #[test]

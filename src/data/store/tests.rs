@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::testing::{gradient, touch, write_label};
+use crate::data::testing::{gradient, touch, with_orientation, write_label};
 use crate::data::{Classes, Kind, open};
 
 /// A COCO-Stuff folder: `sizes` images a, b, c, … with label maps of 156 (sky) above and 154 (sea) below, right half 255.
@@ -180,4 +180,27 @@ fn a_full_disk_says_what_to_do() {
     let mut records = Records { bytes: 8, place: Place::File { file, folder: "/cache".into(), written: 0 } };
     let e = records.push(&[0; 8]).unwrap_err().to_string();
     assert!(e.starts_with("/cache: no space left on device; free some space"), "{e}");
+}
+
+/// Label maps are drawn on pictures as people see them, or on their pixels as they are stored.
+#[test]
+fn a_turned_picture_fits_its_label_map_either_way() {
+    let dir = coco(&[(9, 6)]);
+    let (picture, label) = (dir.path().join("images/val2017/a.jpg"), dir.path().join("annotations/val2017/a.png"));
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    gradient(9, 6).write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    std::fs::write(&picture, with_orientation(&jpeg.into_inner(), 8)).unwrap();
+    for (w, h) in [(9, 6), (6, 9)] {
+        write_label(&label, w, h, &[156; 54]);
+        let store = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 1 << 20, true)).unwrap();
+        assert_eq!(store.images.sizes, [(w, h)]);
+        let (mut got, mut want) = (vec![0; 108], vec![0; 108]);
+        store.images.gather(&[0], &mut got).unwrap();
+        transform::image(&decode::rgb_of_label(&picture, &label).unwrap(), 6, Fit::Crop, &mut want);
+        assert_eq!(got, want);
+    }
+    assert_eq!(ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap().sizes, [(6, 9)]);
+    write_label(&label, 8, 6, &[156; 48]);
+    let e = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).err().unwrap().to_string();
+    assert!(e.contains("a.png: the label map is 8 × 6 but its image") && e.contains("is 6 × 9"), "{e}");
 }

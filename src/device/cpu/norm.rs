@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
+use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
 use crate::device::ops::norm::{EPS, MOMENTUM};
 use crate::device::ops::{Norm, NormGrads, NormParams, NormSpec, want};
@@ -81,7 +82,9 @@ pub(super) fn statistics(
     let n = rows as f64;
     for j in 0..c {
         let d = sums.first[j] / n;
-        let var = (sums.second[j] / n - d * d).max(0.0);
+        let var = sums.second[j] / n - d * d;
+        // Rounding may leave it below zero. NOTE: not f64::max, which would turn NaN into 0.
+        let var = if var < 0.0 { 0.0 } else { var };
         mean[j] = (f64::from(shift[j]) + d) as f32;
         rstd[j] = (1.0 / (var + f64::from(EPS)).sqrt()) as f32;
         // One row has no unbiased variance; torch refuses it, here it leaves the running one as it is.
@@ -175,14 +178,14 @@ impl Norm for Cpu {
                                 .zip(residual[range.clone()].chunks_exact(c));
                             for ((z, x), r) in rows {
                                 for ((((z, x), r), a), b) in z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift) {
-                                    *z = (x.mul_add(*a, *b) + r).max(floor);
+                                    *z = at_least(x.mul_add(*a, *b) + r, floor);
                                 }
                             }
                         }
                         None => {
                             for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                                 for (((z, x), a), b) in z.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                                    *z = x.mul_add(*a, *b).max(floor);
+                                    *z = at_least(x.mul_add(*a, *b), floor);
                                 }
                             }
                         }

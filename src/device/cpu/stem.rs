@@ -17,6 +17,12 @@ fn window(o: usize, len: usize) -> (usize, usize, usize) {
     (first, skip, (2 * o + 2).min(len) - first)
 }
 
+/// The larger of both, NaN where either is.
+#[inline(always)]
+fn larger(v: f32, z: f32) -> f32 {
+    if (v > z) | v.is_nan() { v } else { z }
+}
+
 /// z (p, q, c) = 3×3/2 max of relu(x·scale + shift), and which tap it was, of one image.
 #[inline(always)]
 fn pool(
@@ -30,7 +36,8 @@ fn pool(
     let (q, c) = (s.q(), s.c);
     for (o, z) in z.chunks_exact_mut(c).enumerate() {
         let ((y, above, rows), (left, before, columns)) = (window(o / q, s.h), window(o % q, s.w));
-        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows, whichever tap is named.
+        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows, whichever tap is named. A NaN wins over
+        // every number, so that it is not hidden.
         z.fill(0.0);
         tap[..c].fill(0.0);
         for i in 0..rows {
@@ -42,10 +49,10 @@ fn pool(
                         for ((((z, t), x), a), b) in z.iter_mut().zip(&mut *tap).zip(x).zip(scale).zip(shift) {
                             let v = x.mul_add(*a, *b);
                             *t = if v > *z { name } else { *t };
-                            *z = if v > *z { v } else { *z };
+                            *z = larger(v, *z);
                         }
                     }
-                    None => z.iter_mut().zip(x).for_each(|(z, x)| *z = z.max(*x)),
+                    None => z.iter_mut().zip(x).for_each(|(z, x)| *z = larger(*x, *z)),
                 }
             }
         }

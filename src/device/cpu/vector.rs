@@ -54,6 +54,12 @@ pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
     }
 }
 
+/// x, but at least `floor`. NOTE: not f32::max, which would turn NaN into `floor` and hide it; this is one instruction too.
+#[inline(always)]
+pub fn at_least(x: f32, floor: f32) -> f32 {
+    if x < floor { floor } else { x }
+}
+
 /// eˣ for x <= 0, within 2e-7 of it relatively; below −87 it stays at e⁻⁸⁷. NaN stays NaN.
 ///
 /// x = n·ln 2 + r with |r| <= ln 2 / 2, eʳ by its Taylor polynomial of degree 7 (remainder below 6e-9), 2ⁿ by its bits.
@@ -64,8 +70,7 @@ pub fn exp(x: f32) -> f32 {
     // ln 2 in two parts; the first has so few bits that n times it is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // NOTE: not f32::max, which would turn NaN into a number and hide it.
-    let x = if x < -87.0 { -87.0 } else { x };
+    let x = at_least(x, -87.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;

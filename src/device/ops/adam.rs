@@ -21,10 +21,12 @@ impl AdamSpec {
         AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, grad_scale: 1.0 }
     }
 
-    /// 1 − β₁ᵗ and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`Adam::adam_step`].
-    pub fn correction(&self, step: u64) -> [f32; 2] {
+    /// (1 − β₁ᵗ)/`rate` and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`Adam::adam_step`], which then moves the weights by
+    /// `rate` times the learning rate.
+    pub fn correction(&self, step: u64, rate: f64) -> [f32; 2] {
         assert!(step > 0, "Adam's steps count from 1: step 0 has no bias correction");
-        [self.beta1, self.beta2].map(|beta| (1.0 - beta.powf(step as f64)) as f32)
+        let [first, second] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(step as f64));
+        [(first / rate) as f32, second as f32]
     }
 }
 

@@ -11,6 +11,7 @@ mod winograd;
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::cpu::Cpu;
+use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
 use crate::device::ops::conv::Door;
 use crate::device::ops::{Conv, ConvSpec, Epilogue, Uses};
@@ -54,7 +55,7 @@ impl<'a> Finish<'a> {
             y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
         }
         if self.relu {
-            y.iter_mut().for_each(|y| *y = y.max(0.0));
+            y.iter_mut().for_each(|y| *y = at_least(*y, 0.0));
         }
     }
 }

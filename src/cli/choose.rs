@@ -1,0 +1,74 @@
+//! What the images decide about a run: its number of clusters, and its epochs.
+
+use std::ops::RangeInclusive;
+
+use crate::base::Result;
+use crate::cli::engine::{Engine, Job};
+use crate::cli::plan::Undecided;
+use crate::data::{ImageStore, PictureSet};
+use crate::device::{Backend, Layout};
+use crate::eval::Matching;
+use crate::method::{Candidate, Chooser, chosen};
+use crate::net::weights::{Start, Weights};
+use crate::report::{Progress, table};
+use crate::train::{Sets, Settings};
+
+/// The numbers of clusters to choose among.
+const FEWEST: usize = 6;
+pub const MOST: usize = 12;
+
+/// Settles what is undecided. Laterals that were computed on the way become part of `start`.
+pub fn choose(
+    undecided: Undecided,
+    engine: &Engine,
+    (settings, start): (&mut Settings, &mut Start),
+    sets: &Sets,
+) -> Result<()> {
+    let images = sets.train.images();
+    if undecided.epochs {
+        settings.recipe.epochs = settings.recipe.photos_epochs(images.len());
+    }
+    if !undecided.clusters {
+        return Ok(());
+    }
+    if images.len() < 2 {
+        eprintln!("{} clusters: one image has no halves to choose by", settings.recipe.clusters);
+        return Ok(());
+    }
+    let fewest = match &sets.val {
+        PictureSet::Labelled(val) if settings.recipe.matching == Matching::OneToOne => val.occurring()?.max(FEWEST),
+        _ => FEWEST,
+    };
+    let (candidates, laterals) = engine.run(Choose { settings, start, images, range: fewest..=MOST })?;
+    settings.recipe.clusters = chosen(&candidates);
+    eprintln!("{}", table::clusters(&candidates, settings.recipe.clusters));
+    if let (Some(laterals), Some(weights)) = (laterals, &mut start.weights) {
+        weights.tensors.extend(laterals.tensors);
+    }
+    Ok(())
+}
+
+struct Choose<'a> {
+    settings: &'a Settings,
+    start: &'a Start,
+    images: &'a ImageStore,
+    range: RangeInclusive<usize>,
+}
+
+impl Job for Choose<'_> {
+    type Out = (Vec<Candidate>, Option<Weights>);
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out> {
+        let Choose { settings, start, images, range } = self;
+        let mut layout = Layout::default();
+        let chooser = Chooser::plan(dev, &mut layout, &settings.recipe, settings.seed, images.len(), range)?;
+        dev.reserve(&layout)?;
+        let phase = Progress::phase("clusters", chooser.images(start) as u64);
+        let found = chooser.run(dev, start, images, &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        phase.finish();
+        Ok(found)
+    }
+}
