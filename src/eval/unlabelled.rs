@@ -203,6 +203,13 @@ mod tests {
     }
 
     #[test]
+    fn both_sides_of_a_border_are_on_it() {
+        let map = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+        let want = [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1].map(|b| b == 1);
+        assert_eq!(borders(&map, 4), want);
+    }
+
+    #[test]
     fn borders_on_the_edge_are_told_from_borders_beside_it() {
         let picture = halves(20, 10);
         // The blur reaches 2 pixels from the step and the difference 1 more: columns 7 to 12 slope, the steepest 4 of 20 are edges.
