@@ -326,6 +326,12 @@ mod tests {
     }
 
     #[test]
+    fn photos_get_epochs_for_their_number() {
+        let epochs = [1, 30, 94, 224, 700, 3000].map(|n| Recipe::photos().photos_epochs(n));
+        assert_eq!(epochs, [20, 20, 20, 9, 3, 2]);
+    }
+
+    #[test]
     fn contradictions_name_the_flag() {
         let of = |recipe: Recipe| recipe.check().unwrap_err().to_string();
         assert!(of(Recipe { size: 100, ..Recipe::demo() }).contains("--size 100"));

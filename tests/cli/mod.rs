@@ -11,6 +11,7 @@ mod cuda;
 mod eval;
 mod help;
 mod look;
+mod photos;
 mod place;
 mod resume;
 mod segment;
