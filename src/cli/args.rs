@@ -1,5 +1,6 @@
 //! What was typed.
 
+mod baselines;
 mod trained;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::device::ops::Merge;
 use crate::eval::Matching;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
+pub use baselines::BaselinesArgs;
 pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
@@ -28,8 +30,11 @@ pub struct Args {
 pub enum Command {
     /// Train on a folder of images; without arguments, on a small data set of drawn scenes
     Train(Box<TrainArgs>),
-    /// Evaluate a checkpoint on labelled images
+    /// Evaluate a checkpoint: its scores where images have labels, else what can be measured without
     Eval(EvalArgs),
+    /// Measure what trains nothing on the same images: the largest class, and k-means of colours (Lab), of colours and height, of the
+    /// features of a random network, and of an ImageNet network's pyramid and stages
+    Baselines(BaselinesArgs),
     /// Train with several values of one number, or several recipes, and several seeds; print the table
     Sweep(Box<SweepArgs>),
     /// Segment photos: a label PNG and an overlay PNG each

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 
 use crate::augment::{Augment, View};
+use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Error, Result};
 use crate::cli::args::{ClassifierName, EvalArgs};
 use crate::cli::engine::{Engine, Job};
+use crate::cli::plan::check_size;
 use crate::cli::say;
-use crate::data::{EvalStore, ImageStore};
+use crate::data::{EvalStore, ImageStore, PictureSet};
 use crate::device::ops::Metric;
-use crate::device::{Backend, Layout};
+use crate::device::{Backend, Layout, Pool};
 use crate::eval::record::Score;
 use crate::eval::{Matching, Scores};
 use crate::method::Evaluator;
+use crate::method::predict::{Frames, Scorer, other_size, unlabelled};
+use crate::net::Mode;
 use crate::recipe::Recipe;
-use crate::report::{EvalReport, Progress, table};
+use crate::report::{EvalReport, Progress, table, unlabelled as report};
 use crate::train::{Loaded, Trained};
 
 pub fn run(args: &EvalArgs) -> Result<()> {
@@ -23,11 +26,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let trained = Trained::read(&args.checkpoint)?;
     let recipe = &trained.recipe;
     let size = args.size.unwrap_or(recipe.eval_size);
-    if size == 0 || !size.is_multiple_of(32) {
-        return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
+    check_size(size)?;
+    // What is about scores wants labels.
+    let asked = args.classes.is_some() || args.matching.is_some() || args.tta || args.flip_tta;
+    match args.set.pictures(args.classes, asked, size, recipe.fit)? {
+        PictureSet::Labelled(store) => engine.run(Evaluate { args, trained: &trained, store: &store, size }),
+        PictureSet::Plain(images) => engine.run(Look { args, trained: &trained, images: &images, size }),
     }
-    let store = args.set.labelled(args.classes, size, recipe.fit)?;
-    engine.run(Evaluate { args, trained: &trained, store: &store, size })
 }
 
 struct Evaluate<'a> {
@@ -78,6 +83,47 @@ impl Job for Evaluate<'_> {
         let report =
             EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
         say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
+    }
+}
+
+/// What is measured of images without labels.
+struct Look<'a> {
+    args: &'a EvalArgs,
+    trained: &'a Trained,
+    images: &'a ImageStore,
+    size: usize,
+}
+
+impl Job for Look<'_> {
+    type Out = ();
+
+    fn run<B: Backend>(self, dev: &mut B) -> Result<()> {
+        let Look { args, trained, images, size } = self;
+        let recipe = &trained.recipe;
+        let mut layout = Layout::default();
+        let loaded = Loaded::plan(dev, &mut layout, recipe);
+        let batch = recipe.batch_cluster.min(32).min(images.len());
+        let fresh = (args.classifier == ClassifierName::Kmeans).then(|| recipe.schedule());
+        let mut evaluator =
+            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, (images.len(), batch, size), 0, fresh)?;
+        let other = other_size(size);
+        let frames = Frames::plan(dev, &mut layout, &loaded.net, recipe, (batch, &[size, other]), Mode::Eval)?;
+        let pred = layout.take(Pool::State, "predictions", batch * size * size);
+        dev.reserve(&layout)?;
+        trained.load(dev, &loaded)?;
+        choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, images)?;
+        let phase = Progress::phase("measure", images.len() as u64);
+        let mut scorer = Scorer { dev, net: &loaded.net, frames: &frames, classifier: loaded.classifier, pred };
+        let measured = unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| {
+            phase.add(n as u64);
+            Ok(())
+        })?;
+        phase.finish();
+        if !args.json {
+            return say(report::unlabelled(&[(recipe.name.clone(), measured)], images.len(), (size, other)));
+        }
+        let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
+        say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))
     }
 }
 

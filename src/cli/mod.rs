@@ -1,6 +1,7 @@
 //! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does it.
 
 pub mod args;
+mod baselines;
 mod bench;
 mod choose;
 mod compare;
@@ -37,6 +38,7 @@ pub fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Train(args) => train::run(&args)?,
         Command::Eval(args) => eval::run(&args)?,
+        Command::Baselines(args) => baselines::run(&args)?,
         Command::Sweep(args) => sweep::run(&args)?,
         Command::Segment(args) => segment::run(&args)?,
         Command::Neighbors(args) => neighbors::run(&args)?,

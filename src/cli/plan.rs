@@ -295,6 +295,14 @@ pub fn check_limit(limit: Option<usize>) -> Result<()> {
     Ok(())
 }
 
+/// `--size` is a side that the network can halve five times.
+pub fn check_size(size: usize) -> Result<()> {
+    if size == 0 || !size.is_multiple_of(32) {
+        return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
+    }
+    Ok(())
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|e| Error::io(path, e))
 }

@@ -9,6 +9,7 @@ use image::RgbImage;
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
 use crate::cli::engine::{Engine, Job};
+use crate::cli::plan::check_size;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
 use crate::device::ops::{Backend, ViewSpec};
@@ -26,9 +27,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.eval_size);
-    if size == 0 || !size.is_multiple_of(32) {
-        return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
-    }
+    check_size(size)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
     // One bad photo does not lose the others.
     let mut broken = 0;

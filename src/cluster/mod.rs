@@ -2,6 +2,10 @@
 //!
 //! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few batches. Everything
 //! stays on the device; the host reads a few numbers at the end, so that it can queue batches ahead of the device.
+//!
+//! [`lloyd`] is k-means on points of any width, for the baselines.
+
+pub mod lloyd;
 
 use crate::base::rng::Rng;
 use crate::base::{Error, Result};

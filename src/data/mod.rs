@@ -4,6 +4,7 @@
 //! open ─ coco_stuff cityscapes potsdam folder   which files, and their label maps where there are any
 //! ImageStore EvalStore ─ decode transform       files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //! Taxonomy ─ tables                             label value → class
+//! lab                                           colours as people tell them apart
 //! scenes                                        a small data set to start with
 //! ```
 
@@ -11,6 +12,7 @@ mod cityscapes;
 mod coco_stuff;
 pub mod decode;
 mod folder;
+pub mod lab;
 mod labels;
 mod potsdam;
 pub mod scenes;

@@ -20,11 +20,11 @@ use crate::device::arena::Activation;
 use crate::device::ops::Backend;
 use crate::method::{Common, Programs, Tick, geometry};
 use crate::net::weights::{Tensor, Weights};
-use crate::net::{FEATURES, Mode, Network};
+use crate::net::{FEATURES, Mode, Network, Program};
 use crate::recipe::Recipe;
 
 /// Images that are looked at, at most; a last batch may go over it.
-const IMAGES: usize = 512;
+pub const IMAGES: usize = 512;
 /// Stages that share the channels, from the last.
 const STAGES: usize = 2;
 
@@ -48,33 +48,65 @@ impl<B: Backend> PcaLaterals<B> {
     pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<Weights> {
         let order = common.order(Stream::ClusterOrder, 0, 0);
         let looked = &order[..Self::images(&common.recipe, order.len())];
-        let levels = common.recipe.architecture.levels;
-        let mut moments: Vec<Moments> = Vec::new();
+        let mut components = Components::default();
         common.net.fold(dev)?;
         for ids in looked.chunks(common.recipe.batch_cluster) {
             let program = self.programs.of(ids.len());
             common.stage_view(dev, program, set, ids, 0, View::Plain)?;
             common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, &common.net)?;
-            for (i, level) in (levels.saturating_sub(STAGES)..levels).enumerate() {
-                let channels = common.net.stage_channels(level);
-                if moments.len() == i {
-                    moments.push(Moments::new(channels));
-                }
-                let values: Vec<f64> =
-                    dev.read(program.stages[level])?.into_iter().map(|v| f64::from(v.widen())).collect();
-                moments[i].add(DMatrix::from_vec(channels, values.len() / channels, values));
-            }
+            components.add(dev, &common.net, program, ids.len())?;
             tick(ids.len())?;
         }
+        let weights = components.laterals(&common.net);
+        common.net.load(dev, &weights)?;
+        Ok(weights)
+    }
+}
+
+/// What the outputs of the last stages say of their principal components.
+#[derive(Default)]
+pub struct Components {
+    /// By stage.
+    moments: Vec<Moments>,
+}
+
+impl Components {
+    /// The first stage of those that share the channels.
+    fn first<B: Backend>(net: &Network<B>) -> usize {
+        net.architecture.levels.saturating_sub(STAGES)
+    }
+
+    /// Adds the first `images` of a program that just ran forward in [`Mode::Stages`].
+    pub fn add<B: Backend>(
+        &mut self,
+        dev: &mut B,
+        net: &Network<B>,
+        program: &Program<B>,
+        images: usize,
+    ) -> Result<()> {
+        for (i, level) in (Self::first(net)..net.architecture.levels).enumerate() {
+            let channels = net.stage_channels(level);
+            if self.moments.len() == i {
+                self.moments.push(Moments::new(channels));
+            }
+            let values = dev.read(program.stages[level])?;
+            let values = &values[..values.len() / program.geometry.n * images];
+            let values: Vec<f64> = values.iter().map(|v| f64::from(v.widen())).collect();
+            self.moments[i].add(DMatrix::from_vec(channels, values.len() / channels, values));
+        }
+        Ok(())
+    }
+
+    /// Weight and bias of every lateral.
+    pub fn laterals<B: Backend>(&self, net: &Network<B>) -> Weights {
         let mut weights = Weights::default();
-        for level in 0..levels {
-            let channels = common.net.stage_channels(level);
+        for level in 0..net.architecture.levels {
+            let channels = net.stage_channels(level);
             let (mut w, mut b) = (vec![0.0; FEATURES * channels], vec![0.0; FEATURES]);
-            let first = levels.saturating_sub(STAGES);
-            if let Some(i) = level.checked_sub(first) {
-                let share = FEATURES / moments.len();
-                for (c, (row, bias)) in moments[i].projection(share).into_iter().enumerate() {
+            if let Some(i) = level.checked_sub(Self::first(net)) {
+                let share = FEATURES / self.moments.len();
+                for (c, (row, bias)) in self.moments[i].projection(share).into_iter().enumerate() {
                     let at = i * share + c;
                     w[at * channels..][..channels].copy_from_slice(&row);
                     b[at] = bias;
@@ -84,8 +116,7 @@ impl<B: Backend> PcaLaterals<B> {
             weights.tensors.insert(format!("{name}.weight"), Tensor::from_f32(vec![FEATURES, channels, 1, 1], w));
             weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![FEATURES], b));
         }
-        common.net.load(dev, &weights)?;
-        Ok(weights)
+        weights
     }
 }
 

@@ -7,8 +7,10 @@
 //! choose                       the number of clusters, where nobody says it
 //! common                       the network, views of a data set, the skeleton of a training step
 //! evaluate search              predictions of a trained network; pixels with like features
+//! predict baselines            clusters of any pictures, by a network or by what trains nothing
 //! ```
 
+pub mod baselines;
 mod choose;
 mod clustering;
 mod common;
@@ -18,6 +20,7 @@ mod laterals;
 mod learned;
 mod mdc;
 mod picie;
+pub mod predict;
 mod search;
 mod supervised;
 

@@ -10,6 +10,7 @@ pub mod progress;
 pub mod sheet;
 pub mod table;
 pub mod text;
+pub mod unlabelled;
 
 pub use perclass::EvalReport;
 pub use progress::{Phase, Progress};

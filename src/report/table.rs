@@ -91,13 +91,16 @@ pub fn scored_at(side: usize) -> String {
 /// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation where a row has several.
 pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
     let lines = rows.iter().map(|(name, scores)| {
-        let cell = |of: fn(&Score) -> f64| {
-            let (mean, deviation) = mean_and_deviation(&scores.iter().map(of).collect::<Vec<_>>());
-            if scores.len() == 1 { format!("{mean:.2}") } else { format!("{mean:.2} ± {deviation:.2}") }
-        };
+        let cell = |of: fn(&Score) -> f64| spread(&scores.iter().map(of).collect::<Vec<_>>(), 2);
         vec![name.clone(), cell(|s| s.acc), cell(|s| s.miou), cell(|s| s.miou_present)]
     });
     plain(&[what, "acc\n%", "mIoU\n%", "mIoU, classes\nin labels %"], 2, lines).to_string()
+}
+
+/// A single value, or mean ± standard deviation of several, with `digits` behind the point.
+pub(super) fn spread(values: &[f64], digits: usize) -> String {
+    let (mean, deviation) = mean_and_deviation(values);
+    if values.len() == 1 { format!("{mean:.digits$}") } else { format!("{mean:.digits$} ± {deviation:.digits$}") }
 }
 
 /// The mean, and the sample's standard deviation (0 of a single value).

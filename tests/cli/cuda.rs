@@ -66,6 +66,15 @@ fn a_trained_network_evaluates_and_segments_as_on_the_cpu() {
     // A few of 3072 pixels lie so near a boundary that f32 sums in another order move them.
     assert!((acc(&got) - acc(&want)).abs() <= 0.5, "{} and {}", acc(&got), acc(&want));
 
+    let photos = scenes().join("images/val2017");
+    let look = format!("eval --checkpoint {} --data {} --json", checkpoint.display(), photos.display());
+    let ran = place.gpu("", &format!("{look} --device cuda --precision f32")).unwrap();
+    let (got, want) = (report(&ran.succeeds().out), report(&place.picie(&look).succeeds().out));
+    for share in ["mirror", "crop", "size", "borders", "largest"] {
+        let [got, want] = [&got, &want].map(|r| r["unlabelled"][share].as_f64().unwrap_or_else(|| panic!("{r}")));
+        assert!((got - want).abs() <= 0.5, "{share}: {got} and {want}");
+    }
+
     let name = super::files(scenes()).into_iter().find(|path| path.extension().is_some_and(|e| e == "jpg")).unwrap();
     let photo = scenes().join(name);
     let segment = |out: &str| format!("segment --checkpoint {} --out {out} {}", checkpoint.display(), photo.display());

@@ -12,6 +12,10 @@ fn every_command_lists_its_flags() {
              update-every kmeans-iters weights laterals eval-size seed limit device strict split val-split classes",
         ),
         ("eval", "checkpoint data dataset size split json classifier tta flip-tta strict limit classes device"),
+        (
+            "baselines",
+            "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
+        ),
         ("segment", "checkpoint out size device"),
         ("compare", "checkpoint data dataset split classes images limit strict out device"),
         ("neighbors", "checkpoint data dataset split query top every-pixel limit strict out device"),
@@ -64,6 +68,7 @@ fn what_cannot_be_understood_exits_with_2_and_touches_nothing() {
         ("train --lr fast", "--lr"),
         ("eval --data .", "--checkpoint <FILE>"),
         ("eval --checkpoint x", "--data <DIR>"),
+        ("baselines --data x", "--clusters <K>"),
         ("segment --checkpoint x --out y", "<IMAGE>"),
         ("segment --checkpoint x y.jpg", "--out <DIR>"),
         ("scenes", "<DIR>"),

@@ -6,6 +6,7 @@ mod bad_checkpoints;
 mod bad_data;
 mod bad_gpu;
 mod bad_runs;
+mod baselines;
 mod cuda;
 mod eval;
 mod help;

@@ -99,7 +99,7 @@ fn a_plain_folder_trains_and_shows_clusters() {
     assert_eq!(files(&place.join("run/pictures")).len(), 6 + 1);
 
     let data = place.join("my photos");
-    let words = format!("eval --checkpoint {}", weights.display());
+    let words = format!("eval --classes 27 --checkpoint {}", weights.display());
     let why = place.picie_on(&words, ["--data".as_ref(), data.as_os_str()]).fails();
     holds(
         &why,

@@ -9,7 +9,7 @@ use crate::cli::args::EngineArgs;
 use crate::data::{Classes, Kind};
 use crate::eval::Matching;
 
-/// The images that a trained network looks at.
+/// The images that a command looks at.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {
     /// Folder with the images, and their label maps where labels are needed
@@ -50,9 +50,9 @@ pub struct EvalArgs {
     /// Side of the network's input in pixels [default: the checkpoint's]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
-    /// The classes to compare with
-    #[arg(long, value_enum, default_value = "27")]
-    pub classes: Classes,
+    /// The classes to compare with [default: 27, where images have labels]
+    #[arg(long, value_enum)]
+    pub classes: Option<Classes>,
     /// What assigns pixels to clusters
     #[arg(long, value_enum, default_value = "trained")]
     pub classifier: ClassifierName,

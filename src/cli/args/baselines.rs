@@ -1,0 +1,39 @@
+//! What `picie baselines` is told.
+
+use crate::cli::args::{EngineArgs, SetArgs};
+use crate::data::Classes;
+use crate::eval::Matching;
+use crate::net::weights::Source;
+
+#[derive(Debug, clap::Args)]
+pub struct BaselinesArgs {
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Split or splits that k-means is fitted on, with commas between
+    #[arg(long, default_value = "train", value_name = "NAME")]
+    pub train_split: String,
+    /// Clusters to find, as many as the networks have that the table is to stand beside
+    #[arg(long, value_name = "K")]
+    pub clusters: usize,
+    /// Side of the images in pixels, a multiple of 32
+    #[arg(long, default_value_t = 256, value_name = "R")]
+    pub size: usize,
+    /// The classes to compare with [default: 27, where images have labels]
+    #[arg(long, value_enum)]
+    pub classes: Option<Classes>,
+    /// A clustering for each of these seeds, and random weights where a row has any; the table then has means and standard deviations
+    #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// Which classes the clusters are scored as [default: one-to-one]
+    #[arg(long, value_enum)]
+    pub matching: Option<Matching>,
+    /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision (its own file in torch's cache
+    /// folder), or a file: safetensors or a PyTorch checkpoint; none leaves these rows out
+    #[arg(long, default_value = "imagenet", value_name = "SOURCE")]
+    pub weights: Source,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}

@@ -1,0 +1,182 @@
+//! Lloyd's k-means on points of any width, several times from starts that are spread out; the best result counts.
+//!
+//! For what is clustered once and beside training. The ops are the CPU engine's, whatever engine made the points.
+
+use rayon::prelude::*;
+
+use crate::base::rng::{Rng, Stream};
+use crate::base::{Error, Result};
+use crate::device::cpu::Cpu;
+use crate::device::ops::{Classifier, KMeans, KMeansSpec, Memory, Metric};
+use crate::device::{Layout, Pool, Slot};
+
+/// Starts that are tried.
+const RESTARTS: u32 = 4;
+/// Iterations at most. Fewer where the objective stays within [`SETTLED`] of itself.
+const ITERATIONS: usize = 100;
+const SETTLED: f64 = 1e-5;
+
+/// Points that are clustered several times.
+pub struct Lloyd<'a> {
+    cpu: Cpu,
+    plan: KMeansSpec,
+    /// (n, d)
+    host: &'a [f32],
+    /// Σ ‖p‖² over the points: the objective is this − 2·Σ score.
+    squares: f64,
+    points: Slot<f32>,
+    centroids: Slot<f32>,
+    classifier: Classifier,
+    sums: Slot<f32>,
+    counts: Slot<u32>,
+    score: Slot<f32>,
+    splits: Slot<u32>,
+}
+
+impl<'a> Lloyd<'a> {
+    /// For `k` clusters of `points` (n, `d`). Errors: fewer points than clusters.
+    pub fn new(points: &'a [f32], d: usize, k: usize) -> Result<Self> {
+        let n = points.len() / d;
+        if n < k {
+            let remedy = "use more images, a larger --size or fewer --clusters";
+            return Err(Error::input(format!("{n} points cannot form {k} clusters"), remedy));
+        }
+        let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
+        let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
+        let slot = state("points", points.len());
+        let centroids = state("centroids", k * d);
+        let classifier = Classifier { w: state("classifier", k * d), b: state("classifier bias", k), k };
+        let (sums, score) = (state("sums", k * d), state("score", 1));
+        let counts = layout.take(Pool::State, "counts", k);
+        let splits = layout.take(Pool::State, "splits", 1);
+        let plan = cpu.plan_kmeans(KMeansSpec { k, d })?;
+        cpu.reserve(&layout)?;
+        cpu.write(slot, points)?;
+        let squares = points.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+        Ok(Lloyd { cpu, plan, host: points, squares, points: slot, centroids, classifier, sums, counts, score, splits })
+    }
+
+    /// Centroids (k, d), and the mean squared distance of the points to the nearest.
+    pub fn fit(&mut self, seed: u64) -> Result<(Vec<f32>, f64)> {
+        let mut best: Option<(Vec<f32>, f64)> = None;
+        for restart in 0..RESTARTS {
+            let mut rng = Rng::new(seed, Stream::KMeansInit, restart, 0);
+            let start = spread(self.host, self.plan.d, self.plan.k, &mut rng);
+            self.cpu.write(self.centroids, &start)?;
+            let objective = self.descend()?;
+            if best.as_ref().is_none_or(|(_, least)| objective < *least) {
+                best = Some((self.cpu.read(self.centroids)?, objective));
+            }
+        }
+        let (centroids, objective) = best.expect("there is a start");
+        Ok((centroids, objective / (self.host.len() / self.plan.d) as f64))
+    }
+
+    /// Moves the centroids until they settle. Returns the sum of squared distances to them before the last move.
+    fn descend(&mut self) -> Result<f64> {
+        let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } = self;
+        let mut objective = f64::INFINITY;
+        for _ in 0..ITERATIONS {
+            cpu.kmeans_classifier(*classifier, *centroids, Metric::L2)?;
+            cpu.zero(*sums)?;
+            cpu.zero(*counts)?;
+            cpu.zero(*score)?;
+            cpu.kmeans_accumulate(plan, *sums, *counts, *score, *points, *classifier)?;
+            let now = self.squares - 2.0 * f64::from(cpu.read(*score)?[0]);
+            cpu.kmeans_mean(*centroids, *counts, *splits, *sums)?;
+            if objective - now <= SETTLED * now.abs() {
+                return Ok(now);
+            }
+            objective = now;
+        }
+        Ok(objective)
+    }
+}
+
+/// `k` of the points (n, `d`), each chosen with a probability proportional to its squared distance from the nearest chosen before.
+/// Source: Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007).
+fn spread(points: &[f32], d: usize, k: usize, rng: &mut Rng) -> Vec<f32> {
+    let n = points.len() / d;
+    let mut least = vec![f32::INFINITY; n];
+    let mut at = rng.below(n);
+    let mut chosen = Vec::with_capacity(k * d);
+    for _ in 0..k {
+        let centre = &points[at * d..][..d];
+        chosen.extend_from_slice(centre);
+        least.par_iter_mut().zip(points.par_chunks_exact(d)).for_each(|(least, point)| {
+            let apart: f32 = point.iter().zip(centre).map(|(p, c)| (p - c) * (p - c)).sum();
+            *least = least.min(apart);
+        });
+        let total: f64 = least.iter().map(|&v| f64::from(v)).sum();
+        let mut rest = f64::from(rng.unit()) * total;
+        // Where all points are chosen already, the last stands for any.
+        at = least
+            .iter()
+            .position(|&v| {
+                rest -= f64::from(v);
+                rest < 0.0
+            })
+            .unwrap_or(n - 1);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `n` points around each of three centres in `d` dimensions, in turn.
+    fn blobs(n: usize, d: usize) -> (Vec<f32>, [f32; 3]) {
+        let centres = [-10.0, 0.0, 25.0];
+        let mut rng = Rng::new(7, Stream::Other, 0, 0);
+        ((0..3 * n * d).map(|i| centres[i / d % 3] + rng.uniform(-1.0, 1.0)).collect(), centres)
+    }
+
+    #[test]
+    fn separate_blobs_have_a_centroid_each_from_every_seed_and_width() {
+        for d in [1, 3, 4, 19] {
+            let (points, centres) = blobs(200, d);
+            let mut lloyd = Lloyd::new(&points, d, 3).unwrap();
+            for seed in 0..5 {
+                let (centroids, objective) = lloyd.fit(seed).unwrap();
+                let mut firsts: Vec<f32> = centroids.iter().step_by(d).copied().collect();
+                firsts.sort_by(f32::total_cmp);
+                let off = firsts.iter().zip(centres).map(|(f, c)| (f - c).abs()).fold(0.0, f32::max);
+                assert!(off <= 0.2, "d {d}, seed {seed}: {firsts:?}");
+                // A uniform draw in ±1 has the variance 1/3.
+                let want = d as f64 / 3.0;
+                assert!((objective - want).abs() <= 0.1 * want, "d {d}, seed {seed}: {objective}, wanted {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_on_any_threads() {
+        let (points, _) = blobs(500, 5);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Lloyd::new(&points, 5, 7).unwrap().fit(3).unwrap())
+        };
+        assert_eq!(on(1), on(3));
+        assert_ne!(on(1).0, Lloyd::new(&points, 5, 7).unwrap().fit(4).unwrap().0);
+    }
+
+    #[test]
+    fn starts_are_spread_over_the_points() {
+        // 98 points in one place, one in each of two others: drawn evenly, three starts would seldom be three places.
+        let mut points = vec![0.0f32; 98];
+        points.extend([50.0, -80.0]);
+        for seed in 0..20 {
+            let mut start = spread(&points, 1, 3, &mut Rng::new(seed, Stream::KMeansInit, 0, 0));
+            start.sort_by(f32::total_cmp);
+            assert_eq!(start, [-80.0, 0.0, 50.0], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn equal_points_are_clustered_and_too_few_are_refused() {
+        assert_eq!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().1, 0.0);
+        let text = Lloyd::new(&[0.0; 12], 3, 5).map(|_| ()).unwrap_err().to_string();
+        assert!(text.contains("4 points cannot form 5 clusters"), "{text}");
+    }
+}
