@@ -150,7 +150,8 @@ impl Moments {
         order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]).then(a.cmp(&b)));
         order.truncate(n);
         let energy: f64 = order.iter().map(|&i| eigenvalues[i].max(0.0)).sum();
-        let scale = 1.0 / energy.max(f64::MIN_POSITIVE).sqrt();
+        // A stage whose pixels are all the same has nothing to project on but the rounding of its sums.
+        let scale = if energy > 1e-10 * mean.norm_squared() { 1.0 / energy.sqrt() } else { 0.0 };
         let row = |&i: &usize| {
             let axis = eigenvectors.column(i);
             // An eigenvector has either sign: here its largest element is positive.
@@ -190,6 +191,10 @@ mod tests {
             .map(|v| v * v / 4.0)
             .sum();
         assert!((energy - 1.0).abs() <= 1e-5, "{energy}");
+        // Pixels that are all the same, as in one small image: nothing, and no infinity.
+        let mut flat = Moments::new(2);
+        flat.add(DMatrix::from_vec(2, 3, vec![0.1, 0.7, 0.1, 0.7, 0.1, 0.7]));
+        assert!(flat.projection(2).iter().all(|(row, bias)| row.iter().chain([bias]).all(|&v| v == 0.0)));
         // Alone, the first component has all of it.
         assert!((moments.projection(1)[0].0[1] - 0.4).abs() <= 1e-6);
     }
