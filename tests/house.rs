@@ -190,7 +190,18 @@ fn readme_commands_exist() {
     }
     assert_eq!(
         checked,
-        BTreeSet::from(["train", "eval", "sweep", "compare", "neighbors", "segment", "scenes", "bench", "devices"])
+        BTreeSet::from([
+            "train",
+            "eval",
+            "sweep",
+            "compare",
+            "neighbors",
+            "segment",
+            "scenes",
+            "bench",
+            "devices",
+            "baselines"
+        ])
     );
 }
 

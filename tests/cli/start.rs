@@ -45,12 +45,12 @@ fn a_run_and_its_checkpoint_say_what_they_started_from() {
 fn random_weights_bring_the_numbers_that_the_paper_has_for_them() {
     let place = Place::new();
     let data = scenes().display();
-    let words = format!("train --run run --data {data} --size 32 --stored 64 --batch 6 --batch-cluster 6 --clusters 9");
-    let ran = place.picie(&format!("{words} --recipe mdc --weights none --init-batches 1 --plan")).succeeds();
-    holds(&ran.err, &["starts from random weights, laterals random"]);
-    // The Sobel gradient beside the picture.
-    holds(&ran.out, &["conv1"]);
     let tiny = TINY.replace("--epochs 2", "--epochs 1");
+    let ran = place.picie(&format!("train --run sobel --data {data} {tiny} --recipe mdc --weights none")).succeeds();
+    holds(&ran.err, &["starts from random weights, laterals random"]);
+    let run: Value = serde_json::from_slice(&std::fs::read(place.join("sobel/run.json")).unwrap()).unwrap();
+    assert_eq!(run["recipe"]["architecture"]["sobel"], true);
+    let tiny = tiny.replace(" --eval-size 32", "");
     place.picie(&format!("train --run run --data {data} {tiny} --recipe demo --weights none")).succeeds();
     let run = settings(&place);
     assert_eq!(run["start"], serde_json::json!({"source": "none", "sha256": null}));
@@ -76,7 +76,8 @@ fn weights_that_cannot_be_started_from_are_named_before_images_are_read() {
         ("--eval-size 100", &["--eval-size 100; use a multiple of 32"]),
     ] {
         // There is no such folder: nothing was read of it yet, or it would be what fails.
-        let ran = place.picie(&format!("train --run run --data {} {TINY} {words}", scenes().display()));
+        let tiny = TINY.replace(" --eval-size 32", "");
+        let ran = place.picie(&format!("train --run run --data {} {tiny} {words}", scenes().display()));
         assert!(!ran.err.contains("read images"), "{ran:#?}");
         holds(&ran.fails(), parts);
         assert!(!place.join("run").exists());

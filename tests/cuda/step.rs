@@ -92,7 +92,8 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
 }
 
 /// Laterals from the principal components of ImageNet's stages, and then centroids: of several starts, and from there on.
-fn start<B: Backend>(dev: &mut B) -> (Weights, [Vec<f32>; 2]) {
+/// Returns the weights, and of two epochs the objectives and centroids.
+fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
     let recipe = Recipe {
         laterals: Laterals::Pca,
         kmeans_restarts: 2,
@@ -112,8 +113,8 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [Vec<f32>; 2]) {
     laterals.fit(dev, picie.common_mut(), &set, &mut |_| Ok(())).unwrap();
     let (common, clustering) = picie.clustering_mut().unwrap();
     let centroids = [1, 2].map(|epoch| {
-        clustering.kmeans(common, dev, &set, (epoch, 0), &mut |_| Ok(())).unwrap();
-        dev.read(clustering.pseudo()[0][0].centroids).unwrap()
+        let summary = clustering.kmeans(common, dev, &set, (epoch, 0), &mut |_| Ok(())).unwrap();
+        (summary.objective as f32, dev.read(clustering.pseudo()[0][0].centroids).unwrap())
     });
     let mut weights = Weights::default();
     common.net.save(dev, &mut weights).unwrap();
@@ -136,12 +137,14 @@ fn laterals_and_clusters_begin_as_on_the_cpu() {
         let [want, got] = [want, got].map(|w| &w[first..][..channels]);
         close(&format!("the first row of level {level}"), got, want, 1e-3);
     }
-    for (epoch, (want, got)) in want_centroids.iter().zip(&got_centroids).enumerate() {
-        close(&format!("centroids of epoch {}", epoch + 1), got, want, 1e-2);
+    // Centroids turn as the components do; distances stay.
+    let objectives = |epochs: &[(f32, Vec<f32>); 2]| epochs.each_ref().map(|epoch| epoch.0);
+    close("objectives of two epochs", &objectives(&got_centroids), &objectives(&want_centroids), 1e-2);
+    // The second epoch went on from the first, on either engine.
+    for [(_, first), (_, second)] in [&want_centroids, &got_centroids] {
+        let moved = first.iter().zip(second).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(moved <= 0.2, "{moved}");
     }
-    // The second epoch went on from the first.
-    let moved = want_centroids[0].iter().zip(&want_centroids[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(moved <= 0.2, "{moved}");
 }
 
 #[test]
