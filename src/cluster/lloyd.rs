@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn equal_points_are_clustered_and_too_few_are_refused() {
-        assert_eq!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().1, 0.0);
+        // The empty cluster takes half of the other, a thousandth to the side.
+        assert!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().1 <= 1e-3);
         let text = Lloyd::new(&[0.0; 12], 3, 5).map(|_| ()).unwrap_err().to_string();
         assert!(text.contains("4 points cannot form 5 clusters"), "{text}");
     }

@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn colours_are_averaged_and_heights_go_down() {
         // 8 × 8 pixels: the upper half black, the lower left white, the lower right white and black in turn.
-        let pixel = |i: usize| i / 8 >= 4 && (i % 8 < 4 || i % 2 == 0);
+        let pixel = |i: usize| i / 8 >= 4 && (i % 8 < 4 || i.is_multiple_of(2));
         let picture: Vec<u8> = (0..64).flat_map(|i| [if pixel(i) { 255 } else { 0 }; 3]).collect();
         let mut features = Lab { height: true };
         let got = features.of(&[&picture[..], &picture[..]].concat(), 8).unwrap();

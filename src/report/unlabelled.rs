@@ -58,6 +58,6 @@ mod tests {
         assert_eq!(words("a b")[2..], ["91.0", "82.0", "83.0", "-", "41.0", "7", "30.5"], "{text}");
         assert_eq!(words("c ")[1..4], ["85.0", "±", "7.1"], "{text}");
         assert_eq!(words("c ")[10..13], ["60.0", "41.0", "±"], "{text}");
-        assert!(text.contains("5 images without labels") && text.contains("96 instead of 128 pixels"), "{text}");
+        assert!(text.contains("5 images without labels") && text.contains("96 pixels instead of 128"), "{text}");
     }
 }

@@ -21,8 +21,7 @@ mod train;
 pub use place::{Place, files, scenes, trained};
 
 /// Small enough for a run within a second: 6 images make 3 training steps and 2 batches of k-means.
-pub const TINY: &str =
-    "--size 32 --stored 64 --batch 2 --batch-cluster 4 --clusters 9 --epochs 2 --init-batches 1 --kmeans-iters 3";
+pub const TINY: &str = "--size 32 --stored 64 --batch 2 --batch-cluster 4 --clusters 9 --epochs 2 --eval-size 32 --init-batches 1 --kmeans-iters 3";
 
 /// What a command did.
 #[derive(Debug)]

@@ -95,7 +95,8 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
 fn start<B: Backend>(dev: &mut B) -> (Weights, [Vec<f32>; 2]) {
     let recipe = Recipe {
         laterals: Laterals::Pca,
-        kmeans_restarts: 3,
+        kmeans_restarts: 2,
+        kmeans_iters: 2,
         kmeans_start: KMeansStart::Last,
         kmeans_norm: NormMode::Running,
         ..recipe()
