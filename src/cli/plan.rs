@@ -112,10 +112,13 @@ impl TrainArgs {
 
     fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
         let (demo, name) = (self.data.is_none(), self.name(gpu)?);
-        let start = if self.weights == Some(Source::None) { name.recipe().from_scratch() } else { name.recipe() };
+        // What is made small below must not be so already: the small numbers depend on the weights.
+        let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) { Recipe::picie() } else { name.recipe() };
+        let start = if self.weights == Some(Source::None) { whole.from_scratch() } else { whole };
         let mut recipe = self.overridden(match name {
             RecipeName::Photos => start.for_photos(),
-            _ if demo || name == RecipeName::Demo => start.small(),
+            RecipeName::Demo => Recipe { name: Recipe::demo().name, ..start.small() },
+            _ if demo => start.small(),
             _ => start,
         })?;
         if self.shape.clusters == Some(Clusters::Auto) && !recipe.clustered() {

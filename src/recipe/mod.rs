@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn photos_get_epochs_for_their_number() {
         let epochs = [1, 30, 94, 224, 700, 3000].map(|n| Recipe::photos().photos_epochs(n));
-        assert_eq!(epochs, [20, 20, 20, 9, 3, 2]);
+        assert_eq!(epochs, [20, 20, 10, 5, 2, 2]);
     }
 
     #[test]
