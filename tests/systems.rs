@@ -170,8 +170,8 @@ fn imagenet_weights_see_more_than_the_same_numbers_in_another_order() {
     assert!(end >= scrambled_end + 10.0 && end >= start - 4.0, "{start} to {end} beside {scrambled_end}");
 }
 
-/// From ImageNet weights PiCIE gains on the k-means that it starts from; a network that was trained on labels is right on four pixels
-/// in five. The recipes are those that `picie train --recipe NAME` runs on the scenes.
+/// From ImageNet weights PiCIE gains on the k-means that it starts from, and is better than MDC, which is better than IIC; a network
+/// that was trained on labels is right on four pixels in five. The recipes are those that `picie train --recipe NAME` runs on the scenes.
 #[test]
 #[ignore = "takes minutes; .ci/run runs it"]
 fn each_system_learns() {
@@ -188,11 +188,10 @@ fn each_system_learns() {
     };
     let (_, picie, start) = learn(Recipe::picie());
     let start = start.expect("PiCIE begins with k-means").miou;
-    assert!(picie >= start + 2.0 && picie >= 48.0, "PiCIE {picie} after {start}");
-    for recipe in [Recipe::mdc(), Recipe::iic()] {
-        let (_, miou, _) = learn(recipe.clone());
-        assert!(miou >= 25.0, "{} {miou}", recipe.name);
-    }
+    assert!(picie >= start + 2.0 && picie >= 50.0, "PiCIE {picie} after {start}");
+    // The paper's order. Over seeds 1, 2 and 3 PiCIE is 2.6 to 4.4 points above MDC, and IIC no better than colours.
+    let (mdc, iic) = (learn(Recipe::mdc()).1, learn(Recipe::iic()).1);
+    assert!(picie >= mdc + 1.0 && mdc >= iic + 10.0 && iic >= 12.0, "PiCIE {picie}, MDC {mdc}, IIC {iic}");
     let (acc, miou, _) = learn(Recipe::supervised());
     assert!(acc >= 80.0 && miou >= 60.0, "supervised: accuracy {acc}, mIoU {miou}");
 }
