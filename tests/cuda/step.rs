@@ -1,6 +1,7 @@
 //! Training steps of the whole network: the CPU engine's losses and weights, recorded or not, images resident or not.
 
 use half::bf16;
+use picie::augment::Augment;
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
@@ -100,6 +101,8 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
         kmeans_iters: 2,
         kmeans_start: KMeansStart::Last,
         kmeans_norm: NormMode::Running,
+        // The last stage has 32 pixels here, so half of its components are any: only pictures that they are of lie apart from those.
+        augment: Augment::none(),
         ..recipe()
     };
     let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::default());
