@@ -239,7 +239,10 @@ impl Recipe {
             (Method::Supervised, false) => (5, 16, self.lr),
             (Method::Supervised, true) => (EPOCHS_FROM_SCRATCH, 16, self.lr),
         };
+        // From random weights PiCIE ends below k-means of colours, and with the gradient above it (docs/learning.md).
+        let sobel = self.architecture.sobel || (scratch && self.method == Method::Picie);
         let start = Recipe {
+            architecture: Architecture { sobel, ..self.architecture },
             fit: Fit::Crop,
             size: 128,
             stored: if self.method == Method::Iic { 160 } else { 256 },
