@@ -227,7 +227,7 @@ impl Recipe {
         let clusters = if self.method == Method::Supervised { self.clusters } else { 9 };
         let scratch = self.weights == Source::None;
         let (epochs, batch, lr) = match (self.method, scratch) {
-            // What ImageNet taught is lost at 3e-4 and above.
+            // The released code's rate: a higher one gains no more (docs/learning.md).
             (Method::Picie, false) => (2, 16, 1e-4),
             // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8; 8 epochs of 32 are not better.
             (Method::Picie, true) => (5, 16, 1e-3),
