@@ -65,7 +65,7 @@ fn main() {
             None => format!("include_bytes!({fatbin:?})"),
             Some(_) => r#"b"no kernels\0""#.into(),
         };
-        writeln!(text, "    Image {{ name: {name:?}, data: {data} }},").expect("memory");
+        writeln!(text, "    Image {{ name: {name:?}, data: &Aligned(*{data}).0 }},").expect("memory");
     }
     text += "];\n";
     fs::write(out.join("images.rs"), text).expect("a writable OUT_DIR");

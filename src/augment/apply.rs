@@ -103,7 +103,7 @@ impl<B: Backend> Feeder<B> {
             None => {
                 // Where memory is the host's there is nothing to copy meanwhile.
                 let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
-                let slots = (0..slots).map(|_| layout.take(Pool::Staging, "images", capacity * bytes)).collect();
+                let slots = (0..slots).map(|_| layout.take(Pool::Images, "images", capacity * bytes)).collect();
                 Images::Staged(Staged { slots, at: 0, next: Vec::new() })
             }
         };
@@ -119,14 +119,12 @@ impl<B: Backend> Feeder<B> {
     pub fn load(&mut self, dev: &mut B, gather: impl Fn(&[u32], &mut [u8]) -> Result<()>) -> Result<()> {
         let Images::Resident(slot) = self.images else { return Ok(()) };
         let bytes = self.stored * self.stored * 3;
-        let mut host = Vec::new();
         // A multiple of what a slot is aligned to, whatever the image's size.
-        for ids in (0..(slot.len / bytes) as u32).collect::<Vec<_>>().chunks(64) {
-            host.resize(ids.len() * bytes, 0);
-            gather(ids, &mut host)?;
-            dev.write(slot.part(ids[0] as usize * bytes, host.len()), &host)?;
-        }
-        Ok(())
+        dev.load(slot, 64 * bytes, |start, out| {
+            let first = start / bytes;
+            let ids: Vec<u32> = (first as u32..(first + out.len() / bytes) as u32).collect();
+            gather(&ids, out)
+        })
     }
 
     /// What `views` of the images `ids` need, written before the step: the images where they are not resident (`gather` fills
@@ -145,6 +143,7 @@ impl<B: Backend> Feeder<B> {
             Images::Staged(staged) => {
                 if staged.next == ids {
                     staged.at = (staged.at + 1) % staged.slots.len();
+                    dev.arrive(staged.slots[staged.at])?;
                 } else {
                     dev.fill(staged.slots[staged.at].part(0, n * self.stored * self.stored * 3), gather)?;
                 }

@@ -78,15 +78,18 @@ pub enum Pool {
     State,
     /// Activations and their gradients, placed by lifetime.
     Acts,
-    /// What the host writes before a step: images, draws, indices.
+    /// What the host writes before a step: draws, indices, labels. One copy brings it.
     Staging,
+    /// Images of a batch, or of two, so that one comes while a step reads the other.
+    Images,
     /// Stored images, where all of them fit.
     Dataset,
     /// Private to an op while it runs.
     Scratch,
 }
 
-pub const POOLS: [Pool; 6] = [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Dataset, Pool::Scratch];
+pub const POOLS: [Pool; 7] =
+    [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Images, Pool::Dataset, Pool::Scratch];
 
 /// `len` elements of `T` at a fixed place of a pool. A name for memory, not the memory: it is `Copy` and borrows nothing.
 pub struct Slot<T> {

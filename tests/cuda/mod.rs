@@ -7,6 +7,7 @@ mod conv;
 mod head;
 mod iic;
 mod kmeans;
+mod memory;
 mod norm;
 mod registers;
 mod softmax;

@@ -48,7 +48,7 @@ impl Cpu {
 
     /// The scratch of one op: the first `len` f32. What lies there from before is garbage.
     pub(super) fn scratch(&self, len: usize) -> Slot<f32> {
-        debug_assert!(len * size_of::<f32>() <= self.scratch, "an op uses scratch that its plan did not ask for");
+        assert!(len * size_of::<f32>() <= self.scratch, "an op uses scratch that its plan did not ask for");
         Slot::new(Pool::Scratch, 0, len)
     }
 
@@ -223,7 +223,7 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn replay(&mut self, _: &mut (), ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn replay(&mut self, _: &mut (), mut ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         ops(self)
     }
 

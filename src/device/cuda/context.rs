@@ -12,9 +12,10 @@ use crate::base::{Error, Result};
 use crate::device::arena::POOLS;
 use crate::device::cuda::cudnn;
 use crate::device::cuda::images::{IMAGES, MISSING_KERNELS};
-use crate::device::cuda::memory::Staged;
+use crate::device::cuda::memory::Reserved;
 use crate::device::cuda::nvtx::Nvtx;
 use crate::device::cuda::sheet::Sheet;
+use crate::device::cuda::staging::Staged;
 use crate::device::{Activation, Element, Pool, Slot};
 
 /// How the engine runs.
@@ -55,11 +56,12 @@ pub struct Cuda<A: Activation> {
     kernels: HashMap<&'static str, Kernel>,
     /// Device address of each pool once reserved.
     pub(super) pools: [sys::CUdeviceptr; POOLS.len()],
-    /// Bytes of all pools.
-    pub(super) reserved: usize,
+    pub(super) reserved: Reserved,
     /// Bytes of scratch that the plans asked for.
     pub(super) scratch: usize,
     pub(super) staged: Staged,
+    /// Whether it was said that a step cannot be recorded.
+    pub(super) said_plain: bool,
     pub(super) nvtx: Option<Nvtx>,
     pub(super) cudnn: cudnn::Handle,
     device: sys::CUdevice,
@@ -215,9 +217,10 @@ impl<A: Activation> Cuda<A> {
             modules,
             kernels: HashMap::new(),
             pools: [0; POOLS.len()],
-            reserved: 0,
+            reserved: Reserved::default(),
             scratch: 0,
             staged: Staged::default(),
+            said_plain: false,
             nvtx: Nvtx::open(),
             cudnn,
             device,
@@ -261,6 +264,7 @@ impl<A: Activation> Cuda<A> {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
+        self.flush()?;
         let mut cells = [std::ptr::null_mut::<c_void>(); 40];
         for (cell, arg) in cells.iter_mut().zip(args) {
             *cell = match arg {
@@ -296,13 +300,15 @@ impl<A: Activation> Cuda<A> {
         self.scratch = self.scratch.max(bytes);
     }
 
-    /// `len` elements of the scratch of one op from byte `offset` on. What lies there from before is garbage.
-    pub(super) fn scratch<T: Element>(&self, offset: usize, len: usize) -> Slot<T> {
-        debug_assert!(
-            offset + len * size_of::<T>() <= self.scratch,
-            "an op uses scratch that its plan did not ask for"
-        );
-        Slot::new(Pool::Scratch, offset, len)
+    /// `len` elements of the scratch of one op from byte `offset` on. What lies there from before is garbage. Errors: more than
+    /// `reserve` took, as for an op that was planned after it.
+    pub(super) fn scratch<T: Element>(&self, offset: usize, len: usize) -> Result<Slot<T>> {
+        let (got, want) = (self.reserved.scratch, offset + len * size_of::<T>());
+        if want <= got {
+            Ok(Slot::new(Pool::Scratch, offset, len))
+        } else {
+            Err(Error::Shape { op: "scratch", what: "the reserved pool", got, want })
+        }
     }
 
     /// The engines of cuDNN that plans chose so far, in the order of planning.

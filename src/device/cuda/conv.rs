@@ -17,7 +17,7 @@ use crate::device::cuda::context::{Cuda, Grid, Kernel};
 use crate::device::cuda::cudnn::{Answer, Operand, Operation, Plan, Problem};
 use crate::device::ops::conv::Door;
 use crate::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
-use crate::device::{Activation, Element, Pool, Slot};
+use crate::device::{Activation, Element, Slot};
 
 /// Of `cuda/conv.cu`.
 const LANES: usize = 32;
@@ -109,11 +109,12 @@ impl<A: Activation> Cuda<A> {
 
     /// Queues `way`'s convolution with its workspace behind its temporary.
     fn convolve(&mut self, op: &str, way: &Way, addresses: &[(Operand, u64)]) -> Result<()> {
+        self.flush()?;
         let workspace = match way.plan.workspace {
             0 => 0,
             bytes => {
                 let start = way.temporary().next_multiple_of(ALIGN);
-                self.address(self.scratch::<u8>(start, bytes))
+                self.address(self.scratch::<u8>(start, bytes)?)
             }
         };
         // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for by `first_way`.
@@ -127,10 +128,10 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// Where a convolution writes: `output`, or its temporary.
-    fn target<T: Element>(&self, way: &Way, output: Slot<T>) -> u64 {
+    fn target<T: Element>(&self, way: &Way, output: Slot<T>) -> Result<u64> {
         match way.temporary() {
-            0 => self.address(output),
-            _ => self.address(Slot::<u8>::new(Pool::Scratch, 0, 0)),
+            0 => Ok(self.address(output)),
+            bytes => Ok(self.address(self.scratch::<u8>(0, bytes)?)),
         }
     }
 }
@@ -230,11 +231,11 @@ impl<A: Activation> Conv for Cuda<A> {
     ) -> Result<()> {
         plan.door.backward_data(dx, dy, w, accumulate)?;
         let way = plan.backward_data.as_ref().expect("the door lets in what was planned");
-        let target = self.target(way, dx);
+        let target = self.target(way, dx)?;
         let addresses = [(Operand::X, target), (Operand::W, self.address(w)), (Operand::Y, self.address(dy))];
         self.convolve("conv_backward_data", way, &addresses)?;
         let Some(after) = way.after else { return Ok(()) };
-        let more: Slot<A> = self.scratch(0, dx.len);
+        let more: Slot<A> = self.scratch(0, dx.len)?;
         self.launch(after.kernel, over(dx.len, 8), &[self.at(dx), self.at(more), dx.len.into()])
     }
 
@@ -248,16 +249,16 @@ impl<A: Activation> Conv for Cuda<A> {
     ) -> Result<()> {
         plan.door.backward_weight(dw, db, x, dy)?;
         let way = plan.backward_weight.as_ref().expect("the door lets in what was planned");
-        let target = self.target(way, dw);
+        let target = self.target(way, dw)?;
         let addresses = [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
         self.convolve("conv_backward_weight", way, &addresses)?;
         if let Some(after) = way.after {
-            let more: Slot<u8> = self.scratch(0, after.temporary);
+            let more: Slot<u8> = self.scratch(0, after.temporary)?;
             self.launch(after.kernel, over(dw.len, 8), &[self.at(dw), self.at(more), dw.len.into()])?;
         }
         let (Some(db), Some(BiasGrad { partial, sum, blocks })) = (db, plan.bias_grad) else { return Ok(()) };
         let k = plan.door.spec.k;
-        let sums: Slot<f32> = self.scratch(0, blocks * k);
+        let sums: Slot<f32> = self.scratch(0, blocks * k)?;
         let (rows, grid) = (dy.len / k, (blocks, k.div_ceil(CHANNELS)));
         let args = [self.at(sums), self.at(dy), rows.into(), (k as i32).into()];
         self.launch(partial, Grid::new(grid, 256), &args)?;

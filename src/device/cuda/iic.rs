@@ -163,13 +163,13 @@ impl<A: Activation> Iic for Cuda<A> {
         let IicSpec { n, h, w, k, up, t, collapsed, lambda } = plan.spec;
         let (y, x, square, places) = (plan.y, plan.x, plan.square(), plan.places);
         let (ly, lx) = (y.lags(), x.lags());
-        let ky: Slot<f32> = self.scratch(places.ky, IicPlan::table_len(y));
-        let kx: Slot<f32> = self.scratch(places.kx, IicPlan::table_len(x));
-        let lags: Slot<f32> = self.scratch(places.lags, plan.lags_len());
-        let part: Slot<f32> = self.scratch(places.part, plan.part_len());
-        let mixed: Slot<f32> = self.scratch(places.mixed, plan.mixed_len());
-        let joint: Slot<f32> = self.scratch(places.joint, plan.joints() * square);
-        let losses: Slot<f64> = self.scratch(places.losses, plan.joints());
+        let ky: Slot<f32> = self.scratch(places.ky, IicPlan::table_len(y))?;
+        let kx: Slot<f32> = self.scratch(places.kx, IicPlan::table_len(x))?;
+        let lags: Slot<f32> = self.scratch(places.lags, plan.lags_len())?;
+        let part: Slot<f32> = self.scratch(places.part, plan.part_len())?;
+        let mixed: Slot<f32> = self.scratch(places.mixed, plan.mixed_len())?;
+        let joint: Slot<f32> = self.scratch(places.joint, plan.joints() * square)?;
+        let losses: Slot<f64> = self.scratch(places.losses, plan.joints())?;
 
         for (table, axis) in [(ky, y), (kx, x)] {
             let sizes = [axis.len, up, t, axis.radius, axis.shifts].map(Arg::from);

@@ -8,4 +8,8 @@ pub(super) struct Image {
     pub data: &'static [u8],
 }
 
+/// Drivers may read an image in words.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
 include!(concat!(env!("OUT_DIR"), "/images.rs"));

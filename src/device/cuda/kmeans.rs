@@ -58,7 +58,7 @@ impl<A: Activation> KMeans for Cuda<A> {
         plan.spec.check_accumulate(sums, counts, score, points, classifier)?;
         let (Classifier { w, b, k }, rows) = (classifier, points.len / D);
         let partials = Partials::new(rows.div_ceil(TILE), k);
-        let (partial, scores) = partials.slots(self, 0);
+        let (partial, scores) = partials.slots(self, 0)?;
         let args = [
             self.at(partial),
             self.at(scores),

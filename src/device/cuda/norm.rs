@@ -91,7 +91,7 @@ impl NormPlan {
 }
 
 /// The coefficients lie in scratch after `partial` floats, and are (groups, `kinds`, c).
-fn line<A: Activation>(dev: &Cuda<A>, spec: &NormSpec, partial: usize, kinds: usize) -> Slot<f32> {
+fn line<A: Activation>(dev: &Cuda<A>, spec: &NormSpec, partial: usize, kinds: usize) -> Result<Slot<f32>> {
     dev.scratch(partial * size_of::<f32>(), spec.groups * kinds * spec.c)
 }
 
@@ -120,8 +120,8 @@ impl<A: Activation> Cuda<A> {
         params: NormParams,
     ) -> Result<Slot<f32>> {
         let NormPlan { spec, cut, kernels } = plan;
-        let partial: Slot<f32> = self.scratch(0, cut.partial_len(spec.groups, spec.c));
-        let line = line(self, spec, partial.len, 2);
+        let partial: Slot<f32> = self.scratch(0, cut.partial_len(spec.groups, spec.c))?;
+        let line = line(self, spec, partial.len, 2)?;
         let (grid, [rows, c, chunk, wide]) = plan.sweep();
         self.launch(kernels.stats, grid, &[self.at(partial), self.at(x), rows, c, chunk, wide])?;
         let args = [
@@ -153,7 +153,7 @@ impl<A: Activation> Cuda<A> {
         chunks: usize,
     ) -> Result<Slot<f32>> {
         let NormPlan { spec, kernels, .. } = plan;
-        let line = line(self, spec, partial.len, 4);
+        let line = line(self, spec, partial.len, 4)?;
         let args = [
             self.at(to.dgamma),
             self.at(to.dbeta),
@@ -240,7 +240,7 @@ impl<A: Activation> Norm for Cuda<A> {
         if spec.is_empty() {
             return Ok(());
         }
-        let partial: Slot<f32> = self.scratch(0, plan.cut.partial_len(spec.groups, spec.c));
+        let partial: Slot<f32> = self.scratch(0, plan.cut.partial_len(spec.groups, spec.c))?;
         let (grid, [rows, c, chunk, wide]) = plan.sweep();
         let (out, gate) = (self.at_or_null(dresidual), self.at_or_null(z));
         let args = [self.at(partial), out, self.at(dz), gate, self.at(x), self.at(saved), rows, c, chunk, wide];

@@ -108,9 +108,9 @@ impl<A: Activation> Softmax for Cuda<A> {
         let SoftmaxSpec { n, pixels, k } = plan.spec;
         let images = plan.spec.check_loss(losses, scores, labels)?;
         let (parts, [weighed, share, partial, _]) = (plan.parts(), plan.scratch());
-        let weighed = self.at(self.scratch::<f32>(weighed, n));
-        let share = self.at(self.scratch::<f32>(share, 1));
-        let partial = self.at(self.scratch::<f32>(partial, n * parts));
+        let weighed = self.at(self.scratch::<f32>(weighed, n)?);
+        let share = self.at(self.scratch::<f32>(share, 1)?);
+        let partial = self.at(self.scratch::<f32>(partial, n * parts)?);
         let (index, weights, labels) = (self.at(labels.index), self.at(labels.weights), self.at(labels.labels));
         let sizes = [images.into(), pixels.into(), k.into()];
 

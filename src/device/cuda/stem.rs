@@ -121,7 +121,7 @@ impl<A: Activation> Stem for Cuda<A> {
             return Ok(());
         }
         let NormParams { gamma, beta, .. } = params;
-        let partial: Slot<f32> = self.scratch(0, cut.partial_len(spec.groups, spec.c));
+        let partial: Slot<f32> = self.scratch(0, cut.partial_len(spec.groups, spec.c))?;
         let (grid, [h, w, c, wide]) = plan.sweep();
         let rows = spec.n / spec.groups * spec.p();
         let tensors = [self.at(partial), self.at(dz), self.at(argmax), self.at(x), self.at(saved)];

@@ -65,8 +65,8 @@ impl<A: Activation> Top for Cuda<A> {
     ) -> Result<()> {
         plan.spec.check_update(best, places, scores, first)?;
         let (TopSpec { rows, q, n, .. }, (span, keep), count) = (plan.spec, plan.part(), plan.candidates());
-        let part = self.at(self.scratch::<f32>(0, q * count));
-        let part_places = self.at(self.scratch::<u32>(plan.scratch()[0], q * count));
+        let part = self.at(self.scratch::<f32>(0, q * count)?);
+        let part_places = self.at(self.scratch::<u32>(plan.scratch()[0], q * count)?);
         let (best, places) = (self.at(best), self.at(places));
         let args = [part, part_places, self.at(scores), best, places];
         let sizes = [rows, q, n, span, keep, first].map(|size| size.into());

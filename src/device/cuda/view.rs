@@ -65,7 +65,7 @@ impl<A: Activation> View for Cuda<A> {
         photo.map_or(Ok(()), |s| want("view", "photo", s, n))?;
         crops.map_or(Ok(()), |s| want("view", "crops", s, n))?;
 
-        let partial = self.at(self.scratch::<f32>(0, n * PARTS));
+        let partial = self.at(self.scratch::<f32>(0, n * PARTS)?);
         let (images, index, drawn) = (self.at(images), self.at(index), self.at_or_null(photo));
         if photo.is_some() {
             let args = [partial, images, index, drawn, sh.into(), sw.into()];

@@ -36,9 +36,29 @@ pub trait Memory {
     /// dst = what `fill` makes, in memory that the device copies from: for what is too large to be copied twice. `fill` finds garbage.
     fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()>;
 
-    /// As [`Memory::fill`], but while what is queued goes on: nothing that was queued since the prefetch before may use `dst`.
+    /// As [`Memory::fill`], but while what is queued goes on, for a slot of [`Pool::Images`](crate::device::Pool): nothing that was
+    /// queued since the prefetch before may use `dst`, and before it is used [`Memory::arrive`] is called.
     fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
         self.fill(dst, fill)
+    }
+
+    /// What is queued from now on finds in `slot` what was prefetched.
+    fn arrive<T: Element>(&mut self, _slot: Slot<T>) -> Result<()> {
+        Ok(())
+    }
+
+    /// dst = what `fill` makes of it, `piece` elements at a time (fewer at the end): it is told which element its piece begins at,
+    /// and finds garbage. For what is too large for the host. A piece begins where a slot may.
+    fn load<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        piece: usize,
+        mut fill: impl FnMut(usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        for start in (0..dst.len).step_by(piece) {
+            self.fill(dst.part(start, piece.min(dst.len - start)), |out| fill(start, out))?;
+        }
+        Ok(())
     }
 
     /// Returns the slot's elements after everything before it has run (a host synchronisation).
@@ -52,7 +72,7 @@ pub trait Memory {
 
     /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same slots every time, and neither
     /// read nor write: what changes from step to step lies in slots written before.
-    fn replay(&mut self, recording: &mut Self::Recording, ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
+    fn replay(&mut self, recording: &mut Self::Recording, ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()>;
 
     /// Notes when everything before is done.
     fn mark(&mut self) -> Result<Self::Mark>;

@@ -38,6 +38,19 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.prefetch(dst, fill)
     }
 
+    fn arrive<T: Element>(&mut self, slot: Slot<T>) -> Result<()> {
+        self.dev.arrive(slot)
+    }
+
+    fn load<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        piece: usize,
+        fill: impl FnMut(usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        self.dev.load(dst, piece, fill)
+    }
+
     fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
         self.dev.fill(dst, fill)
     }
@@ -54,7 +67,7 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.time("copy".into(), Work { bytes: 2.0 * dst.bytes() as f64, flops: 0.0 }, |dev| dev.copy(dst, src))
     }
 
-    fn replay(&mut self, _: &mut (), ops: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn replay(&mut self, _: &mut (), mut ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         ops(self)
     }
 

@@ -103,10 +103,10 @@ pub(super) fn head_loss<A: Activation>(
     let images = spec.check_loss(losses, dlaterals, &input, &loss)?;
     let (n, tiles, targets) = (spec.n, plan.tiles(), dev.targets(plan, &loss, images));
     let [weights, shares, partial, warped, _] = plan.loss_parts(size_of::<A>());
-    let weights = dev.at(dev.scratch::<f32>(weights, count * n));
-    let shares = dev.at(dev.scratch::<f32>(shares, count * n));
-    let partial = dev.at(dev.scratch::<f32>(partial, count * n * tiles));
-    let dwarped = dev.scratch::<A>(warped, spec.lateral_len(0));
+    let weights = dev.at(dev.scratch::<f32>(weights, count * n)?);
+    let shares = dev.at(dev.scratch::<f32>(shares, count * n)?);
+    let partial = dev.at(dev.scratch::<f32>(partial, count * n * tiles)?);
+    let dwarped = dev.scratch::<A>(warped, spec.lateral_len(0))?;
     let view = Arg::from(loss.view);
 
     dev.launch(kernels.weigh, Grid::new((n, count), THREADS), &[weights, Arg::by_value(&targets)])?;

@@ -61,9 +61,9 @@ impl Partials {
     }
 
     /// Sums (parts, k, d) and scores (parts) in the scratch from byte `at` on.
-    pub fn slots<A: Activation>(&self, dev: &Cuda<A>, at: usize) -> (Slot<f32>, Slot<f64>) {
-        let scores = dev.scratch(at, self.parts);
-        (dev.scratch(at + aligned(self.parts * 8), self.parts * self.k * D), scores)
+    pub fn slots<A: Activation>(&self, dev: &Cuda<A>, at: usize) -> Result<(Slot<f32>, Slot<f64>)> {
+        let scores = dev.scratch(at, self.parts)?;
+        Ok((dev.scratch(at + aligned(self.parts * 8), self.parts * self.k * D)?, scores))
     }
 
     /// sums (k, d) and score (1) += the parts, by the kernel that [`Cuda::sums_kernel`] gives.
@@ -150,7 +150,10 @@ impl<A: Activation> Cuda<A> {
     /// Queues what every op begins with; returns what the kernels then read.
     fn merge(&mut self, plan: &HeadPlan, input: &HeadInput<A>) -> Result<Laterals> {
         let spec = &plan.spec;
-        let o3 = (spec.merge == Merge::Cascade).then(|| self.scratch::<f32>(0, plan.o3 / 4));
+        let o3 = match spec.merge {
+            Merge::Cascade => Some(self.scratch::<f32>(0, plan.o3 / 4)?),
+            Merge::Direct => None,
+        };
         let laterals = Laterals {
             o3: o3.map_or(0, |o3| self.address(o3)),
             p: input.laterals.map(|p| self.address(p)),
@@ -248,7 +251,7 @@ impl<A: Activation> Head for Cuda<A> {
         want(OP, "score", score, 1)?;
         let laterals = self.merge(plan, &input)?;
         let partials = Partials::new(spec.n * plan.tiles(), k);
-        let (partial, scores) = partials.slots(self, plan.o3);
+        let (partial, scores) = partials.slots(self, plan.o3)?;
         let (cw, cb, out) = (self.at(cw), self.at(cb), [self.at(partial), self.at(scores), self.at(counts)]);
         let [n, k, near] = [spec.n, k, partials.near].map(Arg::from);
         let args = [out[0], out[1], out[2], Arg::by_value(&laterals), cw, cb, n, k, near];

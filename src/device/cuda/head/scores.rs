@@ -83,14 +83,14 @@ pub(super) fn head_scores_backward<A: Activation>(
     let laterals = dev.merge(plan, &input)?;
     let (laterals, slopes) = (Arg::by_value(&laterals), dev.at(dscores));
     if let Some(dlaterals) = dlaterals {
-        let dwarped = dev.scratch::<A>(plan.o3, spec.lateral_len(0));
+        let dwarped = dev.scratch::<A>(plan.o3, spec.lateral_len(0))?;
         let args = [dev.at(dlaterals[0]), dev.at(dwarped), slopes, laterals, dev.at(classifier.w), k.into()];
         dev.launch(kernels.backward, plan.grid().shared(TILE_BYTES), &args)?;
         gradient::to_laterals(dev, plan, dlaterals, dwarped, input.crops)?;
     }
     let parts = plan.parts(k);
-    let partial = dev.scratch::<f32>(plan.o3, parts * k * D);
-    let partial_bias = dev.scratch::<f32>(plan.o3 + aligned(parts * k * D * 4), parts * k);
+    let partial = dev.scratch::<f32>(plan.o3, parts * k * D)?;
+    let partial_bias = dev.scratch::<f32>(plan.o3 + aligned(parts * k * D * 4), parts * k)?;
     let args = [dev.at(partial), dev.at(partial_bias), slopes, laterals, spec.n.into(), k.into()];
     dev.launch(kernels.weight, Grid::new((parts, k.div_ceil(TILE)), THREADS).shared(TILE_BYTES), &args)?;
     add_parts(dev, plan.sums, dw, partial, parts, None)?;
@@ -117,12 +117,12 @@ pub(super) fn head_predict<A: Activation>(
         let images = most.min(total - from);
         let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
         for view in 0..views {
-            let scores = dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map));
+            let scores = dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)?);
             let first = (view * total + from).into();
             dev.launch(plan.scores.scores, grid, &[scores, laterals, cw, cb, first, k])?;
         }
         let apart = if views == 2 { apart } else { 0 };
-        let scores = dev.at(dev.scratch::<f32>(plan.o3, images * map));
+        let scores = dev.at(dev.scratch::<f32>(plan.o3, images * map)?);
         let args = [pred, scores, apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
         let grid = Grid::new(((out.0 * out.1).div_ceil(PREDICTED), images), THREADS);
         dev.launch(plan.scores.predict, grid, &args)?;
