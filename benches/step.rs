@@ -9,16 +9,17 @@ use picie::data::{ImageStore, PictureSet};
 use picie::device::Layout;
 use picie::device::cpu::Cpu;
 use picie::device::ops::Memory;
-use picie::method::{self, Batch};
+use picie::method::{self, Batch, TrainSet};
 use picie::recipe::Recipe;
 
 const IMAGES: usize = 64;
+const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 
 fn step(c: &mut Criterion) {
     let recipe = Recipe { size: 128, stored: 256, batch: 32, batch_cluster: 32, init_batches: 1, ..Recipe::picie() };
     let set = PictureSet::Plain(ImageStore::noise(IMAGES, recipe.stored, 1));
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = method::plan(&mut dev, &mut layout, &recipe, 1, IMAGES).expect("a plan");
+    let mut picie = method::plan(&mut dev, &mut layout, &recipe, 1, SET).expect("a plan");
     dev.reserve(&layout).expect("memory");
     picie.init(&mut dev).expect("weights");
     let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());

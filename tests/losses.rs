@@ -8,7 +8,7 @@ use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
 use picie::device::ops::{Backend, Memory};
 use picie::device::{Activation, Layout};
-use picie::method::{self, Batch, Learned, Method, PseudoLabels, Start};
+use picie::method::{self, Batch, Learned, Method, PseudoLabels, Start, TrainSet};
 use picie::net::weights::{Tensor, Weights};
 use picie::net::{Architecture, FEATURES, expected};
 use picie::recipe::{ClassifierKind, Freeze, Information, Recipe};
@@ -18,6 +18,7 @@ use crate::util::{close, error, golden, softgpu, uniform};
 
 const SEED: u64 = 13;
 const IMAGES: usize = 8;
+const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 const SIDE: usize = 64;
 const IDS: [[u32; 4]; 2] = [[0, 1, 5, 2], [3, 7, 4, 6]];
 /// The head that each step of IIC trains.
@@ -136,7 +137,7 @@ fn batch(method: &dyn Method<impl Backend>, i: usize) -> Batch<'static> {
 /// A method in the state that the goldens begin with.
 fn begin<B: Backend + 'static>(dev: &mut B, case: &str, set: &PictureSet) -> Box<dyn Method<B>> {
     let (recipe, mut layout) = (recipe(case), Layout::default());
-    let mut method = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
+    let mut method = method::plan(dev, &mut layout, &recipe, 1, SET).unwrap();
     dev.reserve(&layout).unwrap();
     method.common_mut().load_images(dev, set.images()).unwrap();
     method.init(dev).unwrap();

@@ -6,13 +6,14 @@ use picie::data::{self, Classes, ImageStore, Load, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Adam, Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
-use picie::method::{self, Batch, Method, PseudoLabels};
+use picie::method::{self, Batch, Method, PseudoLabels, TrainSet};
 use picie::net::{FEATURES, Geometry, Mode, Program};
 use picie::recipe::{KMeansStart, NormMode, Recipe};
 
 use crate::util::close;
 
 const IMAGES: usize = 7;
+const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 const EPOCH: usize = 3;
 const SEED: u64 = 5;
 
@@ -69,7 +70,7 @@ struct Rig {
 impl Rig {
     fn new(recipe: Recipe) -> Self {
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-        let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
+        let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, SET).unwrap();
         let geometry = Geometry {
             n: 1,
             h: recipe.size,
@@ -323,7 +324,7 @@ fn step_s_losses(score_scale: f32) {
     let recipe = Recipe { score_metric: Metric::Dot, score_scale, ..recipe(1) };
     let ids = IDS;
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
+    let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, SET).unwrap();
     let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge, unit: true };
     let program = Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
     let sizes = (recipe.stored, recipe.size, 4);
@@ -365,6 +366,6 @@ fn step_s_losses(score_scale: f32) {
 #[test]
 fn more_points_than_clusters_are_needed() {
     let many = Recipe { clusters: 200, ..recipe(1) };
-    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, IMAGES).err().unwrap().to_string();
+    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, SET).err().unwrap().to_string();
     assert!(error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"), "{error}");
 }

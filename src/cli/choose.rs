@@ -6,9 +6,9 @@ use crate::base::Result;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::Undecided;
 use crate::data::{ImageStore, PictureSet};
-use crate::device::{Backend, Layout};
+use crate::device::Backend;
 use crate::eval::Matching;
-use crate::method::{Candidate, Chooser, chosen};
+use crate::method::{Candidate, Chooser, TrainSet, chosen, plan_images};
 use crate::net::weights::{Start, Weights};
 use crate::report::{Progress, table};
 use crate::train::{Sets, Settings};
@@ -60,8 +60,10 @@ impl Job for Choose<'_> {
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out> {
         let Choose { settings, start, images, range } = self;
-        let mut layout = Layout::default();
-        let chooser = Chooser::plan(dev, &mut layout, &settings.recipe, settings.seed, images.len(), range)?;
+        let (layout, chooser) = plan_images(dev, |dev, layout, resident| {
+            let set = TrainSet { images: images.len(), resident };
+            Chooser::plan(dev, layout, &settings.recipe, settings.seed, set, range.clone())
+        })?;
         dev.reserve(&layout)?;
         let phase = Progress::phase("clusters", chooser.images(start) as u64);
         let found = chooser.run(dev, start, images, &mut |n| {

@@ -25,7 +25,7 @@ use crate::data::ImageStore;
 use crate::device::ops::Backend;
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::Common;
-use crate::method::{PcaLaterals, Programs, Tick, batch_sizes, geometry};
+use crate::method::{PcaLaterals, Programs, Tick, TrainSet, batch_sizes, geometry};
 use crate::net::weights::{Start, Weights};
 use crate::net::{FEATURES, Mode, Network};
 use crate::recipe::{Laterals, Recipe};
@@ -76,15 +76,16 @@ pub struct Chooser<B: Backend> {
 }
 
 impl<B: Backend> Chooser<B> {
-    /// For a data set of at least two `images`. Errors: halves with fewer points than clusters.
+    /// For a data set of at least two images. Errors: halves with fewer points than clusters.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        images: usize,
+        set: TrainSet,
         candidates: RangeInclusive<usize>,
     ) -> Result<Self> {
+        let images = set.images;
         let most = *candidates.end();
         // One kind of batch: training's are not run here.
         let recipe = &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
@@ -105,7 +106,7 @@ impl<B: Backend> Chooser<B> {
         let schedule = Schedule { init_batches: 1, iters: recipe.kmeans_iters, restarts: RESTARTS, update_every: 1 };
         let cluster = candidates.map(|k| Ok((k, MiniBatch::plan(dev, layout, schedule, k, points)?)));
         let cluster = cluster.collect::<Result<_>>()?;
-        let common = Common::plan(dev, layout, recipe, seed, images, vec![View::Plain], (net, commons))?;
+        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::Plain], (net, commons))?;
         Ok(Chooser { common, programs: own, laterals, features, points, centroids, cluster, each })
     }
 

@@ -8,7 +8,7 @@ use crate::base::rng::{Rng, Stream};
 use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend};
 use crate::device::{Activation, Layout, Pool, Slot};
-use crate::method::{Programs, batch_sizes, geometry};
+use crate::method::{Programs, TrainSet, batch_sizes, geometry};
 use crate::net::{Mode, Network, Program};
 use crate::recipe::{Freeze, Recipe};
 
@@ -84,13 +84,13 @@ pub fn plan_network<B: Backend>(
 }
 
 impl<B: Backend> Common<B> {
-    /// The last part of a method's plan: images are resident where they fit beside everything planned before.
+    /// The last part of a method's plan.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        images: usize,
+        TrainSet { images, resident }: TrainSet,
         views: Vec<View>,
         (net, programs): (Network<B>, Programs<B>),
     ) -> Result<Self> {
@@ -100,12 +100,8 @@ impl<B: Backend> Common<B> {
         let index = layout.take(Pool::Staging, "label index", (views.len() * batch).max(images.min(r.batch_cluster)));
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let bytes = images * r.stored * r.stored * 3;
-        // A tenth is left for the evaluator, libraries and kernels.
-        let fits = |free: usize| layout.total_bytes() + dev.scratch_bytes() + bytes <= free / 10 * 9;
-        let resident = dev.free_bytes().is_some_and(fits).then_some(images);
         let shape = (r.stored, r.size, r.architecture.input());
-        let feeder = Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident)?;
+        let feeder = Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident.then_some(images))?;
         Ok(Common {
             recipe: recipe.clone(),
             net,
@@ -152,7 +148,7 @@ impl<B: Backend> Common<B> {
         dev: &mut B,
         pass: Pass,
         images: usize,
-        ops: impl FnOnce(&mut B, &Feeder<B>, &Network<B>) -> Result<()>,
+        mut ops: impl FnMut(&mut B, &Feeder<B>, &Network<B>) -> Result<()>,
     ) -> Result<()> {
         let recording = self.recordings.entry((pass, images, self.feeder.buffer())).or_default();
         let (feeder, net) = (&self.feeder, &self.net);

@@ -14,7 +14,7 @@ use crate::data::PictureSet;
 use crate::device::ops::{Backend, Classifier, IicSpec, SoftmaxSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Learned, Losses, Method, batch_sizes};
+use crate::method::{Learned, Losses, Method, TrainSet, batch_sizes};
 use crate::recipe::Recipe;
 
 /// A head, and what its loss is computed with.
@@ -37,7 +37,8 @@ pub struct Iic<B: Backend> {
 }
 
 impl<B: Backend> Iic<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, images: usize) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+        let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 2)?;
         let (side, i) = (recipe.size / 4, recipe.information);
         let mut heads = Vec::new();
@@ -59,7 +60,7 @@ impl<B: Backend> Iic<B> {
         let len = 2 * images.min(recipe.batch) * side * side * recipe.most_clusters();
         let [maps, dmaps] = ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
         let loss = layout.take(Pool::State, "loss", 1);
-        let common = Common::plan(dev, layout, recipe, seed, images, vec![View::Window, View::Mirrored], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::Window, View::Mirrored], network)?;
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 

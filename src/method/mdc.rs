@@ -14,7 +14,7 @@ use crate::device::ops::{Backend, Classifier, LossInput, SoftmaxLabels};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::{Batch, Common, Ops, plan_network};
 use crate::method::supervised::Scored;
-use crate::method::{Clustering, Learned, Losses, Method, Start};
+use crate::method::{Clustering, Learned, Losses, Method, Start, TrainSet};
 use crate::recipe::Recipe;
 
 pub struct Mdc<B: Backend> {
@@ -27,7 +27,8 @@ pub struct Mdc<B: Backend> {
 }
 
 impl<B: Backend> Mdc<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, images: usize) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+        let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 1)?;
         let clustering = Clustering::plan(dev, layout, &network.0, recipe, images, &[View::First])?;
         let parametric = if recipe.learned() {
@@ -37,7 +38,7 @@ impl<B: Backend> Mdc<B> {
             None
         };
         let losses = layout.take(Pool::State, "losses", images.min(recipe.batch));
-        let common = Common::plan(dev, layout, recipe, seed, images, vec![View::First], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::First], network)?;
         Ok(Mdc { common, clustering, parametric, losses })
     }
 }

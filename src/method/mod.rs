@@ -93,20 +93,47 @@ pub trait Method<B: Backend> {
     fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier>;
 }
 
-/// Plans the recipe's method for a data set of `images` images.
+/// The images to train on, as a plan sees them.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainSet {
+    pub images: usize,
+    /// Whether all of them lie on the device, loaded once; else they come batch by batch.
+    pub resident: bool,
+}
+
+/// Plans the recipe's method for a data set.
 pub fn plan<'a, B: Backend + 'a>(
     dev: &mut B,
     layout: &mut Layout,
     recipe: &Recipe,
     seed: u64,
-    images: usize,
+    set: TrainSet,
 ) -> Result<Box<dyn Method<B> + 'a>> {
     Ok(match recipe.method {
-        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, images)?),
-        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, images)?),
-        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, images)?),
-        recipe::Method::Supervised => Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Supervised => Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, set)?),
     })
+}
+
+/// What `plan` makes of a layout and of whether images are resident: they are where the engine has memory of its own, and all that
+/// was planned fits there.
+pub fn plan_images<B: Backend, P>(
+    dev: &mut B,
+    mut plan: impl FnMut(&mut B, &mut Layout, bool) -> Result<P>,
+) -> Result<(Layout, P)> {
+    if dev.free_bytes().is_some() {
+        let mut layout = Layout::default();
+        let planned = plan(dev, &mut layout, true)?;
+        let wanted = layout.total_bytes() + dev.scratch_bytes();
+        if dev.free_bytes().is_some_and(|free| wanted <= free) {
+            return Ok((layout, planned));
+        }
+    }
+    let mut layout = Layout::default();
+    let planned = plan(dev, &mut layout, false)?;
+    Ok((layout, planned))
 }
 
 /// A program for full batches, and one for what is left of the data set.

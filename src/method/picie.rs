@@ -16,7 +16,7 @@ use crate::data::PictureSet;
 use crate::device::ops::{Backend, Classifier, LossInput};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Clustering, Losses, Method};
+use crate::method::{Clustering, Losses, Method, TrainSet};
 use crate::recipe::Recipe;
 
 pub struct Picie<B: Backend> {
@@ -36,13 +36,14 @@ pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
 }
 
 impl<B: Backend> Picie<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, images: usize) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+        let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 2)?;
         let clustering = Clustering::plan(dev, layout, &network.0, recipe, images, &[View::First, View::Second])?;
         let targets = clustering.pseudo().concat().len();
         let losses = layout.take(Pool::State, "losses", 2 * images.min(recipe.batch) * targets);
         let first = if recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
-        let common = Common::plan(dev, layout, recipe, seed, images, vec![first, View::Second], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, set, vec![first, View::Second], network)?;
         Ok(Picie { common, clustering, losses })
     }
 }

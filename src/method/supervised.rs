@@ -12,7 +12,7 @@ use crate::data::{IGNORE, PictureSet};
 use crate::device::ops::{Backend, Classifier, SoftmaxLabels, SoftmaxSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Learned, Losses, Method, batch_sizes};
+use crate::method::{Learned, Losses, Method, TrainSet, batch_sizes};
 use crate::net::Program;
 use crate::recipe::{Freeze, Recipe};
 
@@ -71,7 +71,8 @@ pub struct Supervised<B: Backend> {
 }
 
 impl<B: Backend> Supervised<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, images: usize) -> Result<Self> {
+    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+        let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 1)?;
         let classifier = Learned::plan(dev, layout, recipe.clusters, true);
         let scored = Scored::plan(dev, layout, recipe, images)?;
@@ -80,7 +81,7 @@ impl<B: Backend> Supervised<B> {
         let rows = layout.take(Pool::State, "label rows", batch);
         let weights = layout.take(Pool::State, "class weights", recipe.clusters);
         let losses = layout.take(Pool::State, "losses", batch);
-        let common = Common::plan(dev, layout, recipe, seed, images, vec![View::First], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::First], network)?;
         Ok(Supervised { common, classifier, scored, labels, rows, weights, losses })
     }
 

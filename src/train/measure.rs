@@ -6,9 +6,8 @@ use serde::Serialize;
 
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::Layout;
 use crate::device::ops::Backend;
-use crate::method::{self, Method};
+use crate::method::{self, Method, TrainSet};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
 
@@ -37,8 +36,9 @@ pub struct Measured<'a, B: Backend> {
 impl<'a, B: Backend + 'a> Measured<'a, B> {
     /// Plans, reserves, and starts from random weights.
     pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a PictureSet) -> Result<Self> {
-        let mut layout = Layout::default();
-        let mut method = method::plan(dev, &mut layout, recipe, 1, set.images().len())?;
+        let (layout, mut method) = method::plan_images(dev, |dev, layout, resident| {
+            method::plan(dev, layout, recipe, 1, TrainSet { images: set.images().len(), resident })
+        })?;
         dev.reserve(&layout)?;
         method.common_mut().load_images(dev, set.images())?;
         method.init(dev)?;

@@ -3,7 +3,7 @@
 use crate::base::{Error, Result};
 use crate::device::ops::Backend;
 use crate::device::{Layout, Pool};
-use crate::method::{self, Evaluator, Method, PcaLaterals};
+use crate::method::{self, Evaluator, Method, PcaLaterals, TrainSet};
 use crate::recipe::{Laterals, Recipe};
 use crate::train::{Sets, Settings};
 
@@ -25,16 +25,18 @@ impl<B: Backend> Plan<'_, B> {
 /// Nothing is allocated yet.
 pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<'a, B>> {
     let recipe = &settings.recipe;
-    let mut layout = Layout::default();
     let images = sets.train.images().len();
-    let method = method::plan(dev, &mut layout, recipe, settings.seed, images)?;
-    let net = &method.common().net;
-    let laterals = match recipe.laterals {
-        Laterals::Pca => Some(PcaLaterals::plan(dev, &mut layout, net, recipe, images)?),
-        Laterals::Random => None,
-    };
-    let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
-    let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, sets.val.classes(), None)?;
+    let (mut layout, (method, laterals, evaluator)) = method::plan_images(dev, |dev, layout, resident| {
+        let method = method::plan(dev, layout, recipe, settings.seed, TrainSet { images, resident })?;
+        let net = &method.common().net;
+        let laterals = match recipe.laterals {
+            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, net, recipe, images)?),
+            Laterals::Random => None,
+        };
+        let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
+        let evaluator = Evaluator::plan(dev, layout, net, recipe, val, sets.val.classes(), None)?;
+        Ok((method, laterals, evaluator))
+    })?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     Ok(Plan { layout, method, laterals, evaluator })

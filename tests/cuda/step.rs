@@ -7,7 +7,7 @@ use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
 use picie::device::ops::{Adam, Memory};
 use picie::device::{Activation, Backend, Layout};
-use picie::method::{self, Batch, Losses, PcaLaterals};
+use picie::method::{self, Batch, Losses, PcaLaterals, TrainSet};
 use picie::net::FEATURES;
 use picie::net::weights::{Source, Weights};
 use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
@@ -15,6 +15,7 @@ use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
 use crate::util::{close, signed, softgpu};
 
 const IMAGES: usize = 8;
+const SET: TrainSet = TrainSet { images: IMAGES, resident: true };
 
 fn recipe() -> Recipe {
     Recipe {
@@ -36,10 +37,14 @@ struct Trained {
 }
 
 /// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are replayed where steps are
-/// recorded. `ahead`: each step is told of the next.
-fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>, ahead: bool) -> Trained {
+/// recorded. `ahead`: each step is told of the next. `resident`: images are on the device, else they come batch by batch.
+fn steps<B: Backend>(
+    dev: &mut B,
+    labels: Option<&[(Vec<u16>, Vec<u32>); 2]>,
+    (ahead, resident): (bool, bool),
+) -> Trained {
     let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, TrainSet { resident, ..SET }).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
     picie.init(dev).unwrap();
@@ -64,8 +69,9 @@ fn steps<B: Backend>(dev: &mut B, labels: Option<&[(Vec<u16>, Vec<u32>); 2]>, ah
     Trained { losses, weights: dev.read(picie.common().net.blocks.weights).unwrap(), labels: found }
 }
 
-fn cuda<A: Activation>(no_graph: bool, like: &Trained) -> Trained {
-    steps(&mut Cuda::<A>::new(Options { no_graph, ..Options::default() }).unwrap(), Some(&like.labels), !no_graph)
+fn cuda<A: Activation>(no_graph: bool, resident: bool, like: &Trained) -> Trained {
+    let dev = &mut Cuda::<A>::new(Options { no_graph, ..Options::default() }).unwrap();
+    steps(dev, Some(&like.labels), (!no_graph, resident))
 }
 
 #[test]
@@ -73,8 +79,8 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
     if !softgpu::load() {
         return;
     }
-    let want = steps(&mut Cpu::new(), None, false);
-    let got = cuda::<f32>(false, &want);
+    let want = steps(&mut Cpu::new(), None, (false, false));
+    let got = cuda::<f32>(false, true, &want);
     for (want, got) in want.labels.iter().zip(&got.labels) {
         let differ = want.0.iter().zip(&got.0).filter(|(a, b)| a != b).count();
         // Where two centroids are equally near within f32 rounding.
@@ -85,11 +91,12 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
     close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-5);
     close("losses", &flat(&got), &flat(&want), 1e-2);
     close("weights", &got.weights, &want.weights, 1e-3);
-    let plain = cuda::<f32>(true, &want);
-    assert!(
-        plain.losses == got.losses && plain.weights == got.weights,
-        "a replayed step, staged ahead, is another step"
-    );
+    for (what, no_graph, resident) in
+        [("that is not recorded", true, true), ("whose images come as it runs", false, false)]
+    {
+        let other = cuda::<f32>(no_graph, resident, &want);
+        assert!(other.losses == got.losses && other.weights == got.weights, "a step {what} is another step");
+    }
 }
 
 /// Laterals from the principal components of ImageNet's stages, and then centroids: of several starts, and from there on.
@@ -106,7 +113,7 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
         ..recipe()
     };
     let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, SET).unwrap();
     let laterals = PcaLaterals::plan(dev, &mut layout, &picie.common().net, &recipe, IMAGES).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, &set).unwrap();
@@ -157,7 +164,7 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
     }
     let dev = &mut Cuda::<bf16>::new(Options::default()).unwrap();
     let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, SET).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
     picie.init(dev).unwrap();
