@@ -20,6 +20,7 @@ struct Problem {
     bool bias = false, residual = false, relu = false;  // of the forward; the bias is f32, the residual of y's type
     bool keeps_nan = false;                           // in the ReLU, which makes it 0 otherwise
     bool rounds_inputs = false;                       // as a TF32 engine does
+    double cut = 0;                                   // sums are made of two parts: up to here, in shares of their length, and the rest
 };
 
 struct Pointers {
