@@ -3,9 +3,9 @@
 //
 // Environment:
 //   SOFTCUDNN_VERSION (91000).
-//   SOFTCUDNN_REFUSE, a list of what is not supported: all, fused, beta, narrowdw; nvrtc (is missing: fused graphs have no engine);
-//     and of what fails otherwise: heuristics, sublibrary (as a list of engines is asked for), build, oom, compile (of fused graphs; as
-//     a plan is built), execute, execute=TAG (as a plan, or that of one engine, runs), capture=ENGINE (cannot be captured).
+//   SOFTCUDNN_REFUSE, a list of what is not supported: all, fused, beta, narrowdw, nvrtc (what is compiled at run time);
+//     and of what fails otherwise: sublibrary (any finalizing), heuristics (finalizing them), build, oom, compile (finalizing a plan; one
+//     that is compiled), execute, execute=TAG (running a plan; one of this engine), capture=ENGINE (running one of it in a capture).
 //   SOFTCUDNN_ACCEPT, a list of what else is supported: widebeta ({beta = 1, f32 gradients of weights} from narrower inputs).
 //   SOFTCUDNN_BUILD_MS: how long it takes to build a plan from an engine's configuration.
 //   SOFTCUDNN_COUNTS: a file to which counts of the calls are appended at the end of the process.
@@ -24,6 +24,7 @@ int softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop
 // Device time that the work which calls it takes; device memory that code takes, 0 if there is as much; whether a stream captures.
 __attribute__((weak)) void softgpu_elapse(double microseconds);
 __attribute__((weak)) int softgpu_charge(size_t bytes);
+__attribute__((weak)) int softgpu_discharge(size_t bytes);
 __attribute__((weak)) int softgpu_capturing(void* stream);
 int cuStreamSynchronize(void* stream);
 }
@@ -50,8 +51,6 @@ std::string environment(const char* name) {
     return text ? text : "";
 }
 
-bool lists(const std::string& list, const std::string& what) { return ("," + list + ",").find("," + what + ",") != std::string::npos; }
-
 Counts& counts() {
     // Appended, as several processes of a test may write it.
     static auto* counts = [] {
@@ -75,14 +74,24 @@ struct Job {
     size_t workspace_bytes;
     std::shared_ptr<Program> program;
     Engine engine;
+    bool damaged;
 };
+
+// What a kernel with a wrong bit may do.
+void spoil(const Problem& p, const Pointers& at) {
+    switch (p.direction) {
+        case Direction::Forward: memset(at.y, 0xFF, p.n * p.p * p.q * p.k * size_of(p.y_type)); break;
+        case Direction::BackwardData: memset(at.x, 0xFF, p.n * p.h * p.w * p.c * size_of(p.x_type)); break;
+        case Direction::BackwardWeight: memset(at.w, 0xFF, p.k * p.r * p.s * p.c * size_of(p.w_type)); break;
+    }
+}
 
 void run(void* argument) {
     Job& job = *static_cast<Job*>(argument);
     job.problem.cut = cut(*job.program, job.engine);
     // Before and after: what overlaps the workspace is spoilt, be it read or written.
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
-    convolve(job.problem, job.at);
+    job.damaged ? spoil(job.problem, job.at) : convolve(job.problem, job.at);
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
     if (softgpu_elapse) softgpu_elapse(microseconds(*job.program, job.engine));
 }
@@ -93,7 +102,7 @@ Status load(const Handle& handle, Descriptor& plan) {
     if (capturing && (!plan.loaded || refuses(*plan.program, "capture=" + std::to_string(plan.engine.index)))) {
         cuStreamSynchronize(handle.stream);
         const char* why = plan.loaded ? "cannot be captured" : "is loaded, as it never ran before the capture";
-        return say(ExecutionFailedCudaDriver, "engine %s %s: operation not permitted when stream is capturing", plan.engine.tag().c_str(), why);
+        return say(ExecutionFailedCudaDriver, "engine %s %s: cudaErrorStreamCaptureUnsupported", plan.engine.tag().c_str(), why);
     }
     if (!plan.loaded && softgpu_charge && softgpu_charge(CODE)) {
         return say(ExecutionFailedCudaDriver, "cuModuleLoadData: CUDA_ERROR_OUT_OF_MEMORY");
@@ -117,8 +126,12 @@ void dies(const void* p) {
     living().erase(p);
 }
 
+void unload(const Descriptor& plan) {
+    if (plan.loaded && softgpu_discharge) softgpu_discharge(CODE);
+}
+
 Status say(Status status, const char* format, ...) {
-    char text[400];
+    char text[1000];
     va_list list;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
@@ -128,8 +141,10 @@ Status say(Status status, const char* format, ...) {
     return status;
 }
 
+bool lists(const std::string& list, const std::string& what) {
+    return ("," + list + ",").find("," + what + ",") != std::string::npos;
+}
 std::string refused_here() { return thread_refuses + "," + environment("SOFTCUDNN_REFUSE"); }
-bool refuses(const Program& program, const std::string& what) { return lists(program.refused, what); }
 bool accepts(const char* what) { return lists(environment("SOFTCUDNN_ACCEPT"), what); }
 
 void count(size_t Counts::* what) {
@@ -172,7 +187,7 @@ API int cudnnSetStream(Handle* handle, void* stream) {
     return Success;
 }
 
-// NOTE: any living handle will do, whichever the plan was made with: that one may be gone.
+// Any living handle will do: cuDNN ties a plan to a device, and not to the handle it was made with.
 API int cudnnBackendExecute(Handle* handle, Descriptor* plan, Descriptor* pack) {
     if (!lives(handle) || !lives(plan) || !lives(pack)) return say(BadParam, "executing what does not live");
     if (!plan->finalized || !pack->finalized || plan->kind != PLAN || pack->kind != PACK) {
@@ -196,11 +211,12 @@ API int cudnnBackendExecute(Handle* handle, Descriptor* plan, Descriptor* pack) 
         status = say(BadParam, "tensor %lld is not in the pack", (long long)operand.id);
         return nullptr;
     };
-    Job job{program.problem, {}, pack->one<void*>(1003), workspace_of(program, plan->engine), plan->program, plan->engine};
+    void* const workspace = pack->one<void*>(1003);
+    Job job{program.problem, {}, workspace, workspace_of(program, plan->engine), plan->program, plan->engine, plan->damaged};
     job.problem.rounds_inputs = rounds_inputs(plan->engine);
     job.at = {find(program.x), find(program.w), find(program.y), find(program.bias), find(program.residual)};
     if (job.workspace_bytes && !job.workspace) status = say(BadParam, "the plan wants a workspace");
-    if (reinterpret_cast<uintptr_t>(job.workspace) % WORKSPACE_ALIGNMENT) status = say(MisalignedPointer, "the workspace is misaligned");
+    if (reinterpret_cast<uintptr_t>(workspace) % WORKSPACE_ALIGNMENT) status = say(MisalignedPointer, "the workspace is misaligned");
     if (status) return status;
     if (refuses(program, "execute") || refuses(program, "execute=" + plan->engine.tag())) {
         return say(ExecutionFailedCudaDriver, "cuLaunchKernelEx(...) != CUDA_SUCCESS");

@@ -18,9 +18,9 @@ namespace softcudnn {
 
 // cudnnStatus_t.
 enum Status : int {
-    Success = 0, SerializationVersionMismatch = 1003, SublibraryLoadingFailed = 1008,
-    BadParam = 2000, MisalignedPointer = 2003, NotFinalized = 2004,
-    NotSupported = 3000,
+    Success = 0, SublibraryVersionMismatch = 1002, SublibraryLoadingFailed = 1008,
+    BadParam = 2000, MisalignedPointer = 2003, NotFinalized = 2004, SizeInsufficient = 2006,
+    NotSupported = 3000, RuntimePrerequisiteMissing = 3008,
     InternalError = 4000, CompilationFailed = 4001, DeviceAllocationFailed = 4004,
     ExecutionFailed = 5000, ExecutionFailedCudaDriver = 5001,
 };
@@ -51,7 +51,8 @@ struct Program {
     Problem problem;
     Operand x, w, y, bias, residual;
     bool fused = false;
-    std::string refused;  // what `refuses` looks at: see there
+    bool compiled = false;  // at run time: no engine of the library has a kernel for it
+    std::string refused;    // what `refuses` looks at: see there
 
     // Gradients of weights in f32 from narrower inputs.
     bool wide() const { return problem.w_type != problem.x_type; }
@@ -71,6 +72,8 @@ struct Descriptor {
     std::shared_ptr<Program> program{};  // of a graph, and of what is made from it
     Engine engine{};                     // of ENGINE, ENGINECFG, KNOB_CHOICE and PLAN
     bool loaded = false;                 // of a PLAN: it ran before
+    bool damaged = false;                // of a PLAN: its text had another kernel
+    mutable bool spent = false;          // of an ENGINECFG: a kernel was compiled for it
 
     template <class T>
     std::vector<T> all(int name) const {
@@ -93,13 +96,16 @@ struct Descriptor {
 bool lives(const void* handle_or_descriptor);
 void is_born(const void* handle_or_descriptor);
 void dies(const void* handle_or_descriptor);
+// Gives back the device memory of a plan's code.
+void unload(const Descriptor& plan);
 
 // Keeps the text for cudnnGetLastErrorString. A mistake of the caller is printed as well; an answer is not.
 Status say(Status status, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 // SOFTCUDNN_REFUSE and what softcudnn_set says on this thread. A graph keeps it, for other threads may build its plans.
 std::string refused_here();
-bool refuses(const Program& program, const std::string& what);
+bool lists(const std::string& list, const std::string& what);
+inline bool refuses(const Program& program, const std::string& what) { return lists(program.refused, what); }
 // SOFTCUDNN_ACCEPT.
 bool accepts(const char* what);
 
@@ -116,8 +122,7 @@ Status compile(Descriptor& graph);
 
 // --- cudnn_engines.cpp
 
-Status supports(const Program& program);
-// What a heuristic mode lists, best first.
+// What a heuristic mode lists, best first. Where it lists nothing, the last error says why.
 std::vector<Engine> engines(const Program& program, int mode);
 std::vector<int> numerical_notes(const Program& program, Engine engine);
 std::vector<int> behavior_notes(const Program& program, Engine engine);
@@ -128,7 +133,7 @@ double microseconds(const Program& program, Engine engine);
 // Where this run of the engine cuts its sums in two, as a share of their length.
 double cut(const Program& program, Engine engine);
 
-// Of a plan that an engine configuration, or else a text, was set for.
+// Finalizes a plan that an engine configuration, or else a text, was set for.
 Status build(Descriptor& plan);
 std::string json_of(const Descriptor& plan);
 

@@ -1,4 +1,6 @@
 // Descriptors of the cuDNN stand-in: what can be set and read, of which type and how often, and when they are whole.
+#include <stdio.h>
+
 #include <algorithm>
 
 #include "cudnn.h"
@@ -28,7 +30,7 @@ constexpr Rule RULES[] = {
     {100, CONVOLUTION, DATA, 1}, {101, CONVOLUTION, CONV_MODE, 1}, {102, CONVOLUTION, INT64, 2}, {103, CONVOLUTION, INT64, 2},
     {104, CONVOLUTION, INT64, 2}, {105, CONVOLUTION, INT64, 2}, {106, CONVOLUTION, INT64, 1},
     {200, ENGINEHEUR, HEUR_MODE, 1}, {201, ENGINEHEUR, DESCRIPTOR, 1},
-    {400, PLAN, HANDLE, 1}, {401, PLAN, DESCRIPTOR, 1, false}, {405, PLAN, CHAR, 0, false},
+    {400, PLAN, HANDLE, 1, false}, {401, PLAN, DESCRIPTOR, 1, false}, {405, PLAN, CHAR, 0, false},
     {700, FORWARD, FLOAT32, 1}, {701, FORWARD, FLOAT32, 1}, {702, FORWARD, DESCRIPTOR, 1}, {703, FORWARD, DESCRIPTOR, 1},
     {704, FORWARD, DESCRIPTOR, 1}, {705, FORWARD, DESCRIPTOR, 1},
     {706, BACKWARD_DATA, FLOAT32, 1}, {707, BACKWARD_DATA, FLOAT32, 1}, {708, BACKWARD_DATA, DESCRIPTOR, 1},
@@ -59,19 +61,14 @@ Status answer_one(T value, int64_t room, int64_t* count, void* to) {
     return answer<T>({value}, room, count, to);
 }
 
-Status heuristics(const Program& program) {
-    softcudnn::count(&Counts::heuristics);
-    if (refuses(program, "sublibrary")) return say(SublibraryLoadingFailed, "Unable to load any of {libcudnn_heuristic.so.9.10.0}");
-    if (refuses(program, "heuristics")) return say(InternalError, "heuristics: unexpected exception");
-    return supports(program);
-}
-
 // Fills descriptors that the caller created.
 Status answer_engines(const Descriptor& from, const std::vector<Engine>& values, Kind kind, int64_t room, int64_t* count, void* to) {
     if (count) *count = int64_t(values.size());
     for (int64_t i = 0; to && i < room && i < int64_t(values.size()); ++i) {
         Descriptor* d = static_cast<Descriptor**>(to)[i];
-        if (!lives(d) || d->kind != kind || d->finalized) return say(BadParam, "reading into a descriptor that is not a fresh one of kind %d", kind);
+        if (!lives(d) || d->kind != kind || d->finalized) {
+            return say(BadParam, "reading into a descriptor that is not a fresh one of kind %d", kind);
+        }
         d->finalized = true;
         d->program = from.program;
         d->engine = values[size_t(i)];
@@ -90,6 +87,7 @@ API int cudnnBackendCreateDescriptor(int kind, Descriptor** descriptor) {
 API int cudnnBackendDestroyDescriptor(Descriptor* descriptor) {
     if (!lives(descriptor)) return say(BadParam, "destroying what is no descriptor");
     dies(descriptor);
+    unload(*descriptor);
     delete descriptor;
     return Success;
 }
@@ -100,13 +98,17 @@ API int cudnnBackendSetAttribute(Descriptor* d, int name, int type, int64_t coun
     for (const Rule& rule : RULES) {
         if (rule.name != name || rule.kind != d->kind) continue;
         if (rule.type != type) return say(BadParam, "attribute %d is of type %d, not %d", name, rule.type, type);
-        if (count < 1 || (rule.count && count != rule.count)) return say(BadParam, "attribute %d has %lld elements", name, (long long)count);
+        if (count < 1 || (rule.count && count != rule.count)) {
+            return say(BadParam, "attribute %d has %lld elements", name, (long long)count);
+        }
         for (int64_t i = 0; type == DESCRIPTOR && i < count; ++i) {
             const Descriptor* part = static_cast<Descriptor* const*>(values)[i];
             if (!lives(part)) return say(BadParam, "attribute %d refers to what is no descriptor", name);
             if (!part->finalized) return say(NotFinalized, "attribute %d refers to a descriptor that is not finalized", name);
         }
-        if (type == HANDLE && !lives(*static_cast<void* const*>(values))) return say(BadParam, "attribute %d refers to no handle", name);
+        if (type == HANDLE && !lives(*static_cast<void* const*>(values))) {
+            return say(BadParam, "attribute %d refers to no handle", name);
+        }
         const char* bytes = static_cast<const char*>(values);
         d->values[name].assign(bytes, bytes + size_t(count) * size_of_type(type));
         return Success;
@@ -125,13 +127,18 @@ API int cudnnBackendFinalize(Descriptor* d) {
             if (!lives(part)) return say(BadParam, "attribute %d refers to a descriptor that was destroyed", rule.name);
         }
     }
+    if (lists(refused_here(), "sublibrary")) {
+        fprintf(stderr, "Unable to load any of {libcudnn_engines_runtime_compiled.so.9.10.0}\n");
+        return say(SublibraryLoadingFailed, "ptrDesc->finalize()");
+    }
     Status status = Success;
     switch (d->kind) {
         case FORWARD: case BACKWARD_DATA: case BACKWARD_FILTER: status = check_convolution(*d); break;
         case GRAPH: status = compile(*d); break;
         case ENGINEHEUR:
             d->program = d->part(201).program;
-            status = heuristics(*d->program);
+            softcudnn::count(&Counts::heuristics);
+            if (refuses(*d->program, "heuristics")) status = say(InternalError, "heuristics_query()");
             break;
         case PLAN:
             status = build(*d);
@@ -165,6 +172,7 @@ API int cudnnBackendGetAttribute(Descriptor* d, int name, int type, int64_t room
     if (is(PLAN, 402, INT64)) return answer_one<int64_t>(int64_t(workspace_of(*d->program, d->engine)), room, count, to);
     if (is(PLAN, 405, CHAR)) {
         const std::string text = json_of(*d);
+        if (room && room < int64_t(text.size())) return say(SizeInsufficient, "room for %lld bytes of a text", (long long)room);
         return answer(std::vector<char>(text.begin(), text.end()), room, count, to);
     }
     return say(BadParam, "descriptors of kind %d have no attribute %d of type %d to read", d->kind, name, type);

@@ -6,7 +6,7 @@
 //   1  wants a workspace, which it overwrites; gradients of it are noted as not deterministic, and differ from run to run;
 //   0  wants nothing. Mode B has it alone; the fallback list has it with another knob, and slow.
 // Gradients of weights in f32 from narrower inputs are known to the fallback list alone: it does not split their sums.
-// For fused graphs each of them is compiled at run time.
+// The same engines run what is compiled at run time: there is no library of other ones here.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -30,6 +30,35 @@ bool is_deterministic(const Program& program, Engine engine) {
     return engine.index != SPLIT || program.problem.direction == Direction::Forward;
 }
 
+struct Verdict {
+    Status status = Success;
+    const char* reason = "";
+};
+
+Verdict verdict(const Program& program) {
+    const Problem& p = program.problem;
+    const auto refused = [&](const char* what) { return refuses(program, what); };
+    if (refused("all")) return {NotSupported, "all is refused"};
+    if (program.compiled && refused("nvrtc")) return {RuntimePrerequisiteMissing, "compiler.load()"};
+    if (program.fused && (p.c % 8 || p.k % 8)) return {NotSupported, "fusion with channels that are no multiples of 8"};
+    if (program.fused && refused("fused")) return {NotSupported, "fused graphs are refused"};
+    if (p.accumulate && refused("beta")) return {NotSupported, "beta is refused"};
+    if (program.wide() && p.accumulate && !accepts("widebeta")) return {NotSupported, "no engine adds to gradients of another type"};
+    if (p.direction == Direction::BackwardWeight && p.w_type != FLOAT && refused("narrowdw")) {
+        return {NotSupported, "gradients of weights in less than f32 are refused"};
+    }
+    return {};
+}
+
+// As cuDNN tells it: a line on the engine, then reasons from the inmost call outwards.
+Status reject(Engine engine, Verdict why) {
+    const char* name = why.status == NotSupported ? "" : "_RUNTIME_PREREQUISITE_MISSING";
+    return say(why.status,
+               "{\"engineId\":%d,\"smVersion\":900,\"knobChoices\":{\"CUDNN_KNOB_TYPE_TILE_SIZE\":%d}}\n"
+               "Warning: CUDNN_STATUS_NOT_SUPPORTED%s; Reason: %s\nWarning: CUDNN_STATUS_NOT_SUPPORTED%s; Reason: finalize_internal()\n",
+               int(engine.index), int(engine.knob), name, why.reason, name);
+}
+
 Status build_from_configuration(Descriptor& plan) {
     const Descriptor& configuration = plan.part(401);
     plan.program = configuration.program;
@@ -37,11 +66,17 @@ Status build_from_configuration(Descriptor& plan) {
     const Program& program = *plan.program;
     count(&Counts::plans);
     if (const char* ms = getenv("SOFTCUDNN_BUILD_MS")) std::this_thread::sleep_for(std::chrono::milliseconds(atol(ms)));
-    if (plan.engine.index == UNBUILDABLE) return say(NotSupported, "engine %d never runs", int(UNBUILDABLE));
-    if (refuses(program, "build")) return say(InternalError, "building plan: unexpected exception");
-    if (refuses(program, "oom")) return say(DeviceAllocationFailed, "cudaMalloc(&buffer, size) != cudaSuccess: out of memory");
-    if (program.fused && refuses(program, "compile")) return say(CompilationFailed, "nvrtcCompileProgram: NVRTC_ERROR_COMPILATION");
-    return supports(program);
+    if (plan.engine.index == UNBUILDABLE) return reject(plan.engine, {NotSupported, "engine 7 never runs"});
+    if (refuses(program, "build")) return say(InternalError, "plan.finalize_internal()");
+    if (refuses(program, "oom")) return say(DeviceAllocationFailed, "cudaMalloc(&buffer, bytes) != cudaSuccess");
+    const Verdict why = verdict(program);
+    if (why.status) return reject(plan.engine, why);
+    // NOTE: cuDNN compiles for a configuration once, and fails at a second plan of the same descriptor.
+    if (program.compiled && (refuses(program, "compile") || configuration.spent)) {
+        return say(CompilationFailed, "Encountered runtime kernel compilation failure at: compilationResult != NVRTC_SUCCESS");
+    }
+    configuration.spent = true;
+    return Success;
 }
 
 // Everything that a plan's text says, as numbers in one order.
@@ -56,59 +91,57 @@ void each_number(Descriptor& plan, Program& program, Visit visit) {
     as_number(plan.engine.index), as_number(plan.engine.knob);
     as_number(p.direction);
     for (size_t* size : {&p.n, &p.c, &p.h, &p.w, &p.k, &p.r, &p.s, &p.p, &p.q, &p.stride, &p.pad}) as_number(*size);
-    for (Data* type : {&p.x_type, &p.w_type, &p.y_type}) as_number(*type);
-    for (bool* flag : {&p.accumulate, &p.bias, &p.residual, &p.relu, &p.keeps_nan, &program.fused}) as_number(*flag);
+    for (Data* type : {&p.x_type, &p.w_type, &p.y_type, &p.bias_type}) as_number(*type);
+    for (bool* flag : {&p.accumulate, &p.bias, &p.residual, &p.relu, &p.keeps_nan}) as_number(*flag);
+    for (bool* flag : {&program.fused, &program.compiled}) as_number(*flag);
     for (Operand* o : {&program.x, &program.w, &program.y, &program.bias, &program.residual}) {
         as_number(o->id), as_number(o->alignment);
     }
 }
 
-std::string head_of_json() { return "{\"cudnn\": " + std::to_string(cudnnGetVersion()) + ", \"plan\": ["; }
+const std::string TEXT = "{\"cudnnVersion\": ", NUMBERS = ", \"plan\": [", KERNEL = ", \"cubin\": \"";
 
+// In the place of a compiled kernel.
+std::string kernel_of(const Program& program) { return program.compiled ? std::string(64, 'A') : ""; }
+
+// A version that is another one is told; a kernel that is another one is not.
 Status build_from_json(Descriptor& plan) {
     count(&Counts::plans_json);
+    if (!plan.values.count(400)) return say(BadParam, "a plan from a text without a handle: cuDNN dies of it");
     const auto bytes = plan.all<char>(405);
-    const std::string text(bytes.begin(), bytes.end()), head = head_of_json();
-    if (text.compare(0, 10, head, 0, 10) != 0) return say(BadParam, "the text of a plan is damaged");
-    if (text.compare(0, head.size(), head) != 0) return say(SerializationVersionMismatch, "the text of a plan is of another version");
+    const std::string text(bytes.begin(), bytes.end());
+    if (text.compare(0, TEXT.size(), TEXT) != 0) return say(BadParam, "!d.IsObject()");
+    char* at;
+    const size_t version = strtoull(text.c_str() + TEXT.size(), &at, 10);
+    if (version != cudnnGetVersion()) return say(SublibraryVersionMismatch, "version != cudnnGetVersion()");
+    const auto skip = [&](const std::string& part) {
+        const bool there = strncmp(at, part.c_str(), part.size()) == 0;
+        at += there ? part.size() : 0;
+        return there;
+    };
+    bool whole = skip(NUMBERS);
     auto program = std::make_shared<Program>();
-    const char* at = text.c_str() + head.size();
-    bool whole = true;
     each_number(plan, *program, [&](int64_t& number) {
-        char* end;
-        number = strtoll(at, &end, 10);
-        whole &= end != at && (*end == ',' || *end == ']');
-        at = whole ? end + 1 : "";
+        number = strtoll(at, &at, 10);
+        whole = whole && (skip(",") || skip("]"));
     });
-    if (!whole || strcmp(at, "}") != 0) return say(BadParam, "the text of a plan is damaged");
+    whole = whole && skip(KERNEL);
+    plan.damaged = !skip(kernel_of(*program) + "\"}");
+    if (!whole || text.back() != '}') return say(BadParam, "!json_object.HasMember(key)");
     program->refused = refused_here();
     plan.program = program;
-    return supports(*program);
+    const Verdict why = verdict(*program);
+    return why.status ? reject(plan.engine, why) : Success;
 }
 
 }  // namespace
 
 std::string Engine::tag() const { return std::to_string(index) + ":2=" + std::to_string(knob); }
 
-Status supports(const Program& program) {
-    const Problem& p = program.problem;
-    if (refuses(program, "all")) return say(NotSupported, "all is refused");
-    if (program.fused && (p.c % 8 || p.k % 8)) return say(NotSupported, "fusion with channels that are no multiples of 8");
-    if (program.fused && refuses(program, "fused")) return say(NotSupported, "fused graphs are refused");
-    if (p.accumulate && refuses(program, "beta")) return say(NotSupported, "beta is refused");
-    if (program.wide() && p.accumulate && !accepts("widebeta")) {
-        return say(NotSupported, "no engine adds to gradients of another type");
-    }
-    if (p.direction == Direction::BackwardWeight && p.w_type != FLOAT && refuses(program, "narrowdw")) {
-        return say(NotSupported, "gradients of weights in less than f32 are refused");
-    }
-    return Success;
-}
-
 std::vector<Engine> engines(const Program& program, int mode) {
     constexpr int B = 1, A = 3;
-    if (program.fused && refuses(program, "nvrtc")) {
-        say(NotSupported, "CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING; Reason: compiler.load()");
+    if (const Verdict why = verdict(program); why.status) {
+        reject({PLAIN, KNOB}, why);
         return {};
     }
     if (mode != B && mode != A) return {{PLAIN, FALLBACK}};
@@ -128,7 +161,7 @@ std::vector<int> numerical_notes(const Program& program, Engine engine) {
 
 std::vector<int> behavior_notes(const Program& program, Engine) {
     constexpr int RUNTIME_COMPILATION = 0;
-    return program.fused ? std::vector<int>{RUNTIME_COMPILATION} : std::vector<int>{};
+    return program.compiled ? std::vector<int>{RUNTIME_COMPILATION} : std::vector<int>{};
 }
 
 bool rounds_inputs(Engine engine) { return engine.index == ROUNDING; }
@@ -168,12 +201,12 @@ Status build(Descriptor& plan) {
 }
 
 std::string json_of(const Descriptor& plan) {
-    std::string text = head_of_json();
+    std::string text = TEXT + std::to_string(cudnnGetVersion()) + NUMBERS;
     Descriptor copy = plan;
     Program program = *plan.program;
     each_number(copy, program, [&](int64_t number) { text += std::to_string(number) + ","; });
     text.back() = ']';
-    return text + "}";
+    return text + KERNEL + kernel_of(program) + "\"}";
 }
 
 }  // namespace softcudnn

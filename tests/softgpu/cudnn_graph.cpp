@@ -81,6 +81,7 @@ Status compile(Descriptor& graph) {
     if (beta != 0 && (beta != 1 || names->direction == Direction::Forward)) return say(NotSupported, "beta is %g", beta);
     p.accumulate = beta == 1;
     std::set<const Descriptor*> tensors{&x, &w, y};
+    bool is_usual = true;  // the order of the chain: the residual before the bias
     for (size_t i = 1; i < ops.size(); ++i) {
         const Descriptor& op = *ops[i];
         if (op.kind != OPERATION_POINTWISE || names->direction != Direction::Forward) {
@@ -98,10 +99,12 @@ Status compile(Descriptor& graph) {
         } else if (mode == 0 && b && !p.relu) {
             const auto bd = b->all<int64_t>(902);
             const bool row = bd == std::vector<int64_t>{1, yd[1], 1, 1};
-            if (row && !p.bias && b->one<int>(901) == FLOAT) {
-                p.bias = true, program->bias = operand(*b);
+            const int type = b->one<int>(901);
+            if (row && !p.bias && (type == FLOAT || type == x.one<int>(901))) {
+                p.bias = true, p.bias_type = Data(type), program->bias = operand(*b);
             } else if (!row && bd == yd && !p.residual) {
                 p.residual = true, program->residual = operand(*b);
+                is_usual &= !p.bias;
             } else {
                 return say(NotSupported, "this operand of an addition");
             }
@@ -125,6 +128,8 @@ Status compile(Descriptor& graph) {
     p.x_type = Data(x.one<int>(901)), p.w_type = Data(w.one<int>(901)), p.y_type = Data(y->one<int>(901));
     program->x = operand(x), program->w = operand(w), program->y = operand(*y);
     program->fused = ops.size() > 1;
+    // Precompiled engines know one chain, and take a bias of the activations' type alone.
+    program->compiled = program->wide() || (program->fused && !(is_usual && p.bias && p.bias_type == p.x_type));
     if (p.x_type != p.y_type) return say(NotSupported, "x and y of different types");
     if (program->wide() && !(names->direction == Direction::BackwardWeight && p.w_type == FLOAT)) {
         return say(NotSupported, "w of another type than x");

@@ -131,7 +131,7 @@ Floats unfold(const Problem& v, size_t images, const Floats& x) {
 void finish(const Problem& v, const Pointers& at, size_t start, Floats& y) {
     for (size_t i = 0; i < y.size(); ++i) {
         if (v.residual) y[i] += get(at.residual, v.y_type, start + i);
-        if (v.bias) y[i] += static_cast<const float*>(at.bias)[i % v.k];
+        if (v.bias) y[i] += get(at.bias, v.bias_type, i % v.k);
         if (v.relu) y[i] = y[i] < 0 || (y[i] != y[i] && !v.keeps_nan) ? 0 : y[i];
     }
 }
