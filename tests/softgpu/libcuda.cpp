@@ -5,12 +5,15 @@
 //
 // Environment: SOFTGPU_ORDERS (2: each small launch runs in two orders and is compared; 1: once), SOFTGPU_MEMORY_MIB (4096),
 // SOFTGPU_DEVICES (1), SOFTGPU_DRIVER_VERSION (13000), SOFTGPU_BAD_IMAGE=1 (no module fits), SOFTGPU_FAIL=kernel:N (its N-th launch
-// fails), SOFTGPU_FAIL_ALLOC=N (the N-th allocation fails), SOFTGPU_COUNTS=file (launches by kernel, written at exit).
+// fails), SOFTGPU_FAIL_ALLOC=N (the N-th allocation fails), SOFTGPU_FAIL_HOST_ALLOC=N (of pinned memory), SOFTGPU_FAIL_CAPTURE=N (the
+// N-th capture ends without a graph), SOFTGPU_FAIL_INSTANTIATE=N, SOFTGPU_COUNTS=file (launches by kernel, written at exit).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <atomic>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "memory.h"
@@ -80,16 +83,17 @@ constexpr Name NAMES[] = {
     {CaptureImplicit, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on a capturing blocking stream"},
 };
 
-int fail_alloc() {
-    static std::atomic<long> count{0};
-    static const long wanted = environment("SOFTGPU_FAIL_ALLOC", 0);
-    return ++count == wanted;
-}
-
 std::atomic<bool> initialized{false};
 char the_context, the_module;
 
 }  // namespace
+
+bool fails_now(const char* variable) {
+    static std::mutex mutex;
+    static auto* calls = new std::map<std::string, long>;
+    std::lock_guard<std::mutex> lock(mutex);
+    return ++(*calls)[variable] == environment(variable, 0);
+}
 
 }  // namespace softgpu
 
@@ -217,9 +221,12 @@ API cuMemAlloc_v2(Address* at, size_t bytes) {
     if (!context_is_current) return InvalidContext;
     if (bytes == 0) return InvalidValue;
     if (forbidden_in_capture("cuMemAlloc")) return CaptureUnsupported;
-    *at = fail_alloc() ? 0 : allocate(bytes, false);
+    *at = fails_now("SOFTGPU_FAIL_ALLOC") ? 0 : allocate(bytes, false);
     return *at ? Success : OutOfMemory;
 }
+
+// Takes `bytes` from the free memory for good, as what is loaded behind the engine's back does. 0, or 2: out of memory.
+API softgpu_charge(size_t bytes) { return charge(bytes) ? Success : OutOfMemory; }
 
 static int release_or_complain(const char* call, Address at) {
     std::string damage;
@@ -239,7 +246,7 @@ API cuMemFree_v2(Address at) {
 
 API cuMemHostAlloc(void** at, size_t bytes, unsigned) {
     if (bytes == 0) return InvalidValue;
-    *at = reinterpret_cast<void*>(allocate(bytes, true));
+    *at = fails_now("SOFTGPU_FAIL_HOST_ALLOC") ? nullptr : reinterpret_cast<void*>(allocate(bytes, true));
     return *at ? Success : OutOfMemory;
 }
 API cuMemAllocHost_v2(void** at, size_t bytes) { return cuMemHostAlloc(at, bytes, 0); }

@@ -91,6 +91,13 @@ Address allocate(size_t bytes, bool pinned_host) {
     return address;
 }
 
+bool charge(size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const bool fits = bytes <= total_memory() - live;
+    if (fits) live += bytes;
+    return fits;
+}
+
 bool release(Address start, std::string& damage) {
     Allocation a;
     {

@@ -21,6 +21,8 @@ size_t live_memory();
 
 // 0 where there is not so much memory.
 Address allocate(size_t bytes, bool pinned_host);
+// Takes memory that nobody gets. False where there is not so much.
+bool charge(size_t bytes);
 // False where `start` is no allocation. `damage` says whether a guard was written.
 bool release(Address start, std::string& damage);
 // The allocation that [at, at + bytes] lies in; `bytes` 0 where there is none. `at` may be an allocation's end.

@@ -35,7 +35,7 @@ struct Stream {
 struct Event {
     bool recorded = false, captured = false;
     std::weak_ptr<Capture> capture;
-    std::chrono::steady_clock::time_point time;
+    double milliseconds = 0;
 };
 
 // The default stream. NOTE: one per host thread, so that tests that run side by side do not see each other's errors.
@@ -43,6 +43,14 @@ thread_local Stream default_stream;
 thread_local Result pending = Success;
 // Captures this thread began that forbid what could wait for the device.
 thread_local int strict_captures = 0;
+
+// What this thread's work took on top of the host's time, in milliseconds.
+thread_local double simulated = 0;
+
+double now() {
+    const auto host = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double, std::milli>(host).count() + simulated;
+}
 
 // Streams 0, 1 and 2 are the default ones.
 Stream& stream_of(void* handle) {
@@ -118,6 +126,15 @@ API softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop
     });
 }
 
+// For work that runs: lets it take so much longer by the clock of events.
+API softgpu_elapse(double microseconds) {
+    simulated += microseconds / 1000;
+    return Success;
+}
+
+// Whether `stream` captures: what is used for the first time must not be loaded then.
+API softgpu_capturing(void* stream) { return stream_of(stream).capture != nullptr; }
+
 // --- streams and events
 
 API cuStreamCreate(Stream** stream, unsigned) {
@@ -145,14 +162,14 @@ API cuEventRecord(Event* event, void* stream) {
     event->capture = stream_of(stream).capture;
     event->captured = stream_of(stream).capture != nullptr;
     event->recorded = !event->captured;
-    event->time = std::chrono::steady_clock::now();
+    event->milliseconds = now();
     return Success;
 }
 API cuEventSynchronize(Event* event) { return event->captured ? CaptureUnsupported : Success; }
 API cuEventQuery(Event* event) { return event->captured ? CaptureUnsupported : Success; }
 API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
     if (!start->recorded || !end->recorded) return InvalidHandle;
-    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+    *milliseconds = float(end->milliseconds - start->milliseconds);
     return Success;
 }
 API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
@@ -188,7 +205,7 @@ API cuStreamEndCapture(void* handle, std::shared_ptr<Graph>** graph) {
     const std::shared_ptr<Capture> capture = std::exchange(stream.capture, nullptr);
     for (Stream* joined : capture->joined) joined->capture = nullptr;
     strict_captures -= capture->strict;
-    if (capture->broken) return CaptureInvalidated;
+    if (capture->broken || fails_now("SOFTGPU_FAIL_CAPTURE")) return CaptureInvalidated;
     *graph = new std::shared_ptr<Graph>(capture->graph);
     return Success;
 }
@@ -200,6 +217,7 @@ API cuStreamIsCapturing(void* stream, int* status) {
 }
 
 API cuGraphInstantiateWithFlags(std::shared_ptr<Graph>** executable, std::shared_ptr<Graph>* graph, unsigned long long) {
+    if (fails_now("SOFTGPU_FAIL_INSTANTIATE")) return OutOfMemory;
     *executable = new std::shared_ptr<Graph>(*graph);
     return Success;
 }

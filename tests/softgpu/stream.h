@@ -22,6 +22,9 @@ Result take_pending();
 // Whether this thread captures, so that `call` may not happen: the graph would not hold it. Complains if so.
 bool forbidden_in_capture(const char* call);
 
+// Whether this call, the N-th for `variable` in this process, is the one that `variable`=N lets fail.
+bool fails_now(const char* variable);
+
 // Whether cuCtxSetCurrent was called on this thread.
 extern thread_local bool context_is_current;
 
