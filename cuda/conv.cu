@@ -17,12 +17,11 @@ constexpr int CHANNELS = COLUMNS * 8;
 
 // Blocks (rows / LANES at most, k / CHANNELS rounded up).
 KERNEL(conv_epilogue, 256)
-(act* y, const float* __restrict__ bias, const act* __restrict__ residual, size_t rows, int k, int relu) {
+(act* y, const act* __restrict__ bias, const act* __restrict__ residual, size_t rows, int k, int relu) {
     const int c = blockIdx.y * CHANNELS + threadIdx.x % COLUMNS * 8;
     if (c >= k) return;
-    F8 b;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) b.v[i] = bias ? bias[c + i] : 0.0f;
+    F8 b = {};
+    if (bias) b = load8(bias + c);
     for (size_t row = size_t(blockIdx.x) * LANES + threadIdx.x / COLUMNS; row < rows; row += size_t(gridDim.x) * LANES) {
         const size_t at = row * k + c;
         F8 v = load8(y + at);

@@ -244,12 +244,12 @@ KERNEL(norm_backward_apply, THREADS)
 // Eval mode as weights: folded (k, per) = w·γ/√(running_var + ε), bias (k) = β − running_mean·γ/√(…). One block an output
 // channel; reads and writes the weights once (22 MB each in bf16 for a ResNet-18), before an evaluation.
 KERNEL(norm_fold, THREADS)
-(act* __restrict__ folded, float* __restrict__ bias, const act* __restrict__ w, const float* __restrict__ gamma,
+(act* __restrict__ folded, act* __restrict__ bias, const act* __restrict__ w, const float* __restrict__ gamma,
  const float* __restrict__ beta, const float* __restrict__ running_mean, const float* __restrict__ running_var, int per,
  float eps) {
     const int k = blockIdx.x;
     const Affine y = affine(running_mean[k], 1.0f / sqrtf(running_var[k] + eps), gamma[k], beta[k]);
-    if (threadIdx.x == 0) bias[k] = y.shift;
+    if (threadIdx.x == 0) bias[k] = to_act(y.shift);
     for (int i = threadIdx.x; i < per; i += THREADS) {
         folded[size_t(k) * per + i] = to_act(to_float(w[size_t(k) * per + i]) * y.scale);
     }

@@ -19,7 +19,7 @@ pub struct Network<B: Backend> {
     pub(super) laterals: Vec<Unit>,
     /// Convolution weights with batch norm folded in, laid out as the weights, and their biases by norm.
     pub(super) folded: Slot<B::Act>,
-    pub(super) folded_bias: Vec<Slot<f32>>,
+    pub(super) folded_bias: Vec<Slot<B::Act>>,
 }
 
 impl<B: Backend> Network<B> {
@@ -27,8 +27,9 @@ impl<B: Backend> Network<B> {
     pub fn plan(dev: &mut B, layout: &mut Layout, architecture: Architecture) -> Self {
         let Table { params, norms, len, units: Units { stem, stages, laterals } } = Table::new(architecture);
         let blocks = dev.plan_params(layout, len);
+        let folded = |(name, k): &(String, usize)| layout.take(Pool::State, format!("{name}.folded"), *k);
+        let folded_bias = norms.iter().map(folded).collect();
         let mut stat = |name: &str, what: &str, k: usize| layout.take::<f32>(Pool::State, format!("{name}.{what}"), k);
-        let folded_bias = norms.iter().map(|(name, k)| stat(name, "folded", *k)).collect();
         let running = |(name, k): (String, usize)| {
             let (mean, var) = (stat(&name, "running_mean", k), stat(&name, "running_var", k));
             (name, mean, var)
@@ -64,8 +65,9 @@ impl<B: Backend> Network<B> {
     }
 
     /// The bias of a lateral.
-    pub(super) fn bias(&self, unit: &Unit) -> Slot<f32> {
-        self.nth(self.blocks.weights, unit, 1)
+    pub(super) fn bias(&self, unit: &Unit) -> Slot<B::Act> {
+        let p = &self.params[unit.weight + 1];
+        self.blocks.compute.part(p.offset, p.len)
     }
 
     pub(super) fn norm(&self, unit: &Unit) -> NormParams {

@@ -65,7 +65,7 @@ fn run<A: Activation, B: Conv>(rig: &mut Rig<B>, s: ConvSpec, uses: Uses, record
     let residual = uses.forward.residual.then(|| draw(4, s.y_len()));
     let dx = dx.unwrap_or_else(|| rig.act_output(s.x_len()));
     let y = rig.act_output(s.y_len());
-    let bias = uses.forward.bias.then(|| rig.input(&signed(5, s.k)));
+    let bias = uses.forward.bias.then(|| rig.act(&round::<A>(&signed(5, s.k))));
     let dw = rig.input(&signed(6, s.w_len()));
     let start = rig.input(&signed(7, s.k));
     let db = (uses.backward_weight == WeightGrad::WeightAndBias).then_some(start);
@@ -288,13 +288,13 @@ fn calls_that_a_plan_was_not_made_for_are_refused() {
     let s = spec(SHAPES[1]);
     let plan = rig.dev.plan_conv(s, uses(0)).unwrap();
     let (x, w, y) = (rig.act_output(s.x_len()), rig.act_output(s.w_len()), rig.act_output(s.y_len()));
-    let (dw, b, short) = (rig.zeros(s.w_len()), rig.zeros(s.k), rig.act_output(5));
+    let (dw, db, b, short) = (rig.zeros(s.w_len()), rig.zeros(s.k), rig.act_output(s.k), rig.act_output(5));
     rig.ready();
     let dev = &mut rig.dev;
     let unplanned = [
         dev.conv_forward(&plan, y, x, w, Epilogue::bias(b)),
         dev.conv_backward_data(&plan, x, y, w, true),
-        dev.conv_backward_weight(&plan, dw, Some(b), x, y),
+        dev.conv_backward_weight(&plan, dw, Some(db), x, y),
     ];
     assert!(unplanned.iter().all(|r| matches!(r, Err(Error::Input { .. }))), "{unplanned:?}");
     let wrong = [

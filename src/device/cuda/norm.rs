@@ -254,7 +254,7 @@ impl<A: Activation> Norm for Cuda<A> {
     }
 
     /// NOTE: the only op without a plan, so it looks its kernel up; it runs once an evaluation.
-    fn norm_fold(&mut self, folded: Slot<A>, bias: Slot<f32>, w: Slot<A>, params: NormParams) -> Result<()> {
+    fn norm_fold(&mut self, folded: Slot<A>, bias: Slot<A>, w: Slot<A>, params: NormParams) -> Result<()> {
         let k = params.gamma.len;
         want("norm_fold", "folded", folded, w.len)?;
         want("norm_fold", "bias", bias, k)?;

@@ -58,8 +58,8 @@ impl ConvSpec {
 
 /// What happens to a sum before it is stored: y = relu?(conv + bias[k] + residual).
 pub struct Epilogue<A> {
-    /// (k)
-    pub bias: Option<Slot<f32>>,
+    /// (k), of the type of activations: cuDNN has compiled engines for that, and would compile one for an f32 bias at every start.
+    pub bias: Option<Slot<A>>,
     /// The shape of y.
     pub residual: Option<Slot<A>>,
     pub relu: bool,
@@ -75,7 +75,7 @@ impl<A> Copy for Epilogue<A> {}
 impl<A> Epilogue<A> {
     pub const NONE: Self = Epilogue { bias: None, residual: None, relu: false };
 
-    pub fn bias(bias: Slot<f32>) -> Self {
+    pub fn bias(bias: Slot<A>) -> Self {
         Epilogue { bias: Some(bias), ..Self::NONE }
     }
 

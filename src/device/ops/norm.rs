@@ -98,7 +98,7 @@ pub trait Norm: Memory {
     fn norm_fold(
         &mut self,
         folded: Slot<Self::Act>,
-        bias: Slot<f32>,
+        bias: Slot<Self::Act>,
         w: Slot<Self::Act>,
         params: NormParams,
     ) -> Result<()>;

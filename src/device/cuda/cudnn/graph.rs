@@ -59,7 +59,7 @@ impl Problem {
         let (mut w, mut more) = (act, Vec::new());
         match self.operation {
             Operation::Forward(Terms { bias, residual, .. }) => {
-                more.extend(bias.then_some((Operand::Bias, 4 * self.spec.k)));
+                more.extend(bias.then_some((Operand::Bias, act * self.spec.k)));
                 more.extend(residual.then_some((Operand::Residual, act * self.spec.y_len())));
             }
             Operation::BackwardWeight { wide, .. } => w = if wide { 4 } else { act },
@@ -192,13 +192,14 @@ pub fn graph(handle: &Handle, problem: &Problem) -> Answer<Rc<Descriptor>> {
     let x = g.tensor(Operand::X as i64, [spec.n, spec.c, spec.h, spec.w], data, false)?;
     let w = g.tensor(Operand::W as i64, [spec.k, spec.c, spec.r, spec.r], w_data, false)?;
     let y = g.tensor(Operand::Y as i64, y_dims, data, false)?;
-    // NOTE: the residual is added before the bias, for cuDNN's precompiled engines know the chain add, add, ReLU in this order.
+    // NOTE: the residual is added before a bias of the activations' type, for cuDNN's precompiled engines know only that chain. With
+    // another one a kernel is compiled, for half a second to two.
     let mut chain = Vec::new();
     if terms.residual {
         chain.push((Pointwise::CUDNN_POINTWISE_ADD, Some(g.tensor(Operand::Residual as i64, y_dims, data, false)?)));
     }
     if terms.bias {
-        let bias = g.tensor(Operand::Bias as i64, bias_dims, Data::CUDNN_DATA_FLOAT, false)?;
+        let bias = g.tensor(Operand::Bias as i64, bias_dims, data, false)?;
         chain.push((Pointwise::CUDNN_POINTWISE_ADD, Some(bias)));
     }
     if terms.relu {
