@@ -35,14 +35,52 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
     holds(&fails("SOFTGPU_DRIVER_VERSION=12040"), &["knows CUDA 12.4", "needs 13.0", "update the driver"]);
     holds(&fails("SOFTGPU_DEVICES=0"), &["no GPU that CUDA can use", "cpu"]);
     holds(&fails_on("cuda:3", "").replace("--device cuda:", ""), &["no GPU 3: there is one, number 0", "cuda:0"]);
-    holds(&fails("SOFTGPU_MEMORY_MIB=96"), &["MiB of GPU memory", "96 MiB are free"]);
-    let little = fails("SOFTGPU_MEMORY_MIB=217");
-    holds(&little, &["MiB of GPU memory, 217 MiB are free; --batch 1 --batch-cluster ", "would fit"]);
+    // 1 GiB and 2 % are the driver's.
+    holds(&fails("SOFTGPU_MEMORY_MIB=1143"), &["MiB of GPU memory", "96 MiB are free"]);
+    holds(&fails("SOFTGPU_MEMORY_MIB=500"), &["MiB of GPU memory", " 0 MiB are free"]);
+    holds(&fails("SOFTGPU_FAIL_HOST_ALLOC=1"), &["1 MiB of pinned host memory", "ulimit -l"]);
     holds(&fails("SOFTGPU_FAIL_ALLOC=1"), &["out of memory", "lower --batch"]);
     if picie::device::cuda::missing_kernels().is_none() {
         holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"]);
     } else {
         holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["no kernels in this binary", "nvidia-cuda-nvcc"]);
+    }
+}
+
+/// What the driver takes for kernels, engines and recorded steps is left to it.
+#[test]
+fn the_batch_that_a_refusal_advises_finishes_its_epochs() {
+    let place = Place::new();
+    let little = "SOFTGPU_MEMORY_MIB=1267";
+    let Some(ran) = place.gpu(little, &train("cuda")) else { return };
+    if softgpu::has_gpu() {
+        return;
+    }
+    let why = ran.fails();
+    holds(&why, &["MiB of GPU memory beside the driver's own, 217 MiB are free; --batch ", " would fit"]);
+    let advice = why.split("; ").nth(1).unwrap().split(" would").next().unwrap();
+    let batches: Vec<&str> = advice.split(' ').collect();
+    let [_, batch, _, cluster] = batches[..] else { panic!("{why}") };
+    let smaller = train("cuda")
+        .replace("--batch 2", &format!("--batch {batch}"))
+        .replace("--batch-cluster 4", &format!("--batch-cluster {cluster}"));
+    place.gpu(little, &smaller).unwrap().succeeds();
+}
+
+#[test]
+fn a_step_that_cannot_be_recorded_is_launched_op_by_op() {
+    let place = Place::new();
+    let whole = format!("{} --autotune off --deterministic", train("cuda"));
+    let Some(ran) = place.gpu("", &whole) else { return };
+    if softgpu::has_gpu() {
+        return;
+    }
+    ran.succeeds();
+    for (run, trouble) in [("capture", "SOFTGPU_FAIL_CAPTURE=1"), ("graph", "SOFTGPU_FAIL_INSTANTIATE=2")] {
+        let ran = place.gpu(trouble, &whole.replace("--run run", &format!("--run {run}"))).unwrap().succeeds();
+        holds(&ran.err, &["a step cannot be recorded and is launched op by op, which is slower: recording a step: "]);
+        let read = |run: &str| std::fs::read(place.join(run).join("checkpoint.safetensors")).unwrap();
+        assert!(read(run) == read("run"), "{trouble}: other bytes");
     }
 }
 

@@ -136,7 +136,7 @@ fn images_that_do_not_fit_are_streamed_to_the_same_bytes() {
     let plan = ran.succeeds().out;
     let total: f64 = plan.lines().last().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
     // Less than that by more than the engine counts in, and more than batches need.
-    let little = format!("SOFTGPU_CHARGES=0 SOFTGPU_MEMORY_MIB={}", ((total - 0.2) / 0.9).floor());
+    let little = format!("SOFTGPU_MEMORY_MIB={}", ((1024.0 + total - 0.2) / 0.98).floor());
     let streamed = place.gpu(&little, &train("streamed", "--plan")).unwrap().succeeds().out;
     assert!(plan.contains("\ndataset        ") && streamed.contains("\ndataset        0.00 MiB"), "{plan}\n{streamed}");
     place.gpu("", &train("resident", "")).unwrap().succeeds();

@@ -25,7 +25,7 @@ pub struct Mark(Event);
 /// Of `free` bytes, those that pools may take. The driver wants the others once work begins: it loads kernels and cuDNN's engines at
 /// their first launch, gives threads memory for what spills, and keeps the nodes of recorded steps.
 fn usable(free: usize) -> usize {
-    free - (free / 50).max((free / 10).min(1 << 30))
+    free.saturating_sub((1 << 30) + free / 50)
 }
 
 impl<A: Activation> Cuda<A> {
@@ -75,7 +75,7 @@ impl<A: Activation> Memory for Cuda<A> {
         let doing = "reserving memory";
         let (free, _) = result::mem_get_info().map_err(|e| driver_error(doing, e))?;
         if total > usable(free) {
-            return Err(layout.too_large("GPU memory", total, usable(free)));
+            return Err(layout.too_large("GPU memory beside the driver's own", total, usable(free)));
         }
         for (pool, &bytes) in POOLS.iter().zip(&sizes).filter(|(_, bytes)| **bytes > 0) {
             // SAFETY: the address is kept and freed once, by `free_pools`.

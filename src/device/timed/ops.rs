@@ -147,7 +147,13 @@ impl<B: Backend> Norm for Timed<'_, B> {
         self.time(name, work, |dev| dev.norm_backward(&p.plan, grads, dz, z, x, saved, gamma))
     }
 
-    fn norm_fold(&mut self, folded: Slot<B::Act>, bias: Slot<B::Act>, w: Slot<B::Act>, params: NormParams) -> Result<()> {
+    fn norm_fold(
+        &mut self,
+        folded: Slot<B::Act>,
+        bias: Slot<B::Act>,
+        w: Slot<B::Act>,
+        params: NormParams,
+    ) -> Result<()> {
         self.time("norm_fold".into(), moved(bytes![folded, w]), |dev| dev.norm_fold(folded, bias, w, params))
     }
 }
