@@ -254,5 +254,12 @@ API softgpu_charge(size_t bytes) {
     return charge(context, bytes) ? Success : OutOfMemory;
 }
 
+// Gives back what `softgpu_charge` took before the context's end.
+API softgpu_discharge(size_t bytes) {
+    ENTER("softgpu_discharge");
+    discharge(context, bytes);
+    return Success;
+}
+
 // How many things were still there when contexts of this thread ended.
 API softgpu_leaks() { return leaked; }
