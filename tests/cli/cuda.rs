@@ -50,7 +50,8 @@ fn a_failed_step_names_its_kernel_and_the_run_resumes_to_the_same_bytes() {
     let place = Place::new();
     let Some(ran) = place.gpu("", &reproducible("whole", "--autotune exhaustive")) else { return };
     ran.succeeds();
-    // Which engines were the fastest is in the cache: the runs below have the same. Three steps an epoch, each an update: the fourth is in epoch 2. Recorded steps replay it, so it is launched op by op, and waited for.
+    // Which engines were the fastest is in the cache: the runs below have the same.
+    // Three steps an epoch, each an update: the fourth is in epoch 2. Recorded steps replay it, so it is launched op by op, and waited for.
     let failing = place
         .gpu(
             "SOFTGPU_FAIL=adam_step_bf16:4 CUDA_LAUNCH_BLOCKING=1",

@@ -91,7 +91,7 @@ fn a_bias_of_the_activations_type_needs_no_compiler() {
 fn refusals_have_the_status_of_their_stage() {
     let Some(mut dnn) = Cudnn::new() else { return };
     let memory = Memory::new(&mut dnn);
-    let fused = Conv { bias: Some(F32), ..Conv::new(FORWARD, F32) };
+    let fused = Conv { bias: Some(F32), ..Conv::new(FORWARD, BF16) };
     // From the list of engines to the run of the last one: the status of the first that fails.
     let stages = |conv| -> Result<(), (&str, u32)> {
         let configs = dnn.configs(conv, MODE_A).map_err(|status| ("list", status))?;
@@ -125,7 +125,7 @@ fn refusals_have_the_status_of_their_stage() {
     // What is not compiled needs no compiler.
     for word in ["nvrtc", "compile"] {
         refuse(word, 0);
-        assert_eq!(stages(Conv::new(FORWARD, F32)), Ok(()), "{word}");
+        assert_eq!(stages(Conv { bias: Some(BF16), ..fused }), Ok(()), "{word}");
     }
     refuse("sublibrary", 0);
     let loading = make(0, &[(0, Set::Enum(14, 0)), (1, Set::Enum(1, F32))]).err();

@@ -236,7 +236,7 @@ impl Cudnn {
     }
 }
 
-/// Operands in f32, filled, and a workspace.
+/// Operands in f32, filled, somewhat longer than they must be; and a workspace.
 pub struct Memory {
     pub at: [u64; 4],
     pub workspace: u64,
@@ -244,7 +244,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(dnn: &mut Cudnn) -> Self {
-        let at = [0, 1, 2, 3].map(|i| dnn.gpu.input(&signed(i as u64, LEN[i])));
+        let at = [0, 1, 2, 3].map(|i| dnn.gpu.input(&signed(i as u64, LEN[i] + 64)));
         Memory { at, workspace: dnn.gpu.empty::<u8>(4096) }
     }
 
