@@ -229,7 +229,7 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
 
 API cuCtxSetCurrent(Context* context) {
     if (!initialized) return NotInitialized;
-    if (context && !(is_known(context) && context->lives)) return InvalidContext;
+    if (context && !is_known(context)) return InvalidContext;
     current = context;
     return Success;
 }
@@ -254,7 +254,6 @@ API softgpu_charge(size_t bytes) {
     return charge(context, bytes) ? Success : OutOfMemory;
 }
 
-// Gives back what `softgpu_charge` took before the context's end.
 API softgpu_discharge(size_t bytes) {
     ENTER("softgpu_discharge");
     discharge(context, bytes);

@@ -30,12 +30,12 @@ Mode mode() {
     return mode;
 }
 
-// What this thread's work took on top of the host's time, in milliseconds.
-thread_local double simulated = 0;
+// Whose work this thread runs.
+thread_local Context* running = nullptr;
 
-double now() {
+double now(const Context& context) {
     const auto host = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double, std::milli>(host).count() + simulated;
+    return std::chrono::duration<double, std::milli>(host).count() + context.simulated;
 }
 
 bool ready(const Stream& stream) {
@@ -46,6 +46,7 @@ bool ready(const Stream& stream) {
 void step(Stream& stream) {
     Item item = std::move(stream.queue.front());
     stream.queue.pop_front();
+    running = &stream.context;
     const Result result = item.work ? item.work() : Success;
     if (result != Success) {
         stream.context.fault = result;
@@ -54,7 +55,7 @@ void step(Stream& stream) {
     }
     if (!item.reaches) return;
     item.reaches->reached = true;
-    item.reaches->milliseconds = now();
+    item.reaches->milliseconds = now(stream.context);
 }
 
 // splitmix64
@@ -167,6 +168,6 @@ using namespace softgpu;
 
 // For work that runs: lets it take so much longer by the clock of events.
 API softgpu_elapse(double microseconds) {
-    simulated += microseconds / 1000;
+    if (running) running->simulated += microseconds / 1000;
     return Success;
 }
