@@ -135,7 +135,7 @@ fn a_bench_reports_phases_ops_and_the_device() {
 fn images_that_do_not_fit_are_streamed_to_the_same_bytes() {
     let place = Place::new();
     // Three batches a pass: the third is staged where the first was.
-    let train = |run: &str, more: &str| train(run, more).replace("--batch-cluster 4", "--batch-cluster 2");
+    let train = |run: &str, more: &str| reproducible(run, more).replace("--batch-cluster 4", "--batch-cluster 2");
     let Some(ran) = place.gpu("", &train("resident", "--plan")) else { return };
     if crate::util::softgpu::has_gpu() {
         return;
@@ -146,9 +146,9 @@ fn images_that_do_not_fit_are_streamed_to_the_same_bytes() {
     let little = format!("SOFTGPU_CHARGES=0 SOFTGPU_MEMORY_MIB={}", (total * 1.04).ceil());
     let streamed = place.gpu(&little, &train("streamed", "--plan")).unwrap().succeeds().out;
     assert!(plan.contains("\ndataset        ") && streamed.contains("\ndataset        0.00 MiB"), "{plan}\n{streamed}");
-    place.gpu("SOFTGPU_ASYNC=early", &reproducible("resident", "")).unwrap().succeeds();
+    place.gpu("SOFTGPU_ASYNC=early", &train("resident", "")).unwrap().succeeds();
     for when in ["late", "4", "5"] {
-        let ran = place.gpu(&format!("{little} SOFTGPU_ASYNC={when}"), &reproducible(when, "")).unwrap().succeeds();
+        let ran = place.gpu(&format!("{little} SOFTGPU_ASYNC={when}"), &train(when, "")).unwrap().succeeds();
         assert!(!ran.err.contains("softgpu: "), "{when}: {}", ran.err);
         same_checkpoints(&place.join(when), &place.join("resident"));
     }
