@@ -201,9 +201,10 @@ impl Layout {
 
     /// The refusal of a plan of `total` bytes, scratch included, where `free` are free.
     pub fn too_large(&self, kind: &'static str, total: usize, free: usize) -> Error {
-        let fixed = self.bytes(Pool::Params) + self.bytes(Pool::State) + self.bytes(Pool::Dataset);
-        // What a step needs grows with the batch; below this nothing would.
-        let share = (free > fixed).then(|| (free - fixed) as f64 / (total - fixed).max(1) as f64);
+        // What a step reads and makes grows with the batch. The largest op's scratch may, or may not.
+        let grows = [Pool::Acts, Pool::Staging, Pool::Images].map(|pool| self.bytes(pool)).iter().sum::<usize>().max(1);
+        let fixed = total.saturating_sub(grows);
+        let share = (free > fixed).then(|| (free - fixed) as f64 / grows as f64);
         Error::Memory { kind, wanted: total >> 20, free: free >> 20, fixed: fixed >> 20, share }
     }
 
