@@ -261,7 +261,7 @@ fn a_stopped_pass_passes_the_error_on() {
     let (common, clustering) = picie.clustering_mut().unwrap();
     let stopped = clustering.kmeans(common, dev, set.images(), (EPOCH, 0), &mut |_| {
         calls += 1;
-        Err(picie::base::Error::Interrupted { run: "here".into() })
+        Err(picie::base::stop::stopped())
     });
     assert!(stopped.is_err());
     assert_eq!(calls, 1);

@@ -21,12 +21,13 @@ pub enum Error {
     /// The GPU, its driver or its libraries.
     #[error("{op}: {what}; {remedy}")]
     Device { op: String, what: String, remedy: String },
-    /// The training loss stopped being a number.
-    #[error("loss is {loss} at epoch {epoch}, step {step}; {}", restart(checkpoint.as_deref()))]
-    NotFinite { epoch: usize, step: usize, loss: f32, checkpoint: Option<PathBuf> },
-    /// Ctrl-C or SIGTERM: the state is saved, nothing is lost.
-    #[error("interrupted, everything so far is saved; continue with: picie train --run {} --resume", run.display())]
-    Interrupted { run: PathBuf },
+    /// A loss, an objective or a tensor stopped being a number. `what` it is; `step` of the whole run after which it was first seen;
+    /// `place` says more of where.
+    #[error("{what} at step {step} of the run, in epoch {epoch}{place}; {}", restart(checkpoint.as_deref()))]
+    NotFinite { what: String, place: String, epoch: usize, step: u64, checkpoint: Option<PathBuf> },
+    /// Ctrl-C, SIGTERM or SIGHUP. `kept`: what there is of the work so far; `remedy`: how to go on.
+    #[error("stopped: {kept}; {remedy}")]
+    Interrupted { kept: String, remedy: String },
 }
 
 impl Error {
@@ -36,6 +37,14 @@ impl Error {
 
     pub fn input(what: impl ToString, remedy: impl ToString) -> Self {
         Error::Input { what: what.to_string(), remedy: remedy.to_string() }
+    }
+
+    /// Where this error is a request to stop, it says what was kept and how to go on. Other errors stay as they are.
+    pub fn kept(self, what: impl ToString, how: impl ToString) -> Self {
+        match self {
+            Error::Interrupted { .. } => Error::Interrupted { kept: what.to_string(), remedy: how.to_string() },
+            other => other,
+        }
     }
 
     /// An `std::io::Error` at `path`, with the remedy its kind suggests.

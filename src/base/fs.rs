@@ -1,14 +1,54 @@
 //! Files that are whole or not there: written beside their place, fsynced, renamed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::base::{Error, Result};
 
 /// How the names of unfinished files begin.
 const UNFINISHED: &str = ".writing-";
+
+/// Temporary files and folders of this process, until they are renamed or removed.
+static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn temporary() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    TEMPORARY.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// While it lives, [`abandon`] removes what lies at the path.
+pub struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        temporary().remove(&self.0);
+    }
+}
+
+/// Makes a temporary file or folder that [`abandon`] knows of until the [`Listed`] is dropped.
+pub fn listed<T: AsRef<Path>>(make: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<(T, Listed)> {
+    let mut list = temporary();
+    let made = make()?;
+    let path = made.as_ref().to_path_buf();
+    list.insert(path.clone());
+    Ok((made, Listed(path)))
+}
+
+/// Removes all temporary files and folders, for a process that is about to end without unwinding. Threads that go on until then can
+/// begin no new ones: they wait.
+pub fn abandon() {
+    let list = temporary();
+    list.iter().for_each(|path| remove(path));
+    std::mem::forget(list);
+}
+
+/// Removes a file or a folder. What cannot be removed only takes room.
+fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
+}
 
 /// Writes `path` through a temporary file in the same folder, so that a kill or a full disk leaves the old file.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
@@ -16,7 +56,8 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::R
     let work = || -> std::io::Result<()> {
         // Temporary files are for their owner only; this one is for whoever the umask lets in.
         let usual = std::fs::Permissions::from_mode(0o666);
-        let mut temp = tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir)?;
+        let named = || tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir);
+        let (mut temp, _listed) = listed(named)?;
         let mut out = BufWriter::with_capacity(1 << 20, temp.as_file_mut());
         fill(&mut out)?;
         out.flush()?;
@@ -36,8 +77,7 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::R
 pub fn remove_unfinished(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            // What cannot be removed only takes room.
-            let _ = std::fs::remove_file(entry.path());
+            remove(&entry.path());
         }
     }
 }
@@ -56,6 +96,24 @@ mod tests {
         std::fs::write(dir.path().join(".writing-x7"), b"half").unwrap();
         remove_unfinished(dir.path());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_temporary_is_known_until_it_is_whole_or_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = |path: &Path| temporary().contains(path);
+        let (folder, listed) = listed(|| tempfile::tempdir_in(dir.path())).unwrap();
+        write_atomic(&folder.path().join("a"), |w| {
+            let unfinished = std::fs::read_dir(folder.path())?.next().unwrap()?.path();
+            assert!(known(&unfinished));
+            w.write_all(b"a")
+        })
+        .unwrap();
+        assert!(known(folder.path()) && !known(&folder.path().join("a")));
+        remove(folder.path());
+        assert!(!folder.path().exists());
+        drop(listed);
+        assert!(!known(folder.path()));
     }
 
     #[test]

@@ -1,7 +1,15 @@
-//! Ground: errors, randomness, files. Imports nothing of this crate.
+//! Ground: errors, randomness, files, the request to stop. Imports nothing of this crate.
 
 pub mod error;
 pub mod fs;
 pub mod rng;
+pub mod stop;
 
 pub use error::{Error, Result};
+
+/// Writes a line to standard error. That nobody can read it, as after the terminal was closed, is no reason to lose the work at hand:
+/// `eprintln!` panics there.
+pub fn tell(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

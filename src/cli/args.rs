@@ -15,6 +15,7 @@ use crate::device::ops::Merge;
 use crate::eval::Matching;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
+use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
@@ -285,6 +286,9 @@ pub struct TrainArgs {
     /// Print where every tensor would lie in memory, and stop
     #[arg(long)]
     pub plan: bool,
+    /// Steps between two looks at whether their losses are finite; a look waits for the GPU. Checkpoints are always checked
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    pub check_finite: u8,
     /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys --capture-range cudaProfilerApi]
     #[arg(long, value_name = "A:B", value_parser = steps)]
     pub profile_steps: Option<Range<u64>>,
@@ -348,6 +352,9 @@ pub struct BenchArgs {
     /// Epochs before them; the first two of a GPU load libraries and record steps
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warm_up: usize,
+    /// Steps between two looks at whether their losses are finite; a look waits for the GPU. Checkpoints are always checked
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    pub check_finite: u8,
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print one line of JSON

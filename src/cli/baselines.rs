@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{BaselinesArgs, SetArgs};
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::check_size;
@@ -35,7 +35,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     let recipe = Recipe { clusters: args.clusters, ..Recipe::picie() };
     let start = args.weights.open(recipe.architecture)?;
     if let Some(warning) = &start.warning {
-        eprintln!("{warning}");
+        tell(warning);
     }
     // A checkpoint of a trained pyramid has some; here they are drawn, or made from the data.
     let mut weights = start.weights;
@@ -113,10 +113,7 @@ impl Table<'_> {
         let name = self.scores.last().map(|row| &row.0).or(self.looks.last().map(|row| &row.0));
         let images = self.train.len() + self.set.images().len();
         let phase = Progress::phase(name.expect("a row has begun"), images as u64);
-        let tick: Tick = &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        };
+        let tick: Tick = &mut |n| phase.tick(n);
         let (k, sides) = (self.args.clusters, self.sides());
         let mut clustered = Clustered::fit(features, self.train, (k, seeds), (self.batch, &sides), tick)?;
         match self.set {
@@ -163,7 +160,7 @@ impl<'a> Job for Fill<'a> {
         let (train, batch, sides, seeds) = (table.train, table.batch, table.sides(), &table.args.seeds);
         if let PictureSet::Labelled(store) = table.set {
             table.row("largest class");
-            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| Ok(()))?;
+            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
             table.scores[0].1.push(score(&one[0], Matching::ManyToOne)?);
         }
         table.row("Lab");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::{FileBar, cache};
@@ -77,21 +77,21 @@ impl Job for Bench<'_> {
             tflop_per_s: peak.filter(|_| size_of::<B::Act>() == 2).map(|(_, peak)| *peak),
         };
         let bar = Progress::phase("bench", (images * (args.warm_up + args.epochs + 2)) as u64);
-        let mut measured = Measured::plan(dev, &recipe, set)?;
+        let mut measured = Measured::plan(dev, &recipe, set, args.check_finite.into())?;
         let mut epochs: Vec<EpochSeconds> = Vec::new();
         for epoch in 0..args.warm_up + args.epochs {
-            let seconds = measured.epoch(dev)?;
+            let seconds = measured.epoch(dev, &mut |_| stop::check())?;
             epochs.extend((epoch >= args.warm_up).then_some(seconds));
             bar.add(images as u64);
         }
         drop(measured);
 
         let mut timed = Timed::new(dev);
-        let mut measured = Measured::plan(&mut timed, &recipe, set)?;
-        measured.epoch(&mut timed)?;
+        let mut measured = Measured::plan(&mut timed, &recipe, set, args.check_finite.into())?;
+        measured.epoch(&mut timed, &mut |_| stop::check())?;
         bar.add(images as u64);
         timed.restart()?;
-        measured.epoch(&mut timed)?;
+        measured.epoch(&mut timed, &mut |_| stop::check())?;
         bar.finish();
         let timings = timed.timings()?;
         let total = timings.values().map(|t| t.seconds).sum();

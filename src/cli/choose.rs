@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::base::Result;
+use crate::base::{Result, tell};
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::Undecided;
 use crate::data::{ImageStore, PictureSet};
@@ -32,7 +32,7 @@ pub fn choose(
         return Ok(());
     }
     if images.len() < 2 {
-        eprintln!("{} clusters: one image has no halves to choose by", settings.recipe.clusters);
+        tell(format_args!("{} clusters: one image has no halves to choose by", settings.recipe.clusters));
         return Ok(());
     }
     let fewest = match &sets.val {
@@ -41,7 +41,7 @@ pub fn choose(
     };
     let (candidates, laterals) = engine.run(Choose { settings, start, images, range: fewest..=MOST })?;
     settings.recipe.clusters = chosen(&candidates);
-    eprintln!("{}", table::clusters(&candidates, settings.recipe.clusters));
+    tell(table::clusters(&candidates, settings.recipe.clusters));
     if let (Some(laterals), Some(weights)) = (laterals, &mut start.weights) {
         weights.tensors.extend(laterals.tensors);
     }
@@ -66,10 +66,7 @@ impl Job for Choose<'_> {
         })?;
         dev.reserve(&layout)?;
         let phase = Progress::phase("clusters", chooser.images(start) as u64);
-        let found = chooser.run(dev, start, images, &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let found = chooser.run(dev, start, images, &mut |n| phase.tick(n))?;
         phase.finish();
         Ok(found)
     }

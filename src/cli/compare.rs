@@ -137,10 +137,7 @@ impl Job for Predict<'_> {
         trained.load(dev, &loaded)?;
         let phase = Progress::phase(&recipe.name, images as u64);
         let scorer = (loaded.classifier, View::Plain);
-        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
         phase.finish();
         let clusters = evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
         Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))

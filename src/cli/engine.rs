@@ -1,6 +1,6 @@
 //! Which engine computes. The one place that knows which there are.
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, tell};
 use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::cli::plan::cache;
 use crate::device::Backend;
@@ -60,7 +60,7 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
             Err(e) => {
                 // A machine without a driver is nothing to talk about; a GPU that lies idle is.
                 if cuda::has_driver() {
-                    eprintln!("the GPU is not used: {e}");
+                    tell(format_args!("the GPU is not used: {e}"));
                 }
                 None
             }

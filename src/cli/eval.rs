@@ -74,10 +74,7 @@ impl Job for Evaluate<'_> {
         }
         let phase = Progress::phase("evaluate", images as u64);
         let scorer = (loaded.classifier, View::Plain);
-        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
         let report =
@@ -114,10 +111,7 @@ impl Job for Look<'_> {
         choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, images)?;
         let phase = Progress::phase("measure", images.len() as u64);
         let mut scorer = Scorer { dev, net: &loaded.net, frames: &frames, classifier: loaded.classifier, pred };
-        let measured = unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let measured = unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| phase.tick(n))?;
         phase.finish();
         if !args.json {
             return say(report::unlabelled(&[(recipe.name.clone(), measured)], images.len(), (size, other)));
@@ -147,10 +141,7 @@ fn choose_classifier<B: Backend>(
         }
         ClassifierName::Kmeans => {
             let phase = Progress::phase("k-means", images.len() as u64);
-            evaluator.cluster(dev, &loaded.net, images, loaded.centroids, &mut |n| {
-                phase.add(n as u64);
-                Ok(())
-            })?;
+            evaluator.cluster(dev, &loaded.net, images, loaded.centroids, &mut |n| phase.tick(n))?;
             phase.finish();
             loaded.score_by_centroids(dev, recipe.score_metric)
         }
@@ -176,10 +167,7 @@ fn tta<B: Backend>(
             (false, true) => View::FirstUnchanged,
             (true, true) => View::First,
         };
-        let confusion = evaluator.run(dev, &loaded.net, store, (loaded.classifier, view), &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let confusion = evaluator.run(dev, &loaded.net, store, (loaded.classifier, view), &mut |n| phase.tick(n))?;
         let Scores { acc, miou, miou_present, .. } = Scores::new(&confusion, &matching.of(&confusion)?, &[])?;
         scores.push((name.to_string(), vec![Score { acc, miou, miou_present }]));
     }

@@ -35,7 +35,9 @@ fn say(text: impl std::fmt::Display) -> Result<()> {
 
 /// Runs the command that the process was started with.
 pub fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+    let args = Args::parse();
+    watch::heed_signals();
+    match args.command {
         Command::Train(args) => train::run(&args)?,
         Command::Eval(args) => eval::run(&args)?,
         Command::Baselines(args) => baselines::run(&args)?,

@@ -132,10 +132,7 @@ impl Job for Neighbors<'_> {
             queries.push(search.feature(dev, &loaded.net, &asked.pixels, asked.pixel())?);
         }
         let phase = Progress::phase("search", images as u64);
-        let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| {
-            phase.add(n as u64);
-            Ok(())
-        })?;
+        let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| phase.tick(n))?;
         phase.finish();
         for (list, asked) in found.iter_mut().zip(asked) {
             let itself =

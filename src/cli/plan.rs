@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, tell};
 use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
 use crate::data::{self, scenes};
 use crate::net::Architecture;
@@ -101,9 +101,9 @@ impl TrainArgs {
         Ok(match self.recipe {
             Some(name) => name,
             None if !gpu && unlabelled()?.is_none() => {
-                eprintln!(
+                tell(format_args!(
                     "recipe photos (a folder without labels, on the CPU; --recipe picie for the paper's numbers)"
-                );
+                ));
                 RecipeName::Photos
             }
             None => RecipeName::Picie,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::SegmentArgs;
 use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::check_size;
@@ -52,8 +52,11 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
     };
-    let looked = args.images.iter().map(|path| Photo::look(path, &args.out, short_side));
-    let photos: Vec<Photo> = looked.filter_map(|photo| photo.map_err(&mut bad).ok()).collect();
+    let mut photos = Vec::new();
+    for path in &args.images {
+        stop::check()?;
+        photos.extend(Photo::look(path, &args.out, short_side).map_err(&mut bad).ok());
+    }
     let mut outputs = BTreeMap::new();
     for photo in &photos {
         if let Some(first) = outputs.insert(photo.labels.clone(), &photo.path) {
@@ -78,7 +81,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
 
 /// Says why a photo is left out.
 fn complain(e: Error) {
-    eprintln!("picie: {e}");
+    tell(format_args!("picie: {e}"));
 }
 
 struct Segment<'a> {
@@ -96,7 +99,9 @@ impl Job for Segment<'_> {
         let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
         trained.load(dev, &segmenter.loaded)?;
         let colours = palette(trained.recipe.clusters);
-        for photo in photos {
+        for (done, photo) in photos.iter().enumerate() {
+            let kept = || format!("{done} of {} photos are done", photos.len());
+            stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
             match segmenter.segment(dev, photo) {
                 Ok((picture, labels)) => {
                     write_labels(&photo.labels, &labels, photo.width, photo.height)?;

@@ -1,6 +1,6 @@
 //! The images of `--data`, as the commands that evaluate read them.
 
-use crate::base::Result;
+use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
 use crate::cli::plan::{FileBar, cache, check_limit};
 use crate::cli::train::{list_skipped, loading};
@@ -34,7 +34,7 @@ impl SetArgs {
             return Ok(PictureSet::Labelled(Box::new(self.load_labelled(&set, size, fit)?)));
         }
         if set.taxonomy.is_some() {
-            eprintln!("no image of the split {} has a label map: measured without labels", set.split);
+            tell(format_args!("no image of the split {} has a label map: measured without labels", set.split));
         }
         Ok(PictureSet::Plain(self.load_images(&set, size, fit)?))
     }

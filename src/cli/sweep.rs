@@ -36,6 +36,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let folder = args.train.run.clone();
     let folder = folder.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", args.name)));
     let (mut rows, mut sizes) = (Vec::new(), BTreeSet::new());
+    let (mut finished, all) = (0, args.values.len() * args.seeds.len());
     for value in &args.values {
         let mut scores = Vec::new();
         for &seed in &args.seeds {
@@ -51,7 +52,11 @@ pub fn run(args: &SweepArgs) -> Result<()> {
                     ..args.train.clone()
                 },
             )?;
-            let (score, size) = score(&one)?;
+            let (score, size) = score(&one).map_err(|e| {
+                let kept = format!("{finished} of {all} runs are finished, everything so far is saved");
+                e.kept(kept, "run the same command again to go on")
+            })?;
+            finished += 1;
             scores.push(score);
             sizes.insert(size);
         }

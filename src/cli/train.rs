@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::augment::View;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::{Engine, Job};
@@ -46,8 +46,8 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
             Laterals::Random => "random",
             Laterals::Pca => "from principal components of these images",
         };
-        eprintln!("starts from {}, laterals {laterals}", start.record);
-        start.warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        tell(format_args!("starts from {}, laterals {laterals}", start.record));
+        start.warning.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);
     let sets = load(&settings, args.strict, undecided)?;
@@ -73,11 +73,11 @@ impl Job for Train<'_> {
             say(train::plan(dev, settings, sets)?.text(dev))?;
             return Ok(Vec::new());
         }
-        let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default());
+        let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default(), args.check_finite.into());
         let outcome = train(dev, folder, settings, sets, start, args.resume, &mut watch)?;
         say(table::epochs(&outcome.rows))?;
         let rows = outcome.rows.clone();
-        pictures(dev, folder, sets, outcome)?;
+        pictures(dev, folder, sets, outcome).map_err(|e| folder.kept(e))?;
         Ok(rows)
     }
 }
@@ -135,14 +135,14 @@ fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets>
             if occur > 0 {
                 PictureSet::Labelled(Box::new(store))
             } else {
-                eprintln!("no evaluation: no pixel of {} has one of the classes", val.split);
+                tell(format_args!("no evaluation: no pixel of {} has one of the classes", val.split));
                 shown()?
             }
         }
         Ok(_) => shown()?,
         // A data set without a val split is nothing wrong; a split that was asked for is.
         Err(e) if settings.val_split == "val" => {
-            eprintln!("no evaluation: {e}");
+            tell(format_args!("no evaluation: {e}"));
             shown()?
         }
         Err(e) => return Err(e),
@@ -158,10 +158,10 @@ pub fn loading<'a>(size: usize, fit: Fit, strict: bool, cache: &'a Path, progres
 /// Names the images that were left out.
 pub fn list_skipped(store: &ImageStore) {
     for why in &store.skipped {
-        eprintln!("left out: {why}");
+        tell(format_args!("left out: {why}"));
     }
     if !store.skipped.is_empty() {
-        eprintln!("{} images left out, {} used", store.skipped.len(), store.len());
+        tell(format_args!("{} images left out, {} used", store.skipped.len(), store.len()));
     }
 }
 
@@ -177,7 +177,7 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
     let clusters = evaluator.predict(dev, &common.net, images, classifier, n)?;
     let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
         PictureSet::Labelled(val) => {
-            let confusion = evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| Ok(()))?;
+            let confusion = evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| stop::check())?;
             (
                 class_in_pictures(common.recipe.matching, &confusion)?,
                 val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),

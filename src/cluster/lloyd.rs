@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 use crate::device::cpu::Cpu;
 use crate::device::ops::{Classifier, KMeans, KMeansSpec, Memory, Metric};
 use crate::device::{Layout, Pool, Slot};
@@ -77,6 +77,7 @@ impl<'a> Lloyd<'a> {
         let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } = self;
         let mut objective = f64::INFINITY;
         for _ in 0..ITERATIONS {
+            stop::check()?;
             cpu.kmeans_classifier(*classifier, *centroids, Metric::L2)?;
             cpu.zero(*sums)?;
             cpu.zero(*counts)?;

@@ -8,7 +8,7 @@
 pub mod lloyd;
 
 use crate::base::rng::Rng;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 use crate::device::arena::ALIGN;
 use crate::device::ops::{Backend, Classifier, KMeansSpec, Metric};
 use crate::device::{Layout, Pool, Slot};
@@ -212,6 +212,7 @@ impl<B: Backend> MiniBatch<B> {
     /// Moves the centroids. There is one assignment more than updates: its counts are where the mini-batch updates begin.
     fn iterate(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
         for _ in 0..self.schedule.iters {
+            stop::check()?;
             self.assign(dev, centroids, points)?;
             dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
         }

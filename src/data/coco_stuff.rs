@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::{Item, Progress, decode, folder, no_such_split};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 
 const SPLITS: [&str; 2] = ["train", "val"];
 const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";
@@ -51,12 +51,13 @@ pub fn list(root: &Path, split: &str, progress: Progress) -> Result<Vec<Item>> {
         true => vec![],
         false => all
             .par_iter()
-            .map(|item| {
+            .map(|item| -> Result<bool> {
+                stop::check()?;
                 let keep = item.label.as_deref().is_some_and(mostly_stuff);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, all.len());
-                keep
+                Ok(keep)
             })
-            .collect(),
+            .collect::<Result<_>>()?,
     };
     if !keep.contains(&true) {
         return Ok(all);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::Item;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 
 const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"];
 
@@ -37,6 +37,7 @@ fn walk(dir: &Path, seen: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) -> Re
     if !seen.insert(dir.canonicalize().map_err(io)?) {
         return Ok(());
     }
+    stop::check()?;
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;
         let path = entry.path();

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::transform::Fit;
 use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 
 /// How to load a data set.
 pub struct Load<'a> {
@@ -173,6 +173,7 @@ impl EvalStore {
         let mut occurs = [false; 256];
         let mut classes = vec![IGNORE; self.images.size * self.images.size];
         for i in 0..self.images.len() as u32 {
+            stop::check()?;
             self.gather_labels(&[i], &mut classes)?;
             classes.iter().for_each(|&class| occurs[usize::from(class)] = true);
         }
@@ -221,6 +222,7 @@ fn fill(
     for part in dataset.items.chunks(chunk) {
         let outcomes: Vec<Outcome> = (part.par_iter().zip(buffer.par_chunks_exact_mut(bytes)))
             .map(|(item, out)| {
+                stop::check()?;
                 let outcome = decode(item, out);
                 (load.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                 outcome

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
+use crate::base::{Result, stop};
 use crate::cluster::lloyd::Lloyd;
 use crate::data::ImageStore;
 use crate::data::lab::lab;
@@ -179,6 +179,7 @@ fn enlarge_row(
 pub fn settle<B: Backend>(dev: &mut B, net: &Network<B>, frames: &Frames<B>, set: &ImageStore) -> Result<()> {
     let mut pictures = vec![0; frames.batch() * 3 * set.size() * set.size()];
     for batch in 0..SETTLING {
+        stop::check()?;
         // NOTE: whole batches, whatever the number of pictures: what fills up a batch would count.
         let ids: Vec<u32> = (0..frames.batch()).map(|i| ((batch * frames.batch() + i) % set.len()) as u32).collect();
         set.gather(&ids, &mut pictures)?;
@@ -198,7 +199,7 @@ pub fn pca<B: Backend>(dev: &mut B, net: &Network<B>, frames: &Frames<B>, set: &
             components.add(dev, net, program, ids.len())?;
         }
         seen += ids.len();
-        Ok(())
+        stop::check()
     })?;
     Ok(components.laterals(net))
 }

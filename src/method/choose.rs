@@ -18,8 +18,8 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use crate::augment::View;
-use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
+use crate::base::{Result, stop};
 use crate::cluster::{MiniBatch, Schedule};
 use crate::data::ImageStore;
 use crate::device::ops::Backend;
@@ -140,6 +140,7 @@ impl<B: Backend> Chooser<B> {
             let clusters = self.cluster[at].0;
             let (mut objective, mut agreement) = (0.0, 0.0);
             for split in 0..SPLITS {
+                stop::check()?;
                 let order = Rng::new(seed, Stream::Other, split as u32, 0).permutation(points.len());
                 let (left, right) = order.split_at(points.len() / 2);
                 let half = |ids: &[u32]| ids.iter().flat_map(|&i| &points[i as usize]).copied().collect::<Vec<f32>>();

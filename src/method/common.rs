@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::augment::{Feeder, View};
-use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
+use crate::base::{Result, stop};
 use crate::data::ImageStore;
 use crate::device::ops::{AdamSpec, Backend};
 use crate::device::{Activation, Layout, Pool, Slot};
@@ -124,7 +124,7 @@ impl<B: Backend> Common<B> {
 
     /// Brings the images to the device where they are to be resident: once, before the first pass.
     pub fn load_images(&mut self, dev: &mut B, set: &ImageStore) -> Result<()> {
-        self.feeder.load(dev, |ids, out| set.gather(ids, out))
+        self.feeder.load(dev, |ids, out| stop::check().and_then(|()| set.gather(ids, out)))
     }
 
     /// What one view of a batch needs, written before a pass without gradients runs it. Steps must stage anew afterwards.

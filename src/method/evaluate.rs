@@ -1,8 +1,8 @@
 //! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
 
 use crate::augment::{Augment, Feeder, View, crop_labels};
-use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
+use crate::base::{Result, stop};
 use crate::cluster::{MiniBatch, Schedule, Summary};
 use crate::data::{EvalStore, ImageStore};
 use crate::device::ops::{Backend, Classifier, Crop};
@@ -154,6 +154,7 @@ impl<B: Backend> Evaluator<B> {
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         // Whole batches only, because those are what programs were planned for.
         for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
+            stop::check()?;
             self.stage(dev, set, ids, View::Plain)?;
             let pred = self.predict_staged(dev, net, ids.len(), (classifier, View::Plain))?;
             out.extend(dev.read(pred)?);

@@ -90,7 +90,7 @@ impl<B: Backend> Method<B> for Iic<B> {
         Ok(())
     }
 
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
         let (n, loss) = (batch.ids.len(), self.loss);
         let (head, heads) = (&self.heads[batch.round], &self.heads);
         let (_, softmax, iic) = head.plans.iter().find(|(m, ..)| *m == n).expect("every batch size was planned");
@@ -118,9 +118,16 @@ impl<B: Backend> Method<B> for Iic<B> {
                 },
                 update: &|dev| heads.iter().try_for_each(|h| h.learned.update(dev, adam)),
             },
-        )?;
-        let total = f64::from(dev.read(loss)?[0]);
-        Ok(Losses { total, parts: vec![(head.loss_name, total)] })
+        )
+    }
+
+    fn losses(&self) -> Slot<f32> {
+        self.loss
+    }
+
+    fn read_losses(&self, values: &[f32], _images: usize, round: usize) -> Losses {
+        let total = f64::from(values[0]);
+        Losses { total, parts: vec![(self.heads[round].loss_name, total)] }
     }
 
     fn scorer(&self, _dev: &mut B, _trained: bool) -> Result<Classifier> {

@@ -77,6 +77,16 @@ impl<B: Backend> Learned<B> {
         dev.write(w, &weights)
     }
 
+    /// Weight, bias and Adam's moments of both, by their names in checkpoints.
+    pub fn tensors(&self, name: &str) -> Vec<(String, Slot<f32>)> {
+        let ParamBlocks { weights, m, v, .. } = self.blocks;
+        let both = |(block, prefix): (Slot<f32>, &str)| {
+            let (w, b) = self.parts(block, 0);
+            [(format!("{prefix}{name}.weight"), w), (format!("{prefix}{name}.bias"), b)]
+        };
+        [(weights, ""), (m, "adam.m."), (v, "adam.v.")].into_iter().flat_map(both).collect()
+    }
+
     pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
         dev.zero(self.blocks.grads)
     }
@@ -110,14 +120,10 @@ impl<B: Backend> Learned<B> {
 
     /// What [`Learned::save`] and [`Learned::save_moments`] wrote.
     pub fn load(&self, dev: &mut B, name: &str, weights: &Weights) -> Result<()> {
-        let ParamBlocks { weights: w, m, v, .. } = self.blocks;
-        for (block, name) in [(w, name.to_string()), (m, format!("adam.m.{name}")), (v, format!("adam.v.{name}"))] {
-            let (w, b) = self.parts(block, 0);
-            for (slot, name) in [(w, format!("{name}.weight")), (b, format!("{name}.bias"))] {
-                let values = weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);
-                let missing = || Error::input(format!("{name} is missing or of another size"), "start a new --run");
-                dev.write(slot, values.ok_or_else(missing)?)?;
-            }
+        for (name, slot) in self.tensors(name) {
+            let values = weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);
+            let missing = || Error::input(format!("{name} is missing or of another size"), "start a new --run");
+            dev.write(slot, values.ok_or_else(missing)?)?;
         }
         Ok(())
     }

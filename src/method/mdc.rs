@@ -71,7 +71,7 @@ impl<B: Backend> Method<B> for Mdc<B> {
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
         let (n, common, pseudo) = (batch.ids.len(), &mut self.common, self.clustering.pseudo()[0][0]);
         let adam = common.adam(n);
         let scale = 1.0 / adam.grad_scale;
@@ -90,7 +90,7 @@ impl<B: Backend> Method<B> for Mdc<B> {
                         loss: &|dev, program| scored.cross_entropy(dev, program, learned, losses, labels, scale),
                         update: &|dev| learned.update(dev, adam),
                     },
-                )?;
+                )
             }
             None => common.step(
                 dev,
@@ -105,10 +105,16 @@ impl<B: Backend> Method<B> for Mdc<B> {
                     },
                     update: &|_| Ok(()),
                 },
-            )?,
+            ),
         }
-        let total = dev.read(losses)?.into_iter().map(f64::from).sum();
-        Ok(Losses { total, parts: Vec::new() })
+    }
+
+    fn losses(&self) -> Slot<f32> {
+        self.losses
+    }
+
+    fn read_losses(&self, values: &[f32], images: usize, _round: usize) -> Losses {
+        Losses { total: values[..images].iter().copied().map(f64::from).sum(), parts: Vec::new() }
     }
 
     fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier> {

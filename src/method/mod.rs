@@ -34,8 +34,8 @@ pub use search::{Neighbour, STRIDE, Search};
 
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::Layout;
 use crate::device::ops::{Backend, Classifier};
+use crate::device::{Layout, Slot};
 use crate::net::{Geometry, Mode, Network, Program};
 use crate::recipe::{self, Recipe};
 
@@ -85,9 +85,22 @@ pub trait Method<B: Backend> {
     /// Before the training steps of an epoch. `first`: none of them has been done yet (else a checkpoint brought back what they did).
     fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()>;
 
-    /// One optimizer step. `next`: the batch that follows in the same epoch, where there is one; its inputs are written while this
-    /// one runs.
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses>;
+    /// One optimizer step; the device may still be at it. `next`: the batch that follows in the same epoch, where there is one; its
+    /// inputs are written while this one runs.
+    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()>;
+
+    /// Where steps leave their losses: at the beginning of this slot, which is as large as the largest batch wants it.
+    fn losses(&self) -> Slot<f32>;
+
+    /// What the values in that slot say of a step on `images` images in round `round`.
+    fn read_losses(&self, values: &[f32], images: usize, round: usize) -> Losses;
+
+    /// One optimizer step, done.
+    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+        self.queue(dev, set, batch, next)?;
+        let values = dev.read(self.losses())?;
+        Ok(self.read_losses(&values, batch.ids.len(), batch.round))
+    }
 
     /// What evaluation scores with. `trained`: after training steps, else before the first.
     fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier>;

@@ -69,7 +69,7 @@ impl<B: Backend> Method<B> for Picie<B> {
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
         let (n, common) = (batch.ids.len(), &mut self.common);
         let shares = shares(common.recipe.clusters, common.recipe.auxiliary);
         let scale = 0.25 / f64::from(common.adam(n).grad_scale);
@@ -91,17 +91,25 @@ impl<B: Backend> Method<B> for Picie<B> {
                 },
                 update: &|_| Ok(()),
             },
-        )?;
-        let losses = dev.read(losses)?;
+        )
+    }
+
+    fn losses(&self) -> Slot<f32> {
+        self.losses
+    }
+
+    fn read_losses(&self, values: &[f32], images: usize, _round: usize) -> Losses {
+        let shares = shares(self.common.recipe.clusters, self.common.recipe.auxiliary);
+        let targets = 2 * shares.len();
         let [mut within, mut cross] = [0.0; 2];
-        for (i, row) in losses.chunks(targets.len()).enumerate() {
+        for (i, row) in values[..2 * images * targets].chunks(targets).enumerate() {
             for (j, &loss) in row.iter().enumerate() {
-                let part = if i / n == j / shares.len() { &mut within } else { &mut cross };
+                let part = if i / images == j / shares.len() { &mut within } else { &mut cross };
                 // Either is the mean of two terms.
                 *part += shares[j % shares.len()] * f64::from(loss) / 2.0;
             }
         }
-        Ok(Losses { total: (within + cross) / 2.0, parts: vec![("loss_within", within), ("loss_cross", cross)] })
+        Losses { total: (within + cross) / 2.0, parts: vec![("loss_within", within), ("loss_cross", cross)] }
     }
 
     fn scorer(&self, dev: &mut B, _trained: bool) -> Result<Classifier> {

@@ -120,7 +120,7 @@ impl<B: Backend> Method<B> for Supervised<B> {
         if self.common.frozen() { self.common.net.fold(dev) } else { Ok(()) }
     }
 
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
         let n = batch.ids.len();
         let adam = self.common.adam(n);
         let (losses, classifier, store) = (self.losses.part(0, n), &self.classifier, self.labels);
@@ -140,9 +140,15 @@ impl<B: Backend> Method<B> for Supervised<B> {
                 },
                 update: &|dev| classifier.update(dev, adam),
             },
-        )?;
-        let total = dev.read(losses)?.into_iter().map(f64::from).sum();
-        Ok(Losses { total, parts: Vec::new() })
+        )
+    }
+
+    fn losses(&self) -> Slot<f32> {
+        self.losses
+    }
+
+    fn read_losses(&self, values: &[f32], images: usize, _round: usize) -> Losses {
+        Losses { total: values[..images].iter().copied().map(f64::from).sum(), parts: Vec::new() }
     }
 
     fn scorer(&self, _dev: &mut B, _trained: bool) -> Result<Classifier> {

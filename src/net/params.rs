@@ -100,9 +100,17 @@ impl<B: Backend> Network<B> {
         Ok(())
     }
 
-    /// Whether every weight is a number.
-    pub fn is_finite(&self, dev: &mut B) -> Result<bool> {
-        Ok(dev.read(self.blocks.weights)?.iter().all(|w| w.is_finite()))
+    /// The parameters in the order of a forward pass, by their names after `prefix`, where they lie in one of the parameter blocks.
+    pub fn tensors(&self, prefix: &str, block: Slot<f32>) -> Vec<(String, Slot<f32>)> {
+        self.params.iter().map(|p| (format!("{prefix}{}", p.name), block.part(p.offset, p.len))).collect()
+    }
+
+    /// The running statistics in the order of a forward pass, by name.
+    pub fn statistics(&self) -> Vec<(String, Slot<f32>)> {
+        let both = |(name, mean, var): &(String, Slot<f32>, Slot<f32>)| {
+            [(format!("{name}.running_mean"), *mean), (format!("{name}.running_var"), *var)]
+        };
+        self.norms.iter().flat_map(both).collect()
     }
 
     pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
@@ -152,11 +160,9 @@ impl<B: Backend> Network<B> {
     pub fn load(&self, dev: &mut B, weights: &Weights) -> Result<()> {
         self.load_block(dev, self.blocks.weights, "", weights)?;
         dev.sync_compute(self.blocks)?;
-        for (name, mean, var) in &self.norms {
-            for (stat, slot) in [("running_mean", mean), ("running_var", var)] {
-                if let Some(t) = weights.tensors.get(&format!("{name}.{stat}")) {
-                    dev.write(*slot, floats(&format!("{name}.{stat}"), t)?)?;
-                }
+        for (name, slot) in self.statistics() {
+            if let Some(t) = weights.tensors.get(&name) {
+                dev.write(slot, floats(&name, t)?)?;
             }
         }
         Ok(())
@@ -170,11 +176,8 @@ impl<B: Backend> Network<B> {
 
     pub fn save(&self, dev: &mut B, weights: &mut Weights) -> Result<()> {
         self.save_block(dev, self.blocks.weights, "", weights)?;
-        for (name, mean, var) in &self.norms {
-            for (stat, slot) in [("running_mean", mean), ("running_var", var)] {
-                let tensor = Tensor::from_f32(vec![slot.len], dev.read(*slot)?);
-                weights.tensors.insert(format!("{name}.{stat}"), tensor);
-            }
+        for (name, slot) in self.statistics() {
+            weights.tensors.insert(name, Tensor::from_f32(vec![slot.len], dev.read(slot)?));
         }
         Ok(())
     }

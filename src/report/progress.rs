@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::base::{Result, stop, tell};
+
 /// Shows phases on stderr: bars where it is a terminal, else only the line of each finished phase.
 pub struct Progress;
 
@@ -43,11 +45,17 @@ impl Phase {
         self.bar.inc(n);
     }
 
+    /// As [`Phase::add`], and an error where the user asked to stop: what passes over images are given as their tick.
+    pub fn tick(&self, n: usize) -> Result<()> {
+        self.add(n as u64);
+        stop::check()
+    }
+
     /// Ends the phase, prints its line to stderr and returns its seconds.
     pub fn finish(self) -> f64 {
         let (images, seconds) = (self.bar.position(), self.start.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
-        eprintln!("{:18} {images} images in {seconds:.1} s, {}", self.name, rate(images, seconds));
+        tell(format_args!("{:18} {images} images in {seconds:.1} s, {}", self.name, rate(images, seconds)));
         seconds
     }
 }

@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::ops::Backend;
-use crate::method::{self, Method, TrainSet};
+use crate::method::{self, Method, Tick, TrainSet};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
+use crate::train::kept::Kept;
 
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -29,42 +30,53 @@ impl EpochSeconds {
 pub struct Measured<'a, B: Backend> {
     method: Box<dyn Method<B> + 'a>,
     set: &'a PictureSet,
+    kept: Kept,
+    look_every: usize,
     epoch: usize,
     step: u64,
 }
 
 impl<'a, B: Backend + 'a> Measured<'a, B> {
-    /// Plans, reserves, and starts from random weights.
-    pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a PictureSet) -> Result<Self> {
-        let (layout, mut method) = method::plan_images(dev, |dev, layout, resident| {
-            method::plan(dev, layout, recipe, 1, TrainSet { images: set.images().len(), resident })
+    /// Plans, reserves, and starts from random weights. `look_every`: steps between two looks at their losses.
+    pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a PictureSet, look_every: usize) -> Result<Self> {
+        let (layout, (mut method, kept)) = method::plan_images(dev, |dev, layout, resident| {
+            let set = TrainSet { images: set.images().len(), resident };
+            let method = method::plan(dev, layout, recipe, 1, set)?;
+            let kept = Kept::plan(layout, method.losses());
+            Ok((method, kept))
         })?;
         dev.reserve(&layout)?;
         method.common_mut().load_images(dev, set.images())?;
         method.init(dev)?;
-        Ok(Measured { method, set, epoch: 0, step: 0 })
+        Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
     }
 
     /// One epoch: k-means and labels of the views, where the method has them, and one training step for every batch.
-    pub fn epoch(&mut self, dev: &mut B) -> Result<EpochSeconds> {
+    /// `tick` is called with each batch of each of them.
+    pub fn epoch(&mut self, dev: &mut B, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
-        let (method, set, epoch) = (&mut self.method, self.set, self.epoch);
+        let Measured { method, set, kept, look_every, epoch, .. } = self;
+        let (set, epoch) = (*set, *epoch);
         let [mut kmeans, mut labels] = [0.0; 2];
         if let Some((common, clustering)) = method.clustering_mut() {
             let (images, views) = (set.images(), clustering.pseudo().len());
             kmeans = clock(dev, |dev| {
-                (0..views)
-                    .try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), &mut |_| Ok(())).map(|_| ()))
+                (0..views).try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), tick).map(|_| ()))
             })?;
-            labels = clock(dev, |dev| {
-                (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), &mut |_| Ok(())))
-            })?;
+            labels =
+                clock(dev, |dev| (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), tick)))?;
         }
         let train = clock(dev, |dev| {
             method.begin_steps(dev, epoch, true)?;
             let batches = Batches::new(&**method, epoch, self.step);
             for i in 0..batches.len() {
-                method.step(dev, set, batches.get(i), (i + 1 < batches.len()).then(|| batches.get(i + 1)))?;
+                let batch = batches.get(i);
+                let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
+                kept.step(dev, &mut **method, set, batch, next)?;
+                if next.is_none() || kept.len() >= *look_every {
+                    kept.take(dev, &**method)?;
+                }
+                tick(batch.ids.len())?;
             }
             self.step += batches.len() as u64;
             Ok(())

@@ -2,20 +2,25 @@
 
 mod batches;
 mod checkpoint;
+mod finite;
+mod kept;
 mod measure;
+mod observer;
 mod outlook;
 mod plan;
 mod run;
 
 pub use checkpoint::{Loaded, Trained};
+pub use kept::MOST as MOST_UNSEEN;
 pub use measure::{EpochSeconds, Measured};
+pub use observer::Observer;
 pub use plan::{Plan, plan};
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;
 
 use crate::augment::View;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::{Backend, Classifier};
 use crate::eval::Scores;
@@ -24,23 +29,9 @@ use crate::method::{Evaluator, Losses, Method, PcaLaterals};
 use crate::net::weights::Start;
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
+use crate::train::kept::Kept;
+use crate::train::observer::{ticker, unless_stopped};
 use crate::train::plan::name_batches;
-
-/// Who watches a run.
-pub trait Observer {
-    /// A phase of `images` images begins.
-    fn begin(&mut self, phase: &str, images: usize);
-    /// `images` more are done.
-    fn advance(&mut self, images: usize);
-    /// The phase is complete.
-    fn end(&mut self);
-    /// Whether to stop after the present batch.
-    fn interrupted(&self) -> bool;
-    /// Whether a profiler records optimizer step `step` (from 1).
-    fn profiled(&self, step: u64) -> bool;
-    /// A line for whoever started the run.
-    fn note(&mut self, line: &str);
-}
 
 /// Images to learn from, and images to look at: where those have labels, to evaluate on.
 pub struct Sets {
@@ -63,6 +54,7 @@ struct Trainer<'a, 'm, B: Backend> {
     watch: &'a mut dyn Observer,
     method: Box<dyn Method<B> + 'm>,
     evaluator: Evaluator<B>,
+    kept: Kept,
     state: State,
 }
 
@@ -82,7 +74,7 @@ pub fn train<'a, B: Backend + 'a>(
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
     outlook::of(recipe, sets.train.images(), plan.layout.total_bytes()).iter().for_each(|line| watch.note(line));
-    let Plan { layout, mut method, laterals, evaluator } = plan;
+    let Plan { layout, mut method, laterals, evaluator, kept } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
@@ -96,12 +88,7 @@ pub fn train<'a, B: Backend + 'a>(
         }
         if let Some(laterals) = laterals.filter(|_| !start.has_laterals()) {
             watch.begin("laterals", PcaLaterals::<B>::images(recipe, images));
-            // NOTE: an interrupt waits for the first batch of k-means: before that there is nothing to save.
-            let mut tick = |n| {
-                watch.advance(n);
-                Ok(())
-            };
-            laterals.fit(dev, method.common_mut(), sets.train.images(), &mut tick)?;
+            laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
         State::begin(recipe.clone(), settings.seed, settings.start.clone(), (images, fingerprint))
@@ -111,7 +98,7 @@ pub fn train<'a, B: Backend + 'a>(
     }
     folder.write_plan(&text)?;
     record::truncate_from(&folder.metrics(), state.epoch)?;
-    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, state };
+    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, kept, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
         let done = trainer.epoch();
@@ -120,15 +107,6 @@ pub fn train<'a, B: Backend + 'a>(
     }
     let (method, evaluator) = (trainer.method, trainer.evaluator);
     Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
-}
-
-/// Whether a pass ended by Ctrl-C; any other error is passed on.
-fn stopped(result: Result<()>) -> Result<bool> {
-    match result {
-        Ok(()) => Ok(false),
-        Err(Error::Interrupted { .. }) => Ok(true),
-        Err(e) => Err(e),
-    }
 }
 
 impl<B: Backend> Trainer<'_, '_, B> {
@@ -145,7 +123,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
         {
             let started = Instant::now();
             let scorer = self.method.scorer(self.dev, false)?;
-            self.state.untrained = self.evaluate("untrained", scorer)?;
+            let Some(score) = unless_stopped(self.evaluate("untrained", scorer))? else { return self.interrupt() };
+            self.state.untrained = score;
             untrained_s = started.elapsed().as_secs_f64();
         }
         if self.state.phase == Phase::Labels {
@@ -162,7 +141,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
         let trained = self.steps();
         self.dev.leave();
         self.state.seconds[2] += started.elapsed().as_secs_f64();
-        if stopped(trained)? {
+        if unless_stopped(trained)?.is_none() {
             return self.interrupt();
         }
         self.finish()
@@ -187,7 +166,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
         self.dev.enter(name);
         let passed = pass(self);
         self.dev.leave();
-        if stopped(passed)? {
+        if unless_stopped(passed)?.is_none() {
             self.method.common().net.restore_running(self.dev, &running)?;
             let clustering = self.method.clustering().expect("there are views");
             clustering.restore_centroids(self.dev, &centroids)?;
@@ -201,12 +180,14 @@ impl<B: Backend> Trainer<'_, '_, B> {
     fn kmeans(&mut self) -> Result<()> {
         self.state.kmeans.clear();
         for view in 0..self.views() {
-            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch, self.folder));
+            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
             let summary = clustering.kmeans(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
             drop(tick);
             if !summary.objective.is_finite() {
-                return Err(self.not_finite(f32::NAN));
+                let what = format!("the k-means objective of view {} is {}", view + 1, summary.objective);
+                let place = finite::state(self.dev, &*self.method, true)?;
+                return Err(self.not_finite(what, place, self.state.adam_step));
             }
             self.state.kmeans.push(summary.into());
         }
@@ -215,7 +196,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
 
     fn labels(&mut self) -> Result<()> {
         for view in 0..self.views() {
-            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch, self.folder));
+            let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
             clustering.label(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
         }
@@ -238,19 +219,31 @@ impl<B: Backend> Trainer<'_, '_, B> {
                 recording = profiled;
             }
             let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
-            let losses = self.method.step(self.dev, &self.sets.train, batch, next)?;
+            self.kept.step(self.dev, &mut *self.method, &self.sets.train, batch, next)?;
             self.state.step += 1;
-            if !losses.total.is_finite() {
-                return Err(self.not_finite(losses.total as f32));
-            }
-            self.add(&losses, batch.ids.len());
             self.state.adam_step = batch.step;
-            ticker(self.watch, self.folder)(batch.ids.len())?;
+            let ticked = ticker(self.watch)(batch.ids.len());
+            if ticked.is_err() || next.is_none() || self.kept.len() >= self.watch.look_every() {
+                self.look()?;
+            }
+            ticked?;
         }
         if recording {
             self.dev.record(false)?;
         }
         self.watch.end();
+        Ok(())
+    }
+
+    /// Waits for the steps that were queued and looks at their losses.
+    fn look(&mut self) -> Result<()> {
+        for (step, images, losses) in self.kept.take(self.dev, &*self.method)? {
+            if let Some(what) = finite::loss(&losses) {
+                let place = finite::step(self.dev, &*self.method)?;
+                return Err(self.not_finite(what, place, step));
+            }
+            self.add(&losses, images);
+        }
         Ok(())
     }
 
@@ -265,13 +258,10 @@ impl<B: Backend> Trainer<'_, '_, B> {
 
     /// Evaluation, record, checkpoint.
     fn finish(&mut self) -> Result<()> {
-        // The last step's update has not been through a loss yet; what it broke must not replace the last good checkpoint.
-        if !self.method.common().net.is_finite(self.dev)? {
-            return Err(self.not_finite(f32::NAN));
-        }
+        self.check()?;
         let started = Instant::now();
         let scorer = self.method.scorer(self.dev, true)?;
-        let score = self.evaluate("evaluate", scorer)?;
+        let Some(score) = unless_stopped(self.evaluate("evaluate", scorer))? else { return self.interrupt() };
         let eval_s = started.elapsed().as_secs_f64();
         let recipe = &self.method.common().recipe;
         let (last, fresh, eval_size) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
@@ -312,14 +302,10 @@ impl<B: Backend> Trainer<'_, '_, B> {
     fn evaluate(&mut self, name: &str, scorer: Classifier) -> Result<Option<Score>> {
         let PictureSet::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
-        // NOTE: an interrupt waits for the end of the evaluation, which is short and changes nothing.
-        let watch = &mut *self.watch;
-        let mut tick = |n| {
-            watch.advance(n);
-            Ok(())
-        };
+        let mut tick = ticker(self.watch);
         let common = self.method.common();
         let confusion = self.evaluator.run(self.dev, &common.net, val, (scorer, View::Plain), &mut tick)?;
+        drop(tick);
         self.watch.end();
         let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
@@ -332,40 +318,42 @@ impl<B: Backend> Trainer<'_, '_, B> {
         let slot = clustering.pseudo()[0][0].centroids;
         let centroids = self.dev.read(slot)?;
         self.watch.begin("fresh k-means", self.sets.train.images().len());
-        let mut tick = ticker(self.watch, self.folder);
+        let mut tick = ticker(self.watch);
         let epoch = self.state.epoch + 1;
         let clustered = clustering.fresh_kmeans(common, self.dev, self.sets.train.images(), epoch, &mut tick);
         drop(tick);
-        let stopped = stopped(clustered.map(|_| ()))?;
-        let score = if stopped {
-            None
-        } else {
+        let scored = clustered.and_then(|_| {
             self.watch.end();
             let scorer = self.method.scorer(self.dev, false)?;
-            self.evaluate("evaluate", scorer)?
-        };
+            self.evaluate("evaluate", scorer)
+        });
+        let scored = unless_stopped(scored)?;
         self.dev.write(slot, &centroids)?;
         self.method.common().net.restore_running(self.dev, &running)?;
-        if stopped { self.interrupt() } else { Ok(score) }
+        scored.map_or_else(|| self.interrupt(), Ok)
     }
 
-    fn not_finite(&self, loss: f32) -> Error {
-        let State { epoch, step, .. } = self.state;
+    /// Errors: something of the state is not finite. The last step's update has been through no loss yet, and what it broke must not
+    /// replace the last good checkpoint.
+    fn check(&mut self) -> Result<()> {
+        let State { epoch, phase, adam_step, .. } = self.state;
+        let clustered = epoch > 1 || phase > Phase::KMeans;
+        match finite::state(self.dev, &*self.method, clustered)? {
+            Some(what) => Err(self.not_finite(what, None, adam_step)),
+            None => Ok(()),
+        }
+    }
+
+    fn not_finite(&self, what: String, place: Option<String>, step: u64) -> Error {
         let checkpoint = Some(self.folder.checkpoint()).filter(|path| path.exists());
-        Error::NotFinite { epoch, step, loss, checkpoint }
+        let place = place.map_or(String::new(), |place| format!(": {place}"));
+        Error::NotFinite { what, place, epoch: self.state.epoch, step, checkpoint }
     }
 
     /// Saves where the run is, and reports the interruption.
     fn interrupt<T>(&mut self) -> Result<T> {
+        self.check()?;
         checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)?;
-        Err(Error::Interrupted { run: self.folder.path.clone() })
-    }
-}
-
-/// Counts images, and stops the pass where the observer asks for it.
-fn ticker<'a>(watch: &'a mut dyn Observer, folder: &'a RunFolder) -> impl FnMut(usize) -> Result<()> + 'a {
-    move |images| {
-        watch.advance(images);
-        if watch.interrupted() { Err(Error::Interrupted { run: folder.path.clone() }) } else { Ok(()) }
+        Err(self.folder.kept(stop::stopped()))
     }
 }

@@ -5,6 +5,7 @@ use crate::device::ops::Backend;
 use crate::device::{Layout, Pool};
 use crate::method::{self, Evaluator, Method, PcaLaterals, TrainSet};
 use crate::recipe::{Laterals, Recipe};
+use crate::train::kept::Kept;
 use crate::train::{Sets, Settings};
 
 /// What a run will do, and where every tensor of it will lie.
@@ -13,6 +14,7 @@ pub struct Plan<'a, B: Backend> {
     pub(super) method: Box<dyn Method<B> + 'a>,
     pub(super) laterals: Option<PcaLaterals<B>>,
     pub(super) evaluator: Evaluator<B>,
+    pub(super) kept: Kept,
 }
 
 impl<B: Backend> Plan<'_, B> {
@@ -26,7 +28,7 @@ impl<B: Backend> Plan<'_, B> {
 pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) -> Result<Plan<'a, B>> {
     let recipe = &settings.recipe;
     let images = sets.train.images().len();
-    let (mut layout, (method, laterals, evaluator)) = method::plan_images(dev, |dev, layout, resident| {
+    let (mut layout, (method, laterals, evaluator, kept)) = method::plan_images(dev, |dev, layout, resident| {
         let method = method::plan(dev, layout, recipe, settings.seed, TrainSet { images, resident })?;
         let net = &method.common().net;
         let laterals = match recipe.laterals {
@@ -35,11 +37,12 @@ pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) 
         };
         let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
         let evaluator = Evaluator::plan(dev, layout, net, recipe, val, sets.val.classes(), None)?;
-        Ok((method, laterals, evaluator))
+        let kept = Kept::plan(layout, method.losses());
+        Ok((method, laterals, evaluator, kept))
     })?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(Plan { layout, method, laterals, evaluator })
+    Ok(Plan { layout, method, laterals, evaluator, kept })
 }
 
 /// Says of a plan that is too large which batches would fit.

@@ -80,6 +80,12 @@ impl RunFolder {
         }
     }
 
+    /// A request to stop, in the words of a run that is saved here.
+    pub fn kept(&self, e: Error) -> Error {
+        let how = format!("continue with: picie train --run {} --resume", self.path.display());
+        e.kept("everything so far is saved", how)
+    }
+
     pub fn settings_path(&self) -> PathBuf {
         self.path.join("run.json")
     }

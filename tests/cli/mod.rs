@@ -15,6 +15,8 @@ mod photos;
 mod place;
 mod resume;
 mod segment;
+#[cfg(target_os = "linux")]
+mod signals;
 mod start;
 mod train;
 

@@ -101,10 +101,16 @@ impl Place {
 
     /// Starts `picie` with `words` on `threads` threads.
     pub fn start(&self, words: &str, threads: usize) -> Running {
-        let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
+        self.start_after(":", words, threads)
+    }
+
+    /// As [`Place::start`], by a shell that does `before` first.
+    pub fn start_after(&self, before: &str, words: &str, threads: usize) -> Running {
+        let mut command = self.command("sh", "-c");
+        command.arg(format!("{before}; exec \"$0\" {words}")).arg(env!("CARGO_BIN_EXE_picie"));
         command.env("RAYON_NUM_THREADS", threads.to_string());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let err = BufReader::new(child.stderr.take().unwrap());
+        let err = child.stderr.take().map(BufReader::new);
         Running { child, err, seen: String::new() }
     }
 
@@ -142,7 +148,8 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
 /// A running command; it ends with the value.
 pub struct Running {
     child: Child,
-    err: BufReader<ChildStderr>,
+    /// None: nobody reads any more.
+    err: Option<BufReader<ChildStderr>>,
     seen: String,
 }
 
@@ -152,10 +159,34 @@ impl Running {
     pub fn wait_for(&mut self, start: &str) {
         loop {
             let from = self.seen.len();
-            assert!(self.err.read_line(&mut self.seen).unwrap() > 0, "no {start:?} in {:?}", self.seen);
+            assert!(self.read_line(), "no {start:?} in {:?}", self.seen);
             if self.seen[from..].starts_with(start) {
                 return;
             }
+        }
+    }
+
+    /// Another line of stderr; false at its end.
+    fn read_line(&mut self) -> bool {
+        self.err.as_mut().is_some_and(|err| err.read_line(&mut self.seen).unwrap() > 0)
+    }
+
+    /// Closes the reading end of its stderr: what it writes from here on fails, as on a terminal that is gone.
+    pub fn stop_listening(&mut self) {
+        self.err = None;
+    }
+
+    /// Waits until it heeds SIGINT or SIGTERM, as the system says.
+    #[cfg(target_os = "linux")]
+    pub fn wait_for_handlers(&mut self) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let caught = |text: &str| {
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) > 0
+        };
+        while !caught(&std::fs::read_to_string(&status).unwrap()) {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended before it had handlers");
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
@@ -167,7 +198,7 @@ impl Running {
 
     /// Waits for the end; the rest of stderr is in the answer.
     pub fn finish(mut self) -> Ran {
-        while self.err.read_line(&mut self.seen).unwrap() > 0 {}
+        while self.read_line() {}
         let code = self.child.wait().unwrap().code();
         Ran { code, out: String::new(), err: std::mem::take(&mut self.seen) }
     }

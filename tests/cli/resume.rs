@@ -97,11 +97,19 @@ fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
     running.signal("HUP");
     let ran = running.finish();
     assert_eq!(ran.code, Some(130), "{ran:?}");
-    holds(&ran.err, &["everything so far is saved", "--run mine/1e-5-seed-1 --resume"]);
+    holds(&ran.err, &["stopped: 1 of 2 runs are finished, everything so far is saved; run the same command again"]);
     // The same command goes on: the first run is there.
     let ran = place.picie(&words).succeeds();
     assert_eq!(ran.err.matches("starts from").count(), 0, "{ran:?}");
     holds(&ran.out, &["1e-4", "1e-5"]);
+}
+
+#[test]
+fn losses_that_are_looked_at_together_make_the_same_run() {
+    let place = Place::new();
+    place.picie(&(train("run") + " --check-finite 64")).succeeds();
+    same_bytes(&place.join("run"));
+    holds(&place.picie("train --check-finite 0").err, &["--check-finite", "0 is not in 1..=64"]);
 }
 
 #[test]

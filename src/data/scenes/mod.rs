@@ -14,7 +14,8 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
 use super::Progress;
-use crate::base::{Error, Result, fs::write_atomic};
+use crate::base::fs::{listed, write_atomic};
+use crate::base::{Error, Result, stop};
 
 /// What a finished folder was made with; a change to the painting counts `version` up.
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -53,7 +54,8 @@ pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |e| Error::io(dir, e);
     std::fs::create_dir_all(parent).map_err(io)?;
-    let temp = tempfile::Builder::new().prefix(".scenes-").tempdir_in(parent).map_err(io)?;
+    let named = || tempfile::Builder::new().prefix(".scenes-").tempdir_in(parent);
+    let (temp, _listed) = listed(named).map_err(io)?;
 
     let done = AtomicUsize::new(0);
     for (split, (name, count)) in [("train2017", train), ("val2017", val)].into_iter().enumerate() {
@@ -61,6 +63,7 @@ pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress
             std::fs::create_dir_all(temp.path().join(tree).join(name)).map_err(io)?;
         }
         (0..count).into_par_iter().try_for_each(|i| -> Result<()> {
+            stop::check()?;
             scene(temp.path(), name, seed, split as u32, i as u32)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, train + val);
             Ok(())

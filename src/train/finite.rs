@@ -1,0 +1,128 @@
+//! Which tensor holds a number that is not finite: looked for when a loss or an objective is not, and before a checkpoint replaces the
+//! last good one.
+
+use crate::base::Result;
+use crate::device::Slot;
+use crate::device::ops::Backend;
+use crate::method::{Losses, Method, PseudoLabels};
+
+/// A tensor and its name in checkpoints, where it is saved in one.
+type Named = (String, Slot<f32>);
+
+/// The first of `tensors` with a number that is not finite, and that number.
+fn first<B: Backend>(dev: &mut B, tensors: &[Named]) -> Result<Option<String>> {
+    for (name, slot) in tensors {
+        if let Some(value) = dev.read(*slot)?.into_iter().find(|value| !value.is_finite()) {
+            return Ok(Some(format!("{name} holds {value}")));
+        }
+    }
+    Ok(None)
+}
+
+/// A tensor of every view and number of clusters.
+fn of_views<B: Backend>(method: &dyn Method<B>, what: &str, of: fn(&PseudoLabels) -> Slot<f32>) -> Vec<Named> {
+    let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
+    let name = |view: usize, k: usize| format!("{what} of view {}, {k} clusters,", view + 1);
+    let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
+        all.iter().map(move |p| (name(view, p.classifier.k), of(p))).collect::<Vec<_>>()
+    };
+    views.iter().enumerate().flat_map(each).collect()
+}
+
+/// What is not finite of a state that is to be saved, or that a k-means began with: of the network, in the order of a forward pass, of
+/// what is learned besides, and of Adam's moments. `clustered`: of the centroids too, since there are some.
+pub fn state<B: Backend>(dev: &mut B, method: &dyn Method<B>, clustered: bool) -> Result<Option<String>> {
+    let net = &method.common().net;
+    let mut tensors = net.tensors("", net.blocks.weights);
+    tensors.extend(net.statistics());
+    tensors.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
+    if clustered {
+        tensors.extend(of_views(method, "a centroid", |p| p.centroids));
+    }
+    tensors.extend(net.tensors("adam.m.", net.blocks.m));
+    tensors.extend(net.tensors("adam.v.", net.blocks.v));
+    first(dev, &tensors)
+}
+
+/// What is not finite of what a training step computed its loss with.
+///
+/// NOTE: by the time that a loss is read its step has spoilt all weights. The running statistics tell where in the forward pass it
+/// began, for they are of this pass and of nothing behind it.
+pub fn step<B: Backend>(dev: &mut B, method: &dyn Method<B>) -> Result<Option<String>> {
+    let mut tensors = method.common().net.statistics();
+    tensors.extend(of_views(method, "a centroid", |p| p.centroids));
+    tensors.extend(of_views(method, "a class weight", |p| p.weights));
+    first(dev, &tensors)
+}
+
+/// The part of a step's losses that is not finite, by its name in `metrics.jsonl`, and its value.
+pub fn loss(losses: &Losses) -> Option<String> {
+    let mut all = losses.parts.iter().copied().chain([("loss", losses.total)]);
+    all.find(|(_, loss)| !loss.is_finite()).map(|(name, loss)| format!("{name} is {loss}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Layout;
+    use crate::device::cpu::Cpu;
+    use crate::device::ops::Memory;
+    use crate::method;
+    use crate::recipe::Recipe;
+
+    /// Puts `value` into a tensor of a method that is all finite, and says what is found.
+    fn found(
+        recipe: Recipe,
+        name: &str,
+        find: impl Fn(&mut Cpu, &dyn Method<Cpu>) -> Result<Option<String>>,
+    ) -> String {
+        let small = Recipe { size: 32, stored: 32, batch: 2, batch_cluster: 2, clusters: 3, init_batches: 1, ..recipe };
+        let (mut dev, mut layout) = (Cpu::new(), Layout::default());
+        let set = method::TrainSet { images: 4, resident: false };
+        let mut method = method::plan(&mut dev, &mut layout, &small, 1, set).unwrap();
+        dev.reserve(&layout).unwrap();
+        method.init(&mut dev).unwrap();
+        assert_eq!(find(&mut dev, &*method).unwrap(), None);
+        let net = &method.common().net;
+        let mut all =
+            [net.tensors("", net.blocks.weights), net.statistics(), net.tensors("adam.v.", net.blocks.v)].concat();
+        all.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
+        all.extend(of_views(&*method, "a centroid", |p| p.centroids));
+        let (_, slot) = all.into_iter().find(|(tensor, _)| tensor == name).unwrap();
+        let mut values = dev.read(slot).unwrap();
+        *values.last_mut().unwrap() = f32::NEG_INFINITY;
+        dev.write(slot, &values).unwrap();
+        find(&mut dev, &*method).unwrap().unwrap_or_default()
+    }
+
+    #[test]
+    fn the_tensor_that_is_not_finite_is_named() {
+        let all = |dev: &mut Cpu, method: &dyn Method<Cpu>| state(dev, method, true);
+        for name in [
+            "layer1.0.conv1.weight",
+            "layer3.0.bn1.running_var",
+            "fpn.lateral2.bias",
+            "adam.v.conv1.weight",
+            "a centroid of view 2, 3 clusters,",
+        ] {
+            assert_eq!(found(Recipe::picie(), name, all), format!("{name} holds -inf"));
+        }
+        for name in ["parametric.bias", "adam.m.parametric.weight"] {
+            assert_eq!(found(Recipe::mdc(), name, all), format!("{name} holds -inf"));
+        }
+        // Before the first k-means centroids are whatever was in memory.
+        let begun = |dev: &mut Cpu, method: &dyn Method<Cpu>| state(dev, method, false);
+        assert_eq!(found(Recipe::picie(), "a centroid of view 1, 3 clusters,", begun), "");
+        // What a step has spoilt itself says nothing of its loss.
+        assert_eq!(found(Recipe::picie(), "conv1.weight", step), "");
+        assert_eq!(found(Recipe::picie(), "bn1.running_mean", step), "bn1.running_mean holds -inf");
+    }
+
+    #[test]
+    fn the_part_of_the_loss_is_named() {
+        let losses = |parts| Losses { total: f64::NAN, parts };
+        assert_eq!(loss(&losses(vec![("within", 1.0), ("cross", f64::INFINITY)])).unwrap(), "cross is inf");
+        assert_eq!(loss(&losses(vec![])).unwrap(), "loss is NaN");
+        assert_eq!(loss(&Losses { total: 1.0, parts: vec![] }), None);
+    }
+}
