@@ -60,7 +60,8 @@ def new():
     """Begins the result."""
     commit = read(os.path.join(os.environ["KIT"], "commit")).strip() or "unknown"
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    save({"date": now, "commit": commit, "software_gpu": os.environ["SOFTWARE"] or None, "sheet": {}, "stages": [], "bench": {}})
+    begun = {"date": now, "commit": commit, "gpu": os.environ["GPU"], "software_gpu": os.environ["SOFTWARE"] or None}
+    save({**begun, "sheet": {}, "stages": [], "bench": {}})
 
 
 def stage(name, state, nanoseconds, note):
@@ -201,17 +202,16 @@ def table(text):
     return sorted(rows.values(), key=lambda row: -(row["ns"] or 0))
 
 
-def kernels(log):
-    """Keeps the table of kernels, each beside the floor of the op of its name; fails where there are fewer than ten."""
-    result = load()
+def kernels(log, report):
+    """Keeps the table of kernels, each beside the floor of the op of its name in a report of picie bench; fails below ten kernels."""
     rows = table(read(log))
-    ops = result["bench"].get("warm", {"ops": []})["ops"]
+    told = json.loads(read(report) or '{"ops": [], "peaks": {"copy_gb_per_s": null}}')
     for row in rows:
         name = KERNEL.match(row["kernel"]) and row["kernel"].rsplit("_", 1)[0]
-        floors = [op["floor_us"] for op in ops if op["op"].split()[0] == name]
-        row["floor_us"] = max(floors, default=None)
+        row["floor_us"] = max((op["floor_us"] for op in told["ops"] if op["op"].split()[0] == name), default=None)
         row["gb_per_s"] = row["dram_bytes"] / row["ns"] if row["ns"] and row["dram_bytes"] is not None else None
-    result["kernels"] = rows
+    result = load()
+    result["profile"] = {"copy_gb_per_s": told["peaks"]["copy_gb_per_s"], "kernels": rows}
     save(result)
     print(f"{len(rows)} kernels in kernels.csv")
     return int(len(rows) < 10)
@@ -230,7 +230,7 @@ def grid(head, rows):
 
 
 def summary(result):
-    gpu = result["sheet"].get("picie", {}).get("name") or result["sheet"].get("name") or "a GPU not told of yet"
+    gpu = result["gpu"]
     lines = [f"picie {result['commit']} on {gpu}, {result['date']}"]
     if result["software_gpu"]:
         lines.append(f"SOFTWARE GPU: no figure here is a speed. {result['software_gpu']}")
@@ -247,17 +247,16 @@ def summary(result):
         rows.append([f"picie / {name}"] + ratios)
     if rows:
         lines += [""] + grid(["images/s"] + PHASES, rows)
-    copy = max((told["peaks"]["copy_gb_per_s"] for told in result["bench"].values()), default=None)
-    if result.get("kernels"):
+    if result.get("profile"):
         columns = ["gb_per_s", "sectors_a_load", "sectors_a_store", "bank_conflicts", "registers"]
         head = ["kernel, first launch", "µs", "floor of op", "MB", "GB/s", "sectors/load", "/store", "conflicts", "registers"]
         rows = [
             [row["kernel"], row["ns"] and row["ns"] / 1e3, row["floor_us"], row["dram_bytes"] and row["dram_bytes"] / 1e6]
             + [row[column] for column in columns]
-            for row in result["kernels"]
+            for row in result["profile"]["kernels"]
         ]
         lines += [""] + grid(head, rows)
-        lines.append(f"a copy moves {copy:.0f} GB/s" if copy else "the copy's speed was not measured")
+        lines.append(f"a copy moves {result['profile']['copy_gb_per_s'] or 0:.0f} GB/s")
     if not result["software_gpu"]:
         name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
         lines += ["", f"to keep: cp {path('result.json')} benches/results/{result['date'][:10]}-{name}.json"]
