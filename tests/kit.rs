@@ -80,6 +80,25 @@ fn a_packed_test_binary_finds_what_it_needs() {
 }
 
 #[test]
+fn a_packed_test_binary_looks_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let tmp = dir.path().join("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let fails = |test: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let out = command.args(["--exact", test]).env("PICIE_ROOT", dir.path()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(!out.status.success() && text.contains("1 failed"), "{text}");
+        text
+    };
+    let golden = dir.path().join("tests/golden/adam.safetensors");
+    holds(&fails("ops::adam::gradients_of_a_scaled_loss_are_scaled_back"), &[golden.to_str().unwrap()]);
+    // There is no `picie`; where it would have run is there.
+    fails("cli::help::devices_are_shown");
+    assert!(tmp.read_dir().unwrap().flatten().any(|e| e.path().extension().is_some_and(|e| e == "cli")));
+}
+
+#[test]
 fn a_stage_that_fails_is_named_with_its_reason_and_stops_no_other() {
     let Some(kit) = Kit::new() else { return };
     // The first stage to compute anything trains.

@@ -103,8 +103,9 @@ for stage in "${stages[@]}"; do
     esac
     case $state in ok | skipped) ;; *) failed=1 ;; esac
     note="$(tail -n 1 "$WORK/note")"
-    # What failed without a word of its own: the last line of the log.
-    [ -n "$note" ] || [ "$state" = skipped ] || note="$(grep -v '^ *$' "$OUT/log.txt" | tail -n 1)"
+    # What picie said last, of a stage that failed, or anyone, where the stage has no note.
+    last="$(grep -v '^ *$' "$OUT/log.txt" | tail -n 1)"
+    [[ -n "$note" && ("$state" != failed || "$last" != 'picie: '*) ]] || note="$last"
     report stage "$stage" "$state" "$(($(date +%s%N) - begin))" "$note"
 done
 

@@ -111,8 +111,12 @@ sanitize() {
     [ -n "$sanitizer" ] || skip 'compute-sanitizer is not installed'
     scenes few 4 2
     for check in memcheck racecheck initcheck; do
+        : >"$check.txt"
         timeout 24 "$sanitizer" --tool "$check" --log-file "$check.txt" "$FILES/picie" train --recipe demo --data few --limit 2 \
-            --device cuda --autotune off --no-graph "${train_tiny[@]}" --epochs 1 --run "$check" || code=$?
+            --device cuda --autotune off --no-graph "${train_tiny[@]}" --epochs 1 --run "$check" || {
+            code=$?
+            said="$said${said:+; }picie exits with $code"
+        }
         { echo "== $check" && cat "$check.txt"; } >>"$OUT/sanitize.txt"
         said="$said${said:+; }$(report sanitize "$check" "$check.txt")" || code=1
         note "$said"
