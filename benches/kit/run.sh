@@ -61,18 +61,20 @@ report() { "$PYTHON" "$KIT/report.py" "$@"; }
 
 # The machine's GPU, else the software one, with which any machine may take its time.
 patience=1
+before="${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 own="$(report libraries)"
-devices="$(LD_LIBRARY_PATH="$own${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "$FILES/picie" devices 2>&1)"
+own="${own:-${before#:}}${own:+$before}"
+devices="$(LD_LIBRARY_PATH="$own" "$FILES/picie" devices 2>&1)"
 if grep -q '^cuda:0' <<<"$devices" && ! grep -qE 'software GPU|not usable' <<<"$devices"; then
     export SOFTWARE=''
-    export LD_LIBRARY_PATH="$own${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    export LD_LIBRARY_PATH="$own"
     # Of the first GPU: "… of 143771 MiB free".
     MEMORY="$(sed -n 's/^cuda:0.* of \([0-9]*\) MiB free.*/\1/p' <<<"$devices")"
 else
     SOFTWARE="$(sed -n 's/^cuda    //p' <<<"$devices")"
     export SOFTWARE="${SOFTWARE:-$(tail -n 1 <<<"$devices")}"
     export PICIE_SOFTGPU="${PICIE_SOFTGPU:-$FILES/softgpu}" SOFTGPU_ORDERS=1
-    export LD_LIBRARY_PATH="$PICIE_SOFTGPU${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    export LD_LIBRARY_PATH="$PICIE_SOFTGPU$before"
     SMALL=1
     MEMORY=0
     patience=4
