@@ -128,7 +128,7 @@ fn sanitizer_and_profiler_are_asked_and_heard() {
     let rows =
         format!("i=0; for k in {kernels}; do echo \"\\\"$i\\\",\\\"${{k}}_bf16\\\",\\\"1,500\\\"\"; i=$((i+1)); done");
     let table = format!("{{ echo '\"ID\",\"Kernel Name\",\"gpu__time_duration.sum\"'; {rows}; }} > \"$log\"");
-    kit.tool("ncu", &format!("{log}; {table}; exec \"$@\""));
+    kit.tool("ncu", &format!("echo ==PROF== $*; {log}; {table}; exec \"$@\""));
     let ran = kit.run("profile", &[]).succeeds();
     holds(&ran.out, &["10 kernels in kernels.csv", "\nadam_step_bf16", "  1.5  "]);
     let log = std::fs::read_to_string(kit.path("out/log.txt")).unwrap();

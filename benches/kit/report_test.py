@@ -60,6 +60,9 @@ class Reads(unittest.TestCase):
         told = {"device": {"name": "NVIDIA H100"}, "phases": phases, "ops": ops, "peaks": {"copy_gb_per_s": 3000.0}}
         return self.file("bench.json", json.dumps(told))
 
+    def profiled(self):
+        return self.file("profile.json", f"==PROF== done\n{report.read(self.told(100))}\n")
+
     def bench(self, name, rate, said=""):
         return self.says(report.bench, name, self.told(rate), self.file("bench.err", said))
 
@@ -74,7 +77,7 @@ class Reads(unittest.TestCase):
         self.assertEqual(report.table("==ERROR== no such metric\n"), [])
 
     def test_kernels_stand_beside_floor_and_speed(self):
-        said, code = self.says(report.kernels, self.file("kernels.csv", WIDE), self.told(100))
+        said, code = self.says(report.kernels, self.file("kernels.csv", WIDE), self.profiled())
         self.assertEqual((said, code), ("2 kernels in kernels.csv", 1))
         rows = {row["kernel"]: row for row in report.load()["profile"]["kernels"]}
         self.assertEqual((rows["head_loss_bf16"]["floor_us"], rows["adam_step_bf16"]["gb_per_s"]), (4.0, 1.0))

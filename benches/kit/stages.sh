@@ -125,19 +125,19 @@ sanitize() {
 }
 
 profile() {
-    local ncu ours kernel
+    local ncu ours kernel said
     ncu="$(tool ncu)"
     [ -n "$ncu" ] || skip 'ncu is not installed'
     ours="^($(report stems))_"
-    # NOTE: no machine with counters was at hand to see whether an invocation is counted for each kernel: if not, all are profiled.
+    # NOTE: the first launch of each kernel is asked for; should ncu count the launches of all kernels together, all are profiled.
     for kernel in "kernel-id=::regex:$ours:1" "kernel-name=regex:$ours"; do
         "$ncu" --clock-control none --kernel-name-base function "--$kernel" --launch-count 500 --metrics "$(report metrics)" --csv --page raw --print-units base \
             --log-file "$OUT/kernels.csv" "$FILES/picie" bench --device cuda --images "$batch_cluster" --epochs 1 --warm-up 0 --no-graph \
             --autotune off "${picie_size[@]}" --json >profile.json || true
         ! grep -q ERR_NVGPUCTRPERM "$OUT/kernels.csv" || skip 'reading counters is not permitted (ERR_NVGPUCTRPERM): run as root'
-        note "$(report kernels "$OUT/kernels.csv" profile.json)" && return
+        said="$(report kernels "$OUT/kernels.csv" profile.json)" && note "$said" && return
     done
-    note "no table in kernels.csv: $(tail -n 1 "$OUT/kernels.csv")"
+    note "$said, and its last line is: $(tail -n 1 "$OUT/kernels.csv")"
     return 1
 }
 
