@@ -4,6 +4,7 @@ mod build;
 mod cli;
 mod cuda;
 mod house;
+mod kit;
 mod losses;
 mod methods;
 mod net;

@@ -1,6 +1,6 @@
 //! Temporary folders to run the binary in, and what the tests share: a data set and a finished run on it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use super::{Ran, TINY};
-use crate::util::softgpu;
+use crate::util::{binary, softgpu, tmp};
 
 /// Where this process's folders lie. What earlier processes left here is removed first: a static is never dropped.
 fn base() -> &'static Path {
     static BASE: OnceLock<(PathBuf, File)> = OnceLock::new();
     let make = || {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        for entry in std::fs::read_dir(all).unwrap().flatten() {
+        let all = tmp();
+        for entry in std::fs::read_dir(&all).unwrap().flatten() {
             let path = entry.path();
             let ours = path.extension().is_some_and(|e| e == "cli-lock");
             // A lock that can be had belongs to a process that ended.
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// `program` in this place, with `words` split at spaces.
-    fn command(&self, program: &str, words: &str) -> Command {
+    fn command(&self, program: impl AsRef<OsStr>, words: &str) -> Command {
         let mut command = Command::new(program);
         command.args(words.split_whitespace()).current_dir(self.path());
         command.env("HOME", self.0.path().join("home")).env("XDG_CACHE_HOME", self.cache());
@@ -70,7 +70,7 @@ impl Place {
 
     /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split at spaces. None without both.
     pub fn gpu(&self, env: &str, words: &str) -> Option<Ran> {
-        let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
+        let mut command = self.command(binary(), words);
         command.env_remove("CUDA_VISIBLE_DEVICES");
         if !softgpu::has_gpu() {
             command.env("LD_LIBRARY_PATH", softgpu::folder(false)?);
@@ -88,7 +88,7 @@ impl Place {
 
     /// `picie` with `words`, split at spaces, and then `more` as they are.
     pub fn picie_on(&self, words: &str, more: impl IntoIterator<Item = impl Into<OsString>>) -> Ran {
-        let mut command = assert_cmd::Command::from_std(self.command(env!("CARGO_BIN_EXE_picie"), words));
+        let mut command = assert_cmd::Command::from_std(self.command(binary(), words));
         ran(command.args(more.into_iter().map(Into::into)).output().unwrap())
     }
 
@@ -96,7 +96,7 @@ impl Place {
     pub fn shell(&self, before: &str, words: &str) -> Ran {
         let mut command = self.command("sh", "-c");
         let line = format!("{before}; exec \"$0\" {words}");
-        ran(command.arg(line).arg(env!("CARGO_BIN_EXE_picie")).output().unwrap())
+        ran(command.arg(line).arg(binary()).output().unwrap())
     }
 
     /// Starts `picie` with `words` on `threads` threads.
@@ -107,7 +107,7 @@ impl Place {
     /// As [`Place::start`], by a shell that does `before` first.
     pub fn start_after(&self, before: &str, words: &str, threads: usize) -> Running {
         let mut command = self.command("sh", "-c");
-        command.arg(format!("{before}; exec \"$0\" {words}")).arg(env!("CARGO_BIN_EXE_picie"));
+        command.arg(format!("{before}; exec \"$0\" {words}")).arg(binary());
         command.env("RAYON_NUM_THREADS", threads.to_string());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let err = child.stderr.take().map(BufReader::new);

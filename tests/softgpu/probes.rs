@@ -81,3 +81,15 @@ fn driver() {
         println!("race {:?}", gpu.launch("faults_block_race_f32", 2, 32, &[At(at)]));
     }
 }
+
+/// Prints what `benches/kit/pack` packs: the folder of the software GPU, and what is wrong with this build's kernels.
+#[test]
+#[ignore = "asked by benches/kit/pack"]
+fn kit() {
+    if let Some(folder) = softgpu::folder(false) {
+        println!("softgpu={}", folder.display());
+    }
+    if let Some(why) = picie::device::cuda::missing_kernels() {
+        println!("missing={why}");
+    }
+}

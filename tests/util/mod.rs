@@ -1,12 +1,13 @@
 //! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that surrounds buffers.
 
+mod places;
 mod rig;
 pub mod softgpu;
 
+pub use places::{binary, root, tmp};
 pub use rig::Rig;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use picie::base::rng::{Rng, Stream};
 use picie::device::Activation;
@@ -90,7 +91,7 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
 
 /// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as f32.
 pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{stem}.safetensors"));
+    let path = root().join(format!("tests/golden/{stem}.safetensors"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a golden file is whole");
     let read = |t: safetensors::tensor::TensorView| -> Vec<f32> {

@@ -9,16 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
+use super::{root, tmp};
+
 /// Compilers that run at once.
 const JOBS: usize = 2;
 
 const PLAIN: &[&str] = &["-O2", "-g1"];
 const SANITIZED: &[&str] =
     &["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None without a host compiler.
 pub fn folder(sanitized: bool) -> Option<&'static Path> {
@@ -188,7 +186,7 @@ impl Build {
         }
         let headers = [files("cuda", &["cuh"]), files("tests/softgpu", &["h"])].concat();
         let headers = headers.iter().map(|p| (p.file_name().unwrap().to_string_lossy().into(), read(p))).collect();
-        Self { compiler, flags, tmp: PathBuf::from(env!("CARGO_TARGET_TMPDIR")), headers }
+        Self { compiler, flags, tmp: tmp(), headers }
     }
 
     fn run(&self) -> PathBuf {
