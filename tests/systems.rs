@@ -9,7 +9,7 @@ use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
 use picie::net::weights::{Start, Tensor};
-use picie::recipe::{ClassifierKind, Freeze, Method, Recipe};
+use picie::recipe::{ClassifierKind, Freeze, Laterals, Method, Recipe};
 use picie::train::{Host, Observer, RunFolder, Sets, Settings, train};
 
 /// The scenes of a newcomer's first run: 256 to train on, 64 to evaluate.
@@ -136,7 +136,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
 #[test]
 fn a_stop_saves_no_state_that_is_not_finite() {
     // Adam divides this rate by a tenth, more than f32 holds: after the first step the weights are infinite, and no loss has seen them.
-    let recipe = Recipe { lr: 1e38, method: Method::Picie, ..tiny()[0].clone() };
+    let recipe = Recipe { lr: 1e38, method: Method::Picie, laterals: Laterals::Random, ..tiny()[0].clone() };
     let (sets, dir) = (sets(&recipe, 7), tempfile::tempdir().unwrap());
     // Two views of k-means, the evaluation and two views of labels look at 7 images each.
     let (rows, _) = run(dir.path(), (&recipe, &Start::random()), &sets, false, 5 * 7 + 3);

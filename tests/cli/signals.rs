@@ -58,7 +58,7 @@ fn commands_stop_while_they_read_images() {
     for (words, signal) in [
         (format!("train --recipe demo --data {data} --run run {TINY}"), "INT"),
         (format!("eval --checkpoint {checkpoint} --data {data}"), "TERM"),
-        (format!("baselines --data {data} --size 64"), "HUP"),
+        (format!("baselines --data {data} --clusters 9 --size 64"), "HUP"),
         (format!("compare --checkpoint {checkpoint} --data {data} --out sheet.png"), "INT"),
         (format!("neighbors --checkpoint {checkpoint} --data {data} --query 000000000001:9,9 --out sheet.png"), "TERM"),
         (format!("sweep lr --values 1e-4 --data {data} --run mine {TINY}"), "INT"),
@@ -83,7 +83,7 @@ fn commands_stop_in_their_main_phase() {
         (format!("eval --checkpoint {checkpoint} --data {data} --limit 64 --size 256"), "read images"),
         // Without labels, and k-means first.
         (format!("eval --checkpoint {checkpoint} --data {data}/images/val2017 --limit 64 --size 256"), "read images"),
-        (format!("baselines --data {data} --limit 64 --size 128"), "Lab "),
+        (format!("baselines --data {data} --clusters 9 --limit 64 --size 128"), "Lab "),
         (format!("bench --images 8 --size 64 --batch 4 --batch-cluster 4 --epochs 999"), ""),
         // The number of clusters is being chosen.
         (format!("train --data {data}/images/train2017 --recipe photos --run run --limit 64"), "read for pictures"),
@@ -158,16 +158,16 @@ fn a_second_signal_ends_at_once_and_leaves_no_half_file() {
             println!("ended while it was saving, attempt {attempt}");
             // What was saved before is there.
             let resumed = place.start("train --run run --resume", 1);
-            return drop(stops_in_training(resumed));
+            return stops_in_training(resumed, "INT");
         }
         std::fs::remove_dir_all(&run).unwrap();
     }
     panic!("the checkpoint was always whole before the second signal");
 }
 
-fn stops_in_training(mut running: Running) -> Ran {
+fn stops_in_training(mut running: Running, signal: &str) {
     running.wait_for("k-means");
-    stops(running, "INT", "everything so far is saved; continue with: picie train --run run --resume")
+    stops(running, signal, "everything so far is saved; continue with: picie train --run run --resume");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn what_was_ignored_at_the_start_stays_ignored() {
         running.signal(signal);
         running.wait_for("evaluate");
     }
-    stops_in_training(running);
+    stops_in_training(running, "TERM");
 }
 
 #[test]
