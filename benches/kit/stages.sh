@@ -125,17 +125,21 @@ sanitize() {
 }
 
 profile() {
-    local ncu ours kernel said
+    local ncu ours kernel said code
     ncu="$(tool ncu)"
     [ -n "$ncu" ] || skip 'ncu is not installed'
     ours="^($(report stems))_"
     # NOTE: the first launch of each kernel is asked for; should ncu count the launches of all kernels together, all are profiled.
     for kernel in "kernel-id=::regex:$ours:1" "kernel-name=regex:$ours"; do
+        code=''
         "$ncu" --clock-control none --kernel-name-base function "--$kernel" --launch-count 500 --metrics "$(report metrics)" --csv --page raw --print-units base \
             --log-file "$OUT/kernels.csv" "$FILES/picie" bench --device cuda --images "$batch_cluster" --epochs 1 --warm-up 0 --no-graph \
-            --autotune off "${picie_size[@]}" --json >profile.json || true
+            --autotune off "${picie_size[@]}" --json >profile.json || code=$?
         ! grep -q ERR_NVGPUCTRPERM "$OUT/kernels.csv" || skip 'reading counters is not permitted (ERR_NVGPUCTRPERM): run as root'
-        said="$(report kernels "$OUT/kernels.csv" profile.json)" && note "$said" && return
+        if said="$(report kernels "$OUT/kernels.csv" profile.json)"; then
+            note "$said${code:+; picie or ncu exits with $code}"
+            return "${code:-0}"
+        fi
     done
     note "$said, and its last line is: $(tail -n 1 "$OUT/kernels.csv")"
     return 1
