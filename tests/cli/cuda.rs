@@ -61,7 +61,7 @@ fn a_failed_step_names_its_kernel_and_the_run_resumes_to_the_same_bytes() {
     if !crate::util::softgpu::has_gpu() {
         holds(&failing.fails(), &["adam_step", "CUDA_ERROR_ILLEGAL_ADDRESS", "the last checkpoint is whole"]);
     }
-    place.gpu("", "train --run broken --resume --device cuda --autotune load").unwrap().succeeds();
+    place.gpu("", "train --run broken --resume --device cuda --autotune load --deterministic").unwrap().succeeds();
     same_checkpoints(&place.join("broken"), &place.join("whole"));
 }
 
