@@ -101,6 +101,7 @@ impl<B: Backend> Common<B> {
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
         let bytes = images * r.stored * r.stored * 3;
+        dev.decide()?;
         // A tenth is left for the evaluator, libraries and kernels.
         let fits = |free: usize| layout.total_bytes() + dev.scratch_bytes() + bytes <= free / 10 * 9;
         let resident = dev.free_bytes().is_some_and(fits).then_some(images);

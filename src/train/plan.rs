@@ -35,6 +35,7 @@ pub fn plan<'a, B: Backend + 'a>(dev: &mut B, settings: &Settings, sets: &Sets) 
     };
     let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
     let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, sets.val.classes(), None)?;
+    dev.decide()?;
     // Only for the plan's readers: engines reserve their scratch by themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     Ok(Plan { layout, method, laterals, evaluator })

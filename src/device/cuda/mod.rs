@@ -24,7 +24,7 @@ mod stem;
 mod top;
 mod view;
 
-pub use context::{Autotune, Cuda, Options};
+pub use context::{Autotune, Choosing, Cuda, Options, Watcher};
 pub use cudnn::Choice;
 pub use memory::{Mark, Recording};
 pub use sheet::{Sheet, devices, find, has_driver, missing_kernels, ready};
