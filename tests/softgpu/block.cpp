@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -285,10 +286,21 @@ void* shared_array(const void* site, size_t bytes, const char* file, int line) {
     }
     if (m->arrays.size() == MOST_ARRAYS) m->fail("too many shared arrays", file, line);
     if (total + bytes > SHARED_PLAIN) m->fail("more than 48 KiB of static shared memory", file, line);
-    if (total + bytes + m->launch->dynamic_bytes > SHARED_MOST) m->fail("more than 227 KiB of shared memory", file, line);
+    if (total + bytes > *m->launch->shared) *m->launch->shared = total + bytes;
+    if (total + bytes + m->launch->dynamic_bytes > m->launch->shared_most) {
+        char text[128];
+        snprintf(text, sizeof text, "more than %zu bytes of static and dynamic shared memory", m->launch->shared_most);
+        m->fail(text, file, line);
+    }
     const size_t start = m->take(bytes);
     m->arrays.push_back({site, start, bytes, file, line});
     return m->arena + start;
+}
+
+size_t shared_most() {
+    static const char* kib = getenv("SOFTGPU_SHARED");
+    static const size_t most = std::min(kib ? size_t(atol(kib)) << 10 : 99 << 10, SHARED_MOST);
+    return most;
 }
 
 std::string run_grid(const Launch& launch, bool descending) {

@@ -95,6 +95,13 @@ void product(size_t m, size_t n, size_t depth, Left left, const float* b, float*
     }
 }
 
+// The same, as the sum of two: over the first `cut` of the depth, and over the rest.
+void product_in_two(size_t m, size_t n, size_t depth, double cut, Left left, const float* b, float* c) {
+    const size_t first = size_t(cut * double(depth));
+    if (first) product(m, n, first, left, b, c);
+    product(m, n, depth - first, {left.a + first * left.column, left.row, left.column}, b + first * n, c);
+}
+
 // Calls visit(patch element, image element) for each run of c channels that lies inside of one of `images`.
 template <class Visit>
 void for_patches(const Problem& v, size_t images, Visit visit) {
@@ -124,7 +131,7 @@ Floats unfold(const Problem& v, size_t images, const Floats& x) {
 void finish(const Problem& v, const Pointers& at, size_t start, Floats& y) {
     for (size_t i = 0; i < y.size(); ++i) {
         if (v.residual) y[i] += get(at.residual, v.y_type, start + i);
-        if (v.bias) y[i] += static_cast<const float*>(at.bias)[i % v.k];
+        if (v.bias) y[i] += get(at.bias, v.bias_type, i % v.k);
         if (v.relu) y[i] = y[i] < 0 || (y[i] != y[i] && !v.keeps_nan) ? 0 : y[i];
     }
 }
@@ -166,7 +173,7 @@ void convolve(const Problem& v, const Pointers& at) {
             case Direction::Forward: {
                 const Floats patches = unfold(v, images, x());
                 Floats y(y_len);
-                product(pixels, v.k, patch, {patches.data(), patch, 1}, weight.data(), y.data());
+                product_in_two(pixels, v.k, patch, v.cut, {patches.data(), patch, 1}, weight.data(), y.data());
                 finish(v, at, y_start, y);
                 store(at.y, v.y_type, y_start, y, false);
                 break;
@@ -174,7 +181,7 @@ void convolve(const Problem& v, const Pointers& at) {
             case Direction::BackwardData: {
                 const Floats from = dy();
                 Floats patches(pixels * patch), dx(x_len);
-                product(pixels, patch, v.k, {from.data(), v.k, 1}, weight.data(), patches.data());
+                product_in_two(pixels, patch, v.k, v.cut, {from.data(), v.k, 1}, weight.data(), patches.data());
                 for_patches(v, images, [&](size_t from, size_t to) {
                     for (size_t c = 0; c < v.c; ++c) dx[to + c] += patches[from + c];
                 });
@@ -183,7 +190,7 @@ void convolve(const Problem& v, const Pointers& at) {
             }
             case Direction::BackwardWeight: {
                 const Floats patches = unfold(v, images, x()), from = dy();
-                product(v.k, patch, pixels, {from.data(), 1, v.k}, patches.data(), gradient.data());
+                product_in_two(v.k, patch, pixels, v.cut, {from.data(), 1, v.k}, patches.data(), gradient.data());
                 break;
             }
         }

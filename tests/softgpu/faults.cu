@@ -131,6 +131,15 @@ KERNEL(faults_mask, 32)(float* out) {
     out[threadIdx.x] = __shfl_xor_sync(0xffff, 1.0f, 1);
 }
 
+// 16 KiB of its own, and dynamic shared memory.
+KERNEL(faults_both_kinds, 32)(float* out) {
+    SHARED(float, own, 4096);
+    DYNAMIC_SHARED(float, tile);
+    own[threadIdx.x] = 1;
+    tile[threadIdx.x] = 2;
+    out[threadIdx.x] = own[threadIdx.x] + tile[threadIdx.x];
+}
+
 KERNEL(faults_uninitialised, 32)(unsigned* out) {
     SHARED(unsigned, tile, 32);
     out[threadIdx.x] = tile[threadIdx.x];

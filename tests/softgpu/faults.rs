@@ -1,31 +1,28 @@
-//! Kernels that are wrong: each fault is an error of the launch, which says what and where, and of the next synchronisation.
+//! Kernels that are wrong: each fault is said, with what and where, and is an error of all later calls.
 
-use std::ffi::{CStr, c_char};
+use cudarc::driver::result;
 
 use super::gpu::Arg::{At, Float, Int};
-use super::gpu::{Arg, Code, Gpu};
-use crate::util::softgpu;
+use super::gpu::{Arg, Code, Gpu, code, said};
 
-/// What the software GPU last complained of on this thread.
-fn said() -> String {
-    // SAFETY: the function takes nothing and returns a C string of this thread.
-    unsafe {
-        let said =
-            softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0").unwrap();
-        CStr::from_ptr(said()).to_string_lossy().into_owned()
-    }
-}
-
-/// Launches a kernel that must fail, with a complaint that has `part` in it.
+/// Launches a kernel that must fail, with a complaint that has `part` in it: later calls are told, until the context ends.
 #[track_caller]
-fn fails(gpu: &Gpu, kernel: &str, (grid, block): (u32, u32), args: &[Arg], part: &str) {
-    assert_eq!(gpu.launch(kernel, grid, block, args), Code::CUDA_ERROR_LAUNCH_FAILED, "{kernel} passed");
+fn fails(gpu: Gpu, kernel: &str, (grid, block): (u32, u32), args: &[Arg], part: &str) {
+    assert_eq!(gpu.launch(kernel, grid, block, args), Code::CUDA_SUCCESS);
+    assert_eq!(gpu.synchronize(), Code::CUDA_ERROR_LAUNCH_FAILED, "{kernel} passed");
     let said = said();
     assert!(said.starts_with(&format!("{kernel}: ")) && said.contains(part), "{said}");
-    assert_eq!(gpu.synchronize(), Code::CUDA_ERROR_LAUNCH_FAILED);
-    assert_eq!(gpu.synchronize(), Code::CUDA_SUCCESS, "an error is told once");
-    // The fibres that failed go on to do right.
+    for _ in 0..2 {
+        assert_eq!(gpu.synchronize(), Code::CUDA_ERROR_LAUNCH_FAILED, "a fault stays");
+    }
+    // SAFETY: nobody uses the memory.
+    assert_eq!(code(unsafe { result::malloc_sync(64) }), Code::CUDA_ERROR_LAUNCH_FAILED);
+    assert_eq!(gpu.launch("faults_pass_f32", 2, 64, &[]), Code::CUDA_ERROR_LAUNCH_FAILED);
+    drop(gpu);
+    // The fibres that failed go on to do right, in another context.
+    let gpu = Gpu::new().unwrap();
     assert_eq!(gpu.launch("faults_pass_f32", 2, 64, &[]), Code::CUDA_SUCCESS);
+    assert_eq!(gpu.synchronize(), Code::CUDA_SUCCESS);
 }
 
 /// `faults.cu:<line>`, where the kernel's source has `text` for the n-th time.
@@ -45,47 +42,53 @@ fn a_write_outside_of_an_allocation() {
     ] {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(100);
-        fails(&gpu, "faults_global_f32", (1, 32), &[At(out), Int(off)], part);
+        fails(gpu, "faults_global_f32", (1, 32), &[At(out), Int(off)], part);
     }
 }
 
 #[test]
 fn a_write_outside_of_a_shared_array() {
-    let Some(mut gpu) = Gpu::new() else { return };
-    let out = gpu.empty::<f32>(32);
     for off in [32, 60, -1] {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(32);
         let part =
             format!("written outside of the shared array of 128 bytes at {}", line("faults_shared", "SHARED", 0));
-        fails(&gpu, "faults_shared_f32", (1, 32), &[At(out), Int(off)], &part);
+        fails(gpu, "faults_shared_f32", (1, 32), &[At(out), Int(off)], &part);
     }
+    let mut gpu = Gpu::new().unwrap();
+    let out = gpu.empty::<f32>(32);
     assert_eq!(gpu.launch("faults_shared_f32", 1, 32, &[At(out), Int(31)]), Code::CUDA_SUCCESS);
+    assert_eq!(gpu.synchronize(), Code::CUDA_SUCCESS);
 }
 
 #[test]
 fn races_and_a_missing_barrier() {
-    let Some(mut gpu) = Gpu::new() else { return };
-    let out = gpu.empty::<f32>(64);
     for (kernel, grid, block) in
         [("faults_race_f32", 1, 64), ("faults_no_barrier_bf16", 1, 64), ("faults_block_race_f16", 2, 32)]
     {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(64);
         fails(
-            &gpu,
+            gpu,
             kernel,
             (grid, block),
             &[At(out)],
             "result depends on the order of threads: race or missing barrier",
         );
     }
+    let mut gpu = Gpu::new().unwrap();
+    let out = gpu.empty::<f32>(64);
     assert_eq!(gpu.launch("faults_block_race_f16", 1, 32, &[At(out)]), Code::CUDA_SUCCESS);
+    assert_eq!(gpu.synchronize(), Code::CUDA_SUCCESS);
 }
 
 #[test]
 fn diverging_barriers() {
-    let Some(mut gpu) = Gpu::new() else { return };
-    let out = gpu.empty::<f32>(64);
     for (kernel, places) in [("faults_half_barrier", 1), ("faults_one_warp_barrier", 1), ("faults_two_barriers", 2)] {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(64);
         let part = format!("diverging barrier at {} (", line(kernel, "__syncthreads", 0));
-        fails(&gpu, &format!("{kernel}_f32"), (1, 64), &[At(out)], &part);
+        fails(gpu, &format!("{kernel}_f32"), (1, 64), &[At(out)], &part);
         let other = if places == 2 { line(kernel, "__syncthreads", 1) } else { "has ended".into() };
         assert!(said().contains(&other), "{}", said());
     }
@@ -93,15 +96,16 @@ fn diverging_barriers() {
 
 #[test]
 fn incomplete_warp_operations() {
+    let half = format!("incomplete warp operation at {} (", line("faults_half_warp", "__shfl", 0));
+    let mask = format!("warp operation with a partial mask at {}", line("faults_mask", "__shfl", 0));
+    for (kernel, part) in [("faults_half_warp_f32", half), ("faults_mask_f32", mask)] {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(32);
+        fails(gpu, kernel, (1, 32), &[At(out)], &part);
+    }
     let Some(mut gpu) = Gpu::new() else { return };
-    let out = gpu.empty::<f32>(32);
-    let part = format!("incomplete warp operation at {} (", line("faults_half_warp", "__shfl", 0));
-    fails(&gpu, "faults_half_warp_f32", (1, 32), &[At(out)], &part);
-    let part = format!("warp operation with a partial mask at {}", line("faults_mask", "__shfl", 0));
-    fails(&gpu, "faults_mask_f32", (1, 32), &[At(out)], &part);
-    let x = gpu.empty::<u32>(32);
-    let out = gpu.empty::<u32>(320);
-    fails(&gpu, "faults_warp_f32", (1, 20), &[At(out), At(x)], "no multiple of 32");
+    let (x, out) = (gpu.empty::<u32>(32), gpu.empty::<u32>(320));
+    fails(gpu, "faults_warp_f32", (1, 20), &[At(out), At(x)], "no multiple of 32");
 }
 
 #[test]
@@ -121,9 +125,6 @@ fn what_a_driver_refuses() {
     let add = |gpu: &Gpu, grid, block, at| gpu.launch("faults_add_f32", grid, block, &[At(at), Float(1.0)]);
     assert_eq!(add(&gpu, 1, 64, out), Code::CUDA_ERROR_INVALID_VALUE, "more threads than __launch_bounds__");
     assert_eq!(add(&gpu, 0, 32, out), Code::CUDA_ERROR_INVALID_VALUE, "no blocks");
-    assert_eq!(add(&gpu, 1, 32, 4096), Code::CUDA_ERROR_ILLEGAL_ADDRESS);
-    assert!(said().contains("parameter 0 is 0x1000, which is no device memory"), "{}", said());
-    assert_eq!(gpu.synchronize(), Code::CUDA_ERROR_ILLEGAL_ADDRESS);
     assert_eq!(gpu.find("faults_add_f64").unwrap_err(), Code::CUDA_ERROR_NOT_FOUND);
     let past = |at, bytes: usize| {
         // SAFETY: the software GPU looks at the range before it copies.
@@ -140,4 +141,7 @@ fn what_a_driver_refuses() {
         assert!(cudarc::driver::result::free_sync(other).is_ok());
         assert!(cudarc::driver::result::free_sync(other).is_err(), "freed twice");
     }
+    assert_eq!(add(&gpu, 1, 32, 4096), Code::CUDA_SUCCESS);
+    assert_eq!(gpu.synchronize(), Code::CUDA_ERROR_ILLEGAL_ADDRESS);
+    assert!(said().contains("parameter 0 is 0x1000, which is no device memory"), "{}", said());
 }

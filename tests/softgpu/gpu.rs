@@ -1,6 +1,6 @@
 //! The driver API as these tests use it.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
@@ -9,10 +9,12 @@ use crate::util::softgpu;
 
 pub type Code = sys::CUresult;
 
-/// A stream of the software GPU, and what was allocated with it.
+/// A context of the software GPU with a stream, and what was allocated with it. Ends the context when it is dropped, so that the next
+/// one of this thread knows nothing of its faults.
 pub struct Gpu {
     pub stream: sys::CUstream,
-    module: sys::CUmodule,
+    pub module: sys::CUmodule,
+    device: sys::CUdevice,
     live: Vec<u64>,
 }
 
@@ -23,6 +25,27 @@ pub enum Arg {
     Float(f32),
 }
 
+/// What a call answered.
+pub fn code<T>(answer: Result<T, result::DriverError>) -> Code {
+    answer.map_or_else(|e| e.0, |_| Code::CUDA_SUCCESS)
+}
+
+/// What the software GPU last complained of on this thread.
+pub fn said() -> String {
+    // SAFETY: the function takes nothing and returns a C string of this thread.
+    unsafe {
+        let said =
+            softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0").unwrap();
+        CStr::from_ptr(said()).to_string_lossy().into_owned()
+    }
+}
+
+/// How many things were still there when contexts of this thread ended.
+pub fn leaks() -> i32 {
+    // SAFETY: the function takes nothing.
+    unsafe { softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> i32>(b"softgpu_leaks\0").unwrap()() }
+}
+
 impl Gpu {
     /// None without a host compiler, and on a machine with a GPU, whose driver goes before.
     pub fn new() -> Option<Self> {
@@ -31,22 +54,27 @@ impl Gpu {
         }
         result::init().unwrap();
         let device = result::device::get(0).unwrap();
-        // SAFETY: the device is there, the context lives as long as the process, and any image will do.
+        // SAFETY: the device is there, the context is released by `drop`, and any image will do.
         unsafe {
             let context = result::primary_ctx::retain(device).unwrap();
             result::ctx::set_current(context).unwrap();
             let module = result::module::load_data(c"any".as_ptr().cast()).unwrap();
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
-            Some(Self { stream, module, live: Vec::new() })
+            Some(Self { stream, module, device, live: Vec::new() })
         }
     }
 
     /// Memory that holds `data`.
     pub fn input<T: Pod>(&mut self, data: &[T]) -> u64 {
         let at = self.empty::<T>(data.len());
-        // SAFETY: `at` has room for `data`.
-        unsafe { result::memcpy_htod_sync(at, data) }.unwrap();
+        self.write(at, data);
         at
+    }
+
+    /// Queues a copy of `data` to `at`.
+    pub fn write<T: Pod>(&self, at: u64, data: &[T]) {
+        // SAFETY: the driver checks that [at, at + len) is an allocation, and keeps a copy of `data`.
+        unsafe { result::memcpy_htod_async(at, data, self.stream) }.unwrap();
     }
 
     /// Memory that nobody wrote yet.
@@ -59,8 +87,8 @@ impl Gpu {
 
     pub fn read<T: Pod>(&self, at: u64, len: usize) -> Vec<T> {
         let mut out = vec![T::zeroed(); len];
-        // SAFETY: the driver checks that [at, at + len) is an allocation.
-        unsafe { result::memcpy_dtoh_sync(&mut out, at) }.unwrap();
+        // SAFETY: the driver checks that [at, at + len) is an allocation, and waits for the copy.
+        unsafe { result::memcpy_dtoh_async(&mut out, at, self.stream) }.unwrap();
         out
     }
 
@@ -90,26 +118,30 @@ impl Gpu {
             })
             .collect();
         let mut cells: Vec<*mut c_void> = cells.iter_mut().map(|c| std::ptr::from_mut(c).cast()).collect();
-        let function = self.find(name).unwrap();
+        let function = match self.find(name) {
+            Ok(function) => function,
+            Err(code) => return code,
+        };
         // SAFETY: `args` follow the kernel's parameters; addresses are checked by the software GPU.
-        let done = unsafe { result::launch_kernel(function, grid, block, shared, self.stream, &mut cells) };
-        done.map_or_else(|e| e.0, |()| Code::CUDA_SUCCESS)
+        code(unsafe { result::launch_kernel(function, grid, block, shared, self.stream, &mut cells) })
     }
 
     pub fn synchronize(&self) -> Code {
         // SAFETY: the stream is alive.
-        unsafe { result::stream::synchronize(self.stream) }.map_or_else(|e| e.0, |()| Code::CUDA_SUCCESS)
+        code(unsafe { result::stream::synchronize(self.stream) })
     }
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // SAFETY: all of this is alive, and nothing runs: the software GPU works while it is called.
+        // SAFETY: all of this is alive, and is given back once. After a fault each call fails, and the context's end frees all.
         unsafe {
             for at in self.live.drain(..) {
                 let _ = result::free_sync(at);
             }
             let _ = result::stream::destroy(self.stream);
+            let _ = result::module::unload(self.module);
+            result::primary_ctx::release(self.device).unwrap();
         }
     }
 }

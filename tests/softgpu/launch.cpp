@@ -113,8 +113,9 @@ Result Call::check() const {
         complain("%s: a grid of %ux%ux%u blocks", name, grid.x, grid.y, grid.z);
         return InvalidValue;
     }
-    if (dynamic_bytes > kernel->allowed_dynamic) {
-        complain("%s: %zu bytes of dynamic shared memory, but cuFuncSetAttribute allowed %zu", name, dynamic_bytes, kernel->allowed_dynamic);
+    const size_t fixed = kernel->shared;
+    if (fixed + dynamic_bytes > shared_most) {
+        complain("%s: %zu bytes of dynamic and %zu of static shared memory, where %zu are allowed", name, dynamic_bytes, fixed, shared_most);
         return InvalidValue;
     }
     return Success;
@@ -158,7 +159,7 @@ Result Call::run() {
     std::unique_ptr<char[]> before(twice ? new char[bytes] : nullptr), after(twice ? new char[bytes] : nullptr);
     if (twice) save(before.get());
 
-    const Launch launch{&entry, grid, block, dynamic_bytes, parameters.data()};
+    const Launch launch{&entry, grid, block, dynamic_bytes, parameters.data(), shared_most, &kernel->shared};
     std::string fault = run_grid(launch, false);
     for (const Range& range : writable) {
         if (fault.empty()) fault = damage_of(range.start);

@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include <atomic>
 #include <vector>
 
 #include "block.h"
@@ -21,18 +22,22 @@ enum Result : int {
     NoBinaryForGpu = 209,
     InvalidHandle = 400,
     NotFound = 500,
+    NotReady = 600,
     IllegalAddress = 700,
+    ContextIsDestroyed = 709,
     LaunchFailed = 719,
     CaptureUnsupported = 900,
     CaptureInvalidated = 901,
+    CaptureIsolation = 905,
     CaptureImplicit = 906,
 };
 
-// A kernel of the table; cuModuleGetFunction hands out its address.
+// A kernel of the table.
 struct Kernel {
     Entry entry;
     size_t launches = 0;
-    size_t allowed_dynamic = SHARED_PLAIN;
+    // Bytes of its shared arrays, as far as a block made them: 0 until it first ran.
+    std::atomic<size_t> shared{0};
 };
 
 // Null where there is none of this name.
@@ -43,6 +48,8 @@ struct Call {
     Kernel* kernel;
     uint3 grid, block;
     size_t dynamic_bytes;
+    // Shared memory that a block may have, arrays and dynamic.
+    size_t shared_most = SHARED_PLAIN;
     std::vector<char> values;
 
     Call(Kernel* kernel, uint3 grid, uint3 block, size_t dynamic_bytes, void** parameters);

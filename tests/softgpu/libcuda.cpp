@@ -1,61 +1,30 @@
 // The driver API on the software GPU: what the engine calls, with the checks a driver makes.
 //
-// Here: errors, devices, memory, modules and launches; stream.cpp has the rest. Modules are empty: kernels are found by name in one
-// table.
+// * context.cpp: devices, contexts and what lives in them. queue.cpp: when work runs. stream.cpp: streams and events. graph.cpp.
+// * memory.cpp: allocations. module.cpp: kernels and launches. launch.cpp: one launch. block.cpp: its blocks.
+// * Here: errors, memory and copies.
 //
-// Environment: SOFTGPU_ORDERS (2: each small launch runs in two orders and is compared; 1: once), SOFTGPU_MEMORY_MIB (4096),
-// SOFTGPU_DEVICES (1), SOFTGPU_DRIVER_VERSION (13000), SOFTGPU_BAD_IMAGE=1 (no module fits), SOFTGPU_FAIL=kernel:N (its N-th launch
-// fails), SOFTGPU_FAIL_ALLOC=N (the N-th allocation fails), SOFTGPU_COUNTS=file (launches by kernel, written at exit).
-#include <stdio.h>
-#include <stdlib.h>
+// Environment:
+//
+// * SOFTGPU_ASYNC=early|late|SEED: when queued work runs (queue.cpp). CUDA_LAUNCH_BLOCKING=1: at once, and its fault is told at once.
+// * SOFTGPU_ORDERS (2: each small launch runs in two orders and is compared; 1: once), SOFTGPU_COUNTS=file (launches by kernel,
+//   written at exit).
+// * SOFTGPU_DEVICES (1), SOFTGPU_DRIVER_VERSION (13000), SOFTGPU_MEMORY_MIB (4096), SOFTGPU_CHARGES=0 (kernels and graphs that are
+//   loaded take none of it), SOFTGPU_SHARED (99: KiB of shared memory that a block may have at most, those of the smallest GPU that
+//   is supported), SOFTGPU_BAD_IMAGE=1 (no module fits).
+// * What fails, N being counted from 1: SOFTGPU_FAIL=kernel:N (a kernel's N-th launch), SOFTGPU_FAIL_ALLOC=N (an allocation),
+//   SOFTGPU_FAIL_HOST_ALLOC=N (one of pinned memory), SOFTGPU_FAIL_CAPTURE=N (a capture ends without a graph),
+//   SOFTGPU_FAIL_INSTANTIATE=N (a graph).
 #include <string.h>
 
-#include <atomic>
 #include <string>
 
 #include "memory.h"
-#include "stream.h"
+#include "queue.h"
 
 namespace softgpu {
 
 namespace {
-
-long environment(const char* name, long otherwise) {
-    const char* text = getenv(name);
-    return text && *text ? atol(text) : otherwise;
-}
-
-bool on_device(const char* call, Address at, size_t bytes) {
-    if (find(at, bytes).start) return true;
-    complain("%s: %zu bytes at 0x%llx are not in one allocation", call, bytes, (unsigned long long)at);
-    return false;
-}
-
-int copy_device(void* stream, const char* call, void* to, const void* from, size_t bytes, bool to_device, bool from_device) {
-    if (bytes == 0) return Success;
-    if (!to || !from) return InvalidValue;
-    if (to_device && !on_device(call, Address(to), bytes)) return InvalidValue;
-    if (from_device && !on_device(call, Address(from), bytes)) return InvalidValue;
-    return submit(stream, [=] {
-        // NOTE: looked at again, for a graph may outlive the memory it was captured with.
-        if (to_device && !on_device(call, Address(to), bytes)) return IllegalAddress;
-        if (from_device && !on_device(call, Address(from), bytes)) return IllegalAddress;
-        copy(to, from, bytes);  // the host reads sentinels that kernels must not touch
-        return Success;
-    });
-}
-
-template <class T>
-int fill_device(void* stream, const char* call, Address to, T value, size_t count) {
-    if (count == 0) return Success;
-    if (to % sizeof(T) || !on_device(call, to, count * sizeof(T))) return InvalidValue;
-    return submit(stream, [=] {
-        if (!on_device(call, to, count * sizeof(T))) return IllegalAddress;
-        T* p = reinterpret_cast<T*>(to);
-        for (size_t i = 0; i < count; ++i) p[i] = value;
-        return Success;
-    });
-}
 
 struct Name {
     int code;
@@ -73,21 +42,95 @@ constexpr Name NAMES[] = {
     {NoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
     {IllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {ContextIsDestroyed, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {LaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
     {CaptureInvalidated, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
+    {CaptureIsolation, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
     {CaptureImplicit, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on a capturing blocking stream"},
 };
 
-int fail_alloc() {
-    static std::atomic<long> count{0};
-    static const long wanted = environment("SOFTGPU_FAIL_ALLOC", 0);
-    return ++count == wanted;
+bool on_device(const char* call, Address at, size_t bytes) {
+    if (find(at, bytes).start) return true;
+    complain("%s: %zu bytes at 0x%llx are not in one allocation", call, bytes, (unsigned long long)at);
+    return false;
 }
 
-std::atomic<bool> initialized{false};
-char the_context, the_module;
+// Which ends of a copy lie on the host.
+enum Direction { TO_DEVICE, FROM_DEVICE, WITHIN };
+
+// What the host's memory means to a copy: pinned memory is read and written when the copy runs; of other memory a copy to the device
+// takes what is there now, and one from the device is waited for.
+int copy_device(void* handle, const char* call, void* to, const void* from, size_t bytes, Direction direction) {
+    ENTER(call);
+    Stream* stream = stream_of(handle, context, call);
+    if (!stream) return InvalidHandle;
+    if (bytes == 0) return Success;
+    if (!to || !from) return InvalidValue;
+    const auto in_place = [=] {
+        return (direction == FROM_DEVICE || on_device(call, Address(to), bytes)) &&
+               (direction == TO_DEVICE || on_device(call, Address(from), bytes));
+    };
+    if (!in_place()) return InvalidValue;
+    const bool pageable = direction != WITHIN && !is_pinned(Address(direction == TO_DEVICE ? from : to), bytes);
+    std::shared_ptr<char[]> staged;
+    if (pageable && direction == TO_DEVICE && !stream->capture) {
+        staged.reset(new char[bytes]);
+        copy(staged.get(), from, bytes);
+    }
+    const Result refused = submit(*stream, [=] {
+        // NOTE: looked at again, for a graph may outlive the memory it was captured with.
+        if (!in_place()) return IllegalAddress;
+        copy(to, staged ? staged.get() : from, bytes);  // the host reads sentinels that kernels must not touch
+        return Success;
+    });
+    if (refused || !pageable || direction != FROM_DEVICE || stream->capture) return refused;
+    drain(*stream);
+    return context.fault;
+}
+
+// A copy in the default stream, which others need not wait for. NOTE: one from pageable memory may still be on its way afterwards.
+int copy_now(const char* call, void* to, const void* from, size_t bytes, Direction direction) {
+    const int refused = copy_device(nullptr, call, to, from, bytes, direction);
+    const bool waits = direction != WITHIN && is_pinned(Address(direction == TO_DEVICE ? from : to), bytes);
+    if (refused || !waits) return refused;
+    ENTER(call);
+    drain(*context.streams[0]);
+    return context.fault;
+}
+
+template <class T>
+int fill_device(void* handle, const char* call, Address to, T value, size_t count) {
+    ENTER(call);
+    Stream* stream = stream_of(handle, context, call);
+    if (!stream) return InvalidHandle;
+    if (count == 0) return Success;
+    if (to % sizeof(T) || !on_device(call, to, count * sizeof(T))) return InvalidValue;
+    return submit(*stream, [=] {
+        if (!on_device(call, to, count * sizeof(T))) return IllegalAddress;
+        T* p = reinterpret_cast<T*>(to);
+        for (size_t i = 0; i < count; ++i) p[i] = value;
+        return Success;
+    });
+}
+
+// Frees what all that is queued may use until then.
+int free_memory(const char* call, Address at) {
+    ENTER(call);
+    if (forbidden_in_capture(call)) return CaptureUnsupported;
+    drain(context);
+    if (context.fault) return context.fault;
+    std::string damage;
+    if (!release(at, damage)) {
+        complain("%s: 0x%llx is no allocation", call, (unsigned long long)at);
+        return InvalidValue;
+    }
+    if (damage.empty()) return Success;
+    complain("%s: %s", call, damage.c_str());
+    return LaunchFailed;
+}
 
 }  // namespace
 
@@ -95,7 +138,7 @@ char the_context, the_module;
 
 using namespace softgpu;
 
-// --- errors, devices, contexts
+// --- errors
 
 API cuGetErrorName(int code, const char** name) {
     *name = nullptr;
@@ -113,150 +156,48 @@ API cuGetErrorString(int code, const char** text) {
     return *text ? Success : InvalidValue;
 }
 
-API cuInit(unsigned) {
-    if (environment("SOFTGPU_DEVICES", 1) == 0) return NoDevice;
-    initialized = true;
-    return Success;
-}
-
-API cuDriverGetVersion(int* version) {
-    *version = int(environment("SOFTGPU_DRIVER_VERSION", 13000));
-    return Success;
-}
-
-API cuDeviceGetCount(int* count) {
-    if (!initialized) return NotInitialized;
-    *count = int(environment("SOFTGPU_DEVICES", 1));
-    return Success;
-}
-
-API cuDeviceGet(int* device, int ordinal) {
-    if (!initialized) return NotInitialized;
-    if (ordinal < 0 || ordinal >= environment("SOFTGPU_DEVICES", 1)) return InvalidDevice;
-    *device = ordinal;
-    return Success;
-}
-
-API cuDeviceGetName(char* name, int size, int) {
-    snprintf(name, size_t(size), "software GPU");
-    return Success;
-}
-
-API cuDeviceGetUuid_v2(char* uuid, int device) {
-    memcpy(uuid, "softwaregpu-0000", 16);
-    uuid[15] = char('0' + device);
-    return Success;
-}
-API cuDeviceGetUuid(char* uuid, int device) { return cuDeviceGetUuid_v2(uuid, device); }
-
-API cuDeviceTotalMem_v2(size_t* bytes, int) {
-    *bytes = total_memory();
-    return Success;
-}
-
-// An H200's limits, with so few multiprocessors that small tests run kernels' loops over the grid.
-API cuDeviceGetAttribute(int* value, int attribute, int) {
-    switch (attribute) {
-        case 1: case 2: case 3: *value = 1024; break;  // threads of a block
-        case 4: *value = 64; break;
-        case 5: *value = 0x7fffffff; break;  // blocks of a grid
-        case 6: case 7: *value = 65535; break;
-        case 8: *value = int(SHARED_PLAIN); break;
-        case 9: *value = 65536; break;  // constant memory
-        case 10: *value = 32; break;    // warp
-        case 12: case 82: *value = 65536; break;  // registers of a block, of a multiprocessor
-        case 13: *value = 1980000; break;         // kHz
-        case 16: *value = 4; break;               // multiprocessors
-        case 31: *value = 1; break;               // concurrent kernels
-        case 36: *value = 3201000; break;         // memory clock, kHz
-        case 37: *value = 6144; break;            // memory bus, bits
-        case 38: *value = 50 << 20; break;        // L2
-        case 39: *value = 2048; break;            // threads of a multiprocessor
-        case 40: *value = 3; break;               // copy engines
-        case 41: *value = 1; break;               // one address space
-        case 75: *value = 9; break;
-        case 76: *value = 0; break;
-        case 81: *value = 228 << 10; break;
-        case 97: *value = int(SHARED_MOST); break;
-        case 106: *value = 32; break;  // blocks of a multiprocessor
-        case 111: *value = 1 << 10; break;  // shared memory that the system keeps
-        default: *value = 0;
-    }
-    return Success;
-}
-
-API cuDevicePrimaryCtxRetain(void** context, int) {
-    *context = &the_context;
-    return Success;
-}
-API cuDevicePrimaryCtxRelease_v2(int) { return Success; }
-
-API cuCtxSetCurrent(void* context) {
-    context_is_current = context != nullptr;
-    return Success;
-}
-API cuCtxGetCurrent(void** context) {
-    *context = context_is_current ? &the_context : nullptr;
-    return Success;
-}
-API cuCtxSynchronize() {
-    if (!context_is_current) return InvalidContext;
-    if (forbidden_in_capture("cuCtxSynchronize")) return CaptureUnsupported;
-    return take_pending();
-}
-
 // --- memory
 
 API cuMemGetInfo_v2(size_t* free_bytes, size_t* all) {
+    ENTER("cuMemGetInfo");
     *all = total_memory();
     *free_bytes = *all - live_memory();
     return Success;
 }
 
 API cuMemAlloc_v2(Address* at, size_t bytes) {
-    if (!context_is_current) return InvalidContext;
+    ENTER("cuMemAlloc");
     if (bytes == 0) return InvalidValue;
     if (forbidden_in_capture("cuMemAlloc")) return CaptureUnsupported;
-    *at = fail_alloc() ? 0 : allocate(bytes, false);
+    *at = fails_now("SOFTGPU_FAIL_ALLOC") ? 0 : allocate(bytes, false, &context);
     return *at ? Success : OutOfMemory;
 }
-
-static int release_or_complain(const char* call, Address at) {
-    std::string damage;
-    if (!release(at, damage)) {
-        complain("%s: 0x%llx is no allocation", call, (unsigned long long)at);
-        return InvalidValue;
-    }
-    if (damage.empty()) return Success;
-    complain("%s: %s", call, damage.c_str());
-    return LaunchFailed;
-}
-API cuMemFree_v2(Address at) {
-    if (at == 0) return Success;
-    if (forbidden_in_capture("cuMemFree")) return CaptureUnsupported;
-    return release_or_complain("cuMemFree", at);
-}
+API cuMemFree_v2(Address at) { return at ? free_memory("cuMemFree", at) : int(Success); }
 
 API cuMemHostAlloc(void** at, size_t bytes, unsigned) {
+    ENTER("cuMemHostAlloc");
     if (bytes == 0) return InvalidValue;
-    *at = reinterpret_cast<void*>(allocate(bytes, true));
+    if (forbidden_in_capture("cuMemHostAlloc")) return CaptureUnsupported;
+    *at = fails_now("SOFTGPU_FAIL_HOST_ALLOC") ? nullptr : reinterpret_cast<void*>(allocate(bytes, true, &context));
     return *at ? Success : OutOfMemory;
 }
 API cuMemAllocHost_v2(void** at, size_t bytes) { return cuMemHostAlloc(at, bytes, 0); }
-API cuMemFreeHost(void* at) { return release_or_complain("cuMemFreeHost", Address(at)); }
+API cuMemFreeHost(void* at) { return free_memory("cuMemFreeHost", Address(at)); }
+
+// --- copies
 
 API cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
-    return copy_device(stream, "cuMemcpyHtoD", to, from, bytes, true, false);
+    return copy_device(stream, "cuMemcpyHtoDAsync", to, from, bytes, TO_DEVICE);
 }
 API cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
-    return copy_device(stream, "cuMemcpyDtoH", to, from, bytes, false, true);
+    return copy_device(stream, "cuMemcpyDtoHAsync", to, from, bytes, FROM_DEVICE);
 }
 API cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
-    return copy_device(stream, "cuMemcpyDtoD", to, from, bytes, true, true);
+    return copy_device(stream, "cuMemcpyDtoDAsync", to, from, bytes, WITHIN);
 }
-API cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) { return cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr); }
-API cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) { return cuMemcpyDtoHAsync_v2(to, from, bytes, nullptr); }
-API cuMemcpyDtoD_v2(void* to, const void* from, size_t bytes) { return cuMemcpyDtoDAsync_v2(to, from, bytes, nullptr); }
+API cuMemcpyHtoD_v2(void* to, const void* from, size_t bytes) { return copy_now("cuMemcpyHtoD", to, from, bytes, TO_DEVICE); }
+API cuMemcpyDtoH_v2(void* to, const void* from, size_t bytes) { return copy_now("cuMemcpyDtoH", to, from, bytes, FROM_DEVICE); }
+API cuMemcpyDtoD_v2(void* to, const void* from, size_t bytes) { return copy_now("cuMemcpyDtoD", to, from, bytes, WITHIN); }
 
 API cuMemsetD8Async(Address to, unsigned char value, size_t count, void* stream) {
     return fill_device(stream, "cuMemsetD8", to, value, count);
@@ -266,49 +207,3 @@ API cuMemsetD32Async(Address to, unsigned value, size_t count, void* stream) {
 }
 API cuMemsetD8_v2(Address to, unsigned char value, size_t count) { return cuMemsetD8Async(to, value, count, nullptr); }
 API cuMemsetD32_v2(Address to, unsigned value, size_t count) { return cuMemsetD32Async(to, value, count, nullptr); }
-
-// --- modules and kernels
-
-API cuModuleLoadData(void** module, const void* image) {
-    if (!context_is_current) return InvalidContext;
-    if (!image) return InvalidValue;
-    if (environment("SOFTGPU_BAD_IMAGE", 0)) return NoBinaryForGpu;
-    *module = &the_module;
-    return Success;
-}
-API cuModuleUnload(void*) { return Success; }
-
-API cuModuleGetFunction(Kernel** kernel, void* module, const char* name) {
-    if (module != &the_module) return InvalidHandle;
-    *kernel = find_kernel(name);
-    return *kernel ? Success : NotFound;
-}
-
-API cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
-    constexpr int MAX_DYNAMIC_SHARED = 8;
-    if (attribute != MAX_DYNAMIC_SHARED) return Success;
-    if (value < 0 || size_t(value) > SHARED_MOST) return InvalidValue;
-    kernel->allowed_dynamic = size_t(value);
-    return Success;
-}
-API cuFuncGetAttribute(int* value, int attribute, Kernel* kernel) {
-    switch (attribute) {
-        case 0: *value = int(kernel->entry.threads); break;
-        case 4: *value = 32; break;  // registers
-        case 8: *value = int(kernel->allowed_dynamic); break;
-        default: *value = 0;
-    }
-    return Success;
-}
-
-API cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic_bytes,
-                   void* stream, void** parameters, void** extra) {
-    if (!context_is_current) return InvalidContext;
-    if (extra || (!parameters && kernel->entry.count)) return InvalidValue;
-    Call call(kernel, {gx, gy, gz}, {bx, by, bz}, dynamic_bytes, parameters);
-    if (const Result refused = call.check()) return refused;
-    return submit(stream, [call = std::move(call)]() mutable { return call.run(); });
-}
-
-API cuProfilerStart() { return Success; }
-API cuProfilerStop() { return Success; }

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "fibre.h"
 
@@ -13,12 +14,14 @@ namespace softgpu {
 
 namespace {
 
-constexpr size_t GUARD = 4096;
+// NOTE: allocations begin 256 bytes behind a page: a driver promises no more than multiples of 256.
+constexpr size_t GUARD = 4096 + 256;
 constexpr unsigned char POISON = 0xFF, GUARD_BYTE = 0xA5;
 
 struct Allocation {
     size_t bytes;
     bool pinned_host;
+    const void* owner;
 };
 
 std::mutex mutex;
@@ -55,6 +58,15 @@ std::string guards(Address start, size_t bytes) {
     return {};
 }
 
+// The allocation that these bytes lie in.
+std::map<Address, Allocation>::iterator holder(Address address, size_t bytes) {
+    auto after = table().upper_bound(address);
+    if (after == table().begin()) return table().end();
+    --after;
+    const size_t offset = address - after->first, length = after->second.bytes;
+    return offset > length || bytes > length - offset ? table().end() : after;
+}
+
 }  // namespace
 
 size_t total_memory() {
@@ -70,7 +82,7 @@ size_t live_memory() {
     return live;
 }
 
-Address allocate(size_t bytes, bool pinned_host) {
+Address allocate(size_t bytes, bool pinned_host, const void* owner) {
     std::lock_guard<std::mutex> lock(mutex);
     if (!pinned_host && (bytes > total_memory() || live + padded(bytes) > total_memory())) return 0;
     const size_t all = padded(bytes) + 2 * GUARD;
@@ -86,9 +98,21 @@ Address allocate(size_t bytes, bool pinned_host) {
     memset(start + bytes, GUARD_BYTE, padded(bytes) - bytes + GUARD);
 #endif
     const Address address = reinterpret_cast<Address>(start);
-    table()[address] = {bytes, pinned_host};
+    table()[address] = {bytes, pinned_host, owner};
     if (!pinned_host) live += padded(bytes);
     return address;
+}
+
+bool take(size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const bool fits = bytes <= total_memory() - live;
+    if (fits) live += bytes;
+    return fits;
+}
+
+void give_back(size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    live -= bytes;
 }
 
 bool release(Address start, std::string& damage) {
@@ -109,14 +133,31 @@ bool release(Address start, std::string& damage) {
     return true;
 }
 
+std::pair<int, int> release_all(const void* owner) {
+    std::vector<Address> device, pinned;
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        for (const auto& [start, a] : table()) {
+            if (a.owner == owner) (a.pinned_host ? pinned : device).push_back(start);
+        }
+    }
+    std::string damage;
+    for (const auto& all : {device, pinned}) {
+        for (const Address start : all) release(start, damage);
+    }
+    return {int(device.size()), int(pinned.size())};
+}
+
 Range find(Address address, size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
-    auto after = table().upper_bound(address);
-    if (after == table().begin()) return {0, 0};
-    --after;
-    const size_t offset = address - after->first, length = after->second.bytes;
-    if (offset > length || bytes > length - offset) return {0, 0};
-    return {after->first, length};
+    const auto found = holder(address, bytes);
+    return found == table().end() ? Range{0, 0} : Range{found->first, found->second.bytes};
+}
+
+bool is_pinned(Address address, size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto found = holder(address, bytes);
+    return found != table().end() && found->second.pinned_host;
 }
 
 std::string damage_of(Address start) {

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace softgpu {
 
@@ -19,12 +19,19 @@ struct Range {
 size_t total_memory();
 size_t live_memory();
 
-// 0 where there is not so much memory.
-Address allocate(size_t bytes, bool pinned_host);
+// 0 where there is not so much memory. `owner` is a context.
+Address allocate(size_t bytes, bool pinned_host, const void* owner);
+// Takes memory that nobody gets. False where there is not so much.
+bool take(size_t bytes);
+void give_back(size_t bytes);
+// Frees what `owner` has. Returns how many allocations that were, on the device and of pinned memory.
+std::pair<int, int> release_all(const void* owner);
 // False where `start` is no allocation. `damage` says whether a guard was written.
 bool release(Address start, std::string& damage);
 // The allocation that [at, at + bytes] lies in; `bytes` 0 where there is none. `at` may be an allocation's end.
 Range find(Address at, size_t bytes);
+// Whether a copy may read or write these bytes of the host while the host goes on.
+bool is_pinned(Address at, size_t bytes);
 // What is wrong with the guards of the allocation at `start`, or nothing.
 std::string damage_of(Address start);
 

@@ -2,7 +2,9 @@
 
 mod faults;
 mod gpu;
+mod modes;
 mod probes;
 mod results;
+mod rules;
 mod sanitizer;
 mod simulated;

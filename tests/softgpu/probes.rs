@@ -3,7 +3,7 @@
 use cudarc::driver::{result, sys};
 
 use super::gpu::Arg::{At, Float, Int};
-use super::gpu::{Code, Gpu};
+use super::gpu::{Code, Gpu, code};
 use crate::util::softgpu;
 
 /// A kernel writes a range that the host forbade.
@@ -23,6 +23,19 @@ fn unaligned() {
     let Some(mut gpu) = Gpu::new() else { return };
     let (out, rounded, x) = (gpu.empty::<f32>(8), gpu.empty::<u16>(16), gpu.input(&[0f32; 8]));
     gpu.launch("faults_round_bf16", 1, 1, &[At(out), At(rounded + 2), At(x), Int(8)]);
+}
+
+/// Records nothing. Returns what the end of the capture answers, or what making it executable does.
+fn record(gpu: &Gpu) -> Code {
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // SAFETY: the stream is alive; the graph is used while it is there.
+    unsafe {
+        result::stream::begin_capture(gpu.stream, mode).unwrap();
+        match result::stream::end_capture(gpu.stream) {
+            Ok(graph) => code(result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0))),
+            Err(e) => e.0,
+        }
+    }
 }
 
 /// Prints what the driver answers, for `simulated.rs`.
@@ -52,6 +65,12 @@ fn driver() {
         let codes: Vec<Code> =
             (0..3).map(|_| result::malloc_sync(1 << 20).map_or_else(|e| e.0, |_| Code::CUDA_SUCCESS)).collect();
         println!("allocations {codes:?}");
+    }
+    if let Ok(gpu) = std::panic::catch_unwind(|| Gpu::new().unwrap()) {
+        // SAFETY: what was pinned is not used, and the stream is alive.
+        let codes = unsafe { [1, 2].map(|_| code(result::malloc_host(64, 0))) };
+        println!("pinned {codes:?}");
+        println!("graphs {:?}", [1, 2].map(|_| record(&gpu)));
     }
     if let Ok(mut gpu) = std::panic::catch_unwind(|| Gpu::new().unwrap()) {
         let at = gpu.input(&[0f32; 32]);

@@ -128,6 +128,8 @@ fn recorded_work_runs_when_it_is_launched() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.input(&[1f32; 32]);
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // A capture holds only what was launched before.
+    assert_eq!(gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(0.0)]), OK);
     // SAFETY: the stream is alive; the memory outlives the graph's last launch.
     let graph = unsafe {
         result::stream::begin_capture(gpu.stream, mode).unwrap();
@@ -136,7 +138,9 @@ fn recorded_work_runs_when_it_is_launched() {
         let refused = result::malloc_sync(64).unwrap_err();
         assert_eq!(refused.0, Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
         let graph = result::stream::end_capture(gpu.stream).unwrap();
-        result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap()
+        let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap();
+        result::graph::destroy(graph).unwrap();
+        exec
     };
     assert_eq!(gpu.read::<f32>(out, 32), [1.0; 32], "a capture must not run");
     for round in 1..=3 {
@@ -170,6 +174,7 @@ fn foreign_work_is_recorded_too() {
         let submit = softgpu::libcuda().unwrap().get::<Submit>(b"softgpu_submit\0").unwrap();
         let arg = || Box::into_raw(Box::new(out)).cast();
         assert_eq!(submit(gpu.stream, double, arg(), done), 0);
+        assert_eq!(gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(0.0)]), OK);
         assert_eq!((gpu.read::<f32>(out, 1)[0], DROPPED.load(Ordering::SeqCst)), (2.0, 1));
 
         result::stream::begin_capture(gpu.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();

@@ -11,7 +11,7 @@ fn driver(env: &[(&str, &str)]) -> Option<String> {
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "softgpu::probes::driver", "--ignored", "--nocapture"]);
-    command.env("PICIE_SOFTGPU", softgpu::folder(false)?).envs(env.iter().copied());
+    command.env("PICIE_SOFTGPU", softgpu::folder(false)?).env("CUDA_LAUNCH_BLOCKING", "1").envs(env.iter().copied());
     Some(String::from_utf8(command.output().unwrap().stdout).unwrap())
 }
 
@@ -25,6 +25,8 @@ fn by_default_all_is_well() {
         "memory (4294967296, 4294967296)",
         "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_SUCCESS]",
         "launches [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_SUCCESS]",
+        "pinned [CUDA_SUCCESS, CUDA_SUCCESS]",
+        "graphs [CUDA_SUCCESS, CUDA_SUCCESS]",
         "race CUDA_ERROR_LAUNCH_FAILED",
     ] {
         assert!(said.contains(part), "no `{part}` in\n{said}");
@@ -42,7 +44,15 @@ fn troubles_are_simulated() {
         ("SOFTGPU_BAD_IMAGE", "1", "module Err(CUDA_ERROR_NO_BINARY_FOR_GPU)"),
         ("SOFTGPU_MEMORY_MIB", "2", "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
         ("SOFTGPU_FAIL_ALLOC", "2", "allocations [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS]"),
-        ("SOFTGPU_FAIL", "faults_add_f32:2", "launches [CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_SUCCESS]"),
+        ("SOFTGPU_FAIL_HOST_ALLOC", "2", "pinned [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
+        ("SOFTGPU_FAIL_CAPTURE", "1", "graphs [CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_SUCCESS]"),
+        ("SOFTGPU_FAIL_INSTANTIATE", "2", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
+        ("SOFTGPU_MEMORY_MIB", "4", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
+        (
+            "SOFTGPU_FAIL",
+            "faults_add_f32:2",
+            "launches [CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_ADDRESS]",
+        ),
         ("SOFTGPU_FAIL", "faults_add:3", "launches [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS]"),
         ("SOFTGPU_ORDERS", "1", "race CUDA_SUCCESS"),
         ("SOFTGPU_COUNTS", counts.to_str().unwrap(), "launches"),

@@ -1,106 +1,38 @@
-// Streams, events and graphs of the driver API. Streams and events are in order by themselves, as work runs when it is submitted; a
-// stream that captures keeps closures, and a graph launch plays them.
-#include "stream.h"
-
+// Streams and events of the driver API.
 #include <stdint.h>
 
-#include <chrono>
-#include <memory>
-#include <utility>
-#include <vector>
+#include "queue.h"
 
 namespace softgpu {
 
-thread_local bool context_is_current = false;
-
 namespace {
 
-struct Graph {
-    std::vector<Work> work;
-};
+struct Event : Handle {
+    Event(Context& context, bool timed) : Handle(EVENT, context), timed(timed) {}
 
-struct Capture {
-    std::shared_ptr<Graph> graph = std::make_shared<Graph>();
-    struct Stream* origin;
-    std::vector<struct Stream*> joined;
-    bool strict = false;
-    bool broken = false;
-};
-
-struct Stream {
-    std::shared_ptr<Capture> capture;
-    Result pending = Success;
-};
-
-struct Event {
-    bool recorded = false, captured = false;
+    const bool timed;
+    // Where it was recorded last: in a queue, or in a capture.
+    std::shared_ptr<Mark> mark;
     std::weak_ptr<Capture> capture;
-    std::chrono::steady_clock::time_point time;
+    bool captured = false;
 };
-
-// The default stream. NOTE: one per host thread, so that tests that run side by side do not see each other's errors.
-thread_local Stream default_stream;
-thread_local Result pending = Success;
-// Captures this thread began that forbid what could wait for the device.
-thread_local int strict_captures = 0;
-
-// Streams 0, 1 and 2 are the default ones.
-Stream& stream_of(void* handle) {
-    return reinterpret_cast<uintptr_t>(handle) <= 2 ? default_stream : *static_cast<Stream*>(handle);
-}
-
-Result note(Stream& stream, Result result) {
-    if (result != Success) stream.pending = pending = result;
-    return result;
-}
-
-int synchronize(Stream& stream) {
-    if (stream.capture) {
-        complain("synchronisation with a stream that captures");
-        stream.capture->broken = true;
-        return CaptureUnsupported;
-    }
-    const Result result = std::exchange(stream.pending, Success);
-    if (result != Success) pending = Success;
-    return result;
-}
-
-Result play(const Graph& graph) {
-    for (const Work& work : graph.work) {
-        const Result result = work();
-        if (result != Success) return result;
-    }
-    return Success;
-}
 
 }  // namespace
-
-int submit(void* handle, Work work) {
-    Stream& stream = stream_of(handle);
-    if (stream.capture) {
-        stream.capture->graph->work.push_back(std::move(work));
-        return Success;
-    }
-    if (&stream == &default_stream && strict_captures) return CaptureImplicit;
-    return note(stream, work());
-}
-
-bool forbidden_in_capture(const char* call) {
-    if (!strict_captures) return false;
-    complain("%s during a stream capture", call);
-    return true;
-}
-
-Result take_pending() {
-    default_stream.pending = Success;
-    return std::exchange(pending, Success);
-}
 
 }  // namespace softgpu
 
 using namespace softgpu;
 
-API cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
+#define STREAM_OF(handle, call)                            \
+    Stream* const found = stream_of(handle, context, call); \
+    if (!found) return InvalidHandle;                      \
+    Stream& stream = *found
+
+// --- work of others
+
+API cuLaunchHostFunc(void* handle, void (*function)(void*), void* data) {
+    ENTER("cuLaunchHostFunc");
+    STREAM_OF(handle, "cuLaunchHostFunc");
     return submit(stream, [=] {
         function(data);
         return Success;
@@ -108,112 +40,137 @@ API cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
 }
 
 // Work of another library on this stream, as the cuDNN stand-in has it. `drop` is called once `arg` is of no more use.
-API softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop)(void*)) {
+API softgpu_submit(void* handle, void (*function)(void*), void* arg, void (*drop)(void*)) {
     const std::shared_ptr<void> held(arg, [drop](void* p) {
         if (drop) drop(p);
     });
+    ENTER("softgpu_submit");
+    STREAM_OF(handle, "softgpu_submit");
     return submit(stream, [function, held] {
         function(held.get());
         return Success;
     });
 }
 
-// --- streams and events
+// Whether `stream` captures: what is used for the first time must not be loaded then.
+API softgpu_capturing(void* handle) {
+    ENTER("softgpu_capturing");
+    STREAM_OF(handle, "softgpu_capturing");
+    return stream.capture != nullptr;
+}
 
-API cuStreamCreate(Stream** stream, unsigned) {
-    if (!context_is_current) return InvalidContext;
-    *stream = new Stream;
+// --- streams
+
+API cuStreamCreate(Stream** stream, unsigned flags) {
+    constexpr unsigned NON_BLOCKING = 1;
+    ENTER("cuStreamCreate");
+    *stream = new Stream(context, !(flags & NON_BLOCKING));
     return Success;
 }
 API cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
-API cuStreamDestroy_v2(Stream* stream) {
-    delete stream;
-    return Success;
-}
-API cuStreamSynchronize(void* stream) { return synchronize(stream_of(stream)); }
-API cuStreamQuery(void* stream) { return synchronize(stream_of(stream)); }
 
-API cuEventCreate(Event** event, unsigned) {
-    *event = new Event;
-    return Success;
+API cuStreamDestroy_v2(Stream* stream) {
+    ENTER("cuStreamDestroy");
+    USE(stream, STREAM, "cuStreamDestroy");
+    drain(*stream);
+    forget_capture(*stream);
+    stream->destroy();
+    return context.fault;
 }
-API cuEventDestroy_v2(Event* event) {
-    delete event;
-    return Success;
+
+API cuStreamSynchronize(void* handle) {
+    ENTER("cuStreamSynchronize");
+    STREAM_OF(handle, "cuStreamSynchronize");
+    if (stream.capture) {
+        complain("synchronisation with a stream that captures");
+        stream.capture->broken = true;
+        return CaptureUnsupported;
+    }
+    drain(stream);
+    return context.fault;
 }
-API cuEventRecord(Event* event, void* stream) {
-    event->capture = stream_of(stream).capture;
-    event->captured = stream_of(stream).capture != nullptr;
-    event->recorded = !event->captured;
-    event->time = std::chrono::steady_clock::now();
-    return Success;
+
+API cuStreamQuery(void* handle) {
+    ENTER("cuStreamQuery");
+    STREAM_OF(handle, "cuStreamQuery");
+    poll(stream);
+    return context.fault ? context.fault : stream.queue.empty() ? Success : NotReady;
 }
-API cuEventSynchronize(Event* event) { return event->captured ? CaptureUnsupported : Success; }
-API cuEventQuery(Event* event) { return event->captured ? CaptureUnsupported : Success; }
-API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
-    if (!start->recorded || !end->recorded) return InvalidHandle;
-    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
-    return Success;
-}
-API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
 
 // A stream that waits for an event of a capture joins the capture.
 API cuStreamWaitEvent(void* handle, Event* event, unsigned) {
-    Stream& stream = stream_of(handle);
+    ENTER("cuStreamWaitEvent");
+    STREAM_OF(handle, "cuStreamWaitEvent");
+    USE(event, EVENT, "cuStreamWaitEvent");
     const std::shared_ptr<Capture> capture = event->capture.lock();
     if (capture && !stream.capture) {
         stream.capture = capture;
         capture->joined.push_back(&stream);
+    } else if (stream.capture && stream.capture != capture) {
+        complain("cuStreamWaitEvent: a capture cannot wait for an event from outside of it");
+        stream.capture->broken = true;
+        return CaptureIsolation;
+    } else if (!capture && event->mark && !event->mark->reached) {
+        push(stream, {event->mark, nullptr, nullptr});
     }
     return Success;
 }
 
-// --- graphs
+// --- events
 
-API cuStreamBeginCapture_v2(void* handle, int mode) {
-    constexpr int RELAXED = 2;
-    Stream& stream = stream_of(handle);
-    if (stream.capture || &stream == &default_stream) return CaptureUnsupported;
-    stream.capture = std::make_shared<Capture>();
-    stream.capture->origin = &stream;
-    stream.capture->strict = mode != RELAXED;
-    strict_captures += stream.capture->strict;
+API cuEventCreate(Event** event, unsigned flags) {
+    constexpr unsigned DISABLE_TIMING = 2;
+    ENTER("cuEventCreate");
+    *event = new Event(context, !(flags & DISABLE_TIMING));
     return Success;
 }
 
-API cuStreamEndCapture(void* handle, std::shared_ptr<Graph>** graph) {
-    Stream& stream = stream_of(handle);
-    *graph = nullptr;
-    if (!stream.capture || stream.capture->origin != &stream) return InvalidValue;
-    const std::shared_ptr<Capture> capture = std::exchange(stream.capture, nullptr);
-    for (Stream* joined : capture->joined) joined->capture = nullptr;
-    strict_captures -= capture->strict;
-    if (capture->broken) return CaptureInvalidated;
-    *graph = new std::shared_ptr<Graph>(capture->graph);
+API cuEventDestroy_v2(Event* event) {
+    ENTER("cuEventDestroy");
+    USE(event, EVENT, "cuEventDestroy");
+    event->mark = nullptr;
+    event->destroy();
     return Success;
 }
 
-API cuStreamIsCapturing(void* stream, int* status) {
-    const Capture* capture = stream_of(stream).capture.get();
-    *status = !capture ? 0 : capture->broken ? 2 : 1;
+API cuEventRecord(Event* event, void* handle) {
+    ENTER("cuEventRecord");
+    STREAM_OF(handle, "cuEventRecord");
+    USE(event, EVENT, "cuEventRecord");
+    event->capture = stream.capture;
+    event->captured = stream.capture != nullptr;
+    event->mark = event->captured ? nullptr : std::make_shared<Mark>(Mark{stream});
+    if (event->mark) push(stream, {nullptr, nullptr, event->mark});
     return Success;
 }
 
-API cuGraphInstantiateWithFlags(std::shared_ptr<Graph>** executable, std::shared_ptr<Graph>* graph, unsigned long long) {
-    *executable = new std::shared_ptr<Graph>(*graph);
-    return Success;
-}
-API cuGraphUpload(void*, void*) { return Success; }
-API cuGraphLaunch(std::shared_ptr<Graph>* executable, void* stream) {
-    if (!context_is_current) return InvalidContext;
-    return submit(stream, [graph = *executable] { return play(*graph); });
-}
-API cuGraphExecDestroy(std::shared_ptr<Graph>* executable) {
-    delete executable;
-    return Success;
-}
-API cuGraphDestroy(std::shared_ptr<Graph>* graph) {
-    delete graph;
-    return Success;
+API cuEventSynchronize(Event* event) {
+    ENTER("cuEventSynchronize");
+    USE(event, EVENT, "cuEventSynchronize");
+    if (event->captured) return CaptureUnsupported;
+    if (event->mark) run_until(event->mark);
+    return context.fault;
 }
 
+API cuEventQuery(Event* event) {
+    ENTER("cuEventQuery");
+    USE(event, EVENT, "cuEventQuery");
+    if (event->captured) return CaptureUnsupported;
+    if (!event->mark) return Success;
+    if (!event->mark->reached) poll(event->mark->stream);
+    return context.fault ? context.fault : event->mark->reached ? Success : NotReady;
+}
+
+API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
+    ENTER("cuEventElapsedTime");
+    for (const Event* event : {start, end}) {
+        USE(event, EVENT, "cuEventElapsedTime");
+        if (event->timed && event->mark) continue;
+        complain("cuEventElapsedTime: an event that %s", event->timed ? "was not recorded" : "keeps no time");
+        return InvalidHandle;
+    }
+    if (!start->mark->reached || !end->mark->reached) return NotReady;
+    *milliseconds = float(end->mark->milliseconds - start->mark->milliseconds);
+    return Success;
+}
+API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }

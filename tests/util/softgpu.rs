@@ -3,7 +3,7 @@
 //! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp` become `libcudnn.so`. Objects
 //! and libraries are kept by a hash of what they are made from, so a second run builds nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,12 +32,45 @@ pub fn load() -> bool {
     *LOADED.get_or_init(|| has_gpu() || libraries().is_some())
 }
 
-/// The machine's own GPU goes before the software one.
+/// Whether the machine's own GPU runs the tests: it goes before the software one where the CUDA engine opens on it.
 pub fn has_gpu() -> bool {
-    // SAFETY: a driver's library does nothing but set itself up.
-    let opens = |name| unsafe { libloading::Library::new(name) }.is_ok();
-    Path::new("/dev/nvidiactl").exists() && (opens("libcuda.so") || opens("libcuda.so.1"))
+    static GPU: OnceLock<bool> = OnceLock::new();
+    *GPU.get_or_init(|| {
+        // A process that was given a software GPU uses it.
+        let opened = has_driver() && std::env::var_os("PICIE_SOFTGPU").is_none() && {
+            let verdict = probe(&[]);
+            if let Err(why) = &verdict {
+                eprintln!(
+                    "the tests of the CUDA engine use the software GPU, as the machine's own cannot run it: {why}"
+                );
+            }
+            verdict.is_ok()
+        };
+        opened
+    })
 }
+
+/// Whether the machine has an NVIDIA driver, of whatever age.
+pub fn has_driver() -> bool {
+    Path::new("/dev/nvidiactl").exists()
+}
+
+/// Whether the CUDA engine opens in a process with this environment, or why not. NOTE: in another process, for a driver that was
+/// opened cannot be replaced.
+fn probe(env: &[(&str, &str)]) -> Result<(), String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "util::softgpu::tests::opens", "--ignored", "--nocapture"]);
+    let out = command.envs(env.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    match text.lines().find_map(|line| line.strip_prefix(VERDICT)) {
+        Some("") => Ok(()),
+        Some(why) => Err(why.into()),
+        None => Err(format!("opening it ends with {}", out.status)),
+    }
+}
+
+/// What the probe's line begins with, before the reason.
+const VERDICT: &str = "the CUDA engine opens: ";
 
 /// Under AddressSanitizer a kernel that touches these bytes of device memory dies there and then; nothing elsewhere.
 pub fn forbid(address: u64, bytes: usize) {
@@ -137,8 +170,8 @@ struct Build {
     compiler: String,
     flags: Vec<String>,
     tmp: PathBuf,
-    /// Everything that an object may include.
-    headers: String,
+    /// What an object may include: texts by file name.
+    headers: BTreeMap<String, String>,
 }
 
 impl Build {
@@ -154,7 +187,7 @@ impl Build {
             flags.extend(["-mavx2", "-mfma"].map(str::to_string));
         }
         let headers = [files("cuda", &["cuh"]), files("tests/softgpu", &["h"])].concat();
-        let headers = headers.iter().map(|p| read(p)).collect();
+        let headers = headers.iter().map(|p| (p.file_name().unwrap().to_string_lossy().into(), read(p))).collect();
         Self { compiler, flags, tmp: PathBuf::from(env!("CARGO_TARGET_TMPDIR")), headers }
     }
 
@@ -199,9 +232,24 @@ impl Build {
     }
 
     fn object(&self, objects: &Path, source: PathBuf, text: Option<String>, define: Option<String>) -> Object {
-        let key = hash((&self.compiler, &self.flags, &self.headers, read(&source), &text, &define));
+        let own = read(&source);
+        let mut headers = BTreeMap::new();
+        self.included(&format!("{own}{}", text.as_deref().unwrap_or_default()), &mut headers);
+        let key = hash((&self.compiler, &self.flags, headers, own, &text, &define));
         let stem = source.file_stem().unwrap().to_string_lossy();
         Object { path: objects.join(format!("{stem}-{key}.o")), source, text, define }
+    }
+
+    /// The headers of this repository that `text` includes, and those that they include.
+    fn included<'a>(&'a self, text: &str, found: &mut BTreeMap<&'a str, &'a str>) {
+        for quoted in text.lines().filter_map(|line| line.strip_prefix("#include \"")) {
+            let name = quoted.trim_end_matches('"').rsplit('/').next().unwrap();
+            if let Some((name, text)) = self.headers.get_key_value(name)
+                && found.insert(name, text).is_none()
+            {
+                self.included(text, found);
+            }
+        }
     }
 
     fn compile(&self, objects: Vec<&Object>) {
@@ -247,4 +295,36 @@ impl Build {
 fn run(command: &mut Command) {
     let out = command.output().unwrap();
     assert!(out.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&out.stderr));
+}
+
+mod tests {
+    use super::*;
+    use picie::device::cuda::{Cuda, Options};
+
+    #[test]
+    #[ignore = "run by `probe`, in a process that has no software GPU"]
+    fn opens() {
+        let why =
+            Cuda::<f32>::new(Options::default()).map_or_else(|e| e.to_string().replace('\n', " "), |_| String::new());
+        println!("\n{VERDICT}{why}");
+    }
+
+    /// The software GPU plays the machine's own.
+    #[test]
+    fn a_gpu_that_cannot_run_picie_is_not_counted() {
+        let Some(folder) = folder(false).filter(|_| !has_driver()) else { return };
+        let at = ("LD_LIBRARY_PATH", folder.to_str().unwrap());
+        assert_eq!(probe(&[at]), Ok(()));
+        for (env, part) in [
+            (("SOFTGPU_DRIVER_VERSION", "12040"), "knows CUDA 12.4"),
+            (("SOFTGPU_BAD_IMAGE", "1"), "kernels"),
+            (("SOFTCUDNN_VERSION", "8907"), "cuDNN"),
+            (("SOFTGPU_DEVICES", "0"), "no GPU"),
+        ] {
+            let why = probe(&[at, env]).unwrap_err();
+            assert!(why.contains(part), "{env:?}: {why}");
+        }
+        assert!(probe(&[]).unwrap_err().contains("no NVIDIA driver"));
+        assert!(!has_gpu(), "no driver, no GPU");
+    }
 }
