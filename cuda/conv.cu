@@ -1,5 +1,6 @@
 // What stands around cuDNN's convolutions where its engines do not do it themselves.
 //
+// conv_round_bias       rounded = bias                     f32 to activations, (k): launch-bound
 // conv_epilogue         y = relu?(y + bias + residual)     y, residual (rows, k); bias (k)      reads 1 or 2 maps, writes 1
 // conv_add              dx += more                         of activations                       reads 2, writes 1
 // conv_add_weight       dw += more                         dw f32, more of activations: weights are few, launch-bound
@@ -14,6 +15,12 @@
 constexpr int COLUMNS = 8;
 constexpr int LANES = 32;
 constexpr int CHANNELS = COLUMNS * 8;
+
+// Blocks of 256 channels.
+KERNEL(conv_round_bias, 256)(act* __restrict__ rounded, const float* __restrict__ bias, int k) {
+    const int c = blockIdx.x * 256 + threadIdx.x;
+    if (c < k) rounded[c] = to_act(bias[c]);
+}
 
 // Blocks (rows / LANES at most, k / CHANNELS rounded up).
 KERNEL(conv_epilogue, 256)

@@ -6,7 +6,7 @@
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::{Cuda, Grid, Kernel};
+use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::ops::conv::Door;
 use crate::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Uses, WeightGrad};
@@ -20,12 +20,13 @@ const BLOCKS: usize = 512;
 /// Where cuDNN's workspace begins: its kernels may want a whole cache line's alignment and more.
 const ALIGN: usize = 256;
 
-/// A kernel behind a convolution of cuDNN.
+/// A kernel before or behind a convolution of cuDNN.
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
     kernel: Kernel,
-    /// Bytes of scratch that the convolution writes instead of its output; 0 where the pass is in place.
+    /// Bytes of scratch that the convolution writes instead of its output, or reads its bias from; 0 where the pass is in place.
     temporary: usize,
+    is_before: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -79,19 +80,17 @@ impl<A: Activation> Cuda<A> {
         Ok(())
     }
 
-    /// What follows `operation` where it does not do all that is asked.
+    /// What stands around `operation` where it does not do all that is asked.
     fn pass(&mut self, spec: ConvSpec, operation: Operation) -> Result<Pass> {
-        let act = size_of::<A>();
-        Ok(match operation {
-            Operation::Forward(_) => Pass { kernel: self.kernel("conv_epilogue")?, temporary: 0 },
-            Operation::BackwardData { .. } => Pass { kernel: self.kernel("conv_add")?, temporary: act * spec.x_len() },
-            Operation::BackwardWeight { wide: false, .. } => {
-                Pass { kernel: self.kernel("conv_add_weight")?, temporary: act * spec.w_len() }
-            }
-            Operation::BackwardWeight { wide: true, .. } => {
-                Pass { kernel: self.kernel("conv_add_weight_wide")?, temporary: 4 * spec.w_len() }
-            }
-        })
+        let (act, is_before) = (size_of::<A>(), operation.rounds_bias());
+        let (kernel, temporary) = match operation {
+            Operation::Forward { narrow: true, .. } => (self.kernel("conv_round_bias")?, act * spec.k),
+            Operation::Forward { narrow: false, .. } => (self.kernel("conv_epilogue")?, 0),
+            Operation::BackwardData { .. } => (self.kernel("conv_add")?, act * spec.x_len()),
+            Operation::BackwardWeight { wide: false, .. } => (self.kernel("conv_add_weight")?, act * spec.w_len()),
+            Operation::BackwardWeight { wide: true, .. } => (self.kernel("conv_add_weight_wide")?, 4 * spec.w_len()),
+        };
+        Ok(Pass { kernel, temporary, is_before })
     }
 
     /// Queues what cuDNN does of ask `ask`, with its workspace behind its temporary. Returns the pass that is to follow.
@@ -110,7 +109,7 @@ impl<A: Activation> Cuda<A> {
             remedy: "run again with --autotune off, or delete the cache of engines; the last checkpoint is whole"
                 .into(),
         })?;
-        Ok(pass)
+        Ok(pass.filter(|pass| !pass.is_before))
     }
 
     /// Where a convolution writes: `output`, or its temporary.
@@ -188,11 +187,18 @@ impl<A: Activation> Conv for Cuda<A> {
         plan.door.forward(y, x, w, epilogue)?;
         let Door { spec, .. } = plan.door;
         let optional = |at: Option<u64>| at.unwrap_or(0);
+        let mut bias = optional(epilogue.bias.map(|slot| self.address(slot)));
+        if let Some(pass) = self.pass_of(plan.forward)?.filter(|pass| pass.is_before) {
+            let rounded: Slot<A> = self.scratch(0, spec.k);
+            let args = [self.at(rounded), Arg::from(bias as usize), (spec.k as i32).into()];
+            self.launch(pass.kernel, Grid::new(spec.k.div_ceil(256), 256), &args)?;
+            bias = self.address(rounded);
+        }
         let addresses = [
             (Operand::X, self.address(x)),
             (Operand::W, self.address(w)),
             (Operand::Y, self.address(y)),
-            (Operand::Bias, optional(epilogue.bias.map(|slot| self.address(slot)))),
+            (Operand::Bias, bias),
             (Operand::Residual, optional(epilogue.residual.map(|slot| self.address(slot)))),
         ];
         let Some(pass) = self.convolve("conv_forward", plan.forward, &addresses)? else { return Ok(()) };

@@ -204,7 +204,8 @@ impl Api {
 
     /// The line that says most of what was said last: cuDNN reports every engine that it tried, in several lines each.
     fn said(&self) -> String {
-        let mut text = [0u8; 8192];
+        // A list of engines that were tried takes up to 23 KB.
+        let mut text = vec![0u8; 1 << 15];
         // SAFETY: the buffer is writable for the length given, and the library ends the text with a zero inside of it.
         unsafe { (self.last_error)(text.as_mut_ptr().cast(), text.len()) };
         let all = CStr::from_bytes_until_nul(&text).unwrap_or_default().to_string_lossy();

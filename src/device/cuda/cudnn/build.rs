@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::sync::Arc;
 
 use super::api::{Answer, Class, Refusal};
-use super::cache::Entry;
+use super::cache::{Entry, Text};
 use super::descriptor::Descriptor;
 use super::engine::{Config, MODES, Plan, configs};
 use super::graph::Problem;
@@ -56,7 +56,7 @@ pub struct Order {
 pub fn build(lane: &Arc<Lane>, order: &Order, graph: Arc<Descriptor>, deterministic: bool) -> Answer<Vec<Plan>> {
     let (problem, graph) = (&order.problem, &graph);
     if let Some(entry) = &order.hint
-        && let Some(text) = &entry.plan
+        && let Some(text) = entry.plan.as_ref().and_then(Text::whole)
         && let Ok(plan) = Plan::restore(lane, text, entry, problem)
     {
         return Ok(vec![plan]);
@@ -74,15 +74,20 @@ pub fn build(lane: &Arc<Lane>, order: &Order, graph: Arc<Descriptor>, determinis
             bytes => Err(Refusal::unsupported(format!("it wants {} MiB of workspace", bytes >> 20))),
         }
     };
+    let (mut plans, mut seen, mut refusal) = (Vec::new(), order.bad.clone(), None);
     if let Some(hint) = &order.hint {
         let number = |tag: &str| tag.split(':').next().map(str::to_string);
         let wanted = offered().find(|config| config.tag == hint.tag);
         let wanted = wanted.or_else(|| offered().find(|config| number(&config.tag) == number(&hint.tag)));
-        if let Some(Ok(plan)) = wanted.map(plan) {
-            return Ok(vec![plan]);
+        if let Some(config) = wanted {
+            match plan(config) {
+                Ok(plan) => return Ok(vec![plan]),
+                Err(e) => note(&mut refusal, e.at(&format!("building {}", config.tag))),
+            }
+            // NOTE: a kernel is compiled of a configuration once; the second time cuDNN says that it cannot.
+            seen.push(config.tag.clone());
         }
     }
-    let (mut plans, mut seen, mut refusal) = (Vec::new(), order.bad.clone(), None);
     for list in &lists {
         for config in list.as_ref().map_or(&[][..], Vec::as_slice) {
             if seen.contains(&config.tag) || plans.len() >= order.most.count(config.compiles) {

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
@@ -45,7 +46,31 @@ pub struct Entry {
     pub driver: i32,
     /// cuDNN's text of the plan, with the kernel where one was compiled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<String>,
+    pub plan: Option<Text>,
+}
+
+/// A text with its checksum.
+///
+/// NOTE: cuDNN does not see that a kernel in a plan's text is damaged: it would run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Text {
+    sha256: String,
+    text: String,
+}
+
+impl Text {
+    pub fn new(text: String) -> Self {
+        Text { sha256: digest(&text), text }
+    }
+
+    /// None where it is damaged.
+    pub fn whole(&self) -> Option<&str> {
+        (digest(&self.text) == self.sha256).then_some(&self.text)
+    }
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 type Entries = BTreeMap<String, Entry>;

@@ -43,7 +43,6 @@ impl Handle {
         if open.is_empty() {
             return Ok(());
         }
-        self.check_installation();
         let (leaders, followers): (Vec<usize>, Vec<usize>) = open.iter().partition(|&&i| self.leader(i) == i);
         let first = self.unmeasured(&leaders, 0);
         self.new = open.iter().filter(|&&i| !self.is_kept(i)).count();
@@ -113,7 +112,8 @@ impl Handle {
             };
             let ways = match from {
                 0 => &ways[..1],
-                _ if ask.compares() || is_refused => &ways[1..],
+                _ if is_refused => &ways[1..],
+                _ if ask.compares() => &ways[1..2],
                 _ => &[],
             };
             for problem in ways.iter().map(|way| ask.problem(*way)) {
@@ -223,10 +223,10 @@ impl Handle {
         ways
     }
 
-    /// Where the time of every way that exists is known.
+    /// The cheaper of the first two ways that exist, where the times of both are known.
     fn cheapest(&self, ask: &Ask, ways: &[Way]) -> Option<usize> {
         let exists = |i: &usize| !matches!(self.answers.get(&ask.problem(ways[*i])), Some(Err(_)));
-        let left: Vec<usize> = (0..ways.len()).filter(exists).collect();
+        let left: Vec<usize> = (0..ways.len()).filter(exists).take(2).collect();
         let costs = left.iter().map(|&i| self.cost(ask, ways[i])).collect::<Option<Vec<f64>>>()?;
         least(costs.into_iter()).filter(|_| ask.compares()).map(|best| left[best])
     }
@@ -287,6 +287,9 @@ impl Handle {
                         one.refused.push((way, refusal.clone()));
                         if one.ways.is_empty() {
                             return Err(self.no_way(&ask, &one.refused));
+                        }
+                        if refusal.class == Class::Installation && !std::mem::replace(&mut self.has_warned, true) {
+                            eprintln!("cuDNN does less than it could: {}; {}", refusal.text, refusal.remedy());
                         }
                         open.push(one);
                     }

@@ -12,7 +12,7 @@ use cudarc::cudnn::sys::cudnnBackendNumericalNote_t::{self, *};
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use super::api::{Answer, Refusal};
-use super::cache::Entry;
+use super::cache::{Entry, Text};
 use super::descriptor::{Address, Descriptor, MANY};
 use super::graph::{Operand, Problem};
 use super::lane::Lane;
@@ -157,8 +157,9 @@ impl Plan {
     }
 
     /// For [`Plan::restore`]. None where cuDNN has no text for such a plan.
-    pub fn text(&self) -> Option<String> {
-        self.descriptor.get_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION).ok().filter(|text| !text.is_empty())
+    pub fn text(&self) -> Option<Text> {
+        let text = self.descriptor.get_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION);
+        text.ok().filter(|text| !text.is_empty()).map(Text::new)
     }
 
     /// Queues the plan on the engine's stream. Addresses are those of the plan's operands, among others.

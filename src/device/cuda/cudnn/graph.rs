@@ -36,20 +36,28 @@ const VIRTUAL: i64 = 100;
 /// What a graph computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// y = relu?(x ∗ w + bias + residual)
-    Forward(Terms),
+    /// y = relu?(x ∗ w + bias + residual), the bias of type f32 or of the activations'.
+    Forward { terms: Terms, narrow: bool },
     /// dx = (accumulate: +=) the gradient of x.
     BackwardData { accumulate: bool },
     /// dw = (accumulate: +=) the gradient of w, of type f32 or of the activations'.
     BackwardWeight { accumulate: bool, wide: bool },
 }
 
+impl Operation {
+    /// Whether it takes the bias rounded to the activations' type.
+    pub fn rounds_bias(self) -> bool {
+        matches!(self, Operation::Forward { narrow: true, .. })
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let term = |on, text| if on { text } else { "" };
         match *self {
-            Operation::Forward(Terms { bias, residual, relu }) => {
-                let (bias, residual) = (term(bias, " + bias"), term(residual, " + residual"));
+            Operation::Forward { terms: Terms { bias, residual, relu }, narrow } => {
+                let bias = term(bias, if narrow { " + rounded bias" } else { " + bias" });
+                let residual = term(residual, " + residual");
                 write!(f, "forward{bias}{residual}{}", term(relu, ", ReLU"))
             }
             Operation::BackwardData { accumulate } => write!(f, "data gradient{}", term(accumulate, ", added")),
@@ -86,8 +94,8 @@ impl Problem {
         let act = size_of_type(self.data);
         let (mut w, mut more) = (act, Vec::new());
         match self.operation {
-            Operation::Forward(Terms { bias, residual, .. }) => {
-                more.extend(bias.then_some((Operand::Bias, 4 * self.spec.k)));
+            Operation::Forward { terms: Terms { bias, residual, .. }, narrow } => {
+                more.extend(bias.then_some((Operand::Bias, if narrow { act } else { 4 } * self.spec.k)));
                 more.extend(residual.then_some((Operand::Residual, act * self.spec.y_len())));
             }
             Operation::BackwardWeight { wide, .. } => w = if wide { 4 } else { act },
@@ -105,7 +113,7 @@ impl Problem {
     /// What is written.
     pub fn output(&self) -> Operand {
         match self.operation {
-            Operation::Forward(_) => Operand::Y,
+            Operation::Forward { .. } => Operand::Y,
             Operation::BackwardData { .. } => Operand::X,
             Operation::BackwardWeight { .. } => Operand::W,
         }
@@ -213,8 +221,10 @@ pub fn graph(lane: &Lane, problem: &Problem) -> Answer<Arc<Descriptor>> {
     let Problem { spec, operation, data } = *problem;
     let mut g = Builder { api: lane.api(), next: VIRTUAL };
     let (y_dims, bias_dims) = ([spec.n, spec.k, spec.p(), spec.q()], [1, spec.k, 1, 1]);
+    let f32_or_narrow = |narrow| if narrow { data } else { Data::CUDNN_DATA_FLOAT };
+    let bias_data = f32_or_narrow(operation.rounds_bias());
     let (kind, names, w_data, beta, terms) = match operation {
-        Operation::Forward(terms) => {
+        Operation::Forward { terms, .. } => {
             (CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, FORWARD, data, false, terms)
         }
         Operation::BackwardData { accumulate } => {
@@ -223,7 +233,7 @@ pub fn graph(lane: &Lane, problem: &Problem) -> Answer<Arc<Descriptor>> {
         }
         Operation::BackwardWeight { accumulate, wide } => {
             let kind = CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR;
-            (kind, BACKWARD_WEIGHT, if wide { Data::CUDNN_DATA_FLOAT } else { data }, accumulate, Terms::NONE)
+            (kind, BACKWARD_WEIGHT, f32_or_narrow(!wide), accumulate, Terms::NONE)
         }
     };
     let x = g.tensor(Operand::X as i64, [spec.n, spec.c, spec.h, spec.w], data, false)?;
@@ -235,7 +245,7 @@ pub fn graph(lane: &Lane, problem: &Problem) -> Answer<Arc<Descriptor>> {
         chain.push((Pointwise::CUDNN_POINTWISE_ADD, Some(g.tensor(Operand::Residual as i64, y_dims, data, false)?)));
     }
     if terms.bias {
-        let bias = g.tensor(Operand::Bias as i64, bias_dims, Data::CUDNN_DATA_FLOAT, false)?;
+        let bias = g.tensor(Operand::Bias as i64, bias_dims, bias_data, false)?;
         chain.push((Pointwise::CUDNN_POINTWISE_ADD, Some(bias)));
     }
     if terms.relu {

@@ -9,14 +9,15 @@ use crate::base::Result;
 /// Where they lie besides the loader's places, from the folder of libcudnn: there, or where pip puts them.
 const FOLDERS: [&str; 4] = [".", "../../cu13/lib", "../../cuda_nvrtc/lib", "../../cublas/lib"];
 
-/// Parts without which some engines are missing: their names, and what they are for.
-const PARTS: [(&[&str], &str); 5] = [
-    (&["libcudnn_heuristic.so.9"], "the choice of engines"),
-    (&["libcudnn_engines_precompiled.so.9"], "most engines"),
-    (&["libcudnn_engines_runtime_compiled.so.9"], "convolutions with an epilogue"),
-    (&["libnvrtc.so.13", "libnvrtc.so.12"], "convolutions with an epilogue"),
-    (&["libcublasLt.so.13", "libcublasLt.so.12"], "some engines"),
+/// Parts that every convolution needs, by their names of each CUDA: without the first and the last cuDNN ends the process.
+const NEEDED: [&[&str]; 3] = [
+    &["libcudnn_graph.so.9"],
+    &["libcudnn_engines_runtime_compiled.so.9"],
+    &["libcublasLt.so.13", "libcublasLt.so.12"],
 ];
+
+/// Parts without which cuDNN silently compiles a kernel for each convolution.
+const WANTED: [&str; 2] = ["libcudnn_engines_precompiled.so.9", "libcudnn_heuristic.so.9"];
 
 /// The folder of NVIDIA's shim. None where libcudnn has its parts within.
 fn folder() -> Option<PathBuf> {
@@ -47,19 +48,18 @@ fn open(folder: &Path, names: &[&str]) -> std::result::Result<(), String> {
     Err(why)
 }
 
-/// Errors: the part that every call needs does not open.
-pub fn check_parts() -> Result<()> {
+/// Looks for the parts, before cuDNN does. Errors: one that is needed does not open.
+pub fn check() -> Result<()> {
     let Some(folder) = folder() else { return Ok(()) };
-    open(&folder, &["libcudnn_graph.so.9"])
-        .map_err(|why| error(format!("its part libcudnn_graph does not open: {why}"), INSTALL))
-}
-
-/// A line that names the parts that do not open, if any.
-pub fn missing() -> Option<String> {
-    let folder = folder()?;
-    let missing = |(names, what): &(&[&str], &str)| {
-        open(&folder, names).err().map(|why| format!("{} for {what} ({why})", names[0]))
-    };
-    let missing: Vec<String> = PARTS.iter().filter_map(missing).collect();
-    (!missing.is_empty()).then(|| format!("cuDNN lacks {}; {INSTALL}", missing.join(", ")))
+    for names in NEEDED {
+        open(&folder, names).map_err(|why| error(format!("{} does not open: {why}", names[0]), INSTALL))?;
+    }
+    for name in WANTED {
+        if let Err(why) = open(&folder, &[name]) {
+            eprintln!(
+                "cuDNN compiles kernels that it should have, which are slower: {name} does not open: {why}; {INSTALL}"
+            );
+        }
+    }
+    Ok(())
 }

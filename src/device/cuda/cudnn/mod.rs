@@ -110,8 +110,8 @@ pub struct Handle {
     deterministic: bool,
     watch: Watcher,
     cache: Cache,
-    /// Whether the libraries that cuDNN opens have been looked for.
-    is_checked: bool,
+    /// Whether it was said that cuDNN lacks something.
+    has_warned: bool,
     asks: Vec<Ask>,
     /// Of each ask, once it was decided.
     taken: Vec<Option<Taken>>,
@@ -125,7 +125,7 @@ impl Handle {
     /// `sheet` is of the stream's GPU, under whose name choices are kept. Errors: no libcudnn, one that is too old or does not start.
     pub fn new(stream: CUstream, sheet: &Sheet, options: &Options) -> Result<Self> {
         let api = Api::get()?;
-        install::check_parts()?;
+        install::check()?;
         let lanes = Lanes::new(api, stream);
         Ok(Handle {
             api,
@@ -140,7 +140,7 @@ impl Handle {
             deterministic: options.deterministic,
             watch: options.watch.clone(),
             cache: Cache::open(options.cache.clone()),
-            is_checked: false,
+            has_warned: false,
             asks: Vec::new(),
             taken: Vec::new(),
             open: Vec::new(),
@@ -172,15 +172,6 @@ impl Handle {
     /// In the order of asking.
     pub fn choices(&self) -> impl Iterator<Item = &Choice> {
         self.taken.iter().flatten().map(|taken| &taken.choice)
-    }
-
-    /// Looks once for the libraries that cuDNN opens when it needs them, and says which are missing.
-    fn check_installation(&mut self) {
-        if !std::mem::replace(&mut self.is_checked, true)
-            && let Some(line) = install::missing()
-        {
-            eprintln!("{line}");
-        }
     }
 
     /// What a choice depends on.

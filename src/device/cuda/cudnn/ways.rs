@@ -1,11 +1,14 @@
-//! What a convolution is asked for, and the ways to do it: by cuDNN alone, or by cuDNN and a pass of `cuda/conv.cu` behind it.
+//! What a convolution is asked for, and the ways to do it: by cuDNN alone, or with a pass of `cuda/conv.cu` before or behind it.
 //!
 //! * forward: the epilogue within the convolution (not offered everywhere), or a pass over its output;
 //! * dx +=: β = 1 within the convolution, or a gradient in scratch that is added;
 //! * dw +=: a gradient in scratch that is added, of the activations' type or of f32; of f32 inputs β = 1 onto dw itself.
 //!
 //! A pass costs the bytes that it moves and its launch: a way's cost is the measured time of its convolution, and of its pass
-//! [`LAUNCH`] + bytes / bandwidth.
+//! [`LAUNCH`] + bytes / ([`REACHED`] × bandwidth).
+//!
+//! NOTE: cuDNN 9 has compiled kernels with a bias for a bias of the activations' type alone; with one of f32 it compiles some when they are
+//! asked for, half a second each. So the bias is rounded first, as the weights that it was folded with are.
 //!
 //! NOTE: of bf16 and f16 inputs cuDNN 9 offers f32 gradients of weights as a last resort, by one engine that does not split the long
 //! sum over pixels. Rounding dw once, after an f32 sum, is what its fast engines do, so that way comes first; and β = 1 onto f32 is not
@@ -44,7 +47,7 @@ pub struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     pub operation: Operation,
-    /// Bytes that a pass behind the convolution moves. None: there is no pass.
+    /// Bytes that a pass of our own moves. None: there is no pass.
     pub pass: Option<usize>,
 }
 
@@ -57,7 +60,8 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}{}", self.operation, if self.pass.is_some() { " and a pass" } else { "" })
+        let is_behind = self.pass.is_some() && !self.operation.rounds_bias();
+        write!(f, "{}{}", self.operation, if is_behind { " and a pass" } else { "" })
     }
 }
 
@@ -67,11 +71,16 @@ impl Ask {
         let (act, spec) = (size_of_type(self.data), self.spec);
         let alone = |operation| Way { operation, pass: None };
         let and = |operation, bytes| Way { operation, pass: Some(bytes) };
+        let forward = |terms, narrow| Operation::Forward { terms, narrow };
         match self.task {
-            Task::Forward(Terms::NONE) => vec![alone(Operation::Forward(Terms::NONE))],
+            Task::Forward(Terms::NONE) => vec![alone(forward(Terms::NONE, false))],
             // The residual is read either way.
             Task::Forward(terms) => {
-                vec![alone(Operation::Forward(terms)), and(Operation::Forward(Terms::NONE), 2 * act * spec.y_len())]
+                let plain = and(forward(Terms::NONE, false), 2 * act * spec.y_len());
+                match terms.bias && act < 4 {
+                    true => vec![and(forward(terms, true), (4 + act) * spec.k), plain, alone(forward(terms, false))],
+                    false => vec![alone(forward(terms, false)), plain],
+                }
             }
             Task::BackwardData { accumulate: false } => vec![alone(Operation::BackwardData { accumulate: false })],
             Task::BackwardData { accumulate: true } => vec![
@@ -93,7 +102,7 @@ impl Ask {
         }
     }
 
-    /// Whether its ways are compared by their time; the first that exists is taken else.
+    /// Whether the first two of its ways that exist are compared by their time; the first is taken else.
     pub fn compares(&self) -> bool {
         matches!(self.task, Task::Forward(_) | Task::BackwardData { .. }) && self.ways().len() > 1
     }
@@ -112,7 +121,7 @@ impl Ask {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match *self {
-            Task::Forward(terms) => Operation::Forward(terms).fmt(f),
+            Task::Forward(terms) => Operation::Forward { terms, narrow: false }.fmt(f),
             Task::BackwardData { accumulate } => Operation::BackwardData { accumulate }.fmt(f),
             Task::BackwardWeight => f.write_str("weight gradient"),
         }
