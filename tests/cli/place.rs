@@ -70,13 +70,22 @@ impl Place {
 
     /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split at spaces. None without both.
     pub fn gpu(&self, env: &str, words: &str) -> Option<Ran> {
+        Some(ran(self.gpu_command(env, words)?.output().unwrap()))
+    }
+
+    /// Starts it.
+    pub fn start_gpu(&self, env: &str, words: &str) -> Option<Running> {
+        Some(running(self.gpu_command(env, words)?))
+    }
+
+    fn gpu_command(&self, env: &str, words: &str) -> Option<Command> {
         let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
         command.env_remove("CUDA_VISIBLE_DEVICES");
         if !softgpu::has_gpu() {
             command.env("LD_LIBRARY_PATH", softgpu::folder(false)?).env("SOFTGPU_ORDERS", "1");
         }
         command.envs(env.split_whitespace().map(|pair| pair.split_once('=').unwrap()));
-        Some(ran(command.output().unwrap()))
+        Some(command)
     }
 
     /// `picie` with `words`, split at spaces.
@@ -101,9 +110,7 @@ impl Place {
     pub fn start(&self, words: &str, threads: usize) -> Running {
         let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
         command.env("RAYON_NUM_THREADS", threads.to_string());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let err = BufReader::new(child.stderr.take().unwrap());
-        Running { child, err, seen: String::new() }
+        running(command)
     }
 
     /// The scenes of [`scenes`], to be damaged.
@@ -115,6 +122,12 @@ impl Place {
         }
         to
     }
+}
+
+fn running(mut command: Command) -> Running {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let err = BufReader::new(child.stderr.take().unwrap());
+    Running { child, err, seen: String::new() }
 }
 
 fn ran(output: std::process::Output) -> Ran {
@@ -145,14 +158,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for a line of stderr that begins with `start`.
+    /// Waits for a line of stderr that begins with `start`, and returns it.
     #[track_caller]
-    pub fn wait_for(&mut self, start: &str) {
+    pub fn wait_for(&mut self, start: &str) -> &str {
         loop {
             let from = self.seen.len();
             assert!(self.err.read_line(&mut self.seen).unwrap() > 0, "no {start:?} in {:?}", self.seen);
             if self.seen[from..].starts_with(start) {
-                return;
+                return &self.seen[from..];
             }
         }
     }

@@ -84,10 +84,10 @@ impl fmt::Display for Choice {
     }
 }
 
-/// What is known of a problem: its engine, and its plan once it is built.
+/// A problem's plan, and what is known of its engine.
 struct Found {
     entry: Entry,
-    plan: Option<Arc<Plan>>,
+    plan: Arc<Plan>,
 }
 
 /// What an ask was given.
