@@ -162,6 +162,23 @@ fn an_engine_that_cannot_be_measured_is_taken_unmeasured() {
     assert!(!unmeasured.is_empty() && measured.len() > 20, "{unmeasured:?}");
 }
 
+/// By the software cuDNN's clock its list is wrong of gradients of data, and of the forward pass the second is faster by 2 %.
+#[test]
+fn the_heuristics_are_overruled_by_what_is_clearly_faster() {
+    let place = Place::new();
+    if softgpu::has_gpu() {
+        return;
+    }
+    let Some(ran) = place.gpu("SOFTGPU_CLOCK=simulated", &plan("")) else { return };
+    let ran = ran.succeeds();
+    for line in choices(&ran) {
+        let engine = if line.starts_with("data gradient") { "engine 0:2=4, " } else { "engine 1:2=4" };
+        holds(line, &[engine]);
+        // What a pass costs on top is more than β = 1 does.
+        assert!(!line.contains("data gradient and a pass, "), "{line}");
+    }
+}
+
 #[test]
 fn a_plan_says_which_way_each_convolution_takes_and_why() {
     let place = Place::new();

@@ -128,19 +128,6 @@ fn a_tail_has_the_engine_of_the_full_batch() {
     }
 }
 
-/// The software cuDNN's clock: of gradients of data its list is wrong, of the forward pass its second is faster by 2 %.
-#[test]
-fn the_heuristics_are_overruled_by_what_is_clearly_faster() {
-    if !refuse("", 0) {
-        return;
-    }
-    let mut dev = engine::<bf16>(Autotune::Load, false, None).unwrap();
-    planned(&mut dev, 2);
-    dev.decide().unwrap();
-    let engines: Vec<String> = dev.chosen_engines().into_iter().map(|choice| choice.engine).collect();
-    assert_eq!(engines, ["1:2=4", "0:2=4", "1:2=4"]);
-}
-
 #[test]
 fn an_engine_that_cannot_be_recorded_is_passed_over() {
     if !refuse("capture=1", 0) {
