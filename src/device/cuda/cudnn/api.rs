@@ -10,6 +10,7 @@ use cudarc::cudnn::sys::{self, cudnnStatus_t};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::CUresult;
 
+use super::install;
 use crate::base::{Error, Result};
 
 pub type Raw = sys::cudnnBackendDescriptor_t;
@@ -140,7 +141,7 @@ pub(super) fn error(what: impl Into<String>, remedy: &str) -> Error {
 }
 
 impl Api {
-    /// The library, opened by the first call. Errors: there is none, or one that is older than 9.
+    /// The library, opened by the first call. Errors: there is none, one that lacks a part, or one that is older than 9.
     pub fn get() -> Result<&'static Api> {
         static API: OnceLock<Option<Api>> = OnceLock::new();
         // SAFETY: only tries to open libraries by name.
@@ -150,6 +151,8 @@ impl Api {
         let Some(api) = API.get_or_init(Api::load) else {
             return Err(error("libcudnn lacks the graph API: it is older than 9", REMEDY));
         };
+        // NOTE: without its parts cuDNN ends the process at the first call, be it for its version.
+        install::check()?;
         match api.version() {
             version if version < OLDEST => Err(error(format!("libcudnn is version {version}, older than 9"), REMEDY)),
             _ => Ok(api),

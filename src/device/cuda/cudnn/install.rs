@@ -1,6 +1,7 @@
 //! The libraries that cuDNN opens by itself: NVIDIA's `libcudnn.so.9` is a shim that has nothing but their names. One that is missing
 //! ends the process in the best case, and in the worst makes every step slower without a word.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use super::api::{INSTALL, error};
@@ -40,7 +41,8 @@ fn open(folder: &Path, names: &[&str]) -> std::result::Result<(), String> {
                     std::mem::forget(library);
                     return Ok(());
                 }
-                Err(e) if why.is_empty() => why = e.to_string(),
+                // The loader's own words are the error's source.
+                Err(e) if why.is_empty() => why = e.source().map_or_else(|| e.to_string(), ToString::to_string),
                 Err(_) => {}
             }
         }
