@@ -21,8 +21,20 @@ use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::{Loaded, Trained};
 
-/// The longest input of the network, in short sides.
-const LONGEST: usize = 8;
+/// The aspects that the network's input may have, as its long side in short sides: those that cameras have, then steps of a third.
+///
+/// Each shape of input costs a GPU the planning of its convolutions, so photos of any sizes share few of them: 7 where no photo is
+/// longer than twice its short side, 17 whatever the photos are. A photo is stretched along its long side to the nearest aspect, by
+/// 17 % at most (from `--size 256` on, and up to the last aspect); those of 4 : 3, 3 : 2 and 16 : 9 by 4 % at most, which is what
+/// rounding to a multiple of 32 costs.
+const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
+
+/// The multiple of 32 that is nearest to `size` times `aspect` among those of [`ASPECTS`].
+fn long_side(size: usize, aspect: f64) -> usize {
+    let stretch = |side: usize| (side as f64 / (size as f64 * aspect)).ln().abs();
+    let sides = ASPECTS.map(|aspect| (size as f64 * aspect / 32.0).round() as usize * 32);
+    sides.into_iter().min_by(|&a, &b| stretch(a).total_cmp(&stretch(b))).expect("there are aspects")
+}
 
 pub fn run(args: &SegmentArgs) -> Result<()> {
     let engine = Engine::choose(&args.engine, Autotune::Cached)?;
@@ -117,15 +129,12 @@ struct Photo {
 }
 
 impl Photo {
-    /// The short side becomes what `size` makes of it, the long side the nearest multiple of 32, but no more than `LONGEST` times the short one:
-    /// a strip of a few pixels' height is squeezed, instead of taking all memory.
+    /// The short side becomes what `size` makes of it, the long side that of the nearest of [`ASPECTS`]: a strip of a few pixels' height
+    /// is squeezed, instead of taking all memory.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
-        let long = |long: usize, short: usize| {
-            let side = (size * long) as f64 / short as f64;
-            ((side / 32.0).round() as usize * 32).clamp(size, LONGEST * size)
-        };
+        let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
         let input = if width < height { (long(height, width), size) } else { (size, long(width, height)) };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let output = |what: &str| out.join(format!("{stem}-{what}.png"));
@@ -192,5 +201,35 @@ impl<B: Backend> Segmenter<B> {
         let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
             .ok_or_else(|| Error::file(&photo.path, "the file changed while it was read", "try again"))?;
         Ok((picture, dev.read(pred)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_of_any_aspect_share_few_shapes() {
+        for size in [256, 320, 352, 480, 512, 640] {
+            let shapes = |longest: f64| {
+                let aspects = (0..=1000).map(|i| 1.0 + (longest - 1.0) * f64::from(i) / 1000.0);
+                let sides: Vec<(f64, usize)> = aspects.map(|aspect| (aspect, long_side(size, aspect))).collect();
+                for &(aspect, side) in &sides {
+                    let stretch = side as f64 / (size as f64 * aspect);
+                    assert!(
+                        side % 32 == 0 && (stretch.ln().abs()) <= 1.175f64.ln(),
+                        "{size}: {aspect} stretched by {stretch}"
+                    );
+                }
+                sides.into_iter().map(|(_, side)| side).collect::<std::collections::BTreeSet<_>>().len()
+            };
+            // All but the first lie and stand.
+            assert_eq!((shapes(2.0), shapes(7.5)), (4, 9), "{size}");
+            for aspect in [4.0 / 3.0, 1.5, 16.0 / 9.0] {
+                let stretch = long_side(size, aspect) as f64 / (size as f64 * aspect);
+                assert!((stretch - 1.0).abs() <= 0.04, "{size}: {aspect} stretched by {stretch}");
+            }
+        }
+        assert_eq!((long_side(32, 3000.0), long_side(320, 1.0)), (224, 320));
     }
 }

@@ -25,12 +25,13 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
     std::fs::create_dir(place.join("no-cudnn")).unwrap();
     symlink(softgpu::folder(false).unwrap().join("libcuda.so"), place.join("no-cudnn/libcuda.so")).unwrap();
     let only = |dir: &str| format!("LD_LIBRARY_PATH={}", place.join(dir).display());
+    // Libraries that this machine has would be found.
     if !softgpu::has_driver() {
         holds(&fails(&only("none")), &["no NVIDIA driver (libcuda)", "--device cpu"]);
         let ran = place.gpu(&only("none"), &train("cuda")).unwrap();
         assert!(!ran.err.contains("read images"), "images are read for nothing: {ran:?}");
+        holds(&fails(&only("no-cudnn")), &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"]);
     }
-    holds(&fails(&only("no-cudnn")), &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"]);
     holds(&fails("SOFTCUDNN_VERSION=8907"), &["cuDNN", "9"]);
     holds(&fails("SOFTGPU_DRIVER_VERSION=12040"), &["knows CUDA 12.4", "needs 13.0", "update the driver"]);
     holds(&fails("SOFTGPU_DEVICES=0"), &["no GPU that CUDA can use", "cpu"]);

@@ -82,7 +82,9 @@ impl Place {
         let mut command = self.command(env!("CARGO_BIN_EXE_picie"), words);
         command.env_remove("CUDA_VISIBLE_DEVICES");
         if !softgpu::has_gpu() {
-            command.env("LD_LIBRARY_PATH", softgpu::folder(false)?).env("SOFTGPU_ORDERS", "1");
+            command.env("LD_LIBRARY_PATH", softgpu::folder(false)?);
+            // Work runs as late as it may, so that a wait that is missing anywhere shows.
+            command.env("SOFTGPU_ORDERS", "1").env("SOFTGPU_ASYNC", "late");
         }
         command.envs(env.split_whitespace().map(|pair| pair.split_once('=').unwrap()));
         Some(command)

@@ -1,6 +1,7 @@
 use image::{DynamicImage, ImageFormat};
 
 use super::{Place, TINY, files, holds, scenes, trained};
+use crate::util::softgpu;
 
 fn photo(w: u32, h: u32) -> DynamicImage {
     image::RgbImage::from_fn(w, h, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8])).into()
@@ -79,6 +80,36 @@ fn a_photo_among_many_sizes_gets_the_same_labels_as_alone() {
     assert_ne!(segment("fine", "--size 64", "a.png"), alone);
     let fine = image::open(place.join("fine/a-labels.png")).unwrap();
     assert_eq!((fine.width(), fine.height()), (97, 50));
+}
+
+/// Each shape of the network's input has its convolutions planned, so photos share shapes.
+#[test]
+fn photos_of_ten_sizes_share_five_shapes() {
+    if softgpu::has_gpu() {
+        return;
+    }
+    let plans = |sizes: &[(u32, u32)]| -> Option<usize> {
+        let place = Place::new();
+        let names = sizes.iter().map(|&(w, h)| {
+            let name = format!("{w}x{h}.png");
+            photo(w, h).save(place.join(&name)).unwrap();
+            name
+        });
+        let names = names.collect::<Vec<_>>().join(" ");
+        let checkpoint = trained().join("epoch-02.safetensors");
+        let words = format!("segment --checkpoint {} --out out --size 64 {names}", checkpoint.display());
+        let ran = place.gpu("SOFTCUDNN_COUNTS=counts", &format!("{words} --device cuda --autotune off"))?;
+        ran.succeeds();
+        let counts = std::fs::read_to_string(place.join("counts")).unwrap();
+        let plans = counts.lines().find_map(|line| line.strip_prefix("plans "));
+        Some(plans.unwrap().parse().unwrap())
+    };
+    let Some(one) = plans(&[(100, 133)]) else { return };
+    // Square, lying and standing; with long sides of 96 and 128 pixels.
+    let sizes =
+        [(80, 80), (90, 81), (100, 133), (80, 99), (99, 80), (140, 100), (80, 131), (190, 100), (81, 160), (150, 81)];
+    let ten = plans(&sizes).unwrap();
+    assert!(one > 0 && ten <= 5 * one, "{one} plans for one photo, {ten} for ten");
 }
 
 #[test]

@@ -229,7 +229,7 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
 
 API cuCtxSetCurrent(Context* context) {
     if (!initialized) return NotInitialized;
-    if (context && !(is_known(context) && context->lives)) return InvalidContext;
+    if (context && !is_known(context)) return InvalidContext;
     current = context;
     return Success;
 }
@@ -252,6 +252,12 @@ API cuCtxSynchronize() {
 API softgpu_charge(size_t bytes) {
     ENTER("softgpu_charge");
     return charge(context, bytes) ? Success : OutOfMemory;
+}
+
+API softgpu_discharge(size_t bytes) {
+    ENTER("softgpu_discharge");
+    discharge(context, bytes);
+    return Success;
 }
 
 // How many things were still there when contexts of this thread ended.

@@ -47,6 +47,8 @@ struct Context {
     int alive[Handle::KINDS] = {};
     std::recursive_mutex mutex;
     uint64_t random = 0;
+    // What its work took on top of the host's time, in milliseconds.
+    double simulated = 0;
 };
 
 // The door of the driver: `refused` unless the calling thread has a current context that lives and has no fault. Other threads with

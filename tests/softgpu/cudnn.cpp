@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <chrono>
 #include <mutex>
 #include <set>
 
@@ -21,11 +22,10 @@
 
 extern "C" {
 int softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop)(void*));
-// Device time that the work which calls it takes; device memory that code takes, 0 if there is as much; whether a stream captures.
-__attribute__((weak)) void softgpu_elapse(double microseconds);
-__attribute__((weak)) int softgpu_charge(size_t bytes);
-__attribute__((weak)) int softgpu_discharge(size_t bytes);
-__attribute__((weak)) int softgpu_capturing(void* stream);
+int softgpu_elapse(double microseconds);
+int softgpu_charge(size_t bytes);
+int softgpu_discharge(size_t bytes);
+int softgpu_capturing(void* stream);
 int cuStreamSynchronize(void* stream);
 }
 
@@ -88,23 +88,26 @@ void spoil(const Problem& p, const Pointers& at) {
 
 void run(void* argument) {
     Job& job = *static_cast<Job*>(argument);
+    const auto start = std::chrono::steady_clock::now();
     job.problem.cut = cut(*job.program, job.engine);
     // Before and after: what overlaps the workspace is spoilt, be it read or written.
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
     job.damaged ? spoil(job.problem, job.at) : convolve(job.problem, job.at);
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
-    if (softgpu_elapse) softgpu_elapse(microseconds(*job.program, job.engine));
+    // The device's clock shows what the engine costs, however long the host took.
+    const std::chrono::duration<double, std::micro> host = std::chrono::steady_clock::now() - start;
+    softgpu_elapse(microseconds(*job.program, job.engine) - host.count());
 }
 
 // A plan's code is loaded as it first runs, which a capture does not survive; nor does it an engine that waits for the device.
 Status load(const Handle& handle, Descriptor& plan) {
-    const bool capturing = softgpu_capturing && softgpu_capturing(handle.stream);
+    const bool capturing = softgpu_capturing(handle.stream);
     if (capturing && (!plan.loaded || refuses(*plan.program, "capture=" + std::to_string(plan.engine.index)))) {
         cuStreamSynchronize(handle.stream);
         const char* why = plan.loaded ? "cannot be captured" : "is loaded, as it never ran before the capture";
         return say(ExecutionFailedCudaDriver, "engine %s %s: cudaErrorStreamCaptureUnsupported", plan.engine.tag().c_str(), why);
     }
-    if (!plan.loaded && softgpu_charge && softgpu_charge(CODE)) {
+    if (!plan.loaded && softgpu_charge(CODE)) {
         return say(ExecutionFailedCudaDriver, "cuModuleLoadData: CUDA_ERROR_OUT_OF_MEMORY");
     }
     plan.loaded = true;
@@ -127,7 +130,7 @@ void dies(const void* p) {
 }
 
 void unload(const Descriptor& plan) {
-    if (plan.loaded && softgpu_discharge) softgpu_discharge(CODE);
+    if (plan.loaded) softgpu_discharge(CODE);
 }
 
 Status say(Status status, const char* format, ...) {

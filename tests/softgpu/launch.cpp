@@ -115,7 +115,8 @@ Result Call::check() const {
     }
     const size_t fixed = kernel->shared;
     if (fixed + dynamic_bytes > shared_most) {
-        complain("%s: %zu bytes of dynamic and %zu of static shared memory, where %zu are allowed", name, dynamic_bytes, fixed, shared_most);
+        complain("%s: %zu bytes of dynamic and %zu of static shared memory, where %zu are allowed", name, dynamic_bytes, fixed,
+                 shared_most);
         return InvalidValue;
     }
     return Success;

@@ -60,6 +60,8 @@ fn driver() {
     // SAFETY: device 0 is there, the context is current from here on, and `at` is used as long as it lives.
     unsafe {
         result::ctx::set_current(result::primary_ctx::retain(0).unwrap()).unwrap();
+        let shared = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        println!("shared {}", result::device::get_attribute(0, shared).unwrap());
         println!("module {:?}", result::module::load_data(c"any".as_ptr().cast()).map(|_| ()).map_err(|e| e.0));
         println!("memory {:?}", result::mem_get_info().unwrap());
         let codes: Vec<Code> =

@@ -30,13 +30,14 @@ Mode mode() {
     return mode;
 }
 
-// What this thread's work took on top of the host's time, in milliseconds; all that it took with SOFTGPU_CLOCK=simulated.
-thread_local double simulated = 0;
+// Whose work this thread runs.
+thread_local Context* running = nullptr;
 
-double now() {
+// Milliseconds: the host's time and what was simulated; the latter alone with SOFTGPU_CLOCK=simulated, which is the same each time.
+double now(const Context& context) {
     static const bool alone = getenv("SOFTGPU_CLOCK") != nullptr;
     const auto host = std::chrono::steady_clock::now().time_since_epoch();
-    return (alone ? 0 : std::chrono::duration<double, std::milli>(host).count()) + simulated;
+    return (alone ? 0 : std::chrono::duration<double, std::milli>(host).count()) + context.simulated;
 }
 
 bool ready(const Stream& stream) {
@@ -47,6 +48,7 @@ bool ready(const Stream& stream) {
 void step(Stream& stream) {
     Item item = std::move(stream.queue.front());
     stream.queue.pop_front();
+    running = &stream.context;
     const Result result = item.work ? item.work() : Success;
     if (result != Success) {
         stream.context.fault = result;
@@ -55,7 +57,7 @@ void step(Stream& stream) {
     }
     if (!item.reaches) return;
     item.reaches->reached = true;
-    item.reaches->milliseconds = now();
+    item.reaches->milliseconds = now(stream.context);
 }
 
 // splitmix64
@@ -168,6 +170,6 @@ using namespace softgpu;
 
 // For work that runs: lets it take so much longer by the clock of events.
 API softgpu_elapse(double microseconds) {
-    simulated += microseconds / 1000;
+    if (running) running->simulated += microseconds / 1000;
     return Success;
 }

@@ -36,6 +36,7 @@ fn the_engine_s_kernels_are_clean() {
     let Some(out) = again(&["cuda::", "softgpu::results"], &[("SOFTGPU_COUNTS", counts.path())]) else { return };
     assert!(out.status.success(), "{}", text(&out));
     assert!(text(&out).contains("test softgpu::results::integer_atomics_count ... ok"), "{}", text(&out));
+    assert!(!text(&out).contains("a context ends with"), "an engine leaks: {}", text(&out));
 
     let counts = std::fs::read_to_string(counts.path()).unwrap();
     let launched = |kernel: &str| {

@@ -21,6 +21,7 @@ fn by_default_all_is_well() {
     for part in [
         "version 13000",
         "devices 1, the third: Err(CUDA_ERROR_INVALID_DEVICE)",
+        "shared 101376",
         "module Ok(())",
         "memory (4294967296, 4294967296)",
         "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_SUCCESS]",
@@ -47,7 +48,11 @@ fn troubles_are_simulated() {
         ("SOFTGPU_FAIL_HOST_ALLOC", "2", "pinned [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
         ("SOFTGPU_FAIL_CAPTURE", "1", "graphs [CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_SUCCESS]"),
         ("SOFTGPU_FAIL_INSTANTIATE", "2", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
+        // Three allocations, a graph, another, and a kernel, which takes two.
         ("SOFTGPU_MEMORY_MIB", "4", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
+        ("SOFTGPU_MEMORY_MIB", "6", "launches [CUDA_ERROR_OUT_OF_MEMORY, "),
+        ("SOFTGPU_MEMORY_MIB", "8", "launches [CUDA_SUCCESS, "),
+        ("SOFTGPU_SHARED", "227", "shared 232448"),
         (
             "SOFTGPU_FAIL",
             "faults_add_f32:2",

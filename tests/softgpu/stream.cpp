@@ -54,9 +54,9 @@ API softgpu_submit(void* handle, void (*function)(void*), void* arg, void (*drop
 
 // Whether `stream` captures: what is used for the first time must not be loaded then.
 API softgpu_capturing(void* handle) {
-    ENTER("softgpu_capturing");
-    STREAM_OF(handle, "softgpu_capturing");
-    return stream.capture != nullptr;
+    const Enter enter("softgpu_capturing");
+    const Stream* stream = enter.refused ? nullptr : stream_of(handle, *enter.context, "softgpu_capturing");
+    return stream && stream->capture;
 }
 
 // --- streams
