@@ -29,13 +29,6 @@ fn least(costs: impl Iterator<Item = f64>) -> Option<usize> {
     Some(if costs[best] < CLEARLY * costs[0] { best } else { 0 })
 }
 
-/// An ask, with the ways that are left to try and why others were not taken.
-struct Open {
-    ask: usize,
-    ways: Vec<Way>,
-    refused: Vec<(Way, Refusal)>,
-}
-
 impl Handle {
     /// Chooses for everything that was asked for since the last time.
     pub fn decide(&mut self) -> Result<()> {
@@ -254,40 +247,33 @@ impl Handle {
 
     /// Gives every one of `asks` its first way that an engine takes.
     fn take(&mut self, asks: &[usize]) -> Result<()> {
-        let open = |&ask| Open { ask, ways: self.ranked(ask), refused: Vec::new() };
-        let mut open: Vec<Open> = asks.iter().map(open).collect();
+        // With the ways that are left to try.
+        let mut open: Vec<(usize, Vec<Way>)> = asks.iter().map(|&i| (i, self.ranked(i))).collect();
         while !open.is_empty() {
             let mut orders: Vec<(usize, Order)> = Vec::new();
-            for Open { ask, ways, .. } in &open {
-                let problem = self.asks[*ask].problem(ways[0]);
+            for (i, ways) in &open {
+                let problem = self.asks[*i].problem(ways[0]);
                 let is_ordered = orders.iter().any(|(_, order)| order.problem == problem);
                 if !is_ordered && !self.answers.contains_key(&problem) {
-                    let (hint, bad) = (self.hint(*ask, &problem), self.cache.bad(&self.key(&problem)));
-                    orders.push((*ask, Order { problem, hint, bad, most: Most::One }));
+                    let (hint, bad) = (self.hint(*i, &problem), self.cache.bad(&self.key(&problem)));
+                    orders.push((*i, Order { problem, hint, bad, most: Most::One }));
                 }
             }
             let (askers, orders): (Vec<usize>, Vec<Order>) = orders.into_iter().unzip();
             let built = self.build(&orders)?;
-            for ((ask, order), plans) in askers.into_iter().zip(orders).zip(built) {
-                self.keep(ask, order, plans)?;
+            for ((i, order), plans) in askers.into_iter().zip(orders).zip(built) {
+                self.keep(i, order, plans)?;
             }
-            for mut one in std::mem::take(&mut open) {
-                let (ask, way) = (self.asks[one.ask], one.ways.remove(0));
+            for (i, mut ways) in std::mem::take(&mut open) {
+                let (ask, way) = (self.asks[i], ways.remove(0));
                 match &self.answers[&ask.problem(way)] {
                     Ok(found) => {
-                        let choice = self.choice(&ask, way, found, &one.refused);
-                        self.taken[one.ask] = Some(Taken { way, plan: found.plan.clone(), choice });
+                        let (plan, choice) = (found.plan.clone(), self.choice(&ask, way, found));
+                        self.taken[i] = Some(Taken { way, plan, choice });
+                        self.warn(&ask);
                     }
-                    Err(refusal) => {
-                        one.refused.push((way, refusal.clone()));
-                        if one.ways.is_empty() {
-                            return Err(self.no_way(&ask, &one.refused));
-                        }
-                        if refusal.class == Class::Installation && !std::mem::replace(&mut self.has_warned, true) {
-                            eprintln!("cuDNN does less than it could: {}; {}", refusal.text, refusal.remedy());
-                        }
-                        open.push(one);
-                    }
+                    Err(_) if ways.is_empty() => return Err(self.no_way(&ask)),
+                    Err(_) => open.push((i, ways)),
                 }
             }
         }
@@ -325,12 +311,30 @@ impl Handle {
         Ok(())
     }
 
-    fn choice(&self, ask: &Ask, way: Way, found: &Found, refused: &[(Way, Refusal)]) -> Choice {
-        let cost = |way| self.cost(ask, way);
-        let slower =
-            ask.ways().into_iter().filter(|other| *other != way).filter_map(|other| {
-                Some(format!("{other} would take {:.1} µs, this {:.1} µs", cost(other)?, cost(way)?))
-            });
+    /// Why `way` cannot be taken, where that was found out.
+    fn refusal(&self, ask: &Ask, way: Way) -> Option<&Refusal> {
+        self.answers.get(&ask.problem(way))?.as_ref().err()
+    }
+
+    /// Says once that cuDNN could do better if it were installed as it should be.
+    fn warn(&mut self, ask: &Ask) {
+        let refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way));
+        if !self.has_warned
+            && let Some(refusal) = refusals.filter(|refusal| refusal.class == Class::Installation).last()
+        {
+            eprintln!("cuDNN does less than it could: {}; {}", refusal.text, refusal.remedy());
+            self.has_warned = true;
+        }
+    }
+
+    fn choice(&self, ask: &Ask, way: Way, found: &Found) -> Choice {
+        let why_not = |other: Way| match (self.refusal(ask, other), self.cost(ask, other), self.cost(ask, way)) {
+            (Some(refusal), ..) => Some(format!("{other}: {}", refusal.text)),
+            (None, Some(its), Some(this)) => {
+                Some(format!("{other}: it would take {its:.1} µs, this takes {this:.1} µs"))
+            }
+            _ => None,
+        };
         Choice {
             op: ask.task.to_string(),
             shape: super::shape_of(ask.spec),
@@ -340,19 +344,19 @@ impl Handle {
             microseconds: found.entry.microseconds,
             like: found.entry.like,
             workspace: found.entry.workspace,
-            others: refused.iter().map(|(way, why)| format!("{way}: {}", why.text)).chain(slower).collect(),
+            others: ask.ways().into_iter().filter(|other| *other != way).filter_map(why_not).collect(),
         }
     }
 
-    fn no_way(&self, ask: &Ask, refused: &[(Way, Refusal)]) -> Error {
-        let first = refused.iter().map(|(_, refusal)| refusal.clone()).reduce(Refusal::or);
-        let refusal = first.unwrap_or_else(|| Refusal::unsupported("there is no way to do it"));
-        let what = match refusal.class {
+    fn no_way(&self, ask: &Ask) -> Error {
+        let refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way).cloned());
+        let refusal = refusals.reduce(Refusal::or).unwrap_or_else(|| Refusal::unsupported("there is no way to do it"));
+        let text = match refusal.class {
             Class::Unsupported => format!("it has no engine for it: {}", refusal.text),
             _ => refusal.text,
         };
-        let op = format!("{} of {}", ask.task, super::shape_of(ask.spec));
-        self.error(format!("{op} in {}", super::name_of(ask.data)), &Refusal { text: what, class: refusal.class })
+        let op = format!("{} of {} in {}", ask.task, super::shape_of(ask.spec), super::name_of(ask.data));
+        self.error(op, &Refusal { text, class: refusal.class })
     }
 
     fn error(&self, op: String, refusal: &Refusal) -> Error {
