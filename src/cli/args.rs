@@ -157,10 +157,11 @@ pub struct EngineArgs {
     /// Element type of activations; sums, statistics and masters of the weights are f32 [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, load what was measured before (and measures
-    /// what was not), exhaustive measures all
-    #[arg(long, value_enum, default_value = "load")]
-    pub autotune: Autotune,
+    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, cached what was chosen before (and else the
+    /// first), load what was measured before (and measures what was not), exhaustive measures all [default: load where networks
+    /// are trained or measured (train, sweep, bench), else cached]
+    #[arg(long, value_enum)]
+    pub autotune: Option<Autotune>,
     /// Use only engines that give the same bits every time
     #[arg(long)]
     pub deterministic: bool,

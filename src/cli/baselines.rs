@@ -8,6 +8,7 @@ use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::check_size;
 use crate::cli::say;
 use crate::data::{Fit, ImageStore, PictureSet};
+use crate::device::cuda::Autotune;
 use crate::device::{Backend, Layout, Pool};
 use crate::eval::record::Score;
 use crate::eval::{Confusion, Matching, Scores, Unlabelled};
@@ -23,7 +24,7 @@ use crate::report::{Progress, table, unlabelled as report};
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
 pub fn run(args: &BaselinesArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
     check_size(args.size)?;
     if args.clusters < 2 || args.clusters > usize::from(u16::MAX) {
         return Err(Error::input(format!("--clusters {}", args.clusters), "use 2 to 65535"));

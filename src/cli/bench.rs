@@ -10,6 +10,7 @@ use crate::cli::plan::{FileBar, cache};
 use crate::cli::say;
 use crate::cli::train::{list_skipped, loading};
 use crate::data::{self, Classes, Fit, ImageStore, PictureSet};
+use crate::device::cuda::Autotune;
 use crate::device::ops::Backend;
 use crate::device::timed::Timed;
 use crate::device::{Activation, Layout, Pool};
@@ -23,7 +24,7 @@ use crate::train::{EpochSeconds, Measured};
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Load)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.shape.clusters == Some(Clusters::Auto) {

@@ -10,6 +10,7 @@ use crate::cli::say;
 use crate::cli::train::{class_in_pictures, picture, truth};
 use crate::data::transform::Placement;
 use crate::data::{EvalStore, Fit};
+use crate::device::cuda::Autotune;
 use crate::device::{Backend, Layout};
 use crate::eval::Matching;
 use crate::method::Evaluator;
@@ -22,7 +23,7 @@ use crate::train::{Loaded, Trained};
 type Frame = (usize, Fit);
 
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
     if args.images == 0 {
         return Err(Error::input("--images 0", "show at least 1"));
     }

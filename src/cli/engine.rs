@@ -1,11 +1,14 @@
 //! Which engine computes. The one place that knows which there are.
 
-use crate::base::{Error, Result, tell};
+use std::cell::RefCell;
+
+use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::cli::plan::cache;
 use crate::device::Backend;
 use crate::device::cpu::Cpu;
-use crate::device::cuda::{self, Cuda, Options};
+use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
+use crate::report::{Phase, Progress};
 
 /// Work for an engine, whichever it is.
 pub trait Job {
@@ -17,16 +20,18 @@ pub trait Job {
 /// What computes: chosen before images are read, so that a machine that lacks it says so at once.
 pub struct Engine<'a> {
     args: &'a EngineArgs,
+    autotune: Autotune,
     /// None: the CPU.
     gpu: Option<usize>,
 }
 
 impl<'a> Engine<'a> {
-    /// The engine that the flags mean. Errors: flags that contradict each other, no driver, no such GPU.
-    pub fn choose(args: &'a EngineArgs) -> Result<Self> {
+    /// The engine that the flags mean, for a command that takes `autotune` where they say nothing of it. Errors: flags that contradict
+    /// each other, no driver, no such GPU.
+    pub fn choose(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
         let gpu = gpu(args)?;
         gpu.map_or(Ok(()), cuda::find)?;
-        Ok(Engine { args, gpu })
+        Ok(Engine { args, autotune: args.autotune.unwrap_or(autotune), gpu })
     }
 
     pub fn is_gpu(&self) -> bool {
@@ -38,9 +43,10 @@ impl<'a> Engine<'a> {
         let options = Options {
             ordinal,
             no_graph: args.no_graph,
-            autotune: args.autotune,
+            autotune: self.autotune,
             deterministic: args.deterministic,
             cache: Some(cache().join("cudnn-engines.json")),
+            watch: watcher(),
         };
         match args.precision.unwrap_or(Precision::Bf16) {
             Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
@@ -48,6 +54,30 @@ impl<'a> Engine<'a> {
             Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
         }
     }
+}
+
+/// Shows how far the choice of cuDNN's engines is, where some are new and it takes a while.
+fn watcher() -> Watcher {
+    let shown = RefCell::new(None::<Phase>);
+    Watcher::new(move |Choosing { done, total, new }| {
+        stop::check()?;
+        if new == 0 {
+            return Ok(());
+        }
+        let mut shown = shown.borrow_mut();
+        let phase = shown.get_or_insert_with(|| {
+            let phase = Progress::count("choose engines", total as u64, "engines");
+            phase.announce(&format!("{new} of {total} have to be built"));
+            phase
+        });
+        phase.reach(done as u64);
+        if done == total
+            && let Some(phase) = shown.take()
+        {
+            phase.finish();
+        }
+        Ok(())
+    })
 }
 
 /// The GPU to use, or none for the CPU.

@@ -10,6 +10,7 @@ use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::check_size;
 use crate::cli::say;
 use crate::data::{EvalStore, ImageStore, PictureSet};
+use crate::device::cuda::Autotune;
 use crate::device::ops::Metric;
 use crate::device::{Backend, Layout, Pool};
 use crate::eval::record::Score;
@@ -22,7 +23,7 @@ use crate::report::{EvalReport, Progress, table, unlabelled as report};
 use crate::train::{Loaded, Trained};
 
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let recipe = &trained.recipe;
     let size = args.size.unwrap_or(recipe.eval_size);

@@ -9,6 +9,7 @@ use crate::cli::say;
 use crate::cli::train::picture;
 use crate::data::transform::Placement;
 use crate::data::{Fit, ImageStore, decode, transform};
+use crate::device::cuda::Autotune;
 use crate::device::ops::top::MOST_QUERIES;
 use crate::device::{Backend, Layout};
 use crate::method::{Neighbour, STRIDE, Search};
@@ -18,7 +19,7 @@ use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
 pub fn run(args: &NeighborsArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {
         return Err(Error::input(
             format!("{} queries", args.queries.len()),

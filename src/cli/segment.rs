@@ -12,6 +12,7 @@ use crate::cli::engine::{Engine, Job};
 use crate::cli::plan::check_size;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
+use crate::device::cuda::Autotune;
 use crate::device::ops::{Backend, ViewSpec};
 use crate::device::{Layout, Pool, Slot};
 use crate::net::{Geometry, Mode, Program};
@@ -36,7 +37,7 @@ fn long_side(size: usize, aspect: f64) -> usize {
 }
 
 pub fn run(args: &SegmentArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.eval_size);
     check_size(size)?;

@@ -13,6 +13,7 @@ use crate::cli::plan::{FileBar, MEMORY_BUDGET, Undecided, cache};
 use crate::cli::say;
 use crate::cli::watch::Watch;
 use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
+use crate::device::cuda::Autotune;
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
 use crate::net::weights::Start;
@@ -38,7 +39,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 
 /// One run, its table and pictures; the record of its epochs, none where only the plan was asked for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
-    let engine = Engine::choose(&args.engine)?;
+    let engine = Engine::choose(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
     if !args.resume {
         let laterals = match settings.recipe.laterals {

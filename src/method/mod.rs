@@ -139,6 +139,7 @@ pub fn plan_images<B: Backend, P>(
     if dev.free_bytes().is_some() {
         let mut layout = Layout::default();
         let planned = plan(dev, &mut layout, true)?;
+        dev.decide()?;
         let wanted = layout.total_bytes() + dev.scratch_bytes();
         if dev.free_bytes().is_some_and(|free| wanted <= free) {
             return Ok((layout, planned));
@@ -146,6 +147,7 @@ pub fn plan_images<B: Backend, P>(
     }
     let mut layout = Layout::default();
     let planned = plan(dev, &mut layout, false)?;
+    dev.decide()?;
     Ok((layout, planned))
 }
 

@@ -13,34 +13,41 @@ pub struct Progress;
 impl Progress {
     /// Starts the clock of a phase of `total` images.
     pub fn phase(name: &str, total: u64) -> Phase {
+        Progress::count(name, total, "images")
+    }
+
+    /// Starts the clock of a phase of `total` of what `unit` names.
+    pub fn count(name: &str, total: u64, unit: &'static str) -> Phase {
         // NOTE: indicatif hides the bar by itself where stderr is no terminal.
-        Phase::new(name, total, ProgressDrawTarget::stderr())
+        Phase::new(name, total, unit, ProgressDrawTarget::stderr())
     }
 }
 
 /// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints nothing.
 pub struct Phase {
     name: String,
+    unit: &'static str,
     start: Instant,
     bar: ProgressBar,
 }
 
 impl Phase {
-    fn new(name: &str, total: u64, target: ProgressDrawTarget) -> Self {
-        let rate = |state: &ProgressState, out: &mut dyn Write| {
+    fn new(name: &str, total: u64, unit: &'static str, target: ProgressDrawTarget) -> Self {
+        let rate = move |state: &ProgressState, out: &mut dyn Write| {
             // A line cut short is no reason to stop a training run.
-            let _ = out.write_str(&rate(state.pos(), state.elapsed().as_secs_f64()));
+            let _ = out.write_str(&rate(state.pos(), state.elapsed().as_secs_f64(), unit));
         };
-        let style = ProgressStyle::with_template("{prefix:18} {bar:30} {pos}/{len} images, {rate}, {eta} left")
+        let shown = format!("{{prefix:18}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}}, {{eta}} left");
+        let style = ProgressStyle::with_template(&shown)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", rate)
             .progress_chars("━╸─");
         let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(name.to_string());
         bar.tick();
-        Phase { name: name.to_string(), start: Instant::now(), bar }
+        Phase { name: name.to_string(), unit, start: Instant::now(), bar }
     }
 
-    /// `n` more images are done.
+    /// `n` more are done.
     pub fn add(&self, n: u64) {
         self.bar.inc(n);
     }
@@ -51,19 +58,31 @@ impl Phase {
         stop::check()
     }
 
+    /// `n` are done by now.
+    pub fn reach(&self, n: u64) {
+        self.bar.set_position(n);
+    }
+
+    /// Prints a line of the phase where it has no bar.
+    pub fn announce(&self, what: &str) {
+        if self.bar.is_hidden() {
+            tell(format_args!("{:18} {what}", self.name));
+        }
+    }
+
     /// Ends the phase, prints its line to stderr and returns its seconds.
     pub fn finish(self) -> f64 {
-        let (images, seconds) = (self.bar.position(), self.start.elapsed().as_secs_f64());
+        let (done, seconds, unit) = (self.bar.position(), self.start.elapsed().as_secs_f64(), self.unit);
         self.bar.finish_and_clear();
-        tell(format_args!("{:18} {images} images in {seconds:.1} s, {}", self.name, rate(images, seconds)));
+        tell(format_args!("{:18} {done} {unit} in {seconds:.1} s, {}", self.name, rate(done, seconds, unit)));
         seconds
     }
 }
 
-/// Images per second, with a digit behind the point where it matters.
-fn rate(images: u64, seconds: f64) -> String {
-    let rate = if seconds > 0.0 { images as f64 / seconds } else { 0.0 };
-    if rate < 100.0 { format!("{rate:.1} images/s") } else { format!("{rate:.0} images/s") }
+/// How many a second, with a digit behind the point where it matters.
+fn rate(done: u64, seconds: f64, unit: &str) -> String {
+    let rate = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
+    if rate < 100.0 { format!("{rate:.1} {unit}/s") } else { format!("{rate:.0} {unit}/s") }
 }
 
 #[cfg(test)]
@@ -113,7 +132,7 @@ mod tests {
     fn a_bar_shows_the_phase_and_goes_when_it_is_done() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
-        let phase = Phase::new("1/5 k-means", 40, target);
+        let phase = Phase::new("1/5 k-means", 40, "images", target);
         std::thread::sleep(Duration::from_millis(50));
         phase.add(30);
         phase.bar.force_draw();
@@ -127,7 +146,7 @@ mod tests {
 
     #[test]
     fn rates_have_the_digits_that_matter() {
-        let texts = [rate(25, 2.0), rate(1000, 0.5), rate(0, 0.0)];
-        assert_eq!(texts, ["12.5 images/s", "2000 images/s", "0.0 images/s"]);
+        let texts = [rate(25, 2.0, "images"), rate(1000, 0.5, "images"), rate(0, 0.0, "engines")];
+        assert_eq!(texts, ["12.5 images/s", "2000 images/s", "0.0 engines/s"]);
     }
 }

@@ -8,6 +8,7 @@ mod bad_gpu;
 mod bad_runs;
 mod baselines;
 mod cuda;
+mod engines;
 mod eval;
 mod help;
 mod look;

@@ -70,6 +70,15 @@ impl Place {
 
     /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split at spaces. None without both.
     pub fn gpu(&self, env: &str, words: &str) -> Option<Ran> {
+        Some(ran(self.gpu_command(env, words)?.output().unwrap()))
+    }
+
+    /// Starts it.
+    pub fn start_gpu(&self, env: &str, words: &str) -> Option<Running> {
+        Some(running(self.gpu_command(env, words)?))
+    }
+
+    fn gpu_command(&self, env: &str, words: &str) -> Option<Command> {
         let mut command = self.command(binary(), words);
         command.env_remove("CUDA_VISIBLE_DEVICES");
         if !softgpu::has_gpu() {
@@ -78,7 +87,7 @@ impl Place {
             command.env("SOFTGPU_ORDERS", "1").env("SOFTGPU_ASYNC", "late");
         }
         command.envs(env.split_whitespace().map(|pair| pair.split_once('=').unwrap()));
-        Some(ran(command.output().unwrap()))
+        Some(command)
     }
 
     /// `picie` with `words`, split at spaces.
@@ -109,9 +118,7 @@ impl Place {
         let mut command = self.command("sh", "-c");
         command.arg(format!("{before}; exec \"$0\" {words}")).arg(binary());
         command.env("RAYON_NUM_THREADS", threads.to_string());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let err = child.stderr.take().map(BufReader::new);
-        Running { child, err, seen: String::new() }
+        running(command)
     }
 
     /// The scenes of [`scenes`], to be damaged.
@@ -123,6 +130,12 @@ impl Place {
         }
         to
     }
+}
+
+fn running(mut command: Command) -> Running {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let err = child.stderr.take().map(BufReader::new);
+    Running { child, err, seen: String::new() }
 }
 
 fn ran(output: std::process::Output) -> Ran {
@@ -154,14 +167,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for a line of stderr that begins with `start`.
+    /// Waits for a line of stderr that begins with `start`, and returns it.
     #[track_caller]
-    pub fn wait_for(&mut self, start: &str) {
+    pub fn wait_for(&mut self, start: &str) -> &str {
         loop {
             let from = self.seen.len();
             assert!(self.read_line(), "no {start:?} in {:?}", self.seen);
             if self.seen[from..].starts_with(start) {
-                return;
+                return &self.seen[from..];
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Convolution through cuDNN: every way of each direction against the CPU engine, the choice of engines, and its cache.
+//! Convolution through cuDNN: every way of each direction against the CPU engine.
 //!
 //! What only the software cuDNN can do, refuse and mark, is tested there alone.
 
@@ -6,13 +6,13 @@ use half::{bf16, f16};
 use picie::base::Error;
 use picie::device::Activation;
 use picie::device::cuda::{Autotune, Cuda, Options};
-use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
+use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Memory, Terms, Uses, WeightGrad};
 
 use crate::util::{Rig, close, round, signed, softgpu};
 
 /// n, h, w, c, k, r, stride, pad: the network's kinds, small and uneven; one pixel; columns of channels and rows of blocks of the
 /// kernels of `cuda/conv.cu` below, at and above their edges.
-const SHAPES: [[usize; 8]; 10] = [
+pub const SHAPES: [[usize; 8]; 10] = [
     [3, 9, 11, 4, 8, 7, 2, 3],
     [3, 7, 6, 8, 16, 3, 1, 1],
     [2, 8, 7, 16, 8, 3, 2, 1],
@@ -25,7 +25,7 @@ const SHAPES: [[usize; 8]; 10] = [
     [3, 80, 70, 8, 8, 1, 1, 0],
 ];
 
-fn spec([n, h, w, c, k, r, stride, pad]: [usize; 8]) -> ConvSpec {
+pub fn spec([n, h, w, c, k, r, stride, pad]: [usize; 8]) -> ConvSpec {
     ConvSpec { n, h, w, c, k, r, stride, pad }
 }
 
@@ -39,7 +39,7 @@ fn rounding<A: Activation>() -> f32 {
 }
 
 /// Every epilogue and both kinds of gradients as `bits` runs through 0..32.
-fn uses(bits: usize) -> Uses {
+pub fn uses(bits: usize) -> Uses {
     let terms = Terms { bias: bits & 1 != 0, residual: bits & 2 != 0, relu: bits & 4 != 0 };
     let data = if bits & 8 != 0 { DataGrad::Accumulate } else { DataGrad::Overwrite };
     let weight = if bits & 16 != 0 { WeightGrad::WeightAndBias } else { WeightGrad::Weight };
@@ -108,8 +108,17 @@ fn agrees<A: Activation>(refused: &str, cases: usize, roundings: [usize; 3]) {
     refuse("", 0);
 }
 
+pub fn engine<A: Activation>(
+    autotune: Autotune,
+    deterministic: bool,
+    cache: Option<&std::path::Path>,
+) -> Option<Cuda<A>> {
+    let options = Options { autotune, deterministic, cache: cache.map(Into::into), ..Options::default() };
+    softgpu::load().then(|| Cuda::new(options).unwrap())
+}
+
 /// Tells the software cuDNN what to refuse on this thread, and which version to be (0: its own). False on a GPU.
-fn refuse(what: &str, version: usize) -> bool {
+pub fn refuse(what: &str, version: usize) -> bool {
     if !softgpu::load() || softgpu::has_gpu() {
         return false;
     }
@@ -174,95 +183,6 @@ fn recorded_ops_leave_what_plain_ones_do() {
     refuse("", 0);
 }
 
-fn engine<A: Activation>(autotune: Autotune, deterministic: bool, cache: Option<&std::path::Path>) -> Option<Cuda<A>> {
-    let options = Options { autotune, deterministic, cache: cache.map(Into::into), ..Options::default() };
-    softgpu::load().then(|| Cuda::new(options).unwrap())
-}
-
-/// The engines of the three directions that a plan takes.
-fn chosen<A: Activation>(mut dev: Cuda<A>) -> Vec<String> {
-    dev.plan_conv(spec(SHAPES[1]), uses(0b11111)).unwrap();
-    dev.chosen_engines().iter().map(|choice| choice.engine.clone()).collect()
-}
-
-#[test]
-fn the_first_engine_that_can_be_built_is_taken_without_autotuning() {
-    if !refuse("", 0) {
-        return;
-    }
-    let off = |deterministic| chosen(engine::<bf16>(Autotune::Off, deterministic, None).unwrap());
-    assert_eq!(off(false), ["1:2=4"; 3]);
-    // Gradients of engine 1 are marked.
-    assert_eq!(off(true), ["1:2=4", "0:2=4", "0:2=4"]);
-    // Engine 2 would round f32.
-    assert_eq!(chosen(engine::<f32>(Autotune::Off, false, None).unwrap()), ["1:2=4"; 3]);
-}
-
-#[test]
-fn one_problem_has_one_plan() {
-    let Some(mut dev) = engine::<f16>(Autotune::Load, false, None) else { return };
-    let (s, all) = (spec(SHAPES[1]), uses(0b11111));
-    dev.plan_conv(s, all).unwrap();
-    let chosen = dev.chosen_engines().len();
-    assert_eq!(chosen, 3);
-    dev.plan_conv(s, all).unwrap();
-    assert_eq!(dev.chosen_engines().len(), chosen);
-    // Another epilogue is another problem; its gradients are the same.
-    dev.plan_conv(s, uses(0b11000)).unwrap();
-    assert_eq!(dev.chosen_engines().len(), chosen + 1);
-    assert!(dev.chosen_engines().iter().all(|c| c.microseconds.is_some_and(|us| us > 0.0)));
-}
-
-#[test]
-fn measured_engines_are_kept_and_found_again() {
-    if !refuse("", 0) {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("new folder/engines.json");
-    let tuned = |autotune, deterministic| {
-        let mut dev = engine::<bf16>(autotune, deterministic, Some(&path)).unwrap();
-        dev.plan_conv(spec(SHAPES[1]), uses(0b11111)).unwrap();
-        dev.chosen_engines().to_vec()
-    };
-    let entries = || -> std::collections::BTreeMap<String, serde_json::Value> {
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()
-    };
-    let first = tuned(Autotune::Load, false);
-    let mut kept = entries();
-    assert_eq!(kept.len(), 3);
-    assert!(kept.keys().all(|k| k.starts_with("cuDNN 91000, ") && k.contains("3×7×6×8") && k.contains("bf16")));
-    assert!(first.iter().all(|c| kept.values().any(|e| e["tag"] == c.engine.as_str())));
-
-    // What the file says is taken, even if it is slow.
-    for entry in kept.values_mut() {
-        entry["tag"] = "0:2=5".into();
-        entry["microseconds"] = 12345.0.into();
-    }
-    std::fs::write(&path, serde_json::to_vec(&kept).unwrap()).unwrap();
-    let loaded = tuned(Autotune::Load, false);
-    assert!(loaded.iter().all(|c| c.engine == "0:2=5" && c.microseconds == Some(12345.0)));
-    // Deterministic engines are another matter; so is what is not asked of the file.
-    assert!(tuned(Autotune::Load, true).iter().all(|c| c.microseconds != Some(12345.0)));
-    assert_eq!(entries().len(), 6);
-    assert!(tuned(Autotune::Exhaustive, false).iter().all(|c| c.microseconds != Some(12345.0)));
-
-    // An engine that is not offered any more is measured anew, and so is everything where the file is damaged.
-    for damaged in [serde_json::to_string(&kept).unwrap().replace("0:2=5", "99"), "{\"cuDNN".into()] {
-        std::fs::write(&path, damaged).unwrap();
-        assert!(tuned(Autotune::Load, false).iter().all(|c| c.microseconds != Some(12345.0)));
-        assert_eq!(entries().len(), 3);
-    }
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "unfinished files are left");
-}
-
-#[test]
-fn a_cache_that_cannot_be_written_stops_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(mut dev) = engine::<f32>(Autotune::Load, false, Some(folder.path())) else { return };
-    dev.plan_conv(spec(SHAPES[1]), uses(0)).unwrap();
-}
-
 #[test]
 fn what_cannot_run_is_refused_in_one_line() {
     let Some(mut dev) = engine::<bf16>(Autotune::Off, false, None) else { return };
@@ -272,7 +192,8 @@ fn what_cannot_run_is_refused_in_one_line() {
     }
     assert!(matches!(dev.plan_conv(spec([1, 2, 2, 8, 8, 3, 1, 0]), Uses::default()), Err(Error::Input { .. })));
     if refuse("all", 0) {
-        let refused = dev.plan_conv(spec(SHAPES[2]), Uses::default()).err().unwrap().to_string();
+        dev.plan_conv(spec(SHAPES[2]), Uses::default()).unwrap();
+        let refused = dev.decide().err().unwrap().to_string();
         assert!(refused.contains("no engine") && refused.contains("bf16") && !refused.contains('\n'), "{refused}");
     }
     if refuse("", 8905) {

@@ -4,6 +4,7 @@
 mod adam;
 mod confusion;
 mod conv;
+mod engines;
 mod head;
 mod iic;
 mod kmeans;

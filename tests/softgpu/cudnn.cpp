@@ -8,7 +8,7 @@
 //     that is compiled), execute, execute=TAG (running a plan; one of this engine), capture=ENGINE (running one of it in a capture).
 //   SOFTCUDNN_ACCEPT, a list of what else is supported: widebeta ({beta = 1, f32 gradients of weights} from narrower inputs).
 //   SOFTCUDNN_BUILD_MS: how long it takes to build a plan from an engine's configuration.
-//   SOFTCUDNN_COUNTS: a file to which counts of the calls are appended at the end of the process.
+//   SOFTCUDNN_COUNTS: a file to which counts of the calls, and of plans that were built, are appended at the end of the process.
 // softcudnn_set says what is refused by the graphs that the calling thread makes, and which version it sees.
 #include <stdarg.h>
 #include <stdio.h>

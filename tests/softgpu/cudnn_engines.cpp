@@ -64,7 +64,6 @@ Status build_from_configuration(Descriptor& plan) {
     plan.program = configuration.program;
     plan.engine = configuration.engine;
     const Program& program = *plan.program;
-    count(&Counts::plans);
     if (const char* ms = getenv("SOFTCUDNN_BUILD_MS")) std::this_thread::sleep_for(std::chrono::milliseconds(atol(ms)));
     if (plan.engine.index == UNBUILDABLE) return reject(plan.engine, {NotSupported, "engine 7 never runs"});
     if (refuses(program, "build")) return say(InternalError, "plan.finalize_internal()");
@@ -76,6 +75,7 @@ Status build_from_configuration(Descriptor& plan) {
         return say(CompilationFailed, "Encountered runtime kernel compilation failure at: compilationResult != NVRTC_SUCCESS");
     }
     configuration.spent = true;
+    count(&Counts::plans);
     return Success;
 }
 

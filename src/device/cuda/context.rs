@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
 use crate::device::arena::POOLS;
+use crate::device::cuda::conv::Pass;
 use crate::device::cuda::cudnn;
 use crate::device::cuda::images::{IMAGES, MISSING_KERNELS};
 use crate::device::cuda::memory::Reserved;
@@ -28,8 +31,38 @@ pub struct Options {
     pub autotune: Autotune,
     /// Only cuDNN engines that give the same bits every time.
     pub deterministic: bool,
-    /// Where measured cuDNN engines are kept; None: nowhere.
+    /// Where chosen cuDNN engines are kept; None: nowhere.
     pub cache: Option<PathBuf>,
+    pub watch: Watcher,
+}
+
+/// How far the choice of engines is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choosing {
+    pub done: usize,
+    pub total: usize,
+    /// Of how many no plan is kept from an earlier start: those take their time.
+    pub new: usize,
+}
+
+/// Hears how the choice of engines goes on, and may end it by an error.
+#[derive(Clone, Default)]
+pub struct Watcher(Option<Rc<dyn Fn(Choosing) -> Result<()>>>);
+
+impl Watcher {
+    pub fn new(hear: impl Fn(Choosing) -> Result<()> + 'static) -> Self {
+        Watcher(Some(Rc::new(hear)))
+    }
+
+    pub(super) fn tell(&self, choosing: Choosing) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |hear| hear(choosing))
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Watcher" } else { "nobody" })
+    }
 }
 
 /// How cuDNN's engines are chosen.
@@ -37,6 +70,8 @@ pub struct Options {
 pub enum Autotune {
     /// The first that is offered
     Off,
+    /// What was chosen before, else the first that is offered
+    Cached,
     /// What was measured before; what was not is measured
     #[default]
     Load,
@@ -64,6 +99,8 @@ pub struct Cuda<A: Activation> {
     pub(super) said_plain: bool,
     pub(super) nvtx: Option<Nvtx>,
     pub(super) cudnn: cudnn::Handle,
+    /// Passes behind cuDNN's convolutions, by the number of the ask.
+    pub(super) passes: Vec<Option<Pass>>,
     device: sys::CUdevice,
     act: PhantomData<A>,
 }
@@ -202,7 +239,7 @@ impl<A: Activation> Cuda<A> {
         let sheet = Sheet::read(device).map_err(e)?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(e)?;
         let aside = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(e)?;
-        let cudnn = cudnn::Handle::new(stream, &sheet.name, &options)?;
+        let cudnn = cudnn::Handle::new(stream, &sheet, &options)?;
         let mut modules = Vec::new();
         for image in IMAGES.iter().filter(|image| image.name.ends_with(&format!(".{}", A::NAME))) {
             // SAFETY: the image is a fatbin or a zero-terminated text, complete and 'static.
@@ -223,6 +260,7 @@ impl<A: Activation> Cuda<A> {
             said_plain: false,
             nvtx: Nvtx::open(),
             cudnn,
+            passes: Vec::new(),
             device,
             act: PhantomData,
         })
@@ -311,9 +349,9 @@ impl<A: Activation> Cuda<A> {
         }
     }
 
-    /// The engines of cuDNN that plans chose so far, in the order of planning.
-    pub fn chosen_engines(&self) -> &[cudnn::Choice] {
-        self.cudnn.choices()
+    /// The engines of cuDNN that were chosen so far, in the order of planning.
+    pub fn chosen_engines(&self) -> Vec<cudnn::Choice> {
+        self.cudnn.choices().cloned().collect()
     }
 
     /// Waits for everything queued.

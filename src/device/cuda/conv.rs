@@ -1,22 +1,15 @@
 //! Convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is asked.
 //!
-//! Each direction has a list of ways, the best first, and takes the first for which cuDNN has an engine:
-//! * forward: the epilogue within the convolution (not offered everywhere), or a pass of our own after it;
-//! * dx +=: β = 1 within the convolution, or a gradient in scratch that is added;
-//! * dw +=: β = 1 onto f32, which takes inputs of f32, or a gradient of the activations' type in scratch that is added, or one of f32.
-//!
-//! NOTE: of bf16 and f16 inputs cuDNN 9.28 offers f32 gradients as a last resort, by one engine that does not split the long sum over
-//! pixels: rounding dw once, after an f32 sum, is what its fast engines do.
-
-use std::rc::Rc;
+//! A plan only asks: which way each direction is done, by which engine and with which pass behind it, is decided for all plans at once
+//! (`cudnn::ways`, `cudnn::choose`).
 
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use crate::base::{Error, Result};
 use crate::device::cuda::context::{Cuda, Grid, Kernel};
-use crate::device::cuda::cudnn::{Answer, Operand, Operation, Plan, Problem};
+use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::ops::conv::Door;
-use crate::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
+use crate::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Uses, WeightGrad};
 use crate::device::{Activation, Element, Slot};
 
 /// Of `cuda/conv.cu`.
@@ -27,28 +20,12 @@ const BLOCKS: usize = 512;
 /// Where cuDNN's workspace begins: its kernels may want a whole cache line's alignment and more.
 const ALIGN: usize = 256;
 
-/// A convolution of cuDNN, and a pass over its output.
-#[derive(Clone)]
-struct Way {
-    plan: Rc<Plan>,
-    after: Option<After>,
-}
-
+/// A kernel behind a convolution of cuDNN.
 #[derive(Clone, Copy)]
-struct After {
+pub(super) struct Pass {
     kernel: Kernel,
     /// Bytes of scratch that the convolution writes instead of its output; 0 where the pass is in place.
     temporary: usize,
-}
-
-impl Way {
-    fn temporary(&self) -> usize {
-        self.after.map_or(0, |after| after.temporary)
-    }
-
-    fn scratch(&self) -> usize {
-        self.temporary().next_multiple_of(ALIGN) + self.plan.workspace
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -61,9 +38,10 @@ struct BiasGrad {
 #[derive(Clone)]
 pub struct ConvPlan {
     door: Door,
-    forward: Way,
-    backward_data: Option<Way>,
-    backward_weight: Option<Way>,
+    /// Numbers of what cuDNN was asked.
+    forward: usize,
+    backward_data: Option<usize>,
+    backward_weight: Option<usize>,
     bias_grad: Option<BiasGrad>,
 }
 
@@ -87,52 +65,79 @@ fn over(len: usize, each: usize) -> Grid {
 }
 
 impl<A: Activation> Cuda<A> {
-    /// The first way that an engine takes.
-    fn first_way(&mut self, what: &str, spec: ConvSpec, ways: Vec<(Operation, Option<After>)>) -> Result<Way> {
-        let mut said = String::new();
-        for (operation, after) in ways {
-            match self.cudnn.plan(Problem { spec, operation, data: data_type::<A>() }) {
-                Ok(plan) => {
-                    let way = Way { plan, after };
-                    self.ask_scratch(way.scratch());
-                    return Ok(way);
-                }
-                Err(refusal) => said = refusal.0,
-            }
+    /// Has cuDNN's engines chosen for all convolutions that were planned since the last time, and asks for their scratch.
+    pub(super) fn decide_convolutions(&mut self) -> Result<()> {
+        self.cudnn.decide()?;
+        let mut at = self.passes.len();
+        while let Some((ask, taken)) = self.cudnn.given(at) {
+            let (spec, way, workspace) = (ask.spec, taken.way, taken.plan.workspace);
+            let pass = way.pass.map(|_| self.pass(spec, way.operation)).transpose()?;
+            self.ask_scratch(behind(pass) + workspace);
+            self.passes.push(pass);
+            at += 1;
         }
-        Err(Error::Device {
-            op: format!("{what} of {spec:?} in {}", A::NAME),
-            what: format!("cuDNN {} has no engine for it: {said}", self.cudnn.version()),
-            remedy: "use another cuDNN 9, another --precision, or --device cpu; without --deterministic there are more engines".into(),
-        })
+        Ok(())
     }
 
-    /// Queues `way`'s convolution with its workspace behind its temporary.
-    fn convolve(&mut self, op: &str, way: &Way, addresses: &[(Operand, u64)]) -> Result<()> {
-        self.flush()?;
-        let workspace = match way.plan.workspace {
-            0 => 0,
-            bytes => {
-                let start = way.temporary().next_multiple_of(ALIGN);
-                self.address(self.scratch::<u8>(start, bytes)?)
-            }
+    /// What follows `operation` where it does not do all that is asked.
+    fn pass(&mut self, spec: ConvSpec, operation: Operation) -> Result<Pass> {
+        let act = size_of::<A>();
+        let (kernel, temporary) = match operation {
+            Operation::Forward(_) => (self.kernel("conv_epilogue")?, 0),
+            Operation::BackwardData { .. } => (self.kernel("conv_add")?, act * spec.x_len()),
+            Operation::BackwardWeight { wide: false, .. } => (self.kernel("conv_add_weight")?, act * spec.w_len()),
+            Operation::BackwardWeight { wide: true, .. } => (self.kernel("conv_add_weight_wide")?, 4 * spec.w_len()),
         };
-        // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for by `first_way`.
-        let queued: Answer = unsafe { way.plan.execute(&self.cudnn, addresses, workspace) };
+        Ok(Pass { kernel, temporary })
+    }
+
+    /// Queues what cuDNN does of ask `ask`, with its workspace behind its temporary. Returns the pass that is to follow.
+    fn convolve(&mut self, op: &str, ask: usize, addresses: &[(Operand, u64)]) -> Result<Option<Pass>> {
+        self.flush()?;
+        let (pass, workspace) = (self.pass_of(ask)?, self.plan_of(ask)?.workspace);
+        let workspace = match workspace {
+            0 => 0,
+            bytes => self.address(self.scratch::<u8>(behind(pass), bytes)?),
+        };
+        let plan = self.plan_of(ask)?;
+        // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for by `decide_convolutions`.
+        let queued: Answer = unsafe { plan.execute(addresses, workspace) };
         queued.map_err(|refusal| Error::Device {
-            op: format!("{op}, engine {}", way.plan.tag),
-            what: refusal.0,
+            op: format!("{op}, engine {}", plan.tag),
+            what: refusal.text,
             remedy: "run again with --autotune off, or delete the cache of engines; the last checkpoint is whole"
                 .into(),
-        })
+        })?;
+        Ok(pass)
     }
 
     /// Where a convolution writes: `output`, or its temporary.
-    fn target<T: Element>(&self, way: &Way, output: Slot<T>) -> Result<u64> {
-        match way.temporary() {
+    fn target<T: Element>(&self, ask: usize, output: Slot<T>) -> Result<u64> {
+        match self.pass_of(ask)?.map_or(0, |pass| pass.temporary) {
             0 => Ok(self.address(output)),
             bytes => Ok(self.address(self.scratch::<u8>(0, bytes)?)),
         }
+    }
+
+    fn pass_of(&self, ask: usize) -> Result<Option<Pass>> {
+        self.passes.get(ask).copied().ok_or_else(undecided)
+    }
+
+    fn plan_of(&self, ask: usize) -> Result<&Plan> {
+        self.cudnn.given(ask).map(|(_, taken)| &*taken.plan).ok_or_else(undecided)
+    }
+}
+
+/// Where the workspace begins.
+fn behind(pass: Option<Pass>) -> usize {
+    pass.map_or(0, |pass| pass.temporary.next_multiple_of(ALIGN))
+}
+
+fn undecided() -> Error {
+    Error::Device {
+        op: "convolution".into(),
+        what: "it was planned after memory was reserved, so it has no engine".into(),
+        remedy: "this is a mistake in picie: please report it".into(),
     }
 }
 
@@ -147,35 +152,16 @@ impl<A: Activation> Conv for Cuda<A> {
                 "the CUDA engine takes multiples of 8, and 4 for images",
             ));
         }
-        let act = size_of::<A>();
-        let mut ways = vec![(Operation::Forward(uses.forward), None)];
-        if uses.forward != Terms::NONE {
-            let after = After { kernel: self.kernel("conv_epilogue")?, temporary: 0 };
-            ways.push((Operation::Forward(Terms::NONE), Some(after)));
-        }
-        let forward = self.first_way("forward", spec, ways)?;
-
-        let add = After { kernel: self.kernel("conv_add")?, temporary: act * spec.x_len() };
-        let ways = match uses.backward_data {
-            DataGrad::None => Vec::new(),
-            DataGrad::Overwrite => vec![(Operation::BackwardData { accumulate: false }, None)],
-            DataGrad::Accumulate => vec![
-                (Operation::BackwardData { accumulate: true }, None),
-                (Operation::BackwardData { accumulate: false }, Some(add)),
-            ],
+        let mut ask = |task| self.cudnn.ask(Ask { spec, task, data: data_type::<A>() });
+        let forward = ask(Task::Forward(uses.forward));
+        let backward_data = match uses.backward_data {
+            DataGrad::None => None,
+            DataGrad::Overwrite => Some(ask(Task::BackwardData { accumulate: false })),
+            DataGrad::Accumulate => Some(ask(Task::BackwardData { accumulate: true })),
         };
-        let backward_data = if ways.is_empty() { None } else { Some(self.first_way("data gradient", spec, ways)?) };
-
-        let wide = After { kernel: self.kernel("conv_add_weight_wide")?, temporary: 4 * spec.w_len() };
-        let narrow = After { kernel: self.kernel("conv_add_weight")?, temporary: act * spec.w_len() };
-        let ways = vec![
-            (Operation::BackwardWeight { accumulate: true, wide: true }, None),
-            (Operation::BackwardWeight { accumulate: false, wide: false }, Some(narrow)),
-            (Operation::BackwardWeight { accumulate: false, wide: true }, Some(wide)),
-        ];
         let backward_weight = match uses.backward_weight {
             WeightGrad::None => None,
-            _ => Some(self.first_way("weight gradient", spec, ways)?),
+            _ => Some(ask(Task::BackwardWeight)),
         };
         let bias_grad = match uses.backward_weight {
             WeightGrad::WeightAndBias => {
@@ -198,7 +184,7 @@ impl<A: Activation> Conv for Cuda<A> {
         epilogue: Epilogue<A>,
     ) -> Result<()> {
         plan.door.forward(y, x, w, epilogue)?;
-        let (Door { spec, .. }, way) = (plan.door, &plan.forward);
+        let Door { spec, .. } = plan.door;
         let optional = |at: Option<u64>| at.unwrap_or(0);
         let addresses = [
             (Operand::X, self.address(x)),
@@ -207,8 +193,7 @@ impl<A: Activation> Conv for Cuda<A> {
             (Operand::Bias, optional(epilogue.bias.map(|slot| self.address(slot)))),
             (Operand::Residual, optional(epilogue.residual.map(|slot| self.address(slot)))),
         ];
-        self.convolve("conv_forward", way, &addresses)?;
-        let Some(after) = way.after else { return Ok(()) };
+        let Some(pass) = self.convolve("conv_forward", plan.forward, &addresses)? else { return Ok(()) };
         let rows = spec.n * spec.p() * spec.q();
         let args = [
             self.at(y),
@@ -218,7 +203,7 @@ impl<A: Activation> Conv for Cuda<A> {
             (spec.k as i32).into(),
             i32::from(epilogue.relu).into(),
         ];
-        self.launch(after.kernel, Grid::new(over_rows(rows, spec.k), 256), &args)
+        self.launch(pass.kernel, Grid::new(over_rows(rows, spec.k), 256), &args)
     }
 
     fn conv_backward_data(
@@ -230,13 +215,12 @@ impl<A: Activation> Conv for Cuda<A> {
         accumulate: bool,
     ) -> Result<()> {
         plan.door.backward_data(dx, dy, w, accumulate)?;
-        let way = plan.backward_data.as_ref().expect("the door lets in what was planned");
-        let target = self.target(way, dx)?;
+        let ask = plan.backward_data.expect("the door lets in what was planned");
+        let target = self.target(ask, dx)?;
         let addresses = [(Operand::X, target), (Operand::W, self.address(w)), (Operand::Y, self.address(dy))];
-        self.convolve("conv_backward_data", way, &addresses)?;
-        let Some(after) = way.after else { return Ok(()) };
+        let Some(pass) = self.convolve("conv_backward_data", ask, &addresses)? else { return Ok(()) };
         let more: Slot<A> = self.scratch(0, dx.len)?;
-        self.launch(after.kernel, over(dx.len, 8), &[self.at(dx), self.at(more), dx.len.into()])
+        self.launch(pass.kernel, over(dx.len, 8), &[self.at(dx), self.at(more), dx.len.into()])
     }
 
     fn conv_backward_weight(
@@ -248,13 +232,12 @@ impl<A: Activation> Conv for Cuda<A> {
         dy: Slot<A>,
     ) -> Result<()> {
         plan.door.backward_weight(dw, db, x, dy)?;
-        let way = plan.backward_weight.as_ref().expect("the door lets in what was planned");
-        let target = self.target(way, dw)?;
+        let ask = plan.backward_weight.expect("the door lets in what was planned");
+        let target = self.target(ask, dw)?;
         let addresses = [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
-        self.convolve("conv_backward_weight", way, &addresses)?;
-        if let Some(after) = way.after {
-            let more: Slot<u8> = self.scratch(0, after.temporary)?;
-            self.launch(after.kernel, over(dw.len, 8), &[self.at(dw), self.at(more), dw.len.into()])?;
+        if let Some(pass) = self.convolve("conv_backward_weight", ask, &addresses)? {
+            let more: Slot<u8> = self.scratch(0, pass.temporary)?;
+            self.launch(pass.kernel, over(dw.len, 8), &[self.at(dw), self.at(more), dw.len.into()])?;
         }
         let (Some(db), Some(BiasGrad { partial, sum, blocks })) = (db, plan.bias_grad) else { return Ok(()) };
         let k = plan.door.spec.k;

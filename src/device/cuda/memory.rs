@@ -48,6 +48,10 @@ impl<A: Activation> Memory for Cuda<A> {
     type Recording = Recording;
     type Mark = Mark;
 
+    fn decide(&mut self) -> Result<()> {
+        self.decide_convolutions()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.scratch
     }
@@ -67,6 +71,7 @@ impl<A: Activation> Memory for Cuda<A> {
 
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
         self.free_pools();
+        self.decide()?;
         let sizes = POOLS.map(|pool| match pool {
             Pool::Scratch => layout.bytes(pool).max(self.scratch),
             _ => layout.bytes(pool),

@@ -26,7 +26,7 @@ mod stem;
 mod top;
 mod view;
 
-pub use context::{Autotune, Cuda, Options};
+pub use context::{Autotune, Choosing, Cuda, Options, Watcher};
 pub use cudnn::Choice;
 pub use memory::Mark;
 pub use recording::Recording;

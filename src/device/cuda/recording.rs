@@ -2,7 +2,7 @@
 
 use cudarc::driver::{result, sys};
 
-use crate::base::Result;
+use crate::base::{Result, tell};
 use crate::device::Activation;
 use crate::device::cuda::context::{Cuda, driver_error};
 
@@ -57,7 +57,9 @@ impl<A: Activation> Cuda<A> {
                 Ok(exec) => *recording = Recording::Recorded(exec),
                 Err(why) => {
                     if !std::mem::replace(&mut self.said_plain, true) {
-                        eprintln!("a step cannot be recorded and is launched op by op, which is slower: {why}");
+                        tell(format_args!(
+                            "a step cannot be recorded and is launched op by op, which is slower: {why}"
+                        ));
                     }
                     *recording = Recording::Plain;
                 }

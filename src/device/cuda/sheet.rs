@@ -26,6 +26,8 @@ pub struct Sheet {
     pub l2_mib: f64,
     pub clock_mhz: f64,
     pub memory_clock_mhz: f64,
+    /// What the memory's clock and width promise.
+    pub memory_gb_per_s: f64,
     pub ecc: bool,
 }
 
@@ -55,6 +57,14 @@ impl Sheet {
             l2_mib: f64::from(get(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?) / f64::from(1 << 20),
             clock_mhz: f64::from(get(CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) / 1000.0,
             memory_clock_mhz: f64::from(get(CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?) / 1000.0,
+            // Two transfers a clock. Drivers that do not tell say 0: then as if it were slow.
+            memory_gb_per_s: (2.0
+                * f64::from(get(CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?)
+                * 1e3
+                * f64::from(get(CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?)
+                / 8.0
+                / 1e9)
+                .max(100.0),
             ecc: get(CU_DEVICE_ATTRIBUTE_ECC_ENABLED)? != 0,
         })
     }

@@ -13,6 +13,12 @@ pub trait Memory {
     /// A place in the sequence of ops.
     type Mark;
 
+    /// Settles what the plans so far left open, which may take minutes on a GPU: how many of them convolve, and which share a shape,
+    /// is known only when all are made. `reserve` does it as well; before, `scratch_bytes` and `choices` know nothing of what is open.
+    fn decide(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the maximum over all ops.
     fn scratch_bytes(&self) -> usize;
 
@@ -22,7 +28,7 @@ pub trait Memory {
     /// What computes, for reports: an object with at least a `name`.
     fn describe(&self) -> serde_json::Value;
 
-    /// What the plans so far chose, a line each, for those who read plans and reports.
+    /// What was decided for the plans so far, a line each, for those who read plans and reports.
     fn choices(&self) -> Vec<String> {
         Vec::new()
     }

@@ -10,6 +10,10 @@ impl<B: Memory> Memory for Timed<'_, B> {
     type Recording = ();
     type Mark = B::Mark;
 
+    fn decide(&mut self) -> Result<()> {
+        self.dev.decide()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.dev.scratch_bytes()
     }

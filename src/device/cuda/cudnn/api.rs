@@ -6,8 +6,11 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 
-use cudarc::cudnn::sys;
+use cudarc::cudnn::sys::{self, cudnnStatus_t};
+use cudarc::driver::result::DriverError;
+use cudarc::driver::sys::CUresult;
 
+use super::install;
 use crate::base::{Error, Result};
 
 pub type Raw = sys::cudnnBackendDescriptor_t;
@@ -30,11 +33,105 @@ pub struct Api {
     pub execute: unsafe extern "C" fn(Handle, Raw, Raw) -> u32,
 }
 
+/// Of what kind a refusal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Not for this engine: another one may do.
+    Unsupported,
+    /// No memory was left.
+    Memory,
+    /// A library that cuDNN needs is missing or does not fit, or the driver does not.
+    Installation,
+    /// Anything else.
+    Fault,
+}
+
 /// A status that is not success, with what the library says about it.
 #[derive(Clone, Debug)]
-pub struct Refusal(pub String);
+pub struct Refusal {
+    pub class: Class,
+    pub text: String,
+}
 
 pub type Answer<T = ()> = std::result::Result<T, Refusal>;
+
+impl Refusal {
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Refusal { class: Class::Unsupported, text: text.into() }
+    }
+
+    /// With the stage that it was met at.
+    pub fn at(self, stage: &str) -> Self {
+        Refusal { text: format!("{stage}: {}", self.text), ..self }
+    }
+
+    /// The one of two that is worth telling: the first, unless it only says that something is not supported and the second more.
+    pub fn or(self, later: Refusal) -> Self {
+        if self.class == Class::Unsupported && later.class != Class::Unsupported { later } else { self }
+    }
+
+    pub fn remedy(&self) -> &'static str {
+        match self.class {
+            Class::Unsupported => {
+                "use another cuDNN 9, another --precision, or --device cpu; without --deterministic there are more engines"
+            }
+            Class::Memory => "lower --batch or --batch-cluster, or stop what else uses the GPU",
+            Class::Installation => INSTALL,
+            Class::Fault => {
+                "run again with CUDNN_LOGLEVEL_DBG=2 CUDNN_LOGDEST_DBG=stderr to see all that cuDNN says, or use another cuDNN 9"
+            }
+        }
+    }
+}
+
+impl From<DriverError> for Refusal {
+    fn from(e: DriverError) -> Self {
+        let class = if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY { Class::Memory } else { Class::Fault };
+        Refusal { class, text: format!("the GPU reports {:?}", e.0) }
+    }
+}
+
+/// What names an installation that does not fit in the texts of cuDNN, which may come without a status: heuristics just find nothing then.
+const UNFIT: [&str; 3] = ["RUNTIME_PREREQUISITE_MISSING", "SUBLIBRARY", "INCOMPATIBLE_CUD"];
+
+/// Statuses of cuDNN 9 go by thousands.
+fn family(status: u32) -> &'static str {
+    match status / 1000 {
+        2 => "BAD_PARAM",
+        3 => "NOT_SUPPORTED",
+        4 => "INTERNAL_ERROR",
+        5 => "EXECUTION_FAILED",
+        _ => "NOT_INITIALIZED",
+    }
+}
+
+fn class_of(status: u32, said: &str) -> Class {
+    use cudnnStatus_t::*;
+    let is = |of: &[cudnnStatus_t]| of.iter().any(|s| *s as u32 == status);
+    let compiles_not = CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED;
+    let host = CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
+    let device = CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+    let unfit = [
+        CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER,
+        CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART,
+        CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING,
+        CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE,
+        compiles_not,
+    ];
+    if is(&[host, device]) || said.to_lowercase().replace('_', " ").contains("out of memory") {
+        Class::Memory
+    } else if status < 2000 || is(&unfit) || UNFIT.iter().any(|word| said.contains(word)) {
+        Class::Installation
+    } else if status / 1000 == 3 {
+        Class::Unsupported
+    } else {
+        Class::Fault
+    }
+}
+
+/// How to get a whole set of libraries.
+pub const INSTALL: &str = "pip install nvidia-cudnn-cu13 (with nvidia-cuda-nvrtc and nvidia-cublas of CUDA 13), and put the folders of its \
+     libcudnn.so.9, of libnvrtc and of libcublasLt into LD_LIBRARY_PATH";
 
 const REMEDY: &str =
     "pip install nvidia-cudnn-cu13, put the folder of its libcudnn.so.9 into LD_LIBRARY_PATH, or use --device cpu";
@@ -44,7 +141,7 @@ pub(super) fn error(what: impl Into<String>, remedy: &str) -> Error {
 }
 
 impl Api {
-    /// The library, opened by the first call. Errors: there is none, or one that is older than 9.
+    /// The library, opened by the first call. Errors: there is none, one that lacks a part, or one that is older than 9.
     pub fn get() -> Result<&'static Api> {
         static API: OnceLock<Option<Api>> = OnceLock::new();
         // SAFETY: only tries to open libraries by name.
@@ -54,6 +151,8 @@ impl Api {
         let Some(api) = API.get_or_init(Api::load) else {
             return Err(error("libcudnn lacks the graph API: it is older than 9", REMEDY));
         };
+        // NOTE: without its parts cuDNN ends the process at the first call, be it for its version.
+        install::check()?;
         match api.version() {
             version if version < OLDEST => Err(error(format!("libcudnn is version {version}, older than 9"), REMEDY)),
             _ => Ok(api),
@@ -96,10 +195,30 @@ impl Api {
         if status == 0 {
             return Ok(());
         }
-        let mut text = [0u8; 512];
+        let said = self.said();
+        Err(Refusal { class: class_of(status, &said), text: format!("{call}: {} ({status}): {said}", family(status)) })
+    }
+
+    /// Why heuristics that succeeded came back with nothing.
+    pub fn nothing(&self) -> Refusal {
+        let said = self.said();
+        Refusal { class: class_of(cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32, &said), text: said }
+    }
+
+    /// The line that says most of what was said last: cuDNN reports every engine that it tried, in several lines each.
+    fn said(&self) -> String {
+        // A list of engines that were tried takes up to 23 KB.
+        let mut text = vec![0u8; 1 << 15];
         // SAFETY: the buffer is writable for the length given, and the library ends the text with a zero inside of it.
         unsafe { (self.last_error)(text.as_mut_ptr().cast(), text.len()) };
-        let said = CStr::from_bytes_until_nul(&text).unwrap_or_default().to_string_lossy();
-        Err(Refusal(format!("{call} returned status {status}: {}", said.lines().next().unwrap_or("no reason").trim())))
+        let all = CStr::from_bytes_until_nul(&text).unwrap_or_default().to_string_lossy();
+        let lines = || {
+            let bare =
+                all.lines().map(|line| line.trim().trim_start_matches("Warning: ").trim_start_matches("Error: "));
+            bare.filter(|line| !line.is_empty() && !line.starts_with('{'))
+        };
+        let unfit = lines().find(|line| UNFIT.iter().any(|word| line.contains(word)));
+        let telling = || lines().find(|line| !line.starts_with("CUDNN_STATUS_NOT_SUPPORTED;"));
+        unfit.or_else(telling).or_else(|| lines().next()).unwrap_or("no reason is given").to_string()
     }
 }

@@ -1,7 +1,7 @@
 //! A backend descriptor: created, given attributes, finalized, read; destroyed with what it refers to.
 
 use std::ffi::c_void;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use cudarc::cudnn::sys::{cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type};
 use cudarc::cudnn::sys::{cudnnBackendDescriptorType_t as Kind, cudnnHandle_t};
@@ -16,12 +16,18 @@ pub struct Descriptor {
     api: &'static Api,
     raw: Raw,
     /// What attributes refer to: it must outlive this one.
-    held: Vec<Rc<Descriptor>>,
+    held: Vec<Arc<Descriptor>>,
 }
+
+// SAFETY: a descriptor belongs to no thread, and a finalized one does not change. NOTE: what it was made with may: a handle is one thread's
+// at a time, see `Lane`.
+unsafe impl Send for Descriptor {}
+// SAFETY: as above; reading a finalized descriptor changes nothing.
+unsafe impl Sync for Descriptor {}
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: created by `empty`, destroyed once; what refers to it holds an Rc, so nothing does any more.
+        // SAFETY: created by `empty`, destroyed once; what refers to it holds an Arc, so nothing does any more.
         unsafe { (self.api.destroy_descriptor)(self.raw) };
     }
 }
@@ -62,12 +68,12 @@ impl Descriptor {
     }
 
     /// Creates, lets `set` give it attributes, finalizes.
-    pub fn build(api: &'static Api, kind: Kind, set: impl FnOnce(&mut Self) -> Answer) -> Answer<Rc<Self>> {
+    pub fn build(api: &'static Api, kind: Kind, set: impl FnOnce(&mut Self) -> Answer) -> Answer<Arc<Self>> {
         let mut descriptor = Descriptor::empty(api, kind)?;
         set(&mut descriptor)?;
         // SAFETY: the descriptor is alive.
         api.check(&format!("finalizing {kind:?}"), unsafe { (api.finalize)(descriptor.raw) })?;
-        Ok(Rc::new(descriptor))
+        Ok(Arc::new(descriptor))
     }
 
     pub fn raw(&self) -> Raw {
@@ -94,10 +100,14 @@ impl Descriptor {
         self.put(name, Type::CUDNN_TYPE_HANDLE, &[handle])
     }
 
-    pub fn set_descriptors(&mut self, name: Name, descriptors: &[Rc<Descriptor>]) -> Answer {
+    pub fn set_descriptors(&mut self, name: Name, descriptors: &[Arc<Descriptor>]) -> Answer {
         let raw: Vec<Raw> = descriptors.iter().map(|d| d.raw).collect();
         self.held.extend_from_slice(descriptors);
         self.put(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw)
+    }
+
+    pub fn set_text(&mut self, name: Name, text: &str) -> Answer {
+        self.put(name, Type::CUDNN_TYPE_CHAR, text.as_bytes())
     }
 
     /// Reads into `values`, and returns how many there are: more than `values` has room for, perhaps.
@@ -134,17 +144,25 @@ impl Descriptor {
         Ok(values)
     }
 
+    /// A text of any length.
+    pub fn get_text(&self, name: Name) -> Answer<String> {
+        let mut bytes = vec![0u8; self.read::<u8>(name, Type::CUDNN_TYPE_CHAR, &mut [])?];
+        let count = self.read(name, Type::CUDNN_TYPE_CHAR, &mut bytes)?;
+        bytes.truncate(count);
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').into())
+    }
+
     /// How many descriptors there are to get.
     pub fn count(&self, name: Name) -> Answer<usize> {
         self.read::<Raw>(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut [])
     }
 
     /// Descriptors of `kind`, `room` at most: they are created here, and filled there.
-    pub fn get_descriptors(&self, name: Name, kind: Kind, room: usize) -> Answer<Vec<Rc<Descriptor>>> {
+    pub fn get_descriptors(&self, name: Name, kind: Kind, room: usize) -> Answer<Vec<Arc<Descriptor>>> {
         let mut found = (0..room).map(|_| Descriptor::empty(self.api, kind)).collect::<Answer<Vec<_>>>()?;
         let mut raw: Vec<Raw> = found.iter().map(|d| d.raw).collect();
         let filled = self.read(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut raw)?;
         found.truncate(filled);
-        Ok(found.into_iter().map(Rc::new).collect())
+        Ok(found.into_iter().map(Arc::new).collect())
     }
 }

@@ -3,7 +3,8 @@
 //! cuDNN names dimensions (n, c, h, w) and (k, c, r, s) whatever the memory order; strides say that it is NHWC and (k, r, s, c).
 //! All arithmetic is f32; what lies between two operations is virtual, f32, and never stored.
 
-use std::rc::Rc;
+use std::fmt;
+use std::sync::Arc;
 
 use cudarc::cudnn::sys::cudnnBackendAttributeName_t::{self as Name, *};
 use cudarc::cudnn::sys::cudnnBackendAttributeType_t::*;
@@ -11,9 +12,9 @@ use cudarc::cudnn::sys::cudnnBackendDescriptorType_t::*;
 use cudarc::cudnn::sys::cudnnPointwiseMode_t as Pointwise;
 use cudarc::cudnn::sys::{cudnnConvolutionMode_t, cudnnDataType_t as Data, cudnnNanPropagation_t};
 
-use super::Handle;
 use super::api::{Answer, Api};
 use super::descriptor::Descriptor;
+use super::lane::Lane;
 use crate::device::ops::{ConvSpec, Terms};
 
 /// A tensor that a caller hands in; its number is its unique id in every graph.
@@ -43,6 +44,22 @@ pub enum Operation {
     BackwardWeight { accumulate: bool, wide: bool },
 }
 
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let term = |on, text| if on { text } else { "" };
+        match *self {
+            Operation::Forward(Terms { bias, residual, relu }) => {
+                let (bias, residual) = (term(bias, " + bias"), term(residual, " + residual"));
+                write!(f, "forward{bias}{residual}{}", term(relu, ", ReLU"))
+            }
+            Operation::BackwardData { accumulate } => write!(f, "data gradient{}", term(accumulate, ", added")),
+            Operation::BackwardWeight { accumulate, wide } => {
+                write!(f, "weight gradient{}{}", term(accumulate, ", added"), term(wide, ", in f32"))
+            }
+        }
+    }
+}
+
 /// What a graph is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
@@ -52,10 +69,21 @@ pub struct Problem {
     pub data: Data,
 }
 
+/// Bytes of a number.
+pub fn size_of_type(data: Data) -> usize {
+    if data == Data::CUDNN_DATA_FLOAT { 4 } else { 2 }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} of {}", self.operation, super::shape_of(self.spec))
+    }
+}
+
 impl Problem {
     /// What is handed in, in the order of an execution's addresses, with lengths in bytes.
     pub fn operands(&self) -> Vec<(Operand, usize)> {
-        let act = if self.data == Data::CUDNN_DATA_FLOAT { 4 } else { 2 };
+        let act = size_of_type(self.data);
         let (mut w, mut more) = (act, Vec::new());
         match self.operation {
             Operation::Forward(Terms { bias, residual, .. }) => {
@@ -73,6 +101,15 @@ impl Problem {
         all.append(&mut more);
         all
     }
+
+    /// What is written.
+    pub fn output(&self) -> Operand {
+        match self.operation {
+            Operation::Forward(_) => Operand::Y,
+            Operation::BackwardData { .. } => Operand::X,
+            Operation::BackwardWeight { .. } => Operand::W,
+        }
+    }
 }
 
 /// Dimensions (a, b, h, w) of a tensor stored as (a, h, w, b).
@@ -84,7 +121,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn tensor(&self, id: i64, dims: Dims, data: Data, is_virtual: bool) -> Answer<Rc<Descriptor>> {
+    fn tensor(&self, id: i64, dims: Dims, data: Data, is_virtual: bool) -> Answer<Arc<Descriptor>> {
         let [_, b, h, w] = dims;
         let int = |v: [usize; 4]| v.map(|v| v as i64);
         Descriptor::build(self.api, CUDNN_BACKEND_TENSOR_DESCRIPTOR, |d| {
@@ -98,12 +135,12 @@ impl Builder {
         })
     }
 
-    fn fresh(&mut self, dims: Dims) -> Answer<Rc<Descriptor>> {
+    fn fresh(&mut self, dims: Dims) -> Answer<Arc<Descriptor>> {
         self.next += 1;
         self.tensor(self.next, dims, Data::CUDNN_DATA_FLOAT, true)
     }
 
-    fn convolution(&self, spec: ConvSpec) -> Answer<Rc<Descriptor>> {
+    fn convolution(&self, spec: ConvSpec) -> Answer<Arc<Descriptor>> {
         let both = |v: usize| [v as i64; 2];
         Descriptor::build(self.api, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, |d| {
             d.set_enum(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, Data::CUDNN_DATA_FLOAT as u32)?;
@@ -121,10 +158,10 @@ impl Builder {
     fn pointwise(
         &self,
         mode: Pointwise,
-        y: &Rc<Descriptor>,
-        x: &Rc<Descriptor>,
-        b: Option<&Rc<Descriptor>>,
-    ) -> Answer<Rc<Descriptor>> {
+        y: &Arc<Descriptor>,
+        x: &Arc<Descriptor>,
+        b: Option<&Arc<Descriptor>>,
+    ) -> Answer<Arc<Descriptor>> {
         let what = Descriptor::build(self.api, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, |d| {
             d.set_enum(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, mode as u32)?;
             if mode == Pointwise::CUDNN_POINTWISE_RELU_FWD {
@@ -172,9 +209,9 @@ const BACKWARD_WEIGHT: [Name; 6] = [
 ];
 
 /// The finalized operation graph of `problem`.
-pub fn graph(handle: &Handle, problem: &Problem) -> Answer<Rc<Descriptor>> {
+pub fn graph(lane: &Lane, problem: &Problem) -> Answer<Arc<Descriptor>> {
     let Problem { spec, operation, data } = *problem;
-    let mut g = Builder { api: handle.api(), next: VIRTUAL };
+    let mut g = Builder { api: lane.api(), next: VIRTUAL };
     let (y_dims, bias_dims) = ([spec.n, spec.k, spec.p(), spec.q()], [1, spec.k, 1, 1]);
     let (kind, names, w_data, beta, terms) = match operation {
         Operation::Forward(terms) => {
@@ -221,7 +258,7 @@ pub fn graph(handle: &Handle, problem: &Problem) -> Answer<Rc<Descriptor>> {
         at = to;
     }
     Descriptor::build(g.api, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, |d| {
-        d.set_handle(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle.raw())?;
+        d.set_handle(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, lane.raw())?;
         d.set_descriptors(CUDNN_ATTR_OPERATIONGRAPH_OPS, &operations)
     })
 }

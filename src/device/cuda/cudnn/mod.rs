@@ -1,99 +1,151 @@
 //! cuDNN 9's graph API, as far as convolutions need it.
 //!
-//! * `api`: the library and its functions.
+//! * `api`: the library and its functions; `install`: the libraries that it opens by itself.
 //! * `descriptor`: one backend descriptor and its attributes.
 //! * `graph`: a convolution with its epilogue as an operation graph.
 //! * `engine`: what can run a graph, and a plan that does.
-//! * `tune`: the choice among engines; `cache`: choices kept in a file.
+//! * `lane`: handles for several threads; `build`: the plans of a problem, on one of them.
+//! * `ways`: what is asked for, and how it can be done.
+//! * `choose`: the choice among ways and engines; `measure`: the stopwatch; `cache`: choices kept in a file.
 
 mod api;
+mod build;
 mod cache;
+mod choose;
 mod descriptor;
 mod engine;
 mod graph;
-mod tune;
+mod install;
+mod lane;
+mod measure;
+mod ways;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use cudarc::cudnn::sys::{cudnnDataType_t, cudnnHandle_t};
+use cudarc::cudnn::sys::cudnnDataType_t;
 use cudarc::driver::sys::CUstream;
 use serde::Serialize;
 
 pub use api::Answer;
 pub use engine::Plan;
-pub use graph::{Operand, Operation, Problem};
+pub use graph::{Operand, Operation};
+pub use ways::{Ask, Task, Way};
 
 use crate::base::Result;
-use crate::device::cuda::context::{Autotune, Options};
-use crate::device::ops::{ConvSpec, Terms};
+use crate::device::cuda::context::{Autotune, Options, Watcher};
+use crate::device::cuda::sheet::Sheet;
+use crate::device::ops::ConvSpec;
 use api::Api;
-use cache::Cache;
+use cache::{Cache, Entry};
+use graph::Problem;
+use lane::Lanes;
 
-/// An engine that was chosen, for the log.
+/// What a convolution does and how, for those who read plans.
 #[derive(Clone, Debug, Serialize)]
 pub struct Choice {
     pub op: String,
     pub shape: String,
+    /// What cuDNN computes of it, and whether a pass of our own follows.
+    pub way: String,
     /// cuDNN's number of the engine, and its knobs.
     pub engine: String,
-    /// Where it was measured.
+    /// What the engine says of its numbers.
+    pub notes: Vec<String>,
+    /// Of cuDNN's part, where it was measured.
     pub microseconds: Option<f32>,
+    /// It is the engine that was chosen for so many images.
+    pub like: Option<usize>,
     /// Bytes.
     pub workspace: usize,
+    /// Other ways, and why they were not taken.
+    pub others: Vec<String>,
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Choice { op, shape, engine, microseconds, workspace } = self;
-        let time = microseconds.map_or("not measured".into(), |us| format!("{us:.1} µs"));
-        write!(f, "{op} {shape}: engine {engine}, {time}, workspace {:.2} MiB", *workspace as f64 / f64::from(1 << 20))
+        let Choice { op, shape, way, engine, notes, microseconds, like, workspace, others } = self;
+        write!(f, "{op} {shape}: ")?;
+        if way != op {
+            write!(f, "{way}, ")?;
+        }
+        write!(f, "engine {engine}")?;
+        if !notes.is_empty() {
+            write!(f, " ({})", notes.join(", "))?;
+        }
+        match (microseconds, like) {
+            (Some(us), _) => write!(f, ", {us:.1} µs")?,
+            (None, Some(n)) => write!(f, ", as for {n} images")?,
+            (None, None) => write!(f, ", not measured")?,
+        }
+        write!(f, ", workspace {:.2} MiB", *workspace as f64 / f64::from(1 << 20))?;
+        others.iter().try_for_each(|other| write!(f, "; not {other}"))
     }
+}
+
+/// A problem's plan, and what is known of its engine.
+struct Found {
+    entry: Entry,
+    plan: Arc<Plan>,
+}
+
+/// What an ask was given.
+pub struct Taken {
+    pub way: Way,
+    pub plan: Arc<Plan>,
+    choice: Choice,
 }
 
 /// cuDNN on one stream, and every plan that was made with it.
 pub struct Handle {
     api: &'static Api,
-    raw: cudnnHandle_t,
+    lanes: Lanes,
     stream: CUstream,
     gpu: String,
+    driver: i32,
+    /// Bytes a microsecond.
+    bandwidth: f64,
     autotune: Autotune,
     deterministic: bool,
+    watch: Watcher,
     cache: Cache,
-    plans: HashMap<Problem, Answer<Rc<Plan>>>,
-    choices: Vec<Choice>,
+    /// Whether it was said that cuDNN lacks something.
+    has_warned: bool,
+    asks: Vec<Ask>,
+    /// Of each ask, once it was decided.
+    taken: Vec<Option<Taken>>,
+    /// Asks that are being decided, and how many of them no plan is kept of.
+    open: Vec<usize>,
+    new: usize,
+    answers: HashMap<Problem, Answer<Found>>,
 }
 
 impl Handle {
-    /// `gpu` is the name under which measurements are kept. Errors: no libcudnn, one that is too old or does not start.
-    pub fn new(stream: CUstream, gpu: &str, options: &Options) -> Result<Self> {
+    /// `sheet` is of the stream's GPU, under whose name choices are kept. Errors: no libcudnn, one that is too old or does not start.
+    pub fn new(stream: CUstream, sheet: &Sheet, options: &Options) -> Result<Self> {
         let api = Api::get()?;
-        let mut raw: cudnnHandle_t = std::ptr::null_mut();
-        // SAFETY: the pointer is to a live handle variable; the context is current.
-        let created = api.check("cudnnCreate", unsafe { (api.create)(&mut raw) });
-        // SAFETY: `raw` was created (else the call is not made); the stream outlives the handle, see `close`.
-        let bound = created.and_then(|()| api.check("cudnnSetStream", unsafe { (api.set_stream)(raw, stream.cast()) }));
-        bound.map_err(|e| api::error(e.0, "install a cuDNN that knows this GPU and driver, or use --device cpu"))?;
+        let lanes = Lanes::new(api, stream);
         Ok(Handle {
             api,
-            raw,
+            lanes: lanes.map_err(|e| {
+                api::error(e.text, "install a cuDNN that knows this GPU and driver, or use --device cpu")
+            })?,
             stream,
-            gpu: gpu.into(),
+            gpu: sheet.name.clone(),
+            driver: sheet.driver,
+            bandwidth: sheet.memory_gb_per_s * 1e3,
             autotune: options.autotune,
             deterministic: options.deterministic,
+            watch: options.watch.clone(),
             cache: Cache::open(options.cache.clone()),
-            plans: HashMap::new(),
-            choices: Vec::new(),
+            has_warned: false,
+            asks: Vec::new(),
+            taken: Vec::new(),
+            open: Vec::new(),
+            new: 0,
+            answers: HashMap::new(),
         })
-    }
-
-    fn api(&self) -> &'static Api {
-        self.api
-    }
-
-    fn raw(&self) -> cudnnHandle_t {
-        self.raw
     }
 
     /// Such as 91200 for 9.12.0.
@@ -101,60 +153,47 @@ impl Handle {
         self.api.version()
     }
 
-    pub fn choices(&self) -> &[Choice] {
-        &self.choices
-    }
-
-    /// The plan for `problem`, made at the first call. Refused where no engine takes it.
-    pub fn plan(&mut self, problem: Problem) -> Answer<Rc<Plan>> {
-        if let Some(plan) = self.plans.get(&problem) {
-            return plan.clone();
+    /// Asks for a convolution, and returns the ask's number: the same for the same ask. [`Handle::decide`] answers.
+    pub fn ask(&mut self, ask: Ask) -> usize {
+        if let Some(i) = self.asks.iter().position(|other| *other == ask) {
+            return i;
         }
-        let plan = tune::choose(self, &problem).map(|(plan, microseconds)| {
-            let (engine, workspace) = (plan.tag.clone(), plan.workspace);
-            let (op, shape) = (name_of(problem.operation), shape_of(problem.spec));
-            self.choices.push(Choice { op, shape, engine, microseconds, workspace });
-            Rc::new(plan)
-        });
-        self.plans.insert(problem, plan.clone());
-        plan
+        self.asks.push(ask);
+        self.taken.push(None);
+        self.asks.len() - 1
     }
 
-    /// What a measurement depends on.
+    /// Ask `i` and what it was given. None before that was decided.
+    pub fn given(&self, i: usize) -> Option<(&Ask, &Taken)> {
+        Some((self.asks.get(i)?, self.taken.get(i)?.as_ref()?))
+    }
+
+    /// In the order of asking.
+    pub fn choices(&self) -> impl Iterator<Item = &Choice> {
+        self.taken.iter().flatten().map(|taken| &taken.choice)
+    }
+
+    /// What a choice depends on.
     fn key(&self, problem: &Problem) -> String {
-        let data = match problem.data {
-            cudnnDataType_t::CUDNN_DATA_BFLOAT16 => "bf16",
-            cudnnDataType_t::CUDNN_DATA_HALF => "f16",
-            _ => "f32",
-        };
         let which = if self.deterministic { ", deterministic" } else { "" };
-        let (op, shape) = (name_of(problem.operation), shape_of(problem.spec));
-        format!("cuDNN {}, {}: {op} of {shape} in {data}{which}", self.version(), self.gpu)
+        let Problem { spec, operation, data } = *problem;
+        let (shape, data) = (shape_of(spec), name_of(data));
+        format!("cuDNN {}, {}: {operation} of {shape} in {data}{which}", self.version(), self.gpu)
     }
 
     /// Gives everything back while the stream still is. The engine's last call.
     pub(super) fn close(&mut self) {
-        self.plans.clear();
-        if !self.raw.is_null() {
-            // SAFETY: created by `new`, destroyed once: the handle is null afterwards.
-            unsafe { (self.api.destroy)(self.raw) };
-            self.raw = std::ptr::null_mut();
-        }
+        self.taken.clear();
+        self.answers.clear();
+        self.lanes.close();
     }
 }
 
-fn name_of(operation: Operation) -> String {
-    match operation {
-        Operation::Forward(Terms { bias, residual, relu }) => {
-            let term = |on, text| if on { text } else { "" };
-            format!("forward{}{}{}", term(bias, " + bias"), term(residual, " + residual"), term(relu, ", ReLU"))
-        }
-        Operation::BackwardData { accumulate: false } => "data gradient".into(),
-        Operation::BackwardData { accumulate: true } => "data gradient, added".into(),
-        Operation::BackwardWeight { accumulate, wide } => {
-            let (how, ty) = (if accumulate { ", added" } else { "" }, if wide { ", in f32" } else { "" });
-            format!("weight gradient{how}{ty}")
-        }
+fn name_of(data: cudnnDataType_t) -> &'static str {
+    match data {
+        cudnnDataType_t::CUDNN_DATA_BFLOAT16 => "bf16",
+        cudnnDataType_t::CUDNN_DATA_HALF => "f16",
+        _ => "f32",
     }
 }
 
