@@ -108,7 +108,11 @@ fn an_engine_leaks_nothing() {
         for round in 0..3 {
             let numbers = vec![round as f32; 64];
             dev.write(staged, &numbers).unwrap();
-            dev.prefetch(staged, |to| Ok(to.copy_from_slice(&numbers))).unwrap();
+            let fill = |to: &mut [f32]| {
+                to.copy_from_slice(&numbers);
+                Ok(())
+            };
+            dev.prefetch(staged, fill).unwrap();
             dev.replay(&mut recording, |dev| dev.copy(moved, staged)).unwrap();
             assert_eq!(dev.read(moved).unwrap(), numbers);
         }

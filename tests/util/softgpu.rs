@@ -35,16 +35,14 @@ pub fn has_gpu() -> bool {
     static GPU: OnceLock<bool> = OnceLock::new();
     *GPU.get_or_init(|| {
         // A process that was given a software GPU uses it.
-        let opened = has_driver() && std::env::var_os("PICIE_SOFTGPU").is_none() && {
-            let verdict = probe(&[]);
-            if let Err(why) = &verdict {
-                eprintln!(
-                    "the tests of the CUDA engine use the software GPU, as the machine's own cannot run it: {why}"
-                );
-            }
-            verdict.is_ok()
-        };
-        opened
+        if !has_driver() || std::env::var_os("PICIE_SOFTGPU").is_some() {
+            return false;
+        }
+        let verdict = probe(&[]);
+        if let Err(why) = &verdict {
+            eprintln!("the tests of the CUDA engine use the software GPU, as the machine's own cannot run it: {why}");
+        }
+        verdict.is_ok()
     })
 }
 
