@@ -8,7 +8,7 @@
 //! eval augment data              pictures in, scores out
 //! net                            ResNet-18 + FPN, its parameters and their files
 //! device                         what the machine does: ops/ (contracts), cpu/ (oracle), cuda/ (launches cuda/*.cu), timed/
-//! base                           errors, randomness, files
+//! base                           errors, randomness, files, memory
 //! ```
 //! Imports run down this list only; `tests/house.rs` holds it to that.
 

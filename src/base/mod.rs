@@ -1,7 +1,8 @@
-//! Ground: errors, randomness, files. Imports nothing of this crate.
+//! Ground: errors, randomness, files, what memory there is. Imports nothing of this crate.
 
 pub mod error;
 pub mod fs;
+pub mod memory;
 pub mod rng;
 
 pub use error::{Error, Result};
