@@ -1,6 +1,7 @@
 //! What was typed.
 
 mod baselines;
+mod cache;
 mod trained;
 
 use std::ops::Range;
@@ -16,6 +17,7 @@ use crate::eval::Matching;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 pub use baselines::BaselinesArgs;
+pub use cache::{CacheArgs, KeepArgs};
 pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
@@ -49,6 +51,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
+    /// List what is kept in the user's cache folder: decoded images, measured engines, drawn scenes
+    Cache(CacheArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -282,6 +286,8 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Print where every tensor would lie in memory, and stop
     #[arg(long)]
     pub plan: bool,
@@ -348,6 +354,8 @@ pub struct BenchArgs {
     /// Epochs before them; the first two of a GPU load libraries and record steps
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warm_up: usize,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print one line of JSON
