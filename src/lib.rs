@@ -8,7 +8,7 @@
 //! eval augment data              pictures in, scores out
 //! net                            ResNet-18 + FPN, its parameters and their files
 //! device                         what the machine does: ops/ (contracts), cpu/ (oracle), cuda/ (launches cuda/*.cu), timed/
-//! base                           errors, randomness, files, the request to stop
+//! base                           errors, randomness, files, memory, the request to stop
 //! ```
 //! Imports run down this list only; `tests/house.rs` holds it to that.
 

@@ -200,7 +200,8 @@ fn readme_commands_exist() {
             "scenes",
             "bench",
             "devices",
-            "baselines"
+            "baselines",
+            "cache"
         ])
     );
 }

@@ -49,8 +49,15 @@ fn pictures() -> PictureSet {
         save(gt.join(&name), &map.collect::<Vec<_>>(), image::ColorType::L8);
     }
     let set = data::open(dir.path(), None, "train", Classes::Potsdam6, &|_, _| ()).unwrap();
-    let load =
-        Load { size: SIDE, fit: Fit::Crop, budget: u64::MAX, cache: dir.path(), strict: true, progress: &|_, _| () };
+    let load = Load {
+        size: SIDE,
+        fit: Fit::Crop,
+        budget: u64::MAX,
+        cache: dir.path(),
+        keep: None,
+        strict: true,
+        progress: &|_, _| (),
+    };
     PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
 }
 

@@ -35,6 +35,7 @@ fn images(side: usize) -> PictureSet {
         fit: data::Fit::Crop,
         budget: u64::MAX,
         cache: dir.path(),
+        keep: None,
         strict: true,
         progress: &|_, _| (),
     };

@@ -28,7 +28,15 @@ fn sets(recipe: &Recipe, limit: usize) -> Sets {
     let load = |split: &str, size: usize| {
         let mut set = data::open(&drawn().join("scenes"), None, split, Classes::All27, &|_, _| ()).unwrap();
         set.items.truncate(limit);
-        let load = Load { size, fit: Fit::Crop, budget: u64::MAX, cache: drawn(), strict: true, progress: &|_, _| () };
+        let load = Load {
+            size,
+            fit: Fit::Crop,
+            budget: u64::MAX,
+            cache: drawn(),
+            keep: None,
+            strict: true,
+            progress: &|_, _| (),
+        };
         PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
     };
     Sets { train: load("train", recipe.stored), val: load("val", recipe.eval_size) }

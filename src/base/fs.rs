@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::base::{Error, Result};
 
 /// How the names of unfinished files begin.
-const UNFINISHED: &str = ".writing-";
+pub const UNFINISHED: &str = ".writing-";
 
 /// Temporary files and folders of this process, until they are renamed or removed.
 static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -80,6 +80,22 @@ pub fn remove_unfinished(dir: &Path) {
             remove(&entry.path());
         }
     }
+}
+
+/// As [`remove_unfinished`], of a folder that others write to, where writers hold a lock on their files; returns the bytes that
+/// are free now.
+pub fn remove_abandoned(dir: &Path) -> u64 {
+    let mut freed = 0;
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, unfinished) = (entry.path(), entry.file_name().to_string_lossy().starts_with(UNFINISHED));
+        // A lock that can be had belongs to a process that ended, or one that made the file just now.
+        let Some(file) = File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok()) else { continue };
+        let Ok(stat) = file.metadata() else { continue };
+        if stat.len() > 0 && std::fs::remove_file(&path).is_ok() {
+            freed += 512 * stat.blocks();
+        }
+    }
+    freed
 }
 
 #[cfg(test)]

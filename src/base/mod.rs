@@ -1,7 +1,8 @@
-//! Ground: errors, randomness, files, the request to stop. Imports nothing of this crate.
+//! Ground: errors, randomness, files, what memory there is, the request to stop. Imports nothing of this crate.
 
 pub mod error;
 pub mod fs;
+pub mod memory;
 pub mod rng;
 pub mod stop;
 

@@ -1,6 +1,7 @@
 //! What was typed.
 
 mod baselines;
+mod cache;
 mod trained;
 
 use std::ops::Range;
@@ -17,6 +18,7 @@ use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
+pub use cache::{CacheArgs, KeepArgs};
 pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
@@ -50,6 +52,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
+    /// List what is kept in the user's cache folder: decoded images, measured engines, drawn scenes
+    Cache(CacheArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -284,6 +288,8 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Print where every tensor would lie in memory, and stop
     #[arg(long)]
     pub plan: bool,
@@ -356,6 +362,8 @@ pub struct BenchArgs {
     /// Steps between two looks at whether their losses are finite; a look waits for the GPU. Checkpoints are always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Print one line of JSON

@@ -6,9 +6,8 @@ use std::time::SystemTime;
 use crate::base::{Error, Result, stop};
 use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::{FileBar, cache};
+use crate::cli::read::Reader;
 use crate::cli::say;
-use crate::cli::train::{list_skipped, loading};
 use crate::data::{self, Classes, Fit, ImageStore, PictureSet};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Backend;
@@ -34,7 +33,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
     }
     let set = match &args.data {
-        Some(dir) => read(dir, args.images, recipe.stored)?,
+        Some(dir) => read(dir, args, recipe.stored)?,
         None => ImageStore::noise(args.images, recipe.stored, 1),
     };
     if recipe.method == Method::Supervised {
@@ -46,15 +45,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
 }
 
-/// The first `limit` images of a folder.
-fn read(dir: &Path, limit: usize, stored: usize) -> Result<ImageStore> {
+/// The first `--images` images of a folder.
+fn read(dir: &Path, args: &BenchArgs, stored: usize) -> Result<ImageStore> {
     let mut set = data::open(dir, None, "train", Classes::All27, &|_, _| ())?;
-    set.items.truncate(limit);
-    let bar = FileBar::new("read images");
-    let store = ImageStore::load(&set, &loading(stored, Fit::Crop, false, &cache(), &|d, t| bar.set(d, t)))?;
-    bar.finish();
-    list_skipped(&store);
-    Ok(store)
+    set.items.truncate(args.images);
+    Reader::new(false, &args.keep).images(&set, (stored, Fit::Crop), "read images")
 }
 
 struct Bench<'a> {

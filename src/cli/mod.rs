@@ -3,6 +3,7 @@
 pub mod args;
 mod baselines;
 mod bench;
+mod cache;
 mod choose;
 mod compare;
 mod devices;
@@ -10,6 +11,7 @@ mod engine;
 mod eval;
 mod neighbors;
 mod plan;
+mod read;
 mod scenes;
 mod segment;
 mod set;
@@ -48,6 +50,7 @@ pub fn main() -> anyhow::Result<()> {
         Command::Scenes(args) => scenes::run(&args)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Devices => devices::run()?,
+        Command::Cache(args) => cache::run(&args)?,
     }
     Ok(())
 }

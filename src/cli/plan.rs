@@ -11,9 +11,6 @@ use crate::recipe::{Information, Method, Recipe};
 use crate::report::Progress;
 use crate::train::{Host, RunFolder, Settings};
 
-/// Images in memory above this many bytes go to a temporary file.
-pub const MEMORY_BUDGET: u64 = 4 << 30;
-
 /// The user's cache folder for this program.
 pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")

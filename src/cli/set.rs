@@ -2,9 +2,12 @@
 
 use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
-use crate::cli::plan::{FileBar, cache, check_limit};
-use crate::cli::train::{list_skipped, loading};
+use crate::cli::plan::{FileBar, check_limit};
+use crate::cli::read::Reader;
 use crate::data::{self, Classes, Dataset, EvalStore, Fit, ImageStore, PictureSet};
+
+/// The name of the progress bar.
+const BAR: &str = "read images";
 
 impl SetArgs {
     /// The files; nothing is decoded yet.
@@ -19,39 +22,27 @@ impl SetArgs {
 
     /// The images; labels are not looked at.
     pub fn images(&self, size: usize, fit: Fit) -> Result<ImageStore> {
-        self.load_images(&self.open(data::any_classes(&self.data, self.dataset))?, size, fit)
+        self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, (size, fit), BAR)
     }
 
     /// The images with their labels.
     pub fn labelled(&self, classes: Classes, size: usize, fit: Fit) -> Result<EvalStore> {
-        self.load_labelled(&self.open(classes)?, size, fit)
+        self.reader().labelled(&self.open(classes)?, (size, fit), BAR)
     }
 
     /// The images, with labels where any of them has some. `classes` None: the default ones. `asked`: to have none is an error.
     pub fn pictures(&self, classes: Option<Classes>, asked: bool, size: usize, fit: Fit) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(Box::new(self.load_labelled(&set, size, fit)?)));
+            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(&set, (size, fit), BAR)?)));
         }
         if set.taxonomy.is_some() {
             tell(format_args!("no image of the split {} has a label map: measured without labels", set.split));
         }
-        Ok(PictureSet::Plain(self.load_images(&set, size, fit)?))
+        Ok(PictureSet::Plain(self.reader().images(&set, (size, fit), BAR)?))
     }
 
-    fn load_images(&self, set: &Dataset, size: usize, fit: Fit) -> Result<ImageStore> {
-        let bar = FileBar::new("read images");
-        let store = ImageStore::load(set, &loading(size, fit, self.strict, &cache(), &|d, t| bar.set(d, t)))?;
-        bar.finish();
-        list_skipped(&store);
-        Ok(store)
-    }
-
-    fn load_labelled(&self, set: &Dataset, size: usize, fit: Fit) -> Result<EvalStore> {
-        let bar = FileBar::new("read images");
-        let store = EvalStore::load(set, &loading(size, fit, self.strict, &cache(), &|d, t| bar.set(d, t)))?;
-        bar.finish();
-        list_skipped(&store.images);
-        Ok(store)
+    fn reader(&self) -> Reader {
+        Reader::new(self.strict, &self.keep)
     }
 }

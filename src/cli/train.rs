@@ -1,7 +1,5 @@
 //! `picie train`.
 
-use std::path::Path;
-
 use image::RgbImage;
 
 use crate::augment::View;
@@ -9,10 +7,11 @@ use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::{FileBar, MEMORY_BUDGET, Undecided, cache};
+use crate::cli::plan::{FileBar, Undecided};
+use crate::cli::read::Reader;
 use crate::cli::say;
 use crate::cli::watch::Watch;
-use crate::data::{self, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, PictureSet};
+use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, PictureSet};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
@@ -51,7 +50,7 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
         start.warning.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);
-    let sets = load(&settings, args.strict, undecided)?;
+    let sets = load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
     choose::choose(undecided, &engine, (&mut settings, &mut start), &sets)?;
     let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets, start: &start })?;
     Ok((folder, rows))
@@ -83,7 +82,7 @@ impl Job for Train<'_> {
     }
 }
 
-fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets> {
+fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
     let open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
         let mut set = data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| bar.set(d, t))?;
@@ -91,26 +90,11 @@ fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets>
         set.items.truncate(settings.limit.unwrap_or(usize::MAX));
         Ok(set)
     };
-    let read = |set: &Dataset, size: usize, name: &'static str| -> Result<ImageStore> {
-        let bar = FileBar::new(name);
-        let store =
-            ImageStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
-        bar.finish();
-        list_skipped(&store);
-        Ok(store)
-    };
-    let labelled = |set: &Dataset, size: usize, name: &'static str| -> Result<EvalStore> {
-        let bar = FileBar::new(name);
-        let store = EvalStore::load(set, &loading(size, settings.recipe.fit, strict, &cache(), &|d, t| bar.set(d, t)))?;
-        bar.finish();
-        list_skipped(&store.images);
-        Ok(store)
-    };
     let recipe = &settings.recipe;
     let set = open(&settings.split)?;
     let train = match recipe.method {
         Method::Supervised => {
-            let store = labelled(&set, recipe.stored, "read labels")?;
+            let store = read.labelled(&set, (recipe.stored, recipe.fit), "read labels")?;
             if store.occurring()? == 0 {
                 let what = format!("no pixel of the split {} has one of the classes", set.split);
                 return Err(Error::file(
@@ -121,16 +105,16 @@ fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets>
             }
             PictureSet::Labelled(Box::new(store))
         }
-        _ => PictureSet::Plain(read(&set, recipe.stored, "read images")?),
+        _ => PictureSet::Plain(read.images(&set, (recipe.stored, recipe.fit), "read images")?),
     };
     let shown = || {
         let few = Dataset { items: train.images().items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
-        read(&few, recipe.eval_size, "read for pictures").map(PictureSet::Plain)
+        read.images(&few, (recipe.eval_size, recipe.fit), "read for pictures").map(PictureSet::Plain)
     };
     // Labels are needed to train by few recipes: where there are none, pictures show clusters of training images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
-            let store = labelled(&val, recipe.eval_size, "read labels")?;
+            let store = read.labelled(&val, (recipe.eval_size, recipe.fit), "read labels")?;
             let occur = store.occurring()?;
             recipe.matching.check(occur, if undecided.clusters { choose::MOST } else { recipe.clusters })?;
             if occur > 0 {
@@ -149,21 +133,6 @@ fn load(settings: &Settings, strict: bool, undecided: Undecided) -> Result<Sets>
         Err(e) => return Err(e),
     };
     Ok(Sets { train, val })
-}
-
-/// `cache`: where images above the memory budget go.
-pub fn loading<'a>(size: usize, fit: Fit, strict: bool, cache: &'a Path, progress: data::Progress<'a>) -> Load<'a> {
-    Load { size, fit, budget: MEMORY_BUDGET, cache, strict, progress }
-}
-
-/// Names the images that were left out.
-pub fn list_skipped(store: &ImageStore) {
-    for why in &store.skipped {
-        tell(format_args!("left out: {why}"));
-    }
-    if !store.skipped.is_empty() {
-        tell(format_args!("{} images left out, {} used", store.skipped.len(), store.len()));
-    }
 }
 
 /// A sheet (image | prediction | ground truth) and an overlay of each of its images.

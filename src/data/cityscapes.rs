@@ -79,7 +79,7 @@ mod tests {
         }
         let set = |split: &str| open(root, None, split, Default::default(), &|_, _| ()).unwrap();
         let fit = Default::default();
-        let load = Load { size: 4, fit, budget: 1 << 20, cache: root, strict: false, progress: &|_, _| () };
+        let load = Load { size: 4, fit, budget: 1 << 20, cache: root, keep: None, strict: false, progress: &|_, _| () };
         for (train, images, val, classes) in
             [("test,train_extra", 2, "train,val", vec![0, 26]), ("train", 1, "val", vec![26])]
         {

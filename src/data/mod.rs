@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 pub use labels::{IGNORE, Taxonomy};
-pub use store::{EvalStore, ImageStore, Load, PictureSet};
+pub use store::{EvalStore, ImageStore, Load, PictureSet, kept};
 pub use transform::Fit;
 
 /// Told (done, total) as a long pass over files proceeds; called from many threads.

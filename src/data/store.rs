@@ -1,13 +1,23 @@
-//! All pictures of a data set, decoded once: u8 (N, S, S, 3), in memory or, above a budget, in a temporary file.
+//! All pictures of a data set, decoded once: u8 (N, S, S, 3), in memory or, above a budget, in a file.
+//!
+//! ```text
+//! fill      the kept set where there is one, else every picture decoded
+//! records   decoding on all cores; what is decoded, in memory or in a file
+//! kept      the file of a set that is kept for the next start
+//! key       what it was made from
+//! ```
 
-use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
+mod fill;
+pub mod kept;
+mod key;
+mod records;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use self::fill::fill;
+use self::records::{Outcome, Part, Place, Records};
 use super::transform::Fit;
 use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
 use crate::base::rng::{Rng, Stream};
@@ -21,8 +31,13 @@ pub struct Load<'a> {
     pub fit: Fit,
     /// The most bytes to keep in memory; a larger store goes to a file.
     pub budget: u64,
-    /// The folder for that file, made if need be. The file has no name and is gone when the process ends, however it ends.
+    /// The folder for that file, made if need be. A file that is not to be kept has no name and is gone when the process ends,
+    /// however it ends.
     pub cache: &'a Path,
+    /// A set whose image files (and label maps, where they are read) have at least so many bytes together is kept in a file in
+    /// `cache` for the next start, and read from there, through the system's own cache of files, whatever the budget. None: nothing
+    /// is kept, nor is what was kept used.
+    pub keep: Option<u64>,
     /// A picture that cannot be used is an error instead of being left out.
     pub strict: bool,
     /// Told (done, total) pictures.
@@ -37,8 +52,19 @@ pub struct ImageStore {
     pub sizes: Vec<(usize, usize)>,
     /// Why each picture that was left out was, in order; an error names its file.
     pub skipped: Vec<Error>,
+    /// The file that the set is kept in, if any.
+    pub kept: Option<Kept>,
+    /// Lines on what did not go as it should: why a set was not kept, or could not be used as it was.
+    pub notes: Vec<String>,
     size: usize,
     records: Records,
+}
+
+/// Where a set is kept for the next start.
+pub struct Kept {
+    pub path: PathBuf,
+    /// It was there at this start already: nothing was decoded.
+    pub reused: bool,
 }
 
 /// Pictures u8 (N, S, S, 3) with their classes u8 (N, S, S): a picture left out takes its label map with it.
@@ -81,18 +107,21 @@ impl ImageStore {
     /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are at hand.
     pub fn noise(images: usize, size: usize, seed: u64) -> Self {
         let bytes = 3 * size * size;
-        let mut memory = vec![0; images * bytes];
-        memory.par_chunks_exact_mut(bytes.max(1)).enumerate().for_each(|(i, picture)| {
-            let mut rng = Rng::new(seed, Stream::Other, i as u32, 0);
+        let picture = |i| {
+            let (mut rng, mut picture) = (Rng::new(seed, Stream::Other, i as u32, 0), vec![0; bytes]);
             picture.chunks_mut(4).for_each(|p| p.copy_from_slice(&rng.u32().to_le_bytes()[..p.len()]));
-        });
+            picture.into_boxed_slice()
+        };
+        let memory = (0..images).into_par_iter().map(picture).collect();
         let item = |i| Item { id: format!("noise-{i}"), image: PathBuf::new(), label: None };
         ImageStore {
             items: (0..images).map(item).collect(),
             sizes: vec![(size, size); images],
             skipped: Vec::new(),
+            kept: None,
+            notes: Vec::new(),
             size,
-            records: Records { bytes, place: Place::Memory(memory) },
+            records: Records::new(size, Place::Memory(memory)),
         }
     }
 
@@ -113,10 +142,7 @@ impl ImageStore {
 
     /// Bytes of memory that they take.
     pub fn memory(&self) -> usize {
-        match &self.records.place {
-            Place::Memory(memory) => memory.len(),
-            Place::File { .. } => 0,
-        }
+        self.records.memory()
     }
 
     /// S.
@@ -126,7 +152,7 @@ impl ImageStore {
 
     /// Copies pictures `index`, each below N, to `out`, u8 (index.len(), S, S, 3).
     pub fn gather(&self, index: &[u32], out: &mut [u8]) -> Result<()> {
-        self.records.gather(index, 0..3 * self.size * self.size, out)
+        self.records.gather(index, Part::Pixels, out)
     }
 }
 
@@ -182,134 +208,15 @@ impl EvalStore {
 
     /// Copies the classes (or `IGNORE`) of pictures `index`, each below N, to `out`, u8 (index.len(), S, S).
     pub fn gather_labels(&self, index: &[u32], out: &mut [u8]) -> Result<()> {
-        let area = self.images.size * self.images.size;
-        self.images.records.gather(index, 3 * area..4 * area, out)
+        self.images.records.gather(index, Part::Classes, out)
     }
 }
-
-/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the picture cannot be used. Err: stop.
-type Outcome = Result<Result<(usize, usize)>>;
 
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
     Ok(decode::rgb(&item.image).map(|image| {
         transform::image(&image, load.size, load.fit, out);
         (image.width, image.height)
     }))
-}
-
-/// One record of `planes` × S × S bytes per item, decoded a chunk at a time: in parallel inside a chunk, kept in item order,
-/// so that what is kept and which error comes first do not depend on the threads.
-fn fill(
-    dataset: &Dataset,
-    load: &Load,
-    planes: usize,
-    decode: &(dyn Fn(&Item, &mut [u8]) -> Outcome + Sync),
-) -> Result<ImageStore> {
-    let total = dataset.items.len();
-    if load.size == 0 || total == 0 {
-        return Err(Error::input(
-            format!("{total} images of size {} to load", load.size),
-            "ask for at least one of each",
-        ));
-    }
-    let bytes = planes * load.size * load.size;
-    // About 32 MB, but enough pictures to keep every thread at work.
-    let chunk = ((32 << 20) / bytes).max(4 * rayon::current_num_threads()).min(total);
-    let mut buffer = vec![0; chunk * bytes];
-    let mut records = Records::new(bytes, total, load)?;
-    let (mut items, mut sizes, mut skipped) = (Vec::with_capacity(total), Vec::with_capacity(total), Vec::new());
-    let done = AtomicUsize::new(0);
-    for part in dataset.items.chunks(chunk) {
-        let outcomes: Vec<Outcome> = (part.par_iter().zip(buffer.par_chunks_exact_mut(bytes)))
-            .map(|(item, out)| {
-                stop::check()?;
-                let outcome = decode(item, out);
-                (load.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-                outcome
-            })
-            .collect();
-        for ((item, outcome), record) in part.iter().zip(outcomes).zip(buffer.chunks_exact(bytes)) {
-            match outcome? {
-                Ok(size) => {
-                    records.push(record)?;
-                    items.push(item.clone());
-                    sizes.push(size);
-                }
-                Err(why) if load.strict => return Err(why),
-                Err(why) => skipped.push(why),
-            }
-        }
-    }
-    match skipped.first() {
-        Some(first) if items.is_empty() => Err(Error::file(
-            &dataset.root,
-            format!("none of the {total} images can be used; the first: {first}"),
-            "check them",
-        )),
-        _ => Ok(ImageStore { items, sizes, skipped, size: load.size, records }),
-    }
-}
-
-/// Fixed-size records, appended once and read in any order.
-struct Records {
-    bytes: usize,
-    place: Place,
-}
-
-enum Place {
-    Memory(Vec<u8>),
-    // NOTE: read with `pread`, not mapped: no unsafe, and a failing disk is an error instead of a signal.
-    File { file: File, folder: PathBuf, written: u64 },
-}
-
-impl Records {
-    fn new(bytes: usize, count: usize, load: &Load) -> Result<Self> {
-        let total = bytes as u64 * count as u64;
-        let place = if total <= load.budget {
-            let mut memory = Vec::new();
-            memory.try_reserve_exact(total as usize).map_err(|_| {
-                Error::input(
-                    format!("there is no memory for {} MB of pictures", total >> 20),
-                    "use a smaller size or budget",
-                )
-            })?;
-            Place::Memory(memory)
-        } else {
-            let file = std::fs::create_dir_all(load.cache).and_then(|()| tempfile::tempfile_in(load.cache));
-            let file = file.map_err(|e| Error::io(load.cache, e))?;
-            Place::File { file, folder: load.cache.to_path_buf(), written: 0 }
-        };
-        Ok(Records { bytes, place })
-    }
-
-    fn push(&mut self, record: &[u8]) -> Result<()> {
-        match &mut self.place {
-            Place::Memory(memory) => memory.extend_from_slice(record),
-            Place::File { file, folder, written } => {
-                file.write_all_at(record, *written).map_err(|e| Error::io(folder, e))?;
-                *written += record.len() as u64;
-            }
-        }
-        Ok(())
-    }
-
-    /// Bytes `part` of each record of `index` to `out`, (index.len(), part.len()).
-    fn gather(&self, index: &[u32], part: Range<usize>, out: &mut [u8]) -> Result<()> {
-        let (got, want) = (out.len(), index.len() * part.len());
-        if got != want {
-            return Err(Error::Shape { op: "gather", what: "out", got, want });
-        }
-        out.par_chunks_exact_mut(part.len()).zip(index).try_for_each(|(out, &i)| {
-            let at = i as usize * self.bytes + part.start;
-            match &self.place {
-                Place::Memory(memory) => out.copy_from_slice(&memory[at..at + part.len()]),
-                Place::File { file, folder, .. } => {
-                    file.read_exact_at(out, at as u64).map_err(|e| Error::io(folder, e))?;
-                }
-            }
-            Ok(())
-        })
-    }
 }
 
 #[cfg(test)]

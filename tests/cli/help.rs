@@ -9,9 +9,12 @@ fn every_command_lists_its_flags() {
         (
             "train",
             "data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
-             update-every kmeans-iters weights laterals eval-size seed limit device strict split val-split classes",
+             update-every kmeans-iters weights laterals eval-size seed limit device strict no-cache split val-split classes",
         ),
-        ("eval", "checkpoint data dataset size split json classifier tta flip-tta strict limit classes device"),
+        (
+            "eval",
+            "checkpoint data dataset size split json classifier tta flip-tta strict no-cache limit classes device",
+        ),
         (
             "baselines",
             "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
@@ -21,6 +24,7 @@ fn every_command_lists_its_flags() {
         ("neighbors", "checkpoint data dataset split query top every-pixel limit strict out device"),
         ("scenes", "train val seed"),
         ("devices", ""),
+        ("cache", "clear"),
     ];
     let all = place.picie("--help").succeeds().out;
     for (command, flags) in commands {

@@ -7,6 +7,7 @@ mod bad_data;
 mod bad_gpu;
 mod bad_runs;
 mod baselines;
+mod cache;
 mod cuda;
 mod engines;
 mod eval;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-use crate::cli::args::EngineArgs;
+use crate::cli::args::{EngineArgs, KeepArgs};
 use crate::data::{Classes, Kind};
 use crate::eval::Matching;
 
@@ -27,6 +27,8 @@ pub struct SetArgs {
     /// Stop at the first image that cannot be read or lacks a label that is needed, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -131,7 +131,15 @@ mod tests {
 
         let set = open(&dir, None, "val", Classes::All27, &|_, _| ()).unwrap();
         assert_eq!((set.kind, set.items.len()), (Kind::CocoStuff, 12));
-        let load = Load { size: 64, fit: Fit::Crop, budget: 1 << 24, cache: &dir, strict: true, progress: &|_, _| () };
+        let load = Load {
+            size: 64,
+            fit: Fit::Crop,
+            budget: 1 << 24,
+            cache: &dir,
+            keep: None,
+            strict: true,
+            progress: &|_, _| (),
+        };
         let store = EvalStore::load(&set, &load).unwrap();
         let mut classes = vec![0; 12 * 64 * 64];
         store.gather_labels(&(0..12).collect::<Vec<u32>>(), &mut classes).unwrap();

@@ -1,3 +1,10 @@
+mod reuse;
+
+use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::fill::writer;
+use super::records::decode_all;
 use super::*;
 use crate::data::testing::{gradient, touch, with_orientation, write_label};
 use crate::data::{Classes, Kind, open};
@@ -24,7 +31,7 @@ fn dataset(root: &Path) -> Dataset {
 }
 
 fn load(root: &Path, budget: u64, strict: bool) -> Load<'_> {
-    Load { size: 6, fit: Fit::Crop, budget, cache: root, strict, progress: &|_, _| () }
+    Load { size: 6, fit: Fit::Crop, budget, cache: root, keep: None, strict, progress: &|_, _| () }
 }
 
 const SIZES: [(u32, u32); 4] = [(6, 6), (13, 9), (5, 7), (40, 6)];
@@ -73,6 +80,65 @@ fn any_number_of_threads_gives_the_same_store() {
         out
     };
     assert_eq!(run(1), run(3));
+}
+
+/// A writer that waits for another one, and for a decoder, waits for nothing where one thread writes what all have decoded.
+#[test]
+fn records_are_written_by_many_threads_while_others_are_decoded() {
+    let item = |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
+    let items: Vec<Item> = (0..12).map(item).collect();
+    let (decoded, writing, most, overlapped) = <(AtomicUsize, AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+    let decode = |_: &Item, record: &mut [u8]| {
+        decoded.fetch_add(1, Ordering::SeqCst);
+        record.fill(9);
+        Ok(Ok((1, 1)))
+    };
+    let put = |_: usize, record: Box<[u8]>| {
+        assert_eq!(*record, [9; 108]);
+        let before = decoded.load(Ordering::SeqCst);
+        writing.fetch_add(1, Ordering::SeqCst);
+        // Until both were seen, or never will be.
+        for _ in 0..400 {
+            most.fetch_max(writing.load(Ordering::SeqCst), Ordering::SeqCst);
+            overlapped.fetch_max(decoded.load(Ordering::SeqCst) - before, Ordering::SeqCst);
+            if most.load(Ordering::SeqCst) > 1 && overlapped.load(Ordering::SeqCst) > 0 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        writing.fetch_sub(1, Ordering::SeqCst);
+        Ok(None)
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let all = pool.install(|| decode_all(&items, &load(Path::new(""), 0, true), 108, &decode, &put)).unwrap();
+    assert!(all.into_iter().enumerate().all(|(i, record)| record.unwrap().entry.at as usize == i));
+    assert!(most.into_inner() > 1, "one record was written at a time");
+    assert!(overlapped.into_inner() > 0, "nothing was decoded while a record was written");
+}
+
+/// The second and the fifth fail, the fifth long before the second.
+#[test]
+fn the_first_error_by_order_comes_back_whichever_is_met_first() {
+    let item = |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
+    let items: Vec<Item> = (0..200).map(item).collect();
+    let decoded = AtomicUsize::new(0);
+    let decode = |item: &Item, _: &mut [u8]| {
+        decoded.fetch_add(1, Ordering::SeqCst);
+        match item.image.to_str() {
+            Some("1") => std::thread::sleep(std::time::Duration::from_millis(50)),
+            Some("4") => (),
+            _ => return Ok(Ok((1, 1))),
+        }
+        Err(Error::file(&item.image, "no good", "leave it"))
+    };
+    for threads in [1, 8] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let load = load(Path::new(""), 0, false);
+        let e = pool.install(|| decode_all(&items, &load, 108, &decode, &|_, _| Ok(None))).err().unwrap();
+        assert_eq!(e.to_string(), "1: no good; leave it", "{threads} threads");
+        // One thread stops at once.
+        assert!(threads > 1 || decoded.load(Ordering::SeqCst) == 2);
+    }
 }
 
 #[test]
@@ -177,8 +243,7 @@ fn a_buffer_of_another_size_is_refused() {
 #[test]
 fn a_full_disk_says_what_to_do() {
     let file = File::options().write(true).open("/dev/full").unwrap();
-    let mut records = Records { bytes: 8, place: Place::File { file, folder: "/cache".into(), written: 0 } };
-    let e = records.push(&[0; 8]).unwrap_err().to_string();
+    let e = writer(&file, Path::new("/cache"))(0, Box::new([0; 8])).unwrap_err().to_string();
     assert!(e.starts_with("/cache: no space left on device; free some space"), "{e}");
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::base::memory::available;
 use crate::base::{Error, Result};
 use crate::device::arena::{ALIGN, POOLS};
 use crate::device::ops::Memory;
@@ -147,13 +148,6 @@ slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, R, S, T);
 
-/// Bytes of memory that the system could give, where it says so (Linux).
-fn available() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
-}
-
 impl Memory for Cpu {
     type Act = f32;
     type Recording = ();
@@ -181,8 +175,8 @@ impl Memory for Cpu {
         }
         self.lines = Vec::new();
         // NOTE: Linux promises memory that it does not have, and kills the process that then uses it.
-        if let Some(free) = available().filter(|&free| free < total * ALIGN) {
-            return Err(layout.too_large("memory", total * ALIGN, free));
+        if let Some(free) = available().filter(|&free| free < (total * ALIGN) as u64) {
+            return Err(layout.too_large("memory", total * ALIGN, free as usize));
         }
         self.lines.try_reserve_exact(total).map_err(|_| layout.too_large("memory", total * ALIGN, 0))?;
         self.lines.resize(total, Line([0; ALIGN]));

@@ -1,0 +1,126 @@
+//! How much memory this process could still get.
+
+use std::path::{Path, PathBuf};
+
+/// The files of a control group: its limit, what it uses, and what of that the kernel takes back when memory is short (file caches).
+struct Names {
+    mount: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    caches: [&'static str; 2],
+}
+
+const V1: Names = Names {
+    mount: "sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    caches: ["total_active_file", "total_inactive_file"],
+};
+const V2: Names = Names {
+    mount: "sys/fs/cgroup",
+    limit: "memory.max",
+    used: "memory.current",
+    caches: ["active_file", "inactive_file"],
+};
+
+/// Bytes of memory that the system could still give this process, the limits of its control groups (of a container, of a batch
+/// job) considered. None where the system does not say, as outside Linux.
+pub fn available() -> Option<u64> {
+    below(Path::new("/"))
+}
+
+/// As [`available`], of a machine whose files lie below `root`.
+fn below(root: &Path) -> Option<u64> {
+    let system = number(&root.join("proc/meminfo"), "MemAvailable:").map(|kib| kib << 10);
+    let text = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    system.into_iter().chain(text.lines().flat_map(|line| groups(root, line))).min()
+}
+
+/// What is left of each limit that a line of `/proc/self/cgroup` (number:controllers:path) names.
+fn groups(root: &Path, line: &str) -> Vec<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
+    let names = match controllers {
+        "" => V2,
+        list if list.split(',').any(|name| name == "memory") => V1,
+        _ => return Vec::new(),
+    };
+    let path = Path::new(path.trim_start_matches('/'));
+    // A limit holds for all groups below it. In a container the path may be the host's, but then the last ancestor, the mount
+    // itself, is the container's own group.
+    path.ancestors().filter_map(|group| left(root.join(names.mount).join(group), &names)).collect()
+}
+
+fn left(group: PathBuf, names: &Names) -> Option<u64> {
+    // Without a limit there is no file, or the word "max".
+    let limit = number(&group.join(names.limit), "")?;
+    let caches = names.caches.iter().filter_map(|name| number(&group.join("memory.stat"), name)).sum();
+    let used = number(&group.join(names.used), "")?.saturating_sub(caches);
+    Some(limit.saturating_sub(used))
+}
+
+/// The number behind `name` at the start of a line; with an empty name, the number that the file begins with.
+fn number(file: &Path, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+    // A name may be the beginning of another one.
+    values.find(|rest| name.is_empty() || rest.starts_with(' '))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        below(root.path())
+    }
+
+    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:  900 kB\nMemAvailable:     700 kB\n");
+
+    #[test]
+    fn the_system_says_what_it_has() {
+        assert_eq!(machine(&[MEMINFO]), Some(700 << 10));
+        assert_eq!(machine(&[]), None);
+        #[cfg(target_os = "linux")]
+        assert!(available().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn the_tightest_limit_of_the_groups_counts_and_file_caches_are_free() {
+        let (stat, own) = ("active_file 1000\nactive_file_x 7\ninactive_file 2000\n", "sys/fs/cgroup/a/b");
+        let of = |at: &str, limit: &str| [(format!("{at}/memory.max"), limit.to_string())];
+        let used =
+            |at: &str| [(format!("{at}/memory.current"), "10000".into()), (format!("{at}/memory.stat"), stat.into())];
+        let v2 = |inner: &str, outer: &str| {
+            let mut files = vec![("proc/self/cgroup".to_string(), "0::/a/b\n".to_string())];
+            for (at, limit) in [(own, inner), ("sys/fs/cgroup/a", outer)] {
+                files.extend(of(at, limit).into_iter().chain(used(at)));
+            }
+            let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
+            machine(&[&[MEMINFO], files.as_slice()].concat())
+        };
+        assert_eq!(v2("max\n", "max\n"), Some(700 << 10));
+        assert_eq!(v2("50000\n", "max\n"), Some(50000 - 7000));
+        assert_eq!(v2("50000\n", "30000\n"), Some(30000 - 7000));
+        assert_eq!(v2("3000\n", "max\n"), Some(0));
+    }
+
+    /// Version 1, in a container that sees the host's path but its own group.
+    #[test]
+    fn the_group_of_a_container_is_the_mount_itself() {
+        let files = [
+            MEMINFO,
+            ("proc/self/cgroup", "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "40000\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "10000\n"),
+            ("sys/fs/cgroup/memory/memory.stat", "active_file 9\ntotal_active_file 1\ntotal_inactive_file 2\n"),
+        ];
+        assert_eq!(machine(&files), Some(40000 - 10000 + 3));
+    }
+}

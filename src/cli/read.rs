@@ -1,0 +1,86 @@
+//! How commands read images: with a progress bar, from what was kept where there is something, and saying what was left out.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::base::{Result, memory};
+use crate::cli::args::KeepArgs;
+use crate::cli::plan::{FileBar, cache};
+use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
+
+/// A set of files that are smaller together is not kept: one core decodes so much in about a second.
+const KEPT_FROM: u64 = 32 << 20;
+/// The budget where the system does not say what memory there is.
+const USUAL_BUDGET: u64 = 4 << 30;
+
+#[derive(Clone, Copy)]
+pub struct Reader {
+    strict: bool,
+    keep: bool,
+}
+
+/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had. A set is followed by another one
+/// and by the plan of the network, and the system caches the files that are read.
+fn budget() -> u64 {
+    memory::available().map_or(USUAL_BUDGET, |bytes| bytes / 4)
+}
+
+impl Reader {
+    pub fn new(strict: bool, keep: &KeepArgs) -> Self {
+        Reader { strict, keep: !keep.no_cache }
+    }
+
+    /// The images; labels are not looked at. `name`: of the progress bar.
+    pub fn images(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<ImageStore> {
+        let store = self.load(shape, name, |load| ImageStore::load(set, load))?;
+        tell(&store);
+        Ok(store)
+    }
+
+    /// The images with their labels.
+    pub fn labelled(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<EvalStore> {
+        let store = self.load(shape, name, |load| EvalStore::load(set, load))?;
+        tell(&store.images);
+        Ok(store)
+    }
+
+    fn load<T>(
+        self,
+        (size, fit): (usize, Fit),
+        name: &'static str,
+        store: impl FnOnce(&Load) -> Result<T>,
+    ) -> Result<T> {
+        let (bar, cache) = (FileBar::new(name), cache());
+        let load = Load {
+            size,
+            fit,
+            budget: budget(),
+            cache: &cache,
+            keep: self.keep.then_some(KEPT_FROM),
+            strict: self.strict,
+            progress: &|done, total| bar.set(done, total),
+        };
+        let store = store(&load)?;
+        bar.finish();
+        Ok(store)
+    }
+}
+
+/// Where the images come from, what did not go as it should, and which images were left out.
+fn tell(store: &ImageStore) {
+    store.notes.iter().for_each(|note| eprintln!("{note}"));
+    if let Some(kept) = &store.kept {
+        let (images, path) = (store.len(), kept.path.display());
+        if kept.reused {
+            eprintln!("images: {images} from the cache ({path})");
+        } else {
+            let mib = kept.path.metadata().map_or(0, |stat| stat.size()) >> 20;
+            eprintln!("images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, --no-cache)");
+        }
+    }
+    for why in &store.skipped {
+        eprintln!("left out: {why}");
+    }
+    if !store.skipped.is_empty() {
+        eprintln!("{} images left out, {} used", store.skipped.len(), store.len());
+    }
+}

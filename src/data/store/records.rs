@@ -1,0 +1,201 @@
+//! Fixed-size records, one a picture: decoded on all cores, kept in memory or in a file, read in any order.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Load;
+use super::kept::damaged;
+use crate::base::{Error, Result, stop};
+use crate::data::Item;
+
+/// What a record is made of, in this order.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// u8 (S, S, 3).
+    Pixels,
+    /// u8 (S, S), in the records of sets with labels only.
+    Classes,
+}
+
+impl Part {
+    /// Its bytes in a record of side `size`.
+    fn of(self, size: usize) -> Range<usize> {
+        let area = size * size;
+        match self {
+            Part::Pixels => 0..3 * area,
+            Part::Classes => 3 * area..4 * area,
+        }
+    }
+}
+
+/// Where a record lies in a file, as a multiple of its size, and a checksum of each part.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub at: u32,
+    sums: [u64; 2],
+}
+
+impl Entry {
+    pub fn new(at: u32, record: &[u8], size: usize) -> Self {
+        let (pixels, classes) = record.split_at(Part::Pixels.of(size).end);
+        Entry { at, sums: [checksum(pixels), checksum(classes)] }
+    }
+}
+
+/// A 64-bit checksum against damage, not against malice: four lanes, so that it is no slower than memory. A change within any one
+/// word always shows.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, word: u64| ((sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    let mut lanes = [1, 2, 3, 4];
+    let blocks = bytes.chunks_exact(32);
+    let rest = blocks.remainder();
+    for block in blocks {
+        for (lane, bytes) in lanes.iter_mut().zip(block.chunks_exact(8)) {
+            *lane = step(*lane, u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        }
+    }
+    let sum = rest.chunks(8).map(word).fold(bytes.len() as u64, step);
+    lanes.into_iter().fold(sum, step)
+}
+
+/// Records of side `size` in the order of a set's pictures.
+pub struct Records {
+    size: usize,
+    pub place: Place,
+}
+
+pub enum Place {
+    Memory(Vec<Box<[u8]>>),
+    File(Filed),
+}
+
+/// A file with records.
+// NOTE: read with `pread`, not mapped: no unsafe, and a failing disk is an error instead of a signal.
+pub struct Filed {
+    pub file: File,
+    pub entries: Vec<Entry>,
+    /// Bytes of a record.
+    pub bytes: usize,
+    /// What errors name: the file, or the folder of one without a name.
+    pub path: PathBuf,
+    /// The file has a name, and is there for the next start, too.
+    pub named: bool,
+}
+
+impl Records {
+    pub fn new(size: usize, place: Place) -> Self {
+        Records { size, place }
+    }
+
+    /// Bytes of memory that they take.
+    pub fn memory(&self) -> usize {
+        match &self.place {
+            Place::Memory(records) => records.iter().map(|record| record.len()).sum(),
+            Place::File(_) => 0,
+        }
+    }
+
+    /// Copies `part` of each record of `index` to `out`, (index.len(), bytes of the part).
+    pub fn gather(&self, index: &[u32], part: Part, out: &mut [u8]) -> Result<()> {
+        let range = part.of(self.size);
+        let (got, want) = (out.len(), index.len() * range.len());
+        if got != want {
+            return Err(Error::Shape { op: "gather", what: "out", got, want });
+        }
+        out.par_chunks_exact_mut(range.len()).zip(index).try_for_each(|(out, &i)| match &self.place {
+            Place::Memory(records) => {
+                out.copy_from_slice(&records[i as usize][range.clone()]);
+                Ok(())
+            }
+            Place::File(file) => file.read(i as usize, part, range.start, out).map_err(|e| file.error(e)),
+        })
+    }
+}
+
+impl Filed {
+    /// Reads `part` of record `i`, which starts at byte `from` of the record.
+    fn read(&self, i: usize, part: Part, from: usize, out: &mut [u8]) -> std::io::Result<()> {
+        let entry = &self.entries[i];
+        self.file.read_exact_at(out, u64::from(entry.at) * self.bytes as u64 + from as u64)?;
+        if checksum(out) == entry.sums[part as usize] { Ok(()) } else { Err(damaged("an image in it is damaged")) }
+    }
+
+    /// What reading went wrong with. A damaged copy that the next start would find again is removed.
+    fn error(&self, e: std::io::Error) -> Error {
+        if !self.named || ![ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&e.kind()) {
+            return Error::io(&self.path, e);
+        }
+        let _ = std::fs::remove_file(&self.path);
+        let remedy = "they are removed: run the same command again, which decodes them again";
+        Error::file(&self.path, "these decoded images are damaged", remedy)
+    }
+}
+
+/// A record of zeros; None without memory.
+fn zeros(bytes: usize) -> Option<Box<[u8]>> {
+    let mut record = Vec::new();
+    record.try_reserve_exact(bytes).ok()?;
+    record.resize(bytes, 0);
+    Some(record.into_boxed_slice())
+}
+
+/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the picture cannot be used. Err: stop.
+pub type Outcome = Result<Result<(usize, usize)>>;
+
+/// Fills a record from an item.
+pub type Decode<'a> = &'a (dyn Fn(&Item, &mut [u8]) -> Outcome + Sync);
+
+/// A picture that can be used: its (width, height), and its record.
+pub struct Decoded {
+    pub size: (usize, usize),
+    pub entry: Entry,
+    /// Where it is to stay in memory.
+    pub record: Option<Box<[u8]>>,
+}
+
+/// Takes a record and the number of its item; gives back what is to stay in memory.
+pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Option<Box<[u8]>>> + Sync);
+
+/// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core is free: while some records are
+/// written others are decoded. What comes back is in the order of the items; Err in it: the picture cannot be used.
+///
+/// Errors: of all items that make one (strict: that cannot be used), the first in this order, for any number of threads.
+pub fn decode_all(items: &[Item], load: &Load, bytes: usize, decode: Decode, put: Put) -> Result<Vec<Result<Decoded>>> {
+    let one = |i: usize, item: &Item| -> Result<Result<Decoded>> {
+        stop::check()?;
+        let none = || Error::input("there is no memory for the images", "use a smaller size or fewer images");
+        let mut record = zeros(bytes).ok_or_else(none)?;
+        let size = match decode(item, &mut record)? {
+            Ok(size) => size,
+            Err(why) if load.strict => return Err(why),
+            Err(why) => return Ok(Err(why)),
+        };
+        let entry = Entry::new(i as u32, &record, load.size);
+        Ok(Ok(Decoded { size, entry, record: put(i, record)? }))
+    };
+    // The first item that made an error, so far: those behind it are left, those before it are still looked at.
+    let failed = AtomicUsize::new(usize::MAX);
+    let done = AtomicUsize::new(0);
+    let outcomes: Vec<_> = (items.par_iter().enumerate())
+        .filter_map(|(i, item)| {
+            if i > failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let outcome = one(i, item);
+            if outcome.is_err() {
+                failed.fetch_min(i, Ordering::Relaxed);
+            }
+            (load.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, items.len());
+            Some(outcome)
+        })
+        .collect();
+    outcomes.into_iter().collect()
+}
