@@ -206,6 +206,17 @@ fn readme_commands_exist() {
     );
 }
 
+/// `eprintln!` panics where nobody reads any more, and the work at hand is lost with it.
+#[test]
+fn lines_for_people_are_told() {
+    for path in files("src", "rs") {
+        for (i, line) in read(&path).lines().enumerate() {
+            let writes = ["eprintln!(", "eprint!(", "println!("].iter().any(|macro_call| line.contains(macro_call));
+            assert!(!writes, "{}:{}: say it by base::tell or cli::say", path.display(), i + 1);
+        }
+    }
+}
+
 #[test]
 fn ci_runs_the_readme_s_test_command() {
     let test = readme_commands().into_iter().find(|c| c.starts_with("cargo test")).expect("README says how to test");
