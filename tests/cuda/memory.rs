@@ -26,7 +26,12 @@ fn what_is_written_to_staging_is_there_for_whatever_is_queued_next() {
         if round == 0 {
             dev.fill(b, |out| Ok(out.fill(9))).unwrap();
         }
+        let before = softgpu::copies_to_device();
         dev.copy(copy, c).unwrap();
+        assert!(
+            softgpu::has_gpu() || softgpu::copies_to_device() == before + 1,
+            "one copy brings all that was written"
+        );
         // What is written after it is queued does not change it.
         dev.write(c.part(0, 3), &[100, 101, 102]).unwrap();
         assert_eq!(dev.read(copy).unwrap(), [round + 2; 20]);

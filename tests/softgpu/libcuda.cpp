@@ -186,7 +186,12 @@ API cuMemFreeHost(void* at) { return free_memory("cuMemFreeHost", Address(at)); 
 
 // --- copies
 
+// Asynchronous copies to the device that this thread asked for.
+static thread_local size_t copies_to_device = 0;
+extern "C" __attribute__((visibility("default"))) size_t softgpu_copies_to_device() { return copies_to_device; }
+
 API cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
+    ++copies_to_device;
     return copy_device(stream, "cuMemcpyHtoDAsync", to, from, bytes, TO_DEVICE);
 }
 API cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {

@@ -77,6 +77,13 @@ pub fn forbid(address: u64, bytes: usize) {
     }
 }
 
+/// Asynchronous copies to the device that this thread asked for so far; 0 on a GPU, which does not count them.
+pub fn copies_to_device() -> usize {
+    type Count = unsafe extern "C" fn() -> usize;
+    // SAFETY: this is the function's signature (tests/softgpu/libcuda.cpp); it reads a number.
+    libcuda().map_or(0, |libcuda| unsafe { libcuda.get::<Count>(b"softgpu_copies_to_device\0").unwrap()() })
+}
+
 /// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its name.
 pub fn libcuda() -> Option<&'static libloading::Library> {
     libraries().map(|all| &all[0])
