@@ -318,9 +318,9 @@ impl Handle {
 
     /// Says once that cuDNN could do better if it were installed as it should be.
     fn warn(&mut self, ask: &Ask) {
-        let refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way));
+        let mut refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way));
         if !self.has_warned
-            && let Some(refusal) = refusals.filter(|refusal| refusal.class == Class::Installation).last()
+            && let Some(refusal) = refusals.find(|refusal| refusal.class == Class::Installation)
         {
             tell(format_args!("cuDNN does less than it could: {}; {}", refusal.text, refusal.remedy()));
             self.has_warned = true;
