@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::base::{Result, memory};
+use crate::base::{Result, memory, tell};
 use crate::cli::args::KeepArgs;
 use crate::cli::plan::{FileBar, cache};
 use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
@@ -32,14 +32,14 @@ impl Reader {
     /// The images; labels are not looked at. `name`: of the progress bar.
     pub fn images(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<ImageStore> {
         let store = self.load(shape, name, |load| ImageStore::load(set, load))?;
-        tell(&store);
+        report(&store);
         Ok(store)
     }
 
     /// The images with their labels.
     pub fn labelled(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<EvalStore> {
         let store = self.load(shape, name, |load| EvalStore::load(set, load))?;
-        tell(&store.images);
+        report(&store.images);
         Ok(store)
     }
 
@@ -66,21 +66,23 @@ impl Reader {
 }
 
 /// Where the images come from, what did not go as it should, and which images were left out.
-fn tell(store: &ImageStore) {
-    store.notes.iter().for_each(|note| eprintln!("{note}"));
+fn report(store: &ImageStore) {
+    store.notes.iter().for_each(tell);
     if let Some(kept) = &store.kept {
         let (images, path) = (store.len(), kept.path.display());
         if kept.reused {
-            eprintln!("images: {images} from the cache ({path})");
+            tell(format_args!("images: {images} from the cache ({path})"));
         } else {
             let mib = kept.path.metadata().map_or(0, |stat| stat.size()) >> 20;
-            eprintln!("images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, --no-cache)");
+            tell(format_args!(
+                "images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, --no-cache)"
+            ));
         }
     }
     for why in &store.skipped {
-        eprintln!("left out: {why}");
+        tell(format_args!("left out: {why}"));
     }
     if !store.skipped.is_empty() {
-        eprintln!("{} images left out, {} used", store.skipped.len(), store.len());
+        tell(format_args!("{} images left out, {} used", store.skipped.len(), store.len()));
     }
 }

@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::key::Key;
 use super::records::{Entry, checksum};
-use crate::base::fs::{UNFINISHED, remove_abandoned};
+use crate::base::fs::{Listed, UNFINISHED, listed, remove_abandoned};
 use crate::base::{Error, Result};
 
 /// The folder of kept sets in the user's cache folder.
@@ -101,6 +101,7 @@ pub fn open(key: &Key) -> std::io::Result<Option<(File, Contents)>> {
 pub struct Draft {
     temp: NamedTempFile,
     path: PathBuf,
+    _listed: Listed,
 }
 
 impl Draft {
@@ -111,12 +112,13 @@ impl Draft {
             remove_abandoned(folder);
             let disk = rustix::fs::statvfs(folder)?;
             make_room(folder, bytes, disk.f_bavail * disk.f_frsize)?;
-            let temp = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+            let (temp, listed) = listed(|| tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder))?;
             // Where files cannot be locked no one takes this one for abandoned.
             let _ = temp.as_file().lock();
-            Ok(temp)
+            Ok((temp, listed))
         });
-        Ok(Draft { temp: temp.map_err(|e| Error::io(folder, e))?, path: key.path.clone() })
+        let (temp, _listed) = temp.map_err(|e| Error::io(folder, e))?;
+        Ok(Draft { temp, path: key.path.clone(), _listed })
     }
 
     pub fn file(&self) -> &File {
