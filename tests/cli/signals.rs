@@ -84,7 +84,7 @@ fn commands_stop_in_their_main_phase() {
         // Without labels, and k-means first.
         (format!("eval --checkpoint {checkpoint} --data {data}/images/val2017 --limit 64 --size 256"), "read images"),
         (format!("baselines --data {data} --clusters 9 --limit 64 --size 128"), "Lab "),
-        (format!("bench --images 8 --size 64 --batch 4 --batch-cluster 4 --epochs 999"), ""),
+        ("bench --images 8 --size 64 --batch 4 --batch-cluster 4 --epochs 999".to_string(), ""),
         // The number of clusters is being chosen.
         (format!("train --data {data}/images/train2017 --recipe photos --run run --limit 64"), "read for pictures"),
     ] {

@@ -7,6 +7,14 @@ use picie::device::{Layout, Pool};
 
 use crate::util::softgpu;
 
+/// Fills a slot with one value.
+fn all<T: Copy>(value: T) -> impl FnOnce(&mut [T]) -> picie::base::Result<()> {
+    move |out| {
+        out.fill(value);
+        Ok(())
+    }
+}
+
 fn engine() -> Option<Cuda<f32>> {
     softgpu::load().then(|| Cuda::new(Options::default()).unwrap())
 }
@@ -24,7 +32,7 @@ fn what_is_written_to_staging_is_there_for_whatever_is_queued_next() {
         dev.write(c, &[round + 2; 20]).unwrap();
         dev.write(a, &[round; 20]).unwrap();
         if round == 0 {
-            dev.fill(b, |out| Ok(out.fill(9))).unwrap();
+            dev.fill(b, all(9)).unwrap();
         }
         let before = softgpu::copies_to_device();
         dev.copy(copy, c).unwrap();
@@ -48,11 +56,11 @@ fn images_come_ahead_of_the_work_that_reads_them() {
     let slots = [0, 1].map(|i| layout.take::<u8>(Pool::Images, i, 5000));
     let seen = [0, 1, 2, 3, 4, 5].map(|i| layout.take::<u8>(Pool::State, i, 5000));
     dev.reserve(&layout).unwrap();
-    dev.fill(slots[0], |out| Ok(out.fill(0))).unwrap();
+    dev.fill(slots[0], all(0)).unwrap();
     for (i, &seen) in seen.iter().enumerate() {
         dev.copy(seen, slots[i % 2]).unwrap();
         let next = slots[(i + 1) % 2];
-        dev.prefetch(next, |out| Ok(out.fill(i as u8 + 1))).unwrap();
+        dev.prefetch(next, all(i as u8 + 1)).unwrap();
         dev.arrive(next).unwrap();
     }
     for (i, &seen) in seen.iter().enumerate() {

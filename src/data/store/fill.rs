@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::kept::{self, Contents, Draft};
 use super::key::Key;
-use super::records::{Decode, Decoded, Entry, Filed, Place, Records, decode_all};
+use super::records::{Decode, Decoded, Entry, Filed, Place, Records, Staying, decode_all};
 use super::{ImageStore, Kept, Load};
 use crate::base::{Error, Result};
 use crate::data::{Dataset, Item};
@@ -114,7 +114,7 @@ fn passing(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode) -> Resu
 }
 
 /// Writes records to their places in a file, which errors call `path`, from any thread.
-pub fn writer(file: &File, path: &Path) -> impl Fn(usize, Box<[u8]>) -> Result<Option<Box<[u8]>>> {
+pub fn writer(file: &File, path: &Path) -> impl Fn(usize, Box<[u8]>) -> Result<Staying> {
     move |i, record| {
         let written = file.write_all_at(&record, i as u64 * record.len() as u64);
         written.map(|()| None).map_err(|e| Error::io(path, e))

@@ -157,12 +157,14 @@ pub type Decode<'a> = &'a (dyn Fn(&Item, &mut [u8]) -> Outcome + Sync);
 pub struct Decoded {
     pub size: (usize, usize),
     pub entry: Entry,
-    /// Where it is to stay in memory.
-    pub record: Option<Box<[u8]>>,
+    pub record: Staying,
 }
 
+/// A record, where it is to stay in memory.
+pub type Staying = Option<Box<[u8]>>;
+
 /// Takes a record and the number of its item; gives back what is to stay in memory.
-pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Option<Box<[u8]>>> + Sync);
+pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Staying> + Sync);
 
 /// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core is free: while some records are
 /// written others are decoded. What comes back is in the order of the items; Err in it: the picture cannot be used.
