@@ -31,11 +31,15 @@ fn same_checkpoints(a: &Path, b: &Path) {
 #[test]
 fn a_run_has_the_losses_of_the_cpu_engine_in_every_precision() {
     let place = Place::new();
+    // NOTE: six images have six pixels of the last stage, so most of its principal components are any, on either engine.
+    let train = |run: &str, more: &str| train(run, &format!("{more} --laterals random"));
+    place.picie(&train("cpu", "").replace("--device cuda", "--device cpu")).succeeds();
+    let want = rows(&place.join("cpu"));
     // Of the first epoch, before roundings have moved many labels: the loss is a mean over 3 steps and 384 pixels.
-    for (precision, tol) in [("f32", 0.02), ("bf16", 0.05), ("f16", 0.05)] {
+    for (precision, tol) in [("f32", 0.005), ("bf16", 0.02), ("f16", 0.02)] {
         let Some(ran) = place.gpu("", &train(precision, &format!("--precision {precision}"))) else { return };
         holds(&ran.succeeds().out, &["epoch", &format!("run: {precision}")]);
-        let (got, want) = (rows(&place.join(precision)), rows(trained()));
+        let got = rows(&place.join(precision));
         assert_eq!(got.len(), 2);
         let off = |of: fn(&Value) -> f64| (of(&got[0]) / of(&want[0]) - 1.0).abs();
         let loss = off(|row| row["loss"].as_f64().unwrap());
