@@ -196,6 +196,6 @@ fn a_plan_says_which_way_each_convolution_takes_and_why() {
     // A cuDNN that adds to wide gradients does so by an engine that is slow.
     let ran = place.gpu("SOFTCUDNN_ACCEPT=widebeta", &plan("--autotune off")).unwrap().succeeds();
     let gradients: Vec<&str> = choices(&ran).into_iter().filter(|line| line.starts_with("weight gradient")).collect();
-    assert!(gradients.len() >= 20);
+    assert!(gradients.len() >= 10);
     assert!(gradients.iter().all(|line| line.contains(": weight gradient and a pass, engine ")), "{gradients:?}");
 }
