@@ -128,7 +128,9 @@ impl Draft {
     /// The file under its name.
     pub fn finish(self, contents: &Contents) -> Result<PathBuf> {
         contents.write(self.file()).map_err(|e| Error::io(&self.path, e))?;
-        self.temp.persist(&self.path).map_err(|e| Error::io(&self.path, e.error))?;
+        let file = self.temp.persist(&self.path).map_err(|e| Error::io(&self.path, e.error))?;
+        // Nobody takes it for abandoned any more.
+        let _ = file.unlock();
         Ok(self.path)
     }
 }
