@@ -5,8 +5,9 @@ use cudarc::driver::{result, sys};
 use crate::base::{Error, Result};
 use crate::device::arena::POOLS;
 use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::event::Event;
 use crate::device::cuda::recording::Recording;
-use crate::device::cuda::staging::{Event, Staged};
+use crate::device::cuda::staging::Staged;
 use crate::device::ops::Memory;
 use crate::device::{Activation, Element, Layout, Pool, Slot};
 

@@ -1,8 +1,9 @@
 //! Steps recorded as CUDA graphs.
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
 
-use crate::base::{Result, tell};
+use crate::base::{self, tell};
 use crate::device::Activation;
 use crate::device::cuda::context::{Cuda, driver_error};
 
@@ -20,6 +21,36 @@ pub enum Recording {
 
 /// An instantiated CUDA graph.
 pub struct Exec(sys::CUgraphExec);
+
+impl Exec {
+    /// Records what `queue` queues on `stream`, which does not run. `refused`: what a failed call of the driver means.
+    pub(super) fn record<E>(
+        stream: sys::CUstream,
+        queue: impl FnOnce() -> Result<(), E>,
+        refused: impl Fn(DriverError) -> E,
+    ) -> Result<Self, E> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as the engine; what is captured is queued by this thread between begin and end.
+        unsafe { result::stream::begin_capture(stream, mode) }.map_err(&refused)?;
+        let queued = queue();
+        // SAFETY: as above.
+        let graph = unsafe { result::stream::end_capture(stream) }.map(Graph);
+        // What failed says more than the capture that it broke.
+        queued?;
+        let graph = graph.map_err(&refused)?;
+        // SAFETY: the graph was captured above.
+        unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) }.map(Exec).map_err(refused)
+    }
+
+    /// Queues what was recorded.
+    ///
+    /// # Safety
+    /// The memory that it touches is where it was.
+    pub(super) unsafe fn launch(&self, stream: sys::CUstream) -> Result<(), DriverError> {
+        // SAFETY: graph and stream are alive; the memory is the caller's promise.
+        unsafe { result::graph::launch(self.0, stream) }
+    }
+}
 
 impl Drop for Exec {
     fn drop(&mut self) {
@@ -42,8 +73,8 @@ impl<A: Activation> Cuda<A> {
     pub(super) fn record_or_replay(
         &mut self,
         recording: &mut Recording,
-        mut ops: impl FnMut(&mut Self) -> Result<()>,
-    ) -> Result<()> {
+        mut ops: impl FnMut(&mut Self) -> base::Result<()>,
+    ) -> base::Result<()> {
         if self.options.no_graph {
             return ops(self);
         }
@@ -53,7 +84,7 @@ impl<A: Activation> Cuda<A> {
                 *recording = Recording::Warm;
                 return Ok(());
             }
-            Recording::Warm => match self.capture(&mut ops) {
+            Recording::Warm => match Exec::record(self.stream, || ops(self), |e| driver_error("recording a step", e)) {
                 Ok(exec) => *recording = Recording::Recorded(exec),
                 Err(why) => {
                     if !std::mem::replace(&mut self.said_plain, true) {
@@ -69,26 +100,10 @@ impl<A: Activation> Cuda<A> {
         match recording {
             // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
             Recording::Recorded(exec) => {
-                unsafe { result::graph::launch(exec.0, self.stream) }.map_err(|e| driver_error("replaying a step", e))
+                unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
             }
             // What was captured before it failed has not run. Should an op itself be at fault it fails again, and says so.
             _ => ops(self),
         }
-    }
-
-    /// Records `ops`, which do not run.
-    fn capture(&mut self, ops: &mut impl FnMut(&mut Self) -> Result<()>) -> Result<Exec> {
-        let e = |e| driver_error("recording a step", e);
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is the engine's; what is captured is queued by this thread between begin and end.
-        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(e)?;
-        let queued = ops(self);
-        // SAFETY: as above.
-        let graph = unsafe { result::stream::end_capture(self.stream) }.map(Graph).map_err(e);
-        // An op that failed says more than the capture that it broke.
-        queued?;
-        let graph = graph?;
-        // SAFETY: the graph was captured above.
-        unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) }.map(Exec).map_err(e)
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use cudarc::driver::result::{self, event, graph, stream};
-use cudarc::driver::sys::{
-    CUdeviceptr, CUevent, CUevent_flags, CUgraphExec, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode,
-};
+use cudarc::driver::result::{self, stream};
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use super::api::{Answer, Class, Refusal};
 use super::engine::Plan;
 use super::graph::{Operand, Problem};
 use crate::base::rng::{Rng, Stream};
+use crate::device::cuda::event::Event;
+use crate::device::cuda::recording::Exec;
 
 /// An engine is measured this often after a warm-up, unless that takes longer than [`PATIENCE`].
 const RUNS: usize = 5;
@@ -44,21 +44,11 @@ impl Drop for Buffer {
     }
 }
 
-/// Calls that were recorded.
-struct Recorded(CUgraphExec);
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        // SAFETY: instantiated once, destroyed once; `Gauge` has waited for its launches.
-        let _ = unsafe { graph::exec_destroy(self.0) };
-    }
-}
-
 /// Measures plans on one stream.
 pub struct Gauge {
     stream: CUstream,
-    start: CUevent,
-    end: CUevent,
+    start: Event,
+    end: Event,
     /// What plans read: noise, which no plan changes. Constants would cost a GPU less power, and so time.
     noise: Option<Buffer>,
     /// What they write, and their workspace.
@@ -68,8 +58,7 @@ pub struct Gauge {
 
 impl Gauge {
     pub fn new(stream: CUstream) -> Answer<Self> {
-        let event = || event::create(CUevent_flags::CU_EVENT_DEFAULT);
-        Ok(Gauge { stream, start: event()?, end: event()?, noise: None, output: None, warm: false })
+        Ok(Gauge { stream, start: Event::new(true)?, end: Event::new(true)?, noise: None, output: None, warm: false })
     }
 
     /// Microseconds of `plan`, the median of a few runs. Refused as not supported where it cannot be recorded.
@@ -153,35 +142,22 @@ impl Gauge {
         Ok(unsafe { stream::synchronize(self.stream) }?)
     }
 
-    fn record(&self, queue: impl FnOnce() -> Answer) -> Answer<Recorded> {
+    fn record(&self, queue: impl FnOnce() -> Answer) -> Answer<Exec> {
         let cannot = |refusal: Refusal| match refusal.class {
             Class::Memory => refusal,
             _ => Refusal::unsupported(format!("it cannot be recorded: {}", refusal.text)),
         };
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: what is captured is queued by this thread between begin and end; the graph is instantiated and destroyed once.
-        unsafe {
-            stream::begin_capture(self.stream, mode)?;
-            let queued = queue();
-            let captured = stream::end_capture(self.stream);
-            queued.map_err(cannot)?;
-            let captured = captured.map_err(|e| cannot(e.into()))?;
-            let recorded = graph::instantiate(captured, CUgraphInstantiate_flags(0));
-            let _ = graph::destroy(captured);
-            Ok(Recorded(recorded.map_err(|e| cannot(e.into()))?))
-        }
+        Exec::record(self.stream, || queue().map_err(cannot), |e| cannot(e.into()))
     }
 
     /// Microseconds of all calls.
-    fn launch(&self, calls: &Recorded) -> Answer<f32> {
-        // SAFETY: events, stream and graph are alive; both events are recorded before their difference is asked for.
-        unsafe {
-            event::record(self.start, self.stream)?;
-            graph::launch(calls.0, self.stream)?;
-            event::record(self.end, self.stream)?;
-            event::synchronize(self.end)?;
-            Ok(1000.0 * event::elapsed(self.start, self.end)?)
-        }
+    fn launch(&self, calls: &Exec) -> Answer<f32> {
+        self.start.record(self.stream)?;
+        // SAFETY: the calls' memory is the gauge's, which outlives them.
+        unsafe { calls.launch(self.stream) }?;
+        self.end.record(self.stream)?;
+        self.end.wait()?;
+        Ok(1000.0 * self.end.since(&self.start)?)
     }
 }
 
@@ -189,10 +165,5 @@ impl Drop for Gauge {
     fn drop(&mut self) {
         // What a failed plan left queued must not outlive the buffers.
         let _ = self.wait();
-        // SAFETY: created by `new`, destroyed once; nothing queued waits for them.
-        unsafe {
-            let _ = event::destroy(self.start);
-            let _ = event::destroy(self.end);
-        }
     }
 }
