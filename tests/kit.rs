@@ -102,7 +102,7 @@ fn a_packed_test_binary_looks_nowhere_else() {
 fn a_stage_that_fails_is_named_with_its_reason_and_stops_no_other() {
     let Some(kit) = Kit::new() else { return };
     // The first stage to compute anything trains.
-    let ran = kit.run("smoke", &[("SOFTGPU_FAIL", "adam_step_bf16:1")]);
+    let ran = kit.run("smoke", &[("SOFTGPU_FAIL", "adam_step_bf16:1"), ("CUDA_LAUNCH_BLOCKING", "1")]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let stages = kit.stages();
     assert_eq!((&*stages[0].1, &*stages[1].1), ("ok", "failed"), "{stages:?}");
