@@ -304,33 +304,35 @@ fn on_the_gpu<A: Activation>(case: &str, want: &[f32], steps: usize, (first, all
     close(&name("all losses"), &got, &want[..got.len()], all);
 }
 
-/// Steps of both heads of IIC; in f32 a third one, which is replayed where steps are recorded.
-fn against_the_cpu(case: &str) {
+/// Two steps, in f32 a third one, which is replayed where steps are recorded. `noise`: how many times as much as of other losses
+/// roundings of activations make of the first one.
+fn against_the_cpu(case: &str, noise: f32) {
     if !softgpu::load() {
         return;
     }
     let want = losses(&mut Cpu::new(), case, 3);
     on_the_gpu::<f32>(case, &want, 3, (1e-5, 1e-2));
-    on_the_gpu::<half::bf16>(case, &want, 2, (2e-2, 5e-2));
-    on_the_gpu::<half::f16>(case, &want, 2, (5e-3, 2e-2));
+    on_the_gpu::<half::bf16>(case, &want, 2, (noise * 2e-2, noise * 5e-2));
+    on_the_gpu::<half::f16>(case, &want, 2, (noise * 5e-3, noise * 2e-2));
 }
 
 #[test]
 fn picie_h_s_steps_on_the_gpu_are_the_cpu_s() {
-    against_the_cpu("picie-h");
+    against_the_cpu("picie-h", 1.0);
 }
 
 #[test]
 fn mdc_s_steps_on_the_gpu_are_the_cpu_s() {
-    ["mdc", "mdc-centroids"].into_iter().for_each(against_the_cpu);
+    ["mdc", "mdc-centroids"].into_iter().for_each(|case| against_the_cpu(case, 1.0));
 }
 
 #[test]
 fn iic_s_steps_on_the_gpu_are_the_cpu_s() {
-    ["iic", "iic-collapsed", "iic-res12"].into_iter().for_each(against_the_cpu);
+    // The mutual information of a new network's maps is 0.01, a difference of entropies a hundred times as large.
+    ["iic", "iic-collapsed", "iic-res12"].into_iter().for_each(|case| against_the_cpu(case, 3.0));
 }
 
 #[test]
 fn supervised_steps_on_the_gpu_are_the_cpu_s() {
-    ["supervised", "transfer"].into_iter().for_each(against_the_cpu);
+    ["supervised", "transfer"].into_iter().for_each(|case| against_the_cpu(case, 1.0));
 }
