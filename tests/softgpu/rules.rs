@@ -102,18 +102,24 @@ fn an_engine_leaks_nothing() {
     {
         let mut dev = Cuda::<f32>::new(Options::default()).unwrap();
         let mut layout = Layout::default();
-        let (staged, moved) = (layout.take::<f32>(Pool::Staging, "a", 64), layout.take::<f32>(Pool::Acts, "b", 64));
+        let [written, ahead, moved] =
+            [Pool::Staging, Pool::Images, Pool::Acts].map(|pool| layout.take::<f32>(pool, "a", 64));
         dev.reserve(&layout).unwrap();
         let (mut recording, start) = (Default::default(), dev.mark().unwrap());
         for round in 0..3 {
             let numbers = vec![round as f32; 64];
-            dev.write(staged, &numbers).unwrap();
+            dev.write(written, &vec![9.0; 64]).unwrap();
             let fill = |to: &mut [f32]| {
                 to.copy_from_slice(&numbers);
                 Ok(())
             };
-            dev.prefetch(staged, fill).unwrap();
-            dev.replay(&mut recording, |dev| dev.copy(moved, staged)).unwrap();
+            dev.prefetch(ahead, fill).unwrap();
+            dev.arrive(ahead).unwrap();
+            dev.replay(&mut recording, |dev| {
+                dev.copy(moved, written)?;
+                dev.copy(moved, ahead)
+            })
+            .unwrap();
             assert_eq!(dev.read(moved).unwrap(), numbers);
         }
         let end = dev.mark().unwrap();
