@@ -155,8 +155,8 @@ fn other_tests_pass_in_every_mode() {
     for (mode, tests, orders) in [
         ("late", rules, "2"),
         ("4", rules, "2"),
-        ("late", &["cuda::step::steps"], "1"),
-        ("4", &["cuda::step::steps"], "1"),
+        ("late", &["cuda::memory", "cuda::step::steps"], "1"),
+        ("4", &["cuda::memory", "cuda::step::steps"], "1"),
     ] {
         let Some(folder) = softgpu::folder(false) else { return };
         let mut command = Command::new(std::env::current_exe().unwrap());
