@@ -328,8 +328,10 @@ fn mdc_s_steps_on_the_gpu_are_the_cpu_s() {
 
 #[test]
 fn iic_s_steps_on_the_gpu_are_the_cpu_s() {
-    // The mutual information of a new network's maps is 0.01, a difference of entropies a hundred times as large.
-    ["iic", "iic-collapsed", "iic-res12"].into_iter().for_each(|case| against_the_cpu(case, 3.0));
+    // The mutual information of a new network's maps is 0.01 and less, a small difference of entropies; collapsed maps have more.
+    [("iic", 3.0), ("iic-collapsed", 1.0), ("iic-res12", 3.0)]
+        .into_iter()
+        .for_each(|(case, noise)| against_the_cpu(case, noise));
 }
 
 #[test]
