@@ -1,9 +1,12 @@
-//! Compiles each `cuda/*.cu` once per element type into a fatbin, and lists them in `$OUT_DIR/images.rs`.
+//! Compiles each `cuda/*.cu` once per element type into a fatbin, and lists them in
+//! `$OUT_DIR/images.rs`.
 //!
-//! nvcc is `$NVCC`, or the first of version 13 or later in `$CUDA_HOME/bin`, where `pip install nvidia-cuda-nvcc` puts it for the
-//! active Python, and `$PATH`; an older one only where there is no other. Without one, or with one that cannot compile the kernels, the
-//! build succeeds all the same, and the binary says why it has no kernels when a GPU is asked for; only an `$NVCC` that fails is an
-//! error. `$PICIE_CUDA_ARCHS` chooses architectures (`80,90a`); `$PICIE_CUDA_WERROR=1` makes warnings errors.
+//! nvcc is `$NVCC`, or the first of version 13 or later in `$CUDA_HOME/bin`, where `pip install
+//! nvidia-cuda-nvcc` puts it for the active Python, and `$PATH`; an older one only where there is
+//! no other. Without one, or with one that cannot compile the kernels, the build succeeds all the
+//! same, and the binary says why it has no kernels when a GPU is asked for; only an `$NVCC` that
+//! fails is an error. `$PICIE_CUDA_ARCHS` chooses architectures (`80,90a`); `$PICIE_CUDA_WERROR=1`
+//! makes warnings errors.
 
 use std::env;
 use std::fmt::Write as _;
@@ -34,7 +37,9 @@ struct Job {
 }
 
 fn main() {
-    for name in ["NVCC", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "PICIE_CUDA_ARCHS", "PICIE_CUDA_WERROR"] {
+    for name in
+        ["NVCC", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "PICIE_CUDA_ARCHS", "PICIE_CUDA_WERROR"]
+    {
         println!("cargo:rerun-if-env-changed={name}");
     }
     // A folder: editing, adding or removing any file in it builds anew.
@@ -48,7 +53,10 @@ fn main() {
             println!("cargo:rerun-if-changed={}", nvcc.path.display());
             compile(&nvcc, &jobs).err().map(|said| {
                 let Nvcc { path, version, .. } = &nvcc;
-                let said = format!("{} (version {version}) does not compile the kernels: {said}", path.display());
+                let said = format!(
+                    "{} (version {version}) does not compile the kernels: {said}",
+                    path.display()
+                );
                 // NOTE: an $NVCC that does not work is a mistake to hear about, not to pass over.
                 assert!(env::var_os("NVCC").is_none_or(|v| v.is_empty()), "$NVCC is {said}");
                 println!("cargo:warning=no kernels: {}", said.lines().next().unwrap_or_default());
@@ -65,7 +73,8 @@ fn main() {
             None => format!("include_bytes!({fatbin:?})"),
             Some(_) => r#"b"no kernels\0""#.into(),
         };
-        writeln!(text, "    Image {{ name: {name:?}, data: &Aligned(*{data}).0 }},").expect("memory");
+        writeln!(text, "    Image {{ name: {name:?}, data: &Aligned(*{data}).0 }},")
+            .expect("memory");
     }
     text += "];\n";
     fs::write(out.join("images.rs"), text).expect("a writable OUT_DIR");
@@ -78,13 +87,17 @@ fn commit() {
         println!("cargo:rerun-if-changed={path}");
     }
     let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
-    let said = git.ok().filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
+    let said = git
+        .ok()
+        .filter(|out| out.status.success())
+        .and_then(|out| String::from_utf8(out.stdout).ok());
     println!("cargo:rustc-env=PICIE_COMMIT={}", said.as_deref().map_or("unknown", str::trim));
 }
 
 /// The files of `cuda/` that end in `.ext`, in order.
 fn files(ext: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir("cuda").expect("the folder cuda").flatten().map(|e| e.path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("cuda").expect("the folder cuda").flatten().map(|e| e.path()).collect();
     files.retain(|p| p.extension().is_some_and(|e| e == ext));
     files.sort();
     files
@@ -113,40 +126,55 @@ fn nvcc() -> Option<Nvcc> {
     let exe = |dir: PathBuf| dir.join(format!("nvcc{}", env::consts::EXE_SUFFIX));
     let var = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(path) = var("NVCC") {
-        return Some(ask(path.clone()).unwrap_or_else(|| panic!("$NVCC is {}, which does not run", path.display())));
+        return Some(
+            ask(path.clone())
+                .unwrap_or_else(|| panic!("$NVCC is {}, which does not run", path.display())),
+        );
     }
     let mut places = vec![];
     places.extend(var("CUDA_HOME").map(|home| exe(home.join("bin"))));
     places.extend(site_packages().map(|site| exe(site.join("nvidia/cu13/bin"))));
     places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(exe));
-    let mut found: Vec<Nvcc> = places.into_iter().filter(|path| path.is_file()).filter_map(ask).collect();
+    let mut found: Vec<Nvcc> =
+        places.into_iter().filter(|path| path.is_file()).filter_map(ask).collect();
     let fit = found.iter().position(|nvcc| nvcc.major >= CUDA).unwrap_or(0);
     (!found.is_empty()).then(|| found.swap_remove(fit))
 }
 
 /// What an nvcc says of itself: "Cuda compilation tools, release 13.0, V13.0.88".
 fn ask(path: PathBuf) -> Option<Nvcc> {
-    let out = Command::new(&path).arg("--version").output().ok().filter(|out| out.status.success())?;
+    let out =
+        Command::new(&path).arg("--version").output().ok().filter(|out| out.status.success())?;
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    let version = said.split("release ").nth(1).unwrap_or("unknown").split(',').next().unwrap_or_default();
+    let version =
+        said.split("release ").nth(1).unwrap_or("unknown").split(',').next().unwrap_or_default();
     let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     Some(Nvcc { path, major, version: version.trim().to_string() })
 }
 
-/// The architectures to compile for: those of `$PICIE_CUDA_ARCHS` or all, less what this nvcc does not know.
+/// The architectures to compile for: those of `$PICIE_CUDA_ARCHS` or all, less what this nvcc does
+/// not know.
 fn archs(nvcc: &Nvcc) -> Vec<String> {
     let asked = env::var("PICIE_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.into());
     let known = Command::new(&nvcc.path).arg("--list-gpu-arch").output();
-    let known =
-        known.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let known = known
+        .ok()
+        .filter(|out| out.status.success())
+        .map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
     let number = |arch: &str| arch.trim_end_matches(|c: char| !c.is_ascii_digit()).to_string();
     let knows = |arch: &str| {
-        let listed =
-            |line: &str| line.trim().strip_prefix("compute_").is_some_and(|listed| number(listed) == number(arch));
+        let listed = |line: &str| {
+            line.trim()
+                .strip_prefix("compute_")
+                .is_some_and(|listed| number(listed) == number(arch))
+        };
         known.as_ref().is_none_or(|known| known.lines().any(listed))
     };
-    let (fit, unfit): (Vec<_>, Vec<_>) =
-        asked.split(',').map(|arch| arch.trim().to_string()).filter(|a| !a.is_empty()).partition(|arch| knows(arch));
+    let (fit, unfit): (Vec<_>, Vec<_>) = asked
+        .split(',')
+        .map(|arch| arch.trim().to_string())
+        .filter(|a| !a.is_empty())
+        .partition(|arch| knows(arch));
     if !unfit.is_empty() {
         let (path, unfit) = (nvcc.path.display(), unfit.join(", sm_"));
         println!(
@@ -167,7 +195,8 @@ fn site_packages() -> Option<PathBuf> {
 /// Errors: what nvcc said.
 fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
     let archs = archs(nvcc);
-    let Some(last) = archs.last().map(|arch| arch.trim_end_matches(|c: char| !c.is_ascii_digit())) else {
+    let Some(last) = archs.last().map(|arch| arch.trim_end_matches(|c: char| !c.is_ascii_digit()))
+    else {
         return Err("it knows none of the architectures".into());
     };
     let mut flags: Vec<String> =
@@ -192,12 +221,20 @@ fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
                     // What the fatbin is made from; the same again is not compiled again.
                     let stamp = format!("{flags:?} {} {headers}{}", job.define, read(&job.source));
                     let stamped = job.fatbin.with_extension("stamp");
-                    if job.fatbin.exists() && fs::read_to_string(&stamped).is_ok_and(|old| old == stamp) {
+                    if job.fatbin.exists()
+                        && fs::read_to_string(&stamped).is_ok_and(|old| old == stamp)
+                    {
                         continue;
                     }
                     let mut command = Command::new(&nvcc.path);
-                    command.args(&flags).arg(&job.define).arg(&job.source).arg("-o").arg(&job.fatbin);
-                    let Output { status, stderr, stdout } = command.output().expect("nvcc ran a moment ago");
+                    command
+                        .args(&flags)
+                        .arg(&job.define)
+                        .arg(&job.source)
+                        .arg("-o")
+                        .arg(&job.fatbin);
+                    let Output { status, stderr, stdout } =
+                        command.output().expect("nvcc ran a moment ago");
                     let said = [stdout, stderr].concat();
                     // What ptxas says of registers and spills, for who wants to know.
                     fs::write(job.fatbin.with_extension("log"), &said).expect("a writable OUT_DIR");
@@ -205,7 +242,10 @@ fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
                         fs::write(&stamped, &stamp).expect("a writable OUT_DIR");
                     } else {
                         let said = String::from_utf8_lossy(&said).into_owned();
-                        failed.lock().expect("no thread panics").push(format!("{}: {said}", job.source.display()));
+                        failed
+                            .lock()
+                            .expect("no thread panics")
+                            .push(format!("{}: {said}", job.source.display()));
                     }
                 }
             });

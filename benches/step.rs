@@ -1,6 +1,7 @@
 //! One epoch's phases at the size of README's comparison: `cargo bench --bench step`.
 //!
-//! 64 random images stored at 256², network input 128², batches of 32, 27 clusters, picie's recipe otherwise.
+//! 64 random images stored at 256², network input 128², batches of 32, 27 clusters, picie's recipe
+//! otherwise.
 
 use std::time::Duration;
 
@@ -16,7 +17,14 @@ const IMAGES: usize = 64;
 const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 
 fn step(c: &mut Criterion) {
-    let recipe = Recipe { size: 128, stored: 256, batch: 32, batch_cluster: 32, init_batches: 1, ..Recipe::picie() };
+    let recipe = Recipe {
+        size: 128,
+        stored: 256,
+        batch: 32,
+        batch_cluster: 32,
+        init_batches: 1,
+        ..Recipe::picie()
+    };
     let set = PictureSet::Plain(ImageStore::noise(IMAGES, recipe.stored, 1));
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let mut picie = method::plan(&mut dev, &mut layout, &recipe, 1, SET).expect("a plan");
@@ -25,7 +33,10 @@ fn step(c: &mut Criterion) {
     let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());
 
     let mut group = c.benchmark_group("step");
-    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(10));
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(10));
     group.throughput(Throughput::Elements(IMAGES as u64));
     let (common, clustering) = picie.clustering_mut().expect("PiCIE clusters");
     group.bench_function("k-means of one view", |b| {

@@ -1,6 +1,7 @@
 //! The images of a first and of a second start: `cargo bench --bench store`.
 //!
-//! 64 scenes stored at 640², in memory: decoded, decoded and written to the file that is kept, and read from that file.
+//! 64 scenes stored at 640², in memory: decoded, decoded and written to the file that is kept, and
+//! read from that file.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use picie::data::{self, Classes, Fit, ImageStore, Load, kept, scenes};
@@ -14,8 +15,15 @@ fn store(c: &mut Criterion) {
     let set = data::open(&drawn, None, "train", Classes::All27, &|_, _| ()).expect("a data set");
     let load = |keep| {
         let fit = Fit::Crop;
-        let load =
-            Load { size: 640, fit, budget: u64::MAX, cache: home.path(), keep, strict: true, progress: &|_, _| () };
+        let load = Load {
+            size: 640,
+            fit,
+            budget: u64::MAX,
+            cache: home.path(),
+            keep,
+            strict: true,
+            progress: &|_, _| (),
+        };
         ImageStore::load(&set, &load).expect("images")
     };
     let forget = || std::fs::remove_dir_all(home.path().join(kept::FOLDER)).unwrap_or_default();
@@ -23,7 +31,9 @@ fn store(c: &mut Criterion) {
     let mut group = c.benchmark_group("store");
     group.sample_size(10).throughput(Throughput::Elements(IMAGES as u64));
     group.bench_function("decoded", |b| b.iter(|| load(None)));
-    group.bench_function("decoded and kept", |b| b.iter_batched(forget, |()| load(Some(0)), BatchSize::PerIteration));
+    group.bench_function("decoded and kept", |b| {
+        b.iter_batched(forget, |()| load(Some(0)), BatchSize::PerIteration)
+    });
     assert!(load(Some(0)).kept.is_some_and(|kept| kept.reused));
     group.bench_function("from the cache", |b| b.iter(|| load(Some(0))));
     group.finish();

@@ -1,4 +1,5 @@
-//! The build script with compilers of every kind at hand: it takes the right one, and fails the build for none that was not asked for.
+//! The build script with compilers of every kind at hand: it takes the right one, and fails the
+//! build for none that was not asked for.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,19 +14,29 @@ fn script() -> &'static Path {
         let to = dir.path().join("build-script");
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs");
-        assert!(Command::new(rustc).args(["--edition", "2024", "-o"]).arg(&to).arg(source).status().unwrap().success());
+        assert!(
+            Command::new(rustc)
+                .args(["--edition", "2024", "-o"])
+                .arg(&to)
+                .arg(source)
+                .status()
+                .unwrap()
+                .success()
+        );
         (dir, to)
     };
     &SCRIPT.get_or_init(make).1
 }
 
-/// An nvcc of `version` in `folder`, which knows `archs`; with `fatal` it compiles nothing and says that.
+/// An nvcc of `version` in `folder`, which knows `archs`; with `fatal` it compiles nothing and says
+/// that.
 fn nvcc(folder: &Path, version: &str, archs: &str, fatal: Option<&str>) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     let list = archs.split(' ').map(|arch| format!("echo compute_{arch};")).collect::<String>();
     let compile = match fatal {
         Some(said) => format!("echo '{said}' >&2; exit 1"),
-        // The last argument is the output; an architecture that is not known is an error, as nvcc's is.
+        // The last argument is the output; an architecture that is not known is an error, as nvcc's
+        // is.
         None => format!(
             "for a; do case \"$a\" in -gencode=*) n=${{a#*compute_}}; n=${{n%%,*}}; n=${{n%a}}; case \" {archs} \" in *\" $n \"*) ;; \
              *) echo \"nvcc fatal : Unsupported gpu architecture '$n'\" >&2; exit 1 ;; esac ;; esac; out=$a; done; echo \"$0\" > \"$out\""
@@ -50,7 +61,8 @@ impl Built {
     /// Builds with these variables, and `folders` before the system's programs in PATH.
     fn with(folders: &[&Path], variables: &[(&str, &Path)]) -> Self {
         let out = tempfile::tempdir().unwrap();
-        let folders = folders.iter().map(|f| f.to_path_buf()).chain(["/usr/bin".into(), "/bin".into()]);
+        let folders =
+            folders.iter().map(|f| f.to_path_buf()).chain(["/usr/bin".into(), "/bin".into()]);
         let mut command = Command::new(script());
         command.current_dir(env!("CARGO_MANIFEST_DIR")).env("OUT_DIR", out.path());
         command.env("PATH", std::env::join_paths(folders).unwrap());
@@ -110,10 +122,16 @@ fn an_nvcc_that_compiles_nothing_costs_the_kernels_and_not_the_build() {
         let missing = images.lines().find(|l| l.contains("MISSING_KERNELS")).unwrap();
         assert!(missing.contains(part), "{part} is not in {missing}");
     }
-    assert!(shown.contains("cargo:warning=no kernels: ") && !images.contains("include_bytes"), "{shown}{images}");
+    assert!(
+        shown.contains("cargo:warning=no kernels: ") && !images.contains("include_bytes"),
+        "{shown}{images}"
+    );
     let asked = Built::with(&[], &[("NVCC", &broken)]).ran;
     let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-    assert!(!asked.status.success() && said.contains("no host compiler") && said.contains("$NVCC is"), "{said}");
+    assert!(
+        !asked.status.success() && said.contains("no host compiler") && said.contains("$NVCC is"),
+        "{said}"
+    );
     let gone = Built::with(&[], &[("NVCC", &dir.path().join("gone"))]).ran;
     assert!(String::from_utf8_lossy(&gone.stderr).contains("which does not run"), "{gone:?}");
 }

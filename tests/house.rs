@@ -1,5 +1,5 @@
-//! The rules of the house, held by a test: who imports whom, one stem in every place, short files, where `unsafe` may be, and a
-//! README that says what is so.
+//! The rules of the house, held by a test: who imports whom, one stem in every place, short files,
+//! where `unsafe` may be, and a README that says what is so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -63,8 +63,11 @@ fn imports_run_down() {
         };
         for line in read(&path).lines() {
             for there in line.split("crate::").skip(1) {
-                let name: String = there.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let floor = floors.get(&name).unwrap_or_else(|| panic!("{}: no room is called {name}", path.display()));
+                let name: String =
+                    there.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let floor = floors
+                    .get(&name)
+                    .unwrap_or_else(|| panic!("{}: no room is called {name}", path.display()));
                 assert!(*floor >= here, "{} imports {name}, which is above it", path.display());
                 seen += 1;
             }
@@ -75,12 +78,15 @@ fn imports_run_down() {
 
 #[test]
 fn an_op_family_has_one_stem_everywhere() {
-    let stems = files("src/device/ops", "rs").into_iter().map(|p| p.file_stem().unwrap().to_string_lossy().to_string());
+    let stems = files("src/device/ops", "rs")
+        .into_iter()
+        .map(|p| p.file_stem().unwrap().to_string_lossy().to_string());
     let stems: Vec<String> = stems.filter(|s| s != "mod" && s != "memory").collect();
     assert!(stems.len() >= 8);
     for stem in stems {
         let exists = |path: String| root().join(&path).exists();
-        for place in ["src/device/cpu", "src/device/cuda", "tests/ops", "tests/cuda", "benches/ops"] {
+        for place in ["src/device/cpu", "src/device/cuda", "tests/ops", "tests/cuda", "benches/ops"]
+        {
             assert!(
                 exists(format!("{place}/{stem}.rs")) || exists(format!("{place}/{stem}/mod.rs")),
                 "{place} lacks {stem}"
@@ -101,7 +107,8 @@ fn an_op_family_has_one_stem_everywhere() {
 fn kernels() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in files("cuda", "cu") {
-        let stem = path.file_stem().unwrap().to_string_lossy().split('_').next().unwrap().to_string();
+        let stem =
+            path.file_stem().unwrap().to_string_lossy().split('_').next().unwrap().to_string();
         for entry in read(&path).split("\nKERNEL(").skip(1) {
             found.push((entry.split(',').next().unwrap().to_string(), stem.clone()));
         }
@@ -119,7 +126,10 @@ fn every_kernel_has_one_launcher() {
         assert!(kernel.starts_with(&format!("{stem}_")), "{kernel} is in a file of {stem}");
         let asked = format!("kernel(\"{kernel}\")");
         let all: Vec<_> = launchers.iter().filter(|(_, code)| code.contains(&asked)).collect();
-        assert!(all.len() == 1 && all[0].1.matches(&asked).count() == 1, "{kernel} must be requested in one place");
+        assert!(
+            all.len() == 1 && all[0].1.matches(&asked).count() == 1,
+            "{kernel} must be requested in one place"
+        );
         let path = all[0].0.to_string_lossy();
         assert!(path.contains(&format!("cuda/{stem}")), "{kernel} is launched by {path}");
     }
@@ -138,10 +148,15 @@ fn files_are_short() {
 fn unsafe_stands_where_foreign_code_is_called() {
     for path in files("src", "rs") {
         let code = read(&path);
-        let code = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code = code
+            .lines()
+            .filter(|l| !l.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let allowed = path.ends_with("device/cpu/gemm.rs") || path.starts_with("src/device/cuda");
         assert!(
-            allowed || !code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"),
+            allowed
+                || !code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"),
             "{}",
             path.display()
         );
@@ -150,7 +165,10 @@ fn unsafe_stands_where_foreign_code_is_called() {
 
 #[test]
 fn nothing_is_left_undone() {
-    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")).filter(|p| !p.ends_with("house.rs"))
+    for path in ["src", "tests", "benches"]
+        .iter()
+        .flat_map(|dir| files(dir, "rs"))
+        .filter(|p| !p.ends_with("house.rs"))
     {
         for word in ["TODO", "FIXME", "todo!(", "unimplemented!(", "dbg!("] {
             assert!(!read(&path).contains(word), "{} has {word}", path.display());
@@ -162,7 +180,8 @@ fn nothing_is_left_undone() {
 fn readme_commands() -> Vec<String> {
     let readme = read("README.md");
     let blocks = readme.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap());
-    let lines = blocks.flat_map(|b| b.lines()).map(|l| l.split(" #").next().unwrap().trim().to_string());
+    let lines =
+        blocks.flat_map(|b| b.lines()).map(|l| l.split(" #").next().unwrap().trim().to_string());
     lines.filter(|l| !l.is_empty()).collect()
 }
 
@@ -180,7 +199,10 @@ fn readme_commands_exist() {
         if words[0] != "picie" {
             continue;
         }
-        let help = std::process::Command::new(env!("CARGO_BIN_EXE_picie")).args([words[1], "--help"]).output().unwrap();
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_picie"))
+            .args([words[1], "--help"])
+            .output()
+            .unwrap();
         assert!(help.status.success(), "README: {command}: no such subcommand");
         let help = String::from_utf8(help.stdout).unwrap();
         for flag in words.iter().filter(|w| w.starts_with("--")) {
@@ -211,7 +233,9 @@ fn readme_commands_exist() {
 fn lines_for_people_are_told() {
     for path in files("src", "rs") {
         for (i, line) in read(&path).lines().enumerate() {
-            let writes = ["eprintln!(", "eprint!(", "println!("].iter().any(|macro_call| line.contains(macro_call));
+            let writes = ["eprintln!(", "eprint!(", "println!("]
+                .iter()
+                .any(|macro_call| line.contains(macro_call));
             assert!(!writes, "{}:{}: say it by base::tell or cli::say", path.display(), i + 1);
         }
     }
@@ -219,7 +243,10 @@ fn lines_for_people_are_told() {
 
 #[test]
 fn ci_runs_the_readme_s_test_command() {
-    let test = readme_commands().into_iter().find(|c| c.starts_with("cargo test")).expect("README says how to test");
+    let test = readme_commands()
+        .into_iter()
+        .find(|c| c.starts_with("cargo test"))
+        .expect("README says how to test");
     assert!(read(".ci/run").lines().any(|l| l.trim() == test), ".ci/run does not run `{test}`");
 }
 
@@ -227,10 +254,18 @@ fn ci_runs_the_readme_s_test_command() {
 fn readme_names_every_dependency() {
     let cargo = read("Cargo.toml");
     let readme = read("README.md");
-    let section =
-        |name: &str| cargo.split(&format!("[{name}]\n")).nth(1).unwrap().split("\n[").next().unwrap().to_string();
-    for line in [section("dependencies"), section("dev-dependencies")].concat().lines().filter(|l| l.contains('=')) {
+    let section = |name: &str| {
+        cargo.split(&format!("[{name}]\n")).nth(1).unwrap().split("\n[").next().unwrap().to_string()
+    };
+    for line in [section("dependencies"), section("dev-dependencies")]
+        .concat()
+        .lines()
+        .filter(|l| l.contains('='))
+    {
         let name = line.split('=').next().unwrap().trim();
-        assert!(readme.contains(&format!("`{name}`")), "README's table does not say what {name} is for");
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "README's table does not say what {name} is for"
+        );
     }
 }

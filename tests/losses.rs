@@ -1,5 +1,5 @@
-//! Ten training steps of every method against PyTorch, and the same steps of the CUDA engine against the CPU's. What is drawn: the
-//! head of `golden/methods.py`.
+//! Ten training steps of every method against PyTorch, and the same steps of the CUDA engine
+//! against the CPU's. What is drawn: the head of `golden/methods.py`.
 
 use picie::augment::Augment;
 use picie::base::rng::{Rng, Stream};
@@ -40,12 +40,17 @@ fn pictures() -> PictureSet {
     let dir = tempfile::tempdir().unwrap();
     let (imgs, gt) = (dir.path().join("imgs"), dir.path().join("gt"));
     [&imgs, &gt].into_iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
-    let save = |path, bytes: &[u8], colour| image::save_buffer(path, bytes, SIDE as u32, SIDE as u32, colour).unwrap();
+    let save = |path, bytes: &[u8], colour| {
+        image::save_buffer(path, bytes, SIDE as u32, SIDE as u32, colour).unwrap()
+    };
     for i in 0..IMAGES {
         let (name, mut rng) = (format!("{i}.png"), draws(3000 + i));
-        let pixels: Vec<u8> = (0..SIDE * SIDE * 3 / 4).flat_map(|_| rng.u32().to_le_bytes()).collect();
+        let pixels: Vec<u8> =
+            (0..SIDE * SIDE * 3 / 4).flat_map(|_| rng.u32().to_le_bytes()).collect();
         save(imgs.join(&name), &pixels, image::ColorType::Rgb8);
-        let map = labels(2200 + i, SIDE * SIDE, 8).into_iter().map(|class| if class > 5 { 255 } else { class as u8 });
+        let map = labels(2200 + i, SIDE * SIDE, 8)
+            .into_iter()
+            .map(|class| if class > 5 { 255 } else { class as u8 });
         save(gt.join(&name), &map.collect::<Vec<_>>(), image::ColorType::L8);
     }
     let set = data::open(dir.path(), None, "train", Classes::Potsdam6, &|_, _| ()).unwrap();
@@ -62,13 +67,19 @@ fn pictures() -> PictureSet {
 }
 
 fn recipe(case: &str) -> Recipe {
-    let information =
-        |main, auxiliary, collapsed| Information { lambda: main, lambda_auxiliary: auxiliary, shifts: 3, collapsed };
+    let information = |main, auxiliary, collapsed| Information {
+        lambda: main,
+        lambda_auxiliary: auxiliary,
+        shifts: 3,
+        collapsed,
+    };
     let recipe = match case {
         "picie" => Recipe::picie(),
         "picie-h" => Recipe::picie_h(),
         "mdc" => Recipe::mdc(),
-        "mdc-centroids" => Recipe { classifier: ClassifierKind::Centroids, ..Recipe::mdc_released() },
+        "mdc-centroids" => {
+            Recipe { classifier: ClassifierKind::Centroids, ..Recipe::mdc_released() }
+        }
         "iic" => Recipe { information: information(1.0, 1.0, false), ..Recipe::iic() },
         "iic-collapsed" => Recipe { information: information(1.5, 1.2, true), ..Recipe::iic() },
         "iic-res12" => Recipe {
@@ -99,7 +110,9 @@ fn recipe(case: &str) -> Recipe {
 /// Weights of the network; running statistics of `transfer` alone matter.
 fn network(case: &str, architecture: Architecture) -> Weights {
     let mut weights = drawn(SEED, architecture);
-    let running = expected(architecture).into_iter().filter(|(name, _)| name.contains("running") && case == "transfer");
+    let running = expected(architecture)
+        .into_iter()
+        .filter(|(name, _)| name.contains("running") && case == "transfer");
     for (i, (name, shape)) in running.enumerate() {
         let (lo, hi) = if name.ends_with("mean") { (-0.5, 0.5) } else { (1.0, 3.0) };
         let values = uniform(SEED, 2100 + i as u32, shape[0], lo, hi);
@@ -112,10 +125,12 @@ fn network(case: &str, architecture: Architecture) -> Weights {
 fn classifier(case: &str, name: &str, k: usize) -> Weights {
     let bound = if case.starts_with("iic") { 0.3 } else { 0.1 };
     let t = if name == "auxiliary" { 2001 } else { 2000 };
-    let bias = if case.starts_with("iic") { vec![0.0; k] } else { uniform(SEED, 2002, k, -0.1, 0.1) };
+    let bias =
+        if case.starts_with("iic") { vec![0.0; k] } else { uniform(SEED, 2002, k, -0.1, 0.1) };
     let mut weights = Weights::default();
-    let mut insert =
-        |name, values: Vec<f32>| weights.tensors.insert(name, Tensor::from_f32(vec![values.len()], values));
+    let mut insert = |name, values: Vec<f32>| {
+        weights.tensors.insert(name, Tensor::from_f32(vec![values.len()], values))
+    };
     insert(format!("{name}.weight"), uniform(SEED, t, k * FEATURES, -bound, bound));
     insert(format!("{name}.bias"), bias);
     for moment in ["m", "v"] {
@@ -185,7 +200,8 @@ fn against_pytorch(case: &str) {
     for (step, ((got, exact), single)) in
         got.chunks(parts).zip(exact.chunks(parts)).zip(single.chunks(parts)).enumerate()
     {
-        // What PyTorch itself loses in f32 so far: Adam's first steps make much of small gradients, whose signs rounding decides.
+        // What PyTorch itself loses in f32 so far: Adam's first steps make much of small gradients,
+        // whose signs rounding decides.
         noise = noise.max(error(single, exact));
         let tol = 5.0 * noise + if step == 0 { 2e-6 } else { 1e-5 };
         close(&format!("{case}, loss of step {}", step + 1), got, exact, tol);
@@ -212,7 +228,8 @@ fn supervised_training_and_the_linear_probe_lose_what_pytorch_loses() {
     ["supervised", "transfer"].into_iter().for_each(against_pytorch);
 }
 
-/// No op of a linear probe's step writes a weight, a statistic, a gradient or a moment of the network.
+/// No op of a linear probe's step writes a weight, a statistic, a gradient or a moment of the
+/// network.
 #[test]
 fn a_frozen_network_has_no_gradient_and_stays_the_same_bits() {
     let (set, mut dev) = (pictures(), Cpu::new());
@@ -223,12 +240,15 @@ fn a_frozen_network_has_no_gradient_and_stays_the_same_bits() {
     }
     let everything = |dev: &mut Cpu, method: &dyn Method<Cpu>| {
         let net = &method.common().net;
-        let blocks = [blocks.weights, blocks.grads, blocks.m, blocks.v].map(|block| dev.read(block).unwrap());
+        let blocks = [blocks.weights, blocks.grads, blocks.m, blocks.v]
+            .map(|block| dev.read(block).unwrap());
         let bits = |values: &Vec<f32>| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         blocks.iter().chain(&net.running(dev).unwrap()).map(bits).collect::<Vec<_>>()
     };
     let before = everything(&mut dev, &*method);
-    let probe = |dev: &mut Cpu, method: &dyn Method<Cpu>| dev.read(method.learned()[0].1.classifier().w).unwrap();
+    let probe = |dev: &mut Cpu, method: &dyn Method<Cpu>| {
+        dev.read(method.learned()[0].1.classifier().w).unwrap()
+    };
     let first = probe(&mut dev, &*method);
     for i in 0..3 {
         method.step(&mut dev, &set, batch(&*method, i), None).unwrap();
@@ -249,7 +269,8 @@ fn mdc_s_layer_starts_anew_in_each_epoch() {
     };
     let mut weights = Weights::default();
     method.common().net.save(&mut dev, &mut weights).unwrap();
-    // The first step of epoch 2, on the network as it was: with moments of epoch 1 left behind, or with none.
+    // The first step of epoch 2, on the network as it was: with moments of epoch 1 left behind, or
+    // with none.
     let [after, fresh] = [3, 0].map(|steps| {
         method.begin_steps(&mut dev, 1, true).unwrap();
         for i in 0..steps {
@@ -267,8 +288,10 @@ fn mdc_s_layer_starts_anew_in_each_epoch() {
     });
     assert!(after == fresh);
     assert!(after.0 != after.1 && after.0.1.iter().all(|&b| b == 0.0));
-    // Adam's first step is one of the learning rate in each direction, less where gradients are as small as its ε.
-    let step: Vec<f32> = after.1.0.iter().zip(&after.0.0).map(|(new, old)| (new - old).abs() / 1e-3).collect();
+    // Adam's first step is one of the learning rate in each direction, less where gradients are as
+    // small as its ε.
+    let step: Vec<f32> =
+        after.1.0.iter().zip(&after.0.0).map(|(new, old)| (new - old).abs() / 1e-3).collect();
     let mean = step.iter().sum::<f32>() / step.len() as f32;
     assert!(mean > 0.99 && step.iter().all(|&s| s < 1.001), "{mean} {step:?}");
 }
@@ -285,10 +308,14 @@ fn a_new_layer_is_normal_and_other_in_other_epochs() {
         dev.read(classifier.w).unwrap()
     });
     let n = first.len() as f64;
-    let moment = |w: &[f32], power| w.iter().map(|&v| (f64::from(v) / 0.01).powi(power)).sum::<f64>() / n;
+    let moment =
+        |w: &[f32], power| w.iter().map(|&v| (f64::from(v) / 0.01).powi(power)).sum::<f64>() / n;
     for w in [&first, &second] {
         // Four standard errors, of the mean (1/√n) and of the mean square (√(2/n)).
-        assert!(moment(w, 1).abs() <= 4.0 / n.sqrt() && (moment(w, 2) - 1.0).abs() <= 4.0 * (2.0 / n).sqrt());
+        assert!(
+            moment(w, 1).abs() <= 4.0 / n.sqrt()
+                && (moment(w, 2) - 1.0).abs() <= 4.0 * (2.0 / n).sqrt()
+        );
     }
     // Nor are the two epochs' layers alike.
     let products: Vec<f32> = first.iter().zip(&second).map(|(a, b)| 100.0 * a * b).collect();
@@ -304,8 +331,8 @@ fn on_the_gpu<A: Activation>(case: &str, want: &[f32], steps: usize, (first, all
     close(&name("all losses"), &got, &want[..got.len()], all);
 }
 
-/// Two steps, in f32 a third one, which is replayed where steps are recorded. `noise`: how many times as much as of other losses
-/// roundings of activations make of the first one.
+/// Two steps, in f32 a third one, which is replayed where steps are recorded. `noise`: how many
+/// times as much as of other losses roundings of activations make of the first one.
 fn against_the_cpu(case: &str, noise: f32) {
     if !softgpu::load() {
         return;
@@ -328,7 +355,8 @@ fn mdc_s_steps_on_the_gpu_are_the_cpu_s() {
 
 #[test]
 fn iic_s_steps_on_the_gpu_are_the_cpu_s() {
-    // The mutual information of a new network's maps is 0.01 and less, a small difference of entropies; collapsed maps have more.
+    // The mutual information of a new network's maps is 0.01 and less, a small difference of
+    // entropies; collapsed maps have more.
     [("iic", 3.0), ("iic-collapsed", 1.0), ("iic-res12", 3.0)]
         .into_iter()
         .for_each(|(case, noise)| against_the_cpu(case, noise));

@@ -23,7 +23,8 @@ fn images(side: usize) -> PictureSet {
     let mut rng = Rng::new(9, Stream::Other, 0, 0);
     for i in 0..IMAGES {
         let base = rng.below(200) as u8;
-        let pixels = (0..side * side * 3).map(|_| base.saturating_add(rng.below(60) as u8)).collect();
+        let pixels =
+            (0..side * side * 3).map(|_| base.saturating_add(rng.below(60) as u8)).collect();
         image::RgbImage::from_raw(side as u32, side as u32, pixels)
             .unwrap()
             .save(dir.path().join(format!("{i}.png")))
@@ -81,9 +82,12 @@ impl Rig {
             merge: recipe.merge,
             unit: true,
         };
-        let program = Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Eval).unwrap();
+        let program =
+            Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Eval)
+                .unwrap();
         let sizes = (recipe.stored, recipe.size, 4);
-        let feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
+        let feeder =
+            Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
         let features = layout.take(Pool::State, "features", 64 * FEATURES);
         dev.reserve(&layout).unwrap();
         picie.init(&mut dev).unwrap();
@@ -94,7 +98,9 @@ impl Rig {
     fn features(&mut self, image: u32, view: View) -> Vec<[f64; FEATURES]> {
         let Rig { dev, picie, set, feeder, program, features } = self;
         picie.common().net.fold(dev).unwrap();
-        feeder.stage(dev, &[image], EPOCH, &[view], |out| set.images().gather(&[image], out)).unwrap();
+        feeder
+            .stage(dev, &[image], EPOCH, &[view], |out| set.images().gather(&[image], out))
+            .unwrap();
         feeder.render(dev, program.x, 1, 0, view).unwrap();
         dev.write(program.crops, &feeder.feature_crops(&[image], EPOCH, view, 8)).unwrap();
         program.forward(dev, &picie.common().net).unwrap();
@@ -130,8 +136,12 @@ fn nearest(f: &[f64; FEATURES], centroids: &[[f64; FEATURES]]) -> (usize, f64) {
 }
 
 /// Sums and counts of the nearest centroids, and the mean squared distance.
-fn assign(points: &[[f64; FEATURES]], centroids: &[[f64; FEATURES]]) -> (Vec<[f64; FEATURES]>, Vec<f64>, f64) {
-    let (mut sums, mut counts, mut total) = (vec![[0.0; FEATURES]; centroids.len()], vec![0.0; centroids.len()], 0.0);
+fn assign(
+    points: &[[f64; FEATURES]],
+    centroids: &[[f64; FEATURES]],
+) -> (Vec<[f64; FEATURES]>, Vec<f64>, f64) {
+    let (mut sums, mut counts, mut total) =
+        (vec![[0.0; FEATURES]; centroids.len()], vec![0.0; centroids.len()], 0.0);
     for f in points {
         let (k, d) = nearest(f, centroids);
         sums[k].iter_mut().zip(f).for_each(|(s, v)| *s += v);
@@ -148,7 +158,8 @@ enum Begin {
     At(Vec<[f64; FEATURES]>),
 }
 
-/// The released code's mini-batch k-means (method: buffer, Lloyd, then updates of `every` batches), in f64.
+/// The released code's mini-batch k-means (method: buffer, Lloyd, then updates of `every` batches),
+/// in f64.
 fn reference(
     batches: &[Vec<[f64; FEATURES]>],
     k: usize,
@@ -160,7 +171,8 @@ fn reference(
     let starts: Vec<Vec<[f64; FEATURES]>> = match begin {
         Begin::At(centroids) => vec![centroids],
         Begin::Drawn(starts, mut rng) => {
-            let mut draw = || rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
+            let mut draw =
+                || rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
             (0..starts).map(|_| draw()).collect()
         }
     };
@@ -184,7 +196,9 @@ fn reference(
             if counts[j] > 0.0 {
                 totals[j] += counts[j];
                 let eta = counts[j] / (totals[j] + 1e-6);
-                c[j].iter_mut().zip(&sums[j]).for_each(|(c, s)| *c = (1.0 - eta) * *c + eta * s / counts[j]);
+                c[j].iter_mut()
+                    .zip(&sums[j])
+                    .for_each(|(c, s)| *c = (1.0 - eta) * *c + eta * s / counts[j]);
             }
         }
     }
@@ -193,16 +207,20 @@ fn reference(
 
 #[test]
 fn kmeans_and_labels_are_the_reference_s() {
-    // Batches between updates, view, random starts, and whether the pass begins at the last epoch's centroids.
+    // Batches between updates, view, random starts, and whether the pass begins at the last epoch's
+    // centroids.
     for (every, view, restarts, warm) in
         [(1, 0, 1, false), (1, 1, 1, false), (2, 0, 1, false), (1, 0, 5, false), (1, 1, 5, true)]
     {
         let start = if warm { KMeansStart::Last } else { KMeansStart::Fresh };
-        let mut rig = Rig::new(Recipe { kmeans_restarts: restarts, kmeans_start: start, ..recipe(every) });
+        let mut rig =
+            Rig::new(Recipe { kmeans_restarts: restarts, kmeans_start: start, ..recipe(every) });
         let which = [View::First, View::Second][view];
         let order = rig.picie.common().order(Stream::ClusterOrder, EPOCH, 0);
-        let batches: Vec<_> =
-            order.chunks(3).map(|ids| ids.iter().flat_map(|&id| rig.features(id, which)).collect::<Vec<_>>()).collect();
+        let batches: Vec<_> = order
+            .chunks(3)
+            .map(|ids| ids.iter().flat_map(|&id| rig.features(id, which)).collect::<Vec<_>>())
+            .collect();
         let begin = if warm {
             // Points far from those that the draw would choose, in the place of an epoch before.
             let centroids: Vec<_> = [3, 70, 100, 190].map(|i| batches[0][i]).to_vec();
@@ -228,8 +246,14 @@ fn kmeans_and_labels_are_the_reference_s() {
         assert_eq!(seen, IMAGES);
         let got = dev.read(pseudo.centroids).unwrap();
         let flat: Vec<f32> = want.iter().flatten().map(|&v| v as f32).collect();
-        // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides would show as 1e-2.
-        close(&format!("centroids, every {every}, {restarts} starts, {start:?}"), &got, &flat, 1e-4);
+        // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides
+        // would show as 1e-2.
+        close(
+            &format!("centroids, every {every}, {restarts} starts, {start:?}"),
+            &got,
+            &flat,
+            1e-4,
+        );
         assert!(
             (summary.objective - objective).abs() <= 1e-4 * objective.max(0.01),
             "{} {objective}",
@@ -245,9 +269,13 @@ fn kmeans_and_labels_are_the_reference_s() {
                 let label = labels[*id as usize * 64 + pixel];
                 expected[usize::from(label)] += 1;
                 let (nearest, distance) = nearest(f, &want);
-                let chosen: f64 = f.iter().zip(&want[usize::from(label)]).map(|(a, b)| (a - b).powi(2)).sum();
+                let chosen: f64 =
+                    f.iter().zip(&want[usize::from(label)]).map(|(a, b)| (a - b).powi(2)).sum();
                 // Between two centroids equally far, rounding may choose either.
-                assert!(usize::from(label) == nearest || chosen - distance <= 1e-5, "image {id}, pixel {pixel}");
+                assert!(
+                    usize::from(label) == nearest || chosen - distance <= 1e-5,
+                    "image {id}, pixel {pixel}"
+                );
             }
         }
         assert_eq!(counts, expected);
@@ -273,12 +301,14 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
     let mut rig = Rig::new(Recipe { lr: 1e-3, kmeans_norm: NormMode::Batch, ..recipe(1) });
     let Rig { dev, picie, set, .. } = &mut rig;
     cluster(&mut **picie, dev, set);
-    let losses: Vec<f64> = (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
+    let losses: Vec<f64> =
+        (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
     assert!(losses.iter().all(|l| l.is_finite()));
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
 }
 
-/// ReLU, pooling and the variance of batch norm must not turn NaN into a number: a run that has gone wrong would go on.
+/// ReLU, pooling and the variance of batch norm must not turn NaN into a number: a run that has
+/// gone wrong would go on.
 #[test]
 fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
     let mut rig = Rig::new(recipe(1));
@@ -326,17 +356,28 @@ fn step_s_losses(score_scale: f32) {
     let ids = IDS;
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, SET).unwrap();
-    let geometry = Geometry { n: 6, h: 32, w: 32, groups: 2, k: recipe.clusters, merge: recipe.merge, unit: true };
-    let program = Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
+    let geometry = Geometry {
+        n: 6,
+        h: 32,
+        w: 32,
+        groups: 2,
+        k: recipe.clusters,
+        merge: recipe.merge,
+        unit: true,
+    };
+    let program =
+        Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
     let sizes = (recipe.stored, recipe.size, 4);
-    let mut feeder = Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
+    let mut feeder =
+        Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
     let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
     dev.reserve(&layout).unwrap();
     picie.init(&mut dev).unwrap();
     let set = images(recipe.stored);
     let pseudo = cluster(&mut *picie, &mut dev, &set);
 
-    // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the features.
+    // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the
+    // features.
     let views = [View::First, View::Second];
     feeder.stage(&mut dev, &ids, EPOCH, &views, |out| set.images().gather(&ids, out)).unwrap();
     let half = program.x.len / 2;
@@ -349,11 +390,21 @@ fn step_s_losses(score_scale: f32) {
     let points = dev.read(features).unwrap();
     let ce = |dev: &mut Cpu, view: usize, j: usize| {
         let labels = dev.read(pseudo[j].labels).unwrap();
-        let labels: Vec<u16> = ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
+        let labels: Vec<u16> =
+            ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
         let weights = recipe.balance.weights(&dev.read(pseudo[j].counts).unwrap());
-        let centroids: Vec<f32> =
-            dev.read(pseudo[j].centroids).unwrap().into_iter().map(|c| recipe.score_scale * c).collect();
-        cross_entropy(&points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES], &centroids, &labels, &weights)
+        let centroids: Vec<f32> = dev
+            .read(pseudo[j].centroids)
+            .unwrap()
+            .into_iter()
+            .map(|c| recipe.score_scale * c)
+            .collect();
+        cross_entropy(
+            &points[view * 3 * 64 * FEATURES..][..3 * 64 * FEATURES],
+            &centroids,
+            &labels,
+            &weights,
+        )
     };
     let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;
     let cross = (ce(&mut dev, 0, 1) + ce(&mut dev, 1, 0)) / 2.0;
@@ -361,12 +412,21 @@ fn step_s_losses(score_scale: f32) {
     let [got_within, got_cross] = [0, 1].map(|part| got.parts[part].1);
     // f32 features and scores against f64 sums of 192 pixels.
     assert!((within - cross).abs() > 1e-3, "the terms must differ for the test to see a swap");
-    assert!((got_within - within).abs() <= 1e-5 && (got_cross - cross).abs() <= 1e-5, "{got:?} {within} {cross}");
+    assert!(
+        (got_within - within).abs() <= 1e-5 && (got_cross - cross).abs() <= 1e-5,
+        "{got:?} {within} {cross}"
+    );
 }
 
 #[test]
 fn more_points_than_clusters_are_needed() {
     let many = Recipe { clusters: 200, ..recipe(1) };
-    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, SET).err().unwrap().to_string();
-    assert!(error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"), "{error}");
+    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, SET)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"),
+        "{error}"
+    );
 }

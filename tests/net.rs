@@ -1,5 +1,6 @@
-//! The whole network against PyTorch: laterals, features, running statistics, every gradient; ten steps of training.
-//! What is drawn and what is stored: the heads of `golden/network.py` and `golden/train.py`.
+//! The whole network against PyTorch: laterals, features, running statistics, every gradient; ten
+//! steps of training. What is drawn and what is stored: the heads of `golden/network.py` and
+//! `golden/train.py`.
 
 use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
@@ -42,7 +43,10 @@ pub fn drawn(seed: u64, architecture: Architecture) -> Weights {
 fn picture(seed: u64, t: u32, pixels: usize, architecture: Architecture) -> Vec<f32> {
     let (channels, input) = (architecture.channels(), architecture.input());
     let values = uniform(seed, t, pixels * channels, -2.0, 2.0);
-    values.chunks(channels).flat_map(|p| p.iter().copied().chain(vec![0.0; input - channels])).collect()
+    values
+        .chunks(channels)
+        .flat_map(|p| p.iter().copied().chain(vec![0.0; input - channels]))
+        .collect()
 }
 
 /// L2 norm, sum and eight elements, as `golden/base/net.py` takes them; and the number of elements.
@@ -57,8 +61,8 @@ fn summary(v: &[f32]) -> ([f64; 10], usize) {
     (out, v.len())
 }
 
-/// Compares a tensor with its summary: the norm by itself, the sum by the norm·√len that bounds it, elements by ten times their
-/// root mean square.
+/// Compares a tensor with its summary: the norm by itself, the sum by the norm·√len that bounds it,
+/// elements by ten times their root mean square.
 #[track_caller]
 fn summarised(name: &str, got: &[f32], want: &[f32], tol: f64) {
     let (got, len) = summary(got);
@@ -74,19 +78,29 @@ fn summarised(name: &str, got: &[f32], want: &[f32], tol: f64) {
     }
 }
 
-/// Calls `each(small pixel, large pixel, weight)` for the bilinear resampling (align_corners = false) of n maps.
-fn bilinear(n: usize, small: (usize, usize), large: (usize, usize), mut each: impl FnMut(usize, usize, f64)) {
+/// Calls `each(small pixel, large pixel, weight)` for the bilinear resampling (align_corners =
+/// false) of n maps.
+fn bilinear(
+    n: usize,
+    small: (usize, usize),
+    large: (usize, usize),
+    mut each: impl FnMut(usize, usize, f64),
+) {
     let taps = |o: usize, from: usize, to: usize| {
         let at = ((o as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
         let (low, t) = (at as usize, at.fract());
         [(low, 1.0 - t), ((low + 1).min(from - 1), t)]
     };
-    for (i, row, column) in
-        (0..n * large.0 * large.1).map(|v| (v / large.0 / large.1, v / large.1 % large.0, v % large.1))
+    for (i, row, column) in (0..n * large.0 * large.1)
+        .map(|v| (v / large.0 / large.1, v / large.1 % large.0, v % large.1))
     {
         for (r, a) in taps(row, small.0, large.0) {
             for (c, b) in taps(column, small.1, large.1) {
-                each((i * small.0 + r) * small.1 + c, (i * large.0 + row) * large.1 + column, a * b);
+                each(
+                    (i * small.0 + r) * small.1 + c,
+                    (i * large.0 + row) * large.1 + column,
+                    a * b,
+                );
             }
         }
     }
@@ -100,17 +114,26 @@ fn add_scaled(to: &mut [f64], t: usize, from: &[f64], f: usize, weight: f64) {
 }
 
 /// The gradient of Σ F̂·r with respect to the laterals, in f64.
-fn gradient(n: usize, sizes: &[(usize, usize)], merge: Merge, pyramid: &[Vec<f32>], r: &[f32]) -> Vec<Vec<f32>> {
+fn gradient(
+    n: usize,
+    sizes: &[(usize, usize)],
+    merge: Merge,
+    pyramid: &[Vec<f32>],
+    r: &[f32],
+) -> Vec<Vec<f32>> {
     // The level that each level is resampled to.
     let onto = |level: usize| if merge == Merge::Direct { 0 } else { level - 1 };
-    let mut maps: Vec<Vec<f64>> = pyramid.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect();
+    let mut maps: Vec<Vec<f64>> =
+        pyramid.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect();
     for level in (1..maps.len()).rev() {
         let (low, high) = maps.split_at_mut(level);
         let to = &mut low[onto(level)];
         bilinear(n, sizes[level], sizes[onto(level)], |s, l, w| add_scaled(to, l, &high[0], s, w));
     }
     let mut grads: Vec<Vec<f64>> = maps.iter().map(|m| vec![0.0; m.len()]).collect();
-    for ((f, d), r) in maps[0].chunks(FEATURES).zip(grads[0].chunks_mut(FEATURES)).zip(r.chunks(FEATURES)) {
+    for ((f, d), r) in
+        maps[0].chunks(FEATURES).zip(grads[0].chunks_mut(FEATURES)).zip(r.chunks(FEATURES))
+    {
         let length = f.iter().map(|v| v * v).sum::<f64>().sqrt();
         let along: f64 = f.iter().zip(r).map(|(f, &r)| f / length * f64::from(r)).sum();
         for ((d, f), &r) in d.iter_mut().zip(f).zip(r) {
@@ -120,17 +143,28 @@ fn gradient(n: usize, sizes: &[(usize, usize)], merge: Merge, pyramid: &[Vec<f32
     for level in 1..maps.len() {
         let (low, high) = grads.split_at_mut(level);
         let from = &low[onto(level)];
-        bilinear(n, sizes[level], sizes[onto(level)], |s, l, w| add_scaled(&mut high[0], s, from, l, w));
+        bilinear(n, sizes[level], sizes[onto(level)], |s, l, w| {
+            add_scaled(&mut high[0], s, from, l, w)
+        });
     }
     grads.iter().map(|g| g.iter().map(|&v| v as f32).collect()).collect()
 }
 
 /// Stored under `prefix` what all merges share, under `name` what this one gives.
-fn features_statistics_and_gradients(prefix: &str, name: &str, architecture: Architecture, t: u32, merge: Merge) {
+fn features_statistics_and_gradients(
+    prefix: &str,
+    name: &str,
+    architecture: Architecture,
+    t: u32,
+    merge: Merge,
+) {
     let (golden, seed, n, (h, w)) = (golden("network"), 7, 4, (64, 96));
     let levels = architecture.levels;
     let sizes = &[(16, 24), (8, 12), (4, 6), (2, 3)][..levels];
-    let (x, r) = (picture(seed, t, n * h * w, architecture), uniform(seed, 1001, n * 16 * 24 * FEATURES, -1.0, 1.0));
+    let (x, r) = (
+        picture(seed, t, n * h * w, architecture),
+        uniform(seed, 1001, n * 16 * 24 * FEATURES, -1.0, 1.0),
+    );
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let net = Network::plan(&mut dev, &mut layout, architecture);
     let features = layout.take::<f32>(Pool::State, "features", r.len());
@@ -160,7 +194,8 @@ fn features_statistics_and_gradients(prefix: &str, name: &str, architecture: Arc
         assert_eq!(rows.len(), tensors.len());
         tensors.iter().zip(rows).for_each(|(tensor, want)| summarised(name, tensor, want, tol));
     };
-    // f32 through 18 layers: PyTorch's own is off by 3e-6 of the features' norm, Winograd adds to that; elements spread wider.
+    // f32 through 18 layers: PyTorch's own is off by 3e-6 of the features' norm, Winograd adds to
+    // that; elements spread wider.
     summaries("laterals", &pyramid, 1e-5);
     close("features", &picked(&mut dev, &train), &golden[&format!("{name}.features")], 2e-5);
     summaries("running", &net.running(&mut dev).unwrap(), 1e-5);
@@ -170,11 +205,15 @@ fn features_statistics_and_gradients(prefix: &str, name: &str, architecture: Arc
     }
     train.backward(&mut dev, &net).unwrap();
     let grads = net.gradients(&mut dev).unwrap();
-    let names = expected(architecture).into_iter().map(|(name, _)| name).filter(|name| !name.contains("running"));
+    let names = expected(architecture)
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !name.contains("running"));
     let rows = golden[&format!("{name}.grads")].chunks(10);
     assert_eq!(rows.len(), grads.tensors.len());
     for (param, want) in names.zip(rows) {
-        // PyTorch's own f32 is off by 1e-5 of the norm, mostly by ReLUs and maxima that round the other way.
+        // PyTorch's own f32 is off by 1e-5 of the norm, mostly by ReLUs and maxima that round the
+        // other way.
         summarised(&param, grads.tensors[&param].f32().unwrap(), want, 5e-5);
     }
 
@@ -189,7 +228,8 @@ fn features_statistics_and_gradients(prefix: &str, name: &str, architecture: Arc
     let raw = picked(&mut dev, &raw);
     let norm = |f: &[f32]| f.iter().map(|v| v * v).sum::<f32>().sqrt();
     assert!(raw.chunks(FEATURES).all(|f| norm(f) > 1.5));
-    let unit: Vec<f32> = raw.chunks(FEATURES).flat_map(|f| f.iter().map(move |v| v / norm(f))).collect();
+    let unit: Vec<f32> =
+        raw.chunks(FEATURES).flat_map(|f| f.iter().map(move |v| v / norm(f))).collect();
     close("features without norm, divided by theirs", &unit, want, 2e-5);
 }
 
@@ -243,10 +283,19 @@ fn weights_of_other_channels_are_refused_and_torchvisions_later_stages_are_left_
         weights::write(&path, &weights).unwrap();
     };
     write(Architecture::RESNET18, false);
-    let e = weights::load(&path, &expected(Architecture { levels: 4, sobel: true })).unwrap_err().to_string();
-    assert!(e.contains("[64, 3, 7, 7]") && e.contains("leave out --sobel") && !e.contains('\n'), "{e}");
-    let (two, _) = weights::load(&path, &expected(Architecture { levels: 2, sobel: false })).unwrap();
-    assert!(two.tensors.contains_key("layer2.1.bn2.weight") && !two.tensors.contains_key("layer3.0.conv1.weight"));
+    let e = weights::load(&path, &expected(Architecture { levels: 4, sobel: true }))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        e.contains("[64, 3, 7, 7]") && e.contains("leave out --sobel") && !e.contains('\n'),
+        "{e}"
+    );
+    let (two, _) =
+        weights::load(&path, &expected(Architecture { levels: 2, sobel: false })).unwrap();
+    assert!(
+        two.tensors.contains_key("layer2.1.bn2.weight")
+            && !two.tensors.contains_key("layer3.0.conv1.weight")
+    );
     write(Architecture { levels: 4, sobel: true }, true);
     let e = weights::load(&path, &expected(Architecture::RESNET18)).unwrap_err().to_string();
     assert!(e.contains("[64, 5, 7, 7]") && e.contains("add --sobel"), "{e}");
@@ -254,11 +303,15 @@ fn weights_of_other_channels_are_refused_and_torchvisions_later_stages_are_left_
 
 #[test]
 fn a_network_without_stages_or_with_too_many_is_refused() {
-    let geometry = Geometry { n: 1, h: 32, w: 32, groups: 1, k: 1, merge: Merge::Direct, unit: true };
+    let geometry =
+        Geometry { n: 1, h: 32, w: 32, groups: 1, k: 1, merge: Merge::Direct, unit: true };
     for levels in [0, 5] {
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
         let net = Network::plan(&mut dev, &mut layout, Architecture { levels, sobel: false });
-        let e = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Train).err().unwrap().to_string();
+        let e = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Train)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(e.contains(&format!("{levels} levels")), "{e}");
     }
 }
@@ -268,14 +321,18 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
     let (golden, seed, b, k, side) = (golden("train"), 11, 4, 5, 16);
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let net = Network::plan(&mut dev, &mut layout, Architecture::RESNET18);
-    let geometry = Geometry { n: 2 * b, h: 64, w: 64, groups: 2, k, merge: Merge::Direct, unit: true };
+    let geometry =
+        Geometry { n: 2 * b, h: 64, w: 64, groups: 2, k, merge: Merge::Direct, unit: true };
     let program = Program::plan(&mut dev, &mut layout, &net, geometry, Mode::Train).unwrap();
     fn take<T: Element>(layout: &mut Layout, name: &str, len: usize) -> Slot<T> {
         layout.take(Pool::State, name, len)
     }
     let losses = take::<f32>(&mut layout, "losses", 4 * b);
-    let classifiers =
-        [0; 2].map(|_| Classifier { w: take(&mut layout, "w", k * FEATURES), b: take(&mut layout, "b", k), k });
+    let classifiers = [0; 2].map(|_| Classifier {
+        w: take(&mut layout, "w", k * FEATURES),
+        b: take(&mut layout, "b", k),
+        k,
+    });
     let labels = [0; 2].map(|_| take::<u16>(&mut layout, "labels", b * side * side));
     let weights = [0; 2].map(|_| take::<f32>(&mut layout, "weights", k));
     let index = take::<u32>(&mut layout, "index", 2 * b);
@@ -298,12 +355,22 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
         dev.write(weights[j], &uniform(seed, 1005 + t, k, 0.25, 1.75)).unwrap();
     }
     dev.write(index, &[0, 1, 2, 3, 0, 1, 2, 3]).unwrap();
-    let crop = |c: &[f32]| Crop { top: c[0] as u32, left: c[1] as u32, side: c[2] as u32, flip: c[3] as u32 };
-    let crops = [vec![Crop::whole(side); b], golden["crops"].chunks(4).map(crop).collect()].concat();
+    let crop = |c: &[f32]| Crop {
+        top: c[0] as u32,
+        left: c[1] as u32,
+        side: c[2] as u32,
+        flip: c[3] as u32,
+    };
+    let crops =
+        [vec![Crop::whole(side); b], golden["crops"].chunks(4).map(crop).collect()].concat();
     dev.write(program.crops, &crops).unwrap();
 
-    let targets =
-        [0, 1].map(|j| Target { classifier: classifiers[j], labels: labels[j], weights: weights[j], scale: 0.25 });
+    let targets = [0, 1].map(|j| Target {
+        classifier: classifiers[j],
+        labels: labels[j],
+        weights: weights[j],
+        scale: 0.25,
+    });
     let loss = LossInput { targets: &targets, index, view: b };
     for (step, want) in golden["exact"].chunks(2).enumerate() {
         program.forward(&mut dev, &net).unwrap();
@@ -317,19 +384,22 @@ fn ten_steps_of_training_lose_what_pytorch_loses() {
         let (one, two) = losses.split_at(2 * b);
         let sum = |view: &[f32], j: usize| view.iter().skip(j).step_by(2).sum::<f32>();
         let got = [(sum(one, 0) + sum(two, 1)) / 2.0, (sum(one, 1) + sum(two, 0)) / 2.0];
-        // PyTorch in f32 leaves PyTorch in f64 by 2e-5 within ten steps: Adam's first steps divide small gradients by themselves.
+        // PyTorch in f32 leaves PyTorch in f64 by 2e-5 within ten steps: Adam's first steps divide
+        // small gradients by themselves.
         close(&format!("loss of step {step}"), &got, want, if step == 0 { 2e-6 } else { 5e-5 });
     }
 }
 
-/// A pass that keeps nothing reuses memory where a training pass does not: the numbers are the same.
+/// A pass that keeps nothing reuses memory where a training pass does not: the numbers are the
+/// same.
 #[test]
 fn a_pass_that_keeps_nothing_computes_what_a_training_pass_does() {
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let net = Network::plan(&mut dev, &mut layout, Architecture::RESNET18);
-    let geometry = Geometry { n: 4, h: 32, w: 64, groups: 2, k: 3, merge: Merge::Cascade, unit: true };
-    let programs =
-        [Mode::Train, Mode::Batch].map(|mode| Program::plan(&mut dev, &mut layout, &net, geometry, mode).unwrap());
+    let geometry =
+        Geometry { n: 4, h: 32, w: 64, groups: 2, k: 3, merge: Merge::Cascade, unit: true };
+    let programs = [Mode::Train, Mode::Batch]
+        .map(|mode| Program::plan(&mut dev, &mut layout, &net, geometry, mode).unwrap());
     dev.reserve(&layout).unwrap();
     let x = picture(3, 1, 4 * 32 * 64, Architecture::RESNET18);
     let [train, batch] = programs.map(|program| {
@@ -343,14 +413,22 @@ fn a_pass_that_keeps_nothing_computes_what_a_training_pass_does() {
     assert!(train == batch);
 }
 
-/// The weights inside the binary against torchvision's network, on a drawn scene (`golden/imagenet.py`).
+/// The weights inside the binary against torchvision's network, on a drawn scene
+/// (`golden/imagenet.py`).
 #[test]
 fn imagenet_weights_compute_what_torchvision_computes() {
     let golden = golden("imagenet");
-    let scene = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/scene.png")).unwrap().to_rgb8();
+    let scene = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/scene.png"))
+        .unwrap()
+        .to_rgb8();
     let (h, w) = (scene.height() as usize, scene.width() as usize);
-    let normal = |c: usize, v: u8| (f32::from(v) / 255.0 - [0.485, 0.456, 0.406][c]) / [0.229, 0.224, 0.225][c];
-    let x: Vec<f32> = scene.pixels().flat_map(|p| [normal(0, p[0]), normal(1, p[1]), normal(2, p[2]), 0.0]).collect();
+    let normal = |c: usize, v: u8| {
+        (f32::from(v) / 255.0 - [0.485, 0.456, 0.406][c]) / [0.229, 0.224, 0.225][c]
+    };
+    let x: Vec<f32> = scene
+        .pixels()
+        .flat_map(|p| [normal(0, p[0]), normal(1, p[1]), normal(2, p[2]), 0.0])
+        .collect();
     let (mut dev, mut layout) = (Cpu::new(), Layout::default());
     let net = Network::plan(&mut dev, &mut layout, Architecture::RESNET18);
     let geometry = Geometry { n: 1, h, w, groups: 1, k: 1, merge: Merge::Direct, unit: true };

@@ -1,4 +1,5 @@
-//! One step over the parameters of ResNet-18 and its FPN; seven streams of 4 bytes a parameter, and the copy that convolutions read.
+//! One step over the parameters of ResNet-18 and its FPN; seven streams of 4 bytes a parameter, and
+//! the copy that convolutions read.
 
 use criterion::{Criterion, Throughput};
 use picie::device::ops::AdamSpec;
@@ -17,5 +18,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let mut group = place.group(c, "adam");
     let copy = if size_of::<B::Act>() == 4 { 0 } else { size_of::<B::Act>() };
     group.throughput(Throughput::Bytes(((28 + copy) * len) as u64));
-    group.bench_function("step", |b| time(b, &mut dev, |dev| dev.adam_step(blocks, adam, correction)));
+    group.bench_function("step", |b| {
+        time(b, &mut dev, |dev| dev.adam_step(blocks, adam, correction))
+    });
 }

@@ -18,5 +18,7 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     dev.write(labels, &(0..len).map(|_| rng.below(27) as u8).collect::<Vec<_>>()).unwrap();
     let mut group = place.group(c, "confusion");
     group.throughput(Throughput::Elements(len as u64));
-    group.bench_function("count", |b| time(b, &mut dev, |dev| dev.confusion(counts, pred, labels, 27)));
+    group.bench_function("count", |b| {
+        time(b, &mut dev, |dev| dev.confusion(counts, pred, labels, 27))
+    });
 }

@@ -23,6 +23,8 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let mut group = place.group(c, "kmeans");
     group.throughput(Throughput::Elements(rows as u64));
     group.bench_function("accumulate", |b| {
-        time(b, &mut dev, |dev| dev.kmeans_accumulate(&plan, sums, counts, score, points, classifier))
+        time(b, &mut dev, |dev| {
+            dev.kmeans_accumulate(&plan, sums, counts, score, points, classifier)
+        })
     });
 }

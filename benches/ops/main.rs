@@ -1,4 +1,5 @@
-//! One file an op family: `cargo bench --bench ops [-- conv|norm|…]`, on the CPU engine and on the GPU where there is one.
+//! One file an op family: `cargo bench --bench ops [-- conv|norm|…]`, on the CPU engine and on the
+//! GPU where there is one.
 
 mod adam;
 mod confusion;
@@ -40,7 +41,10 @@ struct Place<B> {
 impl<B: Backend> Place<B> {
     fn group<'a>(&self, c: &'a mut Criterion, family: &str) -> BenchmarkGroup<'a, WallTime> {
         let mut group = c.benchmark_group(format!("{family} on {}", self.name));
-        group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(300))
+            .measurement_time(Duration::from_secs(1));
         group
     }
 }
@@ -54,7 +58,11 @@ fn fill<B: Backend>(dev: &mut B, slots: impl IntoIterator<Item = Slot<B::Act>>) 
 }
 
 /// Times `op` by the engine's own clock: on a GPU, events around all iterations.
-fn time<B: Backend>(b: &mut Bencher, dev: &mut B, mut op: impl FnMut(&mut B) -> picie::base::Result<()>) {
+fn time<B: Backend>(
+    b: &mut Bencher,
+    dev: &mut B,
+    mut op: impl FnMut(&mut B) -> picie::base::Result<()>,
+) {
     b.iter_custom(|iterations| {
         let start = dev.mark().expect("a working engine");
         for _ in 0..iterations {

@@ -26,12 +26,15 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
             dev.write(slot, &signed(channels)).expect("a slot of this layout");
         }
         let params = NormParams { gamma, beta, running_mean, running_var };
-        let bytes = |tensors: usize| Throughput::Bytes((tensors * size_of::<B::Act>() * spec.len()) as u64);
+        let bytes =
+            |tensors: usize| Throughput::Bytes((tensors * size_of::<B::Act>() * spec.len()) as u64);
         let name = format!("{side}x{side} {channels}");
         // x twice, residual, z.
         group.throughput(bytes(4));
         group.bench_function(format!("forward {name}"), |b| {
-            time(b, &mut dev, |dev| dev.norm_forward(&plan, z, saved, x, Some(residual), true, params));
+            time(b, &mut dev, |dev| {
+                dev.norm_forward(&plan, z, saved, x, Some(residual), true, params)
+            });
         });
         // dz, z and x twice, dx, dresidual.
         group.throughput(bytes(8));

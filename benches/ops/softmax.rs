@@ -1,4 +1,5 @@
-//! A batch at a quarter of the input's side, as the methods that train through scores use it: few classes, and many.
+//! A batch at a quarter of the input's side, as the methods that train through scores use it: few
+//! classes, and many.
 
 use criterion::{Criterion, Throughput};
 use picie::device::ops::{SoftmaxLabels, SoftmaxSpec};

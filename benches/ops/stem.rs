@@ -27,7 +27,8 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     }
     let params = NormParams { gamma, beta, running_mean, running_var };
     let act = size_of::<B::Act>();
-    let bytes = |x: usize, z: usize| Throughput::Bytes((act * x * spec.x_len() + z * spec.z_len()) as u64);
+    let bytes =
+        |x: usize, z: usize| Throughput::Bytes((act * x * spec.x_len() + z * spec.z_len()) as u64);
     // x twice, z, argmax of a byte.
     group.throughput(bytes(2, act + 1));
     group.bench_function("forward", |b| {
@@ -38,7 +39,9 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     // x, dz and argmax twice, dx.
     group.throughput(bytes(3, 2 * act + 2));
     group.bench_function("backward", |b| {
-        time(b, &mut dev, |dev| dev.stem_backward(&plan, dx, dgamma, dbeta, dz, argmax, x, saved, params));
+        time(b, &mut dev, |dev| {
+            dev.stem_backward(&plan, dx, dgamma, dbeta, dz, argmax, x, saved, params)
+        });
     });
     group.finish();
 }

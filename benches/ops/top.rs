@@ -1,4 +1,5 @@
-//! A batch of the search for nearest neighbours: the best pixel of each image, and the best pixels of all.
+//! A batch of the search for nearest neighbours: the best pixel of each image, and the best pixels
+//! of all.
 
 use criterion::{Criterion, Throughput};
 use picie::device::ops::TopSpec;
@@ -23,8 +24,11 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         dev.write(places, &vec![u32::MAX; places.len]).unwrap();
 
         group.throughput(Throughput::Bytes(scores.bytes() as u64));
-        group.bench_function(format!("{} of {}, groups of {of}, {q} queries", spec.n, spec.rows), |b| {
-            time(b, &mut dev, |dev| dev.top_update(&plan, best, places, scores, 0));
-        });
+        group.bench_function(
+            format!("{} of {}, groups of {of}, {q} queries", spec.n, spec.rows),
+            |b| {
+                time(b, &mut dev, |dev| dev.top_update(&plan, best, places, scores, 0));
+            },
+        );
     }
 }

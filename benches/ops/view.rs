@@ -1,4 +1,5 @@
-//! One epoch renders every image six times; one such render of a batch, from images stored at twice the input's side.
+//! One epoch renders every image six times; one such render of a batch, from images stored at twice
+//! the input's side.
 
 use criterion::{Criterion, Throughput};
 use picie::base::rng::{Rng, Stream};
@@ -9,7 +10,8 @@ use crate::{Place, time};
 
 pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     let (stored, side) = (2 * place.side, place.side);
-    let spec = ViewSpec { n: place.images.min(64), sh: stored, sw: stored, h: side, w: side, channels: 8 };
+    let spec =
+        ViewSpec { n: place.images.min(64), sh: stored, sw: stored, h: side, w: side, channels: 8 };
     let mut dev = (place.engine)();
     let plan = dev.plan_view(spec).unwrap();
     let mut layout = Layout::default();
@@ -25,11 +27,22 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     dev.write(images, &bytes).unwrap();
     dev.write(index, &Vec::from_iter(0..spec.n as u32)).unwrap();
     // Every step on every image: the worst case, with contrast in several positions.
-    let draw = Photo { brightness: 1.2, contrast: 0.8, saturation: 1.1, hue: 0.07, sigma: 0.6, ..Photo::NONE };
+    let draw = Photo {
+        brightness: 1.2,
+        contrast: 0.8,
+        saturation: 1.1,
+        hue: 0.07,
+        sigma: 0.6,
+        ..Photo::NONE
+    };
     let orders = [0b11_10_01_00, 0b11_10_00_01, 0b01_00_11_10, 0b00_01_10_11];
     let draws: Vec<Photo> = (0..spec.n).map(|i| Photo { order: orders[i % 4], ..draw }).collect();
     dev.write(photo, &draws).unwrap();
-    dev.write(crops, &vec![Crop { top: 20, left: 40, side: stored as u32 * 3 / 4, flip: 1 }; spec.n]).unwrap();
+    dev.write(
+        crops,
+        &vec![Crop { top: 20, left: 40, side: stored as u32 * 3 / 4, flip: 1 }; spec.n],
+    )
+    .unwrap();
 
     let mut group = place.group(c, "view");
     group.throughput(Throughput::Elements(spec.n as u64));

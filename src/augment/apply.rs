@@ -18,7 +18,8 @@ pub enum View {
     Plain,
     /// A window of the input, neither mirrored nor otherwise changed (IIC).
     Window,
-    /// The same window with photometric change 2, mirrored where the draw says so; the features are mirrored back (IIC).
+    /// The same window with photometric change 2, mirrored where the draw says so; the features are
+    /// mirrored back (IIC).
     Mirrored,
     /// Photometric change 1 alone.
     Photometric,
@@ -81,8 +82,8 @@ struct Draws {
 }
 
 impl<B: Backend> Feeder<B> {
-    /// `batches`: every number of images that a batch will have. `resident`: the images of the data set, if all of them are to
-    /// lie on the device; [`Feeder::load`] brings them there.
+    /// `batches`: every number of images that a batch will have. `resident`: the images of the data
+    /// set, if all of them are to lie on the device; [`Feeder::load`] brings them there.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -95,7 +96,10 @@ impl<B: Backend> Feeder<B> {
         let capacity = batches.iter().copied().max().unwrap_or(1);
         let mut plans = Vec::new();
         for &n in batches {
-            plans.push((n, dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels })?));
+            plans.push((
+                n,
+                dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels })?,
+            ));
         }
         let bytes = stored * stored * 3;
         let images = match resident {
@@ -103,7 +107,9 @@ impl<B: Backend> Feeder<B> {
             None => {
                 // Where memory is the host's there is nothing to copy meanwhile.
                 let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
-                let slots = (0..slots).map(|_| layout.take(Pool::Images, "images", capacity * bytes)).collect();
+                let slots = (0..slots)
+                    .map(|_| layout.take(Pool::Images, "images", capacity * bytes))
+                    .collect();
                 Images::Staged(Staged { slots, at: 0, next: Vec::new() })
             }
         };
@@ -115,8 +121,13 @@ impl<B: Backend> Feeder<B> {
         Ok(Feeder { augment, seed, stored, size, sobel: channels > 4, images, index, draws, plans })
     }
 
-    /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids, stored, stored, 3).
-    pub fn load(&mut self, dev: &mut B, gather: impl Fn(&[u32], &mut [u8]) -> Result<()>) -> Result<()> {
+    /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids,
+    /// stored, stored, 3).
+    pub fn load(
+        &mut self,
+        dev: &mut B,
+        gather: impl Fn(&[u32], &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let Images::Resident(slot) = self.images else { return Ok(()) };
         let bytes = self.stored * self.stored * 3;
         // A multiple of what a slot is aligned to, whatever the image's size.
@@ -127,8 +138,8 @@ impl<B: Backend> Feeder<B> {
         })
     }
 
-    /// What `views` of the images `ids` need, written before the step: the images where they are not resident (`gather` fills
-    /// (n, stored, stored, 3)), and the draws.
+    /// What `views` of the images `ids` need, written before the step: the images where they are
+    /// not resident (`gather` fills (n, stored, stored, 3)), and the draws.
     pub fn stage(
         &mut self,
         dev: &mut B,
@@ -145,7 +156,10 @@ impl<B: Backend> Feeder<B> {
                     staged.at = (staged.at + 1) % staged.slots.len();
                     dev.arrive(staged.slots[staged.at])?;
                 } else {
-                    dev.fill(staged.slots[staged.at].part(0, n * self.stored * self.stored * 3), gather)?;
+                    dev.fill(
+                        staged.slots[staged.at].part(0, n * self.stored * self.stored * 3),
+                        gather,
+                    )?;
                 }
                 staged.next.clear();
                 dev.write(self.index, &Vec::from_iter(0..n as u32))?;
@@ -153,7 +167,9 @@ impl<B: Backend> Feeder<B> {
         }
         for (&view, draws) in views.iter().zip(self.draws) {
             if let Some(number) = view.photo() {
-                let photo = |&id: &u32| self.augment.photo(self.seed, epoch, id as usize, number, self.stored);
+                let photo = |&id: &u32| {
+                    self.augment.photo(self.seed, epoch, id as usize, number, self.stored)
+                };
                 dev.write(draws.photo, &ids.iter().map(photo).collect::<Vec<_>>())?;
             }
             if view.crops() {
@@ -163,8 +179,14 @@ impl<B: Backend> Feeder<B> {
         Ok(())
     }
 
-    /// Brings the images of the next batch while the step that was just queued runs, where there is a second buffer for them.
-    pub fn prefetch(&mut self, dev: &mut B, ids: &[u32], gather: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    /// Brings the images of the next batch while the step that was just queued runs, where there is
+    /// a second buffer for them.
+    pub fn prefetch(
+        &mut self,
+        dev: &mut B,
+        ids: &[u32],
+        gather: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let Images::Staged(staged) = &mut self.images else { return Ok(()) };
         if staged.slots.len() < 2 || ids.is_empty() {
             return Ok(());
@@ -175,7 +197,8 @@ impl<B: Backend> Feeder<B> {
         Ok(())
     }
 
-    /// Which buffer the staged images lie in: a step that was recorded reads the one it was recorded with.
+    /// Which buffer the staged images lie in: a step that was recorded reads the one it was
+    /// recorded with.
     pub fn buffer(&self) -> usize {
         match &self.images {
             Images::Resident(_) => 0,
@@ -183,12 +206,23 @@ impl<B: Backend> Feeder<B> {
         }
     }
 
-    /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that were staged.
-    pub fn render(&self, dev: &mut B, x: Slot<B::Act>, n: usize, at: usize, view: View) -> Result<()> {
-        let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
+    /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that
+    /// were staged.
+    pub fn render(
+        &self,
+        dev: &mut B,
+        x: Slot<B::Act>,
+        n: usize,
+        at: usize,
+        view: View,
+    ) -> Result<()> {
+        let (_, plan) =
+            self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = match &self.images {
             Images::Resident(slot) => *slot,
-            Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.stored * self.stored * 3),
+            Images::Staged(staged) => {
+                staged.slots[staged.at].part(0, n * self.stored * self.stored * 3)
+            }
         };
         let draws = self.draws[at];
         let photo = view.photo().map(|_| draws.photo.part(0, n));
@@ -197,8 +231,8 @@ impl<B: Backend> Feeder<B> {
         if self.sobel { dev.view_sobel(plan, x) } else { Ok(()) }
     }
 
-    /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and what mirrors IIC's second view back;
-    /// others stay as they are.
+    /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and
+    /// what mirrors IIC's second view back; others stay as they are.
     pub fn feature_crops(&self, ids: &[u32], epoch: usize, view: View, side: usize) -> Vec<Crop> {
         match view {
             View::Second => self.windows(ids, epoch, side),
@@ -221,7 +255,9 @@ impl<B: Backend> Feeder<B> {
     }
 
     fn windows(&self, ids: &[u32], epoch: usize, side: usize) -> Vec<Crop> {
-        ids.iter().map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side)).collect()
+        ids.iter()
+            .map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side))
+            .collect()
     }
 
     /// Changes what draws come from.
@@ -234,7 +270,8 @@ impl<B: Backend> Feeder<B> {
     }
 }
 
-/// A label map (stored, stored) cut and mirrored as its picture is, by nearest neighbour: (side, side).
+/// A label map (stored, stored) cut and mirrored as its picture is, by nearest neighbour: (side,
+/// side).
 pub fn crop_labels(map: &[u8], stored: usize, crop: Crop, side: usize) -> Vec<u8> {
     let [top, left, window] = [crop.top, crop.left, crop.side].map(|v| v as usize);
     // The pixel that the middle of an output pixel falls into.

@@ -29,7 +29,8 @@ pub struct Augment {
     pub hue: f32,
     pub grey_p: f32,
     pub blur_p: f32,
-    /// σ is the magnitude of a uniform draw between these, in pixels of an image stored at [`Augment::BLUR_SIZE`].
+    /// σ is the magnitude of a uniform draw between these, in pixels of an image stored at
+    /// [`Augment::BLUR_SIZE`].
     pub sigma: (f32, f32),
     /// Side of the crop as a fraction of the map's side, uniform.
     pub crop: (f32, f32),
@@ -61,15 +62,22 @@ impl Augment {
     pub fn released() -> Self {
         Augment {
             jitter: Jitter::Independent, // coco_train_dataset.py:118-125 (row 11)
-            grey_p: 0.0,                 // 'grey' is asked for, 'gray' is tested: never (utils.py:257, row 9)
-            sigma: (-1.8, 0.1),          // the interval's bounds are mixed up (custom_transforms.py:90-93, row 10)
+            grey_p: 0.0, // 'grey' is asked for, 'gray' is tested: never (utils.py:257, row 9)
+            sigma: (-1.8, 0.1), // the interval's bounds are mixed up (custom_transforms.py:90-93, row 10)
             ..Augment::supplement()
         }
     }
 
     /// No change of any kind.
     pub fn none() -> Self {
-        Augment { jitter_p: 0.0, grey_p: 0.0, blur_p: 0.0, crop: (1.0, 1.0), flip_p: 0.0, ..Augment::supplement() }
+        Augment {
+            jitter_p: 0.0,
+            grey_p: 0.0,
+            blur_p: 0.0,
+            crop: (1.0, 1.0),
+            flip_p: 0.0,
+            ..Augment::supplement()
+        }
     }
 
     /// Whether it changes colours.
@@ -82,11 +90,18 @@ impl Augment {
         self.crop != (1.0, 1.0) || self.flip_p > 0.0
     }
 
-    /// The rows of the supplement's table 2: no transform, each one alone and always on, the photometric ones together with their own
-    /// probabilities, the geometric ones, all.
+    /// The rows of the supplement's table 2: no transform, each one alone and always on, the
+    /// photometric ones together with their own probabilities, the geometric ones, all.
     pub fn rows(self) -> Vec<(&'static str, Augment)> {
         let none = Augment::none();
-        let still = Augment { jitter_p: 1.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, ..none };
+        let still = Augment {
+            jitter_p: 1.0,
+            brightness: 0.0,
+            contrast: 0.0,
+            saturation: 0.0,
+            hue: 0.0,
+            ..none
+        };
         let photometric = Augment { crop: none.crop, flip_p: none.flip_p, ..self };
         let geometric = Augment { crop: self.crop, flip_p: self.flip_p, ..none };
         vec![
@@ -107,9 +122,17 @@ impl Augment {
 
     /// The photometric draw of one view (0 or 1) of one image that is stored at `stored`² pixels.
     ///
-    /// σ scales with the stored size: a blur before shrinking from 640 to S is one of σ·S/640 after it, so a smaller store
-    /// renders the same pictures. All numbers are drawn whether used or not: a changed probability moves no other draw.
-    pub fn photo(&self, seed: u64, epoch: usize, image: usize, view: usize, stored: usize) -> Photo {
+    /// σ scales with the stored size: a blur before shrinking from 640 to S is one of σ·S/640 after
+    /// it, so a smaller store renders the same pictures. All numbers are drawn whether used or not:
+    /// a changed probability moves no other draw.
+    pub fn photo(
+        &self,
+        seed: u64,
+        epoch: usize,
+        image: usize,
+        view: usize,
+        stored: usize,
+    ) -> Photo {
         let mut rng = Rng::new(seed, Stream::Photometric, epoch as u32, (2 * image + view) as u32);
         let mut steps = [0, 1, 2, 3];
         for i in (1..steps.len()).rev() {
@@ -131,8 +154,17 @@ impl Augment {
         let hue = within(self.hue, on[3], 0.0);
         let grey = u32::from(rng.bernoulli(self.grey_p));
         let blurred = rng.bernoulli(self.blur_p);
-        let sigma = rng.uniform(self.sigma.0, self.sigma.1).abs() * stored as f32 / Self::BLUR_SIZE as f32;
-        Photo { brightness, contrast, saturation, hue, sigma: if blurred { sigma } else { 0.0 }, grey, order }
+        let sigma =
+            rng.uniform(self.sigma.0, self.sigma.1).abs() * stored as f32 / Self::BLUR_SIZE as f32;
+        Photo {
+            brightness,
+            contrast,
+            saturation,
+            hue,
+            sigma: if blurred { sigma } else { 0.0 },
+            grey,
+            order,
+        }
     }
 
     /// The geometric draw of one image: the crop of view 1's input and of view 2's features.
@@ -159,14 +191,20 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S − s)·right)), halves to even
-    /// (`custom_transforms.py:207-235`).
+    /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S −
+    /// s)·right)), halves to even (`custom_transforms.py:207-235`).
     ///
-    /// NOTE: rounding differs from map to map, so the crops of an image and of its features differ by less than a cell.
+    /// NOTE: rounding differs from map to map, so the crops of an image and of its features differ
+    /// by less than a cell.
     pub fn crop(&self, side: usize) -> Crop {
         let cut = ((f64::from(self.ratio) * side as f64) as usize).clamp(1, side);
         let offset = |at: f32| (f64::from(at) * (side - cut) as f64).round_ties_even() as u32;
-        Crop { top: offset(self.down), left: offset(self.right), side: cut as u32, flip: u32::from(self.flip) }
+        Crop {
+            top: offset(self.down),
+            left: offset(self.right),
+            side: cut as u32,
+            flip: u32::from(self.flip),
+        }
     }
 }
 
@@ -192,16 +230,26 @@ mod tests {
         assert!(n > 1000 && (got - p).abs() <= 4.0 * error, "{what}: {got} of {n}, not {p}");
     }
 
-    /// Uniform in lo..hi: range, mean and variance within 4 standard errors (of a uniform's: w/√12n and w²/√180n).
+    /// Uniform in lo..hi: range, mean and variance within 4 standard errors (of a uniform's: w/√12n
+    /// and w²/√180n).
     #[track_caller]
     fn uniform(what: &str, lo: f64, hi: f64, draws: impl Iterator<Item = f32>) {
         let v: Vec<f64> = draws.map(f64::from).collect();
         let (n, w) = (v.len() as f64, hi - lo);
-        assert!(n > 1000.0 && v.iter().all(|&x| lo - 1e-6 <= x && x <= hi + 1e-6), "{what} leaves {lo}..{hi}");
+        assert!(
+            n > 1000.0 && v.iter().all(|&x| lo - 1e-6 <= x && x <= hi + 1e-6),
+            "{what} leaves {lo}..{hi}"
+        );
         let mean = v.iter().sum::<f64>() / n;
         let var = v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-        assert!((mean - (lo + hi) / 2.0).abs() <= 4.0 * w / (12.0 * n).sqrt(), "{what}: mean {mean}");
-        assert!((var - w * w / 12.0).abs() <= 4.0 * w * w / (180.0 * n).sqrt(), "{what}: variance {var}");
+        assert!(
+            (mean - (lo + hi) / 2.0).abs() <= 4.0 * w / (12.0 * n).sqrt(),
+            "{what}: mean {mean}"
+        );
+        assert!(
+            (var - w * w / 12.0).abs() <= 4.0 * w * w / (180.0 * n).sqrt(),
+            "{what}: variance {var}"
+        );
     }
 
     #[test]
@@ -209,8 +257,12 @@ mod tests {
         let a = Augment::supplement();
         let base = a.photo(1, 2, 3, 0, 640);
         assert_eq!(base, a.photo(1, 2, 3, 0, 640));
-        let others =
-            [a.photo(2, 2, 3, 0, 640), a.photo(1, 3, 3, 0, 640), a.photo(1, 2, 2, 0, 640), a.photo(1, 2, 3, 1, 640)];
+        let others = [
+            a.photo(2, 2, 3, 0, 640),
+            a.photo(1, 3, 3, 0, 640),
+            a.photo(1, 2, 2, 0, 640),
+            a.photo(1, 2, 3, 1, 640),
+        ];
         assert!(others.iter().all(|o| *o != base), "{base:?} {others:?}");
         assert_ne!(
             a.photo(1, 2, 3, 1, 640),
@@ -219,7 +271,11 @@ mod tests {
         );
         let base = a.geometry(1, 2, 3);
         assert_eq!(base, a.geometry(1, 2, 3));
-        assert!([a.geometry(2, 2, 3), a.geometry(1, 3, 3), a.geometry(1, 2, 4)].iter().all(|o| *o != base));
+        assert!(
+            [a.geometry(2, 2, 3), a.geometry(1, 3, 3), a.geometry(1, 2, 4)]
+                .iter()
+                .all(|o| *o != base)
+        );
     }
 
     #[test]
@@ -276,7 +332,8 @@ mod tests {
         for order in orders.keys() {
             occurs("order", 1.0 / 24.0, draws.iter().map(|p| p.order == *order));
         }
-        let none = |p: &Photo| (p.brightness, p.contrast, p.saturation, p.hue) == (1.0, 1.0, 1.0, 0.0);
+        let none =
+            |p: &Photo| (p.brightness, p.contrast, p.saturation, p.hue) == (1.0, 1.0, 1.0, 0.0);
         occurs("none of the four", 0.2, draws.iter().map(none));
     }
 
@@ -297,7 +354,8 @@ mod tests {
 
     #[test]
     fn crops_lie_inside_and_their_draws_are_uniform() {
-        let draws: Vec<Geometry> = (0..N).map(|i| Augment::supplement().geometry(9, 1, i)).collect();
+        let draws: Vec<Geometry> =
+            (0..N).map(|i| Augment::supplement().geometry(9, 1, i)).collect();
         uniform("ratio", 0.5, 1.0, draws.iter().map(|g| g.ratio));
         uniform("down", 0.0, 1.0, draws.iter().map(|g| g.down));
         uniform("right", 0.0, 1.0, draws.iter().map(|g| g.right));
@@ -307,7 +365,10 @@ mod tests {
                 let c = g.crop(side);
                 let most = side as u32;
                 assert!(
-                    c.side >= 1 && c.side >= most / 2 && c.top + c.side <= most && c.left + c.side <= most,
+                    c.side >= 1
+                        && c.side >= most / 2
+                        && c.top + c.side <= most
+                        && c.left + c.side <= most,
                     "{c:?}"
                 );
             }
@@ -324,6 +385,9 @@ mod tests {
         // 20: s = 15; round(2.5) = 2 to even, round(1.25) = 1.
         assert_eq!(g.crop(20), Crop { top: 2, left: 1, side: 15, flip: 1 });
         // 8: s = 6; round(1.0) = 1, round(0.5) = 0 to even.
-        assert_eq!(Geometry { flip: false, ..g }.crop(8), Crop { top: 1, left: 0, side: 6, flip: 0 });
+        assert_eq!(
+            Geometry { flip: false, ..g }.crop(8),
+            Crop { top: 1, left: 0, side: 6, flip: 0 }
+        );
     }
 }

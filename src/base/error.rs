@@ -1,4 +1,5 @@
-//! Every way a call can fail. A variant carries fields, its text is one line that names the thing and the remedy.
+//! Every way a call can fail. A variant carries fields, its text is one line that names the thing
+//! and the remedy.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,8 @@ pub enum Error {
     /// The GPU, its driver or its libraries.
     #[error("{op}: {what}; {remedy}")]
     Device { op: String, what: String, remedy: String },
-    /// A loss, an objective or a tensor stopped being a number. `what` it is; `step` of the whole run after which it was first seen;
-    /// `place` says more of where.
+    /// A loss, an objective or a tensor stopped being a number. `what` it is; `step` of the whole
+    /// run after which it was first seen; `place` says more of where.
     #[error("{what} at step {step} of the run, in epoch {epoch}{place}; {}", restart(checkpoint.as_deref()))]
     NotFinite { what: String, place: String, epoch: usize, step: u64, checkpoint: Option<PathBuf> },
     /// Ctrl-C, SIGTERM or SIGHUP. `kept`: what there is of the work so far; `remedy`: how to go on.
@@ -32,17 +33,24 @@ pub enum Error {
 
 impl Error {
     pub fn file(path: impl AsRef<Path>, what: impl ToString, remedy: impl ToString) -> Self {
-        Error::File { path: path.as_ref().to_path_buf(), what: what.to_string(), remedy: remedy.to_string() }
+        Error::File {
+            path: path.as_ref().to_path_buf(),
+            what: what.to_string(),
+            remedy: remedy.to_string(),
+        }
     }
 
     pub fn input(what: impl ToString, remedy: impl ToString) -> Self {
         Error::Input { what: what.to_string(), remedy: remedy.to_string() }
     }
 
-    /// Where this error is a request to stop, it says what was kept and how to go on. Other errors stay as they are.
+    /// Where this error is a request to stop, it says what was kept and how to go on. Other errors
+    /// stay as they are.
     pub fn kept(self, what: impl ToString, how: impl ToString) -> Self {
         match self {
-            Error::Interrupted { .. } => Error::Interrupted { kept: what.to_string(), remedy: how.to_string() },
+            Error::Interrupted { .. } => {
+                Error::Interrupted { kept: what.to_string(), remedy: how.to_string() }
+            }
             other => other,
         }
     }
@@ -54,7 +62,9 @@ impl Error {
             NotFound => "check the path",
             PermissionDenied => "check the permissions",
             StorageFull | QuotaExceeded => "free some space, then run the same command again",
-            FileTooLarge => "lift the limit on the size of files (ulimit -f), then run the same command again",
+            FileTooLarge => {
+                "lift the limit on the size of files (ulimit -f), then run the same command again"
+            }
             IsADirectory => "name a file, not a folder",
             NotADirectory => "name a folder, not a file",
             AlreadyExists => "choose another path",
@@ -69,8 +79,13 @@ impl Error {
 /// What to do about a plan that does not fit.
 fn lower(fixed: usize, share: Option<f64>) -> String {
     match share {
-        Some(share) => format!("{:.0} % of the batch would: lower --batch, --batch-cluster or --size", 100.0 * share),
-        None => format!("{fixed} MiB of them do not depend on the batch: lower --size, --init-batches or --limit"),
+        Some(share) => format!(
+            "{:.0} % of the batch would: lower --batch, --batch-cluster or --size",
+            100.0 * share
+        ),
+        None => format!(
+            "{fixed} MiB of them do not depend on the batch: lower --size, --init-batches or --limit"
+        ),
     }
 }
 
@@ -80,7 +95,9 @@ fn restart(checkpoint: Option<&Path>) -> String {
         None => "start again with a lower --lr".into(),
         Some(path) => {
             let path = path.display();
-            format!("the last checkpoint is {path}: start a new --run from it, with --weights {path} and a lower --lr")
+            format!(
+                "the last checkpoint is {path}: start a new --run from it, with --weights {path} and a lower --lr"
+            )
         }
     }
 }

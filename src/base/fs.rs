@@ -29,7 +29,9 @@ impl Drop for Listed {
 }
 
 /// Makes a temporary file or folder that [`abandon`] knows of until the [`Listed`] is dropped.
-pub fn listed<T: AsRef<Path>>(make: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<(T, Listed)> {
+pub fn listed<T: AsRef<Path>>(
+    make: impl FnOnce() -> std::io::Result<T>,
+) -> std::io::Result<(T, Listed)> {
     let mut list = temporary();
     let made = make()?;
     let path = made.as_ref().to_path_buf();
@@ -37,8 +39,8 @@ pub fn listed<T: AsRef<Path>>(make: impl FnOnce() -> std::io::Result<T>) -> std:
     Ok((made, Listed(path)))
 }
 
-/// Removes all temporary files and folders, for a process that is about to end without unwinding. Threads that go on until then can
-/// begin no new ones: they wait.
+/// Removes all temporary files and folders, for a process that is about to end without unwinding.
+/// Threads that go on until then can begin no new ones: they wait.
 pub fn abandon() {
     let list = temporary();
     list.iter().for_each(|path| remove(path));
@@ -50,13 +52,18 @@ fn remove(path: &Path) {
     let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
 }
 
-/// Writes `path` through a temporary file in the same folder, so that a kill or a full disk leaves the old file.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+/// Writes `path` through a temporary file in the same folder, so that a kill or a full disk leaves
+/// the old file.
+pub fn write_atomic(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let work = || -> std::io::Result<()> {
         // Temporary files are for their owner only; this one is for whoever the umask lets in.
         let usual = std::fs::Permissions::from_mode(0o666);
-        let named = || tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir);
+        let named =
+            || tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir);
         let (mut temp, _listed) = listed(named)?;
         let mut out = BufWriter::with_capacity(1 << 20, temp.as_file_mut());
         fill(&mut out)?;
@@ -82,14 +89,20 @@ pub fn remove_unfinished(dir: &Path) {
     }
 }
 
-/// As [`remove_unfinished`], of a folder that others write to, where writers hold a lock on their files; returns the bytes that
-/// are free now.
+/// As [`remove_unfinished`], of a folder that others write to, where writers hold a lock on their
+/// files; returns the bytes that are free now.
 pub fn remove_abandoned(dir: &Path) -> u64 {
     let mut freed = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let (path, unfinished) = (entry.path(), entry.file_name().to_string_lossy().starts_with(UNFINISHED));
-        // A lock that can be had belongs to a process that ended, or one that made the file just now.
-        let Some(file) = File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok()) else { continue };
+        let (path, unfinished) =
+            (entry.path(), entry.file_name().to_string_lossy().starts_with(UNFINISHED));
+        // A lock that can be had belongs to a process that ended, or one that made the file just
+        // now.
+        let Some(file) =
+            File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok())
+        else {
+            continue;
+        };
         let Ok(stat) = file.metadata() else { continue };
         if stat.len() > 0 && std::fs::remove_file(&path).is_ok() {
             freed += 512 * stat.blocks();
@@ -105,7 +118,8 @@ mod tests {
     #[test]
     fn files_have_the_usual_permissions_and_leftovers_go() {
         let dir = tempfile::tempdir().unwrap();
-        let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        let mode =
+            |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         write_atomic(&dir.path().join("a"), |w| w.write_all(b"a")).unwrap();
         std::fs::write(dir.path().join("usual"), b"a").unwrap();
         assert_eq!(mode("a"), mode("usual"));

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The files of a control group: its limit, what it uses, and what of that the kernel takes back when memory is short (file caches).
+/// The files of a control group: its limit, what it uses, and what of that the kernel takes back
+/// when memory is short (file caches).
 struct Names {
     mount: &'static str,
     limit: &'static str,
@@ -23,8 +24,9 @@ const V2: Names = Names {
     caches: ["active_file", "inactive_file"],
 };
 
-/// Bytes of memory that the system could still give this process, the limits of its control groups (of a container, of a batch
-/// job) considered. None where the system does not say, as outside Linux.
+/// Bytes of memory that the system could still give this process, the limits of its control groups
+/// (of a container, of a batch job) considered. None where the system does not say, as outside
+/// Linux.
 pub fn available() -> Option<u64> {
     below(Path::new("/"))
 }
@@ -46,25 +48,32 @@ fn groups(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let path = Path::new(path.trim_start_matches('/'));
-    // A limit holds for all groups below it. In a container the path may be the host's, but then the last ancestor, the mount
-    // itself, is the container's own group.
+    // A limit holds for all groups below it. In a container the path may be the host's, but then
+    // the last ancestor, the mount itself, is the container's own group.
     path.ancestors().filter_map(|group| left(root.join(names.mount).join(group), &names)).collect()
 }
 
 fn left(group: PathBuf, names: &Names) -> Option<u64> {
     // Without a limit there is no file, or the word "max".
     let limit = number(&group.join(names.limit), "")?;
-    let caches = names.caches.iter().filter_map(|name| number(&group.join("memory.stat"), name)).sum();
+    let caches =
+        names.caches.iter().filter_map(|name| number(&group.join("memory.stat"), name)).sum();
     let used = number(&group.join(names.used), "")?.saturating_sub(caches);
     Some(limit.saturating_sub(used))
 }
 
-/// The number behind `name` at the start of a line; with an empty name, the number that the file begins with.
+/// The number behind `name` at the start of a line; with an empty name, the number that the file
+/// begins with.
 fn number(file: &Path, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
     // A name may be the beginning of another one.
-    values.find(|rest| name.is_empty() || rest.starts_with(' '))?.split_whitespace().next()?.parse().ok()
+    values
+        .find(|rest| name.is_empty() || rest.starts_with(' '))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -93,10 +102,15 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_of_the_groups_counts_and_file_caches_are_free() {
-        let (stat, own) = ("active_file 1000\nactive_file_x 7\ninactive_file 2000\n", "sys/fs/cgroup/a/b");
+        let (stat, own) =
+            ("active_file 1000\nactive_file_x 7\ninactive_file 2000\n", "sys/fs/cgroup/a/b");
         let of = |at: &str, limit: &str| [(format!("{at}/memory.max"), limit.to_string())];
-        let used =
-            |at: &str| [(format!("{at}/memory.current"), "10000".into()), (format!("{at}/memory.stat"), stat.into())];
+        let used = |at: &str| {
+            [
+                (format!("{at}/memory.current"), "10000".into()),
+                (format!("{at}/memory.stat"), stat.into()),
+            ]
+        };
         let v2 = |inner: &str, outer: &str| {
             let mut files = vec![("proc/self/cgroup".to_string(), "0::/a/b\n".to_string())];
             for (at, limit) in [(own, inner), ("sys/fs/cgroup/a", outer)] {
@@ -119,7 +133,10 @@ mod tests {
             ("proc/self/cgroup", "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "40000\n"),
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "10000\n"),
-            ("sys/fs/cgroup/memory/memory.stat", "active_file 9\ntotal_active_file 1\ntotal_inactive_file 2\n"),
+            (
+                "sys/fs/cgroup/memory/memory.stat",
+                "active_file 9\ntotal_active_file 1\ntotal_inactive_file 2\n",
+            ),
         ];
         assert_eq!(machine(&files), Some(40000 - 10000 + 3));
     }

@@ -1,4 +1,5 @@
-//! Ground: errors, randomness, files, what memory there is, the request to stop. Imports nothing of this crate.
+//! Ground: errors, randomness, files, what memory there is, the request to stop. Imports nothing of
+//! this crate.
 
 pub mod error;
 pub mod fs;
@@ -8,8 +9,8 @@ pub mod stop;
 
 pub use error::{Error, Result};
 
-/// Writes a line to standard error. That nobody can read it, as after the terminal was closed, is no reason to lose the work at hand:
-/// `eprintln!` panics there.
+/// Writes a line to standard error. That nobody can read it, as after the terminal was closed, is
+/// no reason to lose the work at hand: `eprintln!` panics there.
 pub fn tell(line: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");

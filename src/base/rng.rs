@@ -1,7 +1,7 @@
 //! Philox4x32-10, a counter-based generator: a draw is a pure function of (seed, stream, counter).
 //!
-//! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Host and kernels share it, nothing
-//! has a state to save, and a resumed run draws what an uninterrupted one does.
+//! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Host and kernels
+//! share it, nothing has a state to save, and a resumed run draws what an uninterrupted one does.
 
 use std::collections::HashSet;
 
@@ -26,7 +26,12 @@ pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = 0xD251_1F53_u64 * u64::from(c[0]);
         let p1 = 0xCD9E_8D57_u64 * u64::from(c[2]);
-        c = [(p1 >> 32) as u32 ^ c[1] ^ k[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k[1], p0 as u32];
+        c = [
+            (p1 >> 32) as u32 ^ c[1] ^ k[0],
+            p1 as u32,
+            (p0 >> 32) as u32 ^ c[3] ^ k[1],
+            p0 as u32,
+        ];
         k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
     }
     c
@@ -91,7 +96,8 @@ impl Rng {
         p
     }
 
-    /// `k` different numbers below n in random order, at most n of them: the first of a permutation, without making one.
+    /// `k` different numbers below n in random order, at most n of them: the first of a
+    /// permutation, without making one.
     pub fn choose(&mut self, n: usize, k: usize) -> Vec<u32> {
         let (mut chosen, mut seen) = (Vec::new(), HashSet::new());
         while chosen.len() < k {
@@ -114,7 +120,10 @@ mod tests {
         assert_eq!(philox([0, 0], [0; 4]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
         assert_eq!(philox([!0, !0], [!0; 4]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
         let pi = [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344];
-        assert_eq!(philox([0xa4093822, 0x299f31d0], pi), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
+        assert_eq!(
+            philox([0xa4093822, 0x299f31d0], pi),
+            [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
+        );
     }
 
     #[test]

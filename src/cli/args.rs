@@ -19,9 +19,12 @@ use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use cache::{CacheArgs, KeepArgs};
-pub use trained::{ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs};
+pub use trained::{
+    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs,
+};
 
-/// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it, segments your photos.
+/// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,
+/// segments your photos.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Args {
@@ -33,12 +36,15 @@ pub struct Args {
 pub enum Command {
     /// Train on a folder of images; without arguments, on a small data set of drawn scenes
     Train(Box<TrainArgs>),
-    /// Evaluate a checkpoint: its scores where images have labels, else what can be measured without
+    /// Evaluate a checkpoint: its scores where images have labels, else what can be measured
+    /// without
     Eval(EvalArgs),
-    /// Measure what trains nothing on the same images: the largest class, and k-means of colours (Lab), of colours and height, of the
-    /// features of a random network, and of an ImageNet network's pyramid and stages
+    /// Measure what trains nothing on the same images: the largest class, and k-means of colours
+    /// (Lab), of colours and height, of the features of a random network, and of an ImageNet
+    /// network's pyramid and stages
     Baselines(BaselinesArgs),
-    /// Train with several values of one number, or several recipes, and several seeds; print the table
+    /// Train with several values of one number, or several recipes, and several seeds; print the
+    /// table
     Sweep(Box<SweepArgs>),
     /// Segment photos: a label PNG and an overlay PNG each
     Segment(SegmentArgs),
@@ -48,7 +54,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
-    /// Measure images per second, on random images or those of a folder, and every op beside its floor
+    /// Measure images per second, on random images or those of a folder, and every op beside its
+    /// floor
     Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
@@ -60,7 +67,8 @@ pub enum Command {
 pub enum RecipeName {
     /// A small network input and few clusters, for a few hundred images and two cores
     Demo,
-    /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is chosen from them
+    /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is
+    /// chosen from them
     Photos,
     /// The numbers of the paper's supplement
     Picie,
@@ -158,12 +166,14 @@ pub struct EngineArgs {
     /// What computes: auto (the first GPU where there is one), cpu, cuda, or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// Element type of activations; sums, statistics and masters of the weights are f32 [default: bf16 on a GPU, f32 on the CPU]
+    /// Element type of activations; sums, statistics and masters of the weights are f32 [default:
+    /// bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, cached what was chosen before (and else the
-    /// first), load what was measured before (and measures what was not), exhaustive measures all [default: load where networks
-    /// are trained or measured (train, sweep, bench), else cached]
+    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, cached what
+    /// was chosen before (and else the first), load what was measured before (and measures what was
+    /// not), exhaustive measures all [default: load where networks are trained or measured (train,
+    /// sweep, bench), else cached]
     #[arg(long, value_enum)]
     pub autotune: Option<Autotune>,
     /// Use only engines that give the same bits every time
@@ -189,7 +199,8 @@ pub struct ShapeArgs {
     /// Images of a step of the passes without gradients
     #[arg(long, value_name = "N")]
     pub batch_cluster: Option<usize>,
-    /// Clusters to find; auto chooses 6 to 12 before training, as many as two halves of the images agree on
+    /// Clusters to find; auto chooses 6 to 12 before training, as many as two halves of the images
+    /// agree on
     #[arg(long, value_name = "K")]
     pub clusters: Option<Clusters>,
     /// Clusters of the auxiliary over-clustering of PiCIE+H and IIC; 0 for none
@@ -198,7 +209,8 @@ pub struct ShapeArgs {
     /// Stages of ResNet-18, with their laterals: 4, or 2 or 1 as IIC-res12 has
     #[arg(long, value_name = "N")]
     pub levels: Option<usize>,
-    /// Concatenate the Sobel gradient to the input, as the paper does for MDC and IIC without pretrained weights
+    /// Concatenate the Sobel gradient to the input, as the paper does for MDC and IIC without
+    /// pretrained weights
     #[arg(long)]
     pub sobel: bool,
 }
@@ -220,12 +232,12 @@ pub struct TrainArgs {
     /// The classes to evaluate on [default: 27]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// The system to train [default: demo without --data; photos for a folder without labels on the CPU; else picie]; without --data
-    /// its numbers are made small for the scenes
+    /// The system to train [default: demo without --data; photos for a folder without labels on the
+    /// CPU; else picie]; without --data its numbers are made small for the scenes
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
-    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]; of a sweep, the folder of its runs
-    /// [default: runs/sweep-NAME]
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]; of a
+    /// sweep, the folder of its runs [default: runs/sweep-NAME]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Continue the run in --run [default: the newest in runs/]
@@ -266,17 +278,21 @@ pub struct TrainArgs {
     /// Iterations of k-means on the first batches
     #[arg(long, value_name = "N")]
     pub kmeans_iters: Option<usize>,
-    /// Any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or label_metric=cosine
+    /// Any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or
+    /// label_metric=cosine
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the paper's numbers for them),
-    /// torchvision (its own file in torch's cache folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
+    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
+    /// paper's numbers for them), torchvision (its own file in torch's cache folder), or a file:
+    /// safetensors or a PyTorch checkpoint [default: the recipe's]
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
-    /// How the laterals of the pyramid begin: random, or pca (principal components of the network's last stages on these images)
+    /// How the laterals of the pyramid begin: random, or pca (principal components of the network's
+    /// last stages on these images)
     #[arg(long, value_enum)]
     pub laterals: Option<Laterals>,
-    /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default: the recipe's, in proportion to --size]
+    /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default:
+    /// the recipe's, in proportion to --size]
     #[arg(long, value_name = "R")]
     pub eval_size: Option<usize>,
     /// Where all random draws come from [default: 1]
@@ -293,10 +309,12 @@ pub struct TrainArgs {
     /// Print where every tensor would lie in memory, and stop
     #[arg(long)]
     pub plan: bool,
-    /// Steps between two looks at whether their losses are finite; a look waits for the GPU. Checkpoints are always checked
+    /// Steps between two looks at whether their losses are finite; a look waits for the GPU.
+    /// Checkpoints are always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
-    /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys --capture-range cudaProfilerApi]
+    /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys
+    /// --capture-range cudaProfilerApi]
     #[arg(long, value_name = "A:B", value_parser = steps)]
     pub profile_steps: Option<Range<u64>>,
     #[command(flatten)]
@@ -305,7 +323,8 @@ pub struct TrainArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct SweepArgs {
-    /// What differs from run to run: lambda, recipe, or a number of the recipe by its name in run.json, such as clusters or augment.grey_p
+    /// What differs from run to run: lambda, recipe, or a number of the recipe by its name in
+    /// run.json, such as clusters or augment.grey_p
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Its values, with commas between [default of lambda: the supplement's]
@@ -324,7 +343,9 @@ pub struct SweepArgs {
 /// A:B with A < B.
 fn steps(text: &str) -> Result<Range<u64>, String> {
     let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
-    range.filter(|range| !range.is_empty()).ok_or_else(|| "use A:B with A below B, such as 20:30".into())
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| "use A:B with A below B, such as 20:30".into())
 }
 
 #[derive(Debug, clap::Args)]
@@ -359,7 +380,8 @@ pub struct BenchArgs {
     /// Epochs before them; the first two of a GPU load libraries and record steps
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warm_up: usize,
-    /// Steps between two looks at whether their losses are finite; a look waits for the GPU. Checkpoints are always checked
+    /// Steps between two looks at whether their losses are finite; a look waits for the GPU.
+    /// Checkpoints are always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
     #[command(flatten)]

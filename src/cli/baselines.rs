@@ -1,4 +1,5 @@
-//! `picie baselines`: what is reached without training, on the images and by the matching of `picie eval`.
+//! `picie baselines`: what is reached without training, on the images and by the matching of `picie
+//! eval`.
 
 use std::collections::BTreeMap;
 
@@ -40,14 +41,17 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     }
     // A checkpoint of a trained pyramid has some; here they are drawn, or made from the data.
     let mut weights = start.weights;
-    weights.iter_mut().for_each(|weights| weights.tensors.retain(|name, _| !name.starts_with("fpn.")));
+    weights
+        .iter_mut()
+        .for_each(|weights| weights.tensors.retain(|name, _| !name.starts_with("fpn.")));
     let asked = args.classes.is_some() || args.matching.is_some();
     let set = args.set.pictures(args.classes, asked, args.size, Fit::Crop)?;
     let matching = args.matching.unwrap_or(Matching::OneToOne);
     if let PictureSet::Labelled(store) = &set {
         matching.check(store.occurring()?, args.clusters)?;
     }
-    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }.images(args.size, Fit::Crop)?;
+    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }
+        .images(args.size, Fit::Crop)?;
     let images = train.len().max(set.images().len());
     let table = Table {
         args,
@@ -61,9 +65,11 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     let Table { scores, looks, .. } = engine.run(Fill { table, recipe, weights })?;
     match (&set, args.json) {
         (PictureSet::Labelled(_), true) => say_json(scores),
-        (PictureSet::Labelled(_), false) => {
-            say(format_args!("{}\n{}", table::scores("baseline", &scores), table::scored_at(args.size)))
-        }
+        (PictureSet::Labelled(_), false) => say(format_args!(
+            "{}\n{}",
+            table::scores("baseline", &scores),
+            table::scored_at(args.size)
+        )),
         (PictureSet::Plain(_), true) => say_json(looks),
         (PictureSet::Plain(images), false) => {
             say(report::unlabelled(&looks, images.len(), (args.size, other_size(args.size))))
@@ -116,11 +122,15 @@ impl Table<'_> {
         let phase = Progress::phase(name.expect("a row has begun"), images as u64);
         let tick: Tick = &mut |n| phase.tick(n);
         let (k, sides) = (self.args.clusters, self.sides());
-        let mut clustered = Clustered::fit(features, self.train, (k, seeds), (self.batch, &sides), tick)?;
+        let mut clustered =
+            Clustered::fit(features, self.train, (k, seeds), (self.batch, &sides), tick)?;
         match self.set {
             PictureSet::Labelled(store) => {
                 let confusions = confusions(&mut clustered, store, (self.batch, k), tick)?;
-                let scores = confusions.iter().map(|m| score(m, self.matching)).collect::<Result<Vec<_>>>()?;
+                let scores = confusions
+                    .iter()
+                    .map(|m| score(m, self.matching))
+                    .collect::<Result<Vec<_>>>()?;
                 self.scores.last_mut().expect("a row has begun").1.extend(scores);
             }
             PictureSet::Plain(images) => {
@@ -158,7 +168,8 @@ impl<'a> Job for Fill<'a> {
 
     fn run<B: Backend>(self, dev: &mut B) -> Result<Table<'a>> {
         let Fill { mut table, recipe, weights } = self;
-        let (train, batch, sides, seeds) = (table.train, table.batch, table.sides(), &table.args.seeds);
+        let (train, batch, sides, seeds) =
+            (table.train, table.batch, table.sides(), &table.args.seeds);
         if let PictureSet::Labelled(store) = table.set {
             table.row("largest class");
             let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
@@ -171,10 +182,12 @@ impl<'a> Job for Fill<'a> {
 
         let mut layout = Layout::default();
         let net = Network::plan(dev, &mut layout, recipe.architecture);
-        let settling = Frames::plan(dev, &mut layout, &net, &recipe, (batch, &[train.size()]), Mode::Batch)?;
+        let settling =
+            Frames::plan(dev, &mut layout, &net, &recipe, (batch, &[train.size()]), Mode::Batch)?;
         let frames = Frames::plan(dev, &mut layout, &net, &recipe, (batch, &sides), Mode::Stages)?;
         let largest = sides.iter().max().copied().unwrap_or(0);
-        let room = layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * FEATURES);
+        let room =
+            layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * FEATURES);
         dev.reserve(&layout)?;
         table.row("random network");
         for &seed in seeds {
@@ -185,8 +198,8 @@ impl<'a> Job for Fill<'a> {
         }
         let Some(weights) = &weights else { return Ok(table) };
         let name = name(&table.args.weights);
-        let [random, by_pca, stages] =
-            ["random laterals", "PCA laterals", "layer3, layer4"].map(|part| format!("{name}, {part}"));
+        let [random, by_pca, stages] = ["random laterals", "PCA laterals", "layer3, layer4"]
+            .map(|part| format!("{name}, {part}"));
         table.row(&random);
         for &seed in seeds {
             net.init(dev, seed)?;

@@ -18,8 +18,8 @@ use crate::report::Progress;
 use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
 use crate::train::{EpochSeconds, Measured};
 
-/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200, and assumed of the
-/// H100, which has the same units.
+/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200,
+/// and assumed of the H100, which has the same units.
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
 pub fn run(args: &BenchArgs) -> Result<()> {
@@ -27,22 +27,36 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.shape.clusters == Some(Clusters::Auto) {
-        return Err(Error::input("--clusters auto", "say a number: what is measured must not depend on the images"));
+        return Err(Error::input(
+            "--clusters auto",
+            "say a number: what is measured must not depend on the images",
+        ));
     }
     if args.epochs == 0 || args.images == 0 {
-        return Err(Error::input("nothing is to be measured", "use --epochs and --images of at least 1"));
+        return Err(Error::input(
+            "nothing is to be measured",
+            "use --epochs and --images of at least 1",
+        ));
     }
     let set = match &args.data {
         Some(dir) => read(dir, args, recipe.stored)?,
         None => ImageStore::noise(args.images, recipe.stored, 1),
     };
     if recipe.method == Method::Supervised {
-        let what = format!("the recipe {} learns from labels, which are not measured with", recipe.name);
-        return Err(Error::input(what, "measure --recipe mdc: its steps are the same but for k-means"));
+        let what =
+            format!("the recipe {} learns from labels, which are not measured with", recipe.name);
+        return Err(Error::input(
+            what,
+            "measure --recipe mdc: its steps are the same but for k-means",
+        ));
     }
     let set = PictureSet::Plain(set);
     let report = engine.run(Bench { args, recipe, set: &set })?;
-    say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
+    say(if args.json {
+        serde_json::to_string(&report).expect("a report is plain data")
+    } else {
+        report.text()
+    })
 }
 
 /// The first `--images` images of a folder.
@@ -98,7 +112,9 @@ impl Job for Bench<'_> {
         ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
 
         let choices = timed.dev.choices();
-        let phase = |name, of: fn(&EpochSeconds) -> f64| PhaseRate::new(name, images, epochs.iter().map(of).collect());
+        let phase = |name, of: fn(&EpochSeconds) -> f64| {
+            PhaseRate::new(name, images, epochs.iter().map(of).collect())
+        };
         let phases = vec![
             phase("k-means", |s| s.kmeans),
             phase("labels", |s| s.labels),
@@ -114,7 +130,10 @@ impl Job for Bench<'_> {
             images,
             warm_up_epochs: args.warm_up,
             // IIC has neither k-means nor labels.
-            phases: phases.into_iter().filter(|phase| phase.seconds.iter().any(|&s| s > 0.0)).collect(),
+            phases: phases
+                .into_iter()
+                .filter(|phase| phase.seconds.iter().any(|&s| s > 0.0))
+                .collect(),
             recipe,
             choices,
             peaks,
@@ -123,7 +142,8 @@ impl Job for Bench<'_> {
     }
 }
 
-/// Bytes read and written by the engine's copy, in GB/s: the median of nine, of buffers that no cache holds.
+/// Bytes read and written by the engine's copy, in GB/s: the median of nine, of buffers that no
+/// cache holds.
 fn copy_bandwidth<B: Backend>(dev: &mut B) -> Result<f64> {
     let len = 256 << 20;
     let mut layout = Layout::default();

@@ -67,8 +67,14 @@ fn name(path: &Path) -> String {
 
 /// Bytes of the disk that a file or a folder takes. Links are not followed.
 fn taken(path: &Path) -> u64 {
-    let own = path.symlink_metadata().map_or(0, |stat| if stat.is_dir() { 0 } else { 512 * stat.blocks() });
-    own + if path.is_symlink() { 0 } else { entries(path).iter().map(|path| taken(path)).sum::<u64>() }
+    let own = path
+        .symlink_metadata()
+        .map_or(0, |stat| if stat.is_dir() { 0 } else { 512 * stat.blocks() });
+    own + if path.is_symlink() {
+        0
+    } else {
+        entries(path).iter().map(|path| taken(path)).sum::<u64>()
+    }
 }
 
 fn mib(bytes: u64) -> f64 {

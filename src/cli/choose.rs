@@ -32,14 +32,20 @@ pub fn choose(
         return Ok(());
     }
     if images.len() < 2 {
-        tell(format_args!("{} clusters: one image has no halves to choose by", settings.recipe.clusters));
+        tell(format_args!(
+            "{} clusters: one image has no halves to choose by",
+            settings.recipe.clusters
+        ));
         return Ok(());
     }
     let fewest = match &sets.val {
-        PictureSet::Labelled(val) if settings.recipe.matching == Matching::OneToOne => val.occurring()?.max(FEWEST),
+        PictureSet::Labelled(val) if settings.recipe.matching == Matching::OneToOne => {
+            val.occurring()?.max(FEWEST)
+        }
         _ => FEWEST,
     };
-    let (candidates, laterals) = engine.run(Choose { settings, start, images, range: fewest..=MOST })?;
+    let (candidates, laterals) =
+        engine.run(Choose { settings, start, images, range: fewest..=MOST })?;
     settings.recipe.clusters = chosen(&candidates);
     tell(table::clusters(&candidates, settings.recipe.clusters));
     if let (Some(laterals), Some(weights)) = (laterals, &mut start.weights) {

@@ -30,7 +30,12 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let read = |path: &PathBuf| Trained::read(path);
     let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
     let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.eval_size, t.recipe.fit)).collect();
-    let shown = frames.iter().rev().max_by_key(|frame| frame.0).copied().expect("at least one checkpoint is required");
+    let shown = frames
+        .iter()
+        .rev()
+        .max_by_key(|frame| frame.0)
+        .copied()
+        .expect("at least one checkpoint is required");
 
     let set = args.set.open(args.classes)?;
     if let Some(taxonomy) = &set.taxonomy {
@@ -39,11 +44,14 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let mut columns = vec![Vec::new(); trained.len()];
     let mut rows = Vec::new();
     let mut names = Vec::new();
-    for (at, &frame) in frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame)) {
+    for (at, &frame) in
+        frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
+    {
         // One store at a time: what several checkpoints see in the same way is read once.
         let store = args.set.labelled(args.classes, frame.0, frame.1)?;
         let count = args.images.min(store.images.len());
-        for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame) {
+        for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
+        {
             let labels = engine.run(Predict { trained, store: &store, count })?;
             let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.sizes);
             columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
@@ -63,7 +71,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
     write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
     if frames.iter().any(|frame| *frame != shown) {
-        let what = "each network sees images at its own input size and is grey where it sees nothing";
+        let what =
+            "each network sees images at its own input size and is grey where it sees nothing";
         say(format_args!("{what}; they are shown at {} pixels", shown.0))?;
     }
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
@@ -74,34 +83,47 @@ fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Resul
     for (path, trained) in paths.iter().zip(trained) {
         let (recipe, learned) = (&trained.recipe, trained.recipe.clusters);
         if recipe.matching == Matching::Identity && learned != classes {
-            let what = format!("{} was trained on {learned} classes, and the sheet has {classes}", recipe.name);
-            return Err(Error::file(path, what, "compare it on the --classes that it was trained on"));
+            let what = format!(
+                "{} was trained on {learned} classes, and the sheet has {classes}",
+                recipe.name
+            );
+            return Err(Error::file(
+                path,
+                what,
+                "compare it on the --classes that it was trained on",
+            ));
         }
     }
     Ok(())
 }
 
-/// The recipes' names, each with its run folder where another has the same, and with the file where that is the same, too.
+/// The recipes' names, each with its run folder where another has the same, and with the file where
+/// that is the same, too.
 fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     let places: Vec<[String; 3]> = paths
         .iter()
         .zip(trained)
         .map(|(path, trained)| {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-            let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+            let text = |part: Option<&std::ffi::OsStr>| {
+                part.unwrap_or_default().to_string_lossy().into_owned()
+            };
             let folder = text(path.parent().and_then(Path::file_name));
             [trained.recipe.name.clone(), folder, text(path.file_stem())]
         })
         .collect();
     let title = |place: &[String; 3]| {
-        let unlike = |parts: usize| places.iter().filter(|other| other[..parts] == place[..parts]).count() == 1;
+        let unlike = |parts: usize| {
+            places.iter().filter(|other| other[..parts] == place[..parts]).count() == 1
+        };
         let parts = (1..3).find(|&parts| unlike(parts)).unwrap_or(3);
         place[..parts].join(" ")
     };
     places.iter().map(title).collect()
 }
 
-/// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where the first shows nothing of it.
+/// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where
+/// the first shows nothing of it.
 fn moved(map: &[u16], (width, height): (usize, usize), from: Frame, to: Frame) -> Vec<u16> {
     if from == to {
         return map.to_vec();
@@ -133,14 +155,16 @@ impl Job for Predict<'_> {
         let loaded = Loaded::plan(dev, &mut layout, recipe);
         let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
         let classes = store.taxonomy.classes.len();
-        let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
+        let mut evaluator =
+            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
         dev.reserve(&layout)?;
         trained.load(dev, &loaded)?;
         let phase = Progress::phase(&recipe.name, images as u64);
         let scorer = (loaded.classifier, View::Plain);
         let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
         phase.finish();
-        let clusters = evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
+        let clusters =
+            evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
         Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
     }
 }

@@ -6,17 +6,23 @@ use crate::device::cpu::Cpu;
 use crate::device::cuda;
 
 pub fn run() -> Result<()> {
-    say(format_args!("cpu     {} threads, vector unit: {}", rayon::current_num_threads(), Cpu::new().vector_unit()))?;
+    say(format_args!(
+        "cpu     {} threads, vector unit: {}",
+        rayon::current_num_threads(),
+        Cpu::new().vector_unit()
+    ))?;
     match cuda::devices() {
         Ok(sheets) => {
             for (i, s) in sheets.iter().enumerate() {
-                let (driver, name) = (format!("{}.{}", s.driver / 1000, s.driver % 1000 / 10), &s.name);
+                let (driver, name) =
+                    (format!("{}.{}", s.driver / 1000, s.driver % 1000 / 10), &s.name);
                 say(format_args!(
                     "cuda:{i}  {name}, compute capability {}, {} multiprocessors, {} of {} MiB free, driver for CUDA {driver}",
                     s.compute_capability, s.multiprocessors, s.memory_free_mib, s.memory_mib
                 ))?;
             }
-            cuda::missing_kernels().map_or(Ok(()), |what| say(format_args!("cuda    not usable: {what}")))
+            cuda::missing_kernels()
+                .map_or(Ok(()), |what| say(format_args!("cuda    not usable: {what}")))
         }
         // What is missing is the answer, not a failure.
         Err(e) => say(format_args!("cuda    none: {e}")),

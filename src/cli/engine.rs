@@ -26,8 +26,8 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// The engine that the flags mean, for a command that takes `autotune` where they say nothing of it. Errors: flags that contradict
-    /// each other, no driver, no such GPU.
+    /// The engine that the flags mean, for a command that takes `autotune` where they say nothing
+    /// of it. Errors: flags that contradict each other, no driver, no such GPU.
     pub fn choose(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
         let gpu = gpu(args)?;
         gpu.map_or(Ok(()), cuda::find)?;
@@ -97,11 +97,16 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         },
     };
     if ordinal.is_none() {
-        let asked =
-            [("--precision", args.precision.is_some_and(|p| p != Precision::F32)), ("--no-graph", args.no_graph)];
+        let asked = [
+            ("--precision", args.precision.is_some_and(|p| p != Precision::F32)),
+            ("--no-graph", args.no_graph),
+        ];
         if let Some((flag, _)) = asked.into_iter().find(|(_, asked)| *asked) {
             let remedy = "leave it out, or choose --device cuda";
-            return Err(Error::input(format!("{flag} is for GPUs, and the CPU engine computes here"), remedy));
+            return Err(Error::input(
+                format!("{flag} is for GPUs, and the CPU engine computes here"),
+                remedy,
+            ));
         }
     }
     Ok(ordinal)

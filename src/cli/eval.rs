@@ -31,8 +31,12 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     // What is about scores wants labels.
     let asked = args.classes.is_some() || args.matching.is_some() || args.tta || args.flip_tta;
     match args.set.pictures(args.classes, asked, size, recipe.fit)? {
-        PictureSet::Labelled(store) => engine.run(Evaluate { args, trained: &trained, store: &store, size }),
-        PictureSet::Plain(images) => engine.run(Look { args, trained: &trained, images: &images, size }),
+        PictureSet::Labelled(store) => {
+            engine.run(Evaluate { args, trained: &trained, store: &store, size })
+        }
+        PictureSet::Plain(images) => {
+            engine.run(Look { args, trained: &trained, images: &images, size })
+        }
     }
 }
 
@@ -55,7 +59,8 @@ impl Job for Evaluate<'_> {
         let fresh = (args.classifier == ClassifierName::Kmeans).then(|| recipe.schedule());
         // Evaluation does not depend on the batch; a small one needs little memory.
         let shape = (images, recipe.batch_cluster.min(32), size);
-        let mut evaluator = Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, fresh)?;
+        let mut evaluator =
+            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, fresh)?;
         if args.flip_tta {
             evaluator.add_mirror(dev, &mut layout, &loaded.net, recipe, shape)?;
         }
@@ -64,7 +69,9 @@ impl Job for Evaluate<'_> {
         choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, &store.images)?;
         let matching = match args.classifier {
             // These were not trained on labels, whatever the network was.
-            ClassifierName::Random | ClassifierName::Kmeans if recipe.matching == Matching::Identity => {
+            ClassifierName::Random | ClassifierName::Kmeans
+                if recipe.matching == Matching::Identity =>
+            {
                 Matching::OneToOne
             }
             _ => recipe.matching,
@@ -78,9 +85,18 @@ impl Job for Evaluate<'_> {
         let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
         phase.finish();
         let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
-        let report =
-            EvalReport::new(&confusion, &matching.of(&confusion)?, (images, size), &names, &store.taxonomy.parts)?;
-        say(if args.json { serde_json::to_string(&report).expect("a report is plain data") } else { report.text() })
+        let report = EvalReport::new(
+            &confusion,
+            &matching.of(&confusion)?,
+            (images, size),
+            &names,
+            &store.taxonomy.parts,
+        )?;
+        say(if args.json {
+            serde_json::to_string(&report).expect("a report is plain data")
+        } else {
+            report.text()
+        })
     }
 }
 
@@ -102,20 +118,40 @@ impl Job for Look<'_> {
         let loaded = Loaded::plan(dev, &mut layout, recipe);
         let batch = recipe.batch_cluster.min(32).min(images.len());
         let fresh = (args.classifier == ClassifierName::Kmeans).then(|| recipe.schedule());
-        let mut evaluator =
-            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, (images.len(), batch, size), 0, fresh)?;
+        let mut evaluator = Evaluator::plan(
+            dev,
+            &mut layout,
+            &loaded.net,
+            recipe,
+            (images.len(), batch, size),
+            0,
+            fresh,
+        )?;
         let other = other_size(size);
-        let frames = Frames::plan(dev, &mut layout, &loaded.net, recipe, (batch, &[size, other]), Mode::Eval)?;
+        let frames = Frames::plan(
+            dev,
+            &mut layout,
+            &loaded.net,
+            recipe,
+            (batch, &[size, other]),
+            Mode::Eval,
+        )?;
         let pred = layout.take(Pool::State, "predictions", batch * size * size);
         dev.reserve(&layout)?;
         trained.load(dev, &loaded)?;
         choose_classifier(dev, args.classifier, recipe, &loaded, &mut evaluator, images)?;
         let phase = Progress::phase("measure", images.len() as u64);
-        let mut scorer = Scorer { dev, net: &loaded.net, frames: &frames, classifier: loaded.classifier, pred };
-        let measured = unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| phase.tick(n))?;
+        let mut scorer =
+            Scorer { dev, net: &loaded.net, frames: &frames, classifier: loaded.classifier, pred };
+        let measured =
+            unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| phase.tick(n))?;
         phase.finish();
         if !args.json {
-            return say(report::unlabelled(&[(recipe.name.clone(), measured)], images.len(), (size, other)));
+            return say(report::unlabelled(
+                &[(recipe.name.clone(), measured)],
+                images.len(),
+                (size, other),
+            ));
         }
         let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
         say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))
@@ -142,15 +178,16 @@ fn choose_classifier<B: Backend>(
         }
         ClassifierName::Kmeans => {
             let phase = Progress::phase("k-means", images.len() as u64);
-            evaluator.cluster(dev, &loaded.net, images, loaded.centroids, &mut |n| phase.tick(n))?;
+            evaluator
+                .cluster(dev, &loaded.net, images, loaded.centroids, &mut |n| phase.tick(n))?;
             phase.finish();
             loaded.score_by_centroids(dev, recipe.score_metric)
         }
     }
 }
 
-/// Table 2 of the supplement: the scores under each of its transforms alone, the photometric ones together, the geometric ones,
-/// all. A row's transforms are always on.
+/// Table 2 of the supplement: the scores under each of its transforms alone, the photometric ones
+/// together, the geometric ones, all. A row's transforms are always on.
 fn tta<B: Backend>(
     dev: &mut B,
     args: &EvalArgs,
@@ -168,13 +205,20 @@ fn tta<B: Backend>(
             (false, true) => View::FirstUnchanged,
             (true, true) => View::First,
         };
-        let confusion = evaluator.run(dev, &loaded.net, store, (loaded.classifier, view), &mut |n| phase.tick(n))?;
-        let Scores { acc, miou, miou_present, .. } = Scores::new(&confusion, &matching.of(&confusion)?, &[])?;
+        let confusion =
+            evaluator
+                .run(dev, &loaded.net, store, (loaded.classifier, view), &mut |n| phase.tick(n))?;
+        let Scores { acc, miou, miou_present, .. } =
+            Scores::new(&confusion, &matching.of(&confusion)?, &[])?;
         scores.push((name.to_string(), vec![Score { acc, miou, miou_present }]));
     }
     phase.finish();
     if !args.json {
-        return say(format_args!("{}\n{}", table::scores("transform", &scores), table::scored_at(store.images.size())));
+        return say(format_args!(
+            "{}\n{}",
+            table::scores("transform", &scores),
+            table::scored_at(store.images.size())
+        ));
     }
     let json: BTreeMap<_, _> = scores.iter().map(|(name, score)| (name, score[0])).collect();
     say(serde_json::to_string(&json).expect("scores are plain data"))

@@ -1,4 +1,5 @@
-//! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does it.
+//! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does
+//! it.
 
 pub mod args;
 mod baselines;
@@ -26,11 +27,14 @@ use clap::Parser;
 use crate::base::{Error, Result};
 use args::{Args, Command};
 
-/// Writes lines to standard output: a full disk behind it is an error, a reader that has seen enough is none.
+/// Writes lines to standard output: a full disk behind it is an error, a reader that has seen
+/// enough is none.
 fn say(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output", e))
+        }
         _ => Ok(()),
     }
 }

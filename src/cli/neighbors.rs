@@ -39,11 +39,16 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         let mut neighbours = Vec::new();
         for neighbour in found {
             let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at, fit)))?;
+            say(format_args!(
+                "  {:.4}  {}",
+                neighbour.score,
+                place(&store, neighbour.image, at, fit)
+            ))?;
             let caption = format!("{:.4}", neighbour.score);
             neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
         }
-        let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels).expect("a square of this size");
+        let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels)
+            .expect("a square of this size");
         let query = Marked { picture: image, at: asked.at, caption: "query".into() };
         rows.push(Row { title: asked.name, query, neighbours });
     }
@@ -55,7 +60,9 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
 fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> String {
     let (item, (width, height)) = (&store.items[image], store.sizes[image]);
     let point = Placement::new(width, height, store.size(), fit).to_picture((x as f64, y as f64));
-    point.map_or(format!("{}: padding", item.id), |(x, y)| format!("{}:{},{}", item.id, x as usize, y as usize))
+    point.map_or(format!("{}: padding", item.id), |(x, y)| {
+        format!("{}:{},{}", item.id, x as usize, y as usize)
+    })
 }
 
 /// A query, its picture and pixel as the network sees them.
@@ -79,7 +86,9 @@ impl Asked {
             (store.items.iter().position(|item| same(&item.image, &path)), path)
         } else {
             let own = store.items.iter().position(|item| item.id == *image).ok_or_else(|| {
-                let what = format!("--query {name}: {image} is neither a file nor an image of the split {split}");
+                let what = format!(
+                    "--query {name}: {image} is neither a file nor an image of the split {split}"
+                );
                 Error::input(what, "give a path, or an image's name without folder and ending")
             })?;
             (Some(own), store.items[own].image.clone())
@@ -136,8 +145,9 @@ impl Job for Neighbors<'_> {
         let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| phase.tick(n))?;
         phase.finish();
         for (list, asked) in found.iter_mut().zip(asked) {
-            let itself =
-                |n: &Neighbour| Some(n.image) == asked.own && (!args.every_pixel || (n.x, n.y) == asked.pixel());
+            let itself = |n: &Neighbour| {
+                Some(n.image) == asked.own && (!args.every_pixel || (n.x, n.y) == asked.pixel())
+            };
             list.retain(|neighbour| !itself(neighbour));
             list.truncate(top);
         }

@@ -1,4 +1,5 @@
-//! What was typed means this: a recipe with its overrides, a run folder, a data set. Every conflict is an error here.
+//! What was typed means this: a recipe with its overrides, a run folder, a data set. Every conflict
+//! is an error here.
 
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,9 @@ impl TrainArgs {
             laterals: self.laterals.unwrap_or(recipe.laterals),
             eval_size: self.eval_size.unwrap_or(recipe.eval_size),
             information: match self.lambda {
-                Some(lambda) => Information { lambda, lambda_auxiliary: lambda, ..recipe.information },
+                Some(lambda) => {
+                    Information { lambda, lambda_auxiliary: lambda, ..recipe.information }
+                }
                 None => recipe.information,
             },
             ..recipe
@@ -78,7 +81,8 @@ impl TrainArgs {
         self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
     }
 
-    /// What `--weights` names; a file by its absolute path, under which a later command finds it too.
+    /// What `--weights` names; a file by its absolute path, under which a later command finds it
+    /// too.
     fn source(&self) -> Result<Option<Source>> {
         match &self.weights {
             Some(Source::File(path)) => Ok(Some(Source::File(absolute(path)?))),
@@ -94,7 +98,8 @@ impl TrainArgs {
     /// The recipe that is typed, or the one for the data.
     fn name(&self, gpu: bool) -> Result<RecipeName> {
         let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
-        let unlabelled = || data::taxonomy(&absolute(data)?, self.dataset, self.classes.unwrap_or_default());
+        let unlabelled =
+            || data::taxonomy(&absolute(data)?, self.dataset, self.classes.unwrap_or_default());
         Ok(match self.recipe {
             Some(name) => name,
             None if !gpu && unlabelled()?.is_none() => {
@@ -110,7 +115,11 @@ impl TrainArgs {
     fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
         let (demo, name) = (self.data.is_none(), self.name(gpu)?);
         // What is made small below must not be so already: the small numbers depend on the weights.
-        let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) { Recipe::picie() } else { name.recipe() };
+        let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) {
+            Recipe::picie()
+        } else {
+            name.recipe()
+        };
         let start = if self.weights == Some(Source::None) { whole.from_scratch() } else { whole };
         let mut recipe = self.overridden(match name {
             RecipeName::Photos => start.for_photos(),
@@ -120,7 +129,10 @@ impl TrainArgs {
         })?;
         if self.shape.clusters == Some(Clusters::Auto) && !recipe.clustered() {
             let what = format!("--clusters auto in the recipe {}", recipe.name);
-            return Err(Error::input(what, "it is for recipes with k-means, as picie and mdc: say a number"));
+            return Err(Error::input(
+                what,
+                "it is for recipes with k-means, as picie and mdc: say a number",
+            ));
         }
         check_limit(self.limit)?;
         recipe.architecture.check()?;
@@ -164,7 +176,9 @@ impl TrainArgs {
     /// What the settings of a new run leave to its images.
     pub fn undecided(&self, recipe: &Recipe) -> Undecided {
         let photos = recipe.name == Recipe::photos().name;
-        let set = |name| self.set.iter().any(|text| text.split_once('=').is_some_and(|(set, _)| set == name));
+        let set = |name| {
+            self.set.iter().any(|text| text.split_once('=').is_some_and(|(set, _)| set == name))
+        };
         let unsaid = photos && self.shape.clusters.is_none() && !set("clusters");
         Undecided {
             clusters: !self.resume && (unsaid || self.shape.clusters == Some(Clusters::Auto)),
@@ -176,8 +190,15 @@ impl TrainArgs {
     fn labelled_classes(&self, data: &Path, recipe: &Recipe) -> Result<usize> {
         let taxonomy = data::taxonomy(data, self.dataset, self.classes.unwrap_or_default())?;
         let Some(taxonomy) = taxonomy else {
-            let what = format!("the recipe {} learns from labels, and a plain folder of images has none", recipe.name);
-            return Err(Error::file(data, what, "give a data set with label maps, or use --recipe picie"));
+            let what = format!(
+                "the recipe {} learns from labels, and a plain folder of images has none",
+                recipe.name
+            );
+            return Err(Error::file(
+                data,
+                what,
+                "give a data set with label maps, or use --recipe picie",
+            ));
         };
         let classes = taxonomy.classes.len();
         match self.shape.clusters {
@@ -196,14 +217,22 @@ impl TrainArgs {
     fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
         let path = match &self.run {
             Some(path) => path.clone(),
-            None => newest().ok_or_else(|| Error::input("there is no run in runs/", "say which with --run DIR"))?,
+            None => newest().ok_or_else(|| {
+                Error::input("there is no run in runs/", "say which with --run DIR")
+            })?,
         };
         if !path.is_dir() {
-            return Err(Error::file(path, "there is no run to resume here", "check --run, or leave out --resume"));
+            return Err(Error::file(
+                path,
+                "there is no run to resume here",
+                "check --run, or leave out --resume",
+            ));
         }
         let folder = RunFolder::open(&path)?;
         let saved = folder.read_settings()?;
-        let name = self.recipe.and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
+        let name = self
+            .recipe
+            .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
         let conflict = self.overridden(saved.recipe.clone())? != saved.recipe
             || name.is_some_and(|n| n != saved.recipe.name)
             || self.seed.is_some_and(|s| s != saved.seed)
@@ -227,21 +256,35 @@ impl TrainArgs {
             saved.recipe.weights.open(saved.recipe.architecture)?
         };
         if start.record != saved.start {
-            let what = format!("the run was started from other weights than {} holds now", saved.start.source);
-            return Err(Error::file(folder.settings_path(), what, "bring the old ones back, or start a new --run"));
+            let what = format!(
+                "the run was started from other weights than {} holds now",
+                saved.start.source
+            );
+            return Err(Error::file(
+                folder.settings_path(),
+                what,
+                "bring the old ones back, or start a new --run",
+            ));
         }
         Ok((folder, saved, start))
     }
 }
 
-/// `recipe` with one of its numbers replaced: `text` is NAME=VALUE, names of nested numbers joined by points.
+/// `recipe` with one of its numbers replaced: `text` is NAME=VALUE, names of nested numbers joined
+/// by points.
 fn set(recipe: Recipe, text: &str) -> Result<Recipe> {
-    let wrong =
-        |why: String| Error::input(format!("--set {text}: {why}"), "take a name and the kind of value from a run.json");
+    let wrong = |why: String| {
+        Error::input(
+            format!("--set {text}: {why}"),
+            "take a name and the kind of value from a run.json",
+        )
+    };
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("not NAME=VALUE".into()))?;
     let mut all = serde_json::to_value(&recipe).expect("a recipe is plain data");
     let place = all.pointer_mut(&format!("/{}", name.replace('.', "/")));
-    let place = place.filter(|_| name != "name").ok_or_else(|| wrong("the recipe has no such number".into()))?;
+    let place = place
+        .filter(|_| name != "name")
+        .ok_or_else(|| wrong("the recipe has no such number".into()))?;
     *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     serde_json::from_value(all).map_err(|e| wrong(e.to_string()))
 }
@@ -261,7 +304,8 @@ pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()
     Ok(())
 }
 
-/// A progress bar for passes over files, which report from many threads and learn their total on the way.
+/// A progress bar for passes over files, which report from many threads and learn their total on
+/// the way.
 pub struct FileBar {
     name: &'static str,
     state: std::sync::Mutex<Option<(crate::report::Phase, usize)>>,
@@ -274,7 +318,8 @@ impl FileBar {
 
     pub fn set(&self, done: usize, total: usize) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let (phase, shown) = state.get_or_insert_with(|| (Progress::phase(self.name, total as u64), 0));
+        let (phase, shown) =
+            state.get_or_insert_with(|| (Progress::phase(self.name, total as u64), 0));
         // Reports of several threads may arrive out of order.
         phase.add(done.saturating_sub(*shown) as u64);
         *shown = done.max(*shown);
@@ -298,7 +343,10 @@ pub fn check_limit(limit: Option<usize>) -> Result<()> {
 /// `--size` is a side that the network can halve five times.
 pub fn check_size(size: usize) -> Result<()> {
     if size == 0 || !size.is_multiple_of(32) {
-        return Err(Error::input(format!("--size {size}"), "use a multiple of 32, such as 128 or 320"));
+        return Err(Error::input(
+            format!("--size {size}"),
+            "use a multiple of 32, such as 128 or 320",
+        ));
     }
     Ok(())
 }
@@ -314,6 +362,10 @@ fn next_free(recipe: &str) -> PathBuf {
 
 /// The run in `runs/` that was written to last.
 fn newest() -> Option<PathBuf> {
-    let runs = std::fs::read_dir("runs").ok()?.flatten().map(|e| e.path()).filter(|p| p.join("run.json").exists());
+    let runs = std::fs::read_dir("runs")
+        .ok()?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.join("run.json").exists());
     runs.max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok())
 }

@@ -1,4 +1,5 @@
-//! How commands read images: with a progress bar, from what was kept where there is something, and saying what was left out.
+//! How commands read images: with a progress bar, from what was kept where there is something, and
+//! saying what was left out.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -7,7 +8,8 @@ use crate::cli::args::KeepArgs;
 use crate::cli::plan::{FileBar, cache};
 use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
 
-/// A set of files that are smaller together is not kept: one core decodes so much in about a second.
+/// A set of files that are smaller together is not kept: one core decodes so much in about a
+/// second.
 const KEPT_FROM: u64 = 32 << 20;
 /// The budget where the system does not say what memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
@@ -18,8 +20,9 @@ pub struct Reader {
     keep: bool,
 }
 
-/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had. A set is followed by another one
-/// and by the plan of the network, and the system caches the files that are read.
+/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had.
+/// A set is followed by another one and by the plan of the network, and the system caches the files
+/// that are read.
 fn budget() -> u64 {
     memory::available().map_or(USUAL_BUDGET, |bytes| bytes / 4)
 }
@@ -30,14 +33,24 @@ impl Reader {
     }
 
     /// The images; labels are not looked at. `name`: of the progress bar.
-    pub fn images(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<ImageStore> {
+    pub fn images(
+        self,
+        set: &Dataset,
+        shape: (usize, Fit),
+        name: &'static str,
+    ) -> Result<ImageStore> {
         let store = self.load(shape, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
     /// The images with their labels.
-    pub fn labelled(self, set: &Dataset, shape: (usize, Fit), name: &'static str) -> Result<EvalStore> {
+    pub fn labelled(
+        self,
+        set: &Dataset,
+        shape: (usize, Fit),
+        name: &'static str,
+    ) -> Result<EvalStore> {
         let store = self.load(shape, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
         Ok(store)

@@ -7,5 +7,10 @@ use crate::cli::say;
 
 pub fn run(args: &ScenesArgs) -> Result<()> {
     draw_scenes(&args.dir, args.train, args.val, args.seed)?;
-    say(format_args!("{}: {} training and {} validation images", args.dir.display(), args.train, args.val))
+    say(format_args!(
+        "{}: {} training and {} validation images",
+        args.dir.display(),
+        args.train,
+        args.val
+    ))
 }

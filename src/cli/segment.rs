@@ -21,11 +21,13 @@ use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::{Loaded, Trained};
 
-/// The aspects that the network's input may have, as its long side in short sides: those that cameras have, then steps of a third.
+/// The aspects that the network's input may have, as its long side in short sides: those that
+/// cameras have, then steps of a third.
 ///
-/// Each shape of input costs a GPU the planning of its convolutions, so photos of any sizes share few of them: 7 where no photo is
-/// longer than twice its short side, 17 whatever the photos are. A photo is stretched along its long side to the nearest aspect, by
-/// 17 % at most (from `--size 256` on, and up to the last aspect); those of 4 : 3, 3 : 2 and 16 : 9 by 4 % at most, which is what
+/// Each shape of input costs a GPU the planning of its convolutions, so photos of any sizes share
+/// few of them: 7 where no photo is longer than twice its short side, 17 whatever the photos are. A
+/// photo is stretched along its long side to the nearest aspect, by 17 % at most (from `--size 256`
+/// on, and up to the last aspect); those of 4 : 3, 3 : 2 and 16 : 9 by 4 % at most, which is what
 /// rounding to a multiple of 32 costs.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
@@ -134,13 +136,14 @@ struct Photo {
 }
 
 impl Photo {
-    /// The short side becomes what `size` makes of it, the long side that of the nearest of [`ASPECTS`]: a strip of a few pixels' height
-    /// is squeezed, instead of taking all memory.
+    /// The short side becomes what `size` makes of it, the long side that of the nearest of
+    /// [`ASPECTS`]: a strip of a few pixels' height is squeezed, instead of taking all memory.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
         let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
-        let input = if width < height { (long(height, width), size) } else { (size, long(width, height)) };
+        let input =
+            if width < height { (long(height, width), size) } else { (size, long(width, height)) };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let output = |what: &str| out.join(format!("{stem}-{what}.png"));
         Ok(Photo {
@@ -176,7 +179,14 @@ impl<B: Backend> Segmenter<B> {
                 let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
                 entry.insert((
                     program,
-                    dev.plan_view(ViewSpec { n: 1, sh: h, sw: w, h, w, channels: recipe.architecture.input() })?,
+                    dev.plan_view(ViewSpec {
+                        n: 1,
+                        sh: h,
+                        sw: w,
+                        h,
+                        w,
+                        channels: recipe.architecture.input(),
+                    })?,
                 ));
             }
         }
@@ -202,9 +212,17 @@ impl<B: Backend> Segmenter<B> {
         }
         program.forward(dev, &self.loaded.net)?;
         let pred = self.pred.part(0, photo.width * photo.height);
-        dev.head_predict(&program.head, pred, (photo.height, photo.width), program.plain(), self.loaded.classifier)?;
+        dev.head_predict(
+            &program.head,
+            pred,
+            (photo.height, photo.width),
+            program.plain(),
+            self.loaded.classifier,
+        )?;
         let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
-            .ok_or_else(|| Error::file(&photo.path, "the file changed while it was read", "try again"))?;
+            .ok_or_else(|| {
+                Error::file(&photo.path, "the file changed while it was read", "try again")
+            })?;
         Ok((picture, dev.read(pred)?))
     }
 }
@@ -218,7 +236,8 @@ mod tests {
         for size in [256, 320, 352, 480, 512, 640] {
             let shapes = |longest: f64| {
                 let aspects = (0..=1000).map(|i| 1.0 + (longest - 1.0) * f64::from(i) / 1000.0);
-                let sides: Vec<(f64, usize)> = aspects.map(|aspect| (aspect, long_side(size, aspect))).collect();
+                let sides: Vec<(f64, usize)> =
+                    aspects.map(|aspect| (aspect, long_side(size, aspect))).collect();
                 for &(aspect, side) in &sides {
                     let stretch = side as f64 / (size as f64 * aspect);
                     assert!(
@@ -226,7 +245,11 @@ mod tests {
                         "{size}: {aspect} stretched by {stretch}"
                     );
                 }
-                sides.into_iter().map(|(_, side)| side).collect::<std::collections::BTreeSet<_>>().len()
+                sides
+                    .into_iter()
+                    .map(|(_, side)| side)
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .len()
             };
             // All but the first lie and stand.
             assert_eq!((shapes(2.0), shapes(7.5)), (4, 9), "{size}");

@@ -14,7 +14,8 @@ impl SetArgs {
     pub fn open(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
-        let mut set = data::open(&self.data, self.dataset, &self.split, classes, &|d, t| bar.set(d, t))?;
+        let mut set =
+            data::open(&self.data, self.dataset, &self.split, classes, &|d, t| bar.set(d, t))?;
         bar.finish();
         set.items.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(set)
@@ -22,7 +23,11 @@ impl SetArgs {
 
     /// The images; labels are not looked at.
     pub fn images(&self, size: usize, fit: Fit) -> Result<ImageStore> {
-        self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, (size, fit), BAR)
+        self.reader().images(
+            &self.open(data::any_classes(&self.data, self.dataset))?,
+            (size, fit),
+            BAR,
+        )
     }
 
     /// The images with their labels.
@@ -30,14 +35,28 @@ impl SetArgs {
         self.reader().labelled(&self.open(classes)?, (size, fit), BAR)
     }
 
-    /// The images, with labels where any of them has some. `classes` None: the default ones. `asked`: to have none is an error.
-    pub fn pictures(&self, classes: Option<Classes>, asked: bool, size: usize, fit: Fit) -> Result<PictureSet> {
+    /// The images, with labels where any of them has some. `classes` None: the default ones.
+    /// `asked`: to have none is an error.
+    pub fn pictures(
+        &self,
+        classes: Option<Classes>,
+        asked: bool,
+        size: usize,
+        fit: Fit,
+    ) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(&set, (size, fit), BAR)?)));
+            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(
+                &set,
+                (size, fit),
+                BAR,
+            )?)));
         }
         if set.taxonomy.is_some() {
-            tell(format_args!("no image of the split {} has a label map: measured without labels", set.split));
+            tell(format_args!(
+                "no image of the split {} has a label map: measured without labels",
+                set.split
+            ));
         }
         Ok(PictureSet::Plain(self.reader().images(&set, (size, fit), BAR)?))
     }

@@ -31,7 +31,10 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         }
     }
     if args.values.is_empty() {
-        return Err(Error::input(format!("no value of {} to try", args.name), "list them: --values A,B,C"));
+        return Err(Error::input(
+            format!("no value of {} to try", args.name),
+            "list them: --values A,B,C",
+        ));
     }
     let folder = args.train.run.clone();
     let folder = folder.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", args.name)));
@@ -53,7 +56,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
                 },
             )?;
             let (score, size) = score(&one).map_err(|e| {
-                let kept = format!("{finished} of {all} runs are finished, everything so far is saved");
+                let kept =
+                    format!("{finished} of {all} runs are finished, everything so far is saved");
                 e.kept(kept, "run the same command again to go on")
             })?;
             finished += 1;
@@ -75,7 +79,10 @@ pub fn run(args: &SweepArgs) -> Result<()> {
 fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     let wrong = || Error::input(format!("{value} is no value of {}", args.name), "check --values");
     Ok(match &*args.name {
-        "recipe" => TrainArgs { recipe: Some(RecipeName::from_str(value, false).map_err(|_| wrong())?), ..train },
+        "recipe" => TrainArgs {
+            recipe: Some(RecipeName::from_str(value, false).map_err(|_| wrong())?),
+            ..train
+        },
         "lambda" => TrainArgs { lambda: Some(value.parse().map_err(|_| wrong())?), ..train },
         name => {
             let mut set = train.set.clone();
@@ -92,5 +99,7 @@ fn score(args: &TrainArgs) -> Result<(Score, usize)> {
         let score = Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? };
         Some((score, row.eval_size))
     });
-    last.ok_or_else(|| Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels"))
+    last.ok_or_else(|| {
+        Error::file(&folder.path, "the run was not evaluated", "sweep on a data set with labels")
+    })
 }

@@ -33,10 +33,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     say(format_args!("run: {}", folder.path.display()))?;
     say(format_args!("pictures: {}", folder.pictures().display()))?;
     let checkpoint = folder.checkpoint();
-    say(format_args!("segment your own: picie segment --checkpoint {} --out DIR IMAGE...", checkpoint.display()))
+    say(format_args!(
+        "segment your own: picie segment --checkpoint {} --out DIR IMAGE...",
+        checkpoint.display()
+    ))
 }
 
-/// One run, its table and pictures; the record of its epochs, none where only the plan was asked for.
+/// One run, its table and pictures; the record of its epochs, none where only the plan was asked
+/// for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Engine::choose(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
@@ -52,7 +56,13 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let undecided = args.undecided(&settings.recipe);
     let sets = load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
     choose::choose(undecided, &engine, (&mut settings, &mut start), &sets)?;
-    let rows = engine.run(Train { args, folder: &folder, settings: &settings, sets: &sets, start: &start })?;
+    let rows = engine.run(Train {
+        args,
+        folder: &folder,
+        settings: &settings,
+        sets: &sets,
+        start: &start,
+    })?;
     Ok((folder, rows))
 }
 
@@ -73,7 +83,8 @@ impl Job for Train<'_> {
             say(train::plan(dev, settings, sets)?.text(dev))?;
             return Ok(Vec::new());
         }
-        let mut watch = Watch::new(args.profile_steps.clone().unwrap_or_default(), args.check_finite.into());
+        let mut watch =
+            Watch::new(args.profile_steps.clone().unwrap_or_default(), args.check_finite.into());
         let outcome = train(dev, folder, settings, sets, start, args.resume, &mut watch)?;
         say(table::epochs(&outcome.rows))?;
         let rows = outcome.rows.clone();
@@ -85,7 +96,10 @@ impl Job for Train<'_> {
 fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
     let open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
-        let mut set = data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| bar.set(d, t))?;
+        let mut set =
+            data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| {
+                bar.set(d, t)
+            })?;
         bar.finish();
         set.items.truncate(settings.limit.unwrap_or(usize::MAX));
         Ok(set)
@@ -108,19 +122,29 @@ fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets>
         _ => PictureSet::Plain(read.images(&set, (recipe.stored, recipe.fit), "read images")?),
     };
     let shown = || {
-        let few = Dataset { items: train.images().items.iter().take(SHOWN).cloned().collect(), ..set.clone() };
-        read.images(&few, (recipe.eval_size, recipe.fit), "read for pictures").map(PictureSet::Plain)
+        let few = Dataset {
+            items: train.images().items.iter().take(SHOWN).cloned().collect(),
+            ..set.clone()
+        };
+        read.images(&few, (recipe.eval_size, recipe.fit), "read for pictures")
+            .map(PictureSet::Plain)
     };
-    // Labels are needed to train by few recipes: where there are none, pictures show clusters of training images.
+    // Labels are needed to train by few recipes: where there are none, pictures show clusters of
+    // training images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
             let store = read.labelled(&val, (recipe.eval_size, recipe.fit), "read labels")?;
             let occur = store.occurring()?;
-            recipe.matching.check(occur, if undecided.clusters { choose::MOST } else { recipe.clusters })?;
+            recipe
+                .matching
+                .check(occur, if undecided.clusters { choose::MOST } else { recipe.clusters })?;
             if occur > 0 {
                 PictureSet::Labelled(Box::new(store))
             } else {
-                tell(format_args!("no evaluation: no pixel of {} has one of the classes", val.split));
+                tell(format_args!(
+                    "no evaluation: no pixel of {} has one of the classes",
+                    val.split
+                ));
                 shown()?
             }
         }
@@ -136,7 +160,12 @@ fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets>
 }
 
 /// A sheet (image | prediction | ground truth) and an overlay of each of its images.
-fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: Outcome<B>) -> Result<()> {
+fn pictures<B: Backend>(
+    dev: &mut B,
+    folder: &RunFolder,
+    sets: &Sets,
+    outcome: Outcome<B>,
+) -> Result<()> {
     let Outcome { method, mut evaluator, .. } = outcome;
     let dir = folder.pictures();
     std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
@@ -147,7 +176,10 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
     let clusters = evaluator.predict(dev, &common.net, images, classifier, n)?;
     let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
         PictureSet::Labelled(val) => {
-            let confusion = evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| stop::check())?;
+            let confusion =
+                evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| {
+                    stop::check()
+                })?;
             (
                 class_in_pictures(common.recipe.matching, &confusion)?,
                 val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),
@@ -167,7 +199,10 @@ fn pictures<B: Backend>(dev: &mut B, folder: &RunFolder, sets: &Sets, outcome: O
             PictureSet::Labelled(val) => Some(truth(val, i)?),
             PictureSet::Plain(_) => None,
         };
-        write_rgb(&dir.join(picture_name(i, &images.items[i].id)), &overlay(&picture, labels, &colours)?)?;
+        write_rgb(
+            &dir.join(picture_name(i, &images.items[i].id)),
+            &overlay(&picture, labels, &colours)?,
+        )?;
         rows.push(SheetRow { image: picture, predictions: vec![labels.to_vec()], truth });
     }
     write_rgb(&dir.join("sheet.png"), &sheet(&rows, &["prediction".into()], &names)?)
@@ -188,12 +223,18 @@ pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
     Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
 }
 
-/// Several clusters may share a class in pictures, as in the supplement's; what was trained on labels has its own.
+/// Several clusters may share a class in pictures, as in the supplement's; what was trained on
+/// labels has its own.
 pub fn class_in_pictures(matching: Matching, confusion: &Confusion) -> Result<ClassOf> {
-    if matching == Matching::Identity { matching.of(confusion) } else { Ok(majority_vote(confusion)) }
+    if matching == Matching::Identity {
+        matching.of(confusion)
+    } else {
+        Ok(majority_vote(confusion))
+    }
 }
 
-/// A file name for image `i`: its number makes it unlike any other, what fits of its id says which image it is.
+/// A file name for image `i`: its number makes it unlike any other, what fits of its id says which
+/// image it is.
 fn picture_name(i: usize, id: &str) -> String {
     let id = id.replace(['/', '\\'], "_");
     // File systems allow 255 bytes.

@@ -10,18 +10,21 @@ use crate::base::{fs, stop, tell};
 use crate::report::{Phase, Progress};
 use crate::train::Observer;
 
-/// Signals closer than this are one: a terminal that is closed sends SIGHUP twice, a wrapper passes on the Ctrl-C that its child has
-/// had from the terminal already.
+/// Signals closer than this are one: a terminal that is closed sends SIGHUP twice, a wrapper passes
+/// on the Ctrl-C that its child has had from the terminal already.
 const ONE: Duration = Duration::from_millis(100);
 
-/// From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop, the second one ends the process. What the process was started to
-/// ignore, as `nohup` and a shell's background jobs are, it goes on ignoring.
+/// From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop, the second one ends the
+/// process. What the process was started to ignore, as `nohup` and a shell's background jobs are,
+/// it goes on ignoring.
 pub fn heed_signals() {
     // Elsewhere than on Linux nothing is known to be ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(move |&signal| !ignores(&status, signal));
-    // NOTE: handlers are installed by the thread that hears of the signals. Where it cannot be started a signal ends the process, as
-    // without handlers, and the last checkpoint is what is resumed.
+    let heeded =
+        [SIGINT, SIGTERM, SIGHUP].into_iter().filter(move |&signal| !ignores(&status, signal));
+    // NOTE: handlers are installed by the thread that hears of the signals. Where it cannot be
+    // started a signal ends the process, as without handlers, and the last checkpoint is what is
+    // resumed.
     let _ = std::thread::Builder::new().name("signals".into()).spawn(|| {
         let Ok(mut signals) = Signals::new(heeded) else { return };
         let mut first: Option<Instant> = None;
@@ -30,15 +33,16 @@ pub fn heed_signals() {
                 None => {
                     stop::ask();
                     first = Some(Instant::now());
-                    // On a thread of its own: a stderr that nobody reads must not keep the second signal waiting.
+                    // On a thread of its own: a stderr that nobody reads must not keep the second
+                    // signal waiting.
                     let line = "\nstopping after this batch; once more to stop at once";
                     let _ = std::thread::Builder::new().spawn(move || tell(line));
                 }
                 Some(first) if first.elapsed() < ONE => {}
                 Some(_) => {
                     fs::abandon();
-                    // NOTE: not `std::process::exit`, which runs the exit handlers of the CUDA libraries while the main thread is
-                    // inside of them: that may never end.
+                    // NOTE: not `std::process::exit`, which runs the exit handlers of the CUDA
+                    // libraries while the main thread is inside of them: that may never end.
                     signal_hook::low_level::exit(130);
                 }
             }
@@ -60,7 +64,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `profiled`: the optimizer steps that a profiler is to record; `look_every`: steps between two looks at their losses.
+    /// `profiled`: the optimizer steps that a profiler is to record; `look_every`: steps between
+    /// two looks at their losses.
     pub fn new(profiled: Range<u64>, look_every: usize) -> Self {
         Watch { phase: None, profiled, look_every }
     }
@@ -108,7 +113,10 @@ mod tests {
     fn ignored_signals_are_read_from_the_mask() {
         // Bits 0 and 12: HUP is signal 1, PIPE 13.
         let status = "Name:\tpicie\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\tffffffffffffffff\n";
-        assert_eq!([SIGHUP, SIGINT, SIGTERM].map(|signal| ignores(status, signal)), [true, false, false]);
+        assert_eq!(
+            [SIGHUP, SIGINT, SIGTERM].map(|signal| ignores(status, signal)),
+            [true, false, false]
+        );
         assert!(!ignores("", SIGINT));
     }
 }

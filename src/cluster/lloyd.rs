@@ -1,6 +1,8 @@
-//! Lloyd's k-means on points of any width, several times from starts that are spread out; the best result counts.
+//! Lloyd's k-means on points of any width, several times from starts that are spread out; the best
+//! result counts.
 //!
-//! For what is clustered once and beside training. The ops are the CPU engine's, whatever engine made the points.
+//! For what is clustered once and beside training. The ops are the CPU engine's, whatever engine
+//! made the points.
 
 use rayon::prelude::*;
 
@@ -45,7 +47,8 @@ impl<'a> Lloyd<'a> {
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let slot = state("points", points.len());
         let centroids = state("centroids", k * d);
-        let classifier = Classifier { w: state("classifier", k * d), b: state("classifier bias", k), k };
+        let classifier =
+            Classifier { w: state("classifier", k * d), b: state("classifier bias", k), k };
         let (sums, score) = (state("sums", k * d), state("score", 1));
         let counts = layout.take(Pool::State, "counts", k);
         let splits = layout.take(Pool::State, "splits", 1);
@@ -53,7 +56,19 @@ impl<'a> Lloyd<'a> {
         cpu.reserve(&layout)?;
         cpu.write(slot, points)?;
         let squares = points.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        Ok(Lloyd { cpu, plan, host: points, squares, points: slot, centroids, classifier, sums, counts, score, splits })
+        Ok(Lloyd {
+            cpu,
+            plan,
+            host: points,
+            squares,
+            points: slot,
+            centroids,
+            classifier,
+            sums,
+            counts,
+            score,
+            splits,
+        })
     }
 
     /// Centroids (k, d), and the mean squared distance of the points to the nearest.
@@ -72,9 +87,11 @@ impl<'a> Lloyd<'a> {
         Ok((centroids, objective / (self.host.len() / self.plan.d) as f64))
     }
 
-    /// Moves the centroids until they settle. Returns the sum of squared distances to them before the last move.
+    /// Moves the centroids until they settle. Returns the sum of squared distances to them before
+    /// the last move.
     fn descend(&mut self) -> Result<f64> {
-        let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } = self;
+        let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } =
+            self;
         let mut objective = f64::INFINITY;
         for _ in 0..ITERATIONS {
             stop::check()?;
@@ -94,8 +111,9 @@ impl<'a> Lloyd<'a> {
     }
 }
 
-/// `k` of the points (n, `d`), each chosen with a probability proportional to its squared distance from the nearest chosen before.
-/// Source: Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007).
+/// `k` of the points (n, `d`), each chosen with a probability proportional to its squared distance
+/// from the nearest chosen before. Source: Arthur and Vassilvitskii, "k-means++: the advantages of
+/// careful seeding" (SODA 2007).
 fn spread(points: &[f32], d: usize, k: usize, rng: &mut Rng) -> Vec<f32> {
     let n = points.len() / d;
     let mut least = vec![f32::INFINITY; n];
@@ -142,11 +160,15 @@ mod tests {
                 let (centroids, objective) = lloyd.fit(seed).unwrap();
                 let mut firsts: Vec<f32> = centroids.iter().step_by(d).copied().collect();
                 firsts.sort_by(f32::total_cmp);
-                let off = firsts.iter().zip(centres).map(|(f, c)| (f - c).abs()).fold(0.0, f32::max);
+                let off =
+                    firsts.iter().zip(centres).map(|(f, c)| (f - c).abs()).fold(0.0, f32::max);
                 assert!(off <= 0.2, "d {d}, seed {seed}: {firsts:?}");
                 // A uniform draw in ±1 has the variance 1/3.
                 let want = d as f64 / 3.0;
-                assert!((objective - want).abs() <= 0.1 * want, "d {d}, seed {seed}: {objective}, wanted {want}");
+                assert!(
+                    (objective - want).abs() <= 0.1 * want,
+                    "d {d}, seed {seed}: {objective}, wanted {want}"
+                );
             }
         }
     }
@@ -164,7 +186,8 @@ mod tests {
 
     #[test]
     fn starts_are_spread_over_the_points() {
-        // 98 points in one place, one in each of two others: drawn evenly, three starts would seldom be three places.
+        // 98 points in one place, one in each of two others: drawn evenly, three starts would
+        // seldom be three places.
         let mut points = vec![0.0f32; 98];
         points.extend([50.0, -80.0]);
         for seed in 0..20 {

@@ -1,7 +1,8 @@
 //! Mini-batch k-means on unit feature vectors (paper section 3.2; released code commons.py:52-133).
 //!
-//! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few batches. Everything
-//! stays on the device; the host reads a few numbers at the end, so that it can queue batches ahead of the device.
+//! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few
+//! batches. Everything stays on the device; the host reads a few numbers at the end, so that it can
+//! queue batches ahead of the device.
 //!
 //! [`lloyd`] is k-means on points of any width, for the baselines.
 
@@ -35,9 +36,11 @@ pub struct Schedule {
 /// What a pass reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// Mean squared distance to the nearest centroid: of the points of the start, then of each update, averaged.
+    /// Mean squared distance to the nearest centroid: of the points of the start, then of each
+    /// update, averaged.
     pub objective: f64,
-    /// K·Σ sizeₖ² / (Σ sizeₖ)²: 1 for equal clusters, K where one has everything (Faiss's imbalance factor).
+    /// K·Σ sizeₖ² / (Σ sizeₖ)²: 1 for equal clusters, K where one has everything (Faiss's imbalance
+    /// factor).
     pub imbalance: f64,
     /// Clusters that were empty in Lloyd's iterations and took half of another.
     pub splits: u32,
@@ -65,7 +68,8 @@ pub struct MiniBatch<B: Backend> {
     batches: usize,
     /// Points that `sums` are of.
     summed: usize,
-    /// Scores of updates that the host has not read yet (KEPT, LINE), and the points that each is of.
+    /// Scores of updates that the host has not read yet (KEPT, LINE), and the points that each is
+    /// of.
     kept: Slot<f32>,
     unread: Vec<usize>,
     /// Objective of the start and of each update.
@@ -73,9 +77,15 @@ pub struct MiniBatch<B: Backend> {
 }
 
 impl<B: Backend> MiniBatch<B> {
-    /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches; clusterings of the same batches may share
-    /// it. Errors: fewer points than clusters.
-    pub fn plan(dev: &mut B, layout: &mut Layout, schedule: Schedule, k: usize, points: Slot<f32>) -> Result<Self> {
+    /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches;
+    /// clusterings of the same batches may share it. Errors: fewer points than clusters.
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        schedule: Schedule,
+        k: usize,
+        points: Slot<f32>,
+    ) -> Result<Self> {
         let capacity = points.len / FEATURES;
         if capacity < k {
             return Err(Error::input(
@@ -129,8 +139,8 @@ impl<B: Backend> MiniBatch<B> {
         dev.zero(self.score)
     }
 
-    /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created and moved; `rng` chooses
-    /// the first ones among the stored points. `last`: no batch follows.
+    /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created
+    /// and moved; `rng` chooses the first ones among the stored points. `last`: no batch follows.
     pub fn push(
         &mut self,
         dev: &mut B,
@@ -158,7 +168,14 @@ impl<B: Backend> MiniBatch<B> {
             self.clear_sums(dev)?;
             dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
         }
-        dev.head_accumulate(&program.head, self.sums, self.counts, self.score, program.warped(), self.classifier)?;
+        dev.head_accumulate(
+            &program.head,
+            self.sums,
+            self.counts,
+            self.score,
+            program.warped(),
+            self.classifier,
+        )?;
         self.summed += rows;
         if since.is_multiple_of(self.schedule.update_every) {
             self.note_objective(dev)?;
@@ -167,23 +184,33 @@ impl<B: Backend> MiniBatch<B> {
         Ok(())
     }
 
-    /// k-means of the first `rows` points, which are there already, from random starts. `centroids` (K, FEATURES) are created.
-    pub fn of_points(&mut self, dev: &mut B, rows: usize, centroids: Slot<f32>, rng: &mut Rng) -> Result<Summary> {
+    /// k-means of the first `rows` points, which are there already, from random starts. `centroids`
+    /// (K, FEATURES) are created.
+    pub fn of_points(
+        &mut self,
+        dev: &mut B,
+        rows: usize,
+        centroids: Slot<f32>,
+        rng: &mut Rng,
+    ) -> Result<Summary> {
         self.begin(dev, false)?;
         self.stored = rows;
         self.lloyd(dev, centroids, rng)?;
         self.finish(dev)
     }
 
-    /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the points chosen at random, the best
-    /// of several such starts.
+    /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the
+    /// points chosen at random, the best of several such starts.
     fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
         let points = self.points.part(0, self.stored * FEATURES);
         let starts = if self.warm { 0 } else { self.schedule.restarts };
         let mut highest = f32::NEG_INFINITY;
         for start in 0..starts {
             for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
-                dev.copy(centroids.part(k * FEATURES, FEATURES), points.part(point as usize * FEATURES, FEATURES))?;
+                dev.copy(
+                    centroids.part(k * FEATURES, FEATURES),
+                    points.part(point as usize * FEATURES, FEATURES),
+                )?;
             }
             self.iterate(dev, centroids, points)?;
             if starts == 1 {
@@ -209,7 +236,8 @@ impl<B: Backend> MiniBatch<B> {
         dev.write(self.totals, &counts)
     }
 
-    /// Moves the centroids. There is one assignment more than updates: its counts are where the mini-batch updates begin.
+    /// Moves the centroids. There is one assignment more than updates: its counts are where the
+    /// mini-batch updates begin.
     fn iterate(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
         for _ in 0..self.schedule.iters {
             stop::check()?;
@@ -223,7 +251,14 @@ impl<B: Backend> MiniBatch<B> {
     fn assign(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
         self.clear_sums(dev)?;
         dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
-        dev.kmeans_accumulate(&self.plan, self.sums, self.counts, self.score, points, self.classifier)?;
+        dev.kmeans_accumulate(
+            &self.plan,
+            self.sums,
+            self.counts,
+            self.score,
+            points,
+            self.classifier,
+        )?;
         self.summed = self.stored;
         Ok(())
     }
@@ -239,7 +274,9 @@ impl<B: Backend> MiniBatch<B> {
     fn read_objectives(&mut self, dev: &mut B) -> Result<()> {
         let kept = dev.read(self.kept)?;
         let scores = kept.iter().step_by(LINE).map(|&score| f64::from(score));
-        let means = scores.zip(self.unread.drain(..)).map(|(score, points)| 1.0 - 2.0 * score / points.max(1) as f64);
+        let means = scores
+            .zip(self.unread.drain(..))
+            .map(|(score, points)| 1.0 - 2.0 * score / points.max(1) as f64);
         self.objectives.extend(means);
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! The Cityscapes layout: `leftImg8bit/{split}/{city}/{id}_leftImg8bit.png` and, in `gtFine` or `annotations/gtFine`,
-//! `{split}/{city}/{id}_gtFine_labelIds.png`.
+//! The Cityscapes layout: `leftImg8bit/{split}/{city}/{id}_leftImg8bit.png` and, in `gtFine` or
+//! `annotations/gtFine`, `{split}/{city}/{id}_gtFine_labelIds.png`.
 //!
-//! PiCIE trains on test,train_extra and evaluates on train,val; later work trains on train and evaluates on val.
+//! PiCIE trains on test,train_extra and evaluates on train,val; later work trains on train and
+//! evaluates on val.
 
 use std::path::Path;
 
@@ -17,7 +18,11 @@ pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
     }
     let dir = root.join("leftImg8bit").join(split);
     if !dir.is_dir() {
-        return Err(Error::file(&dir, "no such folder", "unpack leftImg8bit there, or choose another split"));
+        return Err(Error::file(
+            &dir,
+            "no such folder",
+            "unpack leftImg8bit there, or choose another split",
+        ));
     }
     let mut items = Vec::new();
     for image in folder::images(&dir)? {
@@ -32,7 +37,11 @@ pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
         items.push(Item { id, image, label });
     }
     if items.is_empty() {
-        return Err(Error::file(&dir, "no *_leftImg8bit.png below this folder", "unpack leftImg8bit there"));
+        return Err(Error::file(
+            &dir,
+            "no *_leftImg8bit.png below this folder",
+            "unpack leftImg8bit there",
+        ));
     }
     Ok(items)
 }
@@ -59,7 +68,8 @@ mod tests {
         assert_eq!(data.taxonomy.unwrap().name, "cityscapes 27");
     }
 
-    /// PiCIE's splits and STEGO's on a tree as it is unpacked: train_extra has coarse labels alone, test has empty ones.
+    /// PiCIE's splits and STEGO's on a tree as it is unpacked: train_extra has coarse labels alone,
+    /// test has empty ones.
     #[test]
     fn both_conventions_train_and_evaluate() {
         use crate::data::testing::{gradient, write_label};
@@ -75,11 +85,24 @@ mod tests {
             let image = root.join(format!("leftImg8bit/{split}/{city}/{city}_0_leftImg8bit.png"));
             touch(&image);
             gradient(8, 4).save(&image).unwrap();
-            write_label(&root.join(format!("{tree}/{split}/{city}/{city}_0_{tree}_labelIds.png")), 8, 4, &[id; 32]);
+            write_label(
+                &root.join(format!("{tree}/{split}/{city}/{city}_0_{tree}_labelIds.png")),
+                8,
+                4,
+                &[id; 32],
+            );
         }
         let set = |split: &str| open(root, None, split, Default::default(), &|_, _| ()).unwrap();
         let fit = Default::default();
-        let load = Load { size: 4, fit, budget: 1 << 20, cache: root, keep: None, strict: false, progress: &|_, _| () };
+        let load = Load {
+            size: 4,
+            fit,
+            budget: 1 << 20,
+            cache: root,
+            keep: None,
+            strict: false,
+            progress: &|_, _| (),
+        };
         for (train, images, val, classes) in
             [("test,train_extra", 2, "train,val", vec![0, 26]), ("train", 1, "val", vec![26])]
         {
@@ -87,7 +110,10 @@ mod tests {
             let store = EvalStore::load(&set(val), &load).unwrap();
             let mut seen = vec![0; 16 * classes.len()];
             store.gather_labels(&(0..classes.len() as u32).collect::<Vec<_>>(), &mut seen).unwrap();
-            assert!(seen.chunks(16).zip(&classes).all(|(seen, class)| seen == [*class; 16]), "{val}: {seen:?}");
+            assert!(
+                seen.chunks(16).zip(&classes).all(|(seen, class)| seen == [*class; 16]),
+                "{val}: {seen:?}"
+            );
         }
         // Labels of test count for nothing, train_extra has none that are fine: it is left out.
         let store = EvalStore::load(&set("test,train_extra"), &load).unwrap();
@@ -102,7 +128,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         touch(&dir.path().join("leftImg8bit/train/bonn/thumbnail.png"));
         let fails = |split| list(dir.path(), split).unwrap_err().to_string();
-        assert!(fails("night").contains("no split \"night\"") && fails("night").contains("train_extra"));
+        assert!(
+            fails("night").contains("no split \"night\"") && fails("night").contains("train_extra")
+        );
         assert!(fails("val").contains("leftImg8bit/val: no such folder"));
         assert!(fails("train").contains("no *_leftImg8bit.png"));
     }

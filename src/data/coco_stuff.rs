@@ -1,5 +1,6 @@
-//! The COCO-Stuff layout: `images/{split}2017/{id}.jpg`, `annotations/{split}2017/{id}.png` and, where somebody put them,
-//! the curated lists `curated/{split}2017/Coco164kFull_Stuff_Coarse_7.txt` that IIC and PiCIE use.
+//! The COCO-Stuff layout: `images/{split}2017/{id}.jpg`, `annotations/{split}2017/{id}.png` and,
+//! where somebody put them, the curated lists `curated/{split}2017/Coco164kFull_Stuff_Coarse_7.txt`
+//! that IIC and PiCIE use.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,9 @@ use crate::base::{Error, Result, stop};
 const SPLITS: [&str; 2] = ["train", "val"];
 const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";
 
-/// The images of one split in the order of their ids: those of the curated list if there is one, else those that pass the
-/// rule the list was made by, else (no annotations, or none passes) all. An item has a label where the label map is there.
+/// The images of one split in the order of their ids: those of the curated list if there is one,
+/// else those that pass the rule the list was made by, else (no annotations, or none passes) all.
+/// An item has a label where the label map is there.
 pub fn list(root: &Path, split: &str, progress: Progress) -> Result<Vec<Item>> {
     if !SPLITS.contains(&split) {
         return Err(no_such_split(split, &SPLITS));
@@ -22,7 +24,11 @@ pub fn list(root: &Path, split: &str, progress: Progress) -> Result<Vec<Item>> {
     let year = format!("{split}2017");
     let images = root.join("images").join(&year);
     if !images.is_dir() {
-        return Err(Error::file(&images, "no such folder", "unpack the images there, or choose another split"));
+        return Err(Error::file(
+            &images,
+            "no such folder",
+            "unpack the images there, or choose another split",
+        ));
     }
     let labels = label_names(&root.join("annotations").join(&year))?;
     let item = |id: String, image: PathBuf| {
@@ -35,14 +41,20 @@ pub fn list(root: &Path, split: &str, progress: Progress) -> Result<Vec<Item>> {
     if curated.is_file() {
         let text = std::fs::read_to_string(&curated).map_err(|e| Error::io(&curated, e))?;
         let ids = text.lines().map(str::trim).filter(|id| !id.is_empty());
-        let items: Vec<_> = ids.map(|id| item(id.to_string(), images.join(format!("{id}.jpg")))).collect();
+        let items: Vec<_> =
+            ids.map(|id| item(id.to_string(), images.join(format!("{id}.jpg")))).collect();
         return match items.is_empty() {
-            true => Err(Error::file(&curated, "the list is empty", "remove it to use all images, or copy it again")),
+            true => Err(Error::file(
+                &curated,
+                "the list is empty",
+                "remove it to use all images, or copy it again",
+            )),
             false => Ok(items),
         };
     }
     let id = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let all: Vec<_> = folder::images(&images)?.into_iter().map(|image| item(id(&image), image)).collect();
+    let all: Vec<_> =
+        folder::images(&images)?.into_iter().map(|image| item(id(&image), image)).collect();
     if all.is_empty() {
         return Err(Error::file(&images, "no image in this folder", "unpack the images there"));
     }
@@ -65,18 +77,23 @@ pub fn list(root: &Path, split: &str, progress: Progress) -> Result<Vec<Item>> {
     Ok(all.into_iter().zip(keep).filter_map(|(item, keep)| keep.then_some(item)).collect())
 }
 
-/// File names in the annotation folder; none if there is no such folder, for labels are never needed to train.
+/// File names in the annotation folder; none if there is no such folder, for labels are never
+/// needed to train.
 fn label_names(dir: &Path) -> Result<HashSet<String>> {
     if !dir.is_dir() {
         return Ok(HashSet::new());
     }
-    let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-    let names: std::io::Result<_> = std::fs::read_dir(dir).and_then(|entries| entries.map(name).collect());
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        Ok(entry?.file_name().to_string_lossy().into_owned())
+    };
+    let names: std::io::Result<_> =
+        std::fs::read_dir(dir).and_then(|entries| entries.map(name).collect());
     names.map_err(|e| Error::io(dir, e))
 }
 
-/// The curation rule of IIC's "version 7" lists: both sides at least 360 and at least 75 % of the pixels stuff (91..=181).
-/// A label map that cannot be read passes, so that whoever needs it is told.
+/// The curation rule of IIC's "version 7" lists: both sides at least 360 and at least 75 % of the
+/// pixels stuff (91..=181). A label map that cannot be read passes, so that whoever needs it is
+/// told.
 fn mostly_stuff(label: &Path) -> bool {
     let Ok(map) = decode::label(label) else { return true };
     let stuff = map.ids.iter().filter(|id| (91..=181).contains(*id)).count();
@@ -89,7 +106,11 @@ mod tests {
     use crate::data::testing::{touch, write_label};
 
     fn ids(root: &Path, split: &str) -> Vec<(String, bool)> {
-        list(root, split, &|_, _| ()).unwrap().into_iter().map(|i| (i.id, i.label.is_some())).collect()
+        list(root, split, &|_, _| ())
+            .unwrap()
+            .into_iter()
+            .map(|i| (i.id, i.label.is_some()))
+            .collect()
     }
 
     fn label(root: &Path, id: &str, width: usize, height: usize, stuff: usize) {
@@ -108,9 +129,14 @@ mod tests {
         let list_file = root.join("curated/val2017").join(CURATED);
         touch(&list_file);
         std::fs::write(&list_file, "000000000003\r\n000000000001\n\n").unwrap();
-        assert_eq!(ids(root, "val"), [("000000000003".into(), false), ("000000000001".into(), true)]);
+        assert_eq!(
+            ids(root, "val"),
+            [("000000000003".into(), false), ("000000000001".into(), true)]
+        );
         std::fs::write(&list_file, "\n").unwrap();
-        assert!(list(root, "val", &|_, _| ()).unwrap_err().to_string().contains("the list is empty"));
+        assert!(
+            list(root, "val", &|_, _| ()).unwrap_err().to_string().contains("the list is empty")
+        );
     }
 
     #[test]

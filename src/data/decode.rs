@@ -26,21 +26,24 @@ pub struct LabelMap {
     pub ids: Vec<u8>,
 }
 
-/// Reads an image of any kind as 8-bit RGB: grey is repeated, CMYK converted as Adobe writes it, 16 bits scaled to 8, alpha
-/// dropped (the colour below it stays, as in Pillow's `convert("RGB")`), turned upright as its EXIF orientation says (a TIFF's tag
-/// of that name, too). The format is taken from the content, not the name.
+/// Reads an image of any kind as 8-bit RGB: grey is repeated, CMYK converted as Adobe writes it, 16
+/// bits scaled to 8, alpha dropped (the colour below it stays, as in Pillow's `convert("RGB")`),
+/// turned upright as its EXIF orientation says (a TIFF's tag of that name, too). The format is
+/// taken from the content, not the name.
 ///
-/// NOTE: the reference code does not turn pictures. Numbers on a data set are comparable with published ones where its files carry
-/// no such tag, or where [`rgb_of_label`] decides.
+/// NOTE: the reference code does not turn pictures. Numbers on a data set are comparable with
+/// published ones where its files carry no such tag, or where [`rgb_of_label`] decides.
 pub fn rgb(path: &Path) -> Result<Rgb> {
     read_rgb(path, |_, _| true)
 }
 
-/// As [`rgb`], for a picture with the label map `label`, which is never turned itself. Labels decide: a picture that has its label
-/// map's size only as it is stored is not turned. A label map that cannot be read decides nothing.
+/// As [`rgb`], for a picture with the label map `label`, which is never turned itself. Labels
+/// decide: a picture that has its label map's size only as it is stored is not turned. A label map
+/// that cannot be read decides nothing.
 pub fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
     let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
-    let label = reader.and_then(|r| r.into_dimensions().ok()).map(|(w, h)| (w as usize, h as usize));
+    let label =
+        reader.and_then(|r| r.into_dimensions().ok()).map(|(w, h)| (w as usize, h as usize));
     read_rgb(path, |stored, upright| label != Some(stored) || label == Some(upright))
 }
 
@@ -50,7 +53,9 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     if bytes.starts_with(&[0xFF, 0xD8]) && !jpeg_is_whole(&bytes) {
         return Err(Error::file(path, "the JPEG is cut short", DAMAGED));
     }
-    let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(|e| Error::io(path, e))?;
+    let reader = image::ImageReader::new(Cursor::new(&bytes))
+        .with_guessed_format()
+        .map_err(|e| Error::io(path, e))?;
     if reader.format().is_none() {
         return Err(not_an_image(path));
     }
@@ -68,13 +73,18 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     if turn(stored, upright) {
         image.apply_orientation(orientation);
     }
-    Ok(Rgb { width: image.width() as usize, height: image.height() as usize, pixels: image.into_rgb8().into_raw() })
+    Ok(Rgb {
+        width: image.width() as usize,
+        height: image.height() as usize,
+        pixels: image.into_rgb8().into_raw(),
+    })
 }
 
 /// (width, height) of an image as [`rgb`] reads it, from its header alone.
 pub fn size(path: &Path) -> Result<(usize, usize)> {
     let io = |e| Error::io(path, e);
-    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(io)?;
+    let reader =
+        image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(io)?;
     if std::fs::metadata(path).map_err(io)?.len() == 0 {
         return Err(empty(path));
     }
@@ -85,7 +95,8 @@ pub fn size(path: &Path) -> Result<(usize, usize)> {
     Ok(sizes(&mut decoder).2)
 }
 
-/// (width, height) as stored, how to turn the picture, and (width, height) when that is done. A tag that makes no sense turns nothing.
+/// (width, height) as stored, how to turn the picture, and (width, height) when that is done. A tag
+/// that makes no sense turns nothing.
 fn sizes(decoder: &mut impl ImageDecoder) -> ((usize, usize), Orientation, (usize, usize)) {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     let (width, height) = decoder.dimensions();
@@ -107,7 +118,11 @@ fn empty(path: &Path) -> Error {
 }
 
 fn not_an_image(path: &Path) -> Error {
-    Error::file(path, "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are)", "remove or convert it")
+    Error::file(
+        path,
+        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are)",
+        "remove or convert it",
+    )
 }
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
@@ -115,10 +130,13 @@ pub fn label(path: &Path) -> Result<LabelMap> {
     coloured_label(path, &[])
 }
 
-/// As [`label`]; with `colours`, a colour PNG or one with a palette holds those colours, and the id is a colour's place among them.
+/// As [`label`]; with `colours`, a colour PNG or one with a palette holds those colours, and the id
+/// is a colour's place among them.
 pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
     let bytes = read(path)?;
-    let damaged = |e: png::DecodingError| Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED);
+    let damaged = |e: png::DecodingError| {
+        Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
+    };
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
     let (color, depth) = reader.output_color_type();
     let channels = match color {
@@ -127,41 +145,58 @@ pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
         _ => 1,
     };
     let bits = match (color, depth) {
-        (png::ColorType::Rgb | png::ColorType::Rgba, png::BitDepth::Eight) if !colours.is_empty() => 8,
+        (png::ColorType::Rgb | png::ColorType::Rgba, png::BitDepth::Eight)
+            if !colours.is_empty() =>
+        {
+            8
+        }
         (png::ColorType::Grayscale, png::BitDepth::Eight) => 8,
         (png::ColorType::Indexed, depth) => depth as usize,
         _ => {
             return Err(Error::file(
                 path,
-                format!("a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} bits", depth as u8),
+                format!(
+                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} bits",
+                    depth as u8
+                ),
                 "convert it so that a pixel's value is its class id",
             ));
         }
     };
-    let size =
-        reader.output_buffer_size().ok_or_else(|| Error::file(path, "too large a label map", "make it smaller"))?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| Error::file(path, "too large a label map", "make it smaller"))?;
     let mut rows = vec![0; size];
     let info = reader.next_frame(&mut rows).map_err(damaged)?;
     let (width, height) = (info.width as usize, info.height as usize);
     let id = |colour: &[u8]| {
         let place = colours.iter().position(|known| known[..] == colour[..3]);
         place.map(|id| id as u8).ok_or_else(|| {
-            let what = format!("the label map holds the colour {:?}, which no class has", &colour[..3]);
+            let what =
+                format!("the label map holds the colour {:?}, which no class has", &colour[..3]);
             Error::file(path, what, "use the published colours, or grey ids")
         })
     };
     if bits == 8 {
         rows.truncate(width * height * channels);
     } else {
-        // 1, 2 or 4 bits a pixel, the first pixel of a byte in its high bits, each row from a new byte.
-        let pixel = |row: &[u8], x: usize| row[x * bits / 8] >> (8 - bits - x * bits % 8) & ((1 << bits) - 1);
-        rows = rows.chunks_exact(info.line_size).flat_map(|row| (0..width).map(move |x| pixel(row, x))).collect();
+        // 1, 2 or 4 bits a pixel, the first pixel of a byte in its high bits, each row from a new
+        // byte.
+        let pixel = |row: &[u8], x: usize| {
+            row[x * bits / 8] >> (8 - bits - x * bits % 8) & ((1 << bits) - 1)
+        };
+        rows = rows
+            .chunks_exact(info.line_size)
+            .flat_map(|row| (0..width).map(move |x| pixel(row, x)))
+            .collect();
     }
     let palette = reader.info().palette.as_deref().filter(|_| !colours.is_empty());
     let ids = match palette {
         _ if channels > 1 => rows.chunks_exact(channels).map(id).collect::<Result<_>>()?,
         Some(palette) => {
-            let entry = |&i: &u8| id(palette.get(3 * usize::from(i)..).filter(|p| p.len() >= 3).unwrap_or(&[0; 3]));
+            let entry = |&i: &u8| {
+                id(palette.get(3 * usize::from(i)..).filter(|p| p.len() >= 3).unwrap_or(&[0; 3]))
+            };
             rows.iter().map(entry).collect::<Result<_>>()?
         }
         None => rows,
@@ -177,7 +212,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether an end-of-image marker (FF D9) follows the first scan. Inside a scan these two bytes never stand side by side.
+/// Whether an end-of-image marker (FF D9) follows the first scan. Inside a scan these two bytes
+/// never stand side by side.
 ///
 /// NOTE: the decoder fills what is missing with grey and says nothing.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {

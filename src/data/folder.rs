@@ -19,7 +19,9 @@ pub fn list(root: &Path) -> Result<Vec<Item>> {
              leftImg8bit (Cityscapes)",
         ));
     }
-    let id = |path: &Path| path.strip_prefix(root).unwrap_or(path).with_extension("").to_string_lossy().into_owned();
+    let id = |path: &Path| {
+        path.strip_prefix(root).unwrap_or(path).with_extension("").to_string_lossy().into_owned()
+    };
     Ok(images.into_iter().map(|image| Item { id: id(&image), image, label: None }).collect())
 }
 
@@ -65,8 +67,16 @@ mod tests {
     #[test]
     fn images_are_found_at_any_depth_in_a_fixed_order() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["z.PNG", "b/a.jpg", "b/c/d.webp", "b/readme.txt", ".cache/e.jpg", "b/.f.jpg", "a.tiff", "b/nojpg"]
-        {
+        for name in [
+            "z.PNG",
+            "b/a.jpg",
+            "b/c/d.webp",
+            "b/readme.txt",
+            ".cache/e.jpg",
+            "b/.f.jpg",
+            "a.tiff",
+            "b/nojpg",
+        ] {
             touch(&dir.path().join(name));
         }
         let items = list(dir.path()).unwrap();

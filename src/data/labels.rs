@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::decode::{self, LabelMap};
 use super::tables::{
-    CITYSCAPES_27, COCO_3, COCO_3_OF_27, COCO_27, COCO_FINE_TO_COARSE, COCO_STUFF_FROM, POTSDAM_3, POTSDAM_6,
-    POTSDAM_6_TO_3, POTSDAM_COLOURS,
+    CITYSCAPES_27, COCO_3, COCO_3_OF_27, COCO_27, COCO_FINE_TO_COARSE, COCO_STUFF_FROM, POTSDAM_3,
+    POTSDAM_6, POTSDAM_6_TO_3, POTSDAM_COLOURS,
 };
 use super::{Classes, Kind};
 use crate::base::{Error, Result};
@@ -33,17 +33,22 @@ impl Taxonomy {
     /// The classes of a data set; none for a plain folder. Errors: classes that it does not have.
     pub fn of(kind: Kind, classes: Classes) -> Result<Option<Self>> {
         let (name, known) = match kind {
-            Kind::CocoStuff => {
-                ("COCO-Stuff", [Classes::All27, Classes::Stuff15, Classes::Things12, Classes::Coarse3].as_slice())
-            }
+            Kind::CocoStuff => (
+                "COCO-Stuff",
+                [Classes::All27, Classes::Stuff15, Classes::Things12, Classes::Coarse3].as_slice(),
+            ),
             Kind::Cityscapes => ("Cityscapes", [Classes::All27].as_slice()),
             Kind::Potsdam => ("Potsdam", [Classes::Coarse3, Classes::Potsdam6].as_slice()),
             Kind::Folder => ("a plain folder", [Classes::All27].as_slice()),
         };
         if !known.contains(&classes) {
-            let flags: Vec<String> = known.iter().map(|&c| format!("--classes {}", flag(c))).collect();
+            let flags: Vec<String> =
+                known.iter().map(|&c| format!("--classes {}", flag(c))).collect();
             let what = format!("{name} has no table of {} classes", flag(classes));
-            return Err(Error::input(what, format!("use {} for this data set", flags.join(" or "))));
+            return Err(Error::input(
+                what,
+                format!("use {} for this data set", flags.join(" or ")),
+            ));
         }
         Ok(match kind {
             Kind::CocoStuff => Some(Self::coco_stuff(classes)),
@@ -53,21 +58,28 @@ impl Taxonomy {
         })
     }
 
-    /// COCO-Stuff: PNG values 0..=181 by the fine → coarse table, 255 ignored. With 15 (stuff), 12 (things) or 3 classes all others
-    /// are ignored.
+    /// COCO-Stuff: PNG values 0..=181 by the fine → coarse table, 255 ignored. With 15 (stuff), 12
+    /// (things) or 3 classes all others are ignored.
     ///
-    /// NOTE: the released PiCIE code means to do that for 15 but never shifts the labels (its mask is always empty).
+    /// NOTE: the released PiCIE code means to do that for 15 but never shifts the labels (its mask
+    /// is always empty).
     fn coco_stuff(classes: Classes) -> Self {
         let all = 0..COCO_27.len();
         let (things, stuff) = (0..COCO_STUFF_FROM, COCO_STUFF_FROM..all.end);
         // The coarse classes that are kept, in order.
         let (name, names, kept): (_, &'static [&'static str], Vec<usize>) = match classes {
             Classes::Stuff15 => ("coco-stuff 15", &COCO_27[stuff.clone()], stuff.clone().collect()),
-            Classes::Things12 => ("coco-stuff 12", &COCO_27[things.clone()], things.clone().collect()),
+            Classes::Things12 => {
+                ("coco-stuff 12", &COCO_27[things.clone()], things.clone().collect())
+            }
             Classes::Coarse3 => ("coco-stuff 3", &COCO_3, COCO_3_OF_27.to_vec()),
             _ => ("coco-stuff 27", &COCO_27, all.collect()),
         };
-        let parts = if names.len() == COCO_27.len() { vec![("things", things), ("stuff", stuff)] } else { vec![] };
+        let parts = if names.len() == COCO_27.len() {
+            vec![("things", things), ("stuff", stuff)]
+        } else {
+            vec![]
+        };
         let mut lut = [UNKNOWN; 256];
         lut[255] = IGNORE;
         for (fine, &coarse) in COCO_FINE_TO_COARSE.iter().enumerate() {
@@ -90,7 +102,8 @@ impl Taxonomy {
         Taxonomy { name, classes, parts: vec![], lut, colours: &POTSDAM_COLOURS }
     }
 
-    /// Cityscapes: class = labelId − 7; the void ids 0..=6 and −1 (license plate, 255 as a byte) are ignored.
+    /// Cityscapes: class = labelId − 7; the void ids 0..=6 and −1 (license plate, 255 as a byte)
+    /// are ignored.
     fn cityscapes() -> Self {
         let mut lut = [UNKNOWN; 256];
         lut[255] = IGNORE;
@@ -98,7 +111,13 @@ impl Taxonomy {
         for (id, class) in lut[7..34].iter_mut().enumerate() {
             *class = id as u8;
         }
-        Taxonomy { name: "cityscapes 27", classes: &CITYSCAPES_27, parts: vec![], lut, colours: &[] }
+        Taxonomy {
+            name: "cityscapes 27",
+            classes: &CITYSCAPES_27,
+            parts: vec![],
+            lut,
+            colours: &[],
+        }
     }
 
     /// Reads a label map as classes.
@@ -108,14 +127,18 @@ impl Taxonomy {
         Ok(map)
     }
 
-    /// Label map values → classes, in place. Errors: a value the data set does not have, with `file` and the value named.
+    /// Label map values → classes, in place. Errors: a value the data set does not have, with
+    /// `file` and the value named.
     pub fn classify(&self, file: &Path, ids: &mut [u8]) -> Result<()> {
         for id in ids {
             match self.lut[usize::from(*id)] {
                 UNKNOWN => {
                     return Err(Error::file(
                         file,
-                        format!("the label map holds the value {id}, which {} does not know", self.name),
+                        format!(
+                            "the label map holds the value {id}, which {} does not know",
+                            self.name
+                        ),
                         "check --dataset, or copy the file again",
                     ));
                 }
@@ -143,7 +166,9 @@ mod tests {
 
     /// FNV-1a, 64 bits.
     fn checksum(bytes: &[u8]) -> u64 {
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+        bytes
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
     }
 
     fn classes(t: &Taxonomy, ids: &[u8]) -> Vec<u8> {
@@ -154,10 +179,15 @@ mod tests {
 
     #[test]
     fn the_fine_to_coarse_table_is_the_published_one() {
-        // The checksum of the 182 bytes whose SHA-256 is 5b6c6ce82fb97a8c2d29cc61a451953c867c5aa043372a5286bbf668351e7129.
+        // The checksum of the 182 bytes whose SHA-256 is
+        // 5b6c6ce82fb97a8c2d29cc61a451953c867c5aa043372a5286bbf668351e7129.
         assert_eq!(checksum(&COCO_FINE_TO_COARSE), 0xddd8_51fe_e21e_7314);
         // Things are 0..=90, stuff 91..=181.
-        assert!((0..182).all(|fine| (fine <= 90) == (usize::from(COCO_FINE_TO_COARSE[fine]) < COCO_STUFF_FROM)));
+        assert!(
+            (0..182)
+                .all(|fine| (fine <= 90)
+                    == (usize::from(COCO_FINE_TO_COARSE[fine]) < COCO_STUFF_FROM))
+        );
     }
 
     #[test]
@@ -197,13 +227,22 @@ mod tests {
             (Kind::Potsdam, [false, false, false, true, true]),
             (Kind::Folder, [true, false, false, false, false]),
         ] {
-            let all = [Classes::All27, Classes::Stuff15, Classes::Things12, Classes::Potsdam6, Classes::Coarse3];
+            let all = [
+                Classes::All27,
+                Classes::Stuff15,
+                Classes::Things12,
+                Classes::Potsdam6,
+                Classes::Coarse3,
+            ];
             for (classes, has) in all.into_iter().zip(has) {
                 assert_eq!(Taxonomy::of(kind, classes).is_ok(), has, "{kind:?} {classes:?}");
             }
         }
         let e = Taxonomy::of(Kind::Potsdam, Classes::All27).unwrap_err().to_string();
-        assert!(e.contains("Potsdam has no table of 27 classes; use --classes 3 or --classes 6"), "{e}");
+        assert!(
+            e.contains("Potsdam has no table of 27 classes; use --classes 3 or --classes 6"),
+            "{e}"
+        );
         for classes in [Classes::All27, Classes::Stuff15, Classes::Potsdam6] {
             use clap::ValueEnum;
             assert_eq!(Classes::from_str(flag(classes), false), Ok(classes));
@@ -219,10 +258,14 @@ mod tests {
 
     #[test]
     fn an_unknown_id_names_the_file_and_the_value() {
-        for (t, bad) in [(Taxonomy::coco_stuff(Classes::Stuff15), 182), (Taxonomy::cityscapes(), 34)] {
+        for (t, bad) in
+            [(Taxonomy::coco_stuff(Classes::Stuff15), 182), (Taxonomy::cityscapes(), 34)]
+        {
             let e = t.classify(Path::new("x/b.png"), &mut [255, bad]).unwrap_err().to_string();
             assert!(
-                e.contains("x/b.png") && e.contains(&format!("value {bad}")) && e.contains("check --dataset"),
+                e.contains("x/b.png")
+                    && e.contains(&format!("value {bad}"))
+                    && e.contains("check --dataset"),
                 "{e}"
             );
         }

@@ -1,4 +1,5 @@
-//! Pictures in: data set readers, label tables, decoding, the store every other part reads from, and a generator of scenes.
+//! Pictures in: data set readers, label tables, decoding, the store every other part reads from,
+//! and a generator of scenes.
 //!
 //! ```text
 //! open ─ coco_stuff cityscapes potsdam folder   which files, and their label maps where there are any
@@ -91,13 +92,22 @@ pub struct Dataset {
     pub taxonomy: Option<Taxonomy>,
 }
 
-/// Lists the images of `split`, one name or several with commas between (COCO-Stuff: train, val; Cityscapes: train, val,
-/// test, train_extra; Potsdam: train, val, test; a plain folder has no splits and ignores it). `kind` None looks at the folder.
+/// Lists the images of `split`, one name or several with commas between (COCO-Stuff: train, val;
+/// Cityscapes: train, val, test, train_extra; Potsdam: train, val, test; a plain folder has no
+/// splits and ignores it). `kind` None looks at the folder.
 ///
-/// `progress` is called only where COCO-Stuff has to be curated from its annotations (see `coco_stuff`).
+/// `progress` is called only where COCO-Stuff has to be curated from its annotations (see
+/// `coco_stuff`).
 ///
-/// Errors: `root` is missing, is no known layout, holds no image, has no such split or no such classes.
-pub fn open(root: &Path, kind: Option<Kind>, split: &str, classes: Classes, progress: Progress) -> Result<Dataset> {
+/// Errors: `root` is missing, is no known layout, holds no image, has no such split or no such
+/// classes.
+pub fn open(
+    root: &Path,
+    kind: Option<Kind>,
+    split: &str,
+    classes: Classes,
+    progress: Progress,
+) -> Result<Dataset> {
     std::fs::read_dir(root).map_err(|e| Error::io(root, e))?;
     let kind = kind.unwrap_or_else(|| detect(root));
     let taxonomy = Taxonomy::of(kind, classes)?;
@@ -146,7 +156,10 @@ fn detect(root: &Path) -> Kind {
 
 /// The error for a split a layout does not have.
 fn no_such_split(split: &str, known: &[&str]) -> Error {
-    Error::input(format!("there is no split \"{split}\" here"), format!("choose among {}", known.join(", ")))
+    Error::input(
+        format!("there is no split \"{split}\" here"),
+        format!("choose among {}", known.join(", ")),
+    )
 }
 
 #[cfg(test)]
@@ -168,7 +181,8 @@ mod tests {
     #[test]
     fn the_layout_is_detected() {
         let dir = tempfile::tempdir().unwrap();
-        let kind = |root: &Path| open(root, None, "val", Classes::All27, &|_, _| ()).map(|d| d.kind);
+        let kind =
+            |root: &Path| open(root, None, "val", Classes::All27, &|_, _| ()).map(|d| d.kind);
         touch(&dir.path().join("coco/images/val2017/b.jpg"));
         touch(&dir.path().join("city/leftImg8bit/val/bonn/bonn_0_leftImg8bit.png"));
         touch(&dir.path().join("mine/deep/down/a.JPEG"));
@@ -180,18 +194,25 @@ mod tests {
     #[test]
     fn a_missing_or_empty_or_unfit_folder_is_one_clear_line() {
         let dir = tempfile::tempdir().unwrap();
-        let open =
-            |root: &Path, kind, split, classes| open(root, kind, split, classes, &|_, _| ()).unwrap_err().to_string();
+        let open = |root: &Path, kind, split, classes| {
+            open(root, kind, split, classes, &|_, _| ()).unwrap_err().to_string()
+        };
         let gone = open(&dir.path().join("gone"), None, "train", Classes::All27);
         assert!(gone.contains("gone: no such file or directory; check the path"), "{gone}");
         let empty = open(dir.path(), None, "train", Classes::All27);
-        assert!(empty.contains("no image in this folder") && empty.contains("images/train2017"), "{empty}");
+        assert!(
+            empty.contains("no image in this folder") && empty.contains("images/train2017"),
+            "{empty}"
+        );
         let unfit = open(dir.path(), Some(Kind::CocoStuff), "train", Classes::All27);
         assert!(unfit.contains("images/train2017: no such folder"), "{unfit}");
         let split = open(dir.path(), Some(Kind::Cityscapes), "train,night", Classes::All27);
         assert!(split.contains("train"), "{split}");
         let classes = open(dir.path(), Some(Kind::Folder), "train", Classes::Stuff15);
-        assert!(classes.contains("15 classes") && classes.contains("use --classes 27"), "{classes}");
+        assert!(
+            classes.contains("15 classes") && classes.contains("use --classes 27"),
+            "{classes}"
+        );
         for e in [gone, empty, unfit, split, classes] {
             assert!(!e.contains('\n'));
         }

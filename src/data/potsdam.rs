@@ -1,8 +1,9 @@
-//! The Potsdam layout: patches of the ortho tiles in `imgs/*.{png,jpg,tif}` and label maps of the same stems in `gt/*.png`, colours
-//! as published or grey ids 0..=5. The published preprocessing (IIC) cuts the tiles to patches of 200² at half resolution.
+//! The Potsdam layout: patches of the ortho tiles in `imgs/*.{png,jpg,tif}` and label maps of the
+//! same stems in `gt/*.png`, colours as published or grey ids 0..=5. The published preprocessing
+//! (IIC) cuts the tiles to patches of 200² at half resolution.
 //!
-//! A split is a list of stems `{split}.txt` beside `imgs`, or a folder `imgs/{split}`; where there is neither of any split, each
-//! split is all patches, as IIC trains and evaluates.
+//! A split is a list of stems `{split}.txt` beside `imgs`, or a folder `imgs/{split}`; where there
+//! is neither of any split, each split is all patches, as IIC trains and evaluates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,15 @@ use crate::base::{Error, Result};
 
 const SPLITS: [&str; 3] = ["train", "val", "test"];
 
-/// The patches of one split, sorted by path or in the list's order; an item has a label where the label map is there.
+/// The patches of one split, sorted by path or in the list's order; an item has a label where the
+/// label map is there.
 pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
     let (imgs, gt) = (root.join("imgs"), root.join("gt"));
     let listed = |split: &str| root.join(format!("{split}.txt"));
-    let known: Vec<&str> =
-        SPLITS.into_iter().filter(|split| listed(split).is_file() || imgs.join(split).is_dir()).collect();
+    let known: Vec<&str> = SPLITS
+        .into_iter()
+        .filter(|split| listed(split).is_file() || imgs.join(split).is_dir())
+        .collect();
     let choose: &[&str] = if known.is_empty() { &SPLITS } else { &known };
     if !choose.contains(&split) {
         return Err(no_such_split(split, choose));
@@ -25,12 +29,15 @@ pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
     let item = |image: PathBuf| {
         let id = stem(&image);
         let name = format!("{id}.png");
-        let label = [gt.join(split).join(&name), gt.join(&name)].into_iter().find(|path| path.is_file());
+        let label =
+            [gt.join(split).join(&name), gt.join(&name)].into_iter().find(|path| path.is_file());
         Item { id, image, label }
     };
     let items: Vec<Item> = if listed(split).is_file() {
-        let by_stem: BTreeMap<String, PathBuf> = folder::images(&imgs)?.into_iter().map(|p| (stem(&p), p)).collect();
-        let text = std::fs::read_to_string(listed(split)).map_err(|e| Error::io(listed(split), e))?;
+        let by_stem: BTreeMap<String, PathBuf> =
+            folder::images(&imgs)?.into_iter().map(|p| (stem(&p), p)).collect();
+        let text =
+            std::fs::read_to_string(listed(split)).map_err(|e| Error::io(listed(split), e))?;
         let find = |name: &str| {
             // Names may end as the files do.
             let image = by_stem.get(name).or_else(|| by_stem.get(&stem(Path::new(name))));
@@ -42,13 +49,21 @@ pub fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
                 )
             })
         };
-        text.lines().map(str::trim).filter(|name| !name.is_empty()).map(find).collect::<Result<_>>()?
+        text.lines()
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(find)
+            .collect::<Result<_>>()?
     } else {
         let dir = if known.is_empty() { imgs } else { imgs.join(split) };
         folder::images(&dir)?.into_iter().map(item).collect()
     };
     match items.is_empty() {
-        true => Err(Error::file(root, format!("no image in split \"{split}\""), "put the patches into imgs")),
+        true => Err(Error::file(
+            root,
+            format!("no image in split \"{split}\""),
+            "put the patches into imgs",
+        )),
         false => Ok(items),
     }
 }

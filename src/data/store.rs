@@ -1,4 +1,5 @@
-//! All pictures of a data set, decoded once: u8 (N, S, S, 3), in memory or, above a budget, in a file.
+//! All pictures of a data set, decoded once: u8 (N, S, S, 3), in memory or, above a budget, in a
+//! file.
 //!
 //! ```text
 //! fill      the kept set where there is one, else every picture decoded
@@ -31,12 +32,13 @@ pub struct Load<'a> {
     pub fit: Fit,
     /// The most bytes to keep in memory; a larger store goes to a file.
     pub budget: u64,
-    /// The folder for that file, made if need be. A file that is not to be kept has no name and is gone when the process ends,
-    /// however it ends.
+    /// The folder for that file, made if need be. A file that is not to be kept has no name and is
+    /// gone when the process ends, however it ends.
     pub cache: &'a Path,
-    /// A set whose image files (and label maps, where they are read) have at least so many bytes together is kept in a file in
-    /// `cache` for the next start, and read from there, through the system's own cache of files, whatever the budget. None: nothing
-    /// is kept, nor is what was kept used.
+    /// A set whose image files (and label maps, where they are read) have at least so many bytes
+    /// together is kept in a file in `cache` for the next start, and read from there, through the
+    /// system's own cache of files, whatever the budget. None: nothing is kept, nor is what was
+    /// kept used.
     pub keep: Option<u64>,
     /// A picture that cannot be used is an error instead of being left out.
     pub strict: bool,
@@ -54,7 +56,8 @@ pub struct ImageStore {
     pub skipped: Vec<Error>,
     /// The file that the set is kept in, if any.
     pub kept: Option<Kept>,
-    /// Lines on what did not go as it should: why a set was not kept, or could not be used as it was.
+    /// Lines on what did not go as it should: why a set was not kept, or could not be used as it
+    /// was.
     pub notes: Vec<String>,
     size: usize,
     records: Records,
@@ -67,7 +70,8 @@ pub struct Kept {
     pub reused: bool,
 }
 
-/// Pictures u8 (N, S, S, 3) with their classes u8 (N, S, S): a picture left out takes its label map with it.
+/// Pictures u8 (N, S, S, 3) with their classes u8 (N, S, S): a picture left out takes its label map
+/// with it.
 pub struct EvalStore {
     pub images: ImageStore,
     pub taxonomy: Taxonomy,
@@ -97,19 +101,25 @@ impl PictureSet {
 }
 
 impl ImageStore {
-    /// Decodes on all cores and applies the base transform (see `transform`). Labels are not looked at.
+    /// Decodes on all cores and applies the base transform (see `transform`). Labels are not looked
+    /// at.
     ///
-    /// Errors: no picture can be read (or, when strict, the first that cannot), no memory, no space for the file.
+    /// Errors: no picture can be read (or, when strict, the first that cannot), no memory, no space
+    /// for the file.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         fill(dataset, load, 3, &|item, out| picture(item, load, out))
     }
 
-    /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are at hand.
+    /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are
+    /// at hand.
     pub fn noise(images: usize, size: usize, seed: u64) -> Self {
         let bytes = 3 * size * size;
         let picture = |i| {
-            let (mut rng, mut picture) = (Rng::new(seed, Stream::Other, i as u32, 0), vec![0; bytes]);
-            picture.chunks_mut(4).for_each(|p| p.copy_from_slice(&rng.u32().to_le_bytes()[..p.len()]));
+            let (mut rng, mut picture) =
+                (Rng::new(seed, Stream::Other, i as u32, 0), vec![0; bytes]);
+            picture
+                .chunks_mut(4)
+                .for_each(|p| p.copy_from_slice(&rng.u32().to_le_bytes()[..p.len()]));
             picture.into_boxed_slice()
         };
         let memory = (0..images).into_par_iter().map(picture).collect();
@@ -128,7 +138,9 @@ impl ImageStore {
     /// A hash (FNV-1a) of the items' names, in order.
     pub fn fingerprint(&self) -> u64 {
         let bytes = self.items.iter().flat_map(|item| item.id.bytes().chain([0]));
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
     }
 
     /// N.
@@ -157,8 +169,9 @@ impl ImageStore {
 }
 
 impl EvalStore {
-    /// As `ImageStore::load`, with label maps. A picture without one is left out too (an error when strict); a label map of
-    /// another size than its picture's, upright or as stored, that cannot be read or with a value the taxonomy does not know is always an error, since scores would
+    /// As `ImageStore::load`, with label maps. A picture without one is left out too (an error when
+    /// strict); a label map of another size than its picture's, upright or as stored, that cannot
+    /// be read or with a value the taxonomy does not know is always an error, since scores would
     /// mean something else.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         let Some(taxonomy) = &dataset.taxonomy else {
@@ -184,8 +197,15 @@ impl EvalStore {
             let map = taxonomy.read(path)?;
             if (map.width, map.height) != (image.width, image.height) {
                 let (w, h, iw, ih) = (map.width, map.height, image.width, image.height);
-                let what = format!("the label map is {w} × {h} but its image {} is {iw} × {ih}", item.image.display());
-                return Err(Error::file(path, what, "make them the same size, label maps by nearest neighbour"));
+                let what = format!(
+                    "the label map is {w} × {h} but its image {} is {iw} × {ih}",
+                    item.image.display()
+                );
+                return Err(Error::file(
+                    path,
+                    what,
+                    "make them the same size, label maps by nearest neighbour",
+                ));
             }
             transform::image(&image, load.size, load.fit, pixels);
             transform::label(&map, load.size, load.fit, classes);
@@ -206,7 +226,8 @@ impl EvalStore {
         Ok(occurs[..usize::from(IGNORE)].iter().filter(|&&occurs| occurs).count())
     }
 
-    /// Copies the classes (or `IGNORE`) of pictures `index`, each below N, to `out`, u8 (index.len(), S, S).
+    /// Copies the classes (or `IGNORE`) of pictures `index`, each below N, to `out`, u8
+    /// (index.len(), S, S).
     pub fn gather_labels(&self, index: &[u32], out: &mut [u8]) -> Result<()> {
         self.images.records.gather(index, Part::Classes, out)
     }

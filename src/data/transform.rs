@@ -1,9 +1,9 @@
 //! How a picture of any shape becomes a square, and its label map by the same geometry (nearest).
 //!
-//! * `Fit::Crop`: short side to S, centre crop S × S; pictures bilinear with antialias, as Pillow resizes. Source: PiCIE's
-//!   `BaseTransform`, torchvision's `resize` and `crop`.
-//! * `Fit::Pad`: scaled by a constant, then cut or padded around the centre; pictures bilinear without antialias, as OpenCV resizes.
-//!   Source: IIC's `cocostuff.py` and `pad_and_or_crop`.
+//! * `Fit::Crop`: short side to S, centre crop S × S; pictures bilinear with antialias, as Pillow
+//!   resizes. Source: PiCIE's `BaseTransform`, torchvision's `resize` and `crop`.
+//! * `Fit::Pad`: scaled by a constant, then cut or padded around the centre; pictures bilinear
+//!   without antialias, as OpenCV resizes. Source: IIC's `cocostuff.py` and `pad_and_or_crop`.
 
 use fast_image_resize as fir;
 
@@ -19,7 +19,8 @@ pub enum Fit {
     /// The short side is resized to S, what sticks out is cut.
     #[default]
     Crop,
-    /// Both sides are multiplied by `scale`; what sticks out of S × S is cut, what is missing is black and has no class.
+    /// Both sides are multiplied by `scale`; what sticks out of S × S is cut, what is missing is
+    /// black and has no class.
     Pad { scale: f64 },
 }
 
@@ -32,8 +33,8 @@ struct Geometry {
     top: usize,
 }
 
-/// Short side S, long side ⌊S · long / short⌋; offsets are half the rest, rounded half to even as Python does. An image smaller
-/// than S grows by the same rule.
+/// Short side S, long side ⌊S · long / short⌋; offsets are half the rest, rounded half to even as
+/// Python does. An image smaller than S grows by the same rule.
 fn geometry(width: usize, height: usize, size: usize) -> Geometry {
     let short = width.min(height);
     let (w, h) = (size * width / short, size * height / short);
@@ -41,7 +42,8 @@ fn geometry(width: usize, height: usize, size: usize) -> Geometry {
     Geometry { width: w, height: h, left: offset(w), top: offset(h) }
 }
 
-/// One side of a picture under `Fit::Pad`: `len` pixels from `from` of the resized side go to `to` of the square.
+/// One side of a picture under `Fit::Pad`: `len` pixels from `from` of the resized side go to `to`
+/// of the square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     resized: usize,
@@ -50,17 +52,20 @@ struct Span {
     len: usize,
 }
 
-/// The resized side is rounded to nearest, ties to even, as `cv2.resize` does; pixel ⌊side/2⌋ comes to ⌊S/2⌋, as IIC centres.
+/// The resized side is rounded to nearest, ties to even, as `cv2.resize` does; pixel ⌊side/2⌋ comes
+/// to ⌊S/2⌋, as IIC centres.
 ///
-/// NOTE: `cv2.resize` steps by 1/scale between pixels, this by side/resized, as the picture's edges ask for: less than half a
-/// resized pixel apart.
+/// NOTE: `cv2.resize` steps by 1/scale between pixels, this by side/resized, as the picture's edges
+/// ask for: less than half a resized pixel apart.
 fn span(side: usize, scale: f64, size: usize) -> Span {
     let resized = ((side as f64 * scale).round_ties_even() as usize).max(1);
-    let (from, to) = ((resized / 2).saturating_sub(size / 2), (size / 2).saturating_sub(resized / 2));
+    let (from, to) =
+        ((resized / 2).saturating_sub(size / 2), (size / 2).saturating_sub(resized / 2));
     Span { resized, from, to, len: (resized - from).min(size - to) }
 }
 
-/// One side of a picture on its square: point p of the one is point p · resized / side + shift of the other.
+/// One side of a picture on its square: point p of the one is point p · resized / side + shift of
+/// the other.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     side: usize,
@@ -81,7 +86,8 @@ impl Placement {
         let (x, y) = match fit {
             Fit::Crop => {
                 let g = geometry(width, height, size);
-                let axis = |side, resized, from: usize| Axis { side, resized, shift: -(from as f64) };
+                let axis =
+                    |side, resized, from: usize| Axis { side, resized, shift: -(from as f64) };
                 (axis(width, g.width, g.left), axis(height, g.height, g.top))
             }
             Fit::Pad { scale } => {
@@ -139,7 +145,9 @@ pub fn image(image: &Rgb, size: usize, fit: Fit, out: &mut [u8]) {
             let plain = fir::ResizeAlg::Interpolation(fir::FilterType::Bilinear);
             resample(image, plain, (left, top, width, height), (x.len, y.len), &mut part);
             out.fill(0);
-            for (row, part) in out.chunks_exact_mut(3 * size).skip(y.to).zip(part.chunks_exact(3 * x.len)) {
+            for (row, part) in
+                out.chunks_exact_mut(3 * size).skip(y.to).zip(part.chunks_exact(3 * x.len))
+            {
                 row[3 * x.to..][..part.len()].copy_from_slice(part);
             }
         }
@@ -150,7 +158,13 @@ pub fn image(image: &Rgb, size: usize, fit: Fit, out: &mut [u8]) {
 pub fn resize(image: &Rgb, width: usize, height: usize) -> Vec<u8> {
     let mut out = vec![0; width * height * 3];
     let smooth = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
-    resample(image, smooth, (0.0, 0.0, image.width as f64, image.height as f64), (width, height), &mut out);
+    resample(
+        image,
+        smooth,
+        (0.0, 0.0, image.width as f64, image.height as f64),
+        (width, height),
+        &mut out,
+    );
     out
 }
 
@@ -165,12 +179,17 @@ fn resample(
     let options = fir::ResizeOptions::new().resize_alg(how).crop(left, top, w, h);
     // Typed, because the untyped call compiles every pixel type there is.
     use fir::images::{TypedImage, TypedImageRef};
-    let source =
-        TypedImageRef::<fir::pixels::U8x3>::from_buffer(image.width as u32, image.height as u32, &image.pixels)
-            .expect("pixels are (H, W, 3)");
+    let source = TypedImageRef::<fir::pixels::U8x3>::from_buffer(
+        image.width as u32,
+        image.height as u32,
+        &image.pixels,
+    )
+    .expect("pixels are (H, W, 3)");
     let mut target = TypedImage::<fir::pixels::U8x3>::from_buffer(width as u32, height as u32, out)
         .expect("out is (height, width, 3)");
-    fir::Resizer::new().resize_typed(&source, &mut target, &options).expect("the window lies inside the image");
+    fir::Resizer::new()
+        .resize_typed(&source, &mut target, &options)
+        .expect("the window lies inside the image");
 }
 
 /// u8 (H, W) → `out`, u8 (S, S); padding is `IGNORE`, so `map` holds classes or nothing is padded.
@@ -195,9 +214,11 @@ pub fn label(map: &LabelMap, size: usize, fit: Fit, out: &mut [u8]) {
     }
 }
 
-/// The source index of each of `size` pixels from `from` on, when `side` pixels are resized to `resized`.
+/// The source index of each of `size` pixels from `from` on, when `side` pixels are resized to
+/// `resized`.
 ///
-/// NOTE: the position is summed step by step because Pillow does; a product rounds elsewhere and picks other pixels at ties.
+/// NOTE: the position is summed step by step because Pillow does; a product rounds elsewhere and
+/// picks other pixels at ties.
 fn nearest(side: usize, resized: usize, from: usize, size: usize) -> Vec<usize> {
     let step = side as f64 / resized as f64;
     let mut at = step * 0.5;
@@ -238,16 +259,24 @@ mod tests {
             let source = Rgb { width: *width, height: *height, pixels: source.into_raw() };
             let mut out = vec![0; size * size * 3];
             image(&source, *size, Fit::Crop, &mut out);
-            // 1 level: both round to 8 bits after each of two passes, with other fixed-point weights.
+            // 1 level: both round to 8 bits after each of two passes, with other fixed-point
+            // weights.
             let worst = out.iter().zip(*want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-            assert!(worst <= 1 && out.len() == want.len(), "{width}x{height} to {size}: {worst} levels off");
+            assert!(
+                worst <= 1 && out.len() == want.len(),
+                "{width}x{height} to {size}: {worst} levels off"
+            );
         }
     }
 
     #[test]
     fn label_maps_are_resized_as_pillow_does() {
         for (width, height, size, want) in PILLOW_LABELS {
-            let map = LabelMap { width: *width, height: *height, ids: (0..width * height).map(|i| i as u8).collect() };
+            let map = LabelMap {
+                width: *width,
+                height: *height,
+                ids: (0..width * height).map(|i| i as u8).collect(),
+            };
             let mut out = vec![0; size * size];
             label(&map, *size, Fit::Crop, &mut out);
             assert_eq!(out, *want, "{width}x{height} to {size}");
@@ -272,11 +301,13 @@ mod tests {
 
     #[test]
     fn a_third_is_every_third_pixel_padded_where_it_is_short() {
-        // Without antialias a third of the size is the middle pixel of each 3 × 3: 24 columns are 8, cut to 6; 12 rows are 4, padded.
+        // Without antialias a third of the size is the middle pixel of each 3 × 3: 24 columns are
+        // 8, cut to 6; 12 rows are 4, padded.
         let (w, h, size, fit) = (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 });
         let source = gradient(w as u32, h as u32);
         let picture = Rgb { width: w, height: h, pixels: source.clone().into_raw() };
-        let map = LabelMap { width: w, height: h, ids: (0..h * w).map(|i| (i % 251) as u8).collect() };
+        let map =
+            LabelMap { width: w, height: h, ids: (0..h * w).map(|i| (i % 251) as u8).collect() };
         let (mut out, mut ids) = (vec![9; size * size * 3], vec![9; size * size]);
         image(&picture, size, fit, &mut out);
         label(&map, size, fit, &mut ids);
@@ -294,11 +325,18 @@ mod tests {
 
     #[test]
     fn points_lie_where_pixels_are_resized_to() {
-        // Nearest-neighbour label maps know: pixel (x, y) of the square shows the pixel of the picture that its middle lies in.
-        for (w, h, size, fit) in
-            [(20, 10, 6, Fit::Crop), (5, 13, 8, Fit::Crop), (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 })]
-        {
-            let map = LabelMap { width: w, height: h, ids: (0..w * h).map(|i| (i % 251) as u8).collect() };
+        // Nearest-neighbour label maps know: pixel (x, y) of the square shows the pixel of the
+        // picture that its middle lies in.
+        for (w, h, size, fit) in [
+            (20, 10, 6, Fit::Crop),
+            (5, 13, 8, Fit::Crop),
+            (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 }),
+        ] {
+            let map = LabelMap {
+                width: w,
+                height: h,
+                ids: (0..w * h).map(|i| (i % 251) as u8).collect(),
+            };
             let (mut ids, place) = (vec![0; size * size], Placement::new(w, h, size, fit));
             label(&map, size, fit, &mut ids);
             for (i, id) in ids.into_iter().enumerate() {
@@ -313,7 +351,10 @@ mod tests {
         }
         let wide = Placement::new(20, 10, 6, Fit::Crop);
         assert_eq!((wide.to_square((4.5, 3.0)), wide.to_square((5.1, 0.0))), (None, Some((0, 0))));
-        assert_eq!((wide.to_square((14.9, 9.9)), wide.to_square((15.1, 9.9))), (Some((5, 5)), None));
+        assert_eq!(
+            (wide.to_square((14.9, 9.9)), wide.to_square((15.1, 9.9))),
+            (Some((5, 5)), None)
+        );
     }
 
     #[test]

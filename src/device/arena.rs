@@ -1,4 +1,5 @@
-//! Sizes first: a [`Layout`] hands out [`Slot`]s, adds up what each pool needs, and an engine allocates each pool once.
+//! Sizes first: a [`Layout`] hands out [`Slot`]s, adds up what each pool needs, and an engine
+//! allocates each pool once.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -19,8 +20,9 @@ pub trait Activation: Element + PartialEq + std::fmt::Debug {
 
     fn widen(self) -> f32;
 
-    /// What the loss is multiplied by so that the gradients of activations are representable, a power of two; gradients of
-    /// parameters are divided by it. A mean over `pixels` makes a pixel's gradient as small as its inverse.
+    /// What the loss is multiplied by so that the gradients of activations are representable, a
+    /// power of two; gradients of parameters are divided by it. A mean over `pixels` makes a
+    /// pixel's gradient as small as its inverse.
     fn loss_scale(_pixels: usize) -> f32 {
         1.0
     }
@@ -88,10 +90,18 @@ pub enum Pool {
     Scratch,
 }
 
-pub const POOLS: [Pool; 7] =
-    [Pool::Params, Pool::State, Pool::Acts, Pool::Staging, Pool::Images, Pool::Dataset, Pool::Scratch];
+pub const POOLS: [Pool; 7] = [
+    Pool::Params,
+    Pool::State,
+    Pool::Acts,
+    Pool::Staging,
+    Pool::Images,
+    Pool::Dataset,
+    Pool::Scratch,
+];
 
-/// `len` elements of `T` at a fixed place of a pool. A name for memory, not the memory: it is `Copy` and borrows nothing.
+/// `len` elements of `T` at a fixed place of a pool. A name for memory, not the memory: it is
+/// `Copy` and borrows nothing.
 pub struct Slot<T> {
     pub pool: Pool,
     /// Offset in the pool in bytes, a multiple of [`ALIGN`].
@@ -124,7 +134,8 @@ impl<T: Element> Slot<T> {
         Slot::new(Pool::Acts, 0, 0)
     }
 
-    /// Elements `start..start + len` of this slot; `start` must fall on a multiple of [`ALIGN`] bytes.
+    /// Elements `start..start + len` of this slot; `start` must fall on a multiple of [`ALIGN`]
+    /// bytes.
     pub fn part(self, start: usize, len: usize) -> Self {
         assert!(start + len <= self.len, "{start}..{} is outside of {self:?}", start + len);
         Slot::new(self.pool, self.offset + start * size_of::<T>(), len)
@@ -186,7 +197,10 @@ impl Layout {
             return;
         }
         let live = &mut self.pools[slot.pool as usize].live;
-        let at = live.iter().position(|&(start, _)| start == slot.offset).expect("released slot is alive");
+        let at = live
+            .iter()
+            .position(|&(start, _)| start == slot.offset)
+            .expect("released slot is alive");
         live.remove(at);
     }
 
@@ -201,8 +215,13 @@ impl Layout {
 
     /// The refusal of a plan of `total` bytes, scratch included, where `free` are free.
     pub fn too_large(&self, kind: &'static str, total: usize, free: usize) -> Error {
-        // What a step reads and makes grows with the batch. The largest op's scratch may, or may not.
-        let grows = [Pool::Acts, Pool::Staging, Pool::Images].map(|pool| self.bytes(pool)).iter().sum::<usize>().max(1);
+        // What a step reads and makes grows with the batch. The largest op's scratch may, or may
+        // not.
+        let grows = [Pool::Acts, Pool::Staging, Pool::Images]
+            .map(|pool| self.bytes(pool))
+            .iter()
+            .sum::<usize>()
+            .max(1);
         let fixed = total.saturating_sub(grows);
         let share = (free > fixed).then(|| (free - fixed) as f64 / grows as f64);
         Error::Memory { kind, wanted: total >> 20, free: free >> 20, fixed: fixed >> 20, share }
@@ -218,7 +237,12 @@ impl Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
         for pool in POOLS {
-            writeln!(f, "{:<8} {:>10.2} MiB", format!("{pool:?}").to_lowercase(), mib(self.bytes(pool)))?;
+            writeln!(
+                f,
+                "{:<8} {:>10.2} MiB",
+                format!("{pool:?}").to_lowercase(),
+                mib(self.bytes(pool))
+            )?;
             for r in self.rows.iter().filter(|r| r.pool == pool) {
                 writeln!(f, "  {:<44} at {:>12} {:>10.3} MiB", r.name, r.offset, mib(r.bytes))?;
             }

@@ -20,10 +20,11 @@ impl Confusion {
         Confusion { classes, clusters, counts: vec![0; classes * clusters] }
     }
 
-    /// counts += the pixels of one image: `labels` (N) in 0..C or [`IGNORE`], `predictions` (N) in 0..K, u8 or u16.
+    /// counts += the pixels of one image: `labels` (N) in 0..C or [`IGNORE`], `predictions` (N) in
+    /// 0..K, u8 or u16.
     ///
-    /// Refuses slices of two lengths, a label ≥ C and a cluster ≥ K (the last also on an ignored pixel); the counts
-    /// are then as before the call.
+    /// Refuses slices of two lengths, a label ≥ C and a cluster ≥ K (the last also on an ignored
+    /// pixel); the counts are then as before the call.
     pub fn add<P: Copy + Into<usize>>(&mut self, labels: &[u8], predictions: &[P]) -> Result<()> {
         let (c, k) = (self.classes, self.clusters);
         if labels.len() != predictions.len() {
@@ -35,7 +36,12 @@ impl Confusion {
             return Err(Error::input(what, "choose the --dataset the labels belong to"));
         }
         if let Some(cluster) = predictions.iter().map(|&p| p.into()).find(|&p| p >= k) {
-            return Err(Error::Shape { op: "confusion", what: "clusters", got: k, want: cluster + 1 });
+            return Err(Error::Shape {
+                op: "confusion",
+                what: "clusters",
+                got: k,
+                want: cluster + 1,
+            });
         }
         for (&label, &cluster) in labels.iter().zip(predictions) {
             if label != IGNORE {
@@ -49,7 +55,12 @@ impl Confusion {
     pub fn merge(&mut self, other: &Confusion) -> Result<()> {
         let (got, want) = ((other.classes, other.clusters), (self.classes, self.clusters));
         if got != want {
-            return Err(Error::Shape { op: "confusion", what: "counts", got: got.0 * got.1, want: want.0 * want.1 });
+            return Err(Error::Shape {
+                op: "confusion",
+                what: "counts",
+                got: got.0 * got.1,
+                want: want.0 * want.1,
+            });
         }
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
         Ok(())
@@ -95,7 +106,8 @@ mod tests {
 
     #[test]
     fn merging_is_adding_everything_to_one() {
-        let (mut a, mut b, mut both) = (Confusion::new(3, 2), Confusion::new(3, 2), Confusion::new(3, 2));
+        let (mut a, mut b, mut both) =
+            (Confusion::new(3, 2), Confusion::new(3, 2), Confusion::new(3, 2));
         a.add(&[0, 2], &[1u8, 0]).unwrap();
         b.add(&[2, 1], &[0u8, 1]).unwrap();
         both.add(&[0, 2, 2, 1], &[1u8, 0, 0, 1]).unwrap();

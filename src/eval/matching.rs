@@ -19,7 +19,8 @@ pub enum Matching {
     Identity,
     /// One cluster for each class, by the Hungarian method.
     OneToOne,
-    /// The commonest class of each cluster: for over-clustering. Several clusters may share a class.
+    /// The commonest class of each cluster: for over-clustering. Several clusters may share a
+    /// class.
     ManyToOne,
 }
 
@@ -27,9 +28,13 @@ impl Matching {
     /// Refuses fewer clusters than classes that `occur`, of which some could only be wrong.
     pub fn check(self, occur: usize, clusters: usize) -> Result<()> {
         if self == Matching::OneToOne && occur > clusters {
-            let what =
-                format!("{occur} classes occur in the labels, more than {clusters} clusters can be matched with");
-            return Err(Error::input(what, format!("use at least {occur} --clusters, or --matching many-to-one")));
+            let what = format!(
+                "{occur} classes occur in the labels, more than {clusters} clusters can be matched with"
+            );
+            return Err(Error::input(
+                what,
+                format!("use at least {occur} --clusters, or --matching many-to-one"),
+            ));
         }
         Ok(())
     }
@@ -41,8 +46,10 @@ impl Matching {
             Matching::ManyToOne => Ok(majority_vote(m)),
             Matching::OneToOne => Ok(hungarian(m)),
             Matching::Identity if m.clusters != m.classes => {
-                let what =
-                    format!("the network was trained on {} classes, these labels have {}", m.clusters, m.classes);
+                let what = format!(
+                    "the network was trained on {} classes, these labels have {}",
+                    m.clusters, m.classes
+                );
                 Err(Error::input(what, "evaluate it on the --classes that it was trained on"))
             }
             Matching::Identity => Ok((0..m.clusters).map(Some).collect()),
@@ -50,11 +57,12 @@ impl Matching {
     }
 }
 
-/// The one-to-one matching that leaves the most labelled pixels right (Hungarian method, fitted on the evaluated set
-/// itself, as every published number is).
+/// The one-to-one matching that leaves the most labelled pixels right (Hungarian method, fitted on
+/// the evaluated set itself, as every published number is).
 ///
-/// K < C leaves C − K classes without a cluster; K > C leaves K − C clusters without a class, and their pixels are
-/// wrong. Among matchings of equal accuracy the same table always gives the same one.
+/// K < C leaves C − K classes without a cluster; K > C leaves K − C clusters without a class, and
+/// their pixels are wrong. Among matchings of equal accuracy the same table always gives the same
+/// one.
 pub fn hungarian(m: &Confusion) -> ClassOf {
     let (c, k) = (m.classes, m.clusters);
     // NOTE: the library assigns every row, so the shorter side has to be the rows.
@@ -71,11 +79,15 @@ pub fn hungarian(m: &Confusion) -> ClassOf {
     }
 }
 
-/// The commonest class of each cluster, the lowest on a tie, `None` for a cluster with no labelled pixel.
+/// The commonest class of each cluster, the lowest on a tie, `None` for a cluster with no labelled
+/// pixel.
 ///
-/// For pictures only, as in the supplement's: several clusters may share a class, so scores of it flatter.
+/// For pictures only, as in the supplement's: several clusters may share a class, so scores of it
+/// flatter.
 pub fn majority_vote(m: &Confusion) -> ClassOf {
-    let best = |k| (0..m.classes).filter(|&c| m.at(c, k) > 0).min_by_key(|&c| std::cmp::Reverse(m.at(c, k)));
+    let best = |k| {
+        (0..m.classes).filter(|&c| m.at(c, k) > 0).min_by_key(|&c| std::cmp::Reverse(m.at(c, k)))
+    };
     (0..m.clusters).map(best).collect()
 }
 
@@ -92,7 +104,8 @@ mod tests {
         class_of.iter().enumerate().filter_map(|(k, c)| Some(m.at((*c)?, k))).sum()
     }
 
-    /// The most pixels any one-to-one matching gets right, by trying them all: cluster `k` on, `taken` classes gone.
+    /// The most pixels any one-to-one matching gets right, by trying them all: cluster `k` on,
+    /// `taken` classes gone.
     fn brute_force(m: &Confusion, k: usize, taken: u32) -> u64 {
         if k == m.clusters {
             return 0;
@@ -144,7 +157,8 @@ mod tests {
         }
     }
 
-    /// Tables of 1..=5 classes and clusters, small counts so that ties are common, and an order of the clusters.
+    /// Tables of 1..=5 classes and clusters, small counts so that ties are common, and an order of
+    /// the clusters.
     fn tables() -> impl Strategy<Value = (Confusion, Vec<usize>)> {
         (1usize..=5, 1usize..=5).prop_flat_map(|(c, k)| {
             let counts = proptest::collection::vec(0u64..12, c * k);

@@ -1,7 +1,8 @@
-//! Pictures' scores: confusion counts → cluster-to-class matching → metrics, what can be said without labels, and the record of a
-//! run's epochs.
+//! Pictures' scores: confusion counts → cluster-to-class matching → metrics, what can be said
+//! without labels, and the record of a run's epochs.
 //!
-//! Source: paper section 4 and the released code's `scores`/`get_result_metrics`, with the partition tables by class.
+//! Source: paper section 4 and the released code's `scores`/`get_result_metrics`, with the
+//! partition tables by class.
 
 pub mod confusion;
 pub mod matching;

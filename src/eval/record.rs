@@ -18,7 +18,8 @@ pub struct Score {
     pub miou_present: f64,
 }
 
-/// One epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no labels.
+/// One epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no
+/// labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// The number of the epoch, as the trainer counts them.
@@ -31,11 +32,13 @@ pub struct EpochRow {
     pub images_per_s: f64,
     /// The k-means objective of each view; empty where a method has no k-means.
     pub kmeans_objective: Vec<f64>,
-    /// How unequal the clusters are, mean over the views: 1 = all of one size, K = all pixels in one.
+    /// How unequal the clusters are, mean over the views: 1 = all of one size, K = all pixels in
+    /// one.
     pub kmeans_imbalance: Option<f64>,
     /// Mean over the steps of the epoch of what they minimised.
     pub loss: f64,
-    /// The same of its parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main` and `loss_auxiliary`.
+    /// The same of its parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main`
+    /// and `loss_auxiliary`.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
     pub acc: Option<f64>,
@@ -43,10 +46,12 @@ pub struct EpochRow {
     pub miou_present: Option<f64>,
     /// Side of the network's input and of the label maps that the scores are of, in pixels.
     pub eval_size: usize,
-    /// What scores before any training, such as k-means on the untrained network; in the first epoch's row.
+    /// What scores before any training, such as k-means on the untrained network; in the first
+    /// epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Score>,
-    /// A fresh k-means on images without augmentation, where the recipe asks for it; in the last epoch's row.
+    /// A fresh k-means on images without augmentation, where the recipe asks for it; in the last
+    /// epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<Score>,
 }
@@ -65,15 +70,15 @@ impl EpochRow {
     }
 }
 
-/// All rows of `path`, oldest first. A last line without its line end was torn by a kill and is left out; any other
-/// line that is no row is an error that names it.
+/// All rows of `path`, oldest first. A last line without its line end was torn by a kill and is
+/// left out; any other line that is no row is an error that names it.
 pub fn read(path: &Path) -> Result<Vec<EpochRow>> {
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     whole_lines(&text).enumerate().map(|(i, line)| parse(path, i, line)).collect()
 }
 
-/// Drops the rows of epoch `epoch` and later, and a torn last line; the kept lines keep their bytes. For resuming at
-/// the start of `epoch`. A file that is not there yet is left so.
+/// Drops the rows of epoch `epoch` and later, and a torn last line; the kept lines keep their
+/// bytes. For resuming at the start of `epoch`. A file that is not there yet is left so.
 pub fn truncate_from(path: &Path, epoch: usize) -> Result<()> {
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -104,7 +109,12 @@ mod tests {
     use super::*;
 
     fn row(epoch: usize) -> EpochRow {
-        EpochRow { epoch, loss: 0.1 + epoch as f64, acc: (epoch > 0).then_some(12.5), ..EpochRow::default() }
+        EpochRow {
+            epoch,
+            loss: 0.1 + epoch as f64,
+            acc: (epoch > 0).then_some(12.5),
+            ..EpochRow::default()
+        }
     }
 
     #[test]
@@ -145,8 +155,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         row(0).append(&path).unwrap();
-        std::fs::write(&path, [std::fs::read(&path).unwrap(), b"hello\n".to_vec()].concat()).unwrap();
-        for text in [read(&path).unwrap_err().to_string(), truncate_from(&path, 0).unwrap_err().to_string()] {
+        std::fs::write(&path, [std::fs::read(&path).unwrap(), b"hello\n".to_vec()].concat())
+            .unwrap();
+        for text in
+            [read(&path).unwrap_err().to_string(), truncate_from(&path, 0).unwrap_err().to_string()]
+        {
             assert!(text.contains("metrics.jsonl: line 2 "), "{text}");
         }
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("hello\n"));

@@ -1,14 +1,15 @@
-//! What can be said of a prediction without labels: whether pixels keep their cluster when the picture changes and its content does
-//! not, and whether clusters end where the picture has edges.
+//! What can be said of a prediction without labels: whether pixels keep their cluster when the
+//! picture changes and its content does not, and whether clusters end where the picture has edges.
 //!
-//! None of it says that clusters mean something, and a constant prediction keeps every pixel: so the number of clusters in use and
-//! the share of the largest stand beside it.
+//! None of it says that clusters mean something, and a constant prediction keeps every pixel: so
+//! the number of clusters in use and the share of the largest stand beside it.
 
 use serde::{Deserialize, Serialize};
 
 /// Pixels within this distance of an edge, along rows and columns, count as on it.
 pub const REACH: usize = 2;
-/// The share of a picture's pixels, those of the steepest luminance, that are edges: 1 of this many.
+/// The share of a picture's pixels, those of the steepest luminance, that are edges: 1 of this
+/// many.
 pub const EDGES: usize = 5;
 
 /// A change of the picture under which pixels should keep their cluster.
@@ -31,7 +32,8 @@ pub struct Unlabelled {
     pub crop: f64,
     /// Pixels that keep their cluster under [`Change::Size`].
     pub size: f64,
-    /// Pixels at a border between clusters that are on an edge of the picture; `None` where there is no border.
+    /// Pixels at a border between clusters that are on an edge of the picture; `None` where there
+    /// is no border.
     pub borders: Option<f64>,
     /// Pixels of all kinds that are on an edge of the picture: what borders drawn at random reach.
     pub chance: f64,
@@ -70,16 +72,23 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(clusters: usize) -> Self {
-        Tally { kept: Default::default(), borders: Share::default(), near: Share::default(), counts: vec![0; clusters] }
+        Tally {
+            kept: Default::default(),
+            borders: Share::default(),
+            near: Share::default(),
+            counts: vec![0; clusters],
+        }
     }
 
     /// Adds the clusters of the same pixels before and after a change, two slices of one length.
     pub fn compare(&mut self, change: Change, before: &[u16], after: &[u16]) {
         assert_eq!(before.len(), after.len());
-        self.kept[change as usize].add(before.iter().zip(after).filter(|(a, b)| a == b).count(), before.len());
+        self.kept[change as usize]
+            .add(before.iter().zip(after).filter(|(a, b)| a == b).count(), before.len());
     }
 
-    /// Adds the clusters (H, `width`) of an unchanged picture, each below K; `near` (H, `width`) is [`near_edges`] of it.
+    /// Adds the clusters (H, `width`) of an unchanged picture, each below K; `near` (H, `width`) is
+    /// [`near_edges`] of it.
     pub fn add(&mut self, clusters: &[u16], near: &[bool], width: usize) {
         assert_eq!(clusters.len(), near.len());
         clusters.iter().for_each(|&k| self.counts[usize::from(k)] += 1);
@@ -119,10 +128,11 @@ fn borders(clusters: &[u16], width: usize) -> Vec<bool> {
     border
 }
 
-/// The pixels (H, `width`) of a picture, u8 (H, `width`, 3), that are an edge or at most [`REACH`] pixels from one.
+/// The pixels (H, `width`) of a picture, u8 (H, `width`, 3), that are an edge or at most [`REACH`]
+/// pixels from one.
 ///
-/// Edges are the fifth of the pixels where the gradient of luminance (Rec. 601), after a binomial blur of 5 × 5 pixels, is largest; a
-/// gradient of 0 is none.
+/// Edges are the fifth of the pixels where the gradient of luminance (Rec. 601), after a binomial
+/// blur of 5 × 5 pixels, is largest; a gradient of 0 is none.
 pub fn near_edges(picture: &[u8], width: usize) -> Vec<bool> {
     let luminance = picture
         .as_chunks::<3>()
@@ -150,20 +160,30 @@ pub fn near_edges(picture: &[u8], width: usize) -> Vec<bool> {
     sorted.sort_by(|a, b| b.total_cmp(a));
     let least = sorted.get((slopes.len() / EDGES).saturating_sub(1)).copied().unwrap_or(0.0);
     let edges: Vec<bool> = slopes.iter().map(|&s| s >= least && s > 0.0).collect();
-    let spread = |map: &[bool], down: bool| along(map, width, down, REACH, |near| near.contains(&true));
+    let spread =
+        |map: &[bool], down: bool| along(map, width, down, REACH, |near| near.contains(&true));
     spread(&spread(&edges, false), true)
 }
 
-/// Each pixel's `f` of the 2·`reach` + 1 pixels around it in its row, or with `down` in its column; the outermost stand for what lies
-/// outside of the map.
-fn along<T: Copy>(map: &[T], width: usize, down: bool, reach: usize, f: impl Fn(&[T]) -> T) -> Vec<T> {
+/// Each pixel's `f` of the 2·`reach` + 1 pixels around it in its row, or with `down` in its column;
+/// the outermost stand for what lies outside of the map.
+fn along<T: Copy>(
+    map: &[T],
+    width: usize,
+    down: bool,
+    reach: usize,
+    f: impl Fn(&[T]) -> T,
+) -> Vec<T> {
     let (len, step) = if down { (map.len() / width.max(1), width) } else { (width, 1) };
     let mut around = Vec::with_capacity(2 * reach + 1);
     let of = |i: usize| {
         let here = if down { i / width } else { i % width };
         let start = i - here * step;
         around.clear();
-        around.extend((0..=2 * reach).map(|o| map[start + (here + o).saturating_sub(reach).min(len - 1) * step]));
+        around.extend(
+            (0..=2 * reach)
+                .map(|o| map[start + (here + o).saturating_sub(reach).min(len - 1) * step]),
+        );
         f(&around)
     };
     (0..map.len()).map(of).collect()
@@ -175,7 +195,8 @@ pub fn mirror<T: Copy>(map: &[T], width: usize, channels: usize) -> Vec<T> {
     rows.flat_map(|row| row.chunks_exact(channels).rev().flatten().copied()).collect()
 }
 
-/// The square window of `len` pixels a side in the middle of a map (`side`, `side`) of `channels` elements a pixel.
+/// The square window of `len` pixels a side in the middle of a map (`side`, `side`) of `channels`
+/// elements a pixel.
 pub fn centre<T: Copy>(map: &[T], side: usize, len: usize, channels: usize) -> Vec<T> {
     let from = (side - len) / 2;
     let rows = map.chunks_exact(side * channels).skip(from).take(len);
@@ -212,7 +233,8 @@ mod tests {
     #[test]
     fn borders_on_the_edge_are_told_from_borders_beside_it() {
         let picture = halves(20, 10);
-        // The blur reaches 2 pixels from the step and the difference 1 more: columns 7 to 12 slope, the steepest 4 of 20 are edges.
+        // The blur reaches 2 pixels from the step and the difference 1 more: columns 7 to 12 slope,
+        // the steepest 4 of 20 are edges.
         let on = still(&clusters(20, |x, _| u16::from(x >= 10)), &picture, 20);
         assert_eq!((on.borders, on.chance, on.used, on.largest), (Some(100.0), 40.0, 2, 50.0));
         let beside = still(&clusters(20, |x, _| u16::from(x >= 3)), &picture, 20);

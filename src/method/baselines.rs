@@ -1,4 +1,5 @@
-//! What trains nothing: k-means of the pixels' colours, of a random network's features, of an ImageNet network's.
+//! What trains nothing: k-means of the pixels' colours, of a random network's features, of an
+//! ImageNet network's.
 
 use std::ops::Range;
 
@@ -10,7 +11,9 @@ use crate::cluster::lloyd::Lloyd;
 use crate::data::ImageStore;
 use crate::data::lab::lab;
 use crate::device::cpu::Cpu;
-use crate::device::ops::{Backend, Classifier, Head, HeadInput, HeadSpec, KMeans, Memory, Merge, Metric};
+use crate::device::ops::{
+    Backend, Classifier, Head, HeadInput, HeadSpec, KMeans, Memory, Merge, Metric,
+};
 use crate::device::{Activation, Layout, Pool, Slot};
 use crate::method::laterals::{Components, IMAGES};
 use crate::method::predict::{Frames, Predictor, each_batch};
@@ -49,11 +52,16 @@ impl Features for Lab {
     fn of(&mut self, pictures: &[u8], side: usize) -> Result<Vec<f32>> {
         let (d, small) = (self.width(), side / STRIDE);
         let mut features = vec![0.0; pictures.len() / (3 * STRIDE * STRIDE) * d];
-        let rows = features.par_chunks_exact_mut(small * d).zip(pictures.par_chunks_exact(3 * side * STRIDE));
+        let rows = features
+            .par_chunks_exact_mut(small * d)
+            .zip(pictures.par_chunks_exact(3 * side * STRIDE));
         rows.enumerate().for_each(|(y, (row, strip))| {
             for (i, &rgb) in strip.as_chunks::<3>().0.iter().enumerate() {
                 let feature = &mut row[i % side / STRIDE * d..][..d];
-                feature.iter_mut().zip(lab(rgb)).for_each(|(f, v)| *f += v / (STRIDE * STRIDE) as f32);
+                feature
+                    .iter_mut()
+                    .zip(lab(rgb))
+                    .for_each(|(f, v)| *f += v / (STRIDE * STRIDE) as f32);
             }
             if self.height {
                 let height = HEIGHT * ((y % small) as f32 + 0.5) / small as f32;
@@ -92,8 +100,8 @@ impl<B: Backend> Features for Pyramid<'_, B> {
     }
 }
 
-/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), each divided by its norm and enlarged bilinearly to a
-/// [`STRIDE`]th of the picture, side by side.
+/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), each divided by its
+/// norm and enlarged bilinearly to a [`STRIDE`]th of the picture, side by side.
 pub struct Stages<'a, B: Backend> {
     pub dev: &'a mut B,
     pub net: &'a Network<B>,
@@ -118,7 +126,8 @@ impl<B: Backend> Features for Stages<'_, B> {
         let (small, d, picture) = (side / STRIDE, self.width(), 3 * side * side);
         let mut features = vec![0.0; pictures.len() / picture * small * small * d];
         let batch = self.frames.batch();
-        for (pictures, features) in pictures.chunks(batch * picture).zip(features.chunks_mut(batch * small * small * d))
+        for (pictures, features) in
+            pictures.chunks(batch * picture).zip(features.chunks_mut(batch * small * small * d))
         {
             let program = self.frames.forward(self.dev, self.net, pictures, side)?;
             let mut first = 0;
@@ -130,7 +139,8 @@ impl<B: Backend> Features for Stages<'_, B> {
                 let from = small >> level;
                 let rows = features.par_chunks_exact_mut(small * d).enumerate();
                 rows.for_each(|(row, out)| {
-                    let image = &output[row / small * from * from * channels..][..from * from * channels];
+                    let image =
+                        &output[row / small * from * from * channels..][..from * from * channels];
                     enlarge_row(out, (first, d), image, (from, channels), row % small, small);
                 });
                 first += channels;
@@ -146,8 +156,8 @@ fn normalise(v: &mut [f32]) {
     v.iter_mut().for_each(|v| *v /= norm);
 }
 
-/// Row `y` of a map (`from`, `from`, `channels`) enlarged bilinearly to (`to`, `to`), as torch's `interpolate` without `align_corners`:
-/// into channels `first`.. of `out` (`to`, `d`).
+/// Row `y` of a map (`from`, `from`, `channels`) enlarged bilinearly to (`to`, `to`), as torch's
+/// `interpolate` without `align_corners`: into channels `first`.. of `out` (`to`, `d`).
 fn enlarge_row(
     out: &mut [f32],
     (first, d): (usize, usize),
@@ -174,14 +184,22 @@ fn enlarge_row(
     }
 }
 
-/// Sets the running statistics of a random network to those of the pictures, as training sets them: without them activations would be
-/// of any size. `frames` in [`Mode::Batch`](crate::net::Mode::Batch).
-pub fn settle<B: Backend>(dev: &mut B, net: &Network<B>, frames: &Frames<B>, set: &ImageStore) -> Result<()> {
+/// Sets the running statistics of a random network to those of the pictures, as training sets them:
+/// without them activations would be of any size. `frames` in
+/// [`Mode::Batch`](crate::net::Mode::Batch).
+pub fn settle<B: Backend>(
+    dev: &mut B,
+    net: &Network<B>,
+    frames: &Frames<B>,
+    set: &ImageStore,
+) -> Result<()> {
     let mut pictures = vec![0; frames.batch() * 3 * set.size() * set.size()];
     for batch in 0..SETTLING {
         stop::check()?;
         // NOTE: whole batches, whatever the number of pictures: what fills up a batch would count.
-        let ids: Vec<u32> = (0..frames.batch()).map(|i| ((batch * frames.batch() + i) % set.len()) as u32).collect();
+        let ids: Vec<u32> = (0..frames.batch())
+            .map(|i| ((batch * frames.batch() + i) % set.len()) as u32)
+            .collect();
         set.gather(&ids, &mut pictures)?;
         frames.forward(dev, net, &pictures, set.size())?;
     }
@@ -190,7 +208,12 @@ pub fn settle<B: Backend>(dev: &mut B, net: &Network<B>, frames: &Frames<B>, set
 
 /// Laterals of the principal components of the first pictures, as training has them. `frames` in
 /// [`Mode::Stages`](crate::net::Mode::Stages).
-pub fn pca<B: Backend>(dev: &mut B, net: &Network<B>, frames: &Frames<B>, set: &ImageStore) -> Result<Weights> {
+pub fn pca<B: Backend>(
+    dev: &mut B,
+    net: &Network<B>,
+    frames: &Frames<B>,
+    set: &ImageStore,
+) -> Result<Weights> {
     let mut components = Components::default();
     let mut seen = 0;
     each_batch(set, frames.batch(), |ids, pictures, side| {
@@ -217,8 +240,8 @@ pub struct Clustered<'a> {
 }
 
 impl<'a> Clustered<'a> {
-    /// Fits `k` clusters to the pictures of `train`, for predictions of pictures of `sides` in batches of `batch`. Errors: fewer points
-    /// than clusters.
+    /// Fits `k` clusters to the pictures of `train`, for predictions of pictures of `sides` in
+    /// batches of `batch`. Errors: fewer points than clusters.
     pub fn fit(
         features: &'a mut dyn Features,
         train: &ImageStore,
@@ -229,21 +252,25 @@ impl<'a> Clustered<'a> {
         let d = features.width();
         let points = sample(features, train, batch, tick)?;
         let mut lloyd = Lloyd::new(&points, d, k)?;
-        let centroids = seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.0)).collect::<Result<Vec<_>>>()?;
+        let centroids =
+            seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.0)).collect::<Result<Vec<_>>>()?;
 
         let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
         let mut heads = Vec::new();
         for &side in sides {
             let (h, w) = (side / STRIDE, side / STRIDE);
-            let spec = HeadSpec { n: batch, h, w, d, k, merge: Merge::Direct, levels: 1, unit: false };
+            let spec =
+                HeadSpec { n: batch, h, w, d, k, merge: Merge::Direct, levels: 1, unit: false };
             heads.push((side, cpu.plan_head(spec)?));
         }
         let largest = sides.iter().max().copied().unwrap_or(0);
         let map = layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * d);
         let pred = layout.take(Pool::State, "predictions", batch * largest * largest);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let slots: Vec<_> =
-            centroids.iter().map(|_| (state("centroids", k * d), state("w", k * d), state("b", k))).collect();
+        let slots: Vec<_> = centroids
+            .iter()
+            .map(|_| (state("centroids", k * d), state("w", k * d), state("b", k)))
+            .collect();
         cpu.reserve(&layout)?;
         let mut classifiers = Vec::new();
         for (values, (centroids, w, b)) in centroids.iter().zip(slots) {
@@ -257,7 +284,12 @@ impl<'a> Clustered<'a> {
 }
 
 /// Features of about [`POINTS`] pixels, as many of each picture, the same in every run.
-fn sample(features: &mut dyn Features, set: &ImageStore, batch: usize, tick: Tick) -> Result<Vec<f32>> {
+fn sample(
+    features: &mut dyn Features,
+    set: &ImageStore,
+    batch: usize,
+    tick: Tick,
+) -> Result<Vec<f32>> {
     let (d, pixels) = (features.width(), (set.size() / STRIDE).pow(2));
     let each = POINTS.div_ceil(set.len()).min(pixels);
     let mut points = Vec::with_capacity(set.len() * each * d);
@@ -265,7 +297,8 @@ fn sample(features: &mut dyn Features, set: &ImageStore, batch: usize, tick: Tic
         let map = features.of(pictures, side)?;
         for (&id, map) in ids.iter().zip(map.chunks_exact(pixels * d)) {
             let mut rng = Rng::new(1, Stream::Other, id, 0);
-            let chosen = if each < pixels { rng.choose(pixels, each) } else { (0..pixels as u32).collect() };
+            let chosen =
+                if each < pixels { rng.choose(pixels, each) } else { (0..pixels as u32).collect() };
             chosen.iter().for_each(|&at| points.extend_from_slice(&map[at as usize * d..][..d]));
         }
         tick(ids.len())
@@ -278,13 +311,16 @@ impl Predictor for Clustered<'_> {
         let Clustered { features, cpu, batch, heads, map, pred, classifiers } = self;
         let (_, spec) = heads.iter().find(|(s, _)| *s == side).expect("every side was planned");
         let (map, pred) = (map.part(0, spec.lateral_len(0)), pred.part(0, *batch * out * out));
-        let input = HeadInput { laterals: [map, Slot::empty(), Slot::empty(), Slot::empty()], crops: None };
+        let input =
+            HeadInput { laterals: [map, Slot::empty(), Slot::empty(), Slot::empty()], crops: None };
         let mut maps = vec![Vec::new(); classifiers.len()];
         for pictures in pictures.chunks(*batch * 3 * side * side) {
             cpu.write(map, &features.of(pictures, side)?)?;
             for (maps, &classifier) in maps.iter_mut().zip(&*classifiers) {
                 cpu.head_predict(spec, pred, (out, out), input, classifier)?;
-                maps.extend_from_slice(&cpu.read(pred)?[..pictures.len() / (3 * side * side) * out * out]);
+                maps.extend_from_slice(
+                    &cpu.read(pred)?[..pictures.len() / (3 * side * side) * out * out],
+                );
             }
         }
         Ok(maps)
@@ -297,7 +333,8 @@ mod tests {
 
     #[test]
     fn colours_are_averaged_and_heights_go_down() {
-        // 8 × 8 pixels: the upper half black, the lower left white, the lower right white and black in turn.
+        // 8 × 8 pixels: the upper half black, the lower left white, the lower right white and black
+        // in turn.
         let pixel = |i: usize| i / 8 >= 4 && (i % 8 < 4 || i.is_multiple_of(2));
         let picture: Vec<u8> = (0..64).flat_map(|i| [if pixel(i) { 255 } else { 0 }; 3]).collect();
         let mut features = Lab { height: true };
@@ -305,7 +342,10 @@ mod tests {
         let want = [[0.0, 25.0], [0.0, 25.0], [100.0, 75.0], [50.0, 75.0]];
         assert_eq!(got.len(), 2 * 4 * 4);
         for (got, want) in got.chunks_exact(4).zip(want.iter().cycle()) {
-            assert!((got[0] - want[0]).abs() <= 0.01 && got[3] == want[1], "{got:?}, wanted {want:?}");
+            assert!(
+                (got[0] - want[0]).abs() <= 0.01 && got[3] == want[1],
+                "{got:?}, wanted {want:?}"
+            );
         }
         let plain = Lab { height: false }.of(&picture, 8).unwrap();
         assert_eq!(plain.chunks_exact(3).nth(2), Some(&got[8..11]));
@@ -313,8 +353,14 @@ mod tests {
 
     #[test]
     fn maps_are_enlarged_as_torch_does() {
-        // F.interpolate of [[0, 1], [2, 3]] to 4 × 4, align_corners = False; beside channels that stay.
-        let want = [[0.0, 0.25, 0.75, 1.0], [0.5, 0.75, 1.25, 1.5], [1.5, 1.75, 2.25, 2.5], [2.0, 2.25, 2.75, 3.0]];
+        // F.interpolate of [[0, 1], [2, 3]] to 4 × 4, align_corners = False; beside channels that
+        // stay.
+        let want = [
+            [0.0, 0.25, 0.75, 1.0],
+            [0.5, 0.75, 1.25, 1.5],
+            [1.5, 1.75, 2.25, 2.5],
+            [2.0, 2.25, 2.75, 3.0],
+        ];
         let map = [0.0, 0.0, 1.0, 10.0, 2.0, 20.0, 3.0, 30.0];
         for (y, want) in want.iter().enumerate() {
             let mut out = [7.0; 4 * 4];

@@ -7,11 +7,13 @@
 //!                 agreement = the adjusted Rand index of nearest-of-A and nearest-of-B, on either half
 //! K = the largest whose mean agreement is at least NEAR of the best one's
 //! ```
-//! A cluster that is found in both halves will be found in the next photo, too; one that only some pictures have is an accident of
-//! these. Agreement falls as K grows, so the best number alone would nearly always be the fewest. The objective of k-means falls
-//! steadily and has no knee; the agreement of two k-means of the same points tells how lucky their starts were.
+//! A cluster that is found in both halves will be found in the next photo, too; one that only some
+//! pictures have is an accident of these. Agreement falls as K grows, so the best number alone
+//! would nearly always be the fewest. The objective of k-means falls steadily and has no knee; the
+//! agreement of two k-means of the same points tells how lucky their starts were.
 //!
-//! Source: prediction strength (Tibshirani and Walther 2005), with the index of Hubert and Arabie (1985) in place of its worst cluster.
+//! Source: prediction strength (Tibshirani and Walther 2005), with the index of Hubert and Arabie
+//! (1985) in place of its worst cluster.
 
 use std::ops::RangeInclusive;
 
@@ -51,7 +53,8 @@ pub struct Candidate {
     pub agreement: f64,
 }
 
-/// The largest number whose agreement is near the best one's. `candidates` in ascending order, at least one.
+/// The largest number whose agreement is near the best one's. `candidates` in ascending order, at
+/// least one.
 pub fn chosen(candidates: &[Candidate]) -> usize {
     let best = candidates.iter().map(|c| c.agreement).fold(f64::NEG_INFINITY, f64::max);
     let near = candidates.iter().rev().find(|c| c.agreement >= NEAR * best);
@@ -88,10 +91,19 @@ impl<B: Backend> Chooser<B> {
         let images = set.images;
         let most = *candidates.end();
         // One kind of batch: training's are not run here.
-        let recipe = &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
+        let recipe =
+            &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
         let net = Network::plan(dev, layout, recipe.architecture);
-        let mut programs =
-            |net: &_| Programs::plan(dev, layout, net, (images, recipe.batch, 1), geometry(recipe), Mode::Eval);
+        let mut programs = |net: &_| {
+            Programs::plan(
+                dev,
+                layout,
+                net,
+                (images, recipe.batch, 1),
+                geometry(recipe),
+                Mode::Eval,
+            )
+        };
         let (own, commons) = (programs(&net)?, programs(&net)?);
         let laterals = match recipe.laterals {
             Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &net, recipe, images)?),
@@ -100,13 +112,25 @@ impl<B: Backend> Chooser<B> {
         let pixels = (recipe.size / 4).pow(2);
         let looked = images.min(IMAGES);
         let each = (POINTS / looked).clamp(1, pixels);
-        let features = layout.take(Pool::State, "features", batch_sizes(images, recipe.batch)[0] * pixels * FEATURES);
-        let points = layout.take(Pool::State, "points of a half", looked.div_ceil(2) * each * FEATURES);
+        let features = layout.take(
+            Pool::State,
+            "features",
+            batch_sizes(images, recipe.batch)[0] * pixels * FEATURES,
+        );
+        let points =
+            layout.take(Pool::State, "points of a half", looked.div_ceil(2) * each * FEATURES);
         let centroids = layout.take(Pool::State, "centroids", most * FEATURES);
-        let schedule = Schedule { init_batches: 1, iters: recipe.kmeans_iters, restarts: RESTARTS, update_every: 1 };
-        let cluster = candidates.map(|k| Ok((k, MiniBatch::plan(dev, layout, schedule, k, points)?)));
+        let schedule = Schedule {
+            init_batches: 1,
+            iters: recipe.kmeans_iters,
+            restarts: RESTARTS,
+            update_every: 1,
+        };
+        let cluster =
+            candidates.map(|k| Ok((k, MiniBatch::plan(dev, layout, schedule, k, points)?)));
         let cluster = cluster.collect::<Result<_>>()?;
-        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::Plain], (net, commons))?;
+        let common =
+            Common::plan(dev, layout, recipe, seed, set, vec![View::Plain], (net, commons))?;
         Ok(Chooser { common, programs: own, laterals, features, points, centroids, cluster, each })
     }
 
@@ -117,8 +141,8 @@ impl<B: Backend> Chooser<B> {
         images.min(IMAGES) + if laterals { PcaLaterals::<B>::images(recipe, images) } else { 0 }
     }
 
-    /// What each candidate is worth to the network that training will start from, and the laterals that were computed for it, which
-    /// training will not have to compute again.
+    /// What each candidate is worth to the network that training will start from, and the laterals
+    /// that were computed for it, which training will not have to compute again.
     pub fn run(
         mut self,
         dev: &mut B,
@@ -132,7 +156,8 @@ impl<B: Backend> Chooser<B> {
             self.common.net.load(dev, weights)?;
         }
         let laterals = self.laterals.take().filter(|_| !start.has_laterals());
-        let laterals = laterals.map(|laterals| laterals.fit(dev, &mut self.common, set, tick)).transpose()?;
+        let laterals =
+            laterals.map(|laterals| laterals.fit(dev, &mut self.common, set, tick)).transpose()?;
         let points = self.points(dev, set, tick)?;
         let seed = self.common.seed;
         let mut candidates = Vec::new();
@@ -141,13 +166,21 @@ impl<B: Backend> Chooser<B> {
             let (mut objective, mut agreement) = (0.0, 0.0);
             for split in 0..SPLITS {
                 stop::check()?;
-                let order = Rng::new(seed, Stream::Other, split as u32, 0).permutation(points.len());
+                let order =
+                    Rng::new(seed, Stream::Other, split as u32, 0).permutation(points.len());
                 let (left, right) = order.split_at(points.len() / 2);
-                let half = |ids: &[u32]| ids.iter().flat_map(|&i| &points[i as usize]).copied().collect::<Vec<f32>>();
+                let half = |ids: &[u32]| {
+                    ids.iter().flat_map(|&i| &points[i as usize]).copied().collect::<Vec<f32>>()
+                };
                 let halves = [half(left), half(right)];
                 let mut centroids = Vec::new();
                 for (side, half) in halves.iter().enumerate() {
-                    let mut rng = Rng::new(seed, Stream::KMeansInit, clusters as u32, (2 * split + side) as u32);
+                    let mut rng = Rng::new(
+                        seed,
+                        Stream::KMeansInit,
+                        clusters as u32,
+                        (2 * split + side) as u32,
+                    );
                     dev.write(self.points.part(0, half.len()), half)?;
                     let slot = self.centroids.part(0, clusters * FEATURES);
                     let rows = half.len() / FEATURES;
@@ -183,7 +216,12 @@ impl<B: Backend> Chooser<B> {
             let features = dev.read(features)?;
             for (&id, image) in ids.iter().zip(features.chunks(pixels * FEATURES)) {
                 let some = Rng::new(common.seed, Stream::Other, id, 1).choose(pixels, *each);
-                points.push(some.iter().flat_map(|&p| &image[p as usize * FEATURES..][..FEATURES]).copied().collect());
+                points.push(
+                    some.iter()
+                        .flat_map(|&p| &image[p as usize * FEATURES..][..FEATURES])
+                        .copied()
+                        .collect(),
+                );
             }
             tick(ids.len())?;
         }
@@ -203,8 +241,8 @@ fn nearest(points: &[f32], centroids: &[f32]) -> Vec<usize> {
     points.par_chunks(FEATURES).map(of).collect()
 }
 
-/// The adjusted Rand index of two labellings of the same points by k classes: 1 where they are the same but for the names of classes,
-/// 0 on average where they have nothing to do with each other.
+/// The adjusted Rand index of two labellings of the same points by k classes: 1 where they are the
+/// same but for the names of classes, 0 on average where they have nothing to do with each other.
 fn rand_index(a: &[usize], b: &[usize], k: usize) -> f64 {
     let mut table = vec![0u64; k * k];
     a.iter().zip(b).for_each(|(&a, &b)| table[a * k + b] += 1);
@@ -239,7 +277,8 @@ mod tests {
     #[test]
     fn the_largest_number_near_the_best_is_chosen() {
         let of = |agreements: &[f64]| {
-            let candidate = |(i, &agreement)| Candidate { clusters: 6 + i, objective: 0.0, agreement };
+            let candidate =
+                |(i, &agreement)| Candidate { clusters: 6 + i, objective: 0.0, agreement };
             chosen(&agreements.iter().enumerate().map(candidate).collect::<Vec<_>>())
         };
         assert_eq!(of(&[0.6, 0.55, 0.52, 0.5, 0.4]), 8);

@@ -1,4 +1,5 @@
-//! The passes without gradients that an epoch of PiCIE and of MDC begins with: k-means of each view, then its pseudo labels.
+//! The passes without gradients that an epoch of PiCIE and of MDC begins with: k-means of each
+//! view, then its pseudo labels.
 
 use crate::augment::View;
 use crate::base::Result;
@@ -15,7 +16,8 @@ use crate::recipe::{KMeansStart, NormMode, Recipe};
 /// Pseudo labels of one view at one number of clusters.
 #[derive(Clone, Copy)]
 pub struct PseudoLabels {
-    /// Centroids as they score: by the label metric in the label pass, by the score metric afterwards.
+    /// Centroids as they score: by the label metric in the label pass, by the score metric
+    /// afterwards.
     pub classifier: Classifier,
     /// (k, FEATURES)
     pub centroids: Slot<f32>,
@@ -28,9 +30,14 @@ pub struct PseudoLabels {
 
 impl PseudoLabels {
     fn plan(layout: &mut Layout, name: &str, k: usize, labels: usize) -> Self {
-        let mut state = |what: &str, len: usize| layout.take(Pool::State, format!("{what} {name}"), len);
+        let mut state =
+            |what: &str, len: usize| layout.take(Pool::State, format!("{what} {name}"), len);
         PseudoLabels {
-            classifier: Classifier { w: state("classifier", k * FEATURES), b: state("classifier bias", k), k },
+            classifier: Classifier {
+                w: state("classifier", k * FEATURES),
+                b: state("classifier bias", k),
+                k,
+            },
             centroids: state("centroids", k * FEATURES),
             weights: state("class weights", k),
             labels: layout.take(Pool::State, format!("labels {name}"), labels),
@@ -65,7 +72,9 @@ impl<B: Backend> Clustering<B> {
         views: &[View],
     ) -> Result<Self> {
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
-        let mut programs = |mode| Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode);
+        let mut programs = |mode| {
+            Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode)
+        };
         let (kmeans, label) = (programs(mode(r.kmeans_norm))?, programs(mode(r.label_norm))?);
         let pixels = (r.size / 4).pow(2);
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
@@ -75,7 +84,8 @@ impl<B: Backend> Clustering<B> {
         let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, r.schedule(), k, points));
         let cluster = cluster.collect::<Result<_>>()?;
         let mut pseudo = |view: usize| -> Vec<PseudoLabels> {
-            let name = |k| if k == r.clusters { format!("{view}") } else { format!("{view} of {k}") };
+            let name =
+                |k| if k == r.clusters { format!("{view}") } else { format!("{view} of {k}") };
             ks.clone().map(|k| PseudoLabels::plan(layout, &name(k), k, images * pixels)).collect()
         };
         let pseudo = (1..=views.len()).map(&mut pseudo).collect();
@@ -89,7 +99,11 @@ impl<B: Backend> Clustering<B> {
 
     /// Puts back what [`Clustering::centroids`] returned.
     pub fn restore_centroids(&self, dev: &mut B, centroids: &[Vec<f32>]) -> Result<()> {
-        self.pseudo.iter().flatten().zip(centroids).try_for_each(|(p, values)| dev.write(p.centroids, values))
+        self.pseudo
+            .iter()
+            .flatten()
+            .zip(centroids)
+            .try_for_each(|(p, values)| dev.write(p.centroids, values))
     }
 
     /// By view, then by number of clusters: the recipe's, then the auxiliary one.
@@ -110,7 +124,8 @@ impl<B: Backend> Clustering<B> {
         self.kmeans_of(common, dev, set, epoch, (self.views[view], view, warm), tick)
     }
 
-    /// Centroids of images without augmentation, in place of view 1's (released code: after training).
+    /// Centroids of images without augmentation, in place of view 1's (released code: after
+    /// training).
     pub fn fresh_kmeans(
         &mut self,
         common: &mut Common<B>,
@@ -153,7 +168,9 @@ impl<B: Backend> Clustering<B> {
             })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
             common.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
-            for ((cluster, rng), pseudo) in self.cluster.iter_mut().zip(&mut rngs).zip(&self.pseudo[number]) {
+            for ((cluster, rng), pseudo) in
+                self.cluster.iter_mut().zip(&mut rngs).zip(&self.pseudo[number])
+            {
                 cluster.push(dev, program, pseudo.centroids, rng, i + 1 == chunks.len())?;
             }
             tick(ids.len())?;
@@ -192,7 +209,14 @@ impl<B: Backend> Clustering<B> {
                 program.forward(dev, net)?;
                 let mut each = pseudo.iter();
                 each.try_for_each(|p| {
-                    dev.head_assign(&program.head, p.labels, p.counts, program.warped(), index, p.classifier)
+                    dev.head_assign(
+                        &program.head,
+                        p.labels,
+                        p.counts,
+                        program.warped(),
+                        index,
+                        p.classifier,
+                    )
                 })
             })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
@@ -202,13 +226,15 @@ impl<B: Backend> Clustering<B> {
         Ok(())
     }
 
-    /// Classifiers and class weights from centroids and counts: once before the epoch's training steps.
+    /// Classifiers and class weights from centroids and counts: once before the epoch's training
+    /// steps.
     pub fn prepare(&self, dev: &mut B, recipe: &Recipe) -> Result<()> {
         for p in self.pseudo.iter().flatten() {
             dev.kmeans_classifier(p.classifier, p.centroids, recipe.score_metric)?;
             if recipe.score_scale != 1.0 {
                 for slot in [p.classifier.w, p.classifier.b] {
-                    let scaled: Vec<f32> = dev.read(slot)?.into_iter().map(|v| recipe.score_scale * v).collect();
+                    let scaled: Vec<f32> =
+                        dev.read(slot)?.into_iter().map(|v| recipe.score_scale * v).collect();
                     dev.write(slot, &scaled)?;
                 }
             }

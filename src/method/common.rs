@@ -79,7 +79,8 @@ pub fn plan_network<B: Backend>(
 ) -> Result<(Network<B>, Programs<B>)> {
     let net = Network::plan(dev, layout, recipe.architecture);
     let mode = if recipe.freeze == Freeze::Backbone { Mode::Eval } else { Mode::Train };
-    let programs = Programs::plan(dev, layout, &net, (images, recipe.batch, views), geometry(recipe), mode)?;
+    let programs =
+        Programs::plan(dev, layout, &net, (images, recipe.batch, views), geometry(recipe), mode)?;
     Ok((net, programs))
 }
 
@@ -97,11 +98,16 @@ impl<B: Backend> Common<B> {
         let r = recipe;
         let correction = layout.take(Pool::Staging, "adam correction", 2);
         let batch = images.min(r.batch);
-        let index = layout.take(Pool::Staging, "label index", (views.len() * batch).max(images.min(r.batch_cluster)));
+        let index = layout.take(
+            Pool::Staging,
+            "label index",
+            (views.len() * batch).max(images.min(r.batch_cluster)),
+        );
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
         let shape = (r.stored, r.size, r.architecture.input());
-        let feeder = Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident.then_some(images))?;
+        let feeder =
+            Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident.then_some(images))?;
         Ok(Common {
             recipe: recipe.clone(),
             net,
@@ -127,7 +133,8 @@ impl<B: Backend> Common<B> {
         self.feeder.load(dev, |ids, out| stop::check().and_then(|()| set.gather(ids, out)))
     }
 
-    /// What one view of a batch needs, written before a pass without gradients runs it. Steps must stage anew afterwards.
+    /// What one view of a batch needs, written before a pass without gradients runs it. Steps must
+    /// stage anew afterwards.
     pub fn stage_view(
         &mut self,
         dev: &mut B,
@@ -139,7 +146,10 @@ impl<B: Backend> Common<B> {
     ) -> Result<()> {
         self.staged = None;
         self.feeder.stage(dev, ids, epoch, &[view], |out| set.gather(ids, out))?;
-        dev.write(program.crops, &self.feeder.feature_crops(ids, epoch, view, program.geometry.h / 4))
+        dev.write(
+            program.crops,
+            &self.feeder.feature_crops(ids, epoch, view, program.geometry.h / 4),
+        )
     }
 
     /// Replays, or records, the ops of a pass on the images that are staged.
@@ -180,21 +190,27 @@ impl<B: Backend> Common<B> {
         rounds: usize,
         stage: &mut Stage<B>,
     ) -> Result<()> {
-        if self.staged.take().is_some_and(|(staged, step)| staged == batch.ids && step == batch.step) {
+        if self
+            .staged
+            .take()
+            .is_some_and(|(staged, step)| staged == batch.ids && step == batch.step)
+        {
             return Ok(());
         }
         let (ids, draw, views) = (batch.ids, self.draw(batch, rounds), &self.views);
         let program = self.programs.of(views.len() * ids.len());
         self.feeder.stage(dev, ids, draw, views, |out| set.gather(ids, out))?;
         let side = program.geometry.h / 4;
-        let crops: Vec<_> = views.iter().flat_map(|&v| self.feeder.feature_crops(ids, draw, v, side)).collect();
+        let crops: Vec<_> =
+            views.iter().flat_map(|&v| self.feeder.feature_crops(ids, draw, v, side)).collect();
         dev.write(program.crops, &crops)?;
         dev.write(self.index.part(0, views.len() * ids.len()), &ids.repeat(views.len()))?;
         dev.write(self.correction, &self.adam(ids.len()).correction(batch.step, batch.rate))?;
         stage(dev, &self.feeder, batch)
     }
 
-    /// One optimizer step: render, forward, the method's loss, backward, Adam. `rounds` of the method.
+    /// One optimizer step: render, forward, the method's loss, backward, Adam. `rounds` of the
+    /// method.
     pub fn step(
         &mut self,
         dev: &mut B,
@@ -207,8 +223,10 @@ impl<B: Backend> Common<B> {
         let n = batch.ids.len();
         let (adam, frozen) = (self.adam(n), self.frozen());
         let program = self.programs.of(self.views.len() * n);
-        let (feeder, net, correction, views) = (&self.feeder, &self.net, self.correction, &self.views);
-        let recording = self.recordings.entry((Pass::Train(batch.round), n, feeder.buffer())).or_default();
+        let (feeder, net, correction, views) =
+            (&self.feeder, &self.net, self.correction, &self.views);
+        let recording =
+            self.recordings.entry((Pass::Train(batch.round), n, feeder.buffer())).or_default();
         dev.enter("step");
         let queued = dev.replay(recording, |dev| {
             let part = program.x.len / views.len();

@@ -29,8 +29,8 @@ pub struct Evaluator<B: Backend> {
 }
 
 impl<B: Backend> Evaluator<B> {
-    /// For `total` images of `size`² pixels, in batches of `batch`, networks and clusters of `recipe`, and `classes` classes. `kmeans`:
-    /// for a k-means of the set's own features, too.
+    /// For `total` images of `size`² pixels, in batches of `batch`, networks and clusters of
+    /// `recipe`, and `classes` classes. `kmeans`: for a k-means of the set's own features, too.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -73,11 +73,11 @@ impl<B: Backend> Evaluator<B> {
         })
     }
 
-    /// Scores are averaged over the picture and its mirror image from here on. Part of the plan, with the arguments of
-    /// [`Evaluator::plan`].
+    /// Scores are averaged over the picture and its mirror image from here on. Part of the plan,
+    /// with the arguments of [`Evaluator::plan`].
     ///
-    /// NOTE: they are linear in the features, so this is the average of features that later work predicts from, each view's divided
-    /// by its norm first where the recipe's are.
+    /// NOTE: they are linear in the features, so this is the average of features that later work
+    /// predicts from, each view's divided by its norm first where the recipe's are.
     pub fn add_mirror(
         &mut self,
         dev: &mut B,
@@ -87,13 +87,14 @@ impl<B: Backend> Evaluator<B> {
         (total, batch, size): (usize, usize, usize),
     ) -> Result<()> {
         let geometry = Geometry { h: size, w: size, k: recipe.clusters, ..geometry(recipe) };
-        self.mirrored = Some(Programs::plan(dev, layout, net, (total, batch, 2), geometry, Mode::Eval)?);
+        self.mirrored =
+            Some(Programs::plan(dev, layout, net, (total, batch, 2), geometry, Mode::Eval)?);
         self.draw_from(Augment { flip_p: 1.0, ..Augment::none() }, 0);
         Ok(())
     }
 
-    /// The confusion of `classifier` over the whole set, pictures and label maps as `view` has them: plain, or changed and cut by the
-    /// draws of `augment` and `seed`.
+    /// The confusion of `classifier` over the whole set, pictures and label maps as `view` has
+    /// them: plain, or changed and cut by the draws of `augment` and `seed`.
     pub fn run(
         &mut self,
         dev: &mut B,
@@ -133,7 +134,9 @@ impl<B: Backend> Evaluator<B> {
     /// The label maps in `host`, cut as their pictures are.
     fn crop_labels(&mut self, ids: &[u32], view: View) {
         let side = self.feeder.size();
-        for (map, crop) in self.host.chunks_mut(side * side).zip(self.feeder.input_crops(ids, 0, view)) {
+        for (map, crop) in
+            self.host.chunks_mut(side * side).zip(self.feeder.input_crops(ids, 0, view))
+        {
             let cut = crop_labels(map, side, crop, side);
             map.copy_from_slice(&cut);
         }
@@ -194,7 +197,8 @@ impl<B: Backend> Evaluator<B> {
 
     fn stage(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], view: View) -> Result<()> {
         // With the mirror's draws the second is the image mirrored, and nothing else.
-        let views: &[View] = if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
+        let views: &[View] =
+            if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
         self.feeder.stage(dev, ids, 0, views, |out| set.gather(ids, out))
     }
 

@@ -5,8 +5,9 @@
 //!     each batch: p₁, p₂ = softmax(W·f) of a window of each image, and of the same window jittered and mirrored (mirrored back)
 //!                 L = −I(p₁; p₂), the mutual information over all shifts of up to T pixels of the input, λ times the marginals
 //! ```
-//! Heads are linear layers without bias; one Adam has all parameters, so the idle head goes on by its momentum (as it did in the
-//! reference, where gradients were zeroed). The reference masks pixels by ground truth; nothing is masked here.
+//! Heads are linear layers without bias; one Adam has all parameters, so the idle head goes on by
+//! its momentum (as it did in the reference, where gradients were zeroed). The reference masks
+//! pixels by ground truth; nothing is masked here.
 
 use crate::augment::View;
 use crate::base::Result;
@@ -37,7 +38,13 @@ pub struct Iic<B: Backend> {
 }
 
 impl<B: Backend> Iic<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        seed: u64,
+        set: TrainSet,
+    ) -> Result<Self> {
         let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 2)?;
         let (side, i) = (recipe.size / 4, recipe.information);
@@ -51,16 +58,39 @@ impl<B: Backend> Iic<B> {
             }
             let mut plans = Vec::new();
             for n in batch_sizes(images, recipe.batch).into_iter().filter(|&n| n > 0) {
-                let spec = IicSpec { n, h: side, w: side, k, up: 4, t: i.shifts, collapsed: i.collapsed, lambda };
+                let spec = IicSpec {
+                    n,
+                    h: side,
+                    w: side,
+                    k,
+                    up: 4,
+                    t: i.shifts,
+                    collapsed: i.collapsed,
+                    lambda,
+                };
                 let softmax = SoftmaxSpec { n: 2 * n, pixels: side * side, k };
                 plans.push((n, dev.plan_softmax(softmax)?, dev.plan_iic(spec)?));
             }
-            heads.push(Head { name, loss_name, learned: Learned::plan(dev, layout, k, false), plans });
+            heads.push(Head {
+                name,
+                loss_name,
+                learned: Learned::plan(dev, layout, k, false),
+                plans,
+            });
         }
         let len = 2 * images.min(recipe.batch) * side * side * recipe.most_clusters();
-        let [maps, dmaps] = ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
+        let [maps, dmaps] =
+            ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
         let loss = layout.take(Pool::State, "loss", 1);
-        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::Window, View::Mirrored], network)?;
+        let common = Common::plan(
+            dev,
+            layout,
+            recipe,
+            seed,
+            set,
+            vec![View::Window, View::Mirrored],
+            network,
+        )?;
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 
@@ -90,10 +120,17 @@ impl<B: Backend> Method<B> for Iic<B> {
         Ok(())
     }
 
-    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
+    fn queue(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<()> {
         let (n, loss) = (batch.ids.len(), self.loss);
         let (head, heads) = (&self.heads[batch.round], &self.heads);
-        let (_, softmax, iic) = head.plans.iter().find(|(m, ..)| *m == n).expect("every batch size was planned");
+        let (_, softmax, iic) =
+            head.plans.iter().find(|(m, ..)| *m == n).expect("every batch size was planned");
         let len = 2 * n * (self.common.recipe.size / 4).pow(2) * head.learned.k;
         let (maps, dmaps) = (self.maps.part(0, len), self.dmaps.part(0, len));
         let adam = self.common.adam(n);
@@ -104,7 +141,9 @@ impl<B: Backend> Method<B> for Iic<B> {
             heads.len(),
             Ops {
                 stage: &mut |dev, _, batch| {
-                    heads.iter().try_for_each(|h| h.learned.stage(dev, adam, (batch.step, batch.rate)))
+                    heads
+                        .iter()
+                        .try_for_each(|h| h.learned.stage(dev, adam, (batch.step, batch.rate)))
                 },
                 loss: &|dev, program| {
                     let (input, classifier) = (program.warped(), head.learned.classifier());
@@ -114,7 +153,15 @@ impl<B: Backend> Method<B> for Iic<B> {
                     dev.softmax_backward(softmax, dmaps, maps)?;
                     heads.iter().try_for_each(|h| h.learned.zero_grad(dev))?;
                     let (dw, db) = head.learned.gradients();
-                    dev.head_scores_backward(&program.head, Some(program.dpyramid()), dw, db, dmaps, input, classifier)
+                    dev.head_scores_backward(
+                        &program.head,
+                        Some(program.dpyramid()),
+                        dw,
+                        db,
+                        dmaps,
+                        input,
+                        classifier,
+                    )
                 },
                 update: &|dev| heads.iter().try_for_each(|h| h.learned.update(dev, adam)),
             },

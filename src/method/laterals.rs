@@ -1,4 +1,5 @@
-//! Laterals from the data: the pyramid of a trained backbone begins as the principal components of its stages.
+//! Laterals from the data: the pyramid of a trained backbone begins as the principal components of
+//! its stages.
 //!
 //! ```text
 //! the last two stages share the pyramid's channels; of each, over all pixels f of the first images:
@@ -6,8 +7,8 @@
 //!     lateral: W = s·A, b = −W·μ, with s such that the mean of ‖W·f + b‖² is the same for both
 //! all other laterals are 0, so that the merged map is the two projections side by side
 //! ```
-//! Random laterals mix the stages before anything is learned; these keep the distances between pixels that ImageNet taught. The paper
-//! has random ones.
+//! Random laterals mix the stages before anything is learned; these keep the distances between
+//! pixels that ImageNet taught. The paper has random ones.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
@@ -34,9 +35,17 @@ pub struct PcaLaterals<B: Backend> {
 }
 
 impl<B: Backend> PcaLaterals<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, net: &Network<B>, recipe: &Recipe, images: usize) -> Result<Self> {
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        net: &Network<B>,
+        recipe: &Recipe,
+        images: usize,
+    ) -> Result<Self> {
         let shape = (images, recipe.batch_cluster, 1);
-        Ok(PcaLaterals { programs: Programs::plan(dev, layout, net, shape, geometry(recipe), Mode::Stages)? })
+        Ok(PcaLaterals {
+            programs: Programs::plan(dev, layout, net, shape, geometry(recipe), Mode::Stages)?,
+        })
     }
 
     /// Images that [`PcaLaterals::fit`] will look at, of `images` in the data set.
@@ -44,8 +53,15 @@ impl<B: Backend> PcaLaterals<B> {
         IMAGES.next_multiple_of(recipe.batch_cluster).min(images)
     }
 
-    /// Writes the laterals of the network, and returns them; the images are looked at as they are, without augmentation.
-    pub fn fit(&self, dev: &mut B, common: &mut Common<B>, set: &ImageStore, tick: Tick) -> Result<Weights> {
+    /// Writes the laterals of the network, and returns them; the images are looked at as they are,
+    /// without augmentation.
+    pub fn fit(
+        &self,
+        dev: &mut B,
+        common: &mut Common<B>,
+        set: &ImageStore,
+        tick: Tick,
+    ) -> Result<Weights> {
         let order = common.order(Stream::ClusterOrder, 0, 0);
         let looked = &order[..Self::images(&common.recipe, order.len())];
         let mut components = Components::default();
@@ -113,7 +129,10 @@ impl Components {
                 }
             }
             let name = format!("fpn.lateral{}", level + 2);
-            weights.tensors.insert(format!("{name}.weight"), Tensor::from_f32(vec![FEATURES, channels, 1, 1], w));
+            weights.tensors.insert(
+                format!("{name}.weight"),
+                Tensor::from_f32(vec![FEATURES, channels, 1, 1], w),
+            );
             weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![FEATURES], b));
         }
         weights
@@ -129,7 +148,11 @@ struct Moments {
 
 impl Moments {
     fn new(channels: usize) -> Self {
-        Moments { pixels: 0, sum: DVector::zeros(channels), products: DMatrix::zeros(channels, channels) }
+        Moments {
+            pixels: 0,
+            sum: DVector::zeros(channels),
+            products: DMatrix::zeros(channels, channels),
+        }
     }
 
     /// A column a pixel.
@@ -139,8 +162,8 @@ impl Moments {
         self.products.gemm(1.0, &pixels, &pixels.transpose(), 1.0);
     }
 
-    /// Rows and biases of the projection on the first `n` principal components, or as many as there are channels, the first one
-    /// first; scaled so that the mean of its squared length is 1.
+    /// Rows and biases of the projection on the first `n` principal components, or as many as there
+    /// are channels, the first one first; scaled so that the mean of its squared length is 1.
     fn projection(&self, n: usize) -> Vec<(Vec<f32>, f32)> {
         let count = self.pixels as f64;
         let mean = &self.sum / count;
@@ -150,7 +173,8 @@ impl Moments {
         order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]).then(a.cmp(&b)));
         order.truncate(n);
         let energy: f64 = order.iter().map(|&i| eigenvalues[i].max(0.0)).sum();
-        // A stage whose pixels are all the same has nothing to project on but the rounding of its sums.
+        // A stage whose pixels are all the same has nothing to project on but the rounding of its
+        // sums.
         let scale = if energy > 1e-10 * mean.norm_squared() { 1.0 / energy.sqrt() } else { 0.0 };
         let row = |&i: &usize| {
             let axis = eigenvectors.column(i);
@@ -182,19 +206,30 @@ mod tests {
         let scale = 1.0 / 5f64.sqrt();
         let want = [[0.6 * scale, 0.8 * scale], [0.8 * scale, -0.6 * scale]];
         for ((row, bias), want) in all.iter().zip(want) {
-            assert!(row.iter().zip(want).all(|(&r, w)| (f64::from(r) - w).abs() <= 1e-6), "{row:?}, want {want:?}");
+            assert!(
+                row.iter().zip(want).all(|(&r, w)| (f64::from(r) - w).abs() <= 1e-6),
+                "{row:?}, want {want:?}"
+            );
             assert!((f64::from(*bias) + 10.0 * want[0] - 5.0 * want[1]).abs() <= 1e-5, "{bias}");
         }
         let energy: f64 = points
             .chunks(2)
-            .flat_map(|p| all.iter().map(move |(w, b)| p[0] * f64::from(w[0]) + p[1] * f64::from(w[1]) + f64::from(*b)))
+            .flat_map(|p| {
+                all.iter().map(move |(w, b)| {
+                    p[0] * f64::from(w[0]) + p[1] * f64::from(w[1]) + f64::from(*b)
+                })
+            })
             .map(|v| v * v / 4.0)
             .sum();
         assert!((energy - 1.0).abs() <= 1e-5, "{energy}");
         // Pixels that are all the same, as in one small image: nothing, and no infinity.
         let mut flat = Moments::new(2);
         flat.add(DMatrix::from_vec(2, 3, vec![0.1, 0.7, 0.1, 0.7, 0.1, 0.7]));
-        assert!(flat.projection(2).iter().all(|(row, bias)| row.iter().chain([bias]).all(|&v| v == 0.0)));
+        assert!(
+            flat.projection(2)
+                .iter()
+                .all(|(row, bias)| row.iter().chain([bias]).all(|&v| v == 0.0))
+        );
         // Alone, the first component has all of it.
         assert!((moments.projection(1)[0].0[1] - 0.4).abs() <= 1e-6);
     }

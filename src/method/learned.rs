@@ -1,4 +1,5 @@
-//! A linear classifier with weights of its own: what MDC, IIC and supervised training learn besides the network.
+//! A linear classifier with weights of its own: what MDC, IIC and supervised training learn besides
+//! the network.
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
@@ -91,7 +92,8 @@ impl<B: Backend> Learned<B> {
         dev.zero(self.blocks.grads)
     }
 
-    /// What the host writes before the classifier's own step number `step`, from 1, at the share `rate` of the learning rate.
+    /// What the host writes before the classifier's own step number `step`, from 1, at the share
+    /// `rate` of the learning rate.
     pub fn stage(&self, dev: &mut B, adam: AdamSpec, (step, rate): (u64, f64)) -> Result<()> {
         dev.write(self.correction, &adam.correction(step, rate))
     }
@@ -110,19 +112,30 @@ impl<B: Backend> Learned<B> {
         self.save_block(dev, self.blocks.v, &format!("adam.v.{name}"), weights)
     }
 
-    fn save_block(&self, dev: &mut B, block: Slot<f32>, name: &str, weights: &mut Weights) -> Result<()> {
+    fn save_block(
+        &self,
+        dev: &mut B,
+        block: Slot<f32>,
+        name: &str,
+        weights: &mut Weights,
+    ) -> Result<()> {
         let (w, b) = self.parts(block, 0);
         let w = Tensor::from_f32(vec![self.k, FEATURES, 1, 1], dev.read(w)?);
         weights.tensors.insert(format!("{name}.weight"), w);
-        weights.tensors.insert(format!("{name}.bias"), Tensor::from_f32(vec![self.k], dev.read(b)?));
+        weights
+            .tensors
+            .insert(format!("{name}.bias"), Tensor::from_f32(vec![self.k], dev.read(b)?));
         Ok(())
     }
 
     /// What [`Learned::save`] and [`Learned::save_moments`] wrote.
     pub fn load(&self, dev: &mut B, name: &str, weights: &Weights) -> Result<()> {
         for (name, slot) in self.tensors(name) {
-            let values = weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);
-            let missing = || Error::input(format!("{name} is missing or of another size"), "start a new --run");
+            let values =
+                weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);
+            let missing = || {
+                Error::input(format!("{name} is missing or of another size"), "start a new --run")
+            };
             dev.write(slot, values.ok_or_else(missing)?)?;
         }
         Ok(())

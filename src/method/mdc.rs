@@ -4,8 +4,8 @@
 //! each epoch:  C = k-means of the one view,  y = nearest of C,  w = weights of its classes,  W = a new linear layer
 //!              each batch: L = CE(W·f, y; w), which W learns too; without W (`classifier` centroids) CE(C·f, y; w)
 //! ```
-//! The view has photometric and geometric change, the same in k-means, labels and training. Over-clustering is a larger
-//! number of clusters, matched many-to-one.
+//! The view has photometric and geometric change, the same in k-means, labels and training.
+//! Over-clustering is a larger number of clusters, matched many-to-one.
 
 use crate::augment::View;
 use crate::base::Result;
@@ -27,7 +27,13 @@ pub struct Mdc<B: Backend> {
 }
 
 impl<B: Backend> Mdc<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        seed: u64,
+        set: TrainSet,
+    ) -> Result<Self> {
         let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 1)?;
         let clustering = Clustering::plan(dev, layout, &network.0, recipe, images, &[View::First])?;
@@ -71,14 +77,22 @@ impl<B: Backend> Method<B> for Mdc<B> {
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
-        let (n, common, pseudo) = (batch.ids.len(), &mut self.common, self.clustering.pseudo()[0][0]);
+    fn queue(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<()> {
+        let (n, common, pseudo) =
+            (batch.ids.len(), &mut self.common, self.clustering.pseudo()[0][0]);
         let adam = common.adam(n);
         let scale = 1.0 / adam.grad_scale;
         let (losses, index) = (self.losses.part(0, n), common.index.part(0, n));
         match &self.parametric {
             Some((learned, scored)) => {
-                let labels = SoftmaxLabels { labels: pseudo.labels, index, weights: pseudo.weights };
+                let labels =
+                    SoftmaxLabels { labels: pseudo.labels, index, weights: pseudo.weights };
                 common.step(
                     dev,
                     set.images(),
@@ -86,8 +100,12 @@ impl<B: Backend> Method<B> for Mdc<B> {
                     1,
                     Ops {
                         // Its optimizer is as new as the layer is.
-                        stage: &mut |dev, _, batch| learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate)),
-                        loss: &|dev, program| scored.cross_entropy(dev, program, learned, losses, labels, scale),
+                        stage: &mut |dev, _, batch| {
+                            learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate))
+                        },
+                        loss: &|dev, program| {
+                            scored.cross_entropy(dev, program, learned, losses, labels, scale)
+                        },
                         update: &|dev| learned.update(dev, adam),
                     },
                 )
@@ -101,7 +119,13 @@ impl<B: Backend> Method<B> for Mdc<B> {
                     stage: &mut |_, _, _| Ok(()),
                     loss: &|dev, program| {
                         let loss = LossInput { targets: &[pseudo.target(scale)], index, view: n };
-                        dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)
+                        dev.head_loss(
+                            &program.head,
+                            losses,
+                            program.dpyramid(),
+                            program.warped(),
+                            loss,
+                        )
                     },
                     update: &|_| Ok(()),
                 },

@@ -74,7 +74,9 @@ pub trait Method<B: Backend> {
         let common = self.common();
         common.net.init(dev, common.seed)?;
         let mut learned = self.learned().into_iter().enumerate();
-        learned.try_for_each(|(which, (_, learned))| learned.init(dev, common.seed, Start::FanIn, which as u32))
+        learned.try_for_each(|(which, (_, learned))| {
+            learned.init(dev, common.seed, Start::FanIn, which as u32)
+        })
     }
 
     /// Training passes over the data set in an epoch.
@@ -82,21 +84,35 @@ pub trait Method<B: Backend> {
         1
     }
 
-    /// Before the training steps of an epoch. `first`: none of them has been done yet (else a checkpoint brought back what they did).
+    /// Before the training steps of an epoch. `first`: none of them has been done yet (else a
+    /// checkpoint brought back what they did).
     fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()>;
 
-    /// One optimizer step; the device may still be at it. `next`: the batch that follows in the same epoch, where there is one; its
-    /// inputs are written while this one runs.
-    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()>;
+    /// One optimizer step; the device may still be at it. `next`: the batch that follows in the
+    /// same epoch, where there is one; its inputs are written while this one runs.
+    fn queue(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<()>;
 
-    /// Where steps leave their losses: at the beginning of this slot, which is as large as the largest batch wants it.
+    /// Where steps leave their losses: at the beginning of this slot, which is as large as the
+    /// largest batch wants it.
     fn losses(&self) -> Slot<f32>;
 
     /// What the values in that slot say of a step on `images` images in round `round`.
     fn read_losses(&self, values: &[f32], images: usize, round: usize) -> Losses;
 
     /// One optimizer step, done.
-    fn step(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<Losses> {
+    fn step(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<Losses> {
         self.queue(dev, set, batch, next)?;
         let values = dev.read(self.losses())?;
         Ok(self.read_losses(&values, batch.ids.len(), batch.round))
@@ -126,12 +142,14 @@ pub fn plan<'a, B: Backend + 'a>(
         recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, set)?),
         recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, set)?),
         recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, set)?),
-        recipe::Method::Supervised => Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Supervised => {
+            Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, set)?)
+        }
     })
 }
 
-/// What `plan` makes of a layout and of whether images are resident: they are where the engine has memory of its own, and all that
-/// was planned fits there.
+/// What `plan` makes of a layout and of whether images are resident: they are where the engine has
+/// memory of its own, and all that was planned fits there.
 pub fn plan_images<B: Backend, P>(
     dev: &mut B,
     mut plan: impl FnMut(&mut B, &mut Layout, bool) -> Result<P>,
@@ -158,7 +176,8 @@ pub struct Programs<B: Backend> {
 }
 
 impl<B: Backend> Programs<B> {
-    /// For `total` images in batches of `batch`; `geometry.n` and `geometry.groups` are per `views` views of an image.
+    /// For `total` images in batches of `batch`; `geometry.n` and `geometry.groups` are per `views`
+    /// views of an image.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -190,5 +209,13 @@ pub fn batch_sizes(total: usize, batch: usize) -> [usize; 2] {
 /// The recipe's geometry; images of a batch and their groups are still to be said.
 fn geometry(recipe: &Recipe) -> Geometry {
     let Recipe { size, merge, .. } = *recipe;
-    Geometry { n: 0, h: size, w: size, groups: 1, k: recipe.most_clusters(), merge, unit: recipe.unit() }
+    Geometry {
+        n: 0,
+        h: size,
+        w: size,
+        groups: 1,
+        k: recipe.most_clusters(),
+        merge,
+        unit: recipe.unit(),
+    }
 }

@@ -1,4 +1,5 @@
-//! PiCIE (Cho et al., CVPR 2021): pixel-level clustering with invariance to photometric and equivariance to geometric change.
+//! PiCIE (Cho et al., CVPR 2021): pixel-level clustering with invariance to photometric and
+//! equivariance to geometric change.
 //!
 //! ```text
 //! each epoch:  C₁ = k-means of view 1      C₂ = k-means of view 2
@@ -7,8 +8,9 @@
 //! ```
 //! v = j are the within-view terms, v ≠ j the cross-view ones.
 //!
-//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L + λ₂·L′ of both numbers of clusters:
-//! λ₁ = log K₂/(log K₁ + log K₂), λ₂ = 1 − λ₁. NOTE: that formula is from memory (see [`Recipe::picie_h`]).
+//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L + λ₂·L′
+//! of both numbers of clusters: λ₁ = log K₂/(log K₁ + log K₂), λ₂ = 1 − λ₁. NOTE: that formula is
+//! from memory (see [`Recipe::picie_h`]).
 
 use crate::augment::View;
 use crate::base::Result;
@@ -36,14 +38,28 @@ pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
 }
 
 impl<B: Backend> Picie<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        seed: u64,
+        set: TrainSet,
+    ) -> Result<Self> {
         let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 2)?;
-        let clustering = Clustering::plan(dev, layout, &network.0, recipe, images, &[View::First, View::Second])?;
+        let clustering = Clustering::plan(
+            dev,
+            layout,
+            &network.0,
+            recipe,
+            images,
+            &[View::First, View::Second],
+        )?;
         let targets = clustering.pseudo().concat().len();
         let losses = layout.take(Pool::State, "losses", 2 * images.min(recipe.batch) * targets);
         let first = if recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
-        let common = Common::plan(dev, layout, recipe, seed, set, vec![first, View::Second], network)?;
+        let common =
+            Common::plan(dev, layout, recipe, seed, set, vec![first, View::Second], network)?;
         Ok(Picie { common, clustering, losses })
     }
 }
@@ -69,13 +85,20 @@ impl<B: Backend> Method<B> for Picie<B> {
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
+    fn queue(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<()> {
         let (n, common) = (batch.ids.len(), &mut self.common);
         let shares = shares(common.recipe.clusters, common.recipe.auxiliary);
         let scale = 0.25 / f64::from(common.adam(n).grad_scale);
         // View by view, and in each the numbers of clusters.
         let labels = self.clustering.pseudo().iter().flat_map(|view| view.iter().zip(&shares));
-        let targets: Vec<_> = labels.map(|(labels, share)| labels.target((share * scale) as f32)).collect();
+        let targets: Vec<_> =
+            labels.map(|(labels, share)| labels.target((share * scale) as f32)).collect();
         let losses = self.losses.part(0, 2 * n * targets.len());
         let index = common.index.part(0, 2 * n);
         common.step(
@@ -109,7 +132,10 @@ impl<B: Backend> Method<B> for Picie<B> {
                 *part += shares[j % shares.len()] * f64::from(loss) / 2.0;
             }
         }
-        Losses { total: (within + cross) / 2.0, parts: vec![("loss_within", within), ("loss_cross", cross)] }
+        Losses {
+            total: (within + cross) / 2.0,
+            parts: vec![("loss_within", within), ("loss_cross", cross)],
+        }
     }
 
     fn scorer(&self, dev: &mut B, _trained: bool) -> Result<Classifier> {
@@ -126,6 +152,9 @@ mod tests {
         assert_eq!(shares(27, 0), [1.0]);
         // ln 100 = 4.605170, ln 27 = 3.295837.
         let [main, auxiliary] = shares(27, 100)[..] else { panic!() };
-        assert!((main - 0.582858).abs() <= 1e-6 && (auxiliary - 0.417142).abs() <= 1e-6, "{main} {auxiliary}");
+        assert!(
+            (main - 0.582858).abs() <= 1e-6 && (auxiliary - 0.417142).abs() <= 1e-6,
+            "{main} {auxiliary}"
+        );
     }
 }

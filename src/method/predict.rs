@@ -1,4 +1,5 @@
-//! Clusters of pictures in host memory, whatever predicts them, and what is measured of such predictions.
+//! Clusters of pictures in host memory, whatever predicts them, and what is measured of such
+//! predictions.
 
 use crate::base::Result;
 use crate::data::transform::resize;
@@ -13,7 +14,8 @@ use crate::recipe::Recipe;
 
 /// Assigns pixels to clusters.
 pub trait Predictor {
-    /// Clusters (n, `out`, `out`) of square pictures u8 (n, `side`, `side`, 3), once for each of the predictor's classifiers.
+    /// Clusters (n, `out`, `out`) of square pictures u8 (n, `side`, `side`, 3), once for each of
+    /// the predictor's classifiers.
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>>;
 }
 
@@ -26,7 +28,8 @@ impl Predictor for Constant {
     }
 }
 
-/// The other side of the input that predictions are compared at: three quarters of `size`, a multiple of 32; twice 32.
+/// The other side of the input that predictions are compared at: three quarters of `size`, a
+/// multiple of 32; twice 32.
 pub fn other_size(size: usize) -> usize {
     if size < 64 { 2 * size } else { size * 3 / 4 / 32 * 32 }
 }
@@ -45,14 +48,16 @@ pub fn confusions(
         set.gather_labels(ids, &mut labels)?;
         let maps = predictor.predict(pictures, side, side)?;
         all.resize(maps.len(), Confusion::new(set.taxonomy.classes.len(), clusters));
-        all.iter_mut().zip(&maps).try_for_each(|(m, map): (&mut Confusion, _)| m.add(&labels, map))?;
+        all.iter_mut()
+            .zip(&maps)
+            .try_for_each(|(m, map): (&mut Confusion, _)| m.add(&labels, map))?;
         tick(ids.len())
     })?;
     Ok(all)
 }
 
-/// What can be measured of each classifier without labels, over the whole set, read in batches of `batch`. The predictor is asked at
-/// the pictures' side and at [`other_size`] of it.
+/// What can be measured of each classifier without labels, over the whole set, read in batches of
+/// `batch`. The predictor is asked at the pictures' side and at [`other_size`] of it.
 pub fn unlabelled(
     predictor: &mut dyn Predictor,
     set: &ImageStore,
@@ -63,21 +68,26 @@ pub fn unlabelled(
     each_batch(set, batch, |ids, pictures, side| {
         let (other, window) = (other_size(side), side / 4 * 3);
         let bytes = 3 * side * side;
-        let changed =
-            |change: &dyn Fn(&[u8]) -> Vec<u8>| pictures.chunks_exact(bytes).flat_map(change).collect::<Vec<_>>();
-        let scaled =
-            |pixels: Vec<u8>, from: usize, to: usize| resize(&Rgb { width: from, height: from, pixels }, to, to);
+        let changed = |change: &dyn Fn(&[u8]) -> Vec<u8>| {
+            pictures.chunks_exact(bytes).flat_map(change).collect::<Vec<_>>()
+        };
+        let scaled = |pixels: Vec<u8>, from: usize, to: usize| {
+            resize(&Rgb { width: from, height: from, pixels }, to, to)
+        };
         let plain = predictor.predict(pictures, side, side)?;
         let mirrored = predictor.predict(&changed(&|p| mirror(p, side, 3)), side, side)?;
         let enlarged = changed(&|p| scaled(centre(p, side, window, 3), window, side));
         let enlarged = predictor.predict(&enlarged, side, window)?;
-        let resized = predictor.predict(&changed(&|p| scaled(p.to_vec(), side, other)), other, side)?;
-        let near: Vec<Vec<bool>> = pictures.chunks_exact(bytes).map(|p| near_edges(p, side)).collect();
+        let resized =
+            predictor.predict(&changed(&|p| scaled(p.to_vec(), side, other)), other, side)?;
+        let near: Vec<Vec<bool>> =
+            pictures.chunks_exact(bytes).map(|p| near_edges(p, side)).collect();
         all.resize(plain.len(), Tally::new(clusters));
         for (c, tally) in all.iter_mut().enumerate() {
             tally.compare(Change::Mirror, &plain[c], &mirror(&mirrored[c], side, 1));
             tally.compare(Change::Size, &plain[c], &resized[c]);
-            let maps = plain[c].chunks_exact(side * side).zip(enlarged[c].chunks_exact(window * window));
+            let maps =
+                plain[c].chunks_exact(side * side).zip(enlarged[c].chunks_exact(window * window));
             for ((map, enlarged), near) in maps.zip(&near) {
                 tally.compare(Change::Crop, &centre(map, side, window, 1), enlarged);
                 tally.add(map, near, side);
@@ -88,8 +98,13 @@ pub fn unlabelled(
     Ok(all.iter().map(Tally::finish).collect())
 }
 
-/// Calls `f` with the numbers of up to `batch` pictures, these pictures and their side, until all were seen.
-pub fn each_batch(set: &ImageStore, batch: usize, mut f: impl FnMut(&[u32], &[u8], usize) -> Result<()>) -> Result<()> {
+/// Calls `f` with the numbers of up to `batch` pictures, these pictures and their side, until all
+/// were seen.
+pub fn each_batch(
+    set: &ImageStore,
+    batch: usize,
+    mut f: impl FnMut(&[u32], &[u8], usize) -> Result<()>,
+) -> Result<()> {
     let mut pictures = Vec::new();
     let ids: Vec<u32> = (0..set.len() as u32).collect();
     for ids in ids.chunks(batch) {
@@ -111,7 +126,8 @@ pub struct Frames<B: Backend> {
 }
 
 impl<B: Backend> Frames<B> {
-    /// For `batch` pictures at a time of each of `sides`, and the features and clusters of `recipe`.
+    /// For `batch` pictures at a time of each of `sides`, and the features and clusters of
+    /// `recipe`.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -123,9 +139,19 @@ impl<B: Backend> Frames<B> {
         let mut programs = Vec::new();
         for &side in sides {
             let geometry = Geometry { n: batch, h: side, w: side, ..geometry(recipe) };
-            let view =
-                ViewSpec { n: batch, sh: side, sw: side, h: side, w: side, channels: recipe.architecture.input() };
-            programs.push((side, Program::plan(dev, layout, net, geometry, mode)?, dev.plan_view(view)?));
+            let view = ViewSpec {
+                n: batch,
+                sh: side,
+                sw: side,
+                h: side,
+                w: side,
+                channels: recipe.architecture.input(),
+            };
+            programs.push((
+                side,
+                Program::plan(dev, layout, net, geometry, mode)?,
+                dev.plan_view(view)?,
+            ));
         }
         let largest = sides.iter().max().copied().unwrap_or(0);
         Ok(Frames {
@@ -137,10 +163,17 @@ impl<B: Backend> Frames<B> {
         })
     }
 
-    /// Runs the network on up to `batch` pictures u8 (n, `side`, `side`, 3). The program that ran has `batch` images; those from n on
-    /// are of no meaning.
-    pub fn forward(&self, dev: &mut B, net: &Network<B>, pictures: &[u8], side: usize) -> Result<&Program<B>> {
-        let (_, program, view) = self.programs.iter().find(|(s, ..)| *s == side).expect("every side was planned");
+    /// Runs the network on up to `batch` pictures u8 (n, `side`, `side`, 3). The program that ran
+    /// has `batch` images; those from n on are of no meaning.
+    pub fn forward(
+        &self,
+        dev: &mut B,
+        net: &Network<B>,
+        pictures: &[u8],
+        side: usize,
+    ) -> Result<&Program<B>> {
+        let (_, program, view) =
+            self.programs.iter().find(|(s, ..)| *s == side).expect("every side was planned");
         let slot = self.pictures.part(0, self.batch * 3 * side * side);
         dev.write(slot, pictures)?;
         dev.write(self.index, &Vec::from_iter(0..self.batch as u32))?;
@@ -197,11 +230,15 @@ mod tests {
             let n = pictures.len() / (3 * side * side);
             let band = |i: usize| (i % out * self.bands / out) as u16;
             let bright = |i: usize| {
-                let (image, x, y) = (i / (out * out), i % out * side / out, i / out % out * side / out);
+                let (image, x, y) =
+                    (i / (out * out), i % out * side / out, i / out % out * side / out);
                 u16::from(pictures[3 * ((image * side + y) * side + x)] >= 128)
             };
             let pixels = 0..n * out * out;
-            Ok(vec![pixels.clone().map(|i| band(i % (out * out))).collect(), pixels.map(bright).collect()])
+            Ok(vec![
+                pixels.clone().map(|i| band(i % (out * out))).collect(),
+                pixels.map(bright).collect(),
+            ])
         }
     }
 
@@ -215,13 +252,18 @@ mod tests {
         };
         let all = unlabelled(&mut Fake { bands: 4 }, &set, (2, 4), &mut tick).unwrap();
         assert_eq!((seen, all.len()), (5, 2));
-        // Bands end at columns 16, 32, 48 of the picture, which are 8, 24, 40 of its centre, where the enlarged centre has 12, 24, 36.
+        // Bands end at columns 16, 32, 48 of the picture, which are 8, 24, 40 of its centre, where
+        // the enlarged centre has 12, 24, 36.
         assert_eq!((all[0].mirror, all[0].size), (0.0, 100.0));
         assert!((all[0].crop - 100.0 * 40.0 / 48.0).abs() <= 1e-9, "{:?}", all[0]);
         assert_eq!((all[0].used, all[0].largest), (4, 25.0));
         // Noise is mirrored exactly, and is another one where it is resized.
         assert_eq!(all[1].mirror, 100.0);
-        assert!((50.0..95.0).contains(&all[1].crop) && (50.0..95.0).contains(&all[1].size), "{:?}", all[1]);
+        assert!(
+            (50.0..95.0).contains(&all[1].crop) && (50.0..95.0).contains(&all[1].size),
+            "{:?}",
+            all[1]
+        );
     }
 
     #[test]

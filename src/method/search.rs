@@ -1,4 +1,5 @@
-//! Nearest neighbours of pixels among all pixels of a set, by the cosine of their features: exact, a running top N on the device.
+//! Nearest neighbours of pixels among all pixels of a set, by the cosine of their features: exact,
+//! a running top N on the device.
 
 use crate::augment::{Augment, Feeder, View};
 use crate::base::Result;
@@ -40,8 +41,8 @@ pub struct Search<B: Backend> {
 }
 
 impl<B: Backend> Search<B> {
-    /// For `total` images of `size`² pixels, in batches of `batch`; `q` queries and the `n` nearest of each, of every image the best
-    /// pixel alone or `every` one.
+    /// For `total` images of `size`² pixels, in batches of `batch`; `q` queries and the `n` nearest
+    /// of each, of every image the best pixel alone or `every` one.
     pub fn plan(
         dev: &mut B,
         layout: &mut Layout,
@@ -54,17 +55,28 @@ impl<B: Backend> Search<B> {
         let geometry = Geometry { h: size, w: size, k: q, unit: true, ..geometry(recipe) };
         let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
         let one = Program::plan(dev, layout, net, Geometry { n: 1, ..geometry }, Mode::Eval)?;
-        let batches: Vec<usize> = batch_sizes(total, batch).into_iter().filter(|&n| n > 0).collect();
+        let batches: Vec<usize> =
+            batch_sizes(total, batch).into_iter().filter(|&n| n > 0).collect();
         let sizes = (size, size, recipe.architecture.input());
-        let feeder = Feeder::plan(dev, layout, Augment::none(), 0, sizes, &[&batches[..], &[1]].concat(), None)?;
+        let feeder = Feeder::plan(
+            dev,
+            layout,
+            Augment::none(),
+            0,
+            sizes,
+            &[&batches[..], &[1]].concat(),
+            None,
+        )?;
         let pixels = (size / STRIDE).pow(2);
         let mut plans = Vec::new();
         for &images in &batches {
-            let spec = TopSpec { rows: images * pixels, q, n, group: if every { 1 } else { pixels } };
+            let spec =
+                TopSpec { rows: images * pixels, q, n, group: if every { 1 } else { pixels } };
             plans.push((images, dev.plan_top(spec)?));
         }
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let queries = Classifier { w: state("queries", q * FEATURES), b: state("no bias", q), k: q };
+        let queries =
+            Classifier { w: state("queries", q * FEATURES), b: state("no bias", q), k: q };
         Ok(Search {
             programs,
             one,
@@ -98,8 +110,8 @@ impl<B: Backend> Search<B> {
         Ok(dev.read(self.features)?[at * FEATURES..][..FEATURES].to_vec())
     }
 
-    /// The nearest of each query, the nearest first; of equal ones that in the earlier image, row, column. Fewer where there are not
-    /// as many.
+    /// The nearest of each query, the nearest first; of equal ones that in the earlier image, row,
+    /// column. Fewer where there are not as many.
     pub fn run(
         &mut self,
         dev: &mut B,
@@ -122,7 +134,8 @@ impl<B: Backend> Search<B> {
             program.forward(dev, net)?;
             let scores = self.scores.part(0, n * pixels * self.queries.k);
             dev.head_scores(&program.head, scores, program.plain(), self.queries)?;
-            let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
+            let (_, plan) =
+                self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
             dev.top_update(plan, self.best, self.places, scores, ids[0] as usize * pixels)?;
             tick(n)?;
         }
@@ -132,7 +145,12 @@ impl<B: Backend> Search<B> {
             .zip(places)
             .map(|(score, place)| {
                 let (image, at) = (place as usize / pixels, place as usize % pixels);
-                (place != u32::MAX).then_some(Neighbour { score, image, x: at % side, y: at / side })
+                (place != u32::MAX).then_some(Neighbour {
+                    score,
+                    image,
+                    x: at % side,
+                    y: at / side,
+                })
             })
             .collect();
         let n = found.len() / self.queries.k;

@@ -1,10 +1,12 @@
-//! Training on labels, of the whole network or (transfer, `freeze` backbone) of one linear layer on top of it.
+//! Training on labels, of the whole network or (transfer, `freeze` backbone) of one linear layer on
+//! top of it.
 //!
 //! ```text
 //! each batch: L = CE(W·f + b, y),  y the label map at the features' size, pixels without a class left out
 //! ```
-//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's choice: one view with the recipe's
-//! changes, labels by nearest neighbour, features as the pyramid leaves them.
+//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's
+//! choice: one view with the recipe's changes, labels by nearest neighbour, features as the pyramid
+//! leaves them.
 
 use crate::augment::{Feeder, View, crop_labels};
 use crate::base::{Error, Result};
@@ -36,7 +38,8 @@ impl<B: Backend> Scored<B> {
         Ok(Scored { plans, scores, frozen: recipe.freeze == Freeze::Backbone })
     }
 
-    /// losses (n) = shares of the mean cross-entropy; gradients of the classifier, and of the pyramid unless it is frozen.
+    /// losses (n) = shares of the mean cross-entropy; gradients of the classifier, and of the
+    /// pyramid unless it is frozen.
     pub fn cross_entropy(
         &self,
         dev: &mut B,
@@ -47,9 +50,11 @@ impl<B: Backend> Scored<B> {
         scale: f32,
     ) -> Result<()> {
         let n = program.geometry.n;
-        let (_, plan) = self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
+        let (_, plan) =
+            self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let (input, classifier) = (program.warped(), learned.classifier());
-        let scores = self.scores.part(0, n * program.geometry.h * program.geometry.w / 16 * learned.k);
+        let scores =
+            self.scores.part(0, n * program.geometry.h * program.geometry.w / 16 * learned.k);
         dev.head_scores(&program.head, scores, input, classifier)?;
         dev.softmax_loss(plan, losses, scores, labels, scale)?;
         learned.zero_grad(dev)?;
@@ -71,7 +76,13 @@ pub struct Supervised<B: Backend> {
 }
 
 impl<B: Backend> Supervised<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, seed: u64, set: TrainSet) -> Result<Self> {
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        seed: u64,
+        set: TrainSet,
+    ) -> Result<Self> {
         let images = set.images;
         let network = plan_network(dev, layout, recipe, images, 1)?;
         let classifier = Learned::plan(dev, layout, recipe.clusters, true);
@@ -89,14 +100,23 @@ impl<B: Backend> Supervised<B> {
     fn view_labels(feeder: &Feeder<B>, set: &PictureSet, batch: &Batch) -> Result<Vec<u16>> {
         let PictureSet::Labelled(set) = set else {
             let remedy = "give labelled images, or choose a recipe that needs none, such as picie";
-            return Err(Error::input("this recipe learns from labels, and these images have none", remedy));
+            return Err(Error::input(
+                "this recipe learns from labels, and these images have none",
+                remedy,
+            ));
         };
         let (stored, side) = (set.images.size(), feeder.size() / 4);
         let mut maps = vec![IGNORE; batch.ids.len() * stored * stored];
         set.gather_labels(batch.ids, &mut maps)?;
         let crops = feeder.input_crops(batch.ids, batch.epoch, View::First);
-        let cut = maps.chunks(stored * stored).zip(crops).map(|(map, crop)| crop_labels(map, stored, crop, side));
-        Ok(cut.flatten().map(|class| if class == IGNORE { u16::MAX } else { u16::from(class) }).collect())
+        let cut = maps
+            .chunks(stored * stored)
+            .zip(crops)
+            .map(|(map, crop)| crop_labels(map, stored, crop, side));
+        Ok(cut
+            .flatten()
+            .map(|class| if class == IGNORE { u16::MAX } else { u16::from(class) })
+            .collect())
     }
 }
 
@@ -120,11 +140,18 @@ impl<B: Backend> Method<B> for Supervised<B> {
         if self.common.frozen() { self.common.net.fold(dev) } else { Ok(()) }
     }
 
-    fn queue(&mut self, dev: &mut B, set: &PictureSet, batch: Batch, next: Option<Batch>) -> Result<()> {
+    fn queue(
+        &mut self,
+        dev: &mut B,
+        set: &PictureSet,
+        batch: Batch,
+        next: Option<Batch>,
+    ) -> Result<()> {
         let n = batch.ids.len();
         let adam = self.common.adam(n);
         let (losses, classifier, store) = (self.losses.part(0, n), &self.classifier, self.labels);
-        let labels = SoftmaxLabels { labels: store, index: self.rows.part(0, n), weights: self.weights };
+        let labels =
+            SoftmaxLabels { labels: store, index: self.rows.part(0, n), weights: self.weights };
         self.common.step(
             dev,
             set.images(),
@@ -136,7 +163,14 @@ impl<B: Backend> Method<B> for Supervised<B> {
                     classifier.stage(dev, adam, (batch.step, batch.rate))
                 },
                 loss: &|dev, program| {
-                    self.scored.cross_entropy(dev, program, classifier, losses, labels, 1.0 / adam.grad_scale)
+                    self.scored.cross_entropy(
+                        dev,
+                        program,
+                        classifier,
+                        losses,
+                        labels,
+                        1.0 / adam.grad_scale,
+                    )
                 },
                 update: &|dev| classifier.update(dev, adam),
             },

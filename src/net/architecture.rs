@@ -1,4 +1,5 @@
-//! What a network is made of: its stages and the table of its parameters, names and shapes as torch has them.
+//! What a network is made of: its stages and the table of its parameters, names and shapes as torch
+//! has them.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,8 @@ pub(super) struct Param {
     pub name: String,
     /// torch's shape: (k, c, r, r) of a convolution, (k) of a vector.
     pub shape: Vec<usize>,
-    /// First element in each of the parameter blocks; the memory is (k, r, r, c), conv1's c padded to [`Architecture::input`].
+    /// First element in each of the parameter blocks; the memory is (k, r, r, c), conv1's c padded
+    /// to [`Architecture::input`].
     pub offset: usize,
     pub len: usize,
 }
@@ -134,7 +136,11 @@ impl Rows {
     }
 
     fn lateral(&mut self, s: usize, c: usize) -> Unit {
-        let weight = self.param(format!("fpn.lateral{}.weight", s + 2), vec![FEATURES, c, 1, 1], FEATURES * c);
+        let weight = self.param(
+            format!("fpn.lateral{}.weight", s + 2),
+            vec![FEATURES, c, 1, 1],
+            FEATURES * c,
+        );
         self.param(format!("fpn.lateral{}.bias", s + 2), vec![FEATURES], FEATURES);
         Unit { c, k: FEATURES, r: 1, stride: 1, weight, norm: usize::MAX }
     }
@@ -158,12 +164,13 @@ impl Table {
     }
 }
 
-/// Name and torch shape of every tensor that a weight file of such a network holds, running statistics included.
+/// Name and torch shape of every tensor that a weight file of such a network holds, running
+/// statistics included.
 pub fn expected(architecture: Architecture) -> Vec<(String, Vec<usize>)> {
     let Table { params, norms, .. } = Table::new(architecture);
-    let running = norms
-        .into_iter()
-        .flat_map(|(name, k)| ["running_mean", "running_var"].map(|stat| (format!("{name}.{stat}"), vec![k])));
+    let running = norms.into_iter().flat_map(|(name, k)| {
+        ["running_mean", "running_var"].map(|stat| (format!("{name}.{stat}"), vec![k]))
+    });
     params.into_iter().map(|p| (p.name, p.shape)).chain(running).collect()
 }
 
@@ -173,9 +180,13 @@ mod tests {
 
     /// Parameters of the backbone and of the laterals.
     fn counts(architecture: Architecture) -> (usize, usize) {
-        let params = expected(architecture).into_iter().filter(|(name, _)| !name.contains("running"));
-        let (laterals, backbone): (Vec<_>, Vec<_>) = params.partition(|(name, _)| name.starts_with("fpn."));
-        let count = |params: Vec<(String, Vec<usize>)>| params.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+        let params =
+            expected(architecture).into_iter().filter(|(name, _)| !name.contains("running"));
+        let (laterals, backbone): (Vec<_>, Vec<_>) =
+            params.partition(|(name, _)| name.starts_with("fpn."));
+        let count = |params: Vec<(String, Vec<usize>)>| {
+            params.iter().map(|(_, s)| s.iter().product::<usize>()).sum()
+        };
         (count(backbone), count(laterals))
     }
 

@@ -10,7 +10,8 @@ use crate::net::program::{BlockStep, Program, UnitStep};
 /// The gradients of one block, in the order of their lives.
 struct BlockGrads<A> {
     dy2: Slot<A>,
-    /// Gradient of the shortcut; without a downsampling it becomes the gradient of the block's input.
+    /// Gradient of the shortcut; without a downsampling it becomes the gradient of the block's
+    /// input.
     dshortcut: Slot<A>,
     dz1: Slot<A>,
     dy1: Slot<A>,
@@ -36,8 +37,13 @@ pub(super) struct Saved<'a, B: Backend> {
 }
 
 impl<A: Element> Backward<A> {
-    /// Mirrors [`Program::backward`] line by line: what an op reads is released after it, what it writes is taken before it.
-    pub fn plan<B: Backend<Act = A>>(layout: &mut Layout, net: &Network<B>, saved: &Saved<B>) -> Self {
+    /// Mirrors [`Program::backward`] line by line: what an op reads is released after it, what it
+    /// writes is taken before it.
+    pub fn plan<B: Backend<Act = A>>(
+        layout: &mut Layout,
+        net: &Network<B>,
+        saved: &Saved<B>,
+    ) -> Self {
         let dpyramid = saved.pyramid.map(|p| layout.take(Pool::Acts, "d pyramid", p.len));
         saved.pyramid.into_iter().for_each(|slot| layout.release(slot));
         let last = saved.blocks.last().expect("a network has blocks");
@@ -45,7 +51,9 @@ impl<A: Element> Backward<A> {
         let mut dz = dtop;
         let mut blocks = Vec::new();
         for (step, block) in saved.blocks.iter().rev().zip(net.stages.iter().flatten().rev()) {
-            let take = |layout: &mut Layout, like: Slot<A>| layout.take::<A>(Pool::Acts, "d block", like.len);
+            let take = |layout: &mut Layout, like: Slot<A>| {
+                layout.take::<A>(Pool::Acts, "d block", like.len)
+            };
             let (dy2, dshortcut) = (take(layout, step.conv2.y), take(layout, step.conv2.z));
             [dz, step.conv2.z, step.conv2.y].into_iter().for_each(|slot| layout.release(slot));
             let dz1 = take(layout, step.conv1.z);
@@ -72,7 +80,8 @@ impl<A: Element> Backward<A> {
 }
 
 impl<B: Backend> Program<B> {
-    /// Where the head writes the gradients of the pyramid. Only of a program in [`Mode::Train`](crate::net::Mode::Train).
+    /// Where the head writes the gradients of the pyramid. Only of a program in
+    /// [`Mode::Train`](crate::net::Mode::Train).
     pub fn dpyramid(&self) -> [Slot<B::Act>; 4] {
         self.gradients().dpyramid
     }
@@ -93,24 +102,67 @@ impl<B: Backend> Program<B> {
             // A stage's last block also feeds the lateral of its level.
             if i % 2 == 1 {
                 level -= 1;
-                let (conv, lateral, dp) = (&self.laterals[level], &net.laterals[level], grads.dpyramid[level]);
+                let (conv, lateral, dp) =
+                    (&self.laterals[level], &net.laterals[level], grads.dpyramid[level]);
                 dev.conv_backward_data(conv, dz, dp, net.weight(lateral), level + 1 < levels)?;
                 let db = Some(net.grad(lateral, 1));
                 dev.conv_backward_weight(conv, net.grad(lateral, 0), db, step.conv2.z, dp)?;
             }
             dev.range(net.name(&block.conv1), |dev| {
                 let shortcut = Some(g.dshortcut);
-                self.norm(dev, net, &block.conv2, &step.conv2, g.dy2, shortcut, dz, Some(step.conv2.z))?;
-                dev.conv_backward_data(&step.conv2.conv, g.dz1, g.dy2, net.weight(&block.conv2), false)?;
-                dev.conv_backward_weight(&step.conv2.conv, net.grad(&block.conv2, 0), None, step.conv1.z, g.dy2)?;
-                self.norm(dev, net, &block.conv1, &step.conv1, g.dy1, None, g.dz1, Some(step.conv1.z))?;
+                self.norm(
+                    dev,
+                    net,
+                    &block.conv2,
+                    &step.conv2,
+                    g.dy2,
+                    shortcut,
+                    dz,
+                    Some(step.conv2.z),
+                )?;
+                dev.conv_backward_data(
+                    &step.conv2.conv,
+                    g.dz1,
+                    g.dy2,
+                    net.weight(&block.conv2),
+                    false,
+                )?;
+                dev.conv_backward_weight(
+                    &step.conv2.conv,
+                    net.grad(&block.conv2, 0),
+                    None,
+                    step.conv1.z,
+                    g.dy2,
+                )?;
+                self.norm(
+                    dev,
+                    net,
+                    &block.conv1,
+                    &step.conv1,
+                    g.dy1,
+                    None,
+                    g.dz1,
+                    Some(step.conv1.z),
+                )?;
                 if let (Some(unit), Some(down), Some(ddown)) = (&block.down, &step.down, g.ddown) {
                     self.norm(dev, net, unit, down, ddown, None, g.dshortcut, None)?;
                     dev.conv_backward_data(&down.conv, g.dx, ddown, net.weight(unit), false)?;
                     dev.conv_backward_weight(&down.conv, net.grad(unit, 0), None, step.x, ddown)?;
                 }
-                dev.conv_backward_data(&step.conv1.conv, g.dx, g.dy1, net.weight(&block.conv1), true)?;
-                dev.conv_backward_weight(&step.conv1.conv, net.grad(&block.conv1, 0), None, step.x, g.dy1)
+                dev.conv_backward_data(
+                    &step.conv1.conv,
+                    g.dx,
+                    g.dy1,
+                    net.weight(&block.conv1),
+                    true,
+                )?;
+                dev.conv_backward_weight(
+                    &step.conv1.conv,
+                    net.grad(&block.conv1, 0),
+                    None,
+                    step.x,
+                    g.dy1,
+                )
             })?;
             dz = g.dx;
         }
@@ -135,7 +187,8 @@ impl<B: Backend> Program<B> {
         dz: Slot<B::Act>,
         z: Option<Slot<B::Act>>,
     ) -> Result<()> {
-        let grads = NormGrads { dx, dresidual, dgamma: net.grad(unit, 1), dbeta: net.grad(unit, 2) };
+        let grads =
+            NormGrads { dx, dresidual, dgamma: net.grad(unit, 1), dbeta: net.grad(unit, 2) };
         dev.norm_backward(&step.norm, grads, dz, z, step.y, step.saved, net.norm(unit).gamma)
     }
 }

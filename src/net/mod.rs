@@ -1,6 +1,7 @@
 //! ResNet-18 and the feature pyramid: parameters, their files, and the order in which ops run.
 //!
-//! [`Architecture`] says which stages there are, [`Network`] is what is trained; a [`Program`] is one way of running it (batch size, batch-norm mode), planned once.
+//! [`Architecture`] says which stages there are, [`Network`] is what is trained; a [`Program`] is
+//! one way of running it (batch size, batch-norm mode), planned once.
 
 mod architecture;
 mod backward;

@@ -17,7 +17,8 @@ pub struct Network<B: Backend> {
     pub(super) stem: Unit,
     pub(super) stages: Vec<[Block; 2]>,
     pub(super) laterals: Vec<Unit>,
-    /// Convolution weights with batch norm folded in, laid out as the weights, and their biases by norm.
+    /// Convolution weights with batch norm folded in, laid out as the weights, and their biases by
+    /// norm.
     pub(super) folded: Slot<B::Act>,
     pub(super) folded_bias: Vec<Slot<B::Act>>,
 }
@@ -25,11 +26,15 @@ pub struct Network<B: Backend> {
 impl<B: Backend> Network<B> {
     /// Takes the parameter blocks and running statistics from the layout.
     pub fn plan(dev: &mut B, layout: &mut Layout, architecture: Architecture) -> Self {
-        let Table { params, norms, len, units: Units { stem, stages, laterals } } = Table::new(architecture);
+        let Table { params, norms, len, units: Units { stem, stages, laterals } } =
+            Table::new(architecture);
         let blocks = dev.plan_params(layout, len);
-        let folded = |(name, k): &(String, usize)| layout.take(Pool::State, format!("{name}.folded"), *k);
+        let folded =
+            |(name, k): &(String, usize)| layout.take(Pool::State, format!("{name}.folded"), *k);
         let folded_bias = norms.iter().map(folded).collect();
-        let mut stat = |name: &str, what: &str, k: usize| layout.take::<f32>(Pool::State, format!("{name}.{what}"), k);
+        let mut stat = |name: &str, what: &str, k: usize| {
+            layout.take::<f32>(Pool::State, format!("{name}.{what}"), k)
+        };
         let running = |(name, k): (String, usize)| {
             let (mean, var) = (stat(&name, "running_mean", k), stat(&name, "running_var", k));
             (name, mean, var)
@@ -54,7 +59,8 @@ impl<B: Backend> Network<B> {
         self.folded.part(p.offset, p.len)
     }
 
-    /// The unit's parameter number `which` after the weight (0: the weight itself) in a block of masters or gradients.
+    /// The unit's parameter number `which` after the weight (0: the weight itself) in a block of
+    /// masters or gradients.
     fn nth(&self, block: Slot<f32>, unit: &Unit, which: usize) -> Slot<f32> {
         let p = &self.params[unit.weight + which];
         block.part(p.offset, p.len)
@@ -87,11 +93,16 @@ impl<B: Backend> Network<B> {
 
     /// Every unit with a batch norm.
     fn normed(&self) -> impl Iterator<Item = &Unit> {
-        let blocks = self.stages.iter().flatten().flat_map(|b| [Some(&b.conv1), Some(&b.conv2), b.down.as_ref()]);
+        let blocks = self
+            .stages
+            .iter()
+            .flatten()
+            .flat_map(|b| [Some(&b.conv1), Some(&b.conv2), b.down.as_ref()]);
         std::iter::once(&self.stem).chain(blocks.flatten())
     }
 
-    /// Folds batch norm into the convolutions, for programs in [`Mode::Eval`](crate::net::Mode::Eval).
+    /// Folds batch norm into the convolutions, for programs in
+    /// [`Mode::Eval`](crate::net::Mode::Eval).
     pub fn fold(&self, dev: &mut B) -> Result<()> {
         for unit in self.normed() {
             let (folded, bias) = (self.folded_weight(unit), self.folded_bias[unit.norm]);
@@ -100,9 +111,13 @@ impl<B: Backend> Network<B> {
         Ok(())
     }
 
-    /// The parameters in the order of a forward pass, by their names after `prefix`, where they lie in one of the parameter blocks.
+    /// The parameters in the order of a forward pass, by their names after `prefix`, where they lie
+    /// in one of the parameter blocks.
     pub fn tensors(&self, prefix: &str, block: Slot<f32>) -> Vec<(String, Slot<f32>)> {
-        self.params.iter().map(|p| (format!("{prefix}{}", p.name), block.part(p.offset, p.len))).collect()
+        self.params
+            .iter()
+            .map(|p| (format!("{prefix}{}", p.name), block.part(p.offset, p.len)))
+            .collect()
     }
 
     /// The running statistics in the order of a forward pass, by name.
@@ -122,8 +137,8 @@ impl<B: Backend> Network<B> {
         dev.adam_step(self.blocks, spec, correction)
     }
 
-    /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0 (torchvision's ResNet), laterals
-    /// uniform in ±1/√fan-in (torch's Conv2d).
+    /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0
+    /// (torchvision's ResNet), laterals uniform in ±1/√fan-in (torch's Conv2d).
     pub fn init(&self, dev: &mut B, seed: u64) -> Result<()> {
         let mut block = vec![0.0; self.blocks.weights.len];
         for (i, p) in self.params.iter().enumerate() {
@@ -135,11 +150,14 @@ impl<B: Backend> Network<B> {
                 }
                 (shape, true) => {
                     // A lateral's bias follows its weight, whose fan-in it shares.
-                    let fan_in = if shape.len() == 4 { shape[1] } else { self.params[i - 1].shape[1] };
+                    let fan_in =
+                        if shape.len() == 4 { shape[1] } else { self.params[i - 1].shape[1] };
                     let bound = 1.0 / (fan_in as f32).sqrt();
                     (0..shape.iter().product()).map(|_| rng.uniform(-bound, bound)).collect()
                 }
-                (shape, false) => vec![if p.name.ends_with("weight") { 1.0 } else { 0.0 }; shape[0]],
+                (shape, false) => {
+                    vec![if p.name.ends_with("weight") { 1.0 } else { 0.0 }; shape[0]]
+                }
             };
             to_device(&mut block[p.offset..][..p.len], &values, &p.shape);
         }
@@ -155,8 +173,8 @@ impl<B: Backend> Network<B> {
         Ok(())
     }
 
-    /// Writes weights and running statistics over the present ones; names that are missing keep theirs. Shapes were checked by
-    /// whoever read the file.
+    /// Writes weights and running statistics over the present ones; names that are missing keep
+    /// theirs. Shapes were checked by whoever read the file.
     pub fn load(&self, dev: &mut B, weights: &Weights) -> Result<()> {
         self.load_block(dev, self.blocks.weights, "", weights)?;
         dev.sync_compute(self.blocks)?;
@@ -189,7 +207,11 @@ impl<B: Backend> Network<B> {
 
     /// A copy of the running statistics, to undo what a pass in train mode does to them.
     pub fn running(&self, dev: &mut B) -> Result<Vec<Vec<f32>>> {
-        self.norms.iter().flat_map(|(_, mean, var)| [mean, var]).map(|slot| dev.read(*slot)).collect()
+        self.norms
+            .iter()
+            .flat_map(|(_, mean, var)| [mean, var])
+            .map(|slot| dev.read(*slot))
+            .collect()
     }
 
     pub fn restore_running(&self, dev: &mut B, running: &[Vec<f32>]) -> Result<()> {
@@ -204,13 +226,22 @@ impl<B: Backend> Network<B> {
         Ok(weights)
     }
 
-    fn load_block(&self, dev: &mut B, slot: Slot<f32>, prefix: &str, weights: &Weights) -> Result<()> {
+    fn load_block(
+        &self,
+        dev: &mut B,
+        slot: Slot<f32>,
+        prefix: &str,
+        weights: &Weights,
+    ) -> Result<()> {
         let mut block = dev.read(slot)?;
         for p in &self.params {
             if let Some(t) = weights.tensors.get(&format!("{prefix}{}", p.name)) {
                 if t.shape != p.shape {
                     return Err(Error::input(
-                        format!("{prefix}{} has shape {:?}, this network's is {:?}", p.name, t.shape, p.shape),
+                        format!(
+                            "{prefix}{} has shape {:?}, this network's is {:?}",
+                            p.name, t.shape, p.shape
+                        ),
                         "use weights of a network of the same architecture",
                     ));
                 }
@@ -220,18 +251,28 @@ impl<B: Backend> Network<B> {
         dev.write(slot, &block)
     }
 
-    fn save_block(&self, dev: &mut B, slot: Slot<f32>, prefix: &str, weights: &mut Weights) -> Result<()> {
+    fn save_block(
+        &self,
+        dev: &mut B,
+        slot: Slot<f32>,
+        prefix: &str,
+        weights: &mut Weights,
+    ) -> Result<()> {
         let block = dev.read(slot)?;
         for p in &self.params {
             let values = to_torch(&block[p.offset..][..p.len], &p.shape);
-            weights.tensors.insert(format!("{prefix}{}", p.name), Tensor::from_f32(p.shape.clone(), values));
+            weights
+                .tensors
+                .insert(format!("{prefix}{}", p.name), Tensor::from_f32(p.shape.clone(), values));
         }
         Ok(())
     }
 }
 
 fn floats<'a>(name: &str, tensor: &'a Tensor) -> Result<&'a [f32]> {
-    tensor.f32().ok_or_else(|| Error::input(format!("{name} holds integers"), "use a file with float weights"))
+    tensor.f32().ok_or_else(|| {
+        Error::input(format!("{name} holds integers"), "use a file with float weights")
+    })
 }
 
 /// (k, c, r, r) → (k, r, r, c′), c′ ≥ c what the memory has room for; vectors as they are.

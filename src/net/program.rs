@@ -2,8 +2,8 @@
 
 use crate::base::{Error, Result};
 use crate::device::ops::{
-    Backend, ConvSpec, Crop, DataGrad, Epilogue, HeadInput, HeadSpec, Merge, NormSpec, StemSpec, Terms, Uses,
-    WeightGrad,
+    Backend, ConvSpec, Crop, DataGrad, Epilogue, HeadInput, HeadSpec, Merge, NormSpec, StemSpec,
+    Terms, Uses, WeightGrad,
 };
 use crate::device::{Layout, Pool, Slot};
 use crate::net::FEATURES;
@@ -77,8 +77,8 @@ pub struct Program<B: Backend> {
     pub head: B::HeadPlan,
     /// p2..p5; empty where the level is missing.
     pub pyramid: [Slot<B::Act>; 4],
-    /// Outputs of the stages (n, h/2ˢ⁺², w/2ˢ⁺², channels of stage s), readable after a forward in [`Mode::Stages`]; empty where the
-    /// level is missing.
+    /// Outputs of the stages (n, h/2ˢ⁺², w/2ˢ⁺², channels of stage s), readable after a forward in
+    /// [`Mode::Stages`]; empty where the level is missing.
     pub stages: [Slot<B::Act>; 4],
     pub(super) stem_conv: B::ConvPlan,
     pub(super) stem: B::StemPlan,
@@ -117,7 +117,8 @@ impl<B: Backend> Planner<'_, B> {
         ConvSpec { n: self.geometry.n, h, w, c, k, r, stride, pad: r / 2 }
     }
 
-    /// What the convolution of a unit is asked to do: where its norm is folded into it, it has the terms `folded`.
+    /// What the convolution of a unit is asked to do: where its norm is folded into it, it has the
+    /// terms `folded`.
     fn uses(&self, folded: Terms, backward_data: DataGrad) -> Uses {
         match self.mode {
             Mode::Eval | Mode::Stages => Uses::forward(folded),
@@ -126,13 +127,19 @@ impl<B: Backend> Planner<'_, B> {
         }
     }
 
-    /// What the lateral of `level` is asked to do. The last is the first to reach its map's gradient, the others add to it.
+    /// What the lateral of `level` is asked to do. The last is the first to reach its map's
+    /// gradient, the others add to it.
     fn lateral_uses(&self, level: usize) -> Uses {
-        let backward_data =
-            if level + 1 < self.architecture.levels { DataGrad::Accumulate } else { DataGrad::Overwrite };
+        let backward_data = if level + 1 < self.architecture.levels {
+            DataGrad::Accumulate
+        } else {
+            DataGrad::Overwrite
+        };
         match self.mode {
             Mode::Eval | Mode::Stages | Mode::Batch => Uses::forward(Terms::BIAS),
-            Mode::Train => Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias),
+            Mode::Train => {
+                Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias)
+            }
         }
     }
 
@@ -153,7 +160,13 @@ impl<B: Backend> Planner<'_, B> {
         Ok(UnitStep { conv, norm: norm_plan, y, z, saved })
     }
 
-    fn block(&mut self, block: &Block, x: Slot<B::Act>, h: usize, w: usize) -> Result<BlockStep<B>> {
+    fn block(
+        &mut self,
+        block: &Block,
+        x: Slot<B::Act>,
+        h: usize,
+        w: usize,
+    ) -> Result<BlockStep<B>> {
         let (ho, wo) = (h / block.conv1.stride, w / block.conv1.stride);
         let terms = |residual, relu| Terms { bias: true, residual, relu };
         // The shortcut's gradient is in dx before that of conv1.
@@ -172,12 +185,22 @@ impl<B: Backend> Planner<'_, B> {
 }
 
 impl<B: Backend> Program<B> {
-    /// Plans a program over the activations pool, which it uses alone: programs follow each other on the same memory.
-    pub fn plan(dev: &mut B, layout: &mut Layout, net: &Network<B>, geometry: Geometry, mode: Mode) -> Result<Self> {
+    /// Plans a program over the activations pool, which it uses alone: programs follow each other
+    /// on the same memory.
+    pub fn plan(
+        dev: &mut B,
+        layout: &mut Layout,
+        net: &Network<B>,
+        geometry: Geometry,
+        mode: Mode,
+    ) -> Result<Self> {
         let Geometry { n, h, w, groups, k, merge, unit } = geometry;
         net.architecture.check()?;
         if n == 0 || h == 0 || w == 0 || h % 32 != 0 || w % 32 != 0 {
-            return Err(Error::input(format!("images of {h}×{w} pixels"), "use a --size that is a multiple of 32"));
+            return Err(Error::input(
+                format!("images of {h}×{w} pixels"),
+                "use a --size that is a multiple of 32",
+            ));
         }
         layout.restart(Pool::Acts);
         let crops = layout.take(Pool::Staging, "feature crops", n);
@@ -190,7 +213,8 @@ impl<B: Backend> Program<B> {
         let stem_y = p.take("stem.y", pool.x_len());
         p.done(x);
         let stem_saved = p.layout.take(Pool::Acts, "stem.statistics", pool.saved_len());
-        let argmax = (mode == Mode::Train).then(|| p.layout.take(Pool::Acts, "stem.argmax", pool.z_len()));
+        let argmax =
+            (mode == Mode::Train).then(|| p.layout.take(Pool::Acts, "stem.argmax", pool.z_len()));
         let stem_z = p.take("stem.z", pool.z_len());
         p.done(stem_y);
 
@@ -198,7 +222,8 @@ impl<B: Backend> Program<B> {
         let (mut at, mut hb, mut wb) = (stem_z, h / 4, w / 4);
         let (mut pyramid, mut stages) = ([Slot::empty(); 4], [Slot::empty(); 4]);
         let mut laterals = Vec::new();
-        for (((stage, lateral), map), output) in net.stages.iter().zip(&net.laterals).zip(&mut pyramid).zip(&mut stages)
+        for (((stage, lateral), map), output) in
+            net.stages.iter().zip(&net.laterals).zip(&mut pyramid).zip(&mut stages)
         {
             for (b, block) in stage.iter().enumerate() {
                 let step = p.block(block, at, hb, wb)?;
@@ -247,12 +272,31 @@ impl<B: Backend> Program<B> {
     pub fn forward(&self, dev: &mut B, net: &Network<B>) -> Result<()> {
         if self.mode.folded() {
             let epilogue = Epilogue::bias(net.folded_bias[net.stem.norm]);
-            dev.conv_forward(&self.stem_conv, self.stem_y, self.x, net.folded_weight(&net.stem), epilogue)?;
+            dev.conv_forward(
+                &self.stem_conv,
+                self.stem_y,
+                self.x,
+                net.folded_weight(&net.stem),
+                epilogue,
+            )?;
             dev.stem_infer(&self.stem, self.stem_z, self.stem_y)?;
         } else {
-            dev.conv_forward(&self.stem_conv, self.stem_y, self.x, net.weight(&net.stem), Epilogue::NONE)?;
+            dev.conv_forward(
+                &self.stem_conv,
+                self.stem_y,
+                self.x,
+                net.weight(&net.stem),
+                Epilogue::NONE,
+            )?;
             let params = net.norm(&net.stem);
-            dev.stem_forward(&self.stem, self.stem_z, self.argmax, self.stem_saved, self.stem_y, params)?;
+            dev.stem_forward(
+                &self.stem,
+                self.stem_z,
+                self.argmax,
+                self.stem_saved,
+                self.stem_y,
+                params,
+            )?;
         }
         let mut steps = self.blocks.iter();
         for ((stage, lateral), (conv, p)) in

@@ -1,4 +1,5 @@
-//! The numbers. A recipe is a set of typed constants, each line with its source ([`presets`]); every one can be overridden by a flag.
+//! The numbers. A recipe is a set of typed constants, each line with its source ([`presets`]);
+//! every one can be overridden by a flag.
 //!
 //! The fields are also the places where paper and released code differ.
 
@@ -19,11 +20,13 @@ use crate::net::weights::Source;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Two views, each clustered; every view learns both views' pseudo labels. With `auxiliary` clusters it is PiCIE+H.
+    /// Two views, each clustered; every view learns both views' pseudo labels. With `auxiliary`
+    /// clusters it is PiCIE+H.
     Picie,
     /// One view; its pseudo labels are learned (modified DeepCluster).
     Mdc,
-    /// Mutual information between the class probabilities of two views (invariant information clustering).
+    /// Mutual information between the class probabilities of two views (invariant information
+    /// clustering).
     Iic,
     /// Cross-entropy on the labels of the data set.
     Supervised,
@@ -132,7 +135,8 @@ pub enum Laterals {
 pub enum KMeansStart {
     /// At random points, in every epoch (the released code).
     Fresh,
-    /// At the centroids of the epoch before, so that clusters keep their meaning; in the first epoch at random points.
+    /// At the centroids of the epoch before, so that clusters keep their meaning; in the first
+    /// epoch at random points.
     Last,
 }
 
@@ -149,7 +153,8 @@ pub struct Recipe {
     pub fit: Fit,
     /// Side of the network's input in pixels.
     pub size: usize,
-    /// The same in evaluation, and the side of the label maps there; photos are segmented at this short side.
+    /// The same in evaluation, and the side of the label maps there; photos are segmented at this
+    /// short side.
     pub eval_size: usize,
     /// Side of the stored images that views are cut from.
     pub stored: usize,
@@ -186,13 +191,16 @@ pub struct Recipe {
     pub label_metric: Metric,
     /// How centroids score features in the loss and in evaluation.
     pub score_metric: Metric,
-    /// What scores by centroids are multiplied by in the loss: the inverse of a temperature. Cosines lie within ±1, where a softmax over
-    /// few clusters never saturates: at 1 the loss goes on pulling pixels that are at their centroid already.
+    /// What scores by centroids are multiplied by in the loss: the inverse of a temperature.
+    /// Cosines lie within ±1, where a softmax over few clusters never saturates: at 1 the loss goes
+    /// on pulling pixels that are at their centroid already.
     pub score_scale: f32,
-    /// After the last epoch, also evaluate centroids of a fresh k-means on images without augmentation.
+    /// After the last epoch, also evaluate centroids of a fresh k-means on images without
+    /// augmentation.
     pub fresh_kmeans: bool,
-    /// The released Cityscapes data set trains view 1 on images without photometric change, though its labels came from changed
-    /// ones (P cityscapes_train_dataset.py:80). A bug, off in every recipe.
+    /// The released Cityscapes data set trains view 1 on images without photometric change, though
+    /// its labels came from changed ones (P cityscapes_train_dataset.py:80). A bug, off in every
+    /// recipe.
     pub bug_plain_view1: bool,
     pub augment: Augment,
 }
@@ -220,7 +228,8 @@ impl Recipe {
 
     /// Whether what evaluation scores with is learned, instead of being centroids.
     pub fn learned(&self) -> bool {
-        !self.clustered() || (self.method == Method::Mdc && self.classifier == ClassifierKind::Parametric)
+        !self.clustered()
+            || (self.method == Method::Mdc && self.classifier == ClassifierKind::Parametric)
     }
 
     /// The largest number of clusters a classifier has.
@@ -258,7 +267,9 @@ impl Recipe {
         if self.clusters < 2 || self.most_clusters() > usize::from(u16::MAX) {
             return fail(format!("--clusters {}", self.clusters), "use 2 to 65535");
         }
-        if self.auxiliary == 1 || (self.auxiliary > 0 && !matches!(self.method, Method::Picie | Method::Iic)) {
+        if self.auxiliary == 1
+            || (self.auxiliary > 0 && !matches!(self.method, Method::Picie | Method::Iic))
+        {
             return fail(
                 format!("--auxiliary {} in the recipe {}", self.auxiliary, self.name),
                 "over-clustering is PiCIE+H's and IIC's: use --recipe picie-h or iic, and at least 2",
@@ -269,7 +280,10 @@ impl Recipe {
             return fail(format!("--lr {}", self.lr), "use a positive number, such as 1e-3");
         }
         if !positive(self.score_scale) {
-            return fail(format!("score_scale {}", self.score_scale), "use a positive number, such as 1 or 8");
+            return fail(
+                format!("score_scale {}", self.score_scale),
+                "use a positive number, such as 1 or 8",
+            );
         }
         if !matches!(self.architecture.levels, 1 | 2 | 4) {
             return fail(
@@ -287,7 +301,10 @@ impl Recipe {
             );
         }
         if !positive(self.information.lambda) || !positive(self.information.lambda_auxiliary) {
-            return fail(format!("--lambda {}", self.information.lambda), "use a positive number, such as 1 or 1.5");
+            return fail(
+                format!("--lambda {}", self.information.lambda),
+                "use a positive number, such as 1 or 1.5",
+            );
         }
         Ok(())
     }
@@ -336,7 +353,11 @@ mod tests {
         let of = |recipe: Recipe| recipe.check().unwrap_err().to_string();
         assert!(of(Recipe { size: 100, ..Recipe::demo() }).contains("--size 100"));
         assert!(of(Recipe { auxiliary: 45, ..Recipe::mdc() }).contains("--auxiliary 45"));
-        assert!(of(Recipe { freeze: Freeze::Backbone, ..Recipe::iic() }).contains("--recipe transfer"));
-        assert!(of(Recipe { merge: Merge::Cascade, ..Recipe::iic_res12() }).contains("--merge direct"));
+        assert!(
+            of(Recipe { freeze: Freeze::Backbone, ..Recipe::iic() }).contains("--recipe transfer")
+        );
+        assert!(
+            of(Recipe { merge: Merge::Cascade, ..Recipe::iic_res12() }).contains("--merge direct")
+        );
     }
 }

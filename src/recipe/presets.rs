@@ -1,7 +1,8 @@
 //! The systems that the supplement compares, and the demo.
 //!
-//! Sources: SUPP is the supplement of PiCIE (CVPR 2021), P the released code (janghyuncho/PiCIE at c3aa029), I is IIC's
-//! (xu-ji/IIC at b7602b7). P has neither PiCIE+H nor IIC, supervised training or transfer.
+//! Sources: SUPP is the supplement of PiCIE (CVPR 2021), P the released code (janghyuncho/PiCIE at
+//! c3aa029), I is IIC's (xu-ji/IIC at b7602b7). P has neither PiCIE+H nor IIC, supervised training
+//! or transfer.
 
 use crate::augment::{Augment, Jitter};
 use crate::data::Fit;
@@ -10,7 +11,8 @@ use crate::eval::Matching;
 use crate::net::Architecture;
 use crate::net::weights::Source;
 use crate::recipe::{
-    Balance, ClassifierKind, Decay, Freeze, Information, KMeansStart, Laterals, Method, NormMode, Recipe,
+    Balance, ClassifierKind, Decay, Freeze, Information, KMeansStart, Laterals, Method, NormMode,
+    Recipe,
 };
 
 /// SUPP: epochs from random weights.
@@ -42,7 +44,7 @@ impl Recipe {
             name: "picie".into(),
             method: Method::Picie,
             architecture: Architecture::RESNET18,
-            weights: Source::Imagenet,  // SUPP: ImageNet; `from_scratch` is its other setting
+            weights: Source::Imagenet, // SUPP: ImageNet; `from_scratch` is its other setting
             laterals: Laterals::Random, // P modules/fpn.py: nn.Conv2d's own start
             fit: Fit::Crop,
             size: 320,          // SUPP: "resizing and center-crop to 320×320"
@@ -58,19 +60,24 @@ impl Recipe {
             lr_decay: Decay::Constant, // P train_picie.py:166: no schedule
             classifier: ClassifierKind::Centroids,
             freeze: Freeze::None,
-            information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
-            balance: Balance::Inverse,        // SUPP: "balanced with the size of each cluster"
-            merge: Merge::Direct,             // SUPP S1: each level straight to 1/4 and summed
-            init_batches: 50,                 // SUPP: first 50 batches
-            update_every: 20,                 // SUPP: every 20 iterations
-            kmeans_iters: 20,                 // P scripts; SUPP is silent
-            kmeans_restarts: 1,               // P utils.py: Faiss's nredo is 1
+            information: Information {
+                lambda: 1.0,
+                lambda_auxiliary: 1.0,
+                shifts: 10,
+                collapsed: false,
+            },
+            balance: Balance::Inverse, // SUPP: "balanced with the size of each cluster"
+            merge: Merge::Direct,      // SUPP S1: each level straight to 1/4 and summed
+            init_batches: 50,          // SUPP: first 50 batches
+            update_every: 20,          // SUPP: every 20 iterations
+            kmeans_iters: 20,          // P scripts; SUPP is silent
+            kmeans_restarts: 1,        // P utils.py: Faiss's nredo is 1
             kmeans_start: KMeansStart::Fresh, // P commons.py: a new k-means each epoch
-            kmeans_norm: NormMode::Batch,     // SUPP is silent; as released
-            label_norm: NormMode::Running,    // as released
-            label_metric: Metric::Cosine,     // paper: cosine distance to the prototypes
-            score_metric: Metric::Cosine,     // the same scores train and evaluate
-            score_scale: 1.0,                 // P train_picie.py:121: no temperature
+            kmeans_norm: NormMode::Batch, // SUPP is silent; as released
+            label_norm: NormMode::Running, // as released
+            label_metric: Metric::Cosine, // paper: cosine distance to the prototypes
+            score_metric: Metric::Cosine, // the same scores train and evaluate
+            score_scale: 1.0,          // P train_picie.py:121: no temperature
             fresh_kmeans: false,
             bug_plain_view1: false,
             augment: Augment::supplement(),
@@ -97,8 +104,9 @@ impl Recipe {
 
     /// PiCIE with an auxiliary over-clustering ("+H").
     ///
-    /// NOTE: written from memory, not checked against the paper: 100 auxiliary clusters, losses weighted by
-    /// log K₂/(log K₁ + log K₂) and log K₁/(log K₁ + log K₂). Neither the supplement nor the released code has it.
+    /// NOTE: written from memory, not checked against the paper: 100 auxiliary clusters, losses
+    /// weighted by log K₂/(log K₁ + log K₂) and log K₁/(log K₁ + log K₂). Neither the supplement
+    /// nor the released code has it.
     pub fn picie_h() -> Self {
         Recipe { name: "picie-h".into(), auxiliary: 100, ..Self::picie() }
     }
@@ -138,15 +146,21 @@ impl Recipe {
             lr: 1e-4,      // SUPP
             augment: Augment::iic(),
             // I model 512: λ = 1 for both heads, 10 pixels, --use_uncollapsed_loss.
-            information: Information { lambda: 1.0, lambda_auxiliary: 1.0, shifts: 10, collapsed: false },
+            information: Information {
+                lambda: 1.0,
+                lambda_auxiliary: 1.0,
+                shifts: 10,
+                collapsed: false,
+            },
             ..Self::picie()
         }
     }
 
     /// IIC on the first stages of ResNet-18.
     ///
-    /// NOTE: "the first two residual layers res1 and res2" of SUPP fits no part of ResNet-18 that has "nearly the same number of
-    /// parameters" as IIC's network. Here: stem, layer1 and layer2; `--levels 1` is the other reading, stem and layer1.
+    /// NOTE: "the first two residual layers res1 and res2" of SUPP fits no part of ResNet-18 that
+    /// has "nearly the same number of parameters" as IIC's network. Here: stem, layer1 and layer2;
+    /// `--levels 1` is the other reading, stem and layer1.
     pub fn iic_res12() -> Self {
         Recipe {
             name: "iic-res12".into(),
@@ -164,7 +178,8 @@ impl Recipe {
             method: Method::Supervised,
             matching: Matching::Identity,
             balance: Balance::None, // SUPP: Adam 1e-3; it is silent on the rest
-            // Crop and mirror alone, as segmentation networks are commonly trained: colours tell classes.
+            // Crop and mirror alone, as segmentation networks are commonly trained: colours tell
+            // classes.
             augment: Augment { jitter_p: 0.0, grey_p: 0.0, blur_p: 0.0, ..Augment::supplement() },
             ..Self::picie()
         }
@@ -185,7 +200,8 @@ impl Recipe {
         Self::picie().for_photos()
     }
 
-    /// The same system for some 30 to 3,000 photos on two cores: as [`Recipe::small`], with a larger input.
+    /// The same system for some 30 to 3,000 photos on two cores: as [`Recipe::small`], with a
+    /// larger input.
     pub fn for_photos(self) -> Self {
         let small = self.small();
         let size = 192; // photos are finer than drawn scenes; the paper's 320 takes three times as long
@@ -194,7 +210,7 @@ impl Recipe {
             size,
             eval_size: if small.weights == Source::None { size } else { 2 * size },
             stored: 2 * size,
-            clusters: 8,     // where it is not chosen from the images (`method/choose.rs`)
+            clusters: 8, // where it is not chosen from the images (`method/choose.rs`)
             init_batches: 4, // 128 images, 150 MB of points: starts on more take longer than the pass itself
             ..small
         }
@@ -202,44 +218,53 @@ impl Recipe {
 
     /// Epochs of the recipe `photos` on `images` images.
     ///
-    /// NOTE: it is steps that teach, and pseudo labels that tell what: a few steps on each epoch's labels, and enough epochs for
-    /// some [`PHOTOS_STEPS`] steps. Two epochs at least, so that labels are of a network that has learned; 20 at most, since
-    /// the pictures of a small folder are soon learned by heart.
+    /// NOTE: it is steps that teach, and pseudo labels that tell what: a few steps on each epoch's
+    /// labels, and enough epochs for some [`PHOTOS_STEPS`] steps. Two epochs at least, so that
+    /// labels are of a network that has learned; 20 at most, since the pictures of a small folder
+    /// are soon learned by heart.
     pub fn photos_epochs(&self, images: usize) -> usize {
         PHOTOS_STEPS.div_ceil(images.div_ceil(self.batch)).clamp(2, 20)
     }
 
-    /// SUPP's other setting: random weights, more epochs, and for MDC and IIC the Sobel gradient beside the picture. The released code
-    /// has no Sobel gradient.
+    /// SUPP's other setting: random weights, more epochs, and for MDC and IIC the Sobel gradient
+    /// beside the picture. The released code has no Sobel gradient.
     pub fn from_scratch(self) -> Self {
-        let sobel = matches!(self.method, Method::Mdc | Method::Iic) && !self.name.ends_with("-released");
+        let sobel =
+            matches!(self.method, Method::Mdc | Method::Iic) && !self.name.ends_with("-released");
         Recipe {
             weights: Source::None,
             epochs: self.epochs.max(EPOCHS_FROM_SCRATCH),
-            architecture: Architecture { sobel: sobel || self.architecture.sobel, ..self.architecture },
+            architecture: Architecture {
+                sobel: sobel || self.architecture.sobel,
+                ..self.architecture
+            },
             ..self
         }
     }
 
-    /// The same system for a few hundred pictures of scenes on two cores. Numbers are chosen by trial on drawn scenes
-    /// (`docs/learning.md`).
+    /// The same system for a few hundred pictures of scenes on two cores. Numbers are chosen by
+    /// trial on drawn scenes (`docs/learning.md`).
     pub fn small(self) -> Self {
         let clusters = if self.method == Method::Supervised { self.clusters } else { 9 };
         let scratch = self.weights == Source::None;
         let (epochs, batch, lr) = match (self.method, scratch) {
             // The released code's rate: a higher one gains no more (docs/learning.md).
             (Method::Picie, false) => (2, 16, 1e-4),
-            // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16 gains 8; 8 epochs of 32 are not better.
+            // More steps from few images: 32 gains 7 points of mIoU over the untrained network, 16
+            // gains 8; 8 epochs of 32 are not better.
             (Method::Picie, true) => (5, 16, 1e-3),
-            // The layer starts anew in each epoch and needs steps: from random weights 16 gains 3 points, 4 gains 4.
+            // The layer starts anew in each epoch and needs steps: from random weights 16 gains 3
+            // points, 4 gains 4.
             (Method::Mdc, false) => (2, 4, 1e-4),
             (Method::Mdc, true) => (4, 4, 1e-3),
-            // The paper's 1e-4 is for hundreds of steps an epoch: here it ends at 7 mIoU, and this at 19.
+            // The paper's 1e-4 is for hundreds of steps an epoch: here it ends at 7 mIoU, and this
+            // at 19.
             (Method::Iic, _) => (3, 16, 1e-3),
             (Method::Supervised, false) => (5, 16, self.lr),
             (Method::Supervised, true) => (EPOCHS_FROM_SCRATCH, 16, self.lr),
         };
-        // From random weights PiCIE ends below k-means of colours, and with the gradient above it (docs/learning.md).
+        // From random weights PiCIE ends below k-means of colours, and with the gradient above it
+        // (docs/learning.md).
         let sobel = self.architecture.sobel || (scratch && self.method == Method::Picie);
         let start = Recipe {
             architecture: Architecture { sobel, ..self.architecture },
@@ -259,9 +284,11 @@ impl Recipe {
         if scratch {
             return Recipe { eval_size: start.size, ..start };
         }
-        let laterals = if start.method == Method::Supervised { Laterals::Random } else { Laterals::Pca };
+        let laterals =
+            if start.method == Method::Supervised { Laterals::Random } else { Laterals::Pca };
         Recipe {
-            // Where what 128² taught sees best: 46.9, 51.5, 53.6 and 53.8 mIoU at 128², 192², 256² and 320².
+            // Where what 128² taught sees best: 46.9, 51.5, 53.6 and 53.8 mIoU at 128², 192², 256²
+            // and 320².
             eval_size: 320,
             lr_decay: Decay::Linear,
             score_scale: 8.0,
@@ -275,8 +302,9 @@ impl Recipe {
 }
 
 impl Augment {
-    /// IIC's photometric change: torchvision's `ColorJitter(0.4, 0.4, 0.4, 0.125)`, always; a window of the network's size of a
-    /// picture stored at 160, and a mirror (I data.py, transforms.py; model 512).
+    /// IIC's photometric change: torchvision's `ColorJitter(0.4, 0.4, 0.4, 0.125)`, always; a
+    /// window of the network's size of a picture stored at 160, and a mirror (I data.py,
+    /// transforms.py; model 512).
     fn iic() -> Self {
         Augment {
             jitter: Jitter::Joint,

@@ -1,4 +1,5 @@
-//! What `picie bench` measured: a sheet of the device, images/s of each phase, and every op beside its floor.
+//! What `picie bench` measured: a sheet of the device, images/s of each phase, and every op beside
+//! its floor.
 
 use serde::Serialize;
 
@@ -10,7 +11,8 @@ pub struct PhaseRate {
     pub name: &'static str,
     /// Of each epoch, in order.
     pub seconds: Vec<f64>,
-    /// Images of the data set over the median of the seconds: each counts once, though both views of it are computed.
+    /// Images of the data set over the median of the seconds: each counts once, though both views
+    /// of it are computed.
     pub images_per_s: f64,
     /// The same of the slowest and of the fastest epoch.
     pub slowest: f64,
@@ -24,7 +26,13 @@ impl PhaseRate {
         let n = sorted.len();
         let median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
         let rate = |s: f64| images as f64 / s;
-        PhaseRate { name, seconds, images_per_s: rate(median), slowest: rate(sorted[n - 1]), fastest: rate(sorted[0]) }
+        PhaseRate {
+            name,
+            seconds,
+            images_per_s: rate(median),
+            slowest: rate(sorted[n - 1]),
+            fastest: rate(sorted[0]),
+        }
     }
 }
 
@@ -37,7 +45,8 @@ pub struct OpRow {
     pub us: f64,
     pub tflop_per_s: f64,
     pub gb_per_s: f64,
-    /// The larger of bytes over the copy bandwidth and FLOPs over the peak, where the peak is known.
+    /// The larger of bytes over the copy bandwidth and FLOPs over the peak, where the peak is
+    /// known.
     pub floor_us: f64,
     pub percent_of_floor: f64,
     /// Of the time of all ops.
@@ -55,7 +64,14 @@ pub struct Peaks {
 
 impl OpRow {
     /// `seconds` of all calls, bytes and FLOPs of one.
-    pub fn new(op: String, calls: usize, seconds: f64, (bytes, flops): (f64, f64), peaks: &Peaks, total: f64) -> Self {
+    pub fn new(
+        op: String,
+        calls: usize,
+        seconds: f64,
+        (bytes, flops): (f64, f64),
+        peaks: &Peaks,
+        total: f64,
+    ) -> Self {
         let us = seconds / calls as f64 * 1e6;
         let floor = bytes / (peaks.copy_gb_per_s * 1e3);
         let floor_us = peaks.tflop_per_s.map_or(floor, |peak| floor.max(flops / (peak * 1e6)));
@@ -95,7 +111,8 @@ pub struct BenchReport {
 impl BenchReport {
     pub fn text(&self) -> String {
         let r = &self.recipe;
-        let mut text = format!("{} · picie {} ({}) · {}\n", self.engine, self.version, self.commit, self.date);
+        let mut text =
+            format!("{} · picie {} ({}) · {}\n", self.engine, self.version, self.commit, self.date);
         text += &format!(
             "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} epochs after {} to warm up\n",
             r.name,
@@ -136,7 +153,16 @@ impl BenchReport {
                 format!("{:.1}", o.share_percent),
             ]
         });
-        let header = ["op, one epoch", "calls", "µs", "TFLOP/s", "GB/s", "floor\nµs", "% of\nfloor", "% of\ntime"];
+        let header = [
+            "op, one epoch",
+            "calls",
+            "µs",
+            "TFLOP/s",
+            "GB/s",
+            "floor\nµs",
+            "% of\nfloor",
+            "% of\ntime",
+        ];
         text + &plain(&header, 1, ops).to_string()
     }
 }
@@ -159,8 +185,19 @@ mod tests {
         let row = OpRow::new("op".into(), 2, 100e-6, (1e7, 2e9), &peaks, 200e-6);
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
         assert!(near(row.us, 50.0) && near(row.floor_us, 20.0) && near(row.percent_of_floor, 40.0));
-        assert!(near(row.tflop_per_s, 40.0) && near(row.gb_per_s, 200.0) && near(row.share_percent, 50.0));
-        let bytes_only = OpRow::new("op".into(), 2, 100e-6, (1e7, 2e9), &Peaks { tflop_per_s: None, ..peaks }, 1.0);
+        assert!(
+            near(row.tflop_per_s, 40.0)
+                && near(row.gb_per_s, 200.0)
+                && near(row.share_percent, 50.0)
+        );
+        let bytes_only = OpRow::new(
+            "op".into(),
+            2,
+            100e-6,
+            (1e7, 2e9),
+            &Peaks { tflop_per_s: None, ..peaks },
+            1.0,
+        );
         assert!(near(bytes_only.floor_us, 10.0));
     }
 }

@@ -1,5 +1,5 @@
-//! What the user sees of a run: bars while it works, tables and pictures when it is done. Plain data in, text and
-//! pictures out; nothing here decides anything.
+//! What the user sees of a run: bars while it works, tables and pictures when it is done. Plain
+//! data in, text and pictures out; nothing here decides anything.
 
 pub mod bench;
 pub mod neighbours;

@@ -31,7 +31,8 @@ const WHITE: Rgb = [255; 3];
 const BLACK: Rgb = [0; 3];
 
 pub fn sheet(rows: &[Row]) -> RgbImage {
-    let columns = rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
+    let columns =
+        rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
     let cells = GAP + (1 + columns) * (CELL + GAP);
     let width = rows.iter().map(|row| text::width(&row.title) + 2 * GAP).fold(cells, u32::max);
     let line = CELL + text::HEIGHT + GAP;
@@ -44,7 +45,8 @@ pub fn sheet(rows: &[Row]) -> RgbImage {
         y += text::HEIGHT;
         put(&mut page, GAP, y, &row.query);
         for (i, neighbour) in row.neighbours.iter().enumerate() {
-            let (x, down) = (GAP + (1 + (i % COLUMNS) as u32) * (CELL + GAP), (i / COLUMNS) as u32 * line);
+            let (x, down) =
+                (GAP + (1 + (i % COLUMNS) as u32) * (CELL + GAP), (i / COLUMNS) as u32 * line);
             put(&mut page, x, y + down, neighbour);
         }
         y += lines(row) * line + GAP;
@@ -65,12 +67,18 @@ fn crop(marked: &Marked) -> RgbImage {
     let (left, top) = (from(x, picture.width()), from(y, picture.height()));
     let part = crop_imm(picture, left, top, side, side).to_image();
     let mut cell = resize(&part, CELL, CELL, FilterType::CatmullRom);
-    let middle =
-        |at: usize, from: u32| ((2 * (at as i64 - i64::from(from)) + 1) * i64::from(CELL)) / i64::from(2 * side);
+    let middle = |at: usize, from: u32| {
+        ((2 * (at as i64 - i64::from(from)) + 1) * i64::from(CELL)) / i64::from(2 * side)
+    };
     let (x, y) = (middle(x, left), middle(y, top));
     for (far, colour) in [(MARK - 2, BLACK), (MARK - 1, WHITE), (MARK, WHITE), (MARK + 1, BLACK)] {
         for along in -far..=far {
-            for (x, y) in [(x + along, y - far), (x + along, y + far), (x - far, y + along), (x + far, y + along)] {
+            for (x, y) in [
+                (x + along, y - far),
+                (x + along, y + far),
+                (x - far, y + along),
+                (x + far, y + along),
+            ] {
                 let inside = |v: i64| (0..i64::from(CELL)).contains(&v);
                 if inside(x) && inside(y) {
                     cell.put_pixel(x as u32, y as u32, Pixel(colour));
@@ -86,7 +94,8 @@ mod tests {
     use super::*;
 
     fn marked(at: (usize, usize)) -> Marked {
-        let picture = RgbImage::from_fn(32, 32, |x, _| Pixel(if x < 16 { [200, 0, 0] } else { [0, 0, 200] }));
+        let picture =
+            RgbImage::from_fn(32, 32, |x, _| Pixel(if x < 16 { [200, 0, 0] } else { [0, 0, 200] }));
         Marked { picture, at, caption: "0.99".into() }
     }
 
@@ -94,9 +103,13 @@ mod tests {
     fn a_crop_is_half_the_picture_with_its_pixel_in_the_frame() {
         let cell = crop(&marked((16, 16)));
         // Columns 8 to 23: pixel 16 is the ninth, and its middle at 8.5 · 10.
-        let white: Vec<u32> = cell.enumerate_pixels().filter(|p| p.2.0 == WHITE).map(|p| p.0).collect();
+        let white: Vec<u32> =
+            cell.enumerate_pixels().filter(|p| p.2.0 == WHITE).map(|p| p.0).collect();
         assert_eq!((white.iter().min(), white.iter().max()), (Some(&(85 - 7)), Some(&(85 + 7))));
-        assert_eq!((cell.get_pixel(10, 85).0, cell.get_pixel(150, 85).0), ([200, 0, 0], [0, 0, 200]));
+        assert_eq!(
+            (cell.get_pixel(10, 85).0, cell.get_pixel(150, 85).0),
+            ([200, 0, 0], [0, 0, 200])
+        );
         // At a corner the frame is cut, not the picture.
         let cell = crop(&marked((0, 31)));
         assert_eq!((cell.width(), cell.get_pixel(5, 155).0), (CELL, [200, 0, 0]));
@@ -112,7 +125,10 @@ mod tests {
         };
         let (line, head) = (CELL + text::HEIGHT + GAP, text::HEIGHT + GAP);
         let short = sheet(&[row(2), row(0)]);
-        assert_eq!((short.width(), short.height()), (GAP + 3 * (CELL + GAP), GAP + 2 * (head + line)));
+        assert_eq!(
+            (short.width(), short.height()),
+            (GAP + 3 * (CELL + GAP), GAP + 2 * (head + line))
+        );
         let long = sheet(&[row(11)]);
         assert_eq!((long.width(), long.height()), (GAP + 11 * (CELL + GAP), GAP + head + 2 * line));
         assert!(sheet(&[]).width() > 0);

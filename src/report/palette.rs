@@ -4,20 +4,30 @@ use std::sync::OnceLock;
 
 pub type Rgb = [u8; 3];
 
-/// The first colours: Okabe and Ito's set for colour-blind readers ("Color Universal Design", 2008), without black.
-const FIRST: [Rgb; 7] =
-    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
+/// The first colours: Okabe and Ito's set for colour-blind readers ("Color Universal Design",
+/// 2008), without black.
+const FIRST: [Rgb; 7] = [
+    [230, 159, 0],
+    [86, 180, 233],
+    [0, 158, 115],
+    [240, 228, 66],
+    [0, 114, 178],
+    [213, 94, 0],
+    [204, 121, 167],
+];
 
 /// Levels of each channel among which further colours are searched.
 const LEVELS: [u8; 9] = [0, 32, 64, 96, 128, 160, 192, 224, 255];
 
-/// How many colours are told apart before the set begins anew; nobody sees a difference in larger sets.
+/// How many colours are told apart before the set begins anew; nobody sees a difference in larger
+/// sets.
 const DISTINCT: usize = 256;
 
-/// `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in every picture.
+/// `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in every
+/// picture.
 ///
-/// Each colour after the first seven is the one, among those neither near black nor near white, whose nearest neighbour
-/// is farthest to normal, red-blind and green-blind eyes.
+/// Each colour after the first seven is the one, among those neither near black nor near white,
+/// whose nearest neighbour is farthest to normal, red-blind and green-blind eyes.
 pub fn palette(n: usize) -> Vec<Rgb> {
     static COLOURS: OnceLock<Vec<Rgb>> = OnceLock::new();
     let colours = COLOURS.get_or_init(farthest_first);
@@ -25,15 +35,19 @@ pub fn palette(n: usize) -> Vec<Rgb> {
 }
 
 fn farthest_first() -> Vec<Rgb> {
-    let grid = LEVELS.iter().flat_map(|&r| LEVELS.iter().flat_map(move |&g| LEVELS.iter().map(move |&b| [r, g, b])));
+    let grid = LEVELS
+        .iter()
+        .flat_map(|&r| LEVELS.iter().flat_map(move |&g| LEVELS.iter().map(move |&b| [r, g, b])));
     // Near black is where pictures are dark, near white where the page is.
     let usable = |seen: &Seen| (0.45..=0.93).contains(&seen[0][0]);
-    let candidates: Vec<(Rgb, Seen)> = grid.map(|c| (c, seen(c))).filter(|(_, s)| usable(s)).collect();
+    let candidates: Vec<(Rgb, Seen)> =
+        grid.map(|c| (c, seen(c))).filter(|(_, s)| usable(s)).collect();
     let mut nearest = vec![f32::INFINITY; candidates.len()];
     let mut colours = Vec::with_capacity(DISTINCT);
     while colours.len() < DISTINCT {
         // NOTE: `max_by` keeps the last of equals, so a tie is the same choice everywhere.
-        let far = (0..candidates.len()).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b])).unwrap_or(0);
+        let far =
+            (0..candidates.len()).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b])).unwrap_or(0);
         let colour = FIRST.get(colours.len()).copied().unwrap_or(candidates[far].0);
         let it = seen(colour);
         for (near, (_, other)) in nearest.iter_mut().zip(&candidates) {
@@ -48,12 +62,18 @@ fn farthest_first() -> Vec<Rgb> {
 type Seen = [[f32; 3]; 3];
 
 fn seen(colour: Rgb) -> Seen {
-    // Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision deficiency" (2009),
-    // severity 1, on linear RGB.
-    const RED_BLIND: [[f32; 3]; 3] =
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]];
-    const GREEN_BLIND: [[f32; 3]; 3] =
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]];
+    // Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color
+    // vision deficiency" (2009), severity 1, on linear RGB.
+    const RED_BLIND: [[f32; 3]; 3] = [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ];
+    const GREEN_BLIND: [[f32; 3]; 3] = [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ];
     let rgb = colour.map(|v| {
         let v = f32::from(v) / 255.0;
         if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
@@ -82,9 +102,11 @@ fn times(m: &[[f32; 3]; 3], v: [f32; 3]) -> [f32; 3] {
 
 /// The distance to normal eyes, or twice the least one to colour-blind eyes if that is less.
 ///
-/// NOTE: without the factor two the search sees little but blue against yellow, and all it finds is blues and browns.
+/// NOTE: without the factor two the search sees little but blue against yellow, and all it finds is
+/// blues and browns.
 fn distance(a: &Seen, b: &Seen) -> f32 {
-    let apart = |eye: usize| a[eye].iter().zip(&b[eye]).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt();
+    let apart =
+        |eye: usize| a[eye].iter().zip(&b[eye]).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt();
     apart(0).min(2.0 * apart(1)).min(2.0 * apart(2))
 }
 
@@ -94,7 +116,9 @@ mod tests {
 
     fn closest(colours: &[Rgb]) -> f32 {
         let pairs = (0..colours.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-        pairs.map(|(i, j)| distance(&seen(colours[i]), &seen(colours[j]))).fold(f32::INFINITY, f32::min)
+        pairs
+            .map(|(i, j)| distance(&seen(colours[i]), &seen(colours[j])))
+            .fold(f32::INFINITY, f32::min)
     }
 
     #[test]
@@ -102,7 +126,10 @@ mod tests {
         // White is (1, 0, 0) by definition; the published matrices are rounded to f32.
         for (colour, light) in [([255; 3], 1.0), ([0; 3], 0.0)] {
             for eye in seen(colour) {
-                assert!((eye[0] - light).abs() <= 1e-3 && eye[1].abs() <= 1e-3 && eye[2].abs() <= 1e-3, "{eye:?}");
+                assert!(
+                    (eye[0] - light).abs() <= 1e-3 && eye[1].abs() <= 1e-3 && eye[2].abs() <= 1e-3,
+                    "{eye:?}"
+                );
             }
         }
         // Pure red and pure green differ less to green-blind eyes than to normal ones.
@@ -113,8 +140,8 @@ mod tests {
 
     #[test]
     fn colours_are_apart_and_do_not_depend_on_their_number() {
-        // 0.02 in OKLab is the usual just noticeable difference; 27 classes are five times that apart to normal eyes
-        // and half as much to colour-blind ones.
+        // 0.02 in OKLab is the usual just noticeable difference; 27 classes are five times that
+        // apart to normal eyes and half as much to colour-blind ones.
         assert!(closest(&palette(27)) >= 0.10, "{}", closest(&palette(27)));
         assert!(closest(&palette(DISTINCT)) > 0.0, "{}", closest(&palette(DISTINCT)));
         assert_eq!(palette(9), palette(300)[..9]);

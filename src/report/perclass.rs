@@ -1,4 +1,5 @@
-//! What `picie eval` prints: the scores in one line of JSON, or tables of classes, parts and clusters.
+//! What `picie eval` prints: the scores in one line of JSON, or tables of classes, parts and
+//! clusters.
 
 use std::ops::Range;
 
@@ -66,19 +67,35 @@ impl EvalReport {
             &["class", "cluster", "IoU %", "acc %", "pixels", "predicted"],
             1,
             self.per_class.iter().enumerate().map(|(class, NamedClass { name, score })| {
-                let clusters = (0..self.clusters).filter(|&k| self.class_of_cluster[k] == Some(class));
+                let clusters =
+                    (0..self.clusters).filter(|&k| self.class_of_cluster[k] == Some(class));
                 let clusters = clusters.map(|k| k.to_string()).collect::<Vec<_>>().join(" ");
                 let (iou, acc) = (number(score.iou, 2), number(score.acc, 2));
-                vec![name.clone(), clusters, iou, acc, score.labelled.to_string(), score.predicted.to_string()]
+                vec![
+                    name.clone(),
+                    clusters,
+                    iou,
+                    acc,
+                    score.labelled.to_string(),
+                    score.predicted.to_string(),
+                ]
             }),
         );
         let unmatched = (0..self.clusters).filter(|&k| self.class_of_cluster[k].is_none()).count();
         let mut text = format!("{classes}\n");
         if unmatched > 0 {
-            text += &format!("{unmatched} of {} clusters have no class; their pixels count as wrong.\n", self.clusters);
+            text += &format!(
+                "{unmatched} of {} clusters have no class; their pixels count as wrong.\n",
+                self.clusters
+            );
         }
         for part in &self.parts {
-            text += &format!("{}: acc {} %, mIoU {} %\n", part.name, number(part.acc, 2), number(part.miou, 2));
+            text += &format!(
+                "{}: acc {} %, mIoU {} %\n",
+                part.name,
+                number(part.acc, 2),
+                number(part.miou, 2)
+            );
         }
         let (acc, miou, present) = (self.acc, self.miou, self.miou_present);
         text + &format!(
@@ -95,9 +112,11 @@ mod tests {
     use crate::eval::hungarian;
 
     fn report() -> EvalReport {
-        let m = Confusion { classes: 3, clusters: 4, counts: vec![0, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
+        let m =
+            Confusion { classes: 3, clusters: 4, counts: vec![0, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
         let names = ["sky", "water", "animal"].map(str::to_string);
-        EvalReport::new(&m, &hungarian(&m), (5, 64), &names, &[("stuff", 0..2), ("things", 2..3)]).unwrap()
+        EvalReport::new(&m, &hungarian(&m), (5, 64), &names, &[("stuff", 0..2), ("things", 2..3)])
+            .unwrap()
     }
 
     #[test]
@@ -108,20 +127,41 @@ mod tests {
         for name in ["acc", "miou", "miou_present", "images", "size", "classes"] {
             assert!(value[name].is_number(), "{name}");
         }
-        assert_eq!(value["confusion"], serde_json::json!([[0, 6, 2, 0], [9, 1, 0, 0], [0, 0, 0, 0]]));
-        assert_eq!((&value["per_class"][1]["name"], &value["per_class"][1]["labelled"]), (&"water".into(), &10.into()));
+        assert_eq!(
+            value["confusion"],
+            serde_json::json!([[0, 6, 2, 0], [9, 1, 0, 0], [0, 0, 0, 0]])
+        );
+        assert_eq!(
+            (&value["per_class"][1]["name"], &value["per_class"][1]["labelled"]),
+            (&"water".into(), &10.into())
+        );
         assert_eq!(value["per_class"][1]["correct"], 9);
-        assert_eq!((&value["class_of_cluster"][0], &value["class_of_cluster"][1]), (&1.into(), &0.into()));
+        assert_eq!(
+            (&value["class_of_cluster"][0], &value["class_of_cluster"][1]),
+            (&1.into(), &0.into())
+        );
         let back: EvalReport = serde_json::from_str(&line).unwrap();
-        assert_eq!((back.confusion, back.class_of_cluster), (report().confusion, report().class_of_cluster));
+        assert_eq!(
+            (back.confusion, back.class_of_cluster),
+            (report().confusion, report().class_of_cluster)
+        );
     }
 
     #[test]
     fn the_table_says_which_cluster_is_which_class() {
         let text = report().text();
         let row = text.lines().find(|l| l.contains("water")).unwrap();
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["water", "0", "90.00", "90.00", "10", "9"]);
-        for part in ["1 of 4 clusters", "stuff: acc 83.33 %", "things: acc - %", "5 images: acc 83.33 %", "64 × 64"] {
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["water", "0", "90.00", "90.00", "10", "9"]
+        );
+        for part in [
+            "1 of 4 clusters",
+            "stuff: acc 83.33 %",
+            "things: acc - %",
+            "5 images: acc 83.33 %",
+            "64 × 64",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }

@@ -16,15 +16,17 @@ pub const NONE: u16 = u16::MAX;
 /// Opacity of a class colour over the image, of 255.
 const OPACITY: u32 = 150;
 
-/// The label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where all are below 255, 16 bits
-/// otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look the same.
+/// The label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where all are
+/// below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look the
+/// same.
 pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<()> {
     check("label picture", "labels", labels.len(), w * h)?;
     if labels.iter().all(|&l| l < 255 || l == NONE) {
         let bytes: Vec<u8> = labels.iter().map(|&l| l.min(255) as u8).collect();
         write_png(path, &bytes, w, h, ExtendedColorType::L8)
     } else {
-        // NOTE: the encoder takes 16-bit samples in the machine's order and writes PNG's big-endian ones.
+        // NOTE: the encoder takes 16-bit samples in the machine's order and writes PNG's big-endian
+        // ones.
         write_png(path, bytemuck::cast_slice(labels), w, h, ExtendedColorType::L16)
     }
 }
@@ -34,28 +36,35 @@ pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
     write_png(path, picture.as_raw(), w, h, ExtendedColorType::Rgb8)
 }
 
-/// `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full colour against a dark
-/// line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start it anew.
+/// `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full
+/// colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start
+/// it anew.
 pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Rgb]) -> Result<RgbImage> {
     let (w, h) = (image.width() as usize, image.height() as usize);
     check("overlay", "labels", labels.len(), w * h)?;
     let tint = |x: u32, y: u32| {
         let i = y as usize * w + x as usize;
         let (label, Pixel(pixel)) = (labels[i], *image.get_pixel(x, y));
-        // The two sides of an edge: the pixel after it is dark, the one before it has the full colour.
+        // The two sides of an edge: the pixel after it is dark, the one before it has the full
+        // colour.
         let after = (x > 0 && labels[i - 1] != label) || (y > 0 && labels[i - w] != label);
-        let before =
-            ((x as usize) + 1 < w && labels[i + 1] != label) || ((y as usize) + 1 < h && labels[i + w] != label);
+        let before = ((x as usize) + 1 < w && labels[i + 1] != label)
+            || ((y as usize) + 1 < h && labels[i + w] != label);
         Pixel(match label {
             _ if after => mix(pixel, [0; 3], 200),
             NONE => [(pixel.iter().map(|&v| u32::from(v)).sum::<u32>() / 6) as u8; 3],
-            _ => mix(pixel, palette[usize::from(label) % palette.len()], if before { 255 } else { OPACITY }),
+            _ => mix(
+                pixel,
+                palette[usize::from(label) % palette.len()],
+                if before { 255 } else { OPACITY },
+            ),
         })
     };
     Ok(RgbImage::from_fn(image.width(), image.height(), tint))
 }
 
-/// The class of each pixel's cluster, [`NONE`] where there is none. `class_of` (K) from a vote or a matching.
+/// The class of each pixel's cluster, [`NONE`] where there is none. `class_of` (K) from a vote or a
+/// matching.
 pub fn relabel<P: Copy + Into<usize>>(clusters: &[P], class_of: &[Option<usize>]) -> Vec<u16> {
     clusters.iter().map(|&k| class_of[k.into()].map_or(NONE, |c| c as u16)).collect()
 }
@@ -64,9 +73,16 @@ pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usiz
     if got == want { Ok(()) } else { Err(Error::Shape { op, what, got, want }) }
 }
 
-fn write_png(path: &Path, bytes: &[u8], w: usize, h: usize, colour: ExtendedColorType) -> Result<()> {
+fn write_png(
+    path: &Path,
+    bytes: &[u8],
+    w: usize,
+    h: usize,
+    colour: ExtendedColorType,
+) -> Result<()> {
     let mut png = Vec::new();
-    let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
+    let encoder =
+        PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
     let encoded = encoder.write_image(bytes, w as u32, h as u32, colour);
     encoded.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
     write_atomic(path, |out| out.write_all(&png))
@@ -79,13 +95,20 @@ mod tests {
     #[test]
     fn label_pictures_read_back_as_the_labels() {
         let dir = tempfile::tempdir().unwrap();
-        for (labels, depth) in [(vec![0, 7, 254, NONE, 3, 1], 8), (vec![0, 255, 300, NONE, 3, 1], 16)] {
+        for (labels, depth) in
+            [(vec![0, 7, 254, NONE, 3, 1], 8), (vec![0, 255, 300, NONE, 3, 1], 16)]
+        {
             let path = dir.path().join(format!("{depth}.png"));
             write_labels(&path, &labels, 3, 2).unwrap();
             let back = image::open(&path).unwrap();
             assert_eq!((back.width(), back.height(), back.color().bits_per_pixel()), (3, 2, depth));
             let values: Vec<u16> = match depth {
-                8 => back.as_luma8().unwrap().iter().map(|&v| if v == 255 { NONE } else { v.into() }).collect(),
+                8 => back
+                    .as_luma8()
+                    .unwrap()
+                    .iter()
+                    .map(|&v| if v == 255 { NONE } else { v.into() })
+                    .collect(),
                 _ => back.as_luma16().unwrap().to_vec(),
             };
             assert_eq!(values, labels);

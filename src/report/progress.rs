@@ -23,7 +23,8 @@ impl Progress {
     }
 }
 
-/// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints nothing.
+/// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints
+/// nothing.
 pub struct Phase {
     name: String,
     unit: &'static str,
@@ -37,12 +38,15 @@ impl Phase {
             // A line cut short is no reason to stop a training run.
             let _ = out.write_str(&rate(state.pos(), state.elapsed().as_secs_f64(), unit));
         };
-        let shown = format!("{{prefix:18}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}}, {{eta}} left");
+        let shown =
+            format!("{{prefix:18}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}}, {{eta}} left");
         let style = ProgressStyle::with_template(&shown)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", rate)
             .progress_chars("━╸─");
-        let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(name.to_string());
+        let bar = ProgressBar::with_draw_target(Some(total), target)
+            .with_style(style)
+            .with_prefix(name.to_string());
         bar.tick();
         Phase { name: name.to_string(), unit, start: Instant::now(), bar }
     }
@@ -52,7 +56,8 @@ impl Phase {
         self.bar.inc(n);
     }
 
-    /// As [`Phase::add`], and an error where the user asked to stop: what passes over images are given as their tick.
+    /// As [`Phase::add`], and an error where the user asked to stop: what passes over images are
+    /// given as their tick.
     pub fn tick(&self, n: usize) -> Result<()> {
         self.add(n as u64);
         stop::check()
@@ -72,9 +77,14 @@ impl Phase {
 
     /// Ends the phase, prints its line to stderr and returns its seconds.
     pub fn finish(self) -> f64 {
-        let (done, seconds, unit) = (self.bar.position(), self.start.elapsed().as_secs_f64(), self.unit);
+        let (done, seconds, unit) =
+            (self.bar.position(), self.start.elapsed().as_secs_f64(), self.unit);
         self.bar.finish_and_clear();
-        tell(format_args!("{:18} {done} {unit} in {seconds:.1} s, {}", self.name, rate(done, seconds, unit)));
+        tell(format_args!(
+            "{:18} {done} {unit} in {seconds:.1} s, {}",
+            self.name,
+            rate(done, seconds, unit)
+        ));
         seconds
     }
 }

@@ -1,4 +1,5 @@
-//! A sheet of validation images: image | a prediction a method | ground truth, with titles and a legend.
+//! A sheet of validation images: image | a prediction a method | ground truth, with titles and a
+//! legend.
 
 use image::imageops::{FilterType, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
@@ -22,8 +23,8 @@ pub(super) const GAP: u32 = 10;
 /// Images narrower than this are shown enlarged by a whole factor.
 const CELL: u32 = 240;
 
-/// The sheet of `rows`; `methods` are the titles of the predictions, and the legend has the classes that occur, by `names` (C). The
-/// last column is there where some row has a truth.
+/// The sheet of `rows`; `methods` are the titles of the predictions, and the legend has the classes
+/// that occur, by `names` (C). The last column is there where some row has a truth.
 pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<RgbImage> {
     let colours = palette(names.len().max(1));
     let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());
@@ -38,12 +39,19 @@ pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<
         cells.push(line);
     }
     let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
-    let titles = ["image"].into_iter().chain(methods.iter().map(|name| &**name)).chain(["ground truth"]).take(columns);
+    let titles = ["image"]
+        .into_iter()
+        .chain(methods.iter().map(|name| &**name))
+        .chain(["ground truth"])
+        .take(columns);
     let cell_w = cells.iter().map(|line| line[0].width()).max().unwrap_or(CELL);
     let cell_w = titles.clone().map(text::width).fold(cell_w, u32::max);
     let width = GAP + columns.max(1) as u32 * (cell_w + GAP);
     let legend = legend(&occurring(rows, names.len()), names, &colours, width);
-    let height = GAP + text::HEIGHT + cells.iter().map(|line| line[0].height() + GAP).sum::<u32>() + legend.height();
+    let height = GAP
+        + text::HEIGHT
+        + cells.iter().map(|line| line[0].height() + GAP).sum::<u32>()
+        + legend.height();
 
     let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
     for (i, title) in titles.enumerate() {
@@ -67,7 +75,11 @@ fn factor(image: &RgbImage) -> u32 {
 
 fn enlarge(image: &RgbImage) -> RgbImage {
     let f = factor(image);
-    if f == 1 { image.clone() } else { resize(image, f * image.width(), f * image.height(), FilterType::CatmullRom) }
+    if f == 1 {
+        image.clone()
+    } else {
+        resize(image, f * image.width(), f * image.height(), FilterType::CatmullRom)
+    }
 }
 
 /// Labels (H, W) of `image` → (f·H, f·W), each repeated.
@@ -90,7 +102,8 @@ fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
 /// Swatches and names in as many columns as fit into `width`.
 fn legend(classes: &[usize], names: &[String], colours: &[Rgb], width: u32) -> RgbImage {
     let swatch = text::HEIGHT - 6;
-    let entry = classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;
+    let entry =
+        classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;
     let columns = (width.saturating_sub(GAP) / entry).clamp(1, classes.len().max(1) as u32);
     let line = text::HEIGHT + 4;
     let lines = (classes.len() as u32).div_ceil(columns);
@@ -98,7 +111,12 @@ fn legend(classes: &[usize], names: &[String], colours: &[Rgb], width: u32) -> R
     for (i, &class) in classes.iter().enumerate() {
         // Down the columns, as a list is read.
         let (x, y) = (GAP + i as u32 / lines * entry, i as u32 % lines * line);
-        paste(&mut picture, &RgbImage::from_pixel(swatch, swatch, Pixel(colours[class])), x.into(), i64::from(y) + 3);
+        paste(
+            &mut picture,
+            &RgbImage::from_pixel(swatch, swatch, Pixel(colours[class])),
+            x.into(),
+            i64::from(y) + 3,
+        );
         text::draw(&mut picture, x + swatch + GAP, y, &names[class], INK);
     }
     picture
@@ -118,8 +136,11 @@ mod tests {
 
     #[test]
     fn a_sheet_has_its_columns_and_a_legend_of_what_occurs() {
-        let row =
-            |truth| SheetRow { image: RgbImage::new(5, 3), predictions: vec![[0, 1, 1, 2, NONE].repeat(3)], truth };
+        let row = |truth| SheetRow {
+            image: RgbImage::new(5, 3),
+            predictions: vec![[0, 1, 1, 2, NONE].repeat(3)],
+            truth,
+        };
         let truth: Vec<u16> = (0..15).map(|i| if i == 5 + 4 { 4 } else { 0 }).collect();
         let (with, without) = (row(Some(truth.clone())), row(None));
         assert_eq!(occurring(&[with], 5), [0, 1, 2, 4]);
@@ -133,24 +154,36 @@ mod tests {
             three.get_pixel(x, y).0,
             overlay(&RgbImage::new(1, 1), &[4], &palette(5)).unwrap().get_pixel(0, 0).0
         );
-        let swatches = |p: &RgbImage, c: usize| p.pixels().filter(|q| q.0 == palette(5)[c]).count() > 100;
+        let swatches =
+            |p: &RgbImage, c: usize| p.pixels().filter(|q| q.0 == palette(5)[c]).count() > 100;
         assert!(swatches(&three, 4) && !swatches(&two, 4) && swatches(&two, 2));
     }
 
     #[test]
     fn odd_sheets_are_pictures_too() {
         assert!(sheet(&[], &[], &[]).unwrap().height() > 0);
-        let tall = SheetRow { image: RgbImage::new(300, 20), predictions: vec![vec![NONE; 6000]], truth: None };
-        let flat = SheetRow { image: RgbImage::new(7, 2), predictions: vec![vec![3; 14]], truth: None };
+        let tall = SheetRow {
+            image: RgbImage::new(300, 20),
+            predictions: vec![vec![NONE; 6000]],
+            truth: None,
+        };
+        let flat =
+            SheetRow { image: RgbImage::new(7, 2), predictions: vec![vec![3; 14]], truth: None };
         assert_eq!(sheet(&[tall, flat], &one(), &names(2)).unwrap().width(), GAP + 2 * (300 + GAP));
-        let wrong = SheetRow { image: RgbImage::new(4, 4), predictions: vec![vec![0; 15]], truth: None };
+        let wrong =
+            SheetRow { image: RgbImage::new(4, 4), predictions: vec![vec![0; 15]], truth: None };
         assert!(sheet(&[wrong], &one(), &names(2)).is_err());
     }
 
     #[test]
     fn a_column_for_each_method_as_wide_as_its_title() {
-        let row = || SheetRow { image: RgbImage::new(5, 3), predictions: vec![vec![0; 15], vec![1; 15]], truth: None };
-        let methods = ["picie".to_string(), "a run with a name that is wider than its picture".to_string()];
+        let row = || SheetRow {
+            image: RgbImage::new(5, 3),
+            predictions: vec![vec![0; 15], vec![1; 15]],
+            truth: None,
+        };
+        let methods =
+            ["picie".to_string(), "a run with a name that is wider than its picture".to_string()];
         let page = sheet(&[row()], &methods, &names(2)).unwrap();
         assert_eq!(page.width(), GAP + 3 * (text::width(&methods[1]) + GAP));
         assert!(sheet(&[row()], &methods[..1], &names(2)).is_err());

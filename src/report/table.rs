@@ -6,8 +6,8 @@ use crate::eval::EpochRow;
 use crate::eval::record::Score;
 use crate::method::Candidate;
 
-/// A table with the first column to the left and all others to the right, as numbers are read, `gap` + 1 spaces
-/// between them.
+/// A table with the first column to the left and all others to the right, as numbers are read,
+/// `gap` + 1 spaces between them.
 pub(super) fn plain(header: &[&str], gap: u16, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
@@ -24,17 +24,21 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_string(), |v| format!("{v:.digits$}"))
 }
 
-/// One line per epoch: k-means objective (mean of the views), losses, scores in percent, seconds of each phase; columns that nothing
-/// is in are left out. Below it the size that scores are of. Epoch 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the trained one,
-/// where the recipe asks for it.
+/// One line per epoch: k-means objective (mean of the views), losses, scores in percent, seconds of
+/// each phase; columns that nothing is in are left out. Below it the size that scores are of. Epoch
+/// 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the
+/// trained one, where the recipe asks for it.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
-    let mut parts: Vec<&String> = rows.first().map(|row| row.losses.keys().collect()).unwrap_or_default();
+    let mut parts: Vec<&String> =
+        rows.first().map(|row| row.losses.keys().collect()).unwrap_or_default();
     // PiCIE's within before cross, IIC's main before auxiliary.
     parts.reverse();
     type Column<'a> = (String, Box<dyn Fn(&EpochRow) -> String + 'a>);
     let mut columns: Vec<Column> = vec![("epoch".into(), Box::new(|row| row.epoch.to_string()))];
-    let mean = |row: &EpochRow| row.kmeans_objective.iter().sum::<f64>() / row.kmeans_objective.len() as f64;
+    let mean = |row: &EpochRow| {
+        row.kmeans_objective.iter().sum::<f64>() / row.kmeans_objective.len() as f64
+    };
     if clustered {
         columns.push(("k-means\nobject.".into(), Box::new(move |row| number(Some(mean(row)), 4))));
     }
@@ -78,7 +82,12 @@ pub fn epochs(rows: &[EpochRow]) -> String {
 pub fn clusters(candidates: &[Candidate], chosen: usize) -> String {
     let row = |c: &Candidate| {
         let mark = if c.clusters == chosen { "chosen" } else { "" };
-        vec![c.clusters.to_string(), number(Some(c.objective), 4), number(Some(c.agreement), 3), mark.into()]
+        vec![
+            c.clusters.to_string(),
+            number(Some(c.objective), 4),
+            number(Some(c.agreement), 3),
+            mark.into(),
+        ]
     };
     plain(&["clusters", "objective", "agreement", ""], 1, candidates.iter().map(row)).to_string()
 }
@@ -88,7 +97,8 @@ pub fn scored_at(side: usize) -> String {
     format!("scores: network input and label maps of {side} × {side} pixels")
 }
 
-/// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation where a row has several.
+/// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation
+/// where a row has several.
 pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
     let lines = rows.iter().map(|(name, scores)| {
         let cell = |of: fn(&Score) -> f64| spread(&scores.iter().map(of).collect::<Vec<_>>(), 2);
@@ -100,7 +110,11 @@ pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
 /// A single value, or mean ± standard deviation of several, with `digits` behind the point.
 pub(super) fn spread(values: &[f64], digits: usize) -> String {
     let (mean, deviation) = mean_and_deviation(values);
-    if values.len() == 1 { format!("{mean:.digits$}") } else { format!("{mean:.digits$} ± {deviation:.digits$}") }
+    if values.len() == 1 {
+        format!("{mean:.digits$}")
+    } else {
+        format!("{mean:.digits$} ± {deviation:.digits$}")
+    }
 }
 
 /// The mean, and the sample's standard deviation (0 of a single value).
@@ -139,14 +153,19 @@ mod tests {
         assert!(lines[8].contains("96 × 96"), "{text}");
         assert!(lines.iter().all(|l| l.chars().count() <= 80), "{text}");
         let words = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
-        let want = ["2", "0.5000", "3.5000", "3.2500", "3.7500", "40.12", "-", "1.1", "2.2", "3.3", "4.4", "55.5"];
+        let want = [
+            "2", "0.5000", "3.5000", "3.2500", "3.7500", "40.12", "-", "1.1", "2.2", "3.3", "4.4",
+            "55.5",
+        ];
         assert_eq!(words(lines[4])[..1], ["0"], "{text}");
         assert_eq!(words(lines[4])[5..7], ["20.50", "10.25"], "{text}");
         assert_eq!(words(lines[5]), want, "{text}");
         assert_eq!(words(lines[6])[5..7], ["50.50", "12.25"], "{text}");
         // Right-aligned: a number ends where its title does.
         let end = |line: &str, what: &str| line.find(what).unwrap() + what.len();
-        for (title, value) in [("within", "3.2500"), ("acc", "40.12"), ("train", "3.3"), ("images", "55.5")] {
+        for (title, value) in
+            [("within", "3.2500"), ("acc", "40.12"), ("train", "3.3"), ("images", "55.5")]
+        {
             assert_eq!(end(lines[1], title), end(lines[5], &format!(" {value}")), "{text}");
         }
     }
@@ -154,10 +173,18 @@ mod tests {
     #[test]
     fn several_scores_are_mean_and_deviation() {
         let score = |acc| Score { acc, miou: acc / 2.0, miou_present: acc };
-        let rows = [("1".to_string(), vec![score(10.0), score(20.0), score(30.0)]), ("1.5".into(), vec![score(7.25)])];
+        let rows = [
+            ("1".to_string(), vec![score(10.0), score(20.0), score(30.0)]),
+            ("1.5".into(), vec![score(7.25)]),
+        ];
         let text = scores("lambda", &rows);
-        let words = |of: &str| text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>();
-        assert_eq!(words("1 ")[1..], ["20.00", "±", "10.00", "10.00", "±", "5.00", "20.00", "±", "10.00"]);
+        let words = |of: &str| {
+            text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words("1 ")[1..],
+            ["20.00", "±", "10.00", "10.00", "±", "5.00", "20.00", "±", "10.00"]
+        );
         assert_eq!(words("1.5")[1..], ["7.25", "3.62", "7.25"]);
     }
 }

@@ -16,11 +16,15 @@ pub fn width(text: &str) -> u32 {
     (text.chars().count() * get_raster_width(WEIGHT, SIZE)) as u32
 }
 
-/// Writes `text` with its top left corner at (x, y). A letter the font lacks is a question mark; what does not fit into
-/// the picture is cut off.
+/// Writes `text` with its top left corner at (x, y). A letter the font lacks is a question mark;
+/// what does not fit into the picture is cut off.
 pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb) {
     for (i, letter) in text.chars().enumerate() {
-        let Some(raster) = get_raster(letter, WEIGHT, SIZE).or_else(|| get_raster('?', WEIGHT, SIZE)) else { continue };
+        let Some(raster) =
+            get_raster(letter, WEIGHT, SIZE).or_else(|| get_raster('?', WEIGHT, SIZE))
+        else {
+            continue;
+        };
         let left = x + (i * raster.width()) as u32;
         for (row, y) in raster.rows().zip(y..picture.height()) {
             for (&ink, x) in row.iter().zip(left..picture.width()) {
@@ -33,7 +37,8 @@ pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb) {
 
 /// `over` on `under` with the opacity `alpha` / 255.
 pub fn mix(under: Rgb, over: Rgb, alpha: u32) -> Rgb {
-    let one = |u: u8, o: u8| ((u32::from(u) * (255 - alpha) + u32::from(o) * alpha + 127) / 255) as u8;
+    let one =
+        |u: u8, o: u8| ((u32::from(u) * (255 - alpha) + u32::from(o) * alpha + 127) / 255) as u8;
     [one(under[0], over[0]), one(under[1], over[1]), one(under[2], over[2])]
 }
 
@@ -55,7 +60,10 @@ mod tests {
 
     #[test]
     fn mixing_reaches_both_ends() {
-        assert_eq!((mix([1, 2, 3], [200, 100, 0], 0), mix([1, 2, 3], [200, 100, 0], 255)), ([1, 2, 3], [200, 100, 0]));
+        assert_eq!(
+            (mix([1, 2, 3], [200, 100, 0], 0), mix([1, 2, 3], [200, 100, 0], 255)),
+            ([1, 2, 3], [200, 100, 0])
+        );
         assert_eq!(mix([0; 3], [200; 3], 51), [40; 3]);
     }
 }

@@ -4,15 +4,24 @@ use crate::eval::Unlabelled;
 use crate::eval::unlabelled::REACH;
 use crate::report::table::{plain, spread};
 
-/// A row each of `rows`, with mean ± standard deviation where a row has several values, and what the columns are. `size`: the side of
-/// the input, and the other one that predictions were compared at.
-pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, size: (usize, usize)) -> String {
+/// A row each of `rows`, with mean ± standard deviation where a row has several values, and what
+/// the columns are. `size`: the side of the input, and the other one that predictions were compared
+/// at.
+pub fn unlabelled(
+    rows: &[(String, Vec<Unlabelled>)],
+    images: usize,
+    size: (usize, usize),
+) -> String {
     let lines = rows.iter().map(|(name, all)| {
-        let cell = |digits, of: fn(&Unlabelled) -> f64| spread(&all.iter().map(of).collect::<Vec<_>>(), digits);
+        let cell = |digits, of: fn(&Unlabelled) -> f64| {
+            spread(&all.iter().map(of).collect::<Vec<_>>(), digits)
+        };
         let borders: Vec<f64> = all.iter().filter_map(|u| u.borders).collect();
         let borders = if borders.is_empty() { "-".to_string() } else { spread(&borders, 1) };
-        let [mirror, crop, size] = [cell(1, |u| u.mirror), cell(1, |u| u.crop), cell(1, |u| u.size)];
-        let [chance, used, largest] = [cell(1, |u| u.chance), cell(0, |u| u.used as f64), cell(1, |u| u.largest)];
+        let [mirror, crop, size] =
+            [cell(1, |u| u.mirror), cell(1, |u| u.crop), cell(1, |u| u.size)];
+        let [chance, used, largest] =
+            [cell(1, |u| u.chance), cell(0, |u| u.used as f64), cell(1, |u| u.largest)];
         vec![name.clone(), mirror, crop, size, borders, chance, used, largest]
     });
     let header = [
@@ -51,13 +60,20 @@ mod tests {
             used: 7,
             largest: 30.5,
         };
-        let rows =
-            [("a b".to_string(), vec![one(91.0, None)]), ("c".into(), vec![one(80.0, Some(60.0)), one(90.0, None)])];
+        let rows = [
+            ("a b".to_string(), vec![one(91.0, None)]),
+            ("c".into(), vec![one(80.0, Some(60.0)), one(90.0, None)]),
+        ];
         let text = unlabelled(&rows, 5, (128, 96));
-        let words = |of: &str| text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>();
+        let words = |of: &str| {
+            text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>()
+        };
         assert_eq!(words("a b")[2..], ["91.0", "82.0", "83.0", "-", "41.0", "7", "30.5"], "{text}");
         assert_eq!(words("c ")[1..4], ["85.0", "±", "7.1"], "{text}");
         assert_eq!(words("c ")[10..13], ["60.0", "41.0", "±"], "{text}");
-        assert!(text.contains("5 images without labels") && text.contains("96 pixels instead of 128"), "{text}");
+        assert!(
+            text.contains("5 images without labels") && text.contains("96 pixels instead of 128"),
+            "{text}"
+        );
     }
 }

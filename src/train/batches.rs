@@ -21,7 +21,9 @@ impl Batches {
     /// `before`: optimizer steps of the epochs before.
     pub fn new<B: Backend>(method: &dyn Method<B>, epoch: usize, before: u64) -> Self {
         let common = method.common();
-        let orders = (0..method.rounds()).map(|round| common.order(Stream::TrainOrder, epoch, round)).collect();
+        let orders = (0..method.rounds())
+            .map(|round| common.order(Stream::TrainOrder, epoch, round))
+            .collect();
         let Recipe { batch, lr_decay, epochs, .. } = common.recipe;
         let batches = Batches { orders, size: batch, epoch, before, decay: lr_decay, total: 0 };
         Batches { total: (epochs * batches.len()) as u64, ..batches }
@@ -45,6 +47,13 @@ impl Batches {
         let order = &self.orders[round];
         let ids = &order[at..(at + self.size).min(order.len())];
         let done = self.before + i as u64;
-        Batch { ids, epoch: self.epoch, round, before: i, step: done + 1, rate: self.decay.rate(done, self.total) }
+        Batch {
+            ids,
+            epoch: self.epoch,
+            round,
+            before: i,
+            step: done + 1,
+            rate: self.decay.rate(done, self.total),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The state of a run as one safetensors file: torchvision's names, Adam's moments, centroids, and where in the epoch it is.
+//! The state of a run as one safetensors file: torchvision's names, Adam's moments, centroids, and
+//! where in the epoch it is.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +27,8 @@ pub enum Phase {
 
 /// Everything that is not a tensor.
 ///
-/// NOTE: at the beginning of an epoch it holds no times, so that a resumed run ends with the same bytes.
+/// NOTE: at the beginning of an epoch it holds no times, so that a resumed run ends with the same
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub recipe: Recipe,
@@ -66,7 +68,12 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    pub fn begin(recipe: Recipe, seed: u64, start: StartRecord, (images, fingerprint): (usize, u64)) -> Self {
+    pub fn begin(
+        recipe: Recipe,
+        seed: u64,
+        start: StartRecord,
+        (images, fingerprint): (usize, u64),
+    ) -> Self {
         State {
             recipe,
             seed,
@@ -97,7 +104,10 @@ fn pseudo<B: Backend>(method: &dyn Method<B>) -> Vec<(String, PseudoLabels)> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, which: usize| format!("{}{}", ["", "auxiliary"][which], view + 1);
     let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
-        all.iter().enumerate().map(move |(which, pseudo)| (name(view, which), *pseudo)).collect::<Vec<_>>()
+        all.iter()
+            .enumerate()
+            .map(move |(which, pseudo)| (name(view, which), *pseudo))
+            .collect::<Vec<_>>()
     };
     views.iter().enumerate().flat_map(each).collect()
 }
@@ -107,7 +117,10 @@ fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> 
     let mut weights = Weights::default();
     method.common().net.save(dev, &mut weights)?;
     for (name, pseudo) in pseudo(method) {
-        let tensor = Tensor::from_f32(vec![pseudo.classifier.k, FEATURES, 1, 1], dev.read(pseudo.centroids)?);
+        let tensor = Tensor::from_f32(
+            vec![pseudo.classifier.k, FEATURES, 1, 1],
+            dev.read(pseudo.centroids)?,
+        );
         weights.tensors.insert(format!("classifier{name}.weight"), tensor);
     }
     for (name, learned) in method.learned() {
@@ -119,12 +132,22 @@ fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> 
 }
 
 /// Writes what evaluation needs after an epoch.
-pub fn save_epoch<B: Backend>(path: &Path, dev: &mut B, method: &dyn Method<B>, state: &State) -> Result<()> {
+pub fn save_epoch<B: Backend>(
+    path: &Path,
+    dev: &mut B,
+    method: &dyn Method<B>,
+    state: &State,
+) -> Result<()> {
     weights::write(path, &evaluable(dev, method, state)?)
 }
 
 /// Writes everything that resuming needs.
-pub fn save<B: Backend>(path: &Path, dev: &mut B, method: &dyn Method<B>, state: &State) -> Result<()> {
+pub fn save<B: Backend>(
+    path: &Path,
+    dev: &mut B,
+    method: &dyn Method<B>,
+    state: &State,
+) -> Result<()> {
     let mut weights = evaluable(dev, method, state)?;
     let common = method.common();
     common.net.save_moments(dev, &mut weights)?;
@@ -136,7 +159,9 @@ pub fn save<B: Backend>(path: &Path, dev: &mut B, method: &dyn Method<B>, state:
         for (name, pseudo) in pseudo(method) {
             let (labels, counts) = (dev.read(pseudo.labels)?, dev.read(pseudo.counts)?);
             let shape = vec![state.images, side, side];
-            weights.tensors.insert(format!("labels{name}"), Tensor { shape, data: Data::U16(labels) });
+            weights
+                .tensors
+                .insert(format!("labels{name}"), Tensor { shape, data: Data::U16(labels) });
             let counts = counts.into_iter().map(i64::from).collect::<Vec<_>>();
             let tensor = Tensor { shape: vec![counts.len()], data: Data::I64(counts) };
             weights.tensors.insert(format!("label_counts{name}"), tensor);
@@ -145,7 +170,8 @@ pub fn save<B: Backend>(path: &Path, dev: &mut B, method: &dyn Method<B>, state:
     weights::write(path, &weights)
 }
 
-/// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must be this run's.
+/// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must
+/// be this run's.
 pub fn load<B: Backend>(
     path: &Path,
     dev: &mut B,
@@ -185,9 +211,17 @@ pub fn load<B: Backend>(
         if state.phase != Phase::Train {
             continue;
         }
-        let damaged = || Error::file(path, "the pseudo labels are missing or of another size", "start a new --run");
+        let damaged = || {
+            Error::file(
+                path,
+                "the pseudo labels are missing or of another size",
+                "start a new --run",
+            )
+        };
         match weights.tensors.get(&format!("labels{name}")).map(|t| &t.data) {
-            Some(Data::U16(labels)) if labels.len() == pseudo.labels.len => dev.write(pseudo.labels, labels)?,
+            Some(Data::U16(labels)) if labels.len() == pseudo.labels.len => {
+                dev.write(pseudo.labels, labels)?
+            }
             _ => return Err(damaged()),
         }
         match weights.tensors.get(&format!("label_counts{name}")).map(|t| &t.data) {
@@ -219,11 +253,9 @@ fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
 }
 
 fn floats<'a>(path: &Path, weights: &'a Weights, name: &str) -> Result<&'a [f32]> {
-    weights
-        .tensors
-        .get(name)
-        .and_then(Tensor::f32)
-        .ok_or_else(|| Error::file(path, format!("{name} is missing"), "use the checkpoint of a trained run"))
+    weights.tensors.get(name).and_then(Tensor::f32).ok_or_else(|| {
+        Error::file(path, format!("{name} is missing"), "use the checkpoint of a trained run")
+    })
 }
 
 /// A network to evaluate, and what scores its features.
@@ -248,7 +280,8 @@ impl<B: Backend> Loaded<B> {
     pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe) -> Self {
         let (net, k) = (Network::plan(dev, layout, recipe.architecture), recipe.clusters);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let classifier = Classifier { w: state("classifier", k * FEATURES), b: state("classifier bias", k), k };
+        let classifier =
+            Classifier { w: state("classifier", k * FEATURES), b: state("classifier bias", k), k };
         Loaded { net, classifier, centroids: state("centroids", k * FEATURES) }
     }
 
@@ -259,12 +292,15 @@ impl<B: Backend> Loaded<B> {
 }
 
 impl Trained {
-    /// From a checkpoint of ours, or of the released code (cascade merge, dot-product scores of classifier 1).
+    /// From a checkpoint of ours, or of the released code (cascade merge, dot-product scores of
+    /// classifier 1).
     pub fn read(path: &Path) -> Result<Self> {
         let file = weights::read(path)?;
-        let ours = file.metadata.get("picie").and_then(|text| serde_json::from_str::<State>(text).ok());
+        let ours =
+            file.metadata.get("picie").and_then(|text| serde_json::from_str::<State>(text).ok());
         let architecture = ours.map_or(Architecture::RESNET18, |state| state.recipe.architecture);
-        let (weights, origin) = weights::canonical(file, path, &crate::net::expected(architecture))?;
+        let (weights, origin) =
+            weights::canonical(file, path, &crate::net::expected(architecture))?;
         let recipe = match &origin {
             Origin::Picie => state(path, &weights, origin)?.recipe,
             Origin::ReleasedPicie { .. } => Recipe::picie_released(),
@@ -282,7 +318,8 @@ impl Trained {
             _ => "classifier1",
         };
         let classifier = floats(path, &weights, &format!("{name}.weight"))?.to_vec();
-        let bias = weights.tensors.get(&format!("{name}.bias")).and_then(Tensor::f32).unwrap_or_default();
+        let bias =
+            weights.tensors.get(&format!("{name}.bias")).and_then(Tensor::f32).unwrap_or_default();
         if !recipe.learned() && bias.iter().any(|&b| b != 0.0) {
             let remedy = "use a checkpoint of PiCIE, whose classifier is its centroids";
             return Err(Error::file(path, "classifier1 has a bias that is not zero", remedy));

@@ -1,5 +1,5 @@
-//! Which tensor holds a number that is not finite: looked for when a loss or an objective is not, and before a checkpoint replaces the
-//! last good one.
+//! Which tensor holds a number that is not finite: looked for when a loss or an objective is not,
+//! and before a checkpoint replaces the last good one.
 
 use crate::base::Result;
 use crate::device::Slot;
@@ -20,7 +20,11 @@ fn first<B: Backend>(dev: &mut B, tensors: &[Named]) -> Result<Option<String>> {
 }
 
 /// A tensor of every view and number of clusters.
-fn of_views<B: Backend>(method: &dyn Method<B>, what: &str, of: fn(&PseudoLabels) -> Slot<f32>) -> Vec<Named> {
+fn of_views<B: Backend>(
+    method: &dyn Method<B>,
+    what: &str,
+    of: fn(&PseudoLabels) -> Slot<f32>,
+) -> Vec<Named> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, k: usize| format!("{what} of view {}, {k} clusters,", view + 1);
     let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
@@ -29,9 +33,14 @@ fn of_views<B: Backend>(method: &dyn Method<B>, what: &str, of: fn(&PseudoLabels
     views.iter().enumerate().flat_map(each).collect()
 }
 
-/// What is not finite of a state that is to be saved, or that a k-means began with: of the network, in the order of a forward pass, of
-/// what is learned besides, and of Adam's moments. `clustered`: of the centroids too, since there are some.
-pub fn state<B: Backend>(dev: &mut B, method: &dyn Method<B>, clustered: bool) -> Result<Option<String>> {
+/// What is not finite of a state that is to be saved, or that a k-means began with: of the network,
+/// in the order of a forward pass, of what is learned besides, and of Adam's moments. `clustered`:
+/// of the centroids too, since there are some.
+pub fn state<B: Backend>(
+    dev: &mut B,
+    method: &dyn Method<B>,
+    clustered: bool,
+) -> Result<Option<String>> {
     let net = &method.common().net;
     let mut tensors = net.tensors("", net.blocks.weights);
     tensors.extend(net.statistics());
@@ -46,8 +55,8 @@ pub fn state<B: Backend>(dev: &mut B, method: &dyn Method<B>, clustered: bool) -
 
 /// What is not finite of what a training step computed its loss with.
 ///
-/// NOTE: by the time that a loss is read its step has spoilt all weights. The running statistics tell where in the forward pass it
-/// began, for they are of this pass and of nothing behind it.
+/// NOTE: by the time that a loss is read its step has spoilt all weights. The running statistics
+/// tell where in the forward pass it began, for they are of this pass and of nothing behind it.
 pub fn step<B: Backend>(dev: &mut B, method: &dyn Method<B>) -> Result<Option<String>> {
     let mut tensors = method.common().net.statistics();
     tensors.extend(of_views(method, "a centroid", |p| p.centroids));
@@ -76,7 +85,15 @@ mod tests {
         name: &str,
         find: impl Fn(&mut Cpu, &dyn Method<Cpu>) -> Result<Option<String>>,
     ) -> String {
-        let small = Recipe { size: 32, stored: 32, batch: 2, batch_cluster: 2, clusters: 3, init_batches: 1, ..recipe };
+        let small = Recipe {
+            size: 32,
+            stored: 32,
+            batch: 2,
+            batch_cluster: 2,
+            clusters: 3,
+            init_batches: 1,
+            ..recipe
+        };
         let (mut dev, mut layout) = (Cpu::new(), Layout::default());
         let set = method::TrainSet { images: 4, resident: false };
         let mut method = method::plan(&mut dev, &mut layout, &small, 1, set).unwrap();
@@ -84,8 +101,12 @@ mod tests {
         method.init(&mut dev).unwrap();
         assert_eq!(find(&mut dev, &*method).unwrap(), None);
         let net = &method.common().net;
-        let mut all =
-            [net.tensors("", net.blocks.weights), net.statistics(), net.tensors("adam.v.", net.blocks.v)].concat();
+        let mut all = [
+            net.tensors("", net.blocks.weights),
+            net.statistics(),
+            net.tensors("adam.v.", net.blocks.v),
+        ]
+        .concat();
         all.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
         all.extend(of_views(&*method, "a centroid", |p| p.centroids));
         let (_, slot) = all.into_iter().find(|(tensor, _)| tensor == name).unwrap();
@@ -121,7 +142,10 @@ mod tests {
     #[test]
     fn the_part_of_the_loss_is_named() {
         let losses = |parts| Losses { total: f64::NAN, parts };
-        assert_eq!(loss(&losses(vec![("within", 1.0), ("cross", f64::INFINITY)])).unwrap(), "cross is inf");
+        assert_eq!(
+            loss(&losses(vec![("within", 1.0), ("cross", f64::INFINITY)])).unwrap(),
+            "cross is inf"
+        );
         assert_eq!(loss(&losses(vec![])).unwrap(), "loss is NaN");
         assert_eq!(loss(&Losses { total: 1.0, parts: vec![] }), None);
     }

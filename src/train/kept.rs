@@ -30,7 +30,11 @@ impl Kept {
     /// `losses`: of the steps that will be kept.
     pub fn plan(layout: &mut Layout, losses: Slot<f32>) -> Self {
         let width = losses.len.next_multiple_of(ALIGN / size_of::<f32>());
-        Kept { slot: layout.take(Pool::State, "losses of the last steps", MOST * width), width, steps: Vec::new() }
+        Kept {
+            slot: layout.take(Pool::State, "losses of the last steps", MOST * width),
+            width,
+            steps: Vec::new(),
+        }
     }
 
     /// One training step, whose losses are kept. The device may still be at it.
@@ -55,9 +59,15 @@ impl Kept {
     }
 
     /// Number, images and losses of each step that was kept, once the device has done them.
-    pub fn take<B: Backend>(&mut self, dev: &mut B, method: &dyn Method<B>) -> Result<Vec<(u64, usize, Losses)>> {
+    pub fn take<B: Backend>(
+        &mut self,
+        dev: &mut B,
+        method: &dyn Method<B>,
+    ) -> Result<Vec<(u64, usize, Losses)>> {
         let values = dev.read(self.slot.part(0, self.steps.len() * self.width))?;
         let rows = self.steps.drain(..).zip(values.chunks(self.width));
-        Ok(rows.map(|(s, values)| (s.number, s.images, method.read_losses(values, s.images, s.round))).collect())
+        Ok(rows
+            .map(|(s, values)| (s.number, s.images, method.read_losses(values, s.images, s.round)))
+            .collect())
     }
 }

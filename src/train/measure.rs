@@ -1,4 +1,5 @@
-//! Epochs for the clock: the passes and steps of training, without evaluation, record and checkpoint.
+//! Epochs for the clock: the passes and steps of training, without evaluation, record and
+//! checkpoint.
 
 use std::time::Instant;
 
@@ -37,8 +38,14 @@ pub struct Measured<'a, B: Backend> {
 }
 
 impl<'a, B: Backend + 'a> Measured<'a, B> {
-    /// Plans, reserves, and starts from random weights. `look_every`: steps between two looks at their losses.
-    pub fn plan(dev: &mut B, recipe: &Recipe, set: &'a PictureSet, look_every: usize) -> Result<Self> {
+    /// Plans, reserves, and starts from random weights. `look_every`: steps between two looks at
+    /// their losses.
+    pub fn plan(
+        dev: &mut B,
+        recipe: &Recipe,
+        set: &'a PictureSet,
+        look_every: usize,
+    ) -> Result<Self> {
         let (layout, (mut method, kept)) = method::plan_images(dev, |dev, layout, resident| {
             let set = TrainSet { images: set.images().len(), resident };
             let method = method::plan(dev, layout, recipe, 1, set)?;
@@ -51,8 +58,8 @@ impl<'a, B: Backend + 'a> Measured<'a, B> {
         Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
     }
 
-    /// One epoch: k-means and labels of the views, where the method has them, and one training step for every batch.
-    /// `tick` is called with each batch of each of them.
+    /// One epoch: k-means and labels of the views, where the method has them, and one training step
+    /// for every batch. `tick` is called with each batch of each of them.
     pub fn epoch(&mut self, dev: &mut B, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
         let Measured { method, set, kept, look_every, epoch, .. } = self;
@@ -61,10 +68,13 @@ impl<'a, B: Backend + 'a> Measured<'a, B> {
         if let Some((common, clustering)) = method.clustering_mut() {
             let (images, views) = (set.images(), clustering.pseudo().len());
             kmeans = clock(dev, |dev| {
-                (0..views).try_for_each(|v| clustering.kmeans(common, dev, images, (epoch, v), tick).map(|_| ()))
+                (0..views).try_for_each(|v| {
+                    clustering.kmeans(common, dev, images, (epoch, v), tick).map(|_| ())
+                })
             })?;
-            labels =
-                clock(dev, |dev| (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), tick)))?;
+            labels = clock(dev, |dev| {
+                (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), tick))
+            })?;
         }
         let train = clock(dev, |dev| {
             method.begin_steps(dev, epoch, true)?;

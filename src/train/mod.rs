@@ -1,4 +1,5 @@
-//! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what happens on Ctrl-C.
+//! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what
+//! happens on Ctrl-C.
 
 mod batches;
 mod checkpoint;
@@ -58,8 +59,8 @@ struct Trainer<'a, 'm, B: Backend> {
     state: State,
 }
 
-/// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings are written, once everything is known to
-/// be in order: until then an error leaves nothing behind.
+/// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings
+/// are written, once everything is known to be in order: until then an error leaves nothing behind.
 pub fn train<'a, B: Backend + 'a>(
     dev: &mut B,
     folder: &RunFolder,
@@ -73,14 +74,23 @@ pub fn train<'a, B: Backend + 'a>(
     let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
-    outlook::of(recipe, sets.train.images(), plan.layout.total_bytes()).iter().for_each(|line| watch.note(line));
+    outlook::of(recipe, sets.train.images(), plan.layout.total_bytes())
+        .iter()
+        .for_each(|line| watch.note(line));
     let Plan { layout, mut method, laterals, evaluator, kept } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
     let fingerprint = sets.train.images().fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, (images, fingerprint))?
+        checkpoint::load(
+            &folder.checkpoint(),
+            dev,
+            &*method,
+            recipe,
+            settings.seed,
+            (images, fingerprint),
+        )?
     } else {
         // ImageNet weights have no pyramid: it keeps its random start, or begins as the data says.
         if let Some(weights) = &start.weights {
@@ -123,7 +133,9 @@ impl<B: Backend> Trainer<'_, '_, B> {
         {
             let started = Instant::now();
             let scorer = self.method.scorer(self.dev, false)?;
-            let Some(score) = unless_stopped(self.evaluate("untrained", scorer))? else { return self.interrupt() };
+            let Some(score) = unless_stopped(self.evaluate("untrained", scorer))? else {
+                return self.interrupt();
+            };
             self.state.untrained = score;
             untrained_s = started.elapsed().as_secs_f64();
         }
@@ -132,7 +144,10 @@ impl<B: Backend> Trainer<'_, '_, B> {
             self.state.phase = Phase::Train;
             if self.state.epoch == 1 && self.views() > 0 {
                 let [kmeans_s, labels_s, _] = self.state.seconds;
-                let left = outlook::seconds_left(&self.method.common().recipe, [kmeans_s, labels_s, untrained_s]);
+                let left = outlook::seconds_left(
+                    &self.method.common().recipe,
+                    [kmeans_s, labels_s, untrained_s],
+                );
                 self.watch.note(&outlook::duration(left));
             }
         }
@@ -152,8 +167,9 @@ impl<B: Backend> Trainer<'_, '_, B> {
         self.method.clustering().map_or(0, |clustering| clustering.pseudo().len())
     }
 
-    /// A pass without gradients over each view, where there are any. Interrupted, it is forgotten and begins anew when resumed: it is
-    /// cheap beside the training steps, and all it can have changed are running statistics and centroids.
+    /// A pass without gradients over each view, where there are any. Interrupted, it is forgotten
+    /// and begins anew when resumed: it is cheap beside the training steps, and all it can have
+    /// changed are running statistics and centroids.
     fn pass(&mut self, name: &str, clock: usize, pass: fn(&mut Self) -> Result<()>) -> Result<()> {
         if self.views() == 0 {
             return Ok(());
@@ -182,10 +198,17 @@ impl<B: Backend> Trainer<'_, '_, B> {
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            let summary = clustering.kmeans(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
+            let summary = clustering.kmeans(
+                common,
+                self.dev,
+                self.sets.train.images(),
+                (epoch, view),
+                &mut tick,
+            )?;
             drop(tick);
             if !summary.objective.is_finite() {
-                let what = format!("the k-means objective of view {} is {}", view + 1, summary.objective);
+                let what =
+                    format!("the k-means objective of view {} is {}", view + 1, summary.objective);
                 let place = finite::state(self.dev, &*self.method, true)?;
                 return Err(self.not_finite(what, place, self.state.adam_step));
             }
@@ -198,7 +221,13 @@ impl<B: Backend> Trainer<'_, '_, B> {
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            clustering.label(common, self.dev, self.sets.train.images(), (epoch, view), &mut tick)?;
+            clustering.label(
+                common,
+                self.dev,
+                self.sets.train.images(),
+                (epoch, view),
+                &mut tick,
+            )?;
         }
         Ok(())
     }
@@ -207,7 +236,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
     fn steps(&mut self) -> Result<()> {
         let done = self.state.step;
         self.method.begin_steps(self.dev, self.state.epoch, done == 0)?;
-        let batches = Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
+        let batches =
+            Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
         self.watch.begin("train", batches.images());
         self.watch.advance((0..done).map(|i| batches.get(i).ids.len()).sum());
         let mut recording = false;
@@ -249,7 +279,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
 
     /// Adds a step's losses to the epoch's, weighted by its images.
     fn add(&mut self, losses: &Losses, images: usize) {
-        for (name, loss) in [("loss", losses.total)].into_iter().chain(losses.parts.iter().copied()) {
+        for (name, loss) in [("loss", losses.total)].into_iter().chain(losses.parts.iter().copied())
+        {
             let [sum, weight] = self.state.losses.entry(name.into()).or_default();
             *sum += loss * images as f64;
             *weight += images as f64;
@@ -261,17 +292,30 @@ impl<B: Backend> Trainer<'_, '_, B> {
         self.check()?;
         let started = Instant::now();
         let scorer = self.method.scorer(self.dev, true)?;
-        let Some(score) = unless_stopped(self.evaluate("evaluate", scorer))? else { return self.interrupt() };
+        let Some(score) = unless_stopped(self.evaluate("evaluate", scorer))? else {
+            return self.interrupt();
+        };
         let eval_s = started.elapsed().as_secs_f64();
         let recipe = &self.method.common().recipe;
-        let (last, fresh, eval_size) = (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
-        checkpoint::save_epoch(&self.folder.epoch(self.state.epoch), self.dev, &*self.method, &self.state.next())?;
+        let (last, fresh, eval_size) =
+            (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
+        checkpoint::save_epoch(
+            &self.folder.epoch(self.state.epoch),
+            self.dev,
+            &*self.method,
+            &self.state.next(),
+        )?;
         let labelled = matches!(self.sets.val, PictureSet::Labelled(_));
-        let fresh = if last && labelled && fresh && self.views() > 0 { self.fresh()? } else { None };
+        let fresh =
+            if last && labelled && fresh && self.views() > 0 { self.fresh()? } else { None };
         let images = self.sets.train.images().len() as f64;
         let [kmeans_s, labels_s, train_s] = self.state.seconds;
-        let mut losses: std::collections::BTreeMap<String, f64> =
-            self.state.losses.iter().map(|(name, [sum, weight])| (name.clone(), sum / weight)).collect();
+        let mut losses: std::collections::BTreeMap<String, f64> = self
+            .state
+            .losses
+            .iter()
+            .map(|(name, [sum, weight])| (name.clone(), sum / weight))
+            .collect();
         let kmeans = &self.state.kmeans;
         let row = EpochRow {
             epoch: self.state.epoch,
@@ -281,8 +325,9 @@ impl<B: Backend> Trainer<'_, '_, B> {
             eval_s,
             images_per_s: images / (kmeans_s + labels_s + train_s),
             kmeans_objective: kmeans.iter().map(|summary| summary.objective).collect(),
-            kmeans_imbalance: (!kmeans.is_empty())
-                .then(|| kmeans.iter().map(|summary| summary.imbalance).sum::<f64>() / kmeans.len() as f64),
+            kmeans_imbalance: (!kmeans.is_empty()).then(|| {
+                kmeans.iter().map(|summary| summary.imbalance).sum::<f64>() / kmeans.len() as f64
+            }),
             loss: losses.remove("loss").unwrap_or_default(),
             losses,
             acc: score.map(|s| s.acc),
@@ -304,14 +349,16 @@ impl<B: Backend> Trainer<'_, '_, B> {
         self.watch.begin(name, val.images.len());
         let mut tick = ticker(self.watch);
         let common = self.method.common();
-        let confusion = self.evaluator.run(self.dev, &common.net, val, (scorer, View::Plain), &mut tick)?;
+        let confusion =
+            self.evaluator.run(self.dev, &common.net, val, (scorer, View::Plain), &mut tick)?;
         drop(tick);
         self.watch.end();
         let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
     }
 
-    /// The score of a fresh k-means on images without augmentation. Leaves centroids and running statistics as they were.
+    /// The score of a fresh k-means on images without augmentation. Leaves centroids and running
+    /// statistics as they were.
     fn fresh(&mut self) -> Result<Option<Score>> {
         let running = self.method.common().net.running(self.dev)?;
         let (common, clustering) = self.method.clustering_mut().expect("there are views");
@@ -320,7 +367,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
         self.watch.begin("fresh k-means", self.sets.train.images().len());
         let mut tick = ticker(self.watch);
         let epoch = self.state.epoch + 1;
-        let clustered = clustering.fresh_kmeans(common, self.dev, self.sets.train.images(), epoch, &mut tick);
+        let clustered =
+            clustering.fresh_kmeans(common, self.dev, self.sets.train.images(), epoch, &mut tick);
         drop(tick);
         let scored = clustered.and_then(|_| {
             self.watch.end();
@@ -333,8 +381,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
         scored.map_or_else(|| self.interrupt(), Ok)
     }
 
-    /// Errors: something of the state is not finite. The last step's update has been through no loss yet, and what it broke must not
-    /// replace the last good checkpoint.
+    /// Errors: something of the state is not finite. The last step's update has been through no
+    /// loss yet, and what it broke must not replace the last good checkpoint.
     fn check(&mut self) -> Result<()> {
         let State { epoch, phase, adam_step, .. } = self.state;
         let clustered = epoch > 1 || phase > Phase::KMeans;

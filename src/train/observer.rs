@@ -14,7 +14,8 @@ pub trait Observer {
     fn interrupted(&self) -> bool;
     /// Whether a profiler records optimizer step `step` (from 1).
     fn profiled(&self, step: u64) -> bool;
-    /// Steps between two looks at their losses, 1 to [`MOST_UNSEEN`](crate::train::MOST_UNSEEN). Each look waits for the device.
+    /// Steps between two looks at their losses, 1 to [`MOST_UNSEEN`](crate::train::MOST_UNSEEN).
+    /// Each look waits for the device.
     fn look_every(&self) -> usize {
         1
     }

@@ -3,8 +3,8 @@
 use crate::data::ImageStore;
 use crate::recipe::{KMeansStart, Recipe};
 
-/// Seconds of an epoch's training steps over those of its label pass, which runs the same views forward: 3.3 to 4.2 in 20 epochs of
-/// 256 scenes at 128² on two cores that others used too.
+/// Seconds of an epoch's training steps over those of its label pass, which runs the same views
+/// forward: 3.3 to 4.2 in 20 epochs of 256 scenes at 128² on two cores that others used too.
 const TRAIN_PER_LABELS: f64 = 3.8;
 /// Fewer steps than this on an epoch's pseudo labels teach little.
 const FEW_STEPS: usize = 10;
@@ -21,22 +21,30 @@ pub fn of(recipe: &Recipe, images: &ImageStore, planned: usize) -> Vec<String> {
             mib(planned),
             mib(images.memory())
         ),
-        format!("{steps} optimizer steps an epoch, {} in {} epochs", steps * recipe.epochs, recipe.epochs),
+        format!(
+            "{steps} optimizer steps an epoch, {} in {} epochs",
+            steps * recipe.epochs,
+            recipe.epochs
+        ),
     ];
     // The recipe photos makes up for few steps with epochs.
     if steps < FEW_STEPS && recipe.clustered() && recipe.epochs < recipe.photos_epochs(n) {
         let batch = (n / FEW_STEPS).max(2);
         let photos = if recipe.name == Recipe::photos().name { "" } else { ", or --recipe photos" };
         let remedy = format!("--batch {batch} or more --epochs would help{photos}");
-        lines.push(format!("warning: an epoch has {steps} optimizer steps, too few to learn its labels; {remedy}"));
+        lines.push(format!(
+            "warning: an epoch has {steps} optimizer steps, too few to learn its labels; {remedy}"
+        ));
     }
     lines
 }
 
-/// Seconds from the end of the first label pass to the end of the run, from what k-means, labels and an evaluation took.
+/// Seconds from the end of the first label pass to the end of the run, from what k-means, labels
+/// and an evaluation took.
 pub fn seconds_left(recipe: &Recipe, [kmeans, labels, eval]: [f64; 3]) -> f64 {
     let epochs = recipe.epochs as f64;
-    // k-means runs the same views forward; what is left of it are its starts, of which a warm one needs one.
+    // k-means runs the same views forward; what is left of it are its starts, of which a warm one
+    // needs one.
     let warm = match recipe.kmeans_start {
         KMeansStart::Last => labels + (kmeans - labels).max(0.0) / recipe.kmeans_restarts as f64,
         KMeansStart::Fresh => kmeans,
@@ -62,7 +70,10 @@ mod tests {
     fn few_steps_are_warned_of_where_epochs_do_not_make_up_for_them() {
         let lines = |recipe: &Recipe, n| of(recipe, &ImageStore::noise(n, 32, 1), 5 << 20);
         let picie = lines(&Recipe::picie(), 200);
-        assert_eq!(picie[0], "200 images, recipe picie, 27 clusters; memory: 5 MiB planned, 1 MiB of images");
+        assert_eq!(
+            picie[0],
+            "200 images, recipe picie, 27 clusters; memory: 5 MiB planned, 1 MiB of images"
+        );
         assert_eq!(picie[1], "2 optimizer steps an epoch, 20 in 10 epochs");
         assert!(
             picie[2].contains("an epoch has 2 optimizer steps")
@@ -72,22 +83,34 @@ mod tests {
         );
         assert_eq!(lines(&Recipe::picie(), 1280).len(), 2);
         let photos = Recipe::photos();
-        assert_eq!(lines(&Recipe { epochs: photos.photos_epochs(30), ..photos.clone() }, 30).len(), 2);
+        assert_eq!(
+            lines(&Recipe { epochs: photos.photos_epochs(30), ..photos.clone() }, 30).len(),
+            2
+        );
         let short = lines(&Recipe { epochs: 1, ..photos }, 30);
-        assert!(short.len() == 3 && short[2].ends_with("--batch 3 or more --epochs would help"), "{short:?}");
+        assert!(
+            short.len() == 3 && short[2].ends_with("--batch 3 or more --epochs would help"),
+            "{short:?}"
+        );
         assert_eq!(lines(&Recipe::iic(), 100).len(), 2);
     }
 
     #[test]
     fn the_rest_of_a_run_is_its_phases() {
-        let recipe = Recipe { epochs: 3, kmeans_restarts: 4, kmeans_start: KMeansStart::Last, ..Recipe::picie() };
+        let recipe = Recipe {
+            epochs: 3,
+            kmeans_restarts: 4,
+            kmeans_start: KMeansStart::Last,
+            ..Recipe::picie()
+        };
         // A warm k-means: 10 forward, and a fourth of the 8 that starts took.
         let want = 3.0 * (TRAIN_PER_LABELS * 10.0 + 2.0) + 2.0 * (12.0 + 10.0);
         assert_eq!(seconds_left(&recipe, [18.0, 10.0, 2.0]), want);
         let fresh = Recipe { kmeans_start: KMeansStart::Fresh, ..recipe };
         assert_eq!(seconds_left(&fresh, [18.0, 10.0, 2.0]), want + 2.0 * 6.0);
         let texts = [0.2, 89.0, 100.0, 7000.0].map(duration);
-        for (text, time) in texts.iter().zip(["1 seconds", "89 seconds", "2 minutes", "1.9 hours"]) {
+        for (text, time) in texts.iter().zip(["1 seconds", "89 seconds", "2 minutes", "1.9 hours"])
+        {
             assert!(text.contains(&format!("about {time} to go")), "{text}");
         }
     }

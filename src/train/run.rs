@@ -124,19 +124,26 @@ impl RunFolder {
     pub fn read_settings(&self) -> Result<Settings> {
         let path = self.settings_path();
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::file(&self.path, "there is no run to resume here", "check --run, or leave out --resume")
-            }
+            std::io::ErrorKind::NotFound => Error::file(
+                &self.path,
+                "there is no run to resume here",
+                "check --run, or leave out --resume",
+            ),
             _ => Error::io(&path, e),
         })?;
         serde_json::from_slice(&text).map_err(|e| {
-            Error::file(&path, format!("not the settings of this version of picie ({e})"), "start a new --run")
+            Error::file(
+                &path,
+                format!("not the settings of this version of picie ({e})"),
+                "start a new --run",
+            )
         })
     }
 }
 
 impl Drop for RunFolder {
-    /// Where no run began, nothing is left behind, so that a corrected command can use the same folder.
+    /// Where no run began, nothing is left behind, so that a corrected command can use the same
+    /// folder.
     fn drop(&mut self) {
         if !self.settings_path().exists() {
             let _ = std::fs::remove_file(self.path.join(LOCK));

@@ -1,4 +1,5 @@
-//! Checkpoints that cannot be used: refused by `eval`, `segment` and `train --weights` alike, before anything is written.
+//! Checkpoints that cannot be used: refused by `eval`, `segment` and `train --weights` alike,
+//! before anything is written.
 
 use std::path::Path;
 
@@ -17,7 +18,11 @@ fn refused(place: &Place, file: &str, parts: &[&str]) {
         format!("train --run run --data {data} --weights {file} {TINY}"),
     ] {
         holds(&place.picie(&words).fails(), parts);
-        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), before, "{words} leaves something");
+        assert_eq!(
+            std::fs::read_dir(place.path()).unwrap().count(),
+            before,
+            "{words} leaves something"
+        );
     }
 }
 
@@ -28,7 +33,11 @@ fn files_that_are_no_weights() {
     std::fs::create_dir(place.join("folder")).unwrap();
     refused(&place, "folder", &["folder: is a directory; name a file, not a folder"]);
     std::fs::write(place.join("empty.pth"), "").unwrap();
-    refused(&place, "empty.pth", &["empty.pth: damaged weights file: it is empty; copy or download it again"]);
+    refused(
+        &place,
+        "empty.pth",
+        &["empty.pth: damaged weights file: it is empty; copy or download it again"],
+    );
     std::fs::write(place.join("text.pth"), "these are no weights").unwrap();
     refused(&place, "text.pth", &["text.pth: neither a safetensors file nor a PyTorch checkpoint"]);
     let whole = std::fs::read(trained().join("epoch-02.safetensors")).unwrap();
@@ -41,7 +50,11 @@ fn files_that_are_no_weights() {
 #[test]
 fn a_pickle_that_asks_for_more_than_tensors() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights/malicious.pth");
-    refused(&Place::new(), file.to_str().unwrap(), &["the pickle asks for the Python object", "system", "safetensors"]);
+    refused(
+        &Place::new(),
+        file.to_str().unwrap(),
+        &["the pickle asks for the Python object", "system", "safetensors"],
+    );
 }
 
 #[test]
@@ -54,7 +67,9 @@ fn weights_of_another_architecture() {
         weights::write(&place.join(name), &weights).unwrap();
     };
     write("shape.safetensors", Tensor::from_f32(vec![64, 3, 3, 3], vec![0.0; 64 * 27]));
-    let shape = ["tensor \"conv1.weight\" has shape [64, 3, 3, 3], wanted [64, 3, 7, 7]; weights of a ResNet-18"];
+    let shape = [
+        "tensor \"conv1.weight\" has shape [64, 3, 3, 3], wanted [64, 3, 7, 7]; weights of a ResNet-18",
+    ];
     refused(&place, "shape.safetensors", &shape);
     write("part.safetensors", all.tensors["conv1.weight"].clone());
     refused(&place, "part.safetensors", &["tensors are missing: ", "weights of a ResNet-18"]);
@@ -71,7 +86,14 @@ fn weights_without_clusters_can_only_be_trained_from() {
     holds(&place.picie(&words).fails(), &["these are ImageNet weights", "picie train --weights"]);
     std::fs::create_dir(place.join("run")).unwrap();
     std::fs::copy(trained().join("run.json"), place.join("run/run.json")).unwrap();
-    std::fs::copy(place.join("resnet18.safetensors"), place.join("run/checkpoint.safetensors")).unwrap();
+    std::fs::copy(place.join("resnet18.safetensors"), place.join("run/checkpoint.safetensors"))
+        .unwrap();
     let why = place.picie("train --run run --resume").fails();
-    holds(&why, &["checkpoint.safetensors: these are weights, not the checkpoint of a run", "--weights of a new run"]);
+    holds(
+        &why,
+        &[
+            "checkpoint.safetensors: these are weights, not the checkpoint of a run",
+            "--weights of a new run",
+        ],
+    );
 }

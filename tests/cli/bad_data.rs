@@ -20,9 +20,15 @@ fn folders_that_hold_no_data_set() {
         ("text", "text: no image in this folder; give a folder of jpg"),
         ("text/notes.txt", "notes.txt: not a directory; name a folder, not a file"),
         ("coco", "images/train2017: no image in this folder; unpack the images there"),
-        ("city", "leftImg8bit/train: no *_leftImg8bit.png below this folder; unpack leftImg8bit there"),
+        (
+            "city",
+            "leftImg8bit/train: no *_leftImg8bit.png below this folder; unpack leftImg8bit there",
+        ),
         ("text --dataset coco-stuff", "images/train2017: no such folder; unpack the images there"),
-        ("text --dataset cityscapes", "leftImg8bit/train: no such folder; unpack leftImg8bit there"),
+        (
+            "text --dataset cityscapes",
+            "leftImg8bit/train: no such folder; unpack leftImg8bit there",
+        ),
     ];
     for (data, why) in cases {
         holds(&place.picie(&format!("train --data {data}")).fails(), &[why]);
@@ -48,7 +54,10 @@ fn numbers_that_contradict_themselves_or_the_data() {
         ("--clusters 1", "--clusters 1; use 2 to 65535"),
         ("--clusters 70000", "--clusters 70000; use 2 to 65535"),
         // One batch of 4 images of 8 × 8 features.
-        ("--clusters 257", "256 points cannot form 257 clusters; use more images, a larger --size or fewer --clusters"),
+        (
+            "--clusters 257",
+            "256 points cannot form 257 clusters; use more images, a larger --size or fewer --clusters",
+        ),
         ("--batch 0", "--batch 0; use at least 1"),
         ("--batch-cluster 0", "--batch-cluster 0; use at least 1"),
         ("--epochs 0", "--epochs 0; use at least 1"),
@@ -67,7 +76,8 @@ fn numbers_that_contradict_themselves_or_the_data() {
             .filter(|f| !f.is_empty() && !format!("--{f}").starts_with(&format!("{name} ")))
             .collect();
         let tiny: String = tiny.iter().map(|f| format!("--{f} ")).collect();
-        let ran = place.picie(&format!("train --run run --data {} {tiny} {flag}", scenes().display()));
+        let ran =
+            place.picie(&format!("train --run run --data {} {tiny} {flag}", scenes().display()));
         holds(&ran.fails(), &[why]);
         assert!(!place.join("run").exists(), "{flag} leaves a run folder");
     }
@@ -115,12 +125,18 @@ fn systems_that_do_not_fit_the_data() {
             format!("--recipe mdc --clusters 3 --data {scenes}"),
             "7 classes occur in the labels, more than 3 clusters can be matched with; use at least 7 --clusters",
         ),
-        (format!("--recipe iic --lambda 0 --data {scenes}"), "--lambda 0; use a positive number, such as 1 or 1.5"),
+        (
+            format!("--recipe iic --lambda 0 --data {scenes}"),
+            "--lambda 0; use a positive number, such as 1 or 1.5",
+        ),
         (
             format!("--recipe iic-res12 --merge cascade --data {scenes}"),
             "--merge cascade of a part of the pyramid; use --merge direct",
         ),
-        (format!("--recipe mdc --clusters 9 --sobel --weights {weights} --data {scenes}"), "--sobel"),
+        (
+            format!("--recipe mdc --clusters 9 --sobel --weights {weights} --data {scenes}"),
+            "--sobel",
+        ),
     ];
     for (words, why) in cases {
         let ran = place.picie(&format!("train --run run {tiny} {words}"));
@@ -147,7 +163,10 @@ fn images_that_cannot_be_read_are_left_out_or_strictly_refused() {
     std::fs::write(image(3), "").unwrap();
     let ran = place.picie(&format!("{} --json", eval("data"))).succeeds();
     holds(&ran.out, &["\"images\":1,"]);
-    let listed = ["000000000001.jpg: the JPEG is cut short; copy", "000000000003.jpg: the file is empty; copy"];
+    let listed = [
+        "000000000001.jpg: the JPEG is cut short; copy",
+        "000000000003.jpg: the file is empty; copy",
+    ];
     holds(&ran.err, &listed);
     holds(&ran.err, &["2 images left out, 1 used"]);
     holds(&place.picie(&format!("{} --strict", eval("data"))).fails(), &[listed[0]]);
@@ -165,7 +184,9 @@ fn label_maps_that_do_not_fit() {
     let data = place.scenes("data");
     let label = |n: usize| data.join(format!("annotations/val2017/00000000000{n}.png"));
     let (w, h) = image::image_dimensions(label(2)).unwrap();
-    let map = |w: u32, h: u32, id: u8| image::GrayImage::from_pixel(w, h, image::Luma([id])).save(label(2)).unwrap();
+    let map = |w: u32, h: u32, id: u8| {
+        image::GrayImage::from_pixel(w, h, image::Luma([id])).save(label(2)).unwrap()
+    };
 
     std::fs::remove_file(label(1)).unwrap();
     let ran = place.picie(&format!("{} --json", eval("data"))).succeeds();
@@ -175,8 +196,10 @@ fn label_maps_that_do_not_fit() {
     holds(&place.picie(&format!("{} --strict", eval("data"))).fails(), &[missing]);
 
     map(w + 1, h, 156);
-    let size =
-        [&format!("000000000002.png: the label map is {} × {h} but its image", w + 1), "make them the same size"];
+    let size = [
+        &format!("000000000002.png: the label map is {} × {h} but its image", w + 1),
+        "make them the same size",
+    ];
     map(w + 1, h, 156);
     holds(&place.picie(&eval("data")).fails(), &size);
     holds(&place.picie(&format!("train --run run --data data {TINY}")).fails(), &size);

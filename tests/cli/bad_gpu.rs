@@ -1,4 +1,5 @@
-//! A GPU that is not there, not new enough, too small, or breaks: one line, what to do, and nothing lost.
+//! A GPU that is not there, not new enough, too small, or breaks: one line, what to do, and nothing
+//! lost.
 
 use std::os::unix::fs::symlink;
 
@@ -7,7 +8,10 @@ use crate::util::softgpu;
 
 fn train(device: &str) -> String {
     // Nothing is loaded for measurements before memory is asked for.
-    format!("train --recipe demo --data {} --run run {TINY} --device {device} --autotune off", scenes().display())
+    format!(
+        "train --recipe demo --data {} --run run {TINY} --device {device} --autotune off",
+        scenes().display()
+    )
 }
 
 #[test]
@@ -24,26 +28,39 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
     let fails = |env: &str| fails_on("cuda", env);
     std::fs::create_dir(place.join("none")).unwrap();
     std::fs::create_dir(place.join("no-cudnn")).unwrap();
-    symlink(softgpu::folder(false).unwrap().join("libcuda.so"), place.join("no-cudnn/libcuda.so")).unwrap();
+    symlink(softgpu::folder(false).unwrap().join("libcuda.so"), place.join("no-cudnn/libcuda.so"))
+        .unwrap();
     let only = |dir: &str| format!("LD_LIBRARY_PATH={}", place.join(dir).display());
     // Libraries that this machine has would be found.
     if !softgpu::has_driver() {
         holds(&fails(&only("none")), &["no NVIDIA driver (libcuda)", "--device cpu"]);
         let ran = place.gpu(&only("none"), &train("cuda")).unwrap();
         assert!(!ran.err.contains("read images"), "images are read for nothing: {ran:?}");
-        holds(&fails(&only("no-cudnn")), &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"]);
+        holds(
+            &fails(&only("no-cudnn")),
+            &["cuDNN", "pip install nvidia-cudnn-cu13", "LD_LIBRARY_PATH"],
+        );
     }
     holds(&fails("SOFTCUDNN_VERSION=8907"), &["cuDNN", "9"]);
-    holds(&fails("SOFTGPU_DRIVER_VERSION=12040"), &["knows CUDA 12.4", "needs 13.0", "update the driver"]);
+    holds(
+        &fails("SOFTGPU_DRIVER_VERSION=12040"),
+        &["knows CUDA 12.4", "needs 13.0", "update the driver"],
+    );
     holds(&fails("SOFTGPU_DEVICES=0"), &["no GPU that CUDA can use", "cpu"]);
-    holds(&fails_on("cuda:3", "").replace("--device cuda:", ""), &["no GPU 3: there is one, number 0", "cuda:0"]);
+    holds(
+        &fails_on("cuda:3", "").replace("--device cuda:", ""),
+        &["no GPU 3: there is one, number 0", "cuda:0"],
+    );
     // 1 GiB and 2 % are the driver's.
     holds(&fails("SOFTGPU_MEMORY_MIB=1143"), &["MiB of GPU memory", "96 MiB are free"]);
     holds(&fails("SOFTGPU_MEMORY_MIB=500"), &["MiB of GPU memory", " 0 MiB are free"]);
     holds(&fails("SOFTGPU_FAIL_HOST_ALLOC=1"), &["1 MiB of pinned host memory", "ulimit -l"]);
     holds(&fails("SOFTGPU_FAIL_ALLOC=1"), &["out of memory", "lower --batch"]);
     if picie::device::cuda::missing_kernels().is_none() {
-        holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"]);
+        holds(
+            &fails("SOFTGPU_BAD_IMAGE=1"),
+            &["kernels in this binary are not for this GPU", "PICIE_CUDA_ARCHS"],
+        );
     } else {
         holds(&fails("SOFTGPU_BAD_IMAGE=1"), &["no kernels in this binary", "nvidia-cuda-nvcc"]);
     }
@@ -67,7 +84,10 @@ fn the_batch_that_a_refusal_advises_finishes_its_epochs() {
     let room = mib("total") - mib("acts") / 2.0;
     let little = format!("SOFTGPU_MEMORY_MIB={}", ((1024.0 + room) / 0.98).round());
     let why = place.gpu(&little, &large).unwrap().fails();
-    holds(&why, &["MiB of GPU memory beside the driver's own, ", "MiB are free; --batch ", " would fit"]);
+    holds(
+        &why,
+        &["MiB of GPU memory beside the driver's own, ", "MiB are free; --batch ", " would fit"],
+    );
     let advice = why.split("; ").nth(1).unwrap().split(" would").next().unwrap();
     let [_, batch, _, cluster] = advice.split(' ').collect::<Vec<_>>()[..] else { panic!("{why}") };
     let smaller = large
@@ -86,10 +106,21 @@ fn a_step_that_cannot_be_recorded_is_launched_op_by_op() {
         return;
     }
     ran.succeeds();
-    for (run, trouble) in [("capture", "SOFTGPU_FAIL_CAPTURE=1"), ("graph", "SOFTGPU_FAIL_INSTANTIATE=2")] {
-        let ran = place.gpu(trouble, &whole.replace("--run run", &format!("--run {run}"))).unwrap().succeeds();
-        holds(&ran.err, &["a step cannot be recorded and is launched op by op, which is slower: recording a step: "]);
-        let read = |run: &str| std::fs::read(place.join(run).join("checkpoint.safetensors")).unwrap();
+    for (run, trouble) in
+        [("capture", "SOFTGPU_FAIL_CAPTURE=1"), ("graph", "SOFTGPU_FAIL_INSTANTIATE=2")]
+    {
+        let ran = place
+            .gpu(trouble, &whole.replace("--run run", &format!("--run {run}")))
+            .unwrap()
+            .succeeds();
+        holds(
+            &ran.err,
+            &[
+                "a step cannot be recorded and is launched op by op, which is slower: recording a step: ",
+            ],
+        );
+        let read =
+            |run: &str| std::fs::read(place.join(run).join("checkpoint.safetensors")).unwrap();
         assert!(read(run) == read("run"), "{trouble}: other bytes");
     }
 }

@@ -17,7 +17,12 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
     std::fs::write(place.join("run/metrics.jsonl"), "").unwrap();
     let before = std::fs::read(place.join("run/run.json")).unwrap();
     let again = place.picie(&train("")).fails();
-    holds(&again, &["run: this folder already holds a run; add --resume to continue it, or choose another --run"]);
+    holds(
+        &again,
+        &[
+            "run: this folder already holds a run; add --resume to continue it, or choose another --run",
+        ],
+    );
     let other = place.scenes("other");
     std::fs::write(place.join("weights"), "").unwrap();
     for flag in [
@@ -44,7 +49,13 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
         &format!("--data {}", other.display()),
     ] {
         let why = place.picie(&format!("train --run run --resume {flag}")).fails();
-        holds(&why, &["run.json: the run was started with other settings than these flags", "leave the flags out"]);
+        holds(
+            &why,
+            &[
+                "run.json: the run was started with other settings than these flags",
+                "leave the flags out",
+            ],
+        );
     }
     assert_eq!(std::fs::read(place.join("run/run.json")).unwrap(), before);
 }
@@ -52,8 +63,14 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
 #[test]
 fn nothing_to_resume() {
     let place = Place::new();
-    holds(&place.picie("train --resume").fails(), &["there is no run in runs/; say which with --run DIR"]);
-    holds(&place.picie("train --resume --run gone").fails(), &["gone: there is no run to resume here; check --run"]);
+    holds(
+        &place.picie("train --resume").fails(),
+        &["there is no run in runs/; say which with --run DIR"],
+    );
+    holds(
+        &place.picie("train --resume --run gone").fails(),
+        &["gone: there is no run to resume here; check --run"],
+    );
     std::fs::create_dir(place.join("photos")).unwrap();
     holds(
         &place.picie("train --resume --run photos").fails(),
@@ -82,7 +99,11 @@ fn a_damaged_or_foreign_checkpoint_is_not_resumed_and_not_overwritten() {
     fails(settings.clone(), &whole[..whole.len() / 2], &short);
     let recipe = settings.replace("\"kmeans_iters\": 3", "\"kmeans_iters\": 4");
     assert_ne!(recipe, settings);
-    fails(recipe, &whole, &["the checkpoint is of another recipe", "resume it with the same settings"]);
+    fails(
+        recipe,
+        &whole,
+        &["the checkpoint is of another recipe", "resume it with the same settings"],
+    );
     let images = settings.replace("\"limit\": null", "\"limit\": 5");
     assert_ne!(images, settings);
     fails(images, &whole, &["the checkpoint is of another data set (6 images, now 5)"]);
@@ -105,18 +126,30 @@ fn places_that_cannot_be_written() {
     holds(&place.picie(&words).fails(), &["permission denied; check the permissions"]);
 }
 
-/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same place.
+/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same
+/// place.
 #[test]
 fn a_disk_that_takes_no_more_keeps_what_was_saved() {
     let place = Place::new();
-    // 51 or 102 MB, as the shell counts: an epoch's file of 45 MB passes, the checkpoint of 135 MB does not.
+    // 51 or 102 MB, as the shell counts: an epoch's file of 45 MB passes, the checkpoint of 135 MB
+    // does not.
     let ran = place.shell("trap '' XFSZ; ulimit -f 100000", &train(""));
-    holds(&ran.fails(), &["checkpoint.safetensors: file too large; lift the limit on the size of files"]);
-    let names: Vec<String> = files(&place.join("run")).iter().map(|p| p.display().to_string()).collect();
-    assert_eq!(names, ["epoch-01.safetensors", "metrics.jsonl", "plan.txt", "run.json", "run.lock"]);
+    holds(
+        &ran.fails(),
+        &["checkpoint.safetensors: file too large; lift the limit on the size of files"],
+    );
+    let names: Vec<String> =
+        files(&place.join("run")).iter().map(|p| p.display().to_string()).collect();
+    assert_eq!(
+        names,
+        ["epoch-01.safetensors", "metrics.jsonl", "plan.txt", "run.json", "run.lock"]
+    );
     // With room again it goes on.
     place.picie("train --run run --resume").succeeds();
-    assert_eq!(std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(), 2);
+    assert_eq!(
+        std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(),
+        2
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -136,21 +169,39 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     // However seldom the losses are looked at, the step is the one that it was first seen in.
     for seldom in ["", " --check-finite 64"] {
         let first = place.picie(&train(&format!("--lr 1e30{seldom}"))).fails();
-        let first = first.strip_prefix("loss_within is NaN at step 2 of the run, in epoch 1: bn1.running_");
+        let first =
+            first.strip_prefix("loss_within is NaN at step 2 of the run, in epoch 1: bn1.running_");
         holds(first.unwrap(), &[" holds ", "; start again with a lower --lr"]);
         assert!(!place.join("run/checkpoint.safetensors").exists());
         std::fs::remove_dir_all(place.join("run")).unwrap();
     }
-    // Adam divides this rate by a tenth, more than f32 holds: the weights are infinite, and no loss has seen them.
+    // Adam divides this rate by a tenth, more than f32 holds: the weights are infinite, and no loss
+    // has seen them.
     let ran = place.picie(&train("--lr 1e38").replace("--batch 2", "--batch 6")).fails();
     holds(&ran, &["conv1.weight holds ", " at step 1 of the run, in epoch 1; start again"]);
     assert!(!place.join("run/checkpoint.safetensors").exists());
     std::fs::remove_dir_all(place.join("run")).unwrap();
-    // One step an epoch: the loss of the first is still finite, and it is the next epoch's k-means that finds the damage.
+    // One step an epoch: the loss of the first is still finite, and it is the next epoch's k-means
+    // that finds the damage.
     let ran = place.picie(&train("--lr 1e30").replace("--batch 2", "--batch 6")).fails();
-    holds(&ran, &["the k-means objective of view 1 is ", " at step 1 of the run, in epoch 2: bn1.running_var holds "]);
-    holds(&ran, &["; the last checkpoint is run/checkpoint.safetensors: start a new --run from it"]);
+    holds(
+        &ran,
+        &[
+            "the k-means objective of view 1 is ",
+            " at step 1 of the run, in epoch 2: bn1.running_var holds ",
+        ],
+    );
+    holds(
+        &ran,
+        &["; the last checkpoint is run/checkpoint.safetensors: start a new --run from it"],
+    );
     holds(&ran, &["--weights run/checkpoint.safetensors and a lower --lr"]);
-    assert!(place.join("run/checkpoint.safetensors").exists() && !place.join("run/epoch-02.safetensors").exists());
-    assert_eq!(std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(), 1);
+    assert!(
+        place.join("run/checkpoint.safetensors").exists()
+            && !place.join("run/epoch-02.safetensors").exists()
+    );
+    assert_eq!(
+        std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(),
+        1
+    );
 }

@@ -27,10 +27,14 @@ fn labelled_images_have_scores_of_what_trains_nothing() {
     let place = Place::new();
     let words = format!("baselines --data {} --clusters 9 --size 64", scenes().display());
     let text = place.picie(&format!("{words} --seeds 1,2")).succeeds().out;
-    let rows: Vec<&str> =
-        ROWS.map(|name| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap()).into();
+    let rows: Vec<&str> = ROWS
+        .map(|name| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap())
+        .into();
     // The labels' largest class has no seeds; all else is a mean and a deviation.
-    assert!(!rows[0].contains('±') && rows[1..].iter().all(|row| row.matches('±').count() == 3), "{text}");
+    assert!(
+        !rows[0].contains('±') && rows[1..].iter().all(|row| row.matches('±').count() == 3),
+        "{text}"
+    );
     holds(&text, &["baseline", "acc", "mIoU", "64 × 64"]);
 
     let got = json(&place, &format!("{words} --json"));
@@ -42,7 +46,8 @@ fn labelled_images_have_scores_of_what_trains_nothing() {
         assert!(scores.len() == 1 && acc > 10.0 && acc < 100.0, "{name}: {scores:?}");
     }
     // Of the labels alone, whatever is clustered.
-    let pixels: Vec<u64> = confusion(&place, "--size 64").iter().map(|row| row.iter().sum()).collect();
+    let pixels: Vec<u64> =
+        confusion(&place, "--size 64").iter().map(|row| row.iter().sum()).collect();
     let largest = 100.0 * *pixels.iter().max().unwrap() as f64 / pixels.iter().sum::<u64>() as f64;
     assert_eq!(got["largest class"][0]["acc"], largest);
     let other = json(&place, &format!("{words} --json --seeds 7 --matching many-to-one"));
@@ -62,15 +67,19 @@ fn labelled_images_have_scores_of_what_trains_nothing() {
 /// The confusion of the finished run on the scenes, by class and cluster.
 fn confusion(place: &Place, more: &str) -> Vec<Vec<u64>> {
     let checkpoint = trained().join("epoch-02.safetensors");
-    let words = format!("eval --json --checkpoint {} --data {} {more}", checkpoint.display(), scenes().display());
+    let words = format!(
+        "eval --json --checkpoint {} --data {} {more}",
+        checkpoint.display(),
+        scenes().display()
+    );
     serde_json::from_value(json(place, &words)["confusion"].clone()).unwrap()
 }
 
 /// What is measured of a row without labels, each share in percent.
 #[track_caller]
 fn look(row: &Value) -> [f64; 7] {
-    let got =
-        ["mirror", "crop", "size", "borders", "chance", "used", "largest"].map(|name| row[name].as_f64().unwrap());
+    let got = ["mirror", "crop", "size", "borders", "chance", "used", "largest"]
+        .map(|name| row[name].as_f64().unwrap());
     assert!(got.iter().all(|share| (0.0..=100.0).contains(share)), "{row}");
     got
 }
@@ -90,7 +99,8 @@ fn images_without_labels_are_asked_what_keeps() {
             "{name}: {rows:?}"
         );
     }
-    // Colours know nothing of left and right; a random network does, and one that saw mirrored photos less.
+    // Colours know nothing of left and right; a random network does, and one that saw mirrored
+    // photos less.
     assert_eq!((look(&got["Lab"][0])[0], look(&got["Lab + height"][0])[0]), (100.0, 100.0));
     let mirror = |name: &str| look(&got[name][0])[0];
     assert!(mirror("random network") < mirror("imagenet, PCA laterals"), "{got}");
@@ -98,21 +108,32 @@ fn images_without_labels_are_asked_what_keeps() {
     holds(&text, &["Lab + height", "3 images without labels", "has 32 pixels instead of 64"]);
 
     // A checkpoint, in the same words.
-    let eval =
-        format!("eval --checkpoint {} --data {}", trained().join("epoch-02.safetensors").display(), photos.display());
+    let eval = format!(
+        "eval --checkpoint {} --data {}",
+        trained().join("epoch-02.safetensors").display(),
+        photos.display()
+    );
     let got = json(&place, &format!("{eval} --json"));
     assert_eq!((&got["images"], &got["clusters"]), (&3.into(), &9.into()));
     let trained = look(&got["unlabelled"]);
     assert_eq!(look(&json(&place, &format!("{eval} --json"))["unlabelled"]), trained);
-    assert_ne!(look(&json(&place, &format!("{eval} --json --classifier kmeans"))["unlabelled"]), trained);
+    assert_ne!(
+        look(&json(&place, &format!("{eval} --json --classifier kmeans"))["unlabelled"]),
+        trained
+    );
     assert_ne!(look(&json(&place, &format!("{eval} --json --size 96"))["unlabelled"]), trained);
     // The same clusters as where labels are at hand: every pixel of the scenes has one.
-    let columns =
-        confusion(&place, "").into_iter().reduce(|a, b| a.iter().zip(b).map(|(a, b)| a + b).collect()).unwrap();
+    let columns = confusion(&place, "")
+        .into_iter()
+        .reduce(|a, b| a.iter().zip(b).map(|(a, b)| a + b).collect())
+        .unwrap();
     let total: u64 = columns.iter().sum();
     assert_eq!(trained[5], columns.iter().filter(|&&pixels| pixels > 0).count() as f64);
     assert_eq!(trained[6], 100.0 * *columns.iter().max().unwrap() as f64 / total as f64);
-    holds(&place.picie(&eval).succeeds().out, &["3 images without labels", "mirror", "on edges", "largest"]);
+    holds(
+        &place.picie(&eval).succeeds().out,
+        &["3 images without labels", "mirror", "on edges", "largest"],
+    );
 }
 
 #[test]
@@ -132,7 +153,10 @@ fn labels_that_are_asked_for_must_be_there() {
             let why = place.picie(&format!("{command} --data data/images/val2017 {flag}")).fails();
             holds(
                 &why,
-                &["a plain folder of images has no labels to compare with", "give a data set in the layout of"],
+                &[
+                    "a plain folder of images has no labels to compare with",
+                    "give a data set in the layout of",
+                ],
             );
         }
     }
@@ -141,7 +165,10 @@ fn labels_that_are_asked_for_must_be_there() {
         holds(&why, &["a plain folder of images has no labels to compare with"]);
     }
     // The labels of the other split are there.
-    holds(&place.picie(&format!("{eval} --data data --split train")).succeeds().out, &["6 images: acc"]);
+    holds(
+        &place.picie(&format!("{eval} --data data --split train")).succeeds().out,
+        &["6 images: acc"],
+    );
 }
 
 #[test]
@@ -156,12 +183,24 @@ fn numbers_that_cannot_be_are_one_line() {
             "--matching identity; clusters of k-means are no classes: use one-to-one",
         ),
         ("--clusters 9 --limit 0", "--limit 0; use at least 1"),
-        ("--clusters 3", "classes occur in the labels, more than 3 clusters can be matched with; use at least"),
-        ("--clusters 9 --train-split night", "there is no split \"night\" here; choose among train, val"),
+        (
+            "--clusters 3",
+            "classes occur in the labels, more than 3 clusters can be matched with; use at least",
+        ),
+        (
+            "--clusters 9 --train-split night",
+            "there is no split \"night\" here; choose among train, val",
+        ),
         ("--clusters 9 --weights gone.pth", "gone.pth: no such file or directory; check the path"),
-        ("--clusters 385 --size 32 --matching many-to-one", "384 points cannot form 385 clusters; use more images"),
+        (
+            "--clusters 385 --size 32 --matching many-to-one",
+            "384 points cannot form 385 clusters; use more images",
+        ),
     ];
     for (words, why) in cases {
-        holds(&place.picie(&format!("baselines --data {} {words}", scenes().display())).fails(), &[why]);
+        holds(
+            &place.picie(&format!("baselines --data {} {words}", scenes().display())).fails(),
+            &[why],
+        );
     }
 }

@@ -9,20 +9,28 @@ use super::{Place, Ran, TINY, holds};
 const PHOTOS: usize = 7;
 const PLAN: &str = "train --data photos --recipe picie --size 32 --stored 64 --plan";
 
-/// A data set whose training images, of 35 MB together, are large enough to be kept. One validation image has labels.
+/// A data set whose training images, of 35 MB together, are large enough to be kept. One validation
+/// image has labels.
 fn photos(place: &Place) {
     for folder in ["images/train2017", "images/val2017", "annotations/val2017"] {
         std::fs::create_dir_all(place.join("photos").join(folder)).unwrap();
     }
     for i in 0..PHOTOS as u32 {
-        let colour = |x: u32, y: u32| image::Rgb([x >> 3, y >> 3, (x + y) << i & 255].map(|v| v as u8));
+        let colour =
+            |x: u32, y: u32| image::Rgb([x >> 3, y >> 3, (x + y) << i & 255].map(|v| v as u8));
         image::RgbImage::from_fn(1400, 1200, colour)
             .save(place.join(format!("photos/images/train2017/{i}.bmp")))
             .unwrap();
     }
-    std::fs::copy(place.join("photos/images/train2017/0.bmp"), place.join("photos/images/val2017/0.bmp")).unwrap();
+    std::fs::copy(
+        place.join("photos/images/train2017/0.bmp"),
+        place.join("photos/images/val2017/0.bmp"),
+    )
+    .unwrap();
     // Sky above the sea.
-    let labels = image::GrayImage::from_fn(1400, 1200, |_, y| image::Luma([if y < 600 { 156 } else { 154 }]));
+    let labels = image::GrayImage::from_fn(1400, 1200, |_, y| {
+        image::Luma([if y < 600 { 156 } else { 154 }])
+    });
     labels.save(place.join("photos/annotations/val2017/0.png")).unwrap();
 }
 
@@ -53,7 +61,10 @@ fn images_are_decoded_once_for_all_commands_until_they_are_cleared() {
     let first = place.picie(PLAN).succeeds();
     let kept = sets(&place);
     assert_eq!(kept.len(), 1);
-    holds(&first.err, &["images: 7 kept for the next start, 0 MiB (", &kept[0].display().to_string()]);
+    holds(
+        &first.err,
+        &["images: 7 kept for the next start, 0 MiB (", &kept[0].display().to_string()],
+    );
     assert!(reuses(place.picie(PLAN)).contains(&kept[0].display().to_string()));
     decodes(place.picie(&format!("{PLAN} --no-cache")));
 
@@ -76,7 +87,10 @@ fn images_are_decoded_once_for_all_commands_until_they_are_cleared() {
     std::fs::create_dir(place.cache().join("picie/scenes-9")).unwrap();
     std::fs::write(place.cache().join("picie/scenes-9/a.jpg"), vec![1; 2 << 20]).unwrap();
     let listed = place.picie("cache").succeeds().out;
-    holds(&listed, &["7 images of 64² pixels", "7 images of 32² pixels", "photos (train), last used"]);
+    holds(
+        &listed,
+        &["7 images of 64² pixels", "7 images of 32² pixels", "photos (train), last used"],
+    );
     holds(&listed, &["3.0 MiB  ", "cudnn-engines.json", "2.0 MiB  ", "scenes-9", " MiB  in "]);
     holds(&place.picie("cache --clear").succeeds().out, &["3.", " MiB freed in "]);
     assert_eq!(sets(&place).len(), 0);
@@ -112,13 +126,16 @@ fn a_killed_reader_leaves_nothing_that_is_taken_for_a_set() {
     reuses(place.picie(PLAN));
 }
 
-/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same place.
+/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same
+/// place.
 #[test]
 fn a_disk_that_takes_no_more_is_no_reason_to_stop() {
     let place = Place::new();
     photos(&place);
     // 51 or 102 kB, as the shell counts; the images are 1.4 MB.
-    let ran = place.shell("trap '' XFSZ; ulimit -f 100", &PLAN.replace("--stored 64", "--stored 256")).succeeds();
+    let ran = place
+        .shell("trap '' XFSZ; ulimit -f 100", &PLAN.replace("--stored 64", "--stored 256"))
+        .succeeds();
     holds(&ran.err, &["the decoded images are not kept for the next start: ", "file too large"]);
     assert_eq!(sets(&place).len(), 0);
 }

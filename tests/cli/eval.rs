@@ -9,7 +9,11 @@ use super::{Place, TINY, holds, scenes, trained};
 /// `picie eval --json`, which must print one line.
 #[track_caller]
 fn report(place: &Place, checkpoint: &Path, data: &Path, more: &str) -> Value {
-    let words = format!("eval --json --checkpoint {} --data {} {more}", checkpoint.display(), data.display());
+    let words = format!(
+        "eval --json --checkpoint {} --data {} {more}",
+        checkpoint.display(),
+        data.display()
+    );
     let ran = place.picie(&words).succeeds();
     assert_eq!((ran.out.lines().count(), ran.out.ends_with('\n')), (1, true), "{ran:?}");
     serde_json::from_str(&ran.out).unwrap()
@@ -24,9 +28,13 @@ fn json_equals_the_last_epoch_of_the_run() {
     for name in ["acc", "miou", "miou_present"] {
         assert_eq!(got[name], last[name], "{name}");
     }
-    assert_eq!((&got["images"], &got["classes"], &got["clusters"]), (&3.into(), &27.into(), &9.into()));
+    assert_eq!(
+        (&got["images"], &got["classes"], &got["clusters"]),
+        (&3.into(), &27.into(), &9.into())
+    );
     let rows = got["confusion"].as_array().unwrap();
-    let counts: Vec<u64> = rows.iter().flat_map(|r| r.as_array().unwrap()).map(|v| v.as_u64().unwrap()).collect();
+    let counts: Vec<u64> =
+        rows.iter().flat_map(|r| r.as_array().unwrap()).map(|v| v.as_u64().unwrap()).collect();
     // Every pixel of the three scenes has a class.
     assert_eq!((rows.len(), counts.len(), counts.iter().sum::<u64>()), (27, 27 * 9, 3 * 32 * 32));
     // The checkpoint to resume from holds the same network.
@@ -51,7 +59,11 @@ fn flags_change_what_is_evaluated() {
     for classifier in ["random", "kmeans"] {
         let other = report(&format!("--classifier {classifier}"));
         assert_ne!(other["confusion"], base["confusion"], "{classifier}");
-        assert_eq!(other, report(&format!("--classifier {classifier}")), "{classifier} is not repeatable");
+        assert_eq!(
+            other,
+            report(&format!("--classifier {classifier}")),
+            "{classifier} is not repeatable"
+        );
     }
     assert_eq!(report("--limit 2")["images"], 2);
     assert_eq!(report("--split train")["images"], 6);
@@ -65,13 +77,18 @@ fn flags_change_what_is_evaluated() {
     assert_eq!(sum(&report("--size 64")), 3 * 64 * 64);
 }
 
-/// The scores of an image and of its mirror image, averaged, are those of the mirror image and of the image.
+/// The scores of an image and of its mirror image, averaged, are those of the mirror image and of
+/// the image.
 #[test]
 fn with_the_flip_a_mirrored_data_set_has_the_same_scores() {
     let place = Place::new();
     let (plain, mirrored) = (place.scenes("plain"), place.scenes("mirrored"));
-    for file in super::files(&plain).iter().filter(|f| f.extension().is_some_and(|e| e == "png" || e == "jpg")) {
-        // Of the network's size, so that nothing is resized; as PNG, whatever the ending says, so that nothing is lost.
+    for file in super::files(&plain)
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "png" || e == "jpg"))
+    {
+        // Of the network's size, so that nothing is resized; as PNG, whatever the ending says, so
+        // that nothing is lost.
         let image = image::open(plain.join(file)).unwrap();
         let image = image.resize_exact(32, 32, image::imageops::FilterType::Nearest);
         image.save_with_format(plain.join(file), image::ImageFormat::Png).unwrap();
@@ -80,7 +97,10 @@ fn with_the_flip_a_mirrored_data_set_has_the_same_scores() {
     let checkpoint = trained().join("epoch-02.safetensors");
     let counts = |data: &Path, more: &str| {
         let rows = report(&place, &checkpoint, data, more)["confusion"].as_array().unwrap().clone();
-        rows.iter().flat_map(|r| r.as_array().unwrap().clone()).map(|v| v.as_i64().unwrap()).collect::<Vec<_>>()
+        rows.iter()
+            .flat_map(|r| r.as_array().unwrap().clone())
+            .map(|v| v.as_i64().unwrap())
+            .collect::<Vec<_>>()
     };
     let apart = |more: &str| {
         let (a, b) = (counts(&plain, more), counts(&mirrored, more));
@@ -88,11 +108,18 @@ fn with_the_flip_a_mirrored_data_set_has_the_same_scores() {
     };
     // Of 3072 pixels, some of which may tie within a rounding.
     let (with, without) = (apart("--flip-tta"), apart(""));
-    assert!(with <= 6 && without > 6, "{with} counts are another's with the flip, {without} without");
+    assert!(
+        with <= 6 && without > 6,
+        "{with} counts are another's with the flip, {without} without"
+    );
     assert_ne!(counts(scenes(), "--flip-tta"), counts(scenes(), ""));
     // Any classifier; but not beside other transforms.
     report(&place, &checkpoint, scenes(), "--flip-tta --classifier kmeans");
-    let both = format!("eval --checkpoint {} --data {} --tta --flip-tta", checkpoint.display(), scenes().display());
+    let both = format!(
+        "eval --checkpoint {} --data {} --tta --flip-tta",
+        checkpoint.display(),
+        scenes().display()
+    );
     let ran = place.picie(&both);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     holds(&ran.err, &["'--tta' cannot be used with '--flip-tta'"]);
@@ -113,18 +140,24 @@ fn cityscapes_is_read_in_both_layouts() {
         }
         pixels(80, 40, n).save(image).unwrap();
         // Road left, sky right.
-        image::GrayImage::from_fn(80, 40, |x, _| image::Luma([if x < 40 { 7 } else { 23 }])).save(label).unwrap();
+        image::GrayImage::from_fn(80, 40, |x, _| image::Luma([if x < 40 { 7 } else { 23 }]))
+            .save(label)
+            .unwrap();
     }
     let checkpoint = trained().join("epoch-02.safetensors");
     let both = report(&place, &checkpoint, &place.join("city"), "--split train,val");
     assert_eq!(both["images"], 2);
     let labelled = |class: usize| both["per_class"][class]["labelled"].as_u64().unwrap();
     assert_eq!((labelled(0), labelled(16)), (2 * 16 * 32, 2 * 16 * 32));
-    assert_eq!(report(&place, &checkpoint, &place.join("city"), "--dataset cityscapes")["images"], 1);
+    assert_eq!(
+        report(&place, &checkpoint, &place.join("city"), "--dataset cityscapes")["images"],
+        1
+    );
 }
 
-/// A run of the released recipe, its file renamed to the released code's names: the same scores must come out, since such a
-/// file says by its names alone that levels are merged in a cascade and scored by dot products.
+/// A run of the released recipe, its file renamed to the released code's names: the same scores
+/// must come out, since such a file says by its names alone that levels are merged in a cascade and
+/// scored by dot products.
 #[test]
 fn a_checkpoint_of_the_released_code_is_evaluated_as_the_released_code_does() {
     let place = Place::new();
@@ -166,12 +199,23 @@ fn a_checkpoint_of_the_released_code_is_evaluated_as_the_released_code_does() {
 fn transforms_at_test_time_are_twelve_rows_and_the_same_for_a_seed() {
     let place = Place::new();
     let checkpoint = trained().join("epoch-02.safetensors");
-    let words = format!("eval --tta --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let words =
+        format!("eval --tta --checkpoint {} --data {}", checkpoint.display(), scenes().display());
     let text = place.picie(&words).succeeds().out;
     let rows: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    for row in
-        ["none", "brightness", "contrast", "saturation", "hue", "grey", "blur", "photometric", "crop", "flip", "all"]
-    {
+    for row in [
+        "none",
+        "brightness",
+        "contrast",
+        "saturation",
+        "hue",
+        "grey",
+        "blur",
+        "photometric",
+        "crop",
+        "flip",
+        "all",
+    ] {
         assert!(rows.contains(&row), "{row} is not in\n{text}");
     }
     let json = |more: &str| place.picie(&format!("{words} --json {more}")).succeeds().out;

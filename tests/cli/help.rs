@@ -21,7 +21,10 @@ fn every_command_lists_its_flags() {
         ),
         ("segment", "checkpoint out size device"),
         ("compare", "checkpoint data dataset split classes images limit strict out device"),
-        ("neighbors", "checkpoint data dataset split query top every-pixel limit strict out device"),
+        (
+            "neighbors",
+            "checkpoint data dataset split query top every-pixel limit strict out device",
+        ),
         ("scenes", "train val seed"),
         ("devices", ""),
         ("cache", "clear"),
@@ -48,7 +51,12 @@ fn every_flag_says_what_it_does() {
     let mut seen = 0;
     for command in args.get_subcommands() {
         for flag in command.get_arguments().filter(|a| a.get_id() != "help") {
-            assert!(flag.get_help().is_some(), "{} {} has no help", command.get_name(), flag.get_id());
+            assert!(
+                flag.get_help().is_some(),
+                "{} {} has no help",
+                command.get_name(),
+                flag.get_id()
+            );
             seen += 1;
         }
     }

@@ -37,7 +37,10 @@ fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
     // The other network's input is twice as large, and padded where it is not cut.
     let other = "--checkpoint run/checkpoint.safetensors";
     let (said, (width, _)) = sheet("d.png", &format!("{one} {other}"));
-    holds(&said, &["each network sees images at its own input size", "they are shown at 64 pixels"]);
+    holds(
+        &said,
+        &["each network sees images at its own input size", "they are shown at 64 pixels"],
+    );
     // 64 pixels are shown four times as large.
     assert_eq!(width, 10 + 4 * (256 + 10));
 }
@@ -53,9 +56,13 @@ fn what_cannot_be_compared_is_one_line() {
         ))
         .succeeds();
     let own = format!("--checkpoint {}", trained().join("checkpoint.safetensors").display());
-    let compare = |words: &str| place.picie(&format!("compare --data {data} --out x.png {own} {words}"));
+    let compare =
+        |words: &str| place.picie(&format!("compare --data {data} --out x.png {own} {words}"));
     let line = compare("--checkpoint run/checkpoint.safetensors").fails();
-    holds(&line, &["run/checkpoint.safetensors", "trained on 15 classes", "the sheet has 27", "--classes"]);
+    holds(
+        &line,
+        &["run/checkpoint.safetensors", "trained on 15 classes", "the sheet has 27", "--classes"],
+    );
     holds(&compare("--images 0").fails(), &["--images 0; show at least 1"]);
     assert!(!place.join("x.png").exists());
     // On the classes that it knows it is compared with clusters.
@@ -73,7 +80,8 @@ fn scene() -> String {
 fn a_query_finds_the_best_pixel_of_each_other_image() {
     let place = Place::new();
     let checkpoint = trained().join("checkpoint.safetensors");
-    let words = format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let words =
+        format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
     let name = scene();
     let (w, h) = width_and_height(&scenes().join(format!("images/val2017/{name}.jpg")));
     let query = format!("{name}:{},{}", w / 2, h / 2);
@@ -86,10 +94,12 @@ fn a_query_finds_the_best_pixel_of_each_other_image() {
     assert!(score(lines[1]) >= score(lines[2]) && score(lines[1]) <= 1.00001, "{ran:?}");
     assert_eq!(width_and_height(&place.join("neighbors.png")).0, 10 + 3 * 170);
 
-    // Two queries, every pixel: as many as asked for, or as there are but one; the file is the same image as its name.
+    // Two queries, every pixel: as many as asked for, or as there are but one; the file is the same
+    // image as its name.
     let file = scenes().join(format!("images/val2017/{name}.jpg"));
     let query = format!("{}:{},{}", file.display(), w / 2, h / 2);
-    let more = format!("--query {query} --query {query} --top 63 --every-pixel --out all.png --limit 2");
+    let more =
+        format!("--query {query} --query {query} --top 63 --every-pixel --out all.png --limit 2");
     let ran = place.picie(&format!("{words} {more}")).succeeds();
     let found: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("  ")).collect();
     assert_eq!(found.len(), 2 * 63, "{ran:?}");
@@ -102,7 +112,8 @@ fn a_query_finds_the_best_pixel_of_each_other_image() {
 fn a_query_that_means_nothing_is_one_line() {
     let place = Place::new();
     let checkpoint = trained().join("checkpoint.safetensors");
-    let words = format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
+    let words =
+        format!("neighbors --checkpoint {} --data {}", checkpoint.display(), scenes().display());
     let name = scene();
     let (w, h) = width_and_height(&scenes().join(format!("images/val2017/{name}.jpg")));
     let outside = place.picie(&format!("{words} --query {name}:{w},0")).fails();

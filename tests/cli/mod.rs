@@ -1,6 +1,7 @@
 //! The binary, run as a user runs it: what it prints, how it exits, what it leaves on disk.
 //!
-//! Every command runs in a temporary folder with its own home and cache, so nothing of the user's is read or touched.
+//! Every command runs in a temporary folder with its own home and cache, so nothing of the user's
+//! is read or touched.
 
 mod bad_checkpoints;
 mod bad_data;

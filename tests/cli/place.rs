@@ -1,4 +1,5 @@
-//! Temporary folders to run the binary in, and what the tests share: a data set and a finished run on it.
+//! Temporary folders to run the binary in, and what the tests share: a data set and a finished run
+//! on it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 use super::{Ran, TINY};
 use crate::util::{binary, softgpu, tmp};
 
-/// Where this process's folders lie. What earlier processes left here is removed first: a static is never dropped.
+/// Where this process's folders lie. What earlier processes left here is removed first: a static is
+/// never dropped.
 fn base() -> &'static Path {
     static BASE: OnceLock<(PathBuf, File)> = OnceLock::new();
     let make = || {
@@ -68,7 +70,8 @@ impl Place {
         command
     }
 
-    /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split at spaces. None without both.
+    /// `picie` with `words` where a GPU is at hand, or the software one; `env` as NAME=VALUE, split
+    /// at spaces. None without both.
     pub fn gpu(&self, env: &str, words: &str) -> Option<Ran> {
         Some(ran(self.gpu_command(env, words)?.output().unwrap()))
     }
@@ -96,7 +99,11 @@ impl Place {
     }
 
     /// `picie` with `words`, split at spaces, and then `more` as they are.
-    pub fn picie_on(&self, words: &str, more: impl IntoIterator<Item = impl Into<OsString>>) -> Ran {
+    pub fn picie_on(
+        &self,
+        words: &str,
+        more: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Ran {
         let mut command = assert_cmd::Command::from_std(self.command(binary(), words));
         ran(command.args(more.into_iter().map(Into::into)).output().unwrap())
     }
@@ -184,7 +191,8 @@ impl Running {
         self.err.as_mut().is_some_and(|err| err.read_line(&mut self.seen).unwrap() > 0)
     }
 
-    /// Closes the reading end of its stderr: what it writes from here on fails, as on a terminal that is gone.
+    /// Closes the reading end of its stderr: what it writes from here on fails, as on a terminal
+    /// that is gone.
     pub fn stop_listening(&mut self) {
         self.err = None;
     }
@@ -205,7 +213,11 @@ impl Running {
 
     /// Sends a signal by its name, such as INT.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -229,7 +241,8 @@ pub fn scenes() -> &'static Path {
     &trained_place().scenes
 }
 
-/// The run folder of a finished run on [`scenes`], of the demo recipe with [`TINY`] numbers, on one thread.
+/// The run folder of a finished run on [`scenes`], of the demo recipe with [`TINY`] numbers, on one
+/// thread.
 pub fn trained() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
@@ -245,7 +258,8 @@ struct Shared {
     scenes: PathBuf,
 }
 
-/// The scenes lie where `train` without `--data` looks for its own, which are more: their `scenes.json` says so.
+/// The scenes lie where `train` without `--data` looks for its own, which are more: their
+/// `scenes.json` says so.
 fn trained_place() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -253,7 +267,8 @@ fn trained_place() -> &'static Shared {
         let scenes = place.cache().join("picie/scenes-256-64-1");
         place.picie_on("scenes --train 6 --val 3", [&scenes]).succeeds();
         let recipe = std::fs::read_to_string(scenes.join("scenes.json")).unwrap();
-        let grown = recipe.replace("\"train\":6", "\"train\":256").replace("\"val\":3", "\"val\":64");
+        let grown =
+            recipe.replace("\"train\":6", "\"train\":256").replace("\"val\":3", "\"val\":64");
         std::fs::write(scenes.join("scenes.json"), grown).unwrap();
         Shared { place, scenes }
     })

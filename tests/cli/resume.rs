@@ -21,7 +21,9 @@ fn same_bytes(run: &Path) {
         let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
         text.lines()
             .map(row)
-            .map(|r| [&r["epoch"], &r["loss"], &r["miou"], &r["kmeans_objective"]].map(|v| v.to_string()))
+            .map(|r| {
+                [&r["epoch"], &r["loss"], &r["miou"], &r["kmeans_objective"]].map(|v| v.to_string())
+            })
             .collect::<Vec<_>>()
     };
     assert_eq!(rows(run), rows(trained()));
@@ -34,7 +36,13 @@ fn after_kills_at_any_moment() {
     let place = Place::new();
     let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     // In epoch 1 before there is any checkpoint; while the first one is written; in epoch 2.
-    let moments = [("read labels", 60), ("labels", 60), ("evaluate", 250), ("evaluate", 400), ("k-means", 80)];
+    let moments = [
+        ("read labels", 60),
+        ("labels", 60),
+        ("evaluate", 250),
+        ("evaluate", 400),
+        ("k-means", 80),
+    ];
     for (i, (phase, span)) in moments.into_iter().enumerate() {
         let begun = place.join("run/run.json").exists();
         let words = if begun { "train --run run --resume".to_string() } else { train("run") };
@@ -97,7 +105,12 @@ fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
     running.signal("HUP");
     let ran = running.finish();
     assert_eq!(ran.code, Some(130), "{ran:?}");
-    holds(&ran.err, &["stopped: 1 of 2 runs are finished, everything so far is saved; run the same command again"]);
+    holds(
+        &ran.err,
+        &[
+            "stopped: 1 of 2 runs are finished, everything so far is saved; run the same command again",
+        ],
+    );
     // The same command goes on: the first run is there.
     let ran = place.picie(&words).succeeds();
     assert_eq!(ran.err.matches("starts from").count(), 0, "{ran:?}");
@@ -121,7 +134,10 @@ fn a_run_folder_belongs_to_one_process() {
     let settings = std::fs::read(place.join("run/run.json")).unwrap();
     for words in [&*train("run"), "train --run run --resume"] {
         let why = place.picie(words).fails();
-        holds(&why, &["run: another process is writing to this run folder", "choose another --run"]);
+        holds(
+            &why,
+            &["run: another process is writing to this run folder", "choose another --run"],
+        );
     }
     assert_eq!(std::fs::read(place.join("run/run.json")).unwrap(), settings);
     // SIGTERM is answered as Ctrl-C is.

@@ -4,7 +4,8 @@ use super::{Place, TINY, files, holds, scenes, trained};
 use crate::util::softgpu;
 
 fn photo(w: u32, h: u32) -> DynamicImage {
-    image::RgbImage::from_fn(w, h, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8])).into()
+    image::RgbImage::from_fn(w, h, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8]))
+        .into()
 }
 
 #[test]
@@ -33,7 +34,8 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
 
     let bad = ["short.jpg", "zero.jpg", "notes.txt", "anim.gif", "folder", "gone.jpg"];
     let names = bad.into_iter().chain(photos.iter().map(|p| p.0));
-    let words = format!("segment --checkpoint {} --out", trained().join("epoch-02.safetensors").display());
+    let words =
+        format!("segment --checkpoint {} --out", trained().join("epoch-02.safetensors").display());
     let ran = place.picie_on(&words, ["the out/put"].into_iter().chain(names));
     // One bad photo does not lose the others.
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -57,7 +59,11 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
         };
         let (labels, overlay) = (out("labels"), out("overlay"));
         for picture in [&labels, &overlay] {
-            assert_eq!((picture.width(), picture.height()), (photo.width(), photo.height()), "{name}");
+            assert_eq!(
+                (picture.width(), picture.height()),
+                (photo.width(), photo.height()),
+                "{name}"
+            );
         }
         assert!(labels.as_luma8().unwrap().iter().all(|&cluster| cluster < 9), "{name}");
         assert_eq!(overlay.color(), image::ColorType::Rgb8, "{name}");
@@ -71,7 +77,12 @@ fn a_photo_among_many_sizes_gets_the_same_labels_as_alone() {
     photo(50, 97).save(place.join("b.png")).unwrap();
     let checkpoint = trained().join("epoch-02.safetensors");
     let segment = |out: &str, more: &str, photos: &str| {
-        place.picie(&format!("segment --checkpoint {} --out {out} {more} {photos}", checkpoint.display())).succeeds();
+        place
+            .picie(&format!(
+                "segment --checkpoint {} --out {out} {more} {photos}",
+                checkpoint.display()
+            ))
+            .succeeds();
         std::fs::read(place.join(format!("{out}/a-labels.png"))).unwrap()
     };
     let alone = segment("alone", "", "a.png");
@@ -97,8 +108,10 @@ fn photos_of_ten_sizes_share_five_shapes() {
         });
         let names = names.collect::<Vec<_>>().join(" ");
         let checkpoint = trained().join("epoch-02.safetensors");
-        let words = format!("segment --checkpoint {} --out out --size 64 {names}", checkpoint.display());
-        let ran = place.gpu("SOFTCUDNN_COUNTS=counts", &format!("{words} --device cuda --autotune off"))?;
+        let words =
+            format!("segment --checkpoint {} --out out --size 64 {names}", checkpoint.display());
+        let ran = place
+            .gpu("SOFTCUDNN_COUNTS=counts", &format!("{words} --device cuda --autotune off"))?;
         ran.succeeds();
         let counts = std::fs::read_to_string(place.join("counts")).unwrap();
         let plans = counts.lines().find_map(|line| line.strip_prefix("plans "));
@@ -106,8 +119,18 @@ fn photos_of_ten_sizes_share_five_shapes() {
     };
     let Some(one) = plans(&[(100, 133)]) else { return };
     // Square, lying and standing; with long sides of 96 and 128 pixels.
-    let sizes =
-        [(80, 80), (90, 81), (100, 133), (80, 99), (99, 80), (140, 100), (80, 131), (190, 100), (81, 160), (150, 81)];
+    let sizes = [
+        (80, 80),
+        (90, 81),
+        (100, 133),
+        (80, 99),
+        (99, 80),
+        (140, 100),
+        (80, 131),
+        (190, 100),
+        (81, 160),
+        (150, 81),
+    ];
     let ten = plans(&sizes).unwrap();
     assert!(one > 0 && ten <= 5 * one, "{one} plans for one photo, {ten} for ten");
 }
@@ -139,9 +162,12 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
 fn a_network_of_scaled_pictures_segments_photos_of_any_size() {
     let place = Place::new();
     let data = scenes().display();
-    let words = format!("train --data {data} --recipe iic --run run {TINY} --set information.shifts=2");
+    let words =
+        format!("train --data {data} --recipe iic --run run {TINY} --set information.shifts=2");
     place.picie(&words).succeeds();
-    image::RgbImage::from_pixel(200, 300, image::Rgb([90, 120, 60])).save(place.join("photo.png")).unwrap();
+    image::RgbImage::from_pixel(200, 300, image::Rgb([90, 120, 60]))
+        .save(place.join("photo.png"))
+        .unwrap();
     place.picie("segment --checkpoint run/checkpoint.safetensors --out out photo.png").succeeds();
     let labels = image::open(place.join("out/photo-labels.png")).unwrap();
     assert_eq!((labels.width(), labels.height()), (200, 300));
@@ -155,11 +181,19 @@ fn photos_are_segmented_upright() {
     photo(96, 64).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
     let jpeg = jpeg.into_inner();
     // APP1 with one TIFF tag: orientation 6, to be turned by a quarter clockwise.
-    let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let exif =
+        b"\xFF\xE1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     std::fs::write(place.join("phone.jpg"), [&jpeg[..2], exif, &jpeg[2..]].concat()).unwrap();
     std::fs::write(place.join("plain.jpg"), &jpeg).unwrap();
-    image::open(place.join("plain.jpg")).unwrap().rotate90().save(place.join("upright.png")).unwrap();
-    let words = format!("segment --checkpoint {} --out out", trained().join("epoch-02.safetensors").display());
+    image::open(place.join("plain.jpg"))
+        .unwrap()
+        .rotate90()
+        .save(place.join("upright.png"))
+        .unwrap();
+    let words = format!(
+        "segment --checkpoint {} --out out",
+        trained().join("epoch-02.safetensors").display()
+    );
     place.picie(&format!("{words} phone.jpg upright.png")).succeeds();
     for what in ["labels", "overlay"] {
         let read = |name: &str| image::open(place.join(format!("out/{name}-{what}.png"))).unwrap();

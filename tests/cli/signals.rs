@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP in the long phases of every command: it stops soon, says what was kept in one line, and leaves nothing
-//! broken behind.
+//! Ctrl-C, SIGTERM and SIGHUP in the long phases of every command: it stops soon, says what was
+//! kept in one line, and leaves nothing broken behind.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,11 @@ fn many() -> &'static Path {
             }
             let list: String = (0..MANY).map(|i| format!("{i:012}\n")).collect();
             std::fs::create_dir_all(dir.join("curated").join(split)).unwrap();
-            std::fs::write(dir.join("curated").join(split).join("Coco164kFull_Stuff_Coarse_7.txt"), list).unwrap();
+            std::fs::write(
+                dir.join("curated").join(split).join("Coco164kFull_Stuff_Coarse_7.txt"),
+                list,
+            )
+            .unwrap();
         }
         dir
     })
@@ -60,7 +64,12 @@ fn commands_stop_while_they_read_images() {
         (format!("eval --checkpoint {checkpoint} --data {data}"), "TERM"),
         (format!("baselines --data {data} --clusters 9 --size 64"), "HUP"),
         (format!("compare --checkpoint {checkpoint} --data {data} --out sheet.png"), "INT"),
-        (format!("neighbors --checkpoint {checkpoint} --data {data} --query 000000000001:9,9 --out sheet.png"), "TERM"),
+        (
+            format!(
+                "neighbors --checkpoint {checkpoint} --data {data} --query 000000000001:9,9 --out sheet.png"
+            ),
+            "TERM",
+        ),
         (format!("sweep lr --values 1e-4 --data {data} --run mine {TINY}"), "INT"),
         (format!("bench --data {data} --images {MANY} --size 64"), "HUP"),
     ] {
@@ -80,13 +89,24 @@ fn commands_stop_in_their_main_phase() {
     let checkpoint = checkpoint.display();
     for (words, after) in [
         // Some 5 s of evaluation.
-        (format!("eval --checkpoint {checkpoint} --data {data} --limit 64 --size 256"), "read images"),
+        (
+            format!("eval --checkpoint {checkpoint} --data {data} --limit 64 --size 256"),
+            "read images",
+        ),
         // Without labels, and k-means first.
-        (format!("eval --checkpoint {checkpoint} --data {data}/images/val2017 --limit 64 --size 256"), "read images"),
+        (
+            format!(
+                "eval --checkpoint {checkpoint} --data {data}/images/val2017 --limit 64 --size 256"
+            ),
+            "read images",
+        ),
         (format!("baselines --data {data} --clusters 9 --limit 64 --size 128"), "Lab "),
         ("bench --images 8 --size 64 --batch 4 --batch-cluster 4 --epochs 999".to_string(), ""),
         // The number of clusters is being chosen.
-        (format!("train --data {data}/images/train2017 --recipe photos --run run --limit 64"), "read for pictures"),
+        (
+            format!("train --data {data}/images/train2017 --recipe photos --run run --limit 64"),
+            "read for pictures",
+        ),
     ] {
         let mut running = place.start(&words, 1);
         if after.is_empty() {
@@ -103,7 +123,10 @@ fn commands_stop_in_their_main_phase() {
 #[test]
 fn segment_says_how_many_photos_are_done_and_each_of_them_is_whole() {
     let place = Place::new();
-    let words = format!("segment --checkpoint {} --out out", trained().join("epoch-02.safetensors").display());
+    let words = format!(
+        "segment --checkpoint {} --out out",
+        trained().join("epoch-02.safetensors").display()
+    );
     let photos = format!(" {}/images/train2017/*.jpg", many().display());
     let running = place.start(&(words + &photos), 1);
     let out = place.join("out");
@@ -113,7 +136,8 @@ fn segment_says_how_many_photos_are_done_and_each_of_them_is_whole() {
         assert!(start.elapsed() < Duration::from_secs(60), "no photo was segmented");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let ran = stops(running, "INT", &format!(" of {MANY} photos are done; run it again with the others"));
+    let ran =
+        stops(running, "INT", &format!(" of {MANY} photos are done; run it again with the others"));
     let files = written();
     holds(&ran.err, &[&format!("stopped: {} of", files.len() / 2)]);
     files.iter().for_each(|file| drop(image::open(out.join(file)).unwrap()));
@@ -147,9 +171,11 @@ fn a_second_signal_ends_at_once_and_leaves_no_half_file() {
         running.wait_for("stopping after this batch");
         // The checkpoint is being written; by then the two signals are no longer taken for one.
         let (run, start) = (place.join("run"), Instant::now());
-        let writing = || files(&run).iter().any(|file| file.to_string_lossy().starts_with(".writing"));
-        while start.elapsed() < Duration::from_millis(120) || (!writing() && start.elapsed() < Duration::from_secs(1)) {
-        }
+        let writing =
+            || files(&run).iter().any(|file| file.to_string_lossy().starts_with(".writing"));
+        while start.elapsed() < Duration::from_millis(120)
+            || (!writing() && start.elapsed() < Duration::from_secs(1))
+        {}
         running.signal("TERM");
         let ran = running.finish();
         assert_eq!(ran.code, Some(130), "{ran:#?}");
@@ -167,7 +193,11 @@ fn a_second_signal_ends_at_once_and_leaves_no_half_file() {
 
 fn stops_in_training(mut running: Running, signal: &str) {
     running.wait_for("k-means");
-    stops(running, signal, "everything so far is saved; continue with: picie train --run run --resume");
+    stops(
+        running,
+        signal,
+        "everything so far is saved; continue with: picie train --run run --resume",
+    );
 }
 
 #[test]
@@ -175,7 +205,9 @@ fn a_second_signal_does_not_wait_for_the_batch() {
     let place = Place::new();
     let words = format!("train --recipe demo --data {} --run run {TINY}", scenes().display());
     // The laterals look at all images in one batch, which takes some seconds.
-    let large = words.replace("--size 32 --stored 64", "--size 640 --stored 640").replace("cluster 4", "cluster 6");
+    let large = words
+        .replace("--size 32 --stored 64", "--size 640 --stored 640")
+        .replace("cluster 4", "cluster 6");
     let mut running = place.start(&large, 1);
     running.wait_for("read labels");
     running.signal("INT");
@@ -208,7 +240,8 @@ fn a_terminal_that_is_gone_costs_nothing() {
     while rows() < before + 1 {
         std::thread::sleep(Duration::from_millis(10));
     }
-    // It went on although nobody reads, and is stopped as ever: twice, as the kernel and the shell do when a terminal closes.
+    // It went on although nobody reads, and is stopped as ever: twice, as the kernel and the shell
+    // do when a terminal closes.
     running.signal("HUP");
     running.signal("HUP");
     assert_eq!(running.finish().code, Some(130));

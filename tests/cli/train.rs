@@ -16,21 +16,34 @@ fn a_run_without_data_uses_the_scenes_of_the_cache_and_leaves_a_whole_run_folder
     let pictures = ["1-000000000001.png", "2-000000000002.png", "3-000000000003.png", "sheet.png"];
     let pictures = pictures.map(|name| format!("pictures/{name}"));
     let mut want: Vec<&str> = pictures.iter().map(String::as_str).collect();
-    want.extend(["checkpoint.safetensors", "epoch-01.safetensors", "epoch-02.safetensors", "metrics.jsonl"]);
+    want.extend([
+        "checkpoint.safetensors",
+        "epoch-01.safetensors",
+        "epoch-02.safetensors",
+        "metrics.jsonl",
+    ]);
     want.extend(["plan.txt", "run.json", "run.lock"]);
     want.sort();
     assert_eq!(names, want);
 
-    let settings: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
+    let settings: Value =
+        serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
     assert_eq!(settings["recipe"]["name"], "demo");
     for (flag, value) in TINY.split("--").skip(1).map(|f| f.trim().split_once(' ').unwrap()) {
         assert_eq!(settings["recipe"][flag.replace('-', "_")].to_string(), value, "{flag}");
     }
-    assert_eq!((&settings["seed"], &settings["version"]), (&1.into(), &env!("CARGO_PKG_VERSION").into()));
+    assert_eq!(
+        (&settings["seed"], &settings["version"]),
+        (&1.into(), &env!("CARGO_PKG_VERSION").into())
+    );
     assert_eq!(settings["data"], scenes().canonicalize().unwrap().to_str().unwrap());
-    assert_eq!((&settings["host"]["threads"], settings["host"]["os"].is_string()), (&1.into(), true));
+    assert_eq!(
+        (&settings["host"]["threads"], settings["host"]["os"].is_string()),
+        (&1.into(), true)
+    );
 
-    for (name, size) in pictures.iter().zip([Some((32, 32)), Some((32, 32)), Some((32, 32)), None]) {
+    for (name, size) in pictures.iter().zip([Some((32, 32)), Some((32, 32)), Some((32, 32)), None])
+    {
         let picture = image::open(run.join(name)).unwrap();
         assert!(size.is_none_or(|size| size == picture.dimensions()), "{name}");
     }
@@ -57,13 +70,16 @@ fn metrics_have_a_line_for_each_epoch_with_the_promised_numbers() {
     }
 }
 
-/// Without labels, from an earlier run's weights, with files that are no images, on batches larger than the data set.
+/// Without labels, from an earlier run's weights, with files that are no images, on batches larger
+/// than the data set.
 #[test]
 fn a_plain_folder_trains_and_shows_clusters() {
     let place = Place::new();
     let photos = place.join("my photos/ünï ☃/deep/er");
     std::fs::create_dir_all(&photos).unwrap();
-    let pixels = image::RgbImage::from_fn(70, 50, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8]));
+    let pixels = image::RgbImage::from_fn(70, 50, |x, y| {
+        image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8])
+    });
     let whole = image::DynamicImage::from(pixels);
     // Names that meet in the pictures' folder, and one that is too long for it.
     let long = format!("{}/{}.bmp", "d".repeat(150), "ö".repeat(60));
@@ -81,18 +97,31 @@ fn a_plain_folder_trains_and_shows_clusters() {
     std::fs::write(place.join("my photos/notes.txt"), "no image").unwrap();
 
     let weights = trained().join("checkpoint.safetensors");
-    let tiny =
-        TINY.replace("--epochs 2", "--epochs 1").replace("batch 2", "batch 99").replace("cluster 4", "cluster 99");
+    let tiny = TINY
+        .replace("--epochs 2", "--epochs 1")
+        .replace("batch 2", "batch 99")
+        .replace("cluster 4", "cluster 99");
     let words = format!("train {tiny} --weights {} --run run", weights.display());
     let ran = place.picie_on(&words, ["--data", "my photos"]).succeeds();
     let bad = "0.jpg: the JPEG is cut short; copy or download it again";
-    holds(&ran.err, &[&format!("left out: {}", place.path().canonicalize().unwrap().display()), bad]);
-    holds(&ran.err, &["6.jpg: the file is empty; copy or download it again", "7 images left out, 7 used"]);
-    let head = ["epoch", "k-means", "loss", "within", "cross", "acc", "mIoU", "labels", "train", "eval"];
+    holds(
+        &ran.err,
+        &[&format!("left out: {}", place.path().canonicalize().unwrap().display()), bad],
+    );
+    holds(
+        &ran.err,
+        &["6.jpg: the file is empty; copy or download it again", "7 images left out, 7 used"],
+    );
+    let head =
+        ["epoch", "k-means", "loss", "within", "cross", "acc", "mIoU", "labels", "train", "eval"];
     holds(&ran.out, &head);
     holds(
         &ran.out,
-        &["run: run\n", "pictures: run/pictures\n", "picie segment --checkpoint run/checkpoint.safetensors"],
+        &[
+            "run: run\n",
+            "pictures: run/pictures\n",
+            "picie segment --checkpoint run/checkpoint.safetensors",
+        ],
     );
     let [row] = &rows(&place.join("run"))[..] else { panic!("one row") };
     assert!(row["miou"].is_null() && row["acc"].is_null() && row["loss"].is_number(), "{row}");
@@ -122,7 +151,9 @@ fn validation_images_without_a_pixel_of_the_classes_do_not_stop_training() {
     }
     // As many stored pixels as the network takes, one image, and sky is no thing.
     let tiny = TINY.replace("--epochs 2", "--epochs 1").replace("--stored 64", "--stored 32");
-    let ran = place.picie(&format!("train --data data --run run {tiny} --limit 1 --classes 12")).succeeds();
+    let ran = place
+        .picie(&format!("train --data data --run run {tiny} --limit 1 --classes 12"))
+        .succeeds();
     holds(&ran.err, &["no evaluation: no pixel of val has one of the classes"]);
     assert!(rows(&place.join("run"))[0]["miou"].is_null());
 }
@@ -133,14 +164,19 @@ fn scenes_are_drawn_once_and_never_over_anything() {
     let ran = place.picie("scenes new/dir --train 2 --val 1 --seed 3").succeeds();
     holds(&ran.out, &["2 training and 1 validation images"]);
     let names = files(&place.join("new/dir"));
-    for name in ["images/train2017/000000000002.jpg", "annotations/val2017/000000000001.png", "scenes.json"] {
+    for name in
+        ["images/train2017/000000000002.jpg", "annotations/val2017/000000000001.png", "scenes.json"]
+    {
         assert!(names.contains(&name.into()), "{names:?}");
     }
     let image = place.join("new/dir/images/train2017/000000000001.jpg");
     let before = std::fs::metadata(&image).unwrap().modified().unwrap();
     place.picie("scenes new/dir --train 2 --val 1 --seed 3").succeeds();
     assert_eq!(std::fs::metadata(&image).unwrap().modified().unwrap(), before);
-    holds(&place.picie("scenes new/dir --train 2 --val 1 --seed 4").fails(), &["new/dir: there is something else"]);
+    holds(
+        &place.picie("scenes new/dir --train 2 --val 1 --seed 4").fails(),
+        &["new/dir: there is something else"],
+    );
     holds(&place.picie("scenes none --train 0").fails(), &["0 training", "at least one"]);
     assert_eq!(std::fs::read_dir(place.join("new")).unwrap().count(), 1);
 }
@@ -154,14 +190,25 @@ fn a_sweep_trains_each_value_and_seed_and_prints_their_table() {
         scenes().display()
     );
     let out = place.picie(&words).succeeds().out;
-    let row =
-        |value: &str| out.lines().rev().find(|line| line.split_whitespace().next() == Some(value)).map(str::to_string);
+    let row = |value: &str| {
+        out.lines()
+            .rev()
+            .find(|line| line.split_whitespace().next() == Some(value))
+            .map(str::to_string)
+    };
     for value in ["1", "2"] {
         assert!(row(value).is_some_and(|row| row.matches('±').count() == 3), "{out}");
         for seed in [1, 2] {
             let run = place.join(format!("runs/sweep-lambda/{value}-seed-{seed}/run.json"));
             let text = std::fs::read_to_string(run).unwrap();
-            holds(&text, &[&format!("\"lambda\": {value}.0"), &format!("\"seed\": {seed}"), "\"method\": \"iic\""]);
+            holds(
+                &text,
+                &[
+                    &format!("\"lambda\": {value}.0"),
+                    &format!("\"seed\": {seed}"),
+                    "\"method\": \"iic\"",
+                ],
+            );
         }
     }
     // All runs are there already: the same table at once.

@@ -34,7 +34,8 @@ fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> Vec<[Vec<f32>; 3]>
     };
     dev.write(blocks.weights, &signed(1, len)).unwrap();
     dev.sync_compute(blocks).unwrap();
-    let widen = |compute: Vec<B::Act>| -> Vec<f32> { compute.into_iter().map(B::Act::widen).collect() };
+    let widen =
+        |compute: Vec<B::Act>| -> Vec<f32> { compute.into_iter().map(B::Act::widen).collect() };
     let rounded = |w: &[f32]| -> Vec<f32> { w.iter().map(|&w| B::Act::round(w).widen()).collect() };
     assert_eq!(widen(dev.read(blocks.compute).unwrap()), rounded(&signed(1, len)));
 
@@ -46,13 +47,21 @@ fn steps<B: Adam>(dev: &mut B, len: usize, spec: AdamSpec) -> Vec<[Vec<f32>; 3]>
         dev.write(correction, &spec.correction(step, 1.0)).unwrap();
         dev.adam_step(blocks, spec, correction).unwrap();
         let state = [blocks.weights, blocks.m, blocks.v].map(|block| dev.read(block).unwrap());
-        assert_eq!(widen(dev.read(blocks.compute).unwrap()), rounded(&state[0]), "compute is not the rounded weights");
+        assert_eq!(
+            widen(dev.read(blocks.compute).unwrap()),
+            rounded(&state[0]),
+            "compute is not the rounded weights"
+        );
         states.push(state);
     }
     for block in [long.weights, long.m, long.v] {
         assert_eq!(dev.read(block).unwrap()[len..], BEHIND, "written behind {len} parameters");
     }
-    assert_eq!(widen(dev.read(long.compute).unwrap())[len..], behind_compute, "written behind {len} parameters");
+    assert_eq!(
+        widen(dev.read(long.compute).unwrap())[len..],
+        behind_compute,
+        "written behind {len} parameters"
+    );
     states
 }
 
@@ -60,7 +69,10 @@ fn case<A: Activation>() {
     // Below, at and above a thread's four and a block's 1024; several blocks.
     for len in [1, 3, 4, 5, 1023, 1024, 1025, 5003] {
         let Some(mut rig) = Rig::cuda::<A>() else { return };
-        for spec in [AdamSpec::new(3e-3), AdamSpec { beta1: 0.5, beta2: 0.9, eps: 1e-3, grad_scale: 0.25, lr: 0.1 }] {
+        for spec in [
+            AdamSpec::new(3e-3),
+            AdamSpec { beta1: 0.5, beta2: 0.9, eps: 1e-3, grad_scale: 0.25, lr: 0.1 },
+        ] {
             let got = steps(&mut rig.dev, len, spec);
             let want = steps(&mut Rig::new().dev, len, spec);
             for (step, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -68,7 +80,8 @@ fn case<A: Activation>() {
                     close(&format!("{what} of {len} after step {}", step + 1), got, want, TOL);
                 }
             }
-            // The updates alone: weights of size 1 hide errors of steps of size lr. Roundings of weights over lr.
+            // The updates alone: weights of size 1 hide errors of steps of size lr. Roundings of
+            // weights over lr.
             let moved = |states: &[[Vec<f32>; 3]]| -> Vec<f32> {
                 states[2][0].iter().zip(signed(1, len)).map(|(w, w0)| w - w0).collect()
             };
@@ -94,7 +107,9 @@ fn three_steps_in_f16() {
 
 #[test]
 fn f32_keeps_no_copy_of_the_weights() {
-    let (Some(mut single), Some(mut half)) = (Rig::cuda::<f32>(), Rig::cuda::<bf16>()) else { return };
+    let (Some(mut single), Some(mut half)) = (Rig::cuda::<f32>(), Rig::cuda::<bf16>()) else {
+        return;
+    };
     let bytes = |layout: &Layout| layout.bytes(Pool::Params);
     let (mut four, mut five) = (Layout::default(), Layout::default());
     let blocks = single.dev.plan_params(&mut four, 160);
@@ -113,7 +128,8 @@ fn blocks_of_unlike_lengths_are_refused() {
     let mut short = blocks;
     short.m = blocks.m.part(0, 63);
     let spec = AdamSpec::new(0.1);
-    let fails = |r: picie::base::Result<()>, what: &str| assert!(r.unwrap_err().to_string().contains(what));
+    let fails =
+        |r: picie::base::Result<()>, what: &str| assert!(r.unwrap_err().to_string().contains(what));
     fails(rig.dev.adam_step(short, spec, correction), "m has 63");
     fails(rig.dev.adam_step(blocks, spec, correction.part(0, 1)), "correction has 1");
     short.compute = blocks.compute.part(0, 32);

@@ -12,20 +12,28 @@ fn case<A: Activation>(pixels: usize, classes: usize, clusters: usize, runs: usi
     let draws = pixels / runs + 1;
     let unlabelled = below(3, pixels, 8);
     let labels = stretch(below(1, draws, classes));
-    let labels: Vec<u8> =
-        labels.iter().zip(unlabelled).map(|(&y, skip)| if skip == 0 { 255 } else { y as u8 }).collect();
+    let labels: Vec<u8> = labels
+        .iter()
+        .zip(unlabelled)
+        .map(|(&y, skip)| if skip == 0 { 255 } else { y as u8 })
+        .collect();
     let pred: Vec<u16> = stretch(below(2, draws, clusters)).into_iter().map(|p| p as u16).collect();
     let mut want = vec![1000u32; classes * clusters];
     for (&y, &p) in labels.iter().zip(&pred).filter(|(y, _)| **y != 255) {
         want[usize::from(y) * clusters + usize::from(p)] += 1;
     }
     // Pixels behind the last do not count.
-    let (pred, labels) = (rig.input(&[pred, vec![0; 8]].concat()), rig.input(&[labels, vec![0; 8]].concat()));
+    let (pred, labels) =
+        (rig.input(&[pred, vec![0; 8]].concat()), rig.input(&[labels, vec![0; 8]].concat()));
     let (pred, labels) = (pred.part(0, pixels), labels.part(0, pixels));
     let counts = rig.input(&vec![1000u32; classes * clusters]);
     rig.ready();
     rig.dev.confusion(counts, pred, labels, clusters).unwrap();
-    assert_eq!(rig.read(counts), want, "{pixels} pixels, {classes} classes, {clusters} clusters, runs of {runs}");
+    assert_eq!(
+        rig.read(counts),
+        want,
+        "{pixels} pixels, {classes} classes, {clusters} clusters, runs of {runs}"
+    );
 }
 
 #[test]
@@ -75,6 +83,18 @@ fn sizes_that_do_not_fit_are_refused() {
     let (labels, pred) = (rig.zeros::<u8>(4), rig.zeros::<u16>(5));
     let counts = rig.zeros::<u32>(6);
     rig.ready();
-    assert!(rig.dev.confusion(counts, pred, labels, 3).unwrap_err().to_string().contains("labels has 4"));
-    assert!(rig.dev.confusion(counts, pred.part(0, 4), labels, 4).unwrap_err().to_string().contains("counts has 6"));
+    assert!(
+        rig.dev
+            .confusion(counts, pred, labels, 3)
+            .unwrap_err()
+            .to_string()
+            .contains("labels has 4")
+    );
+    assert!(
+        rig.dev
+            .confusion(counts, pred.part(0, 4), labels, 4)
+            .unwrap_err()
+            .to_string()
+            .contains("counts has 6")
+    );
 }

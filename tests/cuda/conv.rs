@@ -10,8 +10,8 @@ use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Memory, Terms, Uses
 
 use crate::util::{Rig, close, round, signed, softgpu};
 
-/// n, h, w, c, k, r, stride, pad: the network's kinds, small and uneven; one pixel; columns of channels and rows of blocks of the
-/// kernels of `cuda/conv.cu` below, at and above their edges.
+/// n, h, w, c, k, r, stride, pad: the network's kinds, small and uneven; one pixel; columns of
+/// channels and rows of blocks of the kernels of `cuda/conv.cu` below, at and above their edges.
 pub const SHAPES: [[usize; 8]; 10] = [
     [3, 9, 11, 4, 8, 7, 2, 3],
     [3, 7, 6, 8, 16, 3, 1, 1],
@@ -29,7 +29,8 @@ pub fn spec([n, h, w, c, k, r, stride, pad]: [usize; 8]) -> ConvSpec {
     ConvSpec { n, h, w, c, k, r, stride, pad }
 }
 
-/// What one rounding to `A` costs, of the largest: half of its last place. f32 sums differ by their order instead.
+/// What one rounding to `A` costs, of the largest: half of its last place. f32 sums differ by their
+/// order instead.
 fn rounding<A: Activation>() -> f32 {
     match A::NAME {
         "bf16" => 1.01 / 256.0,
@@ -54,9 +55,14 @@ struct Outcome {
     db: Vec<f32>,
 }
 
-/// The three ops on `rig`, for inputs rounded to `A`, so that engines of either type read the same numbers. With `recorded` they
-/// run three times, the third from a graph.
-fn run<A: Activation, B: Conv>(rig: &mut Rig<B>, s: ConvSpec, uses: Uses, recorded: bool) -> Outcome {
+/// The three ops on `rig`, for inputs rounded to `A`, so that engines of either type read the same
+/// numbers. With `recorded` they run three times, the third from a graph.
+fn run<A: Activation, B: Conv>(
+    rig: &mut Rig<B>,
+    s: ConvSpec,
+    uses: Uses,
+    recorded: bool,
+) -> Outcome {
     let plan = rig.dev.plan_conv(s, uses).unwrap();
     let mut draw = |seed, len| rig.act(&round::<A>(&signed(seed, len)));
     let (x, w, dy) = (draw(0, s.x_len()), draw(1, s.w_len()), draw(2, s.y_len()));
@@ -91,18 +97,27 @@ fn compare<A: Activation>(name: &str, got: &Outcome, want: &Outcome, roundings: 
     close(&format!("db of {name}"), &got.db, &want.db, 1e-5);
 }
 
-/// `cases` of each shape, in which the software cuDNN refuses `refused`. `roundings` is what the ways that remain cost.
+/// `cases` of each shape, in which the software cuDNN refuses `refused`. `roundings` is what the
+/// ways that remain cost.
 fn agrees<A: Activation>(refused: &str, cases: usize, roundings: [usize; 3]) {
     refuse(refused, 0);
     for (i, &shape) in SHAPES.iter().enumerate() {
-        for (j, bits) in [7 * i + 13, 31 - 2 * i, 3 * i, 3 * i + 1].into_iter().enumerate().take(cases) {
+        for (j, bits) in
+            [7 * i + 13, 31 - 2 * i, 3 * i, 3 * i + 1].into_iter().enumerate().take(cases)
+        {
             let (s, uses) = (spec(shape), uses(bits % 32));
-            // The software cuDNN's first engine has a workspace, its first deterministic one has none.
+            // The software cuDNN's first engine has a workspace, its first deterministic one has
+            // none.
             let Some(dev) = engine::<A>(Autotune::Off, (i + j) % 2 == 1, None) else { return };
             let mut rig = Rig::with(dev);
             let got = run::<A, _>(&mut rig, s, uses, false);
             let want = run::<A, _>(&mut Rig::new(), s, uses, false);
-            compare::<A>(&format!("{s:?} {uses:?} in {}, without {refused}", A::NAME), &got, &want, roundings);
+            compare::<A>(
+                &format!("{s:?} {uses:?} in {}, without {refused}", A::NAME),
+                &got,
+                &want,
+                roundings,
+            );
         }
     }
     refuse("", 0);
@@ -113,11 +128,13 @@ pub fn engine<A: Activation>(
     deterministic: bool,
     cache: Option<&std::path::Path>,
 ) -> Option<Cuda<A>> {
-    let options = Options { autotune, deterministic, cache: cache.map(Into::into), ..Options::default() };
+    let options =
+        Options { autotune, deterministic, cache: cache.map(Into::into), ..Options::default() };
     softgpu::load().then(|| Cuda::new(options).unwrap())
 }
 
-/// Tells the software cuDNN what to refuse on this thread, and which version to be (0: its own). False on a GPU.
+/// Tells the software cuDNN what to refuse on this thread, and which version to be (0: its own).
+/// False on a GPU.
 pub fn refuse(what: &str, version: usize) -> bool {
     if !softgpu::load() || softgpu::has_gpu() {
         return false;
@@ -126,7 +143,9 @@ pub fn refuse(what: &str, version: usize) -> bool {
     // SAFETY: the symbol is the software cuDNN's, of this signature; it copies the text.
     unsafe {
         let library = libloading::os::unix::Library::this();
-        let set = library.get::<unsafe extern "C" fn(*const std::ffi::c_char, usize)>(b"softcudnn_set\0").unwrap();
+        let set = library
+            .get::<unsafe extern "C" fn(*const std::ffi::c_char, usize)>(b"softcudnn_set\0")
+            .unwrap();
         set(what.as_ptr(), version);
     }
     true
@@ -148,9 +167,13 @@ fn nan_outlives_the_relu() {
         refuse(refused, 0);
         let Some(mut rig) = Rig::cuda::<bf16>() else { return };
         let s = spec(SHAPES[1]);
-        let plan = rig.dev.plan_conv(s, Uses::forward(Terms { relu: true, ..Terms::NONE })).unwrap();
-        let (x, w, y) =
-            (rig.act(&vec![f32::NAN; s.x_len()]), rig.act(&signed(1, s.w_len())), rig.act_output(s.y_len()));
+        let plan =
+            rig.dev.plan_conv(s, Uses::forward(Terms { relu: true, ..Terms::NONE })).unwrap();
+        let (x, w, y) = (
+            rig.act(&vec![f32::NAN; s.x_len()]),
+            rig.act(&signed(1, s.w_len())),
+            rig.act_output(s.y_len()),
+        );
         rig.ready();
         rig.dev.conv_forward(&plan, y, x, w, Epilogue { relu: true, ..Epilogue::NONE }).unwrap();
         assert!(rig.read_act(y).iter().all(|y| y.is_nan()), "without {refused:?}");
@@ -160,9 +183,12 @@ fn nan_outlives_the_relu() {
 
 #[test]
 fn ways_around_missing_engines_agree_with_the_cpu() {
-    for (refused, roundings) in
-        [("fused", [2, 1, 1]), ("beta", [2, 2, 1]), ("narrowdw", [2, 1, 0]), ("fused,beta,narrowdw", [2, 2, 0])]
-    {
+    for (refused, roundings) in [
+        ("fused", [2, 1, 1]),
+        ("beta", [2, 2, 1]),
+        ("narrowdw", [2, 1, 0]),
+        ("fused,beta,narrowdw", [2, 2, 0]),
+    ] {
         agrees::<f32>(refused, 2, roundings);
         agrees::<bf16>(refused, 2, roundings);
         agrees::<f16>(refused, 2, roundings);
@@ -187,14 +213,24 @@ fn recorded_ops_leave_what_plain_ones_do() {
 fn what_cannot_run_is_refused_in_one_line() {
     let Some(mut dev) = engine::<bf16>(Autotune::Off, false, None) else { return };
     for (c, k) in [(3, 8), (12, 8), (8, 12)] {
-        let refused = dev.plan_conv(spec([1, 4, 4, c, k, 1, 1, 0]), Uses::default()).err().unwrap().to_string();
+        let refused = dev
+            .plan_conv(spec([1, 4, 4, c, k, 1, 1, 0]), Uses::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(refused.contains("multiples of 8"), "{refused}");
     }
-    assert!(matches!(dev.plan_conv(spec([1, 2, 2, 8, 8, 3, 1, 0]), Uses::default()), Err(Error::Input { .. })));
+    assert!(matches!(
+        dev.plan_conv(spec([1, 2, 2, 8, 8, 3, 1, 0]), Uses::default()),
+        Err(Error::Input { .. })
+    ));
     if refuse("all", 0) {
         dev.plan_conv(spec(SHAPES[2]), Uses::default()).unwrap();
         let refused = dev.decide().err().unwrap().to_string();
-        assert!(refused.contains("no engine") && refused.contains("bf16") && !refused.contains('\n'), "{refused}");
+        assert!(
+            refused.contains("no engine") && refused.contains("bf16") && !refused.contains('\n'),
+            "{refused}"
+        );
     }
     if refuse("", 8905) {
         let refused = Cuda::<bf16>::new(Options::default()).err().unwrap().to_string();
@@ -208,8 +244,10 @@ fn calls_that_a_plan_was_not_made_for_are_refused() {
     let Some(mut rig) = Rig::cuda::<f16>() else { return };
     let s = spec(SHAPES[1]);
     let plan = rig.dev.plan_conv(s, uses(0)).unwrap();
-    let (x, w, y) = (rig.act_output(s.x_len()), rig.act_output(s.w_len()), rig.act_output(s.y_len()));
-    let (dw, db, b, short) = (rig.zeros(s.w_len()), rig.zeros(s.k), rig.act_output(s.k), rig.act_output(5));
+    let (x, w, y) =
+        (rig.act_output(s.x_len()), rig.act_output(s.w_len()), rig.act_output(s.y_len()));
+    let (dw, db, b, short) =
+        (rig.zeros(s.w_len()), rig.zeros(s.k), rig.act_output(s.k), rig.act_output(5));
     rig.ready();
     let dev = &mut rig.dev;
     let unplanned = [

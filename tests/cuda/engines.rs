@@ -66,7 +66,10 @@ fn measured_engines_are_kept_and_found_again() {
     let mut kept = entries();
     // Of the forward pass and the gradient of x that is added, other ways were measured, too.
     assert_eq!(kept.len(), 5);
-    assert!(kept.keys().all(|k| k.starts_with("cuDNN 91000, ") && k.contains("3×7×6×8") && k.contains("bf16")));
+    assert!(
+        kept.keys()
+            .all(|k| k.starts_with("cuDNN 91000, ") && k.contains("3×7×6×8") && k.contains("bf16"))
+    );
     assert!(first.iter().all(|c| kept.values().any(|e| e["tag"] == c.engine.as_str())));
 
     // What the file says is taken, even if it is slow.
@@ -83,13 +86,19 @@ fn measured_engines_are_kept_and_found_again() {
     assert_eq!(entries().len(), 10);
     assert!(tuned(Autotune::Exhaustive, false).iter().all(|c| c.microseconds != Some(12345.0)));
 
-    // An engine that is not offered any more is measured anew, and so is everything where the file is damaged.
-    for damaged in [serde_json::to_string(&kept).unwrap().replace("0:2=5", "99"), "{\"cuDNN".into()] {
+    // An engine that is not offered any more is measured anew, and so is everything where the file
+    // is damaged.
+    for damaged in [serde_json::to_string(&kept).unwrap().replace("0:2=5", "99"), "{\"cuDNN".into()]
+    {
         std::fs::write(&path, damaged).unwrap();
         assert!(tuned(Autotune::Load, false).iter().all(|c| c.microseconds != Some(12345.0)));
         assert_eq!(entries().len(), 5);
     }
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "unfinished files are left");
+    assert_eq!(
+        std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+        1,
+        "unfinished files are left"
+    );
 }
 
 #[test]
@@ -118,7 +127,10 @@ fn a_tail_has_the_engine_of_the_full_batch() {
         all
     };
     let full = of(8);
-    assert!(full.len() == 3 && full.iter().all(|choice| choice.microseconds.is_some() && choice.like.is_none()));
+    assert!(
+        full.len() == 3
+            && full.iter().all(|choice| choice.microseconds.is_some() && choice.like.is_none())
+    );
     for tail in [of(1), of(3)] {
         assert_eq!(tail.len(), 3);
         for (tail, full) in tail.iter().zip(&full) {
@@ -136,7 +148,11 @@ fn an_engine_that_cannot_be_recorded_is_passed_over() {
     let mut dev = engine::<bf16>(Autotune::Load, false, None).unwrap();
     planned(&mut dev, 2);
     dev.decide().unwrap();
-    assert!(dev.chosen_engines().iter().all(|choice| choice.engine == "0:2=4"), "{:?}", dev.chosen_engines());
+    assert!(
+        dev.chosen_engines().iter().all(|choice| choice.engine == "0:2=4"),
+        "{:?}",
+        dev.chosen_engines()
+    );
     refuse("", 0);
 }
 
@@ -148,7 +164,8 @@ fn engines_with_one_cache_keep_what_each_of_them_chose() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("engines.json");
     // Both read the file before either writes it, as two processes may.
-    let [mut a, mut b] = [(); 2].map(|()| engine::<bf16>(Autotune::Cached, false, Some(&path)).unwrap());
+    let [mut a, mut b] =
+        [(); 2].map(|()| engine::<bf16>(Autotune::Cached, false, Some(&path)).unwrap());
     planned(&mut a, 2);
     planned(&mut b, 3);
     a.decide().unwrap();

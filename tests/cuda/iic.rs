@@ -12,13 +12,14 @@ fn case<A: Activation>(seed: u64, spec: IicSpec) {
     let maps = probabilities(seed, spec);
     let (got, want) = (run(rig, spec, &maps, 3.0), run(Rig::new(), spec, &maps, 3.0));
     let name = format!("{} {spec:?}", A::NAME);
-    // Correlations are sums of thousands of f32 in another order; the loss is a difference of entropies of about 2·ln k.
+    // Correlations are sums of thousands of f32 in another order; the loss is a difference of
+    // entropies of about 2·ln k.
     close(&format!("{name}: loss"), &[got.0], &[want.0], 4e-6);
     close(&format!("{name}: gradient"), &got.1, &want.1, 1e-5);
 }
 
-/// Classes below, at and above a tile of 48 and of several; rows of pixels and images around tiles of 64; maps without inner
-/// columns, rows or both; lags cut by the map; several partial sums.
+/// Classes below, at and above a tile of 48 and of several; rows of pixels and images around tiles
+/// of 64; maps without inner columns, rows or both; lags cut by the map; several partial sums.
 #[test]
 fn loss_and_gradient_are_the_cpus() {
     for (seed, spec) in [
@@ -71,7 +72,9 @@ fn absent_classes_are_clamped_as_on_the_cpu() {
 #[test]
 fn what_a_gpu_cannot_hold_is_refused() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    for bad in [spec(1, (2, 2), 1300, 4, 1), spec(4000, (80, 80), 100, 4, 1), spec(1, (2, 2), 3, 4, 8)] {
+    for bad in
+        [spec(1, (2, 2), 1300, 4, 1), spec(4000, (80, 80), 100, 4, 1), spec(1, (2, 2), 3, 4, 8)]
+    {
         let error = rig.dev.plan_iic(bad).err().map(|e| e.to_string());
         assert!(error.as_deref().is_some_and(|e| e.contains("IIC")), "{bad:?}: {error:?}");
     }

@@ -81,7 +81,10 @@ fn a_data_set_is_loaded_piece_by_piece() {
         Ok(())
     });
     loaded.unwrap();
-    assert_eq!(pieces.iter().map(|piece| piece.1).collect::<Vec<_>>(), [64, 64, 64, 64, 64, 64, 64, 5]);
+    assert_eq!(
+        pieces.iter().map(|piece| piece.1).collect::<Vec<_>>(),
+        [64, 64, 64, 64, 64, 64, 64, 5]
+    );
     let want: Vec<u8> = (0..set.len).map(|i| (i * 31 % 251) as u8).collect();
     assert!(dev.read(set).unwrap() == want);
     let refused = dev.load(set, 64, |start, _| match start {
@@ -91,7 +94,8 @@ fn a_data_set_is_loaded_piece_by_piece() {
     assert_eq!(refused.unwrap_err().to_string(), "the third; stop");
 }
 
-/// The scratch is as large as the plans before `reserve` asked for; a larger op that is planned after it must not write behind it.
+/// The scratch is as large as the plans before `reserve` asked for; a larger op that is planned
+/// after it must not write behind it.
 #[test]
 fn an_op_that_is_planned_too_late_is_refused() {
     let Some(mut dev) = engine() else { return };
@@ -106,5 +110,8 @@ fn an_op_that_is_planned_too_late_is_refused() {
     let plan = dev.plan_norm(NormSpec { groups: 1, rows, c }).unwrap();
     let params = NormParams { gamma, beta, running_mean, running_var };
     let refused = dev.norm_forward(&plan, z, saved, x, None, false, params).unwrap_err();
-    assert!(matches!(refused, Error::Shape { op: "scratch", got, want, .. } if got < want), "{refused}");
+    assert!(
+        matches!(refused, Error::Shape { op: "scratch", got, want, .. } if got < want),
+        "{refused}"
+    );
 }

@@ -1,5 +1,5 @@
-//! The CUDA engine against the CPU engine, op family by op family, for every element type of activations: on the GPU where
-//! there is one, else on the software GPU.
+//! The CUDA engine against the CPU engine, op family by op family, for every element type of
+//! activations: on the GPU where there is one, else on the software GPU.
 
 mod adam;
 mod confusion;

@@ -1,5 +1,5 @@
-//! Batch norm + residual + ReLU on CUDA against the CPU engine: every tile edge and chunk edge, groups, a mean far from zero,
-//! finite differences.
+//! Batch norm + residual + ReLU on CUDA against the CPU engine: every tile edge and chunk edge,
+//! groups, a mean far from zero, finite differences.
 
 use half::{bf16, f16};
 use picie::base::Error;
@@ -9,7 +9,8 @@ use picie::device::{Activation, Slot};
 
 use crate::util::{Rig, close, dot, finite_difference, round, signed, uniform};
 
-/// Of f32 results, and of the arithmetic in all others: sums in another order, one rounding of mean and 1/σ each.
+/// Of f32 results, and of the arithmetic in all others: sums in another order, one rounding of mean
+/// and 1/σ each.
 pub(super) const TOL: f32 = 1e-5;
 
 /// Of activations as stored: half a unit in the last place of the largest, and the arithmetic.
@@ -47,7 +48,9 @@ impl Given {
     /// Numbers that `A` holds. Rows stand apart, so that 1/σ of few does not multiply roundings.
     fn new<A: Activation>(spec: NormSpec, residual: bool, relu: bool, seed: u64) -> Self {
         let mut x = uniform(seed, 0, spec.len(), -1.0, 3.0);
-        x.chunks_mut(spec.c).enumerate().for_each(|(i, row)| row.iter_mut().for_each(|v| *v += [1.0, -1.0][i % 2]));
+        x.chunks_mut(spec.c)
+            .enumerate()
+            .for_each(|(i, row)| row.iter_mut().for_each(|v| *v += [1.0, -1.0][i % 2]));
         Given {
             spec,
             x: round::<A>(&x),
@@ -78,20 +81,33 @@ fn backward<B: Norm>(mut rig: Rig<B>, g: &Given, z: &[f32], saved: &[f32]) -> Gr
     let (x, dz, saved) = (rig.act(&g.x), rig.act(&g.dz), rig.input(saved));
     let (z, gamma) = (g.relu.then(|| rig.act(z)), rig.input(&g.params[0]));
     let [dgamma, dbeta] = [6, 7].map(|seed| rig.input(&signed(seed, g.spec.c)));
-    let (dx, dresidual) = (rig.act_output(g.spec.len()), g.residual.is_some().then(|| rig.act_output(g.spec.len())));
+    let (dx, dresidual) =
+        (rig.act_output(g.spec.len()), g.residual.is_some().then(|| rig.act_output(g.spec.len())));
     rig.ready();
-    rig.dev.norm_backward(&plan, NormGrads { dx, dresidual, dgamma, dbeta }, dz, z, x, saved, gamma).unwrap();
+    rig.dev
+        .norm_backward(&plan, NormGrads { dx, dresidual, dgamma, dbeta }, dz, z, x, saved, gamma)
+        .unwrap();
     (rig.read_act(dx), dresidual.map(|d| rig.read_act(d)), [rig.read(dgamma), rig.read(dbeta)])
 }
 
 /// Both engines on the same numbers. False where there is no CUDA to compare.
 fn compare<A: Activation>(g: &Given) -> bool {
     let [Some(first), Some(second)] = [(); 2].map(|()| Rig::cuda::<A>()) else { return false };
-    let name = |what| format!("{what} of {:?} {} residual {} relu {}", g.spec, A::NAME, g.residual.is_some(), g.relu);
+    let name = |what| {
+        format!(
+            "{what} of {:?} {} residual {} relu {}",
+            g.spec,
+            A::NAME,
+            g.residual.is_some(),
+            g.relu
+        )
+    };
     let (want, want_stats) = forward(Rig::new(), g);
     let (z, stats) = forward(first, g);
     close(&name("z"), &z, &want, stored::<A>());
-    for (what, (got, want)) in ["saved", "running mean", "running var"].into_iter().zip(stats.iter().zip(&want_stats)) {
+    for (what, (got, want)) in
+        ["saved", "running mean", "running var"].into_iter().zip(stats.iter().zip(&want_stats))
+    {
         close(&name(what), got, want, TOL);
     }
     // The same z for both: where a ReLU opens differently is the forward's matter.
@@ -106,8 +122,9 @@ fn compare<A: Activation>(g: &Given) -> bool {
 }
 
 fn edges<A: Activation>() {
-    // One column, half-filled tiles, whole tiles, a second tile of one column, many tiles; a chunk of rows is a multiple of
-    // 1024 rows of 8 channels, of 256 of 24, of 128 of 64, of 32 of 256 and more.
+    // One column, half-filled tiles, whole tiles, a second tile of one column, many tiles; a chunk
+    // of rows is a multiple of 1024 rows of 8 channels, of 256 of 24, of 128 of 64, of 32 of 256
+    // and more.
     let shapes = [
         (8, [3, 1023, 1024, 1025]),
         (24, [255, 256, 257, 4]),
@@ -119,13 +136,23 @@ fn edges<A: Activation>() {
     for (i, (c, rows)) in shapes.into_iter().enumerate() {
         for (j, rows) in rows.into_iter().enumerate() {
             let spec = NormSpec { groups: 1 + (i + j) % 3, rows, c };
-            if !compare::<A>(&Given::new::<A>(spec, (i + j / 2) % 2 == 0, j % 2 == 0, (10 * i + j) as u64)) {
+            if !compare::<A>(&Given::new::<A>(
+                spec,
+                (i + j / 2) % 2 == 0,
+                j % 2 == 0,
+                (10 * i + j) as u64,
+            )) {
                 return;
             }
         }
     }
     // More partials than the finalizing block has rows of threads.
-    compare::<A>(&Given::new::<A>(NormSpec { groups: 1, rows: 32 * 150 + 1, c: 136 }, true, true, 99));
+    compare::<A>(&Given::new::<A>(
+        NormSpec { groups: 1, rows: 32 * 150 + 1, c: 136 },
+        true,
+        true,
+        99,
+    ));
 }
 
 #[test]
@@ -151,11 +178,17 @@ fn large_mean<A: Activation>() {
     given.x = round::<A>(&signed(3, spec.len()).iter().map(|x| 1000.0 + x).collect::<Vec<_>>());
     let (_, [saved, ..]) = forward(rig, &given);
     for (g, j) in (0..spec.groups * spec.c).map(|i| (i / spec.c, i % spec.c)) {
-        let column = || (0..spec.rows).map(|r| f64::from(given.x[(g * spec.rows + r) * spec.c + j]));
+        let column =
+            || (0..spec.rows).map(|r| f64::from(given.x[(g * spec.rows + r) * spec.c + j]));
         let mean = column().sum::<f64>() / spec.rows as f64;
         let var = column().map(|x| (x - mean).powi(2)).sum::<f64>() / spec.rows as f64;
         close("mean", &[saved[2 * g * spec.c + j]], &[mean as f32], 1e-7);
-        close("1/σ", &[saved[(2 * g + 1) * spec.c + j]], &[(1.0 / (var + f64::from(EPS)).sqrt()) as f32], TOL);
+        close(
+            "1/σ",
+            &[saved[(2 * g + 1) * spec.c + j]],
+            &[(1.0 / (var + f64::from(EPS)).sqrt()) as f32],
+            TOL,
+        );
     }
 }
 
@@ -168,15 +201,18 @@ fn a_mean_far_from_zero_does_not_drown_the_variance() {
 
 #[test]
 fn gradients_are_slopes_of_the_forward() {
-    for (seed, (residual, relu)) in [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
+    for (seed, (residual, relu)) in
+        [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
     {
-        let given = Given::new::<f32>(NormSpec { groups: 2, rows: 40, c: 8 }, residual, relu, seed as u64);
+        let given =
+            Given::new::<f32>(NormSpec { groups: 2, rows: 40, c: 8 }, residual, relu, seed as u64);
         let cuda = || Rig::cuda::<f32>().unwrap();
         let Some(rig) = Rig::cuda::<f32>() else { return };
         let (z, [saved, ..]) = forward(rig, &given);
         let (dx, dresidual, [dgamma, dbeta]) = backward(cuda(), &given, &z, &saved);
         let loss = |g: Given| dot(&forward(cuda(), &g).0, &given.dz);
-        // step²·f''' and f32 in z over the step stay below 1e-3; a ReLU that opens within the step adds its share.
+        // step²·f''' and f32 in z over the step stay below 1e-3; a ReLU that opens within the step
+        // adds its share.
         let check = |name: &str, x: &[f32], grad: &[f32], f: &dyn Fn(&mut Given, Vec<f32>)| {
             finite_difference(name, x, grad, 10, 0.002, 0.01, |x| {
                 let mut moved = given.clone();
@@ -184,7 +220,9 @@ fn gradients_are_slopes_of_the_forward() {
                 loss(moved)
             });
         };
-        let added = |sums: &[f32], seed| -> Vec<f32> { sums.iter().zip(signed(seed, 8)).map(|(s, b)| s - b).collect() };
+        let added = |sums: &[f32], seed| -> Vec<f32> {
+            sums.iter().zip(signed(seed, 8)).map(|(s, b)| s - b).collect()
+        };
         check("dx", &given.x, &dx, &|g, x| g.x = x);
         check("dgamma", &given.params[0], &added(&dgamma, 6), &|g, x| g.params[0] = x);
         check("dbeta", &given.params[1], &added(&dbeta, 7), &|g, x| g.params[1] = x);
@@ -226,21 +264,39 @@ fn folded_weights_agree_with_the_cpu() {
 #[test]
 fn plans_and_doors_refuse() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    let refused = |plan: Result<_, Error>| assert!(matches!(plan.map(|_| ()), Err(Error::Input { .. })));
+    let refused =
+        |plan: Result<_, Error>| assert!(matches!(plan.map(|_| ()), Err(Error::Input { .. })));
     refused(rig.dev.plan_norm(NormSpec { groups: 1, rows: 5, c: 12 }));
     refused(rig.dev.plan_norm(NormSpec { groups: 1, rows: usize::MAX / 64, c: 8 }));
     let s = NormSpec { groups: 2, rows: 5, c: 8 };
     let plan = rig.dev.plan_norm(s).unwrap();
     let params = slots(&mut rig, &params(1, 8));
     let [x, z, dz, dx]: [Slot<f32>; 4] = [0; 4].map(|_| rig.zeros(s.len()));
-    let (saved, dgamma, dbeta, short) = (rig.zeros(s.saved_len()), rig.zeros(8), rig.zeros(8), rig.zeros(7));
+    let (saved, dgamma, dbeta, short) =
+        (rig.zeros(s.saved_len()), rig.zeros(8), rig.zeros(8), rig.zeros(7));
     rig.ready();
     let grads = NormGrads { dx, dresidual: None, dgamma, dbeta };
     let refused = [
         rig.dev.norm_forward(&plan, short, saved, x, None, true, params),
         rig.dev.norm_forward(&plan, z, saved, x, Some(short), true, params),
-        rig.dev.norm_forward(&plan, z, saved, x, None, true, NormParams { running_var: short, ..params }),
-        rig.dev.norm_backward(&plan, NormGrads { dgamma: short, ..grads }, dz, Some(z), x, saved, params.gamma),
+        rig.dev.norm_forward(
+            &plan,
+            z,
+            saved,
+            x,
+            None,
+            true,
+            NormParams { running_var: short, ..params },
+        ),
+        rig.dev.norm_backward(
+            &plan,
+            NormGrads { dgamma: short, ..grads },
+            dz,
+            Some(z),
+            x,
+            saved,
+            params.gamma,
+        ),
         rig.dev.norm_backward(
             &plan,
             NormGrads { dx, dresidual: None, dgamma, dbeta },

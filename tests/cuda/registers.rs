@@ -1,9 +1,11 @@
-//! What ptxas says of each kernel, where this build had nvcc: no more registers and spills than `cuda/registers.txt` records.
+//! What ptxas says of each kernel, where this build had nvcc: no more registers and spills than
+//! `cuda/registers.txt` records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The most registers and spilled bytes of each kernel over all element types and architectures of the build.
+/// The most registers and spilled bytes of each kernel over all element types and architectures of
+/// the build.
 fn compiled() -> BTreeMap<String, (usize, usize)> {
     let mut kernels: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for path in Path::new(env!("OUT_DIR")).read_dir().unwrap().flatten().map(|e| e.path()) {
@@ -15,7 +17,8 @@ fn compiled() -> BTreeMap<String, (usize, usize)> {
             // <stem>_<what>_<type>
             let name = entry.split('\'').next().unwrap().rsplit_once('_').unwrap().0;
             let before = |what: &str| -> usize {
-                let words: Vec<&str> = entry.split(what).next().unwrap().split_whitespace().collect();
+                let words: Vec<&str> =
+                    entry.split(what).next().unwrap().split_whitespace().collect();
                 words.last().unwrap().parse().unwrap()
             };
             let seen = kernels.entry(name.into()).or_default();
@@ -52,6 +55,15 @@ fn kernels_use_no_more_registers_and_spills_than_recorded() {
             None => wrong.push(format!("{name} {registers} {spilled} is not recorded")),
         }
     }
-    wrong.extend(recorded.keys().filter(|name| !compiled.contains_key(**name)).map(|name| format!("{name} is gone")));
-    assert!(wrong.is_empty(), "mend the kernel, or cuda/registers.txt where that is meant:\n{}", wrong.join("\n"));
+    wrong.extend(
+        recorded
+            .keys()
+            .filter(|name| !compiled.contains_key(**name))
+            .map(|name| format!("{name} is gone")),
+    );
+    assert!(
+        wrong.is_empty(),
+        "mend the kernel, or cuda/registers.txt where that is meant:\n{}",
+        wrong.join("\n")
+    );
 }

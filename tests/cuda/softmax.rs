@@ -4,13 +4,15 @@ use picie::device::ops::{Softmax, SoftmaxLabels, SoftmaxSpec};
 
 use crate::util::{Rig, below, close, signed};
 
-/// Scores are f32 whatever the activations are: the engines differ by the order of sums, fused multiplications and their
-/// exponentials, each within 2e-7.
+/// Scores are f32 whatever the activations are: the engines differ by the order of sums, fused
+/// multiplications and their exponentials, each within 2e-7.
 const TOL: f32 = 2e-6;
 
 fn labels_of(spec: SoftmaxSpec) -> Vec<u16> {
-    // A store of five images; some labels are just beyond the classes, some the largest number, and image 3 has none.
-    let mut labels: Vec<u16> = below(3, 5 * spec.pixels, spec.k + 1).into_iter().map(|y| y as u16).collect();
+    // A store of five images; some labels are just beyond the classes, some the largest number, and
+    // image 3 has none.
+    let mut labels: Vec<u16> =
+        below(3, 5 * spec.pixels, spec.k + 1).into_iter().map(|y| y as u16).collect();
     labels.iter_mut().skip(2).step_by(7).for_each(|y| *y = u16::MAX);
     labels[3 * spec.pixels..4 * spec.pixels].fill(u16::MAX);
     labels
@@ -20,11 +22,15 @@ fn labels_of(spec: SoftmaxSpec) -> Vec<u16> {
 fn run<B: Softmax>(mut rig: Rig<B>, spec: SoftmaxSpec, index: &[u32]) -> [Vec<f32>; 4] {
     let plan = rig.dev.plan_softmax(spec).unwrap();
     let scores: Vec<f32> = signed(1, spec.len()).iter().map(|s| 3.0 * s).collect();
-    let (p, dp, gradient) = (rig.input(&scores), rig.input(&signed(2, spec.len())), rig.input(&scores));
+    let (p, dp, gradient) =
+        (rig.input(&scores), rig.input(&signed(2, spec.len())), rig.input(&scores));
     let losses = rig.output::<f32>(spec.n);
     let weights: Vec<f32> = signed(4, spec.k).iter().map(|w| w.abs() + 0.1).collect();
-    let labels =
-        SoftmaxLabels { labels: rig.input(&labels_of(spec)), index: rig.input(index), weights: rig.input(&weights) };
+    let labels = SoftmaxLabels {
+        labels: rig.input(&labels_of(spec)),
+        index: rig.input(index),
+        weights: rig.input(&weights),
+    };
     rig.ready();
     rig.dev.softmax_forward(&plan, p).unwrap();
     rig.dev.softmax_backward(&plan, dp, p).unwrap();
@@ -38,11 +44,13 @@ fn agree(name: &str, got: [Vec<f32>; 4], want: [Vec<f32>; 4]) {
     }
 }
 
-/// Few classes, whole rows in a tile: pixels below, at and above its 128 rows; rows of odd and even length, which walk through
-/// the tile with and without a rest, and the longest.
+/// Few classes, whole rows in a tile: pixels below, at and above its 128 rows; rows of odd and even
+/// length, which walk through the tile with and without a rest, and the longest.
 #[test]
 fn few_classes_are_the_cpus() {
-    for (pixels, k) in [(1, 2), (127, 3), (128, 27), (129, 32), (150, 50), (300, 45), (260, 63), (131, 64)] {
+    for (pixels, k) in
+        [(1, 2), (127, 3), (128, 27), (129, 32), (150, 50), (300, 45), (260, 63), (131, 64)]
+    {
         let spec = SoftmaxSpec { n: 3, pixels, k };
         let Some(rig) = Rig::cuda::<f32>() else { return };
         agree(&format!("{spec:?}"), run(rig, spec, &[4, 3, 1]), run(Rig::new(), spec, &[4, 3, 1]));
@@ -122,7 +130,8 @@ fn sizes_that_do_not_fit_are_refused() {
         rig.dev.softmax_loss(&plan, losses, x, SoftmaxLabels { labels: odd, ..all }, 1.0),
         "softmax_loss: labels has 7",
     );
-    // A kernel cannot refuse an image that the store lacks: nothing is read outside of it, and the loss is no number.
+    // A kernel cannot refuse an image that the store lacks: nothing is read outside of it, and the
+    // loss is no number.
     rig.dev.softmax_loss(&plan, losses, x, all, 1.0).unwrap();
     assert!(rig.read(losses).iter().all(|l| l.is_nan()));
 }

@@ -1,4 +1,5 @@
-//! Batch norm + ReLU + max-pool on CUDA against the CPU engine: every edge of windows, tiles and chunks, ties, finite differences.
+//! Batch norm + ReLU + max-pool on CUDA against the CPU engine: every edge of windows, tiles and
+//! chunks, ties, finite differences.
 
 use half::{bf16, f16};
 use picie::base::Error;
@@ -20,7 +21,9 @@ impl Given {
     /// Numbers that `A` holds. Pixels stand apart, so that 1/σ of few does not multiply roundings.
     fn new<A: Activation>(spec: StemSpec, seed: u64) -> Self {
         let mut x = uniform(seed, 0, spec.x_len(), -1.0, 1.0);
-        x.chunks_mut(spec.c).enumerate().for_each(|(i, row)| row.iter_mut().for_each(|v| *v += [0.5, -0.5][i % 2]));
+        x.chunks_mut(spec.c)
+            .enumerate()
+            .for_each(|(i, row)| row.iter_mut().for_each(|v| *v += [0.5, -0.5][i % 2]));
         let dz = round::<A>(&uniform(seed, 1, spec.z_len(), -1.0, 1.0));
         Given { spec, x: round::<A>(&x), dz, params: params(seed, spec.c) }
     }
@@ -48,9 +51,15 @@ fn forward<B: Stem>(mut rig: Rig<B>, g: &Given, keep: bool) -> Forward {
 }
 
 /// dx, and [dgamma, dbeta] added to `signed(6 | 7)`.
-fn backward<B: Stem>(mut rig: Rig<B>, g: &Given, argmax: &[u8], saved: &[f32]) -> (Vec<f32>, [Vec<f32>; 2]) {
+fn backward<B: Stem>(
+    mut rig: Rig<B>,
+    g: &Given,
+    argmax: &[u8],
+    saved: &[f32],
+) -> (Vec<f32>, [Vec<f32>; 2]) {
     let plan = rig.dev.plan_stem(g.spec).unwrap();
-    let (x, dz, argmax, saved) = (rig.act(&g.x), rig.act(&g.dz), rig.input(argmax), rig.input(saved));
+    let (x, dz, argmax, saved) =
+        (rig.act(&g.x), rig.act(&g.dz), rig.input(argmax), rig.input(saved));
     let params = slots(&mut rig, &g.params);
     let [dgamma, dbeta] = [6, 7].map(|seed| rig.input(&signed(seed, g.spec.c)));
     let dx = rig.act_output(g.spec.x_len());
@@ -69,7 +78,8 @@ fn infer<B: Stem>(mut rig: Rig<B>, s: StemSpec, x: &[f32]) -> Vec<f32> {
 
 /// Both engines on the same numbers. False where there is no CUDA to compare.
 fn compare<A: Activation>(g: &Given) -> bool {
-    let [Some(first), Some(second), Some(third), Some(fourth)] = [(); 4].map(|()| Rig::cuda::<A>()) else {
+    let [Some(first), Some(second), Some(third), Some(fourth)] = [(); 4].map(|()| Rig::cuda::<A>())
+    else {
         return false;
     };
     let name = |what| format!("{what} of {:?} {}", g.spec, A::NAME);
@@ -99,8 +109,9 @@ fn compare<A: Activation>(g: &Given) -> bool {
 }
 
 fn edges<A: Activation>() {
-    // Odd and even sides, single rows and columns; q below, at and above the windows that a block holds at once (128 of 8
-    // channels, 16 of 64, 4 of 256 and more); tiles of channels that are not full.
+    // Odd and even sides, single rows and columns; q below, at and above the windows that a block
+    // holds at once (128 of 8 channels, 16 of 64, 4 of 256 and more); tiles of channels that are
+    // not full.
     let mut specs = Vec::new();
     for (i, (h, w)) in (1..=5).flat_map(|h| (1..=5).map(move |w| (h, w))).enumerate() {
         let groups = 1 + i % 3;
@@ -108,7 +119,9 @@ fn edges<A: Activation>() {
         specs.push(StemSpec { groups, n: groups * (1 + 3 / (h * w)), h, w, c: [8, 24, 64][i % 3] });
     }
     for (i, (w, c)) in
-        [(255, 8), (258, 8), (31, 64), (32, 64), (35, 64), (6, 256), (8, 264), (9, 264)].into_iter().enumerate()
+        [(255, 8), (258, 8), (31, 64), (32, 64), (35, 64), (6, 256), (8, 264), (9, 264)]
+            .into_iter()
+            .enumerate()
     {
         let groups = 1 + i % 3;
         specs.push(StemSpec { groups, n: groups * 2, h: 3 + i % 2, w, c });
@@ -161,8 +174,8 @@ fn gradients_are_slopes_of_the_forward() {
     let given = Given::new::<f32>(StemSpec { groups: 2, n: 4, h: 5, w: 4, c: 8 }, 13);
     let kept = forward(rig, &given, true);
     let (dx, [dgamma, dbeta]) = backward(cuda(), &given, &kept.argmax.unwrap(), &kept.stats[0]);
-    // step²·f''' and f32 in z over the step stay below 1e-3. NOTE: a maximum or a ReLU that changes hands within the
-    // step adds 1e-2 and more: few do at this one.
+    // step²·f''' and f32 in z over the step stay below 1e-3. NOTE: a maximum or a ReLU that changes
+    // hands within the step adds 1e-2 and more: few do at this one.
     let check = |name: &str, x: &[f32], grad: &[f32], f: &dyn Fn(&mut Given, Vec<f32>)| {
         finite_difference(name, x, grad, 20, 0.001, 0.01, |x| {
             let mut moved = given.clone();
@@ -170,7 +183,9 @@ fn gradients_are_slopes_of_the_forward() {
             dot(&forward(cuda(), &moved, false).z, &given.dz)
         });
     };
-    let added = |sums: &[f32], seed| -> Vec<f32> { sums.iter().zip(signed(seed, 8)).map(|(s, b)| s - b).collect() };
+    let added = |sums: &[f32], seed| -> Vec<f32> {
+        sums.iter().zip(signed(seed, 8)).map(|(s, b)| s - b).collect()
+    };
     check("dx", &given.x, &dx, &|g, x| g.x = x);
     check("dgamma", &given.params[0], &added(&dgamma, 6), &|g, x| g.params[0] = x);
     check("dbeta", &given.params[1], &added(&dbeta, 7), &|g, x| g.params[1] = x);
@@ -180,15 +195,18 @@ fn gradients_are_slopes_of_the_forward() {
 fn plans_and_doors_refuse() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
     let s = StemSpec { groups: 2, n: 2, h: 5, w: 4, c: 8 };
-    let refused = |plan: Result<_, Error>| assert!(matches!(plan.map(|_| ()), Err(Error::Input { .. })));
+    let refused =
+        |plan: Result<_, Error>| assert!(matches!(plan.map(|_| ()), Err(Error::Input { .. })));
     refused(rig.dev.plan_stem(StemSpec { c: 12, ..s }));
     refused(rig.dev.plan_stem(StemSpec { n: 1 << 16, h: 1, w: 1, ..s }));
     refused(rig.dev.plan_stem(StemSpec { h: 1 << 20, w: 1 << 20, ..s }));
     let plan = rig.dev.plan_stem(s).unwrap();
     let params = slots(&mut rig, &params(1, 8));
     let [x, dx] = [0; 2].map(|_| rig.zeros::<f32>(s.x_len()));
-    let (z, argmax, saved) = (rig.zeros::<f32>(s.z_len()), rig.zeros::<u8>(s.z_len()), rig.zeros(s.saved_len()));
-    let (dgamma, dbeta, short, bytes) = (rig.zeros(8), rig.zeros(8), rig.zeros(7), rig.zeros::<u8>(7));
+    let (z, argmax, saved) =
+        (rig.zeros::<f32>(s.z_len()), rig.zeros::<u8>(s.z_len()), rig.zeros(s.saved_len()));
+    let (dgamma, dbeta, short, bytes) =
+        (rig.zeros(8), rig.zeros(8), rig.zeros(7), rig.zeros::<u8>(7));
     rig.ready();
     let refused = [
         rig.dev.stem_forward(&plan, short, None, saved, x, params),

@@ -1,4 +1,5 @@
-//! Training steps of the whole network: the CPU engine's losses and weights, recorded or not, images resident or not.
+//! Training steps of the whole network: the CPU engine's losses and weights, recorded or not,
+//! images resident or not.
 
 use half::bf16;
 use picie::augment::Augment;
@@ -36,15 +37,18 @@ struct Trained {
     labels: [(Vec<u16>, Vec<u32>); 2],
 }
 
-/// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are replayed where steps are
-/// recorded. `ahead`: each step is told of the next. `resident`: images are on the device, else they come batch by batch.
+/// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are
+/// replayed where steps are recorded. `ahead`: each step is told of the next. `resident`: images
+/// are on the device, else they come batch by batch.
 fn steps<B: Backend>(
     dev: &mut B,
     labels: Option<&[(Vec<u16>, Vec<u32>); 2]>,
     (ahead, resident): (bool, bool),
 ) -> Trained {
-    let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, TrainSet { resident, ..SET }).unwrap();
+    let (set, mut layout) =
+        (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
+    let mut picie =
+        method::plan(dev, &mut layout, &recipe(), 1, TrainSet { resident, ..SET }).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
     picie.init(dev).unwrap();
@@ -65,7 +69,8 @@ fn steps<B: Backend>(
         Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step, rate: 1.0 }
     };
     let next = |step| (ahead && step < 4).then(|| batch(step + 1));
-    let losses = (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
+    let losses =
+        (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
     Trained { losses, weights: dev.read(picie.common().net.blocks.weights).unwrap(), labels: found }
 }
 
@@ -85,15 +90,19 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
         return;
     }
     let want = steps(&mut Cpu::new(), None, (false, false));
-    // As a run has it: which engine is the fastest, and in which order it sums, may be another matter the next time.
+    // As a run has it: which engine is the fastest, and in which order it sums, may be another
+    // matter the next time.
     let got = cuda::<f32>(Options::default(), true, &want);
     for (want, got) in want.labels.iter().zip(&got.labels) {
         let differ = want.0.iter().zip(&got.0).filter(|(a, b)| a != b).count();
         // Where two centroids are equally near within f32 rounding.
         assert!(differ * 100 <= want.0.len(), "{differ} labels differ");
     }
-    let flat = |t: &Trained| t.losses.iter().flat_map(|l| l.parts.iter().map(|part| part.1 as f32)).collect::<Vec<_>>();
-    // The first loss is a forward's (with fewer rows than eight a group, norms at the top divide by next to nothing); the later ones have Adam's signs of small gradients in them.
+    let flat = |t: &Trained| {
+        t.losses.iter().flat_map(|l| l.parts.iter().map(|part| part.1 as f32)).collect::<Vec<_>>()
+    };
+    // The first loss is a forward's (with fewer rows than eight a group, norms at the top divide by
+    // next to nothing); the later ones have Adam's signs of small gradients in them.
     close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-5);
     close("losses", &flat(&got), &flat(&want), 1e-2);
     close("weights", &got.weights, &want.weights, 1e-3);
@@ -102,12 +111,15 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
         [("that is not recorded", true, true), ("whose images come as it runs", false, false)]
     {
         let other = cuda::<f32>(reproducible(no_graph), resident, &want);
-        assert!(other.losses == recorded.losses && other.weights == recorded.weights, "a step {what} is another step");
+        assert!(
+            other.losses == recorded.losses && other.weights == recorded.weights,
+            "a step {what} is another step"
+        );
     }
 }
 
-/// Laterals from the principal components of ImageNet's stages, and then centroids: of several starts, and from there on.
-/// Returns the weights, and of two epochs the objectives and centroids.
+/// Laterals from the principal components of ImageNet's stages, and then centroids: of several
+/// starts, and from there on. Returns the weights, and of two epochs the objectives and centroids.
 fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
     let recipe = Recipe {
         laterals: Laterals::Pca,
@@ -115,13 +127,15 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
         kmeans_iters: 2,
         kmeans_start: KMeansStart::Last,
         kmeans_norm: NormMode::Running,
-        // The last stage has 32 pixels here, so half of its components are any: only pictures that they are of lie apart from those.
+        // The last stage has 32 pixels here, so half of its components are any: only pictures that
+        // they are of lie apart from those.
         augment: Augment::none(),
         ..recipe()
     };
     let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::default());
     let mut picie = method::plan(dev, &mut layout, &recipe, 1, SET).unwrap();
-    let laterals = PcaLaterals::plan(dev, &mut layout, &picie.common().net, &recipe, IMAGES).unwrap();
+    let laterals =
+        PcaLaterals::plan(dev, &mut layout, &picie.common().net, &recipe, IMAGES).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, &set).unwrap();
     picie.init(dev).unwrap();
@@ -146,7 +160,8 @@ fn laterals_and_clusters_begin_as_on_the_cpu() {
     let (want, want_centroids) = start(&mut Cpu::new());
     let (got, got_centroids) = start(&mut Cuda::<f32>::new(Options::default()).unwrap());
     for level in 2..=5 {
-        let [want, got] = [&want, &got].map(|w| w.tensors[&format!("fpn.lateral{level}.weight")].f32().unwrap());
+        let [want, got] =
+            [&want, &got].map(|w| w.tensors[&format!("fpn.lateral{level}.weight")].f32().unwrap());
         assert_eq!(want.iter().any(|&w| w != 0.0), level >= 4, "level {level}");
         // The first component: those after it may lie close together, where rounding turns them.
         let (half, channels) = (FEATURES / 2, want.len() / FEATURES);
@@ -156,7 +171,12 @@ fn laterals_and_clusters_begin_as_on_the_cpu() {
     }
     // Centroids turn as the components do; distances stay.
     let objectives = |epochs: &[(f32, Vec<f32>); 2]| epochs.each_ref().map(|epoch| epoch.0);
-    close("objectives of two epochs", &objectives(&got_centroids), &objectives(&want_centroids), 1e-2);
+    close(
+        "objectives of two epochs",
+        &objectives(&got_centroids),
+        &objectives(&want_centroids),
+        1e-2,
+    );
     // The second epoch went on from the first, on either engine.
     for [(_, first), (_, second)] in [&want_centroids, &got_centroids] {
         let moved = first.iter().zip(second).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -170,7 +190,8 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         return;
     }
     let dev = &mut Cuda::<bf16>::new(Options::default()).unwrap();
-    let (set, mut layout) = (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
+    let (set, mut layout) =
+        (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
     let mut picie = method::plan(dev, &mut layout, &recipe(), 1, SET).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
@@ -189,7 +210,14 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         broken[at] = f32::NAN;
         dev.write(blocks.weights, &broken).unwrap();
         dev.sync_compute(blocks).unwrap();
-        let batch = Batch { ids: &[0, 1, 5, 2], epoch: 1, round: 0, before: step, step: step as u64 + 1, rate: 1.0 };
+        let batch = Batch {
+            ids: &[0, 1, 5, 2],
+            epoch: 1,
+            round: 0,
+            before: step,
+            step: step as u64 + 1,
+            rate: 1.0,
+        };
         let loss = picie.step(dev, &set, batch, None).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
     }

@@ -5,15 +5,17 @@ use picie::device::ops::TopSpec;
 use crate::ops::top::{batches, refuses, search};
 use crate::util::{Rig, signed};
 
-/// The same list, whatever the element type of activations: scores are compared, never computed with.
+/// The same list, whatever the element type of activations: scores are compared, never computed
+/// with.
 fn same<A: Activation>(spec: TopSpec, batches: &[Vec<f32>]) -> bool {
     let Some(mut rig) = Rig::cuda::<A>() else { return false };
     assert_eq!(search(&mut rig, spec, batches), search(&mut Rig::new(), spec, batches), "{spec:?}");
     true
 }
 
-/// Rows below, at and above a block's 256 and a part's 4096; one query and the most; lists of one and the longest; groups below, at
-/// and above a block's rows, of which there are fewer and more than a merge takes at once.
+/// Rows below, at and above a block's 256 and a part's 4096; one query and the most; lists of one
+/// and the longest; groups below, at and above a block's rows, of which there are fewer and more
+/// than a merge takes at once.
 #[test]
 fn the_lists_are_the_cpus() {
     for (rows, q, n, group) in [

@@ -4,8 +4,8 @@ use picie::device::{Activation, Slot};
 
 use crate::util::{Rig, below, close, round, signed};
 
-/// Of the largest value. f32: the engines round differently on the way: fused multiplications, sums in other orders, columns before
-/// rows. Narrower types: the stored pixel is rounded.
+/// Of the largest value. f32: the engines round differently on the way: fused multiplications, sums
+/// in other orders, columns before rows. Narrower types: the stored pixel is rounded.
 fn tolerance<A: Activation>() -> f32 {
     match A::NAME {
         "f32" => 1e-5,
@@ -37,12 +37,17 @@ impl Case {
     }
 
     fn images(&self) -> Vec<u8> {
-        let mut images: Vec<u8> =
-            below(7, 3 * self.stored.0 * self.stored.1 * 3, 256).into_iter().map(|v| v as u8).collect();
+        let mut images: Vec<u8> = below(7, 3 * self.stored.0 * self.stored.1 * 3, 256)
+            .into_iter()
+            .map(|v| v as u8)
+            .collect();
         // Greys and saturated colours: corners of the hue circle.
-        for (pixel, v) in
-            images.as_chunks_mut::<3>().0.iter_mut().step_by(5).zip([[0; 3], [255; 3], [255, 0, 0], [9; 3]])
-        {
+        for (pixel, v) in images.as_chunks_mut::<3>().0.iter_mut().step_by(5).zip([
+            [0; 3],
+            [255; 3],
+            [255, 0, 0],
+            [9; 3],
+        ]) {
             *pixel = v;
         }
         images
@@ -70,7 +75,12 @@ impl Case {
         let per = self.size.0 * self.size.1 * self.channels;
         for (i, (got, want)) in got.chunks(per).zip(want.chunks(per)).enumerate() {
             let draw = (self.photo.as_ref().map(|p| p[i]), self.crops.as_ref().map(|c| c[i]));
-            close(&format!("{name} in {}, image {i}, {draw:?}", A::NAME), got, want, tolerance::<A>());
+            close(
+                &format!("{name} in {}, image {i}, {draw:?}", A::NAME),
+                got,
+                want,
+                tolerance::<A>(),
+            );
         }
         assert_eq!(got.len(), self.index.len() * per);
     }
@@ -99,7 +109,8 @@ fn crop(top: u32, left: u32, side: u32, flip: u32) -> Crop {
 
 /// Every permutation of the four steps.
 fn orders() -> Vec<u32> {
-    let all = (0..256u32).filter(|order| (0..4).all(|step| (0..4).any(|field| order >> (2 * field) & 3 == step)));
+    let all = (0..256u32)
+        .filter(|order| (0..4).all(|step| (0..4).any(|field| order >> (2 * field) & 3 == step)));
     all.collect()
 }
 
@@ -127,8 +138,11 @@ fn each_photometric_step_alone() {
 fn all_steps_in_every_order() {
     let orders = orders();
     assert_eq!(orders.len(), 24);
-    let draws: Vec<Photo> =
-        orders.iter().enumerate().map(|(i, &order)| Photo { order, grey: u32::from(i % 5 == 0), ..STRONG }).collect();
+    let draws: Vec<Photo> = orders
+        .iter()
+        .enumerate()
+        .map(|(i, &order)| Photo { order, grey: u32::from(i % 5 == 0), ..STRONG })
+        .collect();
     Case::drawn((21, 33), draws.clone()).agree::<f32>("orders");
     Case::drawn((21, 33), draws).agree::<bf16>("orders");
 }
@@ -136,9 +150,17 @@ fn all_steps_in_every_order() {
 #[test]
 fn the_mean_grey_is_of_the_whole_image_for_any_crop() {
     // More pixels than the 32 blocks of an image take at once.
-    let photo = vec![Photo { contrast: 0.3, order: 0b01_11_10_00, ..STRONG }, Photo { contrast: 1.7, ..NONE }];
+    let photo = vec![
+        Photo { contrast: 0.3, order: 0b01_11_10_00, ..STRONG },
+        Photo { contrast: 1.7, ..NONE },
+    ];
     let crops = vec![crop(100, 0, 20, 0), crop(0, 180, 16, 1)];
-    let case = Case { index: vec![0, 2], photo: Some(photo), crops: Some(crops), ..Case::whole((181, 197), (9, 11)) };
+    let case = Case {
+        index: vec![0, 2],
+        photo: Some(photo),
+        crops: Some(crops),
+        ..Case::whole((181, 197), (9, 11))
+    };
     case.agree::<f32>("mean");
 }
 
@@ -205,7 +227,8 @@ fn at_its_own_size_an_image_is_only_normalised() {
     }
     let Some(rig) = Rig::cuda::<f32>() else { return };
     let plain = Case::whole((33, 33), (33, 33));
-    let neutral = Case { photo: Some(vec![NONE; 4]), crops: Some(vec![Crop::whole(33); 4]), ..plain.clone() };
+    let neutral =
+        Case { photo: Some(vec![NONE; 4]), crops: Some(vec![Crop::whole(33); 4]), ..plain.clone() };
     let again = Rig::cuda::<f32>().unwrap();
     assert_eq!(plain.render(rig), neutral.render(again), "neutral draws change no bit");
 }
@@ -213,7 +236,12 @@ fn at_its_own_size_an_image_is_only_normalised() {
 #[test]
 fn eight_channels_are_rendered() {
     let crops = vec![crop(0, 0, 40, 0), crop(13, 20, 21, 1)];
-    let case = Case { index: vec![1, 0], crops: Some(crops), channels: 8, ..Case::whole((40, 45), (33, 35)) };
+    let case = Case {
+        index: vec![1, 0],
+        crops: Some(crops),
+        channels: 8,
+        ..Case::whole((40, 45), (33, 35))
+    };
     case.agree_in_all("eight channels");
 }
 
@@ -247,7 +275,8 @@ fn the_sobel_gradient_is_the_cpus() {
 #[test]
 fn plans_of_several_sizes_live_together() {
     let Some(mut rig) = Rig::cuda::<f32>() else { return };
-    let big = rig.dev.plan_view(ViewSpec { n: 1, sh: 2, sw: 4000, h: 2, w: 3, channels: 4 }).unwrap();
+    let big =
+        rig.dev.plan_view(ViewSpec { n: 1, sh: 2, sw: 4000, h: 2, w: 3, channels: 4 }).unwrap();
     rig.dev.plan_view(ViewSpec { n: 2, sh: 3, sw: 3, h: 3, w: 3, channels: 4 }).unwrap();
     let (images, index) = (rig.input(&[255u8; 24_000]), rig.input(&[0u32]));
     let photo = rig.input(&[Photo { sigma: 1e9, ..NONE }]);
@@ -273,7 +302,9 @@ fn wrong_sizes_are_refused() {
     let (index, short) = (rig.input(&[0u32, 2]), rig.input(&[0u32]));
     let (photo, crop) = (rig.input(&[NONE]), rig.input(&[Crop::whole(3); 3]));
     rig.ready();
-    let fails = |r: picie::base::Result<()>, what: &str| assert!(r.unwrap_err().to_string().starts_with(what));
+    let fails = |r: picie::base::Result<()>, what: &str| {
+        assert!(r.unwrap_err().to_string().starts_with(what))
+    };
     rig.dev.view_render(&plan, x, images, index, None, None).unwrap();
     fails(rig.dev.view_render(&plan, x, part, index, None, None), "view: images has 35");
     fails(rig.dev.view_render(&plan, x, images, short, None, None), "view: index has 1");

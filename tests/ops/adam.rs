@@ -28,9 +28,16 @@ fn three_steps(loss_scale: f32) {
         // A few roundings of f32.
         close("weights", &cpu.read(blocks.weights).unwrap(), &g[&format!("w{step}")], 5e-7);
         assert_eq!(cpu.read(blocks.compute).unwrap(), cpu.read(blocks.weights).unwrap());
-        // The updates alone, since weights of size 1 hide errors of steps of size lr: roundings of weights over lr.
-        let moved = |w: &[f32]| -> Vec<f32> { w.iter().zip(&g["w0"]).map(|(a, b)| a - b).collect() };
-        close("updates", &moved(&cpu.read(blocks.weights).unwrap()), &moved(&g[&format!("w{step}")]), 1e-4);
+        // The updates alone, since weights of size 1 hide errors of steps of size lr: roundings of
+        // weights over lr.
+        let moved =
+            |w: &[f32]| -> Vec<f32> { w.iter().zip(&g["w0"]).map(|(a, b)| a - b).collect() };
+        close(
+            "updates",
+            &moved(&cpu.read(blocks.weights).unwrap()),
+            &moved(&g[&format!("w{step}")]),
+            1e-4,
+        );
     }
     close("m", &cpu.read(blocks.m).unwrap(), &g["m"], 1e-6);
     close("v", &cpu.read(blocks.v).unwrap(), &g["v"], 1e-6);

@@ -36,6 +36,18 @@ fn sizes_that_do_not_fit_are_refused() {
     let (labels, pred) = (rig.zeros::<u8>(4), rig.zeros::<u16>(5));
     let counts = rig.zeros::<u32>(6);
     rig.ready();
-    assert!(rig.dev.confusion(counts, pred, labels, 3).unwrap_err().to_string().contains("labels has 4"));
-    assert!(rig.dev.confusion(counts, pred.part(0, 4), labels, 4).unwrap_err().to_string().contains("counts has 6"));
+    assert!(
+        rig.dev
+            .confusion(counts, pred, labels, 3)
+            .unwrap_err()
+            .to_string()
+            .contains("labels has 4")
+    );
+    assert!(
+        rig.dev
+            .confusion(counts, pred.part(0, 4), labels, 4)
+            .unwrap_err()
+            .to_string()
+            .contains("counts has 6")
+    );
 }

@@ -4,15 +4,18 @@ use picie::base::Error;
 use picie::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Terms, Uses, WeightGrad};
 
 use crate::util::{
-    Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32, uniform,
+    Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32,
+    uniform,
 };
 
-/// Of the largest output. Direct f32 sums of up to 49·64 terms stay below 1e-6; Winograd F(2×2, 3×3) adds up to 16 inputs of both
-/// signs before it multiplies and up to 9 products after, which costs several times that.
+/// Of the largest output. Direct f32 sums of up to 49·64 terms stay below 1e-6; Winograd F(2×2,
+/// 3×3) adds up to 16 inputs of both signs before it multiplies and up to 9 products after, which
+/// costs several times that.
 const TOL: f32 = 1e-5;
 
 /// (r, stride, pad): what a ResNet has, and a stem of stride 1.
-const KINDS: [(usize, usize, usize); 6] = [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (7, 2, 3), (7, 1, 3)];
+const KINDS: [(usize, usize, usize); 6] =
+    [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (7, 2, 3), (7, 1, 3)];
 
 fn spec([n, h, w, c, k]: [usize; 5], (r, stride, pad): (usize, usize, usize)) -> ConvSpec {
     ConvSpec { n, h, w, c, k, r, stride, pad }
@@ -53,7 +56,8 @@ impl Given {
     }
 
     fn uses(&self) -> Uses {
-        let terms = Terms { bias: self.bias.is_some(), residual: self.residual.is_some(), relu: self.relu };
+        let terms =
+            Terms { bias: self.bias.is_some(), residual: self.residual.is_some(), relu: self.relu };
         let data = if self.dx.is_some() { DataGrad::Accumulate } else { DataGrad::Overwrite };
         let weight = if self.with_db { WeightGrad::WeightAndBias } else { WeightGrad::Weight };
         Uses::forward(terms).backward(data, weight)
@@ -110,7 +114,13 @@ fn expect(g: &Given, bare: Outcome) -> Outcome {
 fn compare(g: &Given, got: &Outcome, bare: Outcome) {
     let want = expect(g, bare);
     let name = |what: &str| {
-        format!("{what} of {:?} bias {} residual {} relu {}", g.spec, g.bias.is_some(), g.residual.is_some(), g.relu)
+        format!(
+            "{what} of {:?} bias {} residual {} relu {}",
+            g.spec,
+            g.bias.is_some(),
+            g.residual.is_some(),
+            g.relu
+        )
     };
     close(&name("y"), &got.y, &want.y, TOL);
     close(&name("dx"), &got.dx, &want.dx, TOL);
@@ -125,7 +135,9 @@ fn plain(g: &Given) -> Outcome {
     let (mut dw, mut db) = (vec![0.0f64; s.w_len()], vec![0.0f64; s.k]);
     // Pairs (output place, input place) along one side, for tap i of the kernel.
     let taps = |i: usize, outs: usize, ins: usize| {
-        (0..outs).filter_map(move |o| (o * s.stride + i).checked_sub(s.pad).filter(|&x| x < ins).map(|x| (o, x)))
+        (0..outs).filter_map(move |o| {
+            (o * s.stride + i).checked_sub(s.pad).filter(|&x| x < ins).map(|x| (o, x))
+        })
     };
     for (n, i, j) in (0..s.n * s.r * s.r).map(|v| (v / s.r / s.r, v / s.r % s.r, v % s.r)) {
         for (p, row) in taps(i, s.p(), s.h) {
@@ -173,7 +185,8 @@ fn forward_and_gradients_are_pytorchs() {
 fn every_size_of_a_small_map_agrees_with_plain_loops() {
     for (kind, &rsp) in KINDS.iter().enumerate() {
         let sides = (1..=9).flat_map(|h| (1..=9).map(move |w| (h, w)));
-        for (i, (h, w)) in sides.chain([(15, 16), (16, 17), (17, 15), (2, 17), (16, 3)]).enumerate() {
+        for (i, (h, w)) in sides.chain([(15, 16), (16, 17), (17, 15), (2, 17), (16, 3)]).enumerate()
+        {
             let s = spec([1 + (h + w) % 3, h, w, [3, 1, 4, 2][i % 4], [2, 5, 1][i % 3]], rsp);
             let given = Given::new(s, i as u64).vary(i + 7 * kind);
             compare(&given, &run(&given), plain(&given));
@@ -188,7 +201,8 @@ fn every_number_of_channels_agrees_with_plain_loops() {
         for (i, &c) in channels.iter().enumerate() {
             // 3 and 7 are coprime to 10: over two passes each c meets two k, each k two c.
             for k in [channels[(3 * i + 1) % 10], channels[(7 * i + 4) % 10]] {
-                let given = Given::new(spec([2, 5, 4 + i % 4, c, k], rsp), i as u64).vary(3 * i + kind + k);
+                let given =
+                    Given::new(spec([2, 5, 4 + i % 4, c, k], rsp), i as u64).vary(3 * i + kind + k);
                 compare(&given, &run(&given), plain(&given));
             }
         }
@@ -203,13 +217,19 @@ fn gradients_are_slopes_of_the_forward() {
         // The bias' slope is that of a forward with a bias; its value does not matter.
         let given = Given { bias: Some(signed(5, 4)), ..given };
         let loss = |g: Given| dot(&run(&g).y, &g.dy);
-        // y is linear in each of the three, so a step of 1/2 has no error of its own; what is left is f32's in y.
+        // y is linear in each of the three, so a step of 1/2 has no error of its own; what is left
+        // is f32's in y.
         let check = |name: &str, x: &[f32], grad: &[f32], f: &dyn Fn(&[f32]) -> Given| {
             finite_difference(name, x, grad, 12, 0.5, 1e-5, |x| loss(f(x)));
         };
-        let after = |start: Vec<f32>, end: &[f32]| -> Vec<f32> { end.iter().zip(start).map(|(e, s)| e - s).collect() };
+        let after = |start: Vec<f32>, end: &[f32]| -> Vec<f32> {
+            end.iter().zip(start).map(|(e, s)| e - s).collect()
+        };
         check("dx", &given.x, &got.dx, &|x| Given { x: x.to_vec(), ..given.clone() });
-        check("dw", &given.w, &after(before(got.dw.len()), &got.dw), &|w| Given { w: w.to_vec(), ..given.clone() });
+        check("dw", &given.w, &after(before(got.dw.len()), &got.dw), &|w| Given {
+            w: w.to_vec(),
+            ..given.clone()
+        });
         let bias = given.bias.clone().unwrap();
         check("db", &bias, &bare.db, &|b| Given { bias: Some(b.to_vec()), ..given.clone() });
     }
@@ -229,7 +249,9 @@ fn results_do_not_depend_on_threads() {
 #[test]
 fn slots_of_a_wrong_size_are_refused() {
     let (s, mut rig) = (spec([2, 5, 4, 3, 6], (3, 1, 1)), Rig::new());
-    let mut plan = |terms, data, weight| rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap();
+    let mut plan = |terms, data, weight| {
+        rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap()
+    };
     let plain = plan(Terms::NONE, DataGrad::Overwrite, WeightGrad::Weight);
     let bias = plan(Terms::BIAS, DataGrad::Accumulate, WeightGrad::WeightAndBias);
     let residual = plan(Terms { residual: true, ..Terms::NONE }, DataGrad::None, WeightGrad::None);
@@ -260,7 +282,9 @@ fn slots_of_a_wrong_size_are_refused() {
 #[test]
 fn what_a_plan_was_not_made_for_is_refused() {
     let (s, mut rig) = (spec([2, 5, 4, 3, 6], (3, 1, 1)), Rig::new());
-    let mut plan = |terms, data, weight| rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap();
+    let mut plan = |terms, data, weight| {
+        rig.dev.plan_conv(s, Uses::forward(terms).backward(data, weight)).unwrap()
+    };
     let plain = plan(Terms::NONE, DataGrad::Overwrite, WeightGrad::Weight);
     let bias = plan(Terms::BIAS, DataGrad::Accumulate, WeightGrad::WeightAndBias);
     let forward = plan(Terms::NONE, DataGrad::None, WeightGrad::None);

@@ -8,7 +8,8 @@ pub fn spec(n: usize, (h, w): (usize, usize), k: usize, up: usize, t: usize) -> 
 
 /// Softmax of normal numbers, a little peaked.
 pub fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
-    let mut maps: Vec<f32> = signed(seed, spec.maps()).into_iter().map(|x| (1.5 * x).exp()).collect();
+    let mut maps: Vec<f32> =
+        signed(seed, spec.maps()).into_iter().map(|x| (1.5 * x).exp()).collect();
     for pixel in maps.chunks_mut(spec.k) {
         let sum: f32 = pixel.iter().sum();
         pixel.iter_mut().for_each(|p| *p /= sum);
@@ -25,7 +26,8 @@ pub fn run<B: Iic>(mut rig: Rig<B>, spec: IicSpec, maps: &[f32], scale: f32) -> 
     (rig.read::<f32>(loss)[0], rig.read(dmaps))
 }
 
-/// Loss and gradient of PyTorch's upsampling and convolution in f64; cases as in `tests/golden/iic.py`.
+/// Loss and gradient of PyTorch's upsampling and convolution in f64; cases as in
+/// `tests/golden/iic.py`.
 #[test]
 fn loss_and_gradient_are_pytorch_s() {
     let g = golden("iic");
@@ -57,8 +59,9 @@ fn the_gradient_is_the_loss_s_slope() {
         let maps = probabilities(7, spec);
         let (_, grad) = run(Rig::new(), spec, &maps, 1.0);
         if collapsed {
-            // Its normaliser counts as a constant: the slope is the gradient of what keeps the sum of Q. Moving mass from one
-            // class to another of one pixel does, as every pixel's classes then still sum to one.
+            // Its normaliser counts as a constant: the slope is the gradient of what keeps the sum
+            // of Q. Moving mass from one class to another of one pixel does, as every pixel's
+            // classes then still sum to one.
             let mut moved = maps.clone();
             let (step, pixel) = (2e-3, 17 * spec.k);
             let mut loss = |step: f32| {
@@ -69,7 +72,10 @@ fn the_gradient_is_the_loss_s_slope() {
             let slope = ((loss(step) - loss(-step)) / (2.0 * f64::from(step))) as f32;
             let scale = grad.iter().fold(0.0f32, |m, g| m.max(g.abs()));
             let want = grad[pixel] - grad[pixel + 1];
-            assert!((slope - want).abs() < 3e-3 * scale, "slope {slope}, gradient {want}, of at most {scale}");
+            assert!(
+                (slope - want).abs() < 3e-3 * scale,
+                "slope {slope}, gradient {want}, of at most {scale}"
+            );
         } else {
             // The loss has 24 bits, of which a step of 1/64 of a map moves about half.
             let loss = |maps: &[f32]| f64::from(run(Rig::new(), spec, maps, 1.0).0);
@@ -87,7 +93,8 @@ fn the_scale_multiplies_the_gradient_alone() {
     assert_eq!(one.1.iter().map(|g| g * 8.0).collect::<Vec<_>>(), eight.1);
 }
 
-/// Maps that say the same, class by class and pixel by pixel, share ln k; maps that say nothing share nothing.
+/// Maps that say the same, class by class and pixel by pixel, share ln k; maps that say nothing
+/// share nothing.
 #[test]
 fn the_loss_is_minus_the_mutual_information() {
     let spec = spec(3, (8, 8), 4, 4, 0);

@@ -21,7 +21,8 @@ fn assignment_is_by_distance_and_scores_give_the_objective() {
     let c = classifier(&mut rig, K, D);
     let plan = rig.dev.plan_kmeans(KMeansSpec { k: K, d: D }).unwrap();
     let (centroids, points) = (rig.input(&g["centroids"]), rig.input(&g["points"]));
-    let (sums, counts, score) = (rig.input(&[2.0f32; K * D]), rig.input(&[9u32; K]), rig.input(&[0.5f32]));
+    let (sums, counts, score) =
+        (rig.input(&[2.0f32; K * D]), rig.input(&[9u32; K]), rig.input(&[0.5f32]));
     rig.ready();
     rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
     rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
@@ -47,7 +48,8 @@ fn each_metric_is_its_linear_classifier() {
     close("cosine", &rig.read(c.w), &g["cosine"], 2e-7);
     assert_eq!(rig.read(c.b), [0.0; K]);
     rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-    let half: Vec<f32> = g["centroids"].chunks(D).map(|c| -0.5 * c.iter().map(|v| v * v).sum::<f32>()).collect();
+    let half: Vec<f32> =
+        g["centroids"].chunks(D).map(|c| -0.5 * c.iter().map(|v| v * v).sum::<f32>()).collect();
     assert_eq!(rig.read(c.w), g["centroids"]);
     close("bias", &rig.read(c.b), &half, 5e-7);
 }
@@ -56,7 +58,9 @@ fn each_metric_is_its_linear_classifier() {
 fn the_mean_and_the_mini_batch_updates_are_the_references() {
     let g = golden("kmeans");
     let mut rig = Rig::new();
-    let counts_of = |labels: &[f32]| (0..K).map(|k| labels.iter().filter(|&&l| l == k as f32).count() as u32).collect();
+    let counts_of = |labels: &[f32]| {
+        (0..K).map(|k| labels.iter().filter(|&&l| l == k as f32).count() as u32).collect()
+    };
     let sums_of = |labels: &[f32]| {
         let mut sums = vec![0.0; K * D];
         for (p, &l) in g["points"].chunks(D).zip(labels) {
@@ -65,7 +69,8 @@ fn the_mean_and_the_mini_batch_updates_are_the_references() {
         sums
     };
     let mean = rig.output::<f32>(K * D);
-    let (centroids, totals, splits) = (rig.input(&g["centroids"]), rig.input(&g["totals0"]), rig.input(&[3u32]));
+    let (centroids, totals, splits) =
+        (rig.input(&g["centroids"]), rig.input(&g["totals0"]), rig.input(&[3u32]));
     let batches: Vec<(Slot<f32>, Slot<u32>)> = [&g["labels0"], &g["labels1"]]
         .map(|l| (sums_of(l), counts_of(l)))
         .map(|(s, c): (Vec<f32>, Vec<u32>)| (rig.input(&s), rig.input(&c)))
@@ -88,7 +93,8 @@ fn the_mean_and_the_mini_batch_updates_are_the_references() {
 
 #[test]
 fn empty_clusters_take_half_of_the_largest() {
-    // Clusters 1 and 2 are empty; 0 and 3 are equally large, so 0 gives first (8 → 4 + 4), then 3 (8 → 4 + 4).
+    // Clusters 1 and 2 are empty; 0 and 3 are equally large, so 0 gives first (8 → 4 + 4), then 3
+    // (8 → 4 + 4).
     let mut rig = Rig::new();
     let centroids = rig.output::<f32>(4 * 2);
     let (counts, splits) = (rig.input(&[8u32, 0, 0, 8]), rig.zeros::<u32>(1));
@@ -112,7 +118,8 @@ fn without_points_centroids_stay() {
     assert_eq!(rig.read(counts), [0, 0]);
 }
 
-/// 128 channels, more points than a block and a piece, the number of clusters around a register's width.
+/// 128 channels, more points than a block and a piece, the number of clusters around a register's
+/// width.
 #[test]
 fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
     let (rows, d) = (2 * 64 * 256 + 77, 3);
@@ -121,7 +128,10 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
         let (mut sums, mut counts, mut score) = (vec![0.0f64; k * d], vec![0u32; k], 0.0);
         for p in points.chunks(d) {
             let dots = centroids.chunks(d).map(|c| {
-                c.iter().zip(p).map(|(c, p)| f64::from(*c) * (f64::from(*p) - 0.5 * f64::from(*c))).sum::<f64>()
+                c.iter()
+                    .zip(p)
+                    .map(|(c, p)| f64::from(*c) * (f64::from(*p) - 0.5 * f64::from(*c)))
+                    .sum::<f64>()
             });
             let (a, s) = dots.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
             sums[a * d..][..d].iter_mut().zip(p).for_each(|(s, p)| *s += f64::from(*p));
@@ -133,11 +143,13 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
             let c = classifier(&mut rig, k, d);
             let plan = rig.dev.plan_kmeans(KMeansSpec { k, d }).unwrap();
             let (points, centroids) = (rig.input(&points), rig.input(&centroids));
-            let (sums, counts, score) = (rig.zeros::<f32>(k * d), rig.zeros::<u32>(k), rig.zeros::<f32>(1));
+            let (sums, counts, score) =
+                (rig.zeros::<f32>(k * d), rig.zeros::<u32>(k), rig.zeros::<f32>(1));
             rig.ready();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-            pool.install(|| rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c)).unwrap();
+            pool.install(|| rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c))
+                .unwrap();
             (rig.read(sums), rig.read(counts), rig.read(score))
         };
         let got = run(1);
@@ -173,5 +185,8 @@ fn sizes_that_do_not_fit_are_refused() {
     rig.ready();
     assert!(rig.dev.kmeans_classifier(c, centroids, Metric::L2).is_err());
     let refused = rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap_err();
-    assert_eq!(refused.to_string(), "kmeans_accumulate: points has 10 elements, the contract wants 8");
+    assert_eq!(
+        refused.to_string(),
+        "kmeans_accumulate: points has 10 elements, the contract wants 8"
+    );
 }

@@ -37,7 +37,11 @@ fn loss(
     let mut rig = Rig::new();
     let plan = rig.dev.plan_softmax(spec).unwrap();
     let (losses, scores) = (rig.output(spec.n), rig.input(scores));
-    let labels = SoftmaxLabels { labels: rig.input(labels), index: rig.input(index), weights: rig.input(weights) };
+    let labels = SoftmaxLabels {
+        labels: rig.input(labels),
+        index: rig.input(index),
+        weights: rig.input(weights),
+    };
     rig.ready();
     rig.dev.softmax_loss(&plan, losses, scores, labels, scale).unwrap();
     (rig.read(losses), rig.read(scores))
@@ -65,7 +69,8 @@ fn losses_and_gradients_are_pytorchs_with_ignored_pixels_images_and_batches() {
         for batch in ["some", "none"] {
             let index: Vec<u32> = g[&format!("index_{batch}")].iter().map(|&i| i as u32).collect();
             let (losses, gradient) = loss(spec, of("scores"), &labels, &index, of("weights"), 4.0);
-            let (want, slopes) = (&g[&format!("losses{k}_{batch}")], &g[&format!("grad{k}_{batch}")]);
+            let (want, slopes) =
+                (&g[&format!("losses{k}_{batch}")], &g[&format!("grad{k}_{batch}")]);
             let slopes: Vec<f32> = slopes.iter().map(|v| 4.0 * v).collect();
             close(&format!("{k}, {batch}: losses"), &losses, want, 1e-6);
             close(&format!("{k}, {batch}: gradient"), &gradient, &slopes, 1e-6);
@@ -150,8 +155,10 @@ fn sizes_that_do_not_fit_are_refused() {
     assert!(rig.dev.plan_softmax(SoftmaxSpec { pixels: 0, ..spec }).is_err());
     assert!(rig.dev.plan_softmax(SoftmaxSpec { k: 65_536, ..spec }).is_err());
     let plan = rig.dev.plan_softmax(spec).unwrap();
-    let (x, y, short): (Slot<f32>, Slot<f32>, Slot<f32>) = (rig.zeros(24), rig.zeros(24), rig.zeros(23));
-    let (losses, weights, few): (Slot<f32>, Slot<f32>, Slot<f32>) = (rig.zeros(2), rig.zeros(4), rig.zeros(3));
+    let (x, y, short): (Slot<f32>, Slot<f32>, Slot<f32>) =
+        (rig.zeros(24), rig.zeros(24), rig.zeros(23));
+    let (losses, weights, few): (Slot<f32>, Slot<f32>, Slot<f32>) =
+        (rig.zeros(2), rig.zeros(4), rig.zeros(3));
     let (labels, odd, index, far) =
         (rig.zeros::<u16>(6), rig.zeros::<u16>(7), rig.input(&[1u32, 0]), rig.input(&[0u32, 2]));
     rig.ready();
@@ -169,5 +176,8 @@ fn sizes_that_do_not_fit_are_refused() {
     let mut loss = |labels| rig.dev.softmax_loss(&plan, losses, x, labels, 1.0);
     fails(loss(SoftmaxLabels { labels: odd, ..all }), "softmax_loss: labels has 7");
     fails(loss(SoftmaxLabels { weights: few, ..all }), "softmax_loss: weights has 3");
-    fails(loss(SoftmaxLabels { index: far, ..all }), "softmax_loss: a label store that is indexed has 2");
+    fails(
+        loss(SoftmaxLabels { index: far, ..all }),
+        "softmax_loss: a label store that is indexed has 2",
+    );
 }

@@ -1,11 +1,13 @@
-//! Batch norm + ReLU + max-pool: PyTorch's numbers, plain loops at every tile edge, finite differences, threads.
+//! Batch norm + ReLU + max-pool: PyTorch's numbers, plain loops at every tile edge, finite
+//! differences, threads.
 
 use picie::base::Error;
 use picie::device::ops::{NormParams, NormSpec, Stem, StemSpec};
 
 use super::norm::{Params, plain_backward, plain_forward, spread};
 use crate::util::{
-    Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32, uniform,
+    Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32,
+    uniform,
 };
 
 /// As for norm: f32 sums over a group's pixels and one rounding of mean and 1/σ each.
@@ -22,7 +24,12 @@ struct Given {
 impl Given {
     fn new(spec: StemSpec, seed: u64) -> Self {
         let draw = |t, len| uniform(seed, t, len, -1.0, 1.0);
-        Given { spec, x: draw(0, spec.x_len()), dz: draw(1, spec.z_len()), params: Params::new(seed, 2, spec.c) }
+        Given {
+            spec,
+            x: draw(0, spec.x_len()),
+            dz: draw(1, spec.z_len()),
+            params: Params::new(seed, 2, spec.c),
+        }
     }
 }
 
@@ -45,7 +52,8 @@ fn forward(g: &Given) -> Forward {
     let (s, mut rig) = (g.spec, Rig::new());
     let plan = rig.dev.plan_stem(s).unwrap();
     let (x, params) = (rig.input(&g.x), g.params.input(&mut rig));
-    let (z, argmax, saved) = (rig.output(s.z_len()), rig.output(s.z_len()), rig.output(s.saved_len()));
+    let (z, argmax, saved) =
+        (rig.output(s.z_len()), rig.output(s.z_len()), rig.output(s.saved_len()));
     rig.ready();
     rig.dev.stem_forward(&plan, z, Some(argmax), saved, x, params).unwrap();
     Forward {
@@ -66,7 +74,8 @@ fn before(c: usize) -> [Vec<f32>; 2] {
 fn backward(g: &Given, kept: &Forward) -> Backward {
     let (s, mut rig) = (g.spec, Rig::new());
     let plan = rig.dev.plan_stem(s).unwrap();
-    let (x, dz, saved, argmax) = (rig.input(&g.x), rig.input(&g.dz), rig.input(&kept.saved), rig.input(&kept.argmax));
+    let (x, dz, saved, argmax) =
+        (rig.input(&g.x), rig.input(&g.dz), rig.input(&kept.saved), rig.input(&kept.argmax));
     let params = g.params.input(&mut rig);
     let [dgamma, dbeta] = before(s.c).map(|v| rig.input(&v));
     let dx = rig.output(s.x_len());
@@ -91,7 +100,8 @@ fn norm_of(s: StemSpec) -> NormSpec {
 /// For each element of z: the place in x of the window's tap 0..9, or None outside of the map.
 fn taps(s: StemSpec) -> impl Iterator<Item = [Option<usize>; 9]> {
     (0..s.z_len()).map(move |i| {
-        let (c, q, p, n) = (i % s.c, i / s.c % s.q(), i / s.c / s.q() % s.p(), i / s.c / s.q() / s.p());
+        let (c, q, p, n) =
+            (i % s.c, i / s.c % s.q(), i / s.c / s.q() % s.p(), i / s.c / s.q() / s.p());
         std::array::from_fn(|tap| {
             let row = (2 * p + tap / 3).checked_sub(1).filter(|&v| v < s.h)?;
             let column = (2 * q + tap % 3).checked_sub(1).filter(|&v| v < s.w)?;
@@ -124,9 +134,21 @@ fn plain(g: &Given) -> (Forward, Backward) {
     }
     let [dx, dgamma, dbeta] = plain_backward(norm, &g.x, &dy, &f.saved, &g.params.gamma);
     let [dgamma0, dbeta0] = before(s.c);
-    let back =
-        Backward { dx: to_f32(&dx), dgamma: plus(&dgamma0, &to_f32(&dgamma)), dbeta: plus(&dbeta0, &to_f32(&dbeta)) };
-    (Forward { z: to_f32(&z), argmax, saved: to_f32(&f.saved), mean: to_f32(&f.mean), var: to_f32(&f.var) }, back)
+    let back = Backward {
+        dx: to_f32(&dx),
+        dgamma: plus(&dgamma0, &to_f32(&dgamma)),
+        dbeta: plus(&dbeta0, &to_f32(&dbeta)),
+    };
+    (
+        Forward {
+            z: to_f32(&z),
+            argmax,
+            saved: to_f32(&f.saved),
+            mean: to_f32(&f.mean),
+            var: to_f32(&f.var),
+        },
+        back,
+    )
 }
 
 #[track_caller]
@@ -138,7 +160,8 @@ fn compare(g: &Given, (want, want_back): (Forward, Backward)) {
     close(&name("running mean"), &got.mean, &want.mean, TOL);
     close(&name("running var"), &got.var, &want.var, TOL);
     // Where every tap is cut off by the ReLU any of them will do: no gradient passes.
-    let differs = |i: &usize| got.argmax[*i] > 8 || (want.z[*i] > 0.0 && got.argmax[*i] != want.argmax[*i]);
+    let differs =
+        |i: &usize| got.argmax[*i] > 8 || (want.z[*i] > 0.0 && got.argmax[*i] != want.argmax[*i]);
     let off = (0..want.z.len()).find(differs);
     assert!(off.is_none(), "{}: element {off:?}", name("argmax"));
     // The engine's own, then the definition's: both must lead to the same gradients.
@@ -157,11 +180,15 @@ fn forward_and_gradients_are_pytorchs() {
     while let Some(s) = golden.get(&format!("{cases}.spec")) {
         let get = |name: &str| golden[&format!("{cases}.{name}")].clone();
         let s: Vec<usize> = s.iter().map(|&v| v as usize).collect();
-        let given = Given::new(StemSpec { groups: s[0], n: s[1], h: s[2], w: s[3], c: s[4] }, cases);
+        let given =
+            Given::new(StemSpec { groups: s[0], n: s[1], h: s[2], w: s[3], c: s[4] }, cases);
         let argmax = get("argmax").iter().map(|&v| v as u8).collect();
         let [dgamma, dbeta] = before(s[4]);
-        let back =
-            Backward { dx: get("dx"), dgamma: plus(&dgamma, &get("dgamma")), dbeta: plus(&dbeta, &get("dbeta")) };
+        let back = Backward {
+            dx: get("dx"),
+            dgamma: plus(&dgamma, &get("dgamma")),
+            dbeta: plus(&dbeta, &get("dbeta")),
+        };
         let (saved, mean, var) = (get("saved"), get("mean"), get("var"));
         compare(&given, (Forward { z: get("z"), argmax, saved, mean, var }, back));
         // A selection: nothing rounds.
@@ -174,7 +201,8 @@ fn forward_and_gradients_are_pytorchs() {
 #[test]
 fn every_size_agrees_with_plain_loops() {
     let channels = [1, 3, 4, 15, 16, 17, 31, 32, 33, 64];
-    let sides = (1..=9).flat_map(|h| (1..=9).map(move |w| (h, w))).chain([(15, 16), (16, 17), (17, 15)]);
+    let sides =
+        (1..=9).flat_map(|h| (1..=9).map(move |w| (h, w))).chain([(15, 16), (16, 17), (17, 15)]);
     for (i, (h, w)) in sides.enumerate() {
         let groups = 1 + i % 3;
         // Fewer than three rows a group have no gradient.
@@ -184,7 +212,8 @@ fn every_size_agrees_with_plain_loops() {
             spread(&mut given.x, given.spec.c);
         }
         compare(&given, plain(&given));
-        let pooled = plain_pool(given.spec, &given.x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).0;
+        let pooled =
+            plain_pool(given.spec, &given.x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).0;
         assert_eq!(infer(given.spec, &given.x), to_f32(&pooled), "infer of {:?}", given.spec);
     }
 }
@@ -205,7 +234,8 @@ fn gradients_are_slopes_of_the_forward() {
     let given = Given::new(StemSpec { groups: 2, n: 4, h: 5, w: 4, c: 3 }, 12);
     let grads = backward(&given, &forward(&given));
     let loss = |g: Given| dot(&forward(&g).z, &g.dz);
-    // step²·f''' and f32 in z over the step stay below 1e-4; a maximum or a ReLU that changes hands within the step adds more.
+    // step²·f''' and f32 in z over the step stay below 1e-4; a maximum or a ReLU that changes hands
+    // within the step adds more.
     let check = |name: &str, x: &[f32], grad: &[f32], f: &dyn Fn(&[f32]) -> Given| {
         finite_difference(name, x, grad, 20, 0.003, 0.01, |x| loss(f(x)));
     };
@@ -213,8 +243,12 @@ fn gradients_are_slopes_of_the_forward() {
     let with = |params: Params| Given { params, ..given.clone() };
     let p = &given.params;
     check("dx", &given.x, &grads.dx, &|x| Given { x: x.to_vec(), ..given.clone() });
-    check("dgamma", &p.gamma, &plus(&grads.dgamma, &dgamma), &|v| with(Params { gamma: v.to_vec(), ..p.clone() }));
-    check("dbeta", &p.beta, &plus(&grads.dbeta, &dbeta), &|v| with(Params { beta: v.to_vec(), ..p.clone() }));
+    check("dgamma", &p.gamma, &plus(&grads.dgamma, &dgamma), &|v| {
+        with(Params { gamma: v.to_vec(), ..p.clone() })
+    });
+    check("dbeta", &p.beta, &plus(&grads.dbeta, &dbeta), &|v| {
+        with(Params { beta: v.to_vec(), ..p.clone() })
+    });
 }
 
 #[test]
@@ -225,7 +259,18 @@ fn results_do_not_depend_on_threads() {
             let f = forward(&given);
             let b = backward(&given, &f);
             let argmax = f.argmax.iter().map(|&v| f32::from(v)).collect();
-            [f.z, argmax, f.saved, f.mean, f.var, b.dx, b.dgamma, b.dbeta, infer(given.spec, &given.x)].concat()
+            [
+                f.z,
+                argmax,
+                f.saved,
+                f.mean,
+                f.var,
+                b.dx,
+                b.dgamma,
+                b.dbeta,
+                infer(given.spec, &given.x),
+            ]
+            .concat()
         });
     }
 }
@@ -241,7 +286,10 @@ fn the_forward_without_argmax_is_the_same() {
     rig.dev.stem_forward(&plan, z, None, saved, x, params).unwrap();
     let want = forward(&given);
     assert_eq!((rig.read(z), rig.read(saved)), (want.z, want.saved));
-    assert_eq!((rig.read(params.running_mean), rig.read(params.running_var)), (want.mean, want.var));
+    assert_eq!(
+        (rig.read(params.running_mean), rig.read(params.running_var)),
+        (want.mean, want.var)
+    );
 }
 
 #[test]
@@ -250,7 +298,8 @@ fn slots_of_a_wrong_size_are_refused() {
     let plan = rig.dev.plan_stem(s).unwrap();
     let params = Params::new(1, 2, 6).input(&mut rig);
     let (x, dx) = (rig.zeros::<f32>(s.x_len()), rig.zeros(s.x_len()));
-    let (z, saved, argmax) = (rig.zeros::<f32>(s.z_len()), rig.zeros(s.saved_len()), rig.zeros::<u8>(s.z_len()));
+    let (z, saved, argmax) =
+        (rig.zeros::<f32>(s.z_len()), rig.zeros(s.saved_len()), rig.zeros::<u8>(s.z_len()));
     let (dgamma, dbeta) = (rig.zeros(6), rig.zeros(6));
     let (short, bytes) = (rig.zeros(5), rig.zeros::<u8>(5));
     rig.ready();
@@ -270,7 +319,17 @@ fn slots_of_a_wrong_size_are_refused() {
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, bytes, x, saved, params),
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, short, saved, params),
         dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, x, short, params),
-        dev.stem_backward(&plan, dx, dgamma, dbeta, z, argmax, x, saved, NormParams { gamma: short, ..params }),
+        dev.stem_backward(
+            &plan,
+            dx,
+            dgamma,
+            dbeta,
+            z,
+            argmax,
+            x,
+            saved,
+            NormParams { gamma: short, ..params },
+        ),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Shape { got: 5, .. })), "call {i}: {result:?}");

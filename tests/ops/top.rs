@@ -12,7 +12,8 @@ fn sorted(spec: TopSpec, batches: &[Vec<f32>]) -> (Vec<f32>, Vec<u32>) {
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     for query in 0..q {
         let column: Vec<(f32, u32)> = all.iter().skip(query).step_by(q).copied().zip(0..).collect();
-        let known = |group: &[(f32, u32)]| group.iter().copied().filter(|(s, _)| !s.is_nan()).min_by(order);
+        let known =
+            |group: &[(f32, u32)]| group.iter().copied().filter(|(s, _)| !s.is_nan()).min_by(order);
         let mut rows: Vec<(f32, u32)> = column.chunks(group).filter_map(known).collect();
         rows.sort_by(order);
         rows.resize(n.max(rows.len()), (f32::NEG_INFINITY, u32::MAX));
@@ -23,7 +24,11 @@ fn sorted(spec: TopSpec, batches: &[Vec<f32>]) -> (Vec<f32>, Vec<u32>) {
 }
 
 /// What an engine leaves of the same.
-pub fn search<B: Top>(rig: &mut Rig<B>, spec: TopSpec, batches: &[Vec<f32>]) -> (Vec<f32>, Vec<u32>) {
+pub fn search<B: Top>(
+    rig: &mut Rig<B>,
+    spec: TopSpec,
+    batches: &[Vec<f32>],
+) -> (Vec<f32>, Vec<u32>) {
     let plan = rig.dev.plan_top(spec).unwrap();
     let best = rig.input(&vec![f32::NEG_INFINITY; spec.q * spec.n]);
     let places = rig.output::<u32>(spec.q * spec.n);
@@ -71,7 +76,8 @@ fn the_order_of_scores_does_not_matter() {
     let mut rising = signed(4, spec.rows);
     rising.sort_by(f32::total_cmp);
     let falling: Vec<f32> = rising.iter().rev().copied().collect();
-    let (up, down) = (search(&mut Rig::new(), spec, &[rising]), search(&mut Rig::new(), spec, &[falling]));
+    let (up, down) =
+        (search(&mut Rig::new(), spec, &[rising]), search(&mut Rig::new(), spec, &[falling]));
     assert_eq!(up.0, down.0);
     assert_eq!(up.1, down.1.iter().map(|p| 999 - p).collect::<Vec<_>>());
     assert!(up.0.is_sorted_by(|a, b| a >= b));

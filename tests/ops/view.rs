@@ -11,8 +11,9 @@ use crate::util::{Rig, below, close, golden};
 const SIZE: (usize, usize) = (15, 19);
 const SQUARE: (usize, usize) = (26, 26);
 
-/// Differences of single colours are a few roundings of numbers below 1; normalisation and the comparison's scale leave
-/// them near 1e-6. The hue adds a division by the spread of the channels, whose error the product with it undoes.
+/// Differences of single colours are a few roundings of numbers below 1; normalisation and the
+/// comparison's scale leave them near 1e-6. The hue adds a division by the spread of the channels,
+/// whose error the product with it undoes.
 const TOL: f32 = 5e-6;
 
 type Golden = BTreeMap<String, Vec<f32>>;
@@ -39,7 +40,12 @@ fn photos(g: &Golden, name: &str) -> Vec<Photo> {
 }
 
 fn crops(g: &Golden) -> Vec<Crop> {
-    let read = |c: &[f32]| Crop { top: c[0] as u32, left: c[1] as u32, side: c[2] as u32, flip: c[3] as u32 };
+    let read = |c: &[f32]| Crop {
+        top: c[0] as u32,
+        left: c[1] as u32,
+        side: c[2] as u32,
+        flip: c[3] as u32,
+    };
     g["crops"].chunks(4).map(read).collect()
 }
 
@@ -110,20 +116,46 @@ fn each_photometric_step_alone_and_all_in_several_orders() {
 fn crops_and_flips_with_repeated_images_in_any_order() {
     let g = golden("view");
     let (images, index, crops) = (bytes(&g, "images"), index(&g, "crops_index"), crops(&g));
-    close("crops", &render(&images, SIZE, &index, None, Some(&crops), (11, 11)), &g["crops_x"], TOL);
+    close(
+        "crops",
+        &render(&images, SIZE, &index, None, Some(&crops), (11, 11)),
+        &g["crops_x"],
+        TOL,
+    );
     let photo = photos(&g, "photo");
     let photo = &photo[photo.len() - 5..];
-    close("all", &render(&images, SIZE, &index, Some(photo), Some(&crops), (10, 10)), &g["views_x"], TOL);
+    close(
+        "all",
+        &render(&images, SIZE, &index, Some(photo), Some(&crops), (10, 10)),
+        &g["views_x"],
+        TOL,
+    );
 }
 
 #[test]
 fn whole_images_are_resized_with_antialias() {
     let g = golden("view");
-    let (images, index, photo) = (bytes(&g, "images"), index(&g, "crops_index"), photos(&g, "photo"));
+    let (images, index, photo) =
+        (bytes(&g, "images"), index(&g, "crops_index"), photos(&g, "photo"));
     let photo = &photo[photo.len() - 2..];
-    close("smaller", &render(&images, SIZE, &index[..2], Some(photo), None, (10, 10)), &g["resized_x"], TOL);
-    close("down and up", &render(&images, SIZE, &index[..2], None, None, (7, 27)), &g["wide_x"], TOL);
-    close("half", &render(&bytes(&g, "square"), SQUARE, &[1], None, None, (13, 13)), &g["half_x"], TOL);
+    close(
+        "smaller",
+        &render(&images, SIZE, &index[..2], Some(photo), None, (10, 10)),
+        &g["resized_x"],
+        TOL,
+    );
+    close(
+        "down and up",
+        &render(&images, SIZE, &index[..2], None, None, (7, 27)),
+        &g["wide_x"],
+        TOL,
+    );
+    close(
+        "half",
+        &render(&bytes(&g, "square"), SQUARE, &[1], None, None, (13, 13)),
+        &g["half_x"],
+        TOL,
+    );
 }
 
 #[test]
@@ -134,7 +166,8 @@ fn eight_channels_are_the_colours_and_the_sobel_gradient() {
     let gradient: Vec<f32> = x.as_chunks::<8>().0.iter().flat_map(|p| [p[3], p[4]]).collect();
     // Sums of eight greys that were normalised and back.
     close("sobel", &gradient, &g["sobel_x"], 2e-6);
-    // Where a view has been cut and resized the colours are those of four channels, and the rest zero until the gradient comes.
+    // Where a view has been cut and resized the colours are those of four channels, and the rest
+    // zero until the gradient comes.
     let (index, crops) = (index(&g, "crops_index"), crops(&g));
     let four = render(&images, SIZE, &index, None, Some(&crops), (11, 9));
     let eight = wider(&images, SIZE, &index, None, Some(&crops), (11, 9, 8), false);
@@ -147,7 +180,8 @@ fn eight_channels_are_the_colours_and_the_sobel_gradient() {
     }
 }
 
-/// A grey that falls by 1/255 a column and 3/255 a row has the same gradient everywhere inside, with its sign.
+/// A grey that falls by 1/255 a column and 3/255 a row has the same gradient everywhere inside,
+/// with its sign.
 #[test]
 fn the_sobel_gradient_is_positive_where_the_grey_falls() {
     let (h, w) = (4, 5);
@@ -183,17 +217,23 @@ fn pillow_is_near() {
     let g = golden("view");
     let (photo, square) = (photos(&g, "pil_photo"), bytes(&g, "square"));
     let x = levels(&render(&square, SQUARE, &vec![1; photo.len()], Some(&photo), None, SQUARE));
-    // (largest, mean) in levels. Pillow truncates or rounds to 8 bits after every step: one level for brightness and
-    // saturation, and one more for contrast, whose mean is rounded too. Its HSV has 256 hues and saturations, and the shift
-    // is rounded to one of them as well: 6/256 of a saturated channel's range each. Its blur is three box filters, 3 levels
-    // from the Gaussian in the picture and a dozen at a single black pixel beside a white one.
-    let near = [(1.0, 0.6), (1.5, 0.6), (1.5, 0.6), (13.0, 1.5), (12.0, 1.0), (10.0, 0.8), (8.0, 2.5)];
+    // (largest, mean) in levels. Pillow truncates or rounds to 8 bits after every step: one level
+    // for brightness and saturation, and one more for contrast, whose mean is rounded too. Its HSV
+    // has 256 hues and saturations, and the shift is rounded to one of them as well: 6/256 of a
+    // saturated channel's range each. Its blur is three box filters, 3 levels from the Gaussian in
+    // the picture and a dozen at a single black pixel beside a white one.
+    let near =
+        [(1.0, 0.6), (1.5, 0.6), (1.5, 0.6), (13.0, 1.5), (12.0, 1.0), (10.0, 0.8), (8.0, 2.5)];
     let per = SQUARE.0 * SQUARE.1 * 3;
     assert_eq!(photo.len(), near.len());
     for (i, (most, mean)) in near.into_iter().enumerate() {
         let part = i * per..(i + 1) * per;
         let got = distance(&x[part.clone()], &g["pil_x"][part]);
-        assert!(got.0 <= most && got.1 <= mean, "{:?}: {got:?} levels, not within {most}, {mean}", photo[i]);
+        assert!(
+            got.0 <= most && got.1 <= mean,
+            "{:?}: {got:?} levels, not within {most}, {mean}",
+            photo[i]
+        );
     }
     // Rounded after each axis.
     let half = levels(&render(&square, SQUARE, &[0, 1], None, None, (13, 13)));
@@ -204,7 +244,8 @@ fn pillow_is_near() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     let g = golden("view");
-    let (images, index, crops, photo) = (bytes(&g, "images"), index(&g, "crops_index"), crops(&g), photos(&g, "photo"));
+    let (images, index, crops, photo) =
+        (bytes(&g, "images"), index(&g, "crops_index"), crops(&g), photos(&g, "photo"));
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let draws = (Some(&photo[photo.len() - 5..]), Some(crops.as_slice()));
@@ -240,7 +281,9 @@ fn wrong_sizes_are_refused() {
     let photo = rig.input(&[Photo::NONE]);
     let crop = rig.input(&[Crop::whole(3); 3]);
     rig.ready();
-    let fails = |r: picie::base::Result<()>, what: &str| assert!(r.unwrap_err().to_string().starts_with(what));
+    let fails = |r: picie::base::Result<()>, what: &str| {
+        assert!(r.unwrap_err().to_string().starts_with(what))
+    };
     rig.dev.view_render(&plan, x, images, index, None, None).unwrap();
     fails(rig.dev.view_render(&plan, x, part, index, None, None), "view: images has 35");
     fails(rig.dev.view_render(&plan, x, images, short, None, None), "view: index has 1");

@@ -3,7 +3,9 @@
 use cudarc::driver::{result, sys};
 
 use super::graph::status::{ALLOCATION, COMPILATION, EXECUTION, INTERNAL, LOADING, UNSUPPORTED};
-use super::graph::{BF16, Conv, Cudnn, DATA, F32, FALLBACK, FORWARD, MODE_A, MODE_B, Memory, Set, WEIGHT};
+use super::graph::{
+    BF16, Conv, Cudnn, DATA, F32, FALLBACK, FORWARD, MODE_A, MODE_B, Memory, Set, WEIGHT,
+};
 use super::graph::{make, notes, refuse, said, tag};
 
 #[test]
@@ -12,17 +14,24 @@ fn engines_sum_in_different_orders_and_those_noted_never_in_the_same() {
     let memory = Memory::new(&mut dnn);
     let wgrad = Conv::new(WEIGHT, F32);
     let configs = dnn.configs(wgrad, MODE_A).unwrap();
-    assert_eq!(configs.iter().map(|&c| tag(c)).collect::<Vec<_>>(), [[7, 0], [2, 4], [1, 4], [0, 4]]);
+    assert_eq!(
+        configs.iter().map(|&c| tag(c)).collect::<Vec<_>>(),
+        [[7, 0], [2, 4], [1, 4], [0, 4]]
+    );
     let noted: Vec<bool> = configs.iter().map(|&c| notes(c, 1303, 11).contains(&4)).collect();
     assert_eq!(noted, [false, false, true, false]);
-    let [split, plain, slow] = [(1, 4), (0, 4), (0, 5)].map(|(index, knob)| dnn.plan(wgrad, index, knob));
+    let [split, plain, slow] =
+        [(1, 4), (0, 4), (0, 5)].map(|(index, knob)| dnn.plan(wgrad, index, knob));
     let first = memory.gradient(&dnn, plain);
     assert_eq!(memory.gradient(&dnn, plain), first);
     let other = memory.gradient(&dnn, slow);
     assert_ne!(other, first);
     crate::util::close("another order", &other, &first, 1e-6);
     let varying = [0; 3].map(|_| memory.gradient(&dnn, split));
-    assert!(varying[0] != varying[1] || varying[1] != varying[2], "a nondeterministic engine repeats itself");
+    assert!(
+        varying[0] != varying[1] || varying[1] != varying[2],
+        "a nondeterministic engine repeats itself"
+    );
     crate::util::close("any order", &varying[0], &first, 1e-6);
     // Of a forward all engines are deterministic.
     let forward = dnn.configs(Conv::new(FORWARD, F32), MODE_A).unwrap();
@@ -35,7 +44,8 @@ fn microseconds(dnn: &Cudnn, memory: &Memory, conv: Conv, [index, knob]: [i64; 2
     let run = || assert_eq!(memory.run(dnn, plan), 0, "{}", said());
     // SAFETY: events and stream are alive, and what is waited for has been recorded.
     unsafe {
-        let [start, end] = [0; 2].map(|_| result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).unwrap());
+        let [start, end] =
+            [0; 2].map(|_| result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).unwrap());
         result::event::record(start, dnn.gpu.stream).unwrap();
         (0..4).for_each(|_| run());
         result::event::record(end, dnn.gpu.stream).unwrap();
@@ -52,10 +62,13 @@ fn the_first_of_the_list_is_not_always_the_fastest() {
     let memory = Memory::new(&mut dnn);
     let time = |conv, tag| microseconds(&dnn, &memory, conv, tag);
     let ratio = |conv| time(conv, [0, 4]) / time(conv, [1, 4]);
-    let [forward, data, weight] = [FORWARD, DATA, WEIGHT].map(|direction| ratio(Conv::new(direction, BF16)));
+    let [forward, data, weight] =
+        [FORWARD, DATA, WEIGHT].map(|direction| ratio(Conv::new(direction, BF16)));
     // The host's share of each is small, but not nothing.
     assert!(
-        (forward - 0.98).abs() <= 0.05 && (data - 0.7).abs() <= 0.05 && (weight - 1.3).abs() <= 0.05,
+        (forward - 0.98).abs() <= 0.05
+            && (data - 0.7).abs() <= 0.05
+            && (weight - 1.3).abs() <= 0.05,
         "{forward} {data} {weight}"
     );
     let wide = Conv { weights: F32, ..Conv::new(WEIGHT, BF16) };
@@ -75,13 +88,19 @@ fn a_bias_of_the_activations_type_needs_no_compiler() {
         (wide, FALLBACK, true),
     ] {
         let configs = dnn.configs(conv, mode).unwrap();
-        assert!(!configs.is_empty() && configs.iter().all(|&c| notes(c, 1305, 19) == vec![0; usize::from(compiled)]));
+        assert!(
+            !configs.is_empty()
+                && configs.iter().all(|&c| notes(c, 1305, 19) == vec![0; usize::from(compiled)])
+        );
         let config = *configs.last().unwrap();
         assert!(dnn.build(config).is_ok());
         // What was compiled is spent.
         assert_eq!(dnn.build(config).err(), compiled.then_some(COMPILATION), "{}", said());
     }
-    assert!(dnn.configs(wide, MODE_A).unwrap().is_empty() && dnn.configs(wide, MODE_B).unwrap().is_empty());
+    assert!(
+        dnn.configs(wide, MODE_A).unwrap().is_empty()
+            && dnn.configs(wide, MODE_B).unwrap().is_empty()
+    );
     assert!(dnn.configs(Conv { beta: 1.0, ..wide }, FALLBACK).unwrap().is_empty());
     assert!(said().contains("Reason: no engine adds"), "{}", said());
 }

@@ -1,11 +1,13 @@
-//! Kernels that are wrong: each fault is said, with what and where, and is an error of all later calls.
+//! Kernels that are wrong: each fault is said, with what and where, and is an error of all later
+//! calls.
 
 use cudarc::driver::result;
 
 use super::gpu::Arg::{At, Float, Int};
 use super::gpu::{Arg, Code, Gpu, code, said};
 
-/// Launches a kernel that must fail, with a complaint that has `part` in it: later calls are told, until the context ends.
+/// Launches a kernel that must fail, with a complaint that has `part` in it: later calls are told,
+/// until the context ends.
 #[track_caller]
 fn fails(gpu: Gpu, kernel: &str, (grid, block): (u32, u32), args: &[Arg], part: &str) {
     assert_eq!(gpu.launch(kernel, grid, block, args), Code::CUDA_SUCCESS);
@@ -29,7 +31,8 @@ fn fails(gpu: Gpu, kernel: &str, (grid, block): (u32, u32), args: &[Arg], part: 
 fn line(kernel: &str, text: &str, n: usize) -> String {
     let lines: Vec<&str> = include_str!("faults.cu").lines().collect();
     let start = lines.iter().position(|l| l.starts_with(&format!("KERNEL({kernel},"))).unwrap();
-    let (at, _) = lines.iter().enumerate().skip(start).filter(|(_, l)| l.contains(text)).nth(n).unwrap();
+    let (at, _) =
+        lines.iter().enumerate().skip(start).filter(|(_, l)| l.contains(text)).nth(n).unwrap();
     format!("tests/softgpu/faults.cu:{}", at + 1)
 }
 
@@ -51,8 +54,10 @@ fn a_write_outside_of_a_shared_array() {
     for off in [32, 60, -1] {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(32);
-        let part =
-            format!("written outside of the shared array of 128 bytes at {}", line("faults_shared", "SHARED", 0));
+        let part = format!(
+            "written outside of the shared array of 128 bytes at {}",
+            line("faults_shared", "SHARED", 0)
+        );
         fails(gpu, "faults_shared_f32", (1, 32), &[At(out), Int(off)], &part);
     }
     let mut gpu = Gpu::new().unwrap();
@@ -63,9 +68,11 @@ fn a_write_outside_of_a_shared_array() {
 
 #[test]
 fn races_and_a_missing_barrier() {
-    for (kernel, grid, block) in
-        [("faults_race_f32", 1, 64), ("faults_no_barrier_bf16", 1, 64), ("faults_block_race_f16", 2, 32)]
-    {
+    for (kernel, grid, block) in [
+        ("faults_race_f32", 1, 64),
+        ("faults_no_barrier_bf16", 1, 64),
+        ("faults_block_race_f16", 2, 32),
+    ] {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(64);
         fails(
@@ -84,7 +91,9 @@ fn races_and_a_missing_barrier() {
 
 #[test]
 fn diverging_barriers() {
-    for (kernel, places) in [("faults_half_barrier", 1), ("faults_one_warp_barrier", 1), ("faults_two_barriers", 2)] {
+    for (kernel, places) in
+        [("faults_half_barrier", 1), ("faults_one_warp_barrier", 1), ("faults_two_barriers", 2)]
+    {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(64);
         let part = format!("diverging barrier at {} (", line(kernel, "__syncthreads", 0));
@@ -97,7 +106,8 @@ fn diverging_barriers() {
 #[test]
 fn incomplete_warp_operations() {
     let half = format!("incomplete warp operation at {} (", line("faults_half_warp", "__shfl", 0));
-    let mask = format!("warp operation with a partial mask at {}", line("faults_mask", "__shfl", 0));
+    let mask =
+        format!("warp operation with a partial mask at {}", line("faults_mask", "__shfl", 0));
     for (kernel, part) in [("faults_half_warp_f32", half), ("faults_mask_f32", mask)] {
         let Some(mut gpu) = Gpu::new() else { return };
         let out = gpu.empty::<f32>(32);
@@ -122,8 +132,14 @@ fn memory_is_not_zero_at_first() {
 fn what_a_driver_refuses() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<f32>(32);
-    let add = |gpu: &Gpu, grid, block, at| gpu.launch("faults_add_f32", grid, block, &[At(at), Float(1.0)]);
-    assert_eq!(add(&gpu, 1, 64, out), Code::CUDA_ERROR_INVALID_VALUE, "more threads than __launch_bounds__");
+    let add = |gpu: &Gpu, grid, block, at| {
+        gpu.launch("faults_add_f32", grid, block, &[At(at), Float(1.0)])
+    };
+    assert_eq!(
+        add(&gpu, 1, 64, out),
+        Code::CUDA_ERROR_INVALID_VALUE,
+        "more threads than __launch_bounds__"
+    );
     assert_eq!(add(&gpu, 0, 32, out), Code::CUDA_ERROR_INVALID_VALUE, "no blocks");
     assert_eq!(gpu.find("faults_add_f64").unwrap_err(), Code::CUDA_ERROR_NOT_FOUND);
     let past = |at, bytes: usize| {

@@ -9,8 +9,8 @@ use crate::util::softgpu;
 
 pub type Code = sys::CUresult;
 
-/// A context of the software GPU with a stream, and what was allocated with it. Ends the context when it is dropped, so that the next
-/// one of this thread knows nothing of its faults.
+/// A context of the software GPU with a stream, and what was allocated with it. Ends the context
+/// when it is dropped, so that the next one of this thread knows nothing of its faults.
 pub struct Gpu {
     pub stream: sys::CUstream,
     pub module: sys::CUmodule,
@@ -34,8 +34,10 @@ pub fn code<T>(answer: Result<T, result::DriverError>) -> Code {
 pub fn said() -> String {
     // SAFETY: the function takes nothing and returns a C string of this thread.
     unsafe {
-        let said =
-            softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0").unwrap();
+        let said = softgpu::libcuda()
+            .unwrap()
+            .get::<unsafe extern "C" fn() -> *const c_char>(b"softgpu_said\0")
+            .unwrap();
         CStr::from_ptr(said()).to_string_lossy().into_owned()
     }
 }
@@ -43,7 +45,12 @@ pub fn said() -> String {
 /// How many things were still there when contexts of this thread ended.
 pub fn leaks() -> i32 {
     // SAFETY: the function takes nothing.
-    unsafe { softgpu::libcuda().unwrap().get::<unsafe extern "C" fn() -> i32>(b"softgpu_leaks\0").unwrap()() }
+    unsafe {
+        softgpu::libcuda()
+            .unwrap()
+            .get::<unsafe extern "C" fn() -> i32>(b"softgpu_leaks\0")
+            .unwrap()()
+    }
 }
 
 impl Gpu {
@@ -73,7 +80,8 @@ impl Gpu {
 
     /// Queues a copy of `data` to `at`.
     pub fn write<T: Pod>(&self, at: u64, data: &[T]) {
-        // SAFETY: the driver checks that [at, at + len) is an allocation, and keeps a copy of `data`.
+        // SAFETY: the driver checks that [at, at + len) is an allocation, and keeps a copy of
+        // `data`.
         unsafe { result::memcpy_htod_async(at, data, self.stream) }.unwrap();
     }
 
@@ -94,7 +102,8 @@ impl Gpu {
 
     pub fn find(&self, name: &str) -> Result<sys::CUfunction, Code> {
         // SAFETY: the module is loaded.
-        unsafe { result::module::get_function(self.module, CString::new(name).unwrap()) }.map_err(|e| e.0)
+        unsafe { result::module::get_function(self.module, CString::new(name).unwrap()) }
+            .map_err(|e| e.0)
     }
 
     pub fn launch(&self, name: &str, grid: u32, block: u32, args: &[Arg]) -> Code {
@@ -117,13 +126,16 @@ impl Gpu {
                 Arg::Float(f) => u64::from(f.to_bits()),
             })
             .collect();
-        let mut cells: Vec<*mut c_void> = cells.iter_mut().map(|c| std::ptr::from_mut(c).cast()).collect();
+        let mut cells: Vec<*mut c_void> =
+            cells.iter_mut().map(|c| std::ptr::from_mut(c).cast()).collect();
         let function = match self.find(name) {
             Ok(function) => function,
             Err(code) => return code,
         };
         // SAFETY: `args` follow the kernel's parameters; addresses are checked by the software GPU.
-        code(unsafe { result::launch_kernel(function, grid, block, shared, self.stream, &mut cells) })
+        code(unsafe {
+            result::launch_kernel(function, grid, block, shared, self.stream, &mut cells)
+        })
     }
 
     pub fn synchronize(&self) -> Code {
@@ -134,7 +146,8 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // SAFETY: all of this is alive, and is given back once. After a fault each call fails, and the context's end frees all.
+        // SAFETY: all of this is alive, and is given back once. After a fault each call fails, and
+        // the context's end frees all.
         unsafe {
             for at in self.live.drain(..) {
                 let _ = result::free_sync(at);

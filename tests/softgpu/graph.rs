@@ -1,5 +1,6 @@
-//! cuDNN's graph API as the tests of its stand-in use it: a small convolution, its engines, plans and runs. Numbers are those of
-//! cudnn_graph.h; descriptors are never destroyed, unless a test does it.
+//! cuDNN's graph API as the tests of its stand-in use it: a small convolution, its engines, plans
+//! and runs. Numbers are those of cudnn_graph.h; descriptors are never destroyed, unless a test
+//! does it.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 
@@ -30,7 +31,8 @@ pub type Raw = *mut c_void;
 macro_rules! call {
     ($name:literal, ($($type:ty),*) $(-> $out:ty)?, $($arg:expr),*) => {{
         type Function = unsafe extern "C" fn($($type),*) $(-> $out)?;
-        // SAFETY: the stand-in has a function of this name and signature; it checks what it is handed.
+        // SAFETY: the stand-in has a function of this name and signature; it checks what it is
+        // handed.
         unsafe { Library::this().get::<Function>(concat!($name, "\0").as_bytes()).unwrap()($($arg),*) }
     }};
 }
@@ -120,7 +122,8 @@ pub fn said() -> String {
     CStr::from_bytes_until_nul(&text).unwrap().to_string_lossy().into_owned()
 }
 
-/// What the graphs that this thread makes from here on have refused, and the version that it sees (0: the stand-in's own).
+/// What the graphs that this thread makes from here on have refused, and the version that it sees
+/// (0: the stand-in's own).
 pub fn refuse(what: &str, version: usize) {
     let what = CString::new(what).unwrap();
     call!("softcudnn_set", (*const c_char, usize), what.as_ptr(), version);
@@ -159,9 +162,13 @@ impl Conv {
     }
 
     pub fn graph(self, handle: Raw) -> Raw {
-        let [x, w] = [Self::tensor(1, [2, 16, 5, 4], self.data), Self::tensor(2, [24, 16, 3, 3], self.weights)];
+        let [x, w] = [
+            Self::tensor(1, [2, 16, 5, 4], self.data),
+            Self::tensor(2, [24, 16, 3, 3], self.weights),
+        ];
         let y = Self::tensor(3, [2, 24, 5, 4], self.data);
-        let mut convolution = vec![(100, Set::Enum(1, F32)), (101, Set::Enum(7, 1)), (106, Set::Ints(&[2]))];
+        let mut convolution =
+            vec![(100, Set::Enum(1, F32)), (101, Set::Enum(7, 1)), (106, Set::Ints(&[2]))];
         convolution.extend([102, 103, 104, 105].map(|name| (name, Set::Ints(&[1, 1]))));
         let convolution = make(1, &convolution).unwrap();
         let first = match self.direction {
@@ -172,14 +179,19 @@ impl Conv {
         let wide = self.bias.map(|_| Self::tensor(10, [2, 24, 5, 4], F32));
         let tensors = [[convolution], [w], [x], [wide.unwrap_or(y)]];
         let mut attributes = vec![(first, Set::Float(1.0)), (first + 1, Set::Float(self.beta))];
-        attributes.extend(tensors.iter().zip(first + 2..).map(|(tensor, name)| (name, Set::Parts(tensor))));
+        attributes.extend(
+            tensors.iter().zip(first + 2..).map(|(tensor, name)| (name, Set::Parts(tensor))),
+        );
         let mut operations = vec![make(self.direction, &attributes).unwrap()];
         if let (Some(bias), Some(wide)) = (self.bias, wide) {
             let add = make(0, &[(0, Set::Enum(14, 0)), (1, Set::Enum(1, F32))]).unwrap();
             let bias = Self::tensor(4, [1, 24, 1, 1], bias);
             let tensors = [[add], [wide], [bias], [y]];
-            let attributes: Vec<_> =
-                tensors.iter().zip(750..).map(|(tensor, name)| (name, Set::Parts(tensor))).collect();
+            let attributes: Vec<_> = tensors
+                .iter()
+                .zip(750..)
+                .map(|(tensor, name)| (name, Set::Parts(tensor)))
+                .collect();
             operations.push(make(13, &attributes).unwrap());
         }
         make(GRAPH, &[(800, Set::Handle(handle)), (801, Set::Parts(&operations))]).unwrap()
@@ -209,7 +221,8 @@ impl Cudnn {
     /// What a heuristic mode lists, as engine configurations.
     pub fn configs(&self, conv: Conv, mode: u32) -> Result<Vec<Raw>, Status> {
         let graph = conv.graph(self.handle);
-        let heuristics = make(HEURISTICS, &[(200, Set::Enum(8, mode)), (201, Set::Parts(&[graph]))])?;
+        let heuristics =
+            make(HEURISTICS, &[(200, Set::Enum(8, mode)), (201, Set::Parts(&[graph]))])?;
         Ok(parts(heuristics, 202, CONFIG))
     }
 
@@ -219,8 +232,13 @@ impl Cudnn {
 
     /// The plan of engine `index` with the knob `knob`, from whichever list has it.
     pub fn plan(&self, conv: Conv, index: i64, knob: i64) -> Raw {
-        let all = [MODE_A, MODE_B, FALLBACK].into_iter().flat_map(|mode| self.configs(conv, mode).unwrap());
-        let config = all.into_iter().find(|&config| tag(config) == [index, knob]).expect("an engine of this tag");
+        let all = [MODE_A, MODE_B, FALLBACK]
+            .into_iter()
+            .flat_map(|mode| self.configs(conv, mode).unwrap());
+        let config = all
+            .into_iter()
+            .find(|&config| tag(config) == [index, knob])
+            .expect("an engine of this tag");
         self.build(config).unwrap()
     }
 
@@ -230,7 +248,11 @@ impl Cudnn {
 
     /// Runs a plan on x, w, y and a bias at these addresses, with 4 KiB of workspace.
     pub fn execute(&self, plan: Raw, at: [u64; 4], workspace: u64) -> Status {
-        let pack = [(1000, Set::Ints(&[1, 2, 3, 4])), (1001, Set::Pointers(&at)), (1003, Set::Pointers(&[workspace]))];
+        let pack = [
+            (1000, Set::Ints(&[1, 2, 3, 4])),
+            (1001, Set::Pointers(&at)),
+            (1003, Set::Pointers(&[workspace])),
+        ];
         let pack = make(PACK, &pack).unwrap();
         call!("cudnnBackendExecute", (Raw, Raw, Raw) -> Status, self.handle, plan, pack)
     }

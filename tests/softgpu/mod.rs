@@ -1,4 +1,5 @@
-//! The software GPU itself: right kernels give right results, and each fault of `faults.cu` is caught.
+//! The software GPU itself: right kernels give right results, and each fault of `faults.cu` is
+//! caught.
 
 mod cudnn;
 mod faults;

@@ -1,4 +1,5 @@
-//! When work runs: each rule of order is broken once, which an early device forgives and a late or a random one does not.
+//! When work runs: each rule of order is broken once, which an early device forgives and a late or
+//! a random one does not.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,7 +10,8 @@ use super::gpu::Code;
 use super::gpu::{Gpu, code};
 use crate::util::softgpu;
 
-/// What is found where 1 should be, after two ways of going about a thing: with the wait that it needs, and without.
+/// What is found where 1 should be, after two ways of going about a thing: with the wait that it
+/// needs, and without.
 #[test]
 #[ignore = "run by `each_missing_wait_is_seen_in_some_mode` with an environment of its own"]
 fn orders() {
@@ -17,9 +19,11 @@ fn orders() {
     let aside = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
     let mark = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).unwrap();
     let wait = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-    // SAFETY: all of this is alive until `gpu` is dropped, and the software GPU copies what is queued within allocations.
+    // SAFETY: all of this is alive until `gpu` is dropped, and the software GPU copies what is
+    // queued within allocations.
     unsafe {
-        let pinned = std::slice::from_raw_parts_mut(result::malloc_host(4, 0).unwrap().cast::<u8>(), 4);
+        let pinned =
+            std::slice::from_raw_parts_mut(result::malloc_host(4, 0).unwrap().cast::<u8>(), 4);
         for waits in [true, false] {
             let how = if waits { "waited" } else { "missing" };
             let [x, y] = [gpu.input(&[0u8; 4]), gpu.input(&[0u8; 4])];
@@ -90,7 +94,8 @@ fn orders() {
         assert_eq!(gpu.synchronize(), Code::CUDA_SUCCESS);
 
         // Asked often enough, an event comes; its time is not known before.
-        let [start, end] = [0; 2].map(|_| result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).unwrap());
+        let [start, end] =
+            [0; 2].map(|_| result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).unwrap());
         result::event::record(start, gpu.stream).unwrap();
         result::event::record(end, gpu.stream).unwrap();
         let early = code(result::event::elapsed(start, end));
@@ -134,17 +139,22 @@ fn each_missing_wait_is_seen_in_some_mode() {
     let late = found("late").unwrap();
     let random: Vec<_> = (1..=8).map(|seed| found(&seed.to_string()).unwrap()).collect();
     for found in random.iter().chain([&late]) {
-        let wrong: Vec<_> = found.iter().filter(|(name, v)| name.ends_with(" waited") && **v != 1).collect();
+        let wrong: Vec<_> =
+            found.iter().filter(|(name, v)| name.ends_with(" waited") && **v != 1).collect();
         assert!(wrong.is_empty(), "{wrong:?} though it waits");
     }
     for name in ["pinned", "reader", "writer", "default", "to-pinned", "elapsed"] {
         assert!(!right(&late, name), "{name}: a late device forgives it");
-        assert!(random.iter().any(|found| !right(found, name)), "{name}: no order of eight shows it");
+        assert!(
+            random.iter().any(|found| !right(found, name)),
+            "{name}: no order of eight shows it"
+        );
     }
     assert_eq!(found("3"), found("3"), "a seed gives one order");
 }
 
-/// What is right is right in every mode, and what is wrong is told: the other tests of this folder, and an engine's steps.
+/// What is right is right in every mode, and what is wrong is told: the other tests of this folder,
+/// and an engine's steps.
 #[test]
 fn other_tests_pass_in_every_mode() {
     if softgpu::has_gpu() {
@@ -160,7 +170,11 @@ fn other_tests_pass_in_every_mode() {
     ] {
         let Some(folder) = softgpu::folder(false) else { return };
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(tests).env("PICIE_SOFTGPU", folder).env("SOFTGPU_ASYNC", mode).env("SOFTGPU_ORDERS", orders);
+        command
+            .args(tests)
+            .env("PICIE_SOFTGPU", folder)
+            .env("SOFTGPU_ASYNC", mode)
+            .env("SOFTGPU_ORDERS", orders);
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success() && !text.contains("running 0 tests"), "{mode}: {text}");

@@ -8,7 +8,8 @@ use cudarc::driver::{result, sys};
 use super::gpu::{Code, code};
 use super::graph::status::{BAD_PARAM, EXECUTION, MISALIGNED, TOO_SMALL, VERSION};
 use super::graph::{
-    BF16, Conv, Cudnn, F32, FORWARD, MODE_A, Memory, PLAN, Raw, Set, WEIGHT, destroy, get, make, refuse, said, text_of,
+    BF16, Conv, Cudnn, F32, FORWARD, MODE_A, Memory, PLAN, Raw, Set, WEIGHT, destroy, get, make,
+    refuse, said, text_of,
 };
 use crate::util::softgpu;
 
@@ -103,7 +104,8 @@ fn addresses_and_handles_are_looked_at() {
     assert_eq!(dnn.execute(plan, at, workspace), BAD_PARAM);
 }
 
-/// For `memory_builds_and_calls_are_counted`: builds the list of mode A, runs one of its engines, loads its text.
+/// For `memory_builds_and_calls_are_counted`: builds the list of mode A, runs one of its engines,
+/// loads its text.
 #[test]
 #[ignore = "run by another test with an environment of its own"]
 fn probe() {
@@ -111,8 +113,13 @@ fn probe() {
     let memory = Memory::new(&mut dnn);
     let free = || result::mem_get_info().unwrap().0;
     let started = Instant::now();
-    let plans: Vec<_> = dnn.configs(WGRAD, MODE_A).unwrap().into_iter().map(|config| dnn.build(config)).collect();
-    println!("built {} in {} ms", plans.iter().filter(|plan| plan.is_ok()).count(), started.elapsed().as_millis());
+    let plans: Vec<_> =
+        dnn.configs(WGRAD, MODE_A).unwrap().into_iter().map(|config| dnn.build(config)).collect();
+    println!(
+        "built {} in {} ms",
+        plans.iter().filter(|plan| plan.is_ok()).count(),
+        started.elapsed().as_millis()
+    );
     let (plan, before) = (*plans.last().unwrap().as_ref().unwrap(), free());
     let runs = [0; 3].map(|_| memory.run(&dnn, plan));
     println!("runs {runs:?} take {} MiB", (before - free()) >> 20);
@@ -134,7 +141,10 @@ fn memory_builds_and_calls_are_counted() {
     let run = |env: &[(&str, &str)]| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "softgpu::plans::probe", "--ignored", "--nocapture"]);
-        command.env("PICIE_SOFTGPU", folder).env("SOFTCUDNN_COUNTS", counts.path()).envs(env.iter().copied());
+        command
+            .env("PICIE_SOFTGPU", folder)
+            .env("SOFTCUDNN_COUNTS", counts.path())
+            .envs(env.iter().copied());
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     let said = run(&[("SOFTCUDNN_BUILD_MS", "50")]);
@@ -142,7 +152,15 @@ fn memory_builds_and_calls_are_counted() {
         assert!(said.contains(part), "no `{part}` in\n{said}");
     }
     // Four builds, one of which fails at its end and is not counted.
-    let ms = said.split("built 3 in ").nth(1).unwrap().split(' ').next().unwrap().parse::<u32>().unwrap();
+    let ms = said
+        .split("built 3 in ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse::<u32>()
+        .unwrap();
     assert!(ms >= 200, "{said}");
     let counted = std::fs::read_to_string(&counts).unwrap();
     assert_eq!(counted, "heuristics 1\nplans 3\nplans_json 1\nexecutes 4\n");

@@ -1,4 +1,5 @@
-//! What other tests run in a process of its own: with sanitizers, or with a driver that is told to fail.
+//! What other tests run in a process of its own: with sanitizers, or with a driver that is told to
+//! fail.
 
 use cudarc::driver::{result, sys};
 
@@ -57,15 +58,20 @@ fn driver() {
         result::device::get_count().unwrap(),
         result::device::get(2).map_err(|e| e.0)
     );
-    // SAFETY: device 0 is there, the context is current from here on, and `at` is used as long as it lives.
+    // SAFETY: device 0 is there, the context is current from here on, and `at` is used as long as
+    // it lives.
     unsafe {
         result::ctx::set_current(result::primary_ctx::retain(0).unwrap()).unwrap();
         let shared = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         println!("shared {}", result::device::get_attribute(0, shared).unwrap());
-        println!("module {:?}", result::module::load_data(c"any".as_ptr().cast()).map(|_| ()).map_err(|e| e.0));
+        println!(
+            "module {:?}",
+            result::module::load_data(c"any".as_ptr().cast()).map(|_| ()).map_err(|e| e.0)
+        );
         println!("memory {:?}", result::mem_get_info().unwrap());
-        let codes: Vec<Code> =
-            (0..3).map(|_| result::malloc_sync(1 << 20).map_or_else(|e| e.0, |_| Code::CUDA_SUCCESS)).collect();
+        let codes: Vec<Code> = (0..3)
+            .map(|_| result::malloc_sync(1 << 20).map_or_else(|e| e.0, |_| Code::CUDA_SUCCESS))
+            .collect();
         println!("allocations {codes:?}");
     }
     if let Ok(gpu) = std::panic::catch_unwind(|| Gpu::new().unwrap()) {
@@ -76,13 +82,15 @@ fn driver() {
     }
     if let Ok(mut gpu) = std::panic::catch_unwind(|| Gpu::new().unwrap()) {
         let at = gpu.input(&[0f32; 32]);
-        let codes: Vec<Code> = (0..3).map(|_| gpu.launch("faults_add_f32", 1, 32, &[At(at), Float(1.0)])).collect();
+        let codes: Vec<Code> =
+            (0..3).map(|_| gpu.launch("faults_add_f32", 1, 32, &[At(at), Float(1.0)])).collect();
         println!("launches {codes:?}");
         println!("race {:?}", gpu.launch("faults_block_race_f32", 2, 32, &[At(at)]));
     }
 }
 
-/// Prints what `benches/kit/pack` packs: the folder of the software GPU, and what is wrong with this build's kernels.
+/// Prints what `benches/kit/pack` packs: the folder of the software GPU, and what is wrong with
+/// this build's kernels.
 #[test]
 #[ignore = "asked by benches/kit/pack"]
 fn kit() {

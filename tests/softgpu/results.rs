@@ -1,4 +1,5 @@
-//! Kernels that are right: sums over warps and blocks, votes, atomics, dynamic shared memory, rounding, recorded work.
+//! Kernels that are right: sums over warps and blocks, votes, atomics, dynamic shared memory,
+//! rounding, recorded work.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,20 +64,28 @@ fn a_launch_has_three_dimensions_and_dynamic_shared_memory() {
     for (threads, shared) in [((20, 3, 1), 480), ((32, 32, 1), 96 << 10)] {
         let (count, blocks) = ((threads.0 * threads.1) as usize, 3 * 2 * 2);
         let x = signed(3, 2 * count * blocks);
-        let (at, out, place) = (gpu.input(&x), gpu.empty::<f32>(x.len()), gpu.empty::<u32>(count * blocks));
+        let (at, out, place) =
+            (gpu.input(&x), gpu.empty::<f32>(x.len()), gpu.empty::<u32>(count * blocks));
         let args = [At(out), At(place), At(at)];
-        let launch = |gpu: &Gpu| gpu.launch_shared("faults_reverse_f32", (3, 2, 2), threads, shared, &args);
+        let launch =
+            |gpu: &Gpu| gpu.launch_shared("faults_reverse_f32", (3, 2, 2), threads, shared, &args);
         if shared > 48 << 10 {
             assert_eq!(launch(&gpu), Code::CUDA_ERROR_INVALID_VALUE);
-            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is one of a loaded module.
             unsafe {
-                result::function::set_function_attribute(gpu.find("faults_reverse_f32").unwrap(), attribute, 96 << 10)
+                result::function::set_function_attribute(
+                    gpu.find("faults_reverse_f32").unwrap(),
+                    attribute,
+                    96 << 10,
+                )
             }
             .unwrap();
         }
         assert_eq!(launch(&gpu), OK);
-        let want: Vec<f32> = x.chunks(2 * count).flat_map(|block| block.iter().rev().copied()).collect();
+        let want: Vec<f32> =
+            x.chunks(2 * count).flat_map(|block| block.iter().rev().copied()).collect();
         assert_eq!(gpu.read::<f32>(out, x.len()), want);
         for (i, v) in gpu.read::<u32>(place, count * blocks).into_iter().enumerate() {
             let (block, thread) = ((i / count) as u32, (i % count) as u32);
@@ -93,9 +102,11 @@ fn a_launch_has_three_dimensions_and_dynamic_shared_memory() {
 #[test]
 fn activations_round_to_nearest_even() {
     let Some(mut gpu) = Gpu::new() else { return };
-    // Every pattern of 16 bits as an f32, what lies halfway to the next, a little less and a little more; and what overflows.
-    let around =
-        |v: f32, next: f32| [v, (v + next) / 2.0, ((v + next) / 2.0).next_down(), ((v + next) / 2.0).next_up()];
+    // Every pattern of 16 bits as an f32, what lies halfway to the next, a little less and a little
+    // more; and what overflows.
+    let around = |v: f32, next: f32| {
+        [v, (v + next) / 2.0, ((v + next) / 2.0).next_down(), ((v + next) / 2.0).next_up()]
+    };
     let bf16 = |u| half::bf16::from_bits(u).to_f32();
     let f16 = |u| half::f16::from_bits(u).to_f32();
     let mut x: Vec<f32> = Vec::new();
@@ -106,11 +117,13 @@ fn activations_round_to_nearest_even() {
     x.extend([65504.0, 65519.99, 65520.0, 1e-8, -1e-8, f32::MAX, f32::MIN, 2f32.powi(-25)]);
     x.extend(signed(5, 8000));
     let at = gpu.input(&x);
-    let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+    let same =
+        |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
     let wide = |v: f32| half::bf16::from_f32(v).to_f32();
     let narrow = |v: f32| half::f16::from_f32(v).to_f32();
     type Round = fn(f32) -> f32;
-    let types: [(&str, usize, Round); 3] = [("f32", 4, |v| v), ("bf16", 2, wide), ("f16", 2, narrow)];
+    let types: [(&str, usize, Round); 3] =
+        [("f32", 4, |v| v), ("bf16", 2, wide), ("f16", 2, narrow)];
     for (name, size, want) in types {
         let (out, rounded) = (gpu.empty::<f32>(x.len()), gpu.empty::<u8>(x.len() * size));
         let n = x.len() as i32;
@@ -152,7 +165,8 @@ fn recorded_work_runs_when_it_is_launched() {
     unsafe { result::graph::exec_destroy(graph) }.unwrap();
 }
 
-/// Work of another library, which it hands to `softgpu_submit`, takes its turn among the kernels and is dropped once.
+/// Work of another library, which it hands to `softgpu_submit`, takes its turn among the kernels
+/// and is dropped once.
 #[test]
 fn foreign_work_is_recorded_too() {
     let Some(mut gpu) = Gpu::new() else { return };
@@ -160,8 +174,11 @@ fn foreign_work_is_recorded_too() {
     type Submit = unsafe extern "C" fn(sys::CUstream, Callback, *mut c_void, Callback) -> i32;
     static DROPPED: AtomicU32 = AtomicU32::new(0);
     unsafe extern "C" fn double(at: *mut c_void) {
-        // SAFETY: `at` points to the address of 32 floats of the software GPU, which are host memory.
-        unsafe { std::slice::from_raw_parts_mut(*at.cast::<u64>() as *mut f32, 32) }.iter_mut().for_each(|v| *v *= 2.0);
+        // SAFETY: `at` points to the address of 32 floats of the software GPU, which are host
+        // memory.
+        unsafe { std::slice::from_raw_parts_mut(*at.cast::<u64>() as *mut f32, 32) }
+            .iter_mut()
+            .for_each(|v| *v *= 2.0);
     }
     unsafe extern "C" fn done(at: *mut c_void) {
         // SAFETY: made by Box::into_raw below, and dropped once.
@@ -177,7 +194,11 @@ fn foreign_work_is_recorded_too() {
         assert_eq!(gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(0.0)]), OK);
         assert_eq!((gpu.read::<f32>(out, 1)[0], DROPPED.load(Ordering::SeqCst)), (2.0, 1));
 
-        result::stream::begin_capture(gpu.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).unwrap();
+        result::stream::begin_capture(
+            gpu.stream,
+            sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED,
+        )
+        .unwrap();
         gpu.launch("faults_add_f32", 1, 32, &[At(out), Float(1.0)]);
         assert_eq!(submit(gpu.stream, double, arg(), done), 0);
         let graph = result::stream::end_capture(gpu.stream).unwrap();

@@ -1,4 +1,5 @@
-//! Calls that a driver refuses, one test for each kind: handles and contexts that have ended, first uses in a capture, memory, events.
+//! Calls that a driver refuses, one test for each kind: handles and contexts that have ended, first
+//! uses in a capture, memory, events.
 
 use cudarc::driver::{result, sys};
 use picie::device::cuda::{Cuda, Options};
@@ -10,7 +11,8 @@ use super::gpu::{Code, Gpu, code, leaks, said};
 use crate::util::softgpu;
 
 const OK: Code = Code::CUDA_SUCCESS;
-const THREAD_LOCAL: sys::CUstreamCaptureMode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+const THREAD_LOCAL: sys::CUstreamCaptureMode =
+    sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 
 fn event(flags: sys::CUevent_flags) -> sys::CUevent {
     result::event::create(flags).unwrap()
@@ -33,11 +35,15 @@ fn a_handle_ends_when_it_is_destroyed() {
         let other = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
         result::stream::destroy(other).unwrap();
         assert_eq!(code(result::memset_d8_async(at, 0, 4, other)), Code::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(code(result::event::record(other.cast(), gpu.stream)), Code::CUDA_ERROR_INVALID_HANDLE);
+        assert_eq!(
+            code(result::event::record(other.cast(), gpu.stream)),
+            Code::CUDA_ERROR_INVALID_HANDLE
+        );
         assert_eq!(said(), "cuEventRecord: no event");
         let function = gpu.find("faults_pass_f32").unwrap();
         let second = result::module::load_data(c"any".as_ptr().cast()).unwrap();
-        let launch = |f| code(result::launch_kernel(f, (1, 1, 1), (64, 1, 1), 0, gpu.stream, &mut []));
+        let launch =
+            |f| code(result::launch_kernel(f, (1, 1, 1), (64, 1, 1), 0, gpu.stream, &mut []));
         let of_second = result::module::get_function(second, c"faults_pass_f32".into()).unwrap();
         assert_eq!(launch(of_second), OK);
         assert_eq!(gpu.synchronize(), OK);
@@ -55,7 +61,11 @@ fn a_context_ends_with_its_last_release() {
     unsafe {
         result::primary_ctx::retain(0).unwrap();
         result::primary_ctx::release(0).unwrap();
-        assert_eq!(code(result::event::record(mark, gpu.stream)), OK, "retained twice, released once");
+        assert_eq!(
+            code(result::event::record(mark, gpu.stream)),
+            OK,
+            "retained twice, released once"
+        );
     }
     drop(gpu);
     assert_eq!((leaks() - before, said().as_str()), (1, "a context ends with 1 event"));
@@ -68,7 +78,10 @@ fn a_context_ends_with_its_last_release() {
     let next = Gpu::new().unwrap();
     // SAFETY: the software GPU knows whose the event was.
     let answer = code(unsafe { result::event::record(mark, next.stream) });
-    assert_eq!((answer, said().as_str()), (Code::CUDA_ERROR_INVALID_HANDLE, "cuEventRecord: another context's event"));
+    assert_eq!(
+        (answer, said().as_str()),
+        (Code::CUDA_ERROR_INVALID_HANDLE, "cuEventRecord: another context's event")
+    );
 }
 
 #[test]
@@ -138,7 +151,10 @@ fn a_kernel_is_loaded_by_its_first_launch_and_not_in_a_capture() {
     unsafe {
         result::stream::begin_capture(gpu.stream, THREAD_LOCAL).unwrap();
         assert_eq!(add(&gpu), Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-        assert_eq!(said(), "faults_add_f32: first launched in a capture, where it cannot be loaded");
+        assert_eq!(
+            said(),
+            "faults_add_f32: first launched in a capture, where it cannot be loaded"
+        );
         let end = result::stream::end_capture(gpu.stream).unwrap_err();
         assert_eq!(end.0, Code::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     }
@@ -160,9 +176,16 @@ fn a_capture_does_not_wait_for_what_is_outside() {
     unsafe {
         result::event::record(mark, gpu.stream).unwrap();
         result::stream::begin_capture(gpu.stream, THREAD_LOCAL).unwrap();
-        let waited = result::stream::wait_event(gpu.stream, mark, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT);
+        let waited = result::stream::wait_event(
+            gpu.stream,
+            mark,
+            sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
+        );
         assert_eq!(code(waited), Code::CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
-        assert_eq!(code(result::stream::synchronize(gpu.stream)), Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        assert_eq!(
+            code(result::stream::synchronize(gpu.stream)),
+            Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        );
         assert!(result::stream::end_capture(gpu.stream).is_err());
         result::event::destroy(mark).unwrap();
     }
@@ -172,8 +195,9 @@ fn a_capture_does_not_wait_for_what_is_outside() {
 fn shared_memory_of_both_kinds_counts() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<f32>(32);
-    let launch =
-        |gpu: &Gpu, kib: u32| gpu.launch_shared("faults_both_kinds_f32", (1, 1, 1), (32, 1, 1), kib << 10, &[At(out)]);
+    let launch = |gpu: &Gpu, kib: u32| {
+        gpu.launch_shared("faults_both_kinds_f32", (1, 1, 1), (32, 1, 1), kib << 10, &[At(out)])
+    };
     let allow = |gpu: &Gpu, kib: i32| {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let kernel = gpu.find("faults_both_kinds_f32").unwrap();
@@ -183,23 +207,37 @@ fn shared_memory_of_both_kinds_counts() {
     assert_eq!((launch(&gpu, 32), gpu.synchronize()), (OK, OK));
     assert_eq!(gpu.read::<f32>(out, 32), [3.0; 32]);
     assert_eq!(launch(&gpu, 33), Code::CUDA_ERROR_INVALID_VALUE, "16 + 33 KiB without leave");
-    assert!(said().contains("33792 bytes of dynamic and 16384 of static shared memory, where 49152"), "{}", said());
-    assert_eq!((allow(&gpu, 83), allow(&gpu, 84)), (OK, Code::CUDA_ERROR_INVALID_VALUE), "99 KiB are all there is");
+    assert!(
+        said().contains("33792 bytes of dynamic and 16384 of static shared memory, where 49152"),
+        "{}",
+        said()
+    );
+    assert_eq!(
+        (allow(&gpu, 83), allow(&gpu, 84)),
+        (OK, Code::CUDA_ERROR_INVALID_VALUE),
+        "99 KiB are all there is"
+    );
     assert_eq!((launch(&gpu, 83), gpu.synchronize()), (OK, OK));
     assert_eq!(launch(&gpu, 84), Code::CUDA_ERROR_INVALID_VALUE);
     drop(gpu);
     // Another type's kernel has not run yet: only its blocks see what it asks for.
     let mut gpu = Gpu::new().unwrap();
     let out = gpu.empty::<f32>(32);
-    let late = gpu.launch_shared("faults_both_kinds_bf16", (1, 1, 1), (32, 1, 1), 33 << 10, &[At(out)]);
+    let late =
+        gpu.launch_shared("faults_both_kinds_bf16", (1, 1, 1), (32, 1, 1), 33 << 10, &[At(out)]);
     assert_eq!((late, gpu.synchronize()), (OK, Code::CUDA_ERROR_LAUNCH_FAILED));
-    assert!(said().contains("more than 49152 bytes of static and dynamic shared memory"), "{}", said());
+    assert!(
+        said().contains("more than 49152 bytes of static and dynamic shared memory"),
+        "{}",
+        said()
+    );
 }
 
 #[test]
 fn an_event_without_a_time_has_none() {
     let Some(gpu) = Gpu::new() else { return };
-    let (start, end, untimed) = (timed(), timed(), event(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING));
+    let (start, end, untimed) =
+        (timed(), timed(), event(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING));
     // SAFETY: stream and events are alive.
     unsafe {
         result::event::record(start, gpu.stream).unwrap();
@@ -220,6 +258,7 @@ fn an_event_without_a_time_has_none() {
 #[test]
 fn an_allocation_lies_at_a_multiple_of_256_and_no_more() {
     let Some(mut gpu) = Gpu::new() else { return };
-    let all: Vec<u64> = [4, 256, 4096, 1 << 20].iter().map(|&bytes| gpu.empty::<u8>(bytes) % 512).collect();
+    let all: Vec<u64> =
+        [4, 256, 4096, 1 << 20].iter().map(|&bytes| gpu.empty::<u8>(bytes) % 512).collect();
     assert_eq!(all, [256; 4]);
 }

@@ -1,11 +1,13 @@
-//! The same kernels built with AddressSanitizer and UBSan: tests of this binary run again in a process that has the sanitizers.
+//! The same kernels built with AddressSanitizer and UBSan: tests of this binary run again in a
+//! process that has the sanitizers.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::util::softgpu;
 
-/// This binary's tests that match `filters`, on the sanitized software GPU. None where there are no sanitizers.
+/// This binary's tests that match `filters`, on the sanitized software GPU. None where there are no
+/// sanitizers.
 fn again(filters: &[&str], env: &[(&str, &Path)]) -> Option<Output> {
     if softgpu::has_gpu() {
         return None;
@@ -16,8 +18,13 @@ fn again(filters: &[&str], env: &[(&str, &Path)]) -> Option<Output> {
     };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(filters).args(["--test-threads", "2"]);
-    // Whole runs and slopes play the same kernels for minutes; the order of threads is the plain run's to check.
-    command.args(["sanitizer::", "cli::", "cuda::step", "gradients"].map(|skip| ["--skip", skip]).as_flattened());
+    // Whole runs and slopes play the same kernels for minutes; the order of threads is the plain
+    // run's to check.
+    command.args(
+        ["sanitizer::", "cli::", "cuda::step", "gradients"]
+            .map(|skip| ["--skip", skip])
+            .as_flattened(),
+    );
     command.env("SOFTGPU_ORDERS", "1").envs(env.iter().copied());
     command.env("LD_PRELOAD", runtime).env("PICIE_SOFTGPU", softgpu::folder(true)?);
     // NOTE: the Rust side is not instrumented, so leaks are not looked for.
@@ -33,19 +40,34 @@ fn text(out: &Output) -> String {
 #[test]
 fn the_engine_s_kernels_are_clean() {
     let counts = tempfile::NamedTempFile::new().unwrap();
-    let Some(out) = again(&["cuda::", "softgpu::results"], &[("SOFTGPU_COUNTS", counts.path())]) else { return };
+    let Some(out) = again(&["cuda::", "softgpu::results"], &[("SOFTGPU_COUNTS", counts.path())])
+    else {
+        return;
+    };
     assert!(out.status.success(), "{}", text(&out));
-    assert!(text(&out).contains("test softgpu::results::integer_atomics_count ... ok"), "{}", text(&out));
+    assert!(
+        text(&out).contains("test softgpu::results::integer_atomics_count ... ok"),
+        "{}",
+        text(&out)
+    );
     assert!(!text(&out).contains("a context ends with"), "an engine leaks: {}", text(&out));
 
     let counts = std::fs::read_to_string(counts.path()).unwrap();
     let launched = |kernel: &str| {
-        let of_kernel = counts.lines().filter_map(|l| l.strip_prefix(kernel)?.strip_prefix('_')?.split_once(' '));
-        of_kernel.filter(|(act, _)| ["f32", "bf16", "f16"].contains(act)).any(|(_, launches)| launches != "0")
+        let of_kernel = counts
+            .lines()
+            .filter_map(|l| l.strip_prefix(kernel)?.strip_prefix('_')?.split_once(' '));
+        of_kernel
+            .filter(|(act, _)| ["f32", "bf16", "f16"].contains(act))
+            .any(|(_, launches)| launches != "0")
     };
     for source in softgpu::sources() {
         for (kernel, _) in softgpu::kernels(&std::fs::read_to_string(&source).unwrap()) {
-            assert!(launched(kernel), "no test of cuda:: launches {kernel} of {}", source.display());
+            assert!(
+                launched(kernel),
+                "no test of cuda:: launches {kernel} of {}",
+                source.display()
+            );
         }
     }
 }
@@ -58,17 +80,26 @@ fn writes_outside_are_seen_at_once() {
     ] {
         let Some(out) = again(&[fault], &[]) else { return };
         let text = text(&out);
-        assert!(!out.status.success() && text.contains("ERROR: AddressSanitizer: use-after-poison"), "{text}");
-        assert!(text.lines().any(|l| l.trim_start().starts_with("#0") && l.contains(kernel)), "{text}");
+        assert!(
+            !out.status.success() && text.contains("ERROR: AddressSanitizer: use-after-poison"),
+            "{text}"
+        );
+        assert!(
+            text.lines().any(|l| l.trim_start().starts_with("#0") && l.contains(kernel)),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn forbidden_memory_and_unaligned_vectors_are_seen() {
-    for (probe, part) in
-        [("forbidden", "use-after-poison"), ("unaligned", "runtime error: store to misaligned address")]
-    {
-        let Some(out) = again(&[&format!("softgpu::probes::{probe}"), "--ignored"], &[]) else { return };
+    for (probe, part) in [
+        ("forbidden", "use-after-poison"),
+        ("unaligned", "runtime error: store to misaligned address"),
+    ] {
+        let Some(out) = again(&[&format!("softgpu::probes::{probe}"), "--ignored"], &[]) else {
+            return;
+        };
         assert!(!out.status.success() && text(&out).contains(part), "{}", text(&out));
     }
 }

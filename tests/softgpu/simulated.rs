@@ -11,7 +11,10 @@ fn driver(env: &[(&str, &str)]) -> Option<String> {
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "softgpu::probes::driver", "--ignored", "--nocapture"]);
-    command.env("PICIE_SOFTGPU", softgpu::folder(false)?).env("CUDA_LAUNCH_BLOCKING", "1").envs(env.iter().copied());
+    command
+        .env("PICIE_SOFTGPU", softgpu::folder(false)?)
+        .env("CUDA_LAUNCH_BLOCKING", "1")
+        .envs(env.iter().copied());
     Some(String::from_utf8(command.output().unwrap().stdout).unwrap())
 }
 
@@ -43,10 +46,22 @@ fn troubles_are_simulated() {
         ("SOFTGPU_DEVICES", "0", "init CUDA_ERROR_NO_DEVICE"),
         ("SOFTGPU_DEVICES", "3", "devices 3, the third: Ok(2)"),
         ("SOFTGPU_BAD_IMAGE", "1", "module Err(CUDA_ERROR_NO_BINARY_FOR_GPU)"),
-        ("SOFTGPU_MEMORY_MIB", "2", "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
-        ("SOFTGPU_FAIL_ALLOC", "2", "allocations [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS]"),
+        (
+            "SOFTGPU_MEMORY_MIB",
+            "2",
+            "allocations [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]",
+        ),
+        (
+            "SOFTGPU_FAIL_ALLOC",
+            "2",
+            "allocations [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS]",
+        ),
         ("SOFTGPU_FAIL_HOST_ALLOC", "2", "pinned [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
-        ("SOFTGPU_FAIL_CAPTURE", "1", "graphs [CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_SUCCESS]"),
+        (
+            "SOFTGPU_FAIL_CAPTURE",
+            "1",
+            "graphs [CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_SUCCESS]",
+        ),
         ("SOFTGPU_FAIL_INSTANTIATE", "2", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
         // Three allocations, a graph, another, and a kernel, which takes two.
         ("SOFTGPU_MEMORY_MIB", "4", "graphs [CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY]"),
@@ -58,7 +73,11 @@ fn troubles_are_simulated() {
             "faults_add_f32:2",
             "launches [CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_ADDRESS]",
         ),
-        ("SOFTGPU_FAIL", "faults_add:3", "launches [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS]"),
+        (
+            "SOFTGPU_FAIL",
+            "faults_add:3",
+            "launches [CUDA_SUCCESS, CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS]",
+        ),
         ("SOFTGPU_ORDERS", "1", "race CUDA_SUCCESS"),
         ("SOFTGPU_COUNTS", counts.to_str().unwrap(), "launches"),
     ] {
@@ -66,5 +85,8 @@ fn troubles_are_simulated() {
         assert!(said.contains(part), "{name}={value}: no `{part}` in\n{said}");
     }
     let counts = std::fs::read_to_string(counts).unwrap();
-    assert!(counts.contains("faults_add_f32 3\n") && counts.contains("faults_add_bf16 0\n"), "{counts}");
+    assert!(
+        counts.contains("faults_add_f32 3\n") && counts.contains("faults_add_bf16 0\n"),
+        "{counts}"
+    );
 }

@@ -1,4 +1,5 @@
-//! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that surrounds buffers.
+//! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that
+//! surrounds buffers.
 
 mod places;
 mod rig;
@@ -24,7 +25,8 @@ pub fn below(seed: u64, len: usize, n: usize) -> Vec<usize> {
     (0..len).map(|_| rng.below(n)).collect()
 }
 
-/// `len` numbers in [lo, hi): tensor `t` of `seed`, as `tests/golden/base/rng.py` draws it bit for bit.
+/// `len` numbers in [lo, hi): tensor `t` of `seed`, as `tests/golden/base/rng.py` draws it bit for
+/// bit.
 pub fn uniform(seed: u64, t: u32, len: usize, lo: f32, hi: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed, Stream::Other, t, 0);
     (0..len).map(|_| rng.uniform(lo, hi)).collect()
@@ -60,25 +62,36 @@ pub fn same_bits_on_any_threads(name: &str, f: impl Fn() -> Vec<f32> + Send + Sy
     };
     let (one, three) = (on(1), on(3));
     let off = one.iter().zip(&three).position(|(a, b)| a != b);
-    assert!(one.len() == three.len() && off.is_none(), "{name}: element {off:?} of {} depends on threads", one.len());
+    assert!(
+        one.len() == three.len() && off.is_none(),
+        "{name}: element {off:?} of {} depends on threads",
+        one.len()
+    );
 }
 
-/// The largest difference, as a fraction of the largest magnitude of `want`. NaN where there is one, ∞ for unequal lengths.
+/// The largest difference, as a fraction of the largest magnitude of `want`. NaN where there is
+/// one, ∞ for unequal lengths.
 pub fn error(got: &[f32], want: &[f32]) -> f32 {
     if got.len() != want.len() {
         return f32::INFINITY;
     }
     let scale = want.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
     // NOTE: f32::max drops NaN, so the maximum is taken by hand.
-    got.iter().zip(want).map(|(g, w)| (g - w).abs() / scale).fold(0.0, |m, e| if e.is_nan() || e > m { e } else { m })
+    got.iter()
+        .zip(want)
+        .map(|(g, w)| (g - w).abs() / scale)
+        .fold(0.0, |m, e| if e.is_nan() || e > m { e } else { m })
 }
 
 /// Fails unless `error(got, want) <= tol`.
 #[track_caller]
 pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
     let err = error(got, want);
-    let worst =
-        got.iter().zip(want).position(|(g, w)| (g - w).abs().partial_cmp(&tol).is_none_or(|o| o.is_gt())).unwrap_or(0);
+    let worst = got
+        .iter()
+        .zip(want)
+        .position(|(g, w)| (g - w).abs().partial_cmp(&tol).is_none_or(|o| o.is_gt()))
+        .unwrap_or(0);
     assert!(
         err <= tol,
         "{name}: error {err:e} is not within {tol:e}; lengths {} and {}, first off at {worst}: got {:?}, want {:?}",
@@ -89,7 +102,8 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
     );
 }
 
-/// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as f32.
+/// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as
+/// f32.
 pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
     let path = root().join(format!("tests/golden/{stem}.safetensors"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -98,18 +112,21 @@ pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
         match t.dtype() {
             safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec(t.data()),
             safetensors::Dtype::U8 => t.data().iter().map(|&b| f32::from(b)).collect(),
-            safetensors::Dtype::I64 => {
-                bytemuck::pod_collect_to_vec::<u8, i64>(t.data()).iter().map(|&v| v as f32).collect()
-            }
+            safetensors::Dtype::I64 => bytemuck::pod_collect_to_vec::<u8, i64>(t.data())
+                .iter()
+                .map(|&v| v as f32)
+                .collect(),
             other => panic!("goldens hold F32, U8 and I64, not {other:?}"),
         }
     };
     file.iter().map(|(name, t)| (name.to_string(), read(t))).collect()
 }
 
-/// Checks an analytic gradient against central differences of `f` at `picks` random coordinates of `x`.
+/// Checks an analytic gradient against central differences of `f` at `picks` random coordinates of
+/// `x`.
 ///
-/// `f` must be computed so precisely that `step²·f''' + eps·f/step` stays below `tol` times the largest gradient.
+/// `f` must be computed so precisely that `step²·f''' + eps·f/step` stays below `tol` times the
+/// largest gradient.
 #[track_caller]
 pub fn finite_difference(
     name: &str,
@@ -131,7 +148,11 @@ pub fn finite_difference(
         let (lo, down) = (moved[i], f(&moved));
         let slope = ((up - down) / f64::from(hi - lo)) as f32;
         let err = (slope - grad[i]).abs() / scale;
-        assert!(err <= tol, "{name}[{i}]: slope {slope}, gradient {}, error {err:e} is not within {tol:e}", grad[i]);
+        assert!(
+            err <= tol,
+            "{name}[{i}]: slope {slope}, gradient {}, error {err:e} is not within {tol:e}",
+            grad[i]
+        );
     }
 }
 
@@ -148,7 +169,16 @@ mod tests {
         let mut inf = want.clone();
         inf[0] = f32::INFINITY;
         let negative: Vec<f32> = want.iter().map(|v| -v).collect();
-        assert!(fails(&nan) && fails(&inf) && fails(&want[..49]) && fails(&[0.0; 50]) && fails(&negative));
-        assert!(error(&[f32::NAN, 1.0], &[1.0, 1.0]).is_nan() && error(&[1.0, f32::NAN], &[1.0, 1.0]).is_nan());
+        assert!(
+            fails(&nan)
+                && fails(&inf)
+                && fails(&want[..49])
+                && fails(&[0.0; 50])
+                && fails(&negative)
+        );
+        assert!(
+            error(&[f32::NAN, 1.0], &[1.0, 1.0]).is_nan()
+                && error(&[1.0, f32::NAN], &[1.0, 1.0]).is_nan()
+        );
     }
 }

@@ -41,7 +41,8 @@ impl<A: Activation> Rig<Cuda<A>> {
 
 impl<B: Memory> Rig<B> {
     fn on(dev: B, forbid: fn(&B, Slot<u8>)) -> Self {
-        let mut rig = Rig { dev, layout: Layout::default(), fills: Vec::new(), guards: Vec::new(), forbid };
+        let mut rig =
+            Rig { dev, layout: Layout::default(), fills: Vec::new(), guards: Vec::new(), forbid };
         rig.guard();
         rig
     }
@@ -99,7 +100,11 @@ impl<B: Memory> Rig<B> {
     #[track_caller]
     pub fn read<T: Element>(&mut self, slot: Slot<T>) -> Vec<T> {
         for guard in self.guards.clone() {
-            assert_eq!(self.dev.read(guard).unwrap(), GUARD, "written outside of a buffer near {guard:?}");
+            assert_eq!(
+                self.dev.read(guard).unwrap(),
+                GUARD,
+                "written outside of a buffer near {guard:?}"
+            );
         }
         self.dev.read(slot).unwrap()
     }

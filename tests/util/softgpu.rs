@@ -1,7 +1,9 @@
-//! Builds the software GPU with the host's compiler and puts it in the place of the driver, where the machine has no GPU.
+//! Builds the software GPU with the host's compiler and puts it in the place of the driver, where
+//! the machine has no GPU.
 //!
-//! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp` become `libcudnn.so`. Objects
-//! and libraries are kept by a hash of what they are made from, so a second run builds nothing.
+//! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp`
+//! become `libcudnn.so`. Objects and libraries are kept by a hash of what they are made from, so a
+//! second run builds nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,22 +17,30 @@ use super::{root, tmp};
 const JOBS: usize = 2;
 
 const PLAIN: &[&str] = &["-O2", "-g1"];
-const SANITIZED: &[&str] =
-    &["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+const SANITIZED: &[&str] = &[
+    "-O1",
+    "-g1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+];
 
-/// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None without a host compiler.
+/// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None
+/// without a host compiler.
 pub fn folder(sanitized: bool) -> Option<&'static Path> {
     static FOLDERS: [OnceLock<Option<PathBuf>>; 2] = [const { OnceLock::new() }; 2];
     FOLDERS[usize::from(sanitized)].get_or_init(|| find(sanitized)).as_deref()
 }
 
-/// Whether the CUDA engine can run in this process: on the machine's GPU, else on the software GPU, loaded here and now.
+/// Whether the CUDA engine can run in this process: on the machine's GPU, else on the software GPU,
+/// loaded here and now.
 pub fn load() -> bool {
     static LOADED: OnceLock<bool> = OnceLock::new();
     *LOADED.get_or_init(|| has_gpu() || libraries().is_some())
 }
 
-/// Whether the machine's own GPU runs the tests: it goes before the software one where the CUDA engine opens on it.
+/// Whether the machine's own GPU runs the tests: it goes before the software one where the CUDA
+/// engine opens on it.
 pub fn has_gpu() -> bool {
     static GPU: OnceLock<bool> = OnceLock::new();
     *GPU.get_or_init(|| {
@@ -51,8 +61,8 @@ pub fn has_driver() -> bool {
     Path::new("/dev/nvidiactl").exists()
 }
 
-/// Whether the CUDA engine opens in a process with this environment, or why not. NOTE: in another process, for a driver that was
-/// opened cannot be replaced.
+/// Whether the CUDA engine opens in a process with this environment, or why not. NOTE: in another
+/// process, for a driver that was opened cannot be replaced.
 fn probe(env: &[(&str, &str)]) -> Result<(), String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "util::softgpu::tests::opens", "--ignored", "--nocapture"]);
@@ -68,28 +78,35 @@ fn probe(env: &[(&str, &str)]) -> Result<(), String> {
 /// What the probe's line begins with, before the reason.
 const VERDICT: &str = "the CUDA engine opens: ";
 
-/// Under AddressSanitizer a kernel that touches these bytes of device memory dies there and then; nothing elsewhere.
+/// Under AddressSanitizer a kernel that touches these bytes of device memory dies there and then;
+/// nothing elsewhere.
 pub fn forbid(address: u64, bytes: usize) {
     type Forbid = unsafe extern "C" fn(u64, usize);
     if let Some(libcuda) = libcuda() {
-        // SAFETY: this is the function's signature (tests/softgpu/memory.cpp); the bytes are of a live allocation.
+        // SAFETY: this is the function's signature (tests/softgpu/memory.cpp); the bytes are of a
+        // live allocation.
         unsafe { libcuda.get::<Forbid>(b"softgpu_forbid\0").unwrap()(address, bytes) }
     }
 }
 
-/// Asynchronous copies to the device that this thread asked for so far; 0 on a GPU, which does not count them.
+/// Asynchronous copies to the device that this thread asked for so far; 0 on a GPU, which does not
+/// count them.
 pub fn copies_to_device() -> usize {
     type Count = unsafe extern "C" fn() -> usize;
     // SAFETY: this is the function's signature (tests/softgpu/libcuda.cpp); it reads a number.
-    libcuda().map_or(0, |libcuda| unsafe { libcuda.get::<Count>(b"softgpu_copies_to_device\0").unwrap()() })
+    libcuda().map_or(0, |libcuda| unsafe {
+        libcuda.get::<Count>(b"softgpu_copies_to_device\0").unwrap()()
+    })
 }
 
-/// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its name.
+/// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its
+/// name.
 pub fn libcuda() -> Option<&'static libloading::Library> {
     libraries().map(|all| &all[0])
 }
 
-/// What a process must preload to open the sanitized libraries, which its own executable knows nothing of.
+/// What a process must preload to open the sanitized libraries, which its own executable knows
+/// nothing of.
 pub fn sanitizer() -> Option<PathBuf> {
     let out = Command::new(compiler()?).arg("-print-file-name=libasan.so").output().ok()?;
     // A compiler that has none prints the bare name.
@@ -102,12 +119,15 @@ fn libraries() -> Option<&'static Vec<libloading::Library>> {
     let open = |name| {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
         let path = folder(false)?.join(name);
-        // SAFETY: the libraries were built from this repository's sources and only fill their tables when loaded.
-        path.exists().then(|| unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.unwrap().into())
+        // SAFETY: the libraries were built from this repository's sources and only fill their
+        // tables when loaded.
+        path.exists()
+            .then(|| unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.unwrap().into())
     };
     LIBRARIES
         .get_or_init(|| {
-            let found: Vec<_> = ["libcuda.so", "libcudnn.so"].into_iter().filter_map(open).collect();
+            let found: Vec<_> =
+                ["libcuda.so", "libcudnn.so"].into_iter().filter_map(open).collect();
             (!found.is_empty()).then_some(found)
         })
         .as_ref()
@@ -118,7 +138,9 @@ fn find(sanitized: bool) -> Option<PathBuf> {
         return Some(folder.into());
     }
     let Some(compiler) = compiler() else {
-        eprintln!("no host C++ compiler ($CXX, g++, clang++, c++): tests of the CUDA engine are skipped");
+        eprintln!(
+            "no host C++ compiler ($CXX, g++, clang++, c++): tests of the CUDA engine are skipped"
+        );
         return None;
     };
     Some(Build::new(compiler, sanitized).run())
@@ -127,15 +149,20 @@ fn find(sanitized: bool) -> Option<PathBuf> {
 /// The first C++ compiler that runs.
 fn compiler() -> Option<String> {
     // Stand-ins for a driver are built for Linux alone.
-    let named = std::env::var("CXX").ok().into_iter().chain(["g++", "clang++", "c++"].map(str::to_string));
-    let runs = |c: &String| Command::new(c).arg("--version").output().is_ok_and(|out| out.status.success());
+    let named =
+        std::env::var("CXX").ok().into_iter().chain(["g++", "clang++", "c++"].map(str::to_string));
+    let runs = |c: &String| {
+        Command::new(c).arg("--version").output().is_ok_and(|out| out.status.success())
+    };
     if cfg!(target_os = "linux") { named.into_iter().find(runs) } else { None }
 }
 
 /// The files of `dir` that end in one of `.ext`, by name.
 fn files(dir: &str, ext: &[&str]) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root().join(dir)).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
+    let entries =
+        std::fs::read_dir(root().join(dir)).into_iter().flatten().flatten().map(|e| e.path());
+    let mut found: Vec<_> =
+        entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
     found.sort();
     found
 }
@@ -158,7 +185,10 @@ fn hash(parts: impl Hash) -> String {
 /// `KERNEL(name, threads)` of a source, as (name without the suffix of its type, threads).
 pub fn kernels(source: &str) -> Vec<(&str, &str)> {
     let heads = source.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(')'));
-    heads.filter_map(|(head, _)| head.split_once(',')).map(|(name, threads)| (name.trim(), threads.trim())).collect()
+    heads
+        .filter_map(|(head, _)| head.split_once(','))
+        .map(|(name, threads)| (name.trim(), threads.trim()))
+        .collect()
 }
 
 struct Object {
@@ -179,9 +209,13 @@ struct Build {
 
 impl Build {
     fn new(compiler: String, sanitized: bool) -> Self {
-        let mut flags: Vec<String> = if sanitized { SANITIZED } else { PLAIN }.iter().map(|f| f.to_string()).collect();
-        flags.extend(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread"].map(str::to_string));
-        flags.extend(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes"].map(str::to_string));
+        let mut flags: Vec<String> =
+            if sanitized { SANITIZED } else { PLAIN }.iter().map(|f| f.to_string()).collect();
+        flags
+            .extend(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread"].map(str::to_string));
+        flags.extend(
+            ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes"].map(str::to_string),
+        );
         flags.push(format!("-ffile-prefix-map={}/=", root().display()));
         flags.push(format!("-I{}", root().join("tests/softgpu").display()));
         // Fused multiply-add, as a GPU has it, and conversion of eight numbers at a time.
@@ -190,7 +224,10 @@ impl Build {
             flags.extend(["-mavx2", "-mfma"].map(str::to_string));
         }
         let headers = [files("cuda", &["cuh"]), files("tests/softgpu", &["h"])].concat();
-        let headers = headers.iter().map(|p| (p.file_name().unwrap().to_string_lossy().into(), read(p))).collect();
+        let headers = headers
+            .iter()
+            .map(|p| (p.file_name().unwrap().to_string_lossy().into(), read(p)))
+            .collect();
         Self { compiler, flags, tmp: tmp(), headers }
     }
 
@@ -234,7 +271,13 @@ impl Build {
         folder
     }
 
-    fn object(&self, objects: &Path, source: PathBuf, text: Option<String>, define: Option<String>) -> Object {
+    fn object(
+        &self,
+        objects: &Path,
+        source: PathBuf,
+        text: Option<String>,
+        define: Option<String>,
+    ) -> Object {
         let own = read(&source);
         let mut headers = BTreeMap::new();
         self.included(&format!("{own}{}", text.as_deref().unwrap_or_default()), &mut headers);
@@ -279,10 +322,17 @@ impl Build {
             }
             None => object.source.clone(),
         };
-        // NOTE: under another name first, so that an interrupted compiler leaves no object that looks whole.
+        // NOTE: under another name first, so that an interrupted compiler leaves no object that
+        // looks whole.
         let unfinished = object.path.with_extension("part");
         let mut command = Command::new(&self.compiler);
-        command.args(&self.flags).args(&object.define).arg("-c").arg(source).arg("-o").arg(&unfinished);
+        command
+            .args(&self.flags)
+            .args(&object.define)
+            .arg("-c")
+            .arg(source)
+            .arg("-o")
+            .arg(&unfinished);
         run(&mut command);
         std::fs::rename(unfinished, &object.path).unwrap();
     }
@@ -307,8 +357,8 @@ mod tests {
     #[test]
     #[ignore = "run by `probe`, in a process that has no software GPU"]
     fn opens() {
-        let why =
-            Cuda::<f32>::new(Options::default()).map_or_else(|e| e.to_string().replace('\n', " "), |_| String::new());
+        let why = Cuda::<f32>::new(Options::default())
+            .map_or_else(|e| e.to_string().replace('\n', " "), |_| String::new());
         println!("\n{VERDICT}{why}");
     }
 

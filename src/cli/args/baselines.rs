@@ -21,14 +21,16 @@ pub struct BaselinesArgs {
     /// The classes to compare with [default: 27, where images have labels]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// A clustering for each of these seeds, and random weights where a row has any; the table then has means and standard deviations
+    /// A clustering for each of these seeds, and random weights where a row has any; the table then
+    /// has means and standard deviations
     #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Which classes the clusters are scored as [default: one-to-one]
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
-    /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision (its own file in torch's cache
-    /// folder), or a file: safetensors or a PyTorch checkpoint; none leaves these rows out
+    /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision
+    /// (its own file in torch's cache folder), or a file: safetensors or a PyTorch checkpoint; none
+    /// leaves these rows out
     #[arg(long, default_value = "imagenet", value_name = "SOURCE")]
     pub weights: Source,
     /// Print one line of JSON

@@ -10,8 +10,8 @@ pub struct KeepArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct CacheArgs {
-    /// Remove the decoded images and the measured engines, which are made again when they are needed. Drawn scenes stay: runs refer
-    /// to them
+    /// Remove the decoded images and the measured engines, which are made again when they are
+    /// needed. Drawn scenes stay: runs refer to them
     #[arg(long)]
     pub clear: bool,
 }

@@ -24,7 +24,8 @@ pub struct SetArgs {
     /// Use the first N images only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Stop at the first image that cannot be read or lacks a label that is needed, instead of leaving it out
+    /// Stop at the first image that cannot be read or lacks a label that is needed, instead of
+    /// leaving it out
     #[arg(long)]
     pub strict: bool,
     #[command(flatten)]
@@ -102,14 +103,15 @@ pub struct CompareArgs {
     pub checkpoints: Vec<PathBuf>,
     #[command(flatten)]
     pub set: SetArgs,
-    /// The classes to colour by: each cluster has its commonest one, a network trained on labels its own
+    /// The classes to colour by: each cluster has its commonest one, a network trained on labels
+    /// its own
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
     /// Images to show: the first N. Classes of clusters come from all images
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub images: usize,
-    /// The PNG to write: image | a column a checkpoint | ground truth. Networks of other input sizes see the images at their own;
-    /// all are shown at the largest
+    /// The PNG to write: image | a column a checkpoint | ground truth. Networks of other input
+    /// sizes see the images at their own; all are shown at the largest
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     #[command(flatten)]
@@ -128,8 +130,11 @@ impl FromStr for Query {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.rsplit_once(':').and_then(|(image, at)| Some((image, at.split_once(',')?)));
-        let query = parts.and_then(|(image, (x, y))| Some((image.to_string(), x.parse().ok()?, y.parse().ok()?)));
+        let parts =
+            text.rsplit_once(':').and_then(|(image, at)| Some((image, at.split_once(',')?)));
+        let query = parts.and_then(|(image, (x, y))| {
+            Some((image.to_string(), x.parse().ok()?, y.parse().ok()?))
+        });
         let (image, x, y) = query.ok_or("use IMAGE:x,y, such as cat.jpg:120,80")?;
         Ok(Query { image, x, y })
     }
@@ -142,12 +147,13 @@ pub struct NeighborsArgs {
     pub checkpoint: PathBuf,
     #[command(flatten)]
     pub set: SetArgs,
-    /// A pixel to find the like of: column and row, from 0, of any image file, or of an image of the data set by its name; once for
-    /// each row of the sheet
+    /// A pixel to find the like of: column and row, from 0, of any image file, or of an image of
+    /// the data set by its name; once for each row of the sheet
     #[arg(long = "query", value_name = "IMAGE:x,y", required = true)]
     pub queries: Vec<Query>,
-    /// Neighbours of each query. Every pixel of the feature map is searched (one for 4 × 4 of the network's input), but an image is
-    /// shown once, with its best pixel, and a query's own image is not
+    /// Neighbours of each query. Every pixel of the feature map is searched (one for 4 × 4 of the
+    /// network's input), but an image is shown once, with its best pixel, and a query's own image
+    /// is not
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
     pub top: u8,
     /// All pixels count: an image may be shown several times, and a query's own image, too

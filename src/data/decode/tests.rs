@@ -6,8 +6,8 @@ fn fails<T>(result: Result<T>) -> String {
     result.err().expect("an error").to_string()
 }
 
-/// Four flat quarters of 24 × 16 in (200,40,30) (30,180,60) / (40,60,210) (240,230,80), written by Pillow 13 as CMYK;
-/// with the Adobe transform byte set to 2 the same file is read as YCCK.
+/// Four flat quarters of 24 × 16 in (200,40,30) (30,180,60) / (40,60,210) (240,230,80), written by
+/// Pillow 13 as CMYK; with the Adobe transform byte set to 2 the same file is read as YCCK.
 const CMYK: &[u8] = include_bytes!("../testing/cmyk.jpg");
 
 fn quarters(image: &Rgb) -> [[u8; 3]; 4] {
@@ -29,7 +29,10 @@ fn cmyk_and_ycck_come_out_as_pillow_reads_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jpg");
     std::fs::write(&path, CMYK).unwrap();
-    close(quarters(&rgb(&path).unwrap()), [[200, 40, 30], [30, 180, 60], [40, 60, 210], [240, 230, 80]]);
+    close(
+        quarters(&rgb(&path).unwrap()),
+        [[200, 40, 30], [30, 180, 60], [40, 60, 210], [240, 230, 80]],
+    );
     let mut ycck = CMYK.to_vec();
     let adobe = ycck.windows(5).position(|w| w == b"Adobe").unwrap();
     ycck[adobe + 11] = 2;
@@ -53,7 +56,10 @@ fn grey_sixteen_bit_and_alpha_images_are_read_as_rgb() {
     assert!(read(grey, ImageFormat::Jpeg).iter().all(|v| v.abs_diff(77) <= 1));
     // 257 · v is v in 16 bits.
     let wide = ImageBuffer::from_fn(2, 2, |x, _| image::Rgb([257 * 10, 257 * 200, 257 * x as u16]));
-    assert_eq!(read(DynamicImage::ImageRgb16(wide), ImageFormat::Png)[..6], [10, 200, 0, 10, 200, 1]);
+    assert_eq!(
+        read(DynamicImage::ImageRgb16(wide), ImageFormat::Png)[..6],
+        [10, 200, 0, 10, 200, 1]
+    );
     let wide = ImageBuffer::from_fn(2, 2, |_, _| image::Luma([257 * 9]));
     assert_eq!(read(DynamicImage::ImageLuma16(wide), ImageFormat::Png), [9; 12]);
     // What lies under a transparent pixel stays.
@@ -142,7 +148,9 @@ fn a_label_map_of_known_colours_is_their_places() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
     let colours = [[255, 255, 255], [0, 0, 255], [0, 255, 255]];
-    let picture = |ids: &[usize]| ImageBuffer::from_fn(3, 2, |x, y| image::Rgb(colours[ids[(3 * y + x) as usize]]));
+    let picture = |ids: &[usize]| {
+        ImageBuffer::from_fn(3, 2, |x, y| image::Rgb(colours[ids[(3 * y + x) as usize]]))
+    };
     let ids = [2, 0, 1, 1, 2, 0];
     picture(&ids).save(&path).unwrap();
     assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
@@ -176,12 +184,15 @@ fn a_colour_or_sixteen_bit_label_map_is_refused() {
 
 /// A picture of four flat quarters, 32 × 48, as it looks upright.
 fn upright() -> image::RgbImage {
-    let colour =
-        |x: u32, y: u32| [[200, 40, 30], [30, 180, 60], [40, 60, 210], [240, 230, 80]][(y / 24 * 2 + x / 16) as usize];
+    let colour = |x: u32, y: u32| {
+        [[200, 40, 30], [30, 180, 60], [40, 60, 210], [240, 230, 80]]
+            [(y / 24 * 2 + x / 16) as usize]
+    };
     ImageBuffer::from_fn(32, 48, |x, y| image::Rgb(colour(x, y)))
 }
 
-/// What a camera stores under each orientation: the value says how row 0 and column 0 of the file look upright (EXIF 2.3, 4.6.4).
+/// What a camera stores under each orientation: the value says how row 0 and column 0 of the file
+/// look upright (EXIF 2.3, 4.6.4).
 fn stored(upright: &image::RgbImage, orientation: u8) -> image::RgbImage {
     let (w, h) = upright.dimensions();
     let (sw, sh) = if orientation >= 5 { (h, w) } else { (w, h) };
@@ -215,32 +226,41 @@ fn pictures_are_turned_upright() {
         let png = {
             let mut bytes = Vec::new();
             let mut info = png::Info::with_size(stored.width(), stored.height());
-            (info.color_type, info.exif_metadata) = (png::ColorType::Rgb, Some(orientation_exif(orientation).into()));
-            let mut writer = png::Encoder::with_info(&mut bytes, info).unwrap().write_header().unwrap();
+            (info.color_type, info.exif_metadata) =
+                (png::ColorType::Rgb, Some(orientation_exif(orientation).into()));
+            let mut writer =
+                png::Encoder::with_info(&mut bytes, info).unwrap().write_header().unwrap();
             writer.write_image_data(stored.as_raw()).unwrap();
             writer.finish().unwrap();
             bytes
         };
-        let webp = webp_with_orientation(&bytes(ImageFormat::WebP), stored.dimensions(), orientation);
+        let webp =
+            webp_with_orientation(&bytes(ImageFormat::WebP), stored.dimensions(), orientation);
         for (name, bytes) in [("JPEG", jpeg), ("PNG", png), ("WebP", webp)] {
             std::fs::write(&path, bytes).unwrap();
             let got = rgb(&path).unwrap();
             assert_eq!((got.width, got.height), (32, 48), "{name} {orientation}");
             assert_eq!(size(&path).unwrap(), (32, 48), "{name} {orientation}");
             // The JPEG's own quantisation of flat blocks.
-            let off = got.pixels.iter().zip(want.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-            assert!(off <= if name == "JPEG" { 4 } else { 0 }, "{name} {orientation}: {off} levels off");
+            let off =
+                got.pixels.iter().zip(want.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(
+                off <= if name == "JPEG" { 4 } else { 0 },
+                "{name} {orientation}: {off} levels off"
+            );
         }
     }
 }
 
 /// The extended layout: VP8X says that there is EXIF, and the picture's own chunk follows it.
 fn webp_with_orientation(webp: &[u8], (w, h): (u32, u32), orientation: u8) -> Vec<u8> {
-    let chunk =
-        |name: &[u8], body: &[u8]| [name, &(body.len() as u32).to_le_bytes(), body, &vec![0; body.len() % 2]].concat();
+    let chunk = |name: &[u8], body: &[u8]| {
+        [name, &(body.len() as u32).to_le_bytes(), body, &vec![0; body.len() % 2]].concat()
+    };
     let side = |side: u32| (side - 1).to_le_bytes()[..3].to_vec();
     let head = chunk(b"VP8X", &[vec![0b1000, 0, 0, 0], side(w), side(h)].concat());
-    let body = [b"WEBP", &head[..], &webp[12..], &chunk(b"EXIF", &orientation_exif(orientation))].concat();
+    let body =
+        [b"WEBP", &head[..], &webp[12..], &chunk(b"EXIF", &orientation_exif(orientation))].concat();
     chunk(b"RIFF", &body)
 }
 

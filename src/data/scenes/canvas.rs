@@ -41,18 +41,35 @@ pub struct Canvas {
 
 impl Canvas {
     pub fn new(width: usize, height: usize, id: u8) -> Self {
-        Canvas { width, height, colors: vec![[0.0; 3]; width * height], ids: vec![id; width * height] }
+        Canvas {
+            width,
+            height,
+            colors: vec![[0.0; 3]; width * height],
+            ids: vec![id; width * height],
+        }
     }
 
-    /// Paints one region of class `id` (None keeps the class: shadows). `shade` gives at the centre of a pixel the signed
-    /// distance to the region's edge in pixels, negative inside, and its colour; the edge is blended over one pixel.
-    /// Nothing outside `bounds` (x from, y from, x to, y to) is looked at.
-    pub fn paint(&mut self, id: Option<u8>, bounds: [f32; 4], shade: impl Fn(f32, f32) -> (f32, Color)) {
+    /// Paints one region of class `id` (None keeps the class: shadows). `shade` gives at the centre
+    /// of a pixel the signed distance to the region's edge in pixels, negative inside, and its
+    /// colour; the edge is blended over one pixel. Nothing outside `bounds` (x from, y from, x to,
+    /// y to) is looked at.
+    pub fn paint(
+        &mut self,
+        id: Option<u8>,
+        bounds: [f32; 4],
+        shade: impl Fn(f32, f32) -> (f32, Color),
+    ) {
         self.glaze(id, bounds, 1.0, shade);
     }
 
     /// As `paint`, with an opacity.
-    pub fn glaze(&mut self, id: Option<u8>, bounds: [f32; 4], opacity: f32, shade: impl Fn(f32, f32) -> (f32, Color)) {
+    pub fn glaze(
+        &mut self,
+        id: Option<u8>,
+        bounds: [f32; 4],
+        opacity: f32,
+        shade: impl Fn(f32, f32) -> (f32, Color),
+    ) {
         let clip = |v: f32, side: usize| v.clamp(0.0, side as f32) as usize;
         let [x0, y0] = [clip(bounds[0].floor(), self.width), clip(bounds[1].floor(), self.height)];
         let [x1, y1] = [clip(bounds[2].ceil(), self.width), clip(bounds[3].ceil(), self.height)];
@@ -61,7 +78,8 @@ impl Canvas {
                 let (distance, color) = shade(x as f32 + 0.5, y as f32 + 0.5);
                 if distance < 0.5 {
                     let at = y * self.width + x;
-                    self.colors[at] = mix(self.colors[at], color, (0.5 - distance).min(1.0) * opacity);
+                    self.colors[at] =
+                        mix(self.colors[at], color, (0.5 - distance).min(1.0) * opacity);
                     if let (true, Some(id)) = (distance < 0.0, id) {
                         self.ids[at] = id;
                     }
@@ -72,7 +90,8 @@ impl Canvas {
 
     /// The class at a point; None outside the picture.
     pub fn id(&self, x: f32, y: f32) -> Option<u8> {
-        let inside = x >= 0.0 && y >= 0.0 && (x as usize) < self.width && (y as usize) < self.height;
+        let inside =
+            x >= 0.0 && y >= 0.0 && (x as usize) < self.width && (y as usize) < self.height;
         inside.then(|| self.ids[y as usize * self.width + x as usize])
     }
 }
@@ -131,7 +150,8 @@ impl Noise {
         top + (bottom - top) * v
     }
 
-    /// Fractal noise: `octaves` of `at`, each twice as fine and half as strong. In 0..=1, mostly near ½.
+    /// Fractal noise: `octaves` of `at`, each twice as fine and half as strong. In 0..=1, mostly
+    /// near ½.
     pub fn fractal(&self, x: f32, y: f32, octaves: usize) -> f32 {
         let (mut sum, mut weight, mut total, mut f) = (0.0, 1.0, 0.0, 1.0);
         for octave in 0..octaves {
@@ -152,7 +172,8 @@ mod tests {
 
     #[test]
     fn distances_are_negative_inside_zero_on_the_edge_and_in_pixels() {
-        let close = |got: f32, want: f32| assert!((got - want).abs() <= 1e-5, "{got} is not {want}");
+        let close =
+            |got: f32, want: f32| assert!((got - want).abs() <= 1e-5, "{got} is not {want}");
         close(ellipse([0.0, 3.0], 7.0, 3.0), 0.0);
         close(ellipse([0.0, 0.0], 7.0, 3.0), -3.0);
         close(round_box([9.0, 0.5], 5.0, 2.0, 1.0), 4.0);
@@ -167,10 +188,15 @@ mod tests {
     fn paint_blends_its_edge_and_labels_its_inside() {
         let mut canvas = Canvas::new(4, 3, 7);
         canvas.paint(Some(9), [0.0, 0.0, 4.0, 2.0], |x, _| (x - 2.25, [1.0; 3]));
-        let row = |y: usize| (&canvas.ids[y * 4..][..4], [0, 1, 2, 3].map(|x| canvas.colors[y * 4 + x][0]));
+        let row = |y: usize| {
+            (&canvas.ids[y * 4..][..4], [0, 1, 2, 3].map(|x| canvas.colors[y * 4 + x][0]))
+        };
         assert_eq!(row(1), (&[9, 9, 7, 7][..], [1.0, 1.0, 0.25, 0.0]));
         assert_eq!(row(2), (&[7; 4][..], [0.0; 4]));
-        assert_eq!((canvas.id(1.5, 1.5), canvas.id(3.5, 1.5), canvas.id(4.0, 1.0)), (Some(9), Some(7), None));
+        assert_eq!(
+            (canvas.id(1.5, 1.5), canvas.id(3.5, 1.5), canvas.id(4.0, 1.0)),
+            (Some(9), Some(7), None)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! One scene: light, sky, mountains, land and water in perspective, a road, and things standing on it.
+//! One scene: light, sky, mountains, land and water in perspective, a road, and things standing on
+//! it.
 //!
-//! Each class keeps its texture and its place but takes its colours from many, under light from noon to night: neither colour
-//! nor place alone tells a class.
+//! Each class keeps its texture and its place but takes its colours from many, under light from
+//! noon to night: neither colour nor place alone tells a class.
 
 use super::canvas::{Canvas, Color, Noise, OUTSIDE, ellipse, mix, near, scale, smooth};
 use super::things;
@@ -19,7 +20,8 @@ pub const CAR: u8 = 2;
 pub const SHEEP: u8 = 19;
 
 /// Pictures come in these sizes (width, height), so that crops and both orientations occur.
-const SIZES: [(usize, usize); 6] = [(320, 240), (320, 240), (240, 320), (320, 214), (256, 256), (288, 216)];
+const SIZES: [(usize, usize); 6] =
+    [(320, 240), (320, 240), (240, 320), (320, 214), (256, 256), (288, 216)];
 
 /// The time of day: what it does to every colour.
 pub struct Light {
@@ -62,7 +64,8 @@ impl Light {
     }
 }
 
-/// Where the flat ground lies on the screen. `t` = rows below the horizon; a thing of height m at t is t · m / eye tall.
+/// Where the flat ground lies on the screen. `t` = rows below the horizon; a thing of height m at t
+/// is t · m / eye tall.
 pub struct Ground {
     pub horizon: f32,
     pub depth: f32,
@@ -72,7 +75,8 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Coordinates in which equal steps look equal at their distance: textures drawn in them recede.
+    /// Coordinates in which equal steps look equal at their distance: textures drawn in them
+    /// recede.
     fn uv(&self, x: f32, y: f32) -> (f32, f32) {
         let t = (y - self.horizon).max(0.7);
         ((x - self.middle) / t, t.ln())
@@ -128,15 +132,30 @@ fn sky(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, horizon
         let (u, v) = (x / w * size, y / h * size * (1.6 + 1.6 * (1.0 - up)));
         let body = noise.fractal(u + 40.0, v, 4);
         let lit = noise.fractal(u + 40.0, v - 0.15, 3) - body;
-        let base = mix(base, scale(cloud, 1.0 - 0.8 * lit.max(0.0)), smooth(cover, cover + 0.18, body) * 0.9);
+        let base = mix(
+            base,
+            scale(cloud, 1.0 - 0.8 * lit.max(0.0)),
+            smooth(cover, cover + 0.18, body) * 0.9,
+        );
         let star = light.night && noise.at(x * 1.3, y * 1.3) > 0.985;
         (-1.0, if star { [0.85; 3] } else { base })
     });
 }
 
-fn mountains(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground: &Ground, layer: f32) {
+fn mountains(
+    canvas: &mut Canvas,
+    rng: &mut Rng,
+    noise: &Noise,
+    light: &Light,
+    ground: &Ground,
+    layer: f32,
+) {
     let w = canvas.width as f32;
-    let rock = near(rng, &[[0.42, 0.40, 0.40], [0.45, 0.36, 0.28], [0.30, 0.36, 0.30], [0.36, 0.38, 0.48]], 0.06);
+    let rock = near(
+        rng,
+        &[[0.42, 0.40, 0.40], [0.45, 0.36, 0.28], [0.30, 0.36, 0.30], [0.36, 0.38, 0.48]],
+        0.06,
+    );
     let tall = ground.horizon * rng.uniform(0.25, 0.45) * (1.0 + 0.5 * layer);
     let (width, shift) = (rng.uniform(0.22, 0.45) * w, rng.uniform(0.0, 200.0));
     let snow = if rng.bernoulli(0.35) { ground.horizon - tall * 0.75 } else { -1.0 };
@@ -164,7 +183,13 @@ fn mountains(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, g
 
 fn meadow(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground: &Ground) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let greens = [[0.26, 0.46, 0.14], [0.40, 0.50, 0.18], [0.62, 0.54, 0.24], [0.44, 0.36, 0.18], [0.20, 0.38, 0.24]];
+    let greens = [
+        [0.26, 0.46, 0.14],
+        [0.40, 0.50, 0.18],
+        [0.62, 0.54, 0.24],
+        [0.44, 0.36, 0.18],
+        [0.20, 0.38, 0.24],
+    ];
     let (grass, other) = (near(rng, &greens, 0.05), near(rng, &greens, 0.05));
     let flower = near(rng, &[[0.95, 0.85, 0.25], [0.9, 0.9, 0.95], [0.8, 0.25, 0.45]], 0.05);
     let flowers = if rng.bernoulli(0.4) { rng.uniform(0.88, 0.94) } else { 2.0 };
@@ -173,19 +198,32 @@ fn meadow(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, grou
         let top = ground.horizon - rolling * noise.fractal(x / w * 3.0, 77.0, 3);
         let (u, v) = ground.uv(x, y);
         let patch = smooth(0.35, 0.65, noise.fractal(u * 1.5, v * 3.0, 3));
-        let blade = noise.at(u * blades, v * blades * 0.8) + 0.5 * noise.at(u * blades * 2.3, v * blades * 1.1);
+        let blade = noise.at(u * blades, v * blades * 0.8)
+            + 0.5 * noise.at(u * blades * 2.3, v * blades * 1.1);
         // Far blades are finer than pixels: their contrast goes before they do.
         let far = ground.far(y);
-        let color = scale(mix(grass, other, patch), 1.0 + 0.68 * (blade - 0.75) * (1.0 - 0.8 * far * far));
+        let color =
+            scale(mix(grass, other, patch), 1.0 + 0.68 * (blade - 0.75) * (1.0 - 0.8 * far * far));
         let dot = noise.at(u * 17.0 + 90.0, v * 17.0) > flowers + 0.1 * far;
         (top - y, light.on(if dot { flower } else { color }, far))
     });
 }
 
 /// A sea from the horizon to a shore (`wide`), or a lake in the meadow.
-fn water(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground: &Ground, wide: bool) {
+fn water(
+    canvas: &mut Canvas,
+    rng: &mut Rng,
+    noise: &Noise,
+    light: &Light,
+    ground: &Ground,
+    wide: bool,
+) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let deep = near(rng, &[[0.06, 0.24, 0.38], [0.08, 0.34, 0.34], [0.22, 0.28, 0.26], [0.12, 0.18, 0.34]], 0.04);
+    let deep = near(
+        rng,
+        &[[0.06, 0.24, 0.38], [0.08, 0.34, 0.34], [0.22, 0.28, 0.26], [0.12, 0.18, 0.34]],
+        0.04,
+    );
     let (waves, foam) = (rng.uniform(20.0, 34.0), rng.uniform(0.80, 0.95));
     let shore = ground.horizon + ground.depth * rng.uniform(0.35, 0.95);
     let lean = rng.uniform(-0.25, 0.25);
@@ -205,16 +243,25 @@ fn water(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, groun
             return OUTSIDE;
         }
         let (u, v) = ground.uv(x, y);
-        let wave = 0.6 * noise.at(u * 5.0, v * waves) + 0.4 * noise.at(u * 13.0 + 5.0, v * waves * 2.3);
+        let wave =
+            0.6 * noise.at(u * 5.0, v * waves) + 0.4 * noise.at(u * 13.0 + 5.0, v * waves * 2.3);
         let mirror = 0.25 + 0.55 * ground.far(y) + 0.7 * (wave - 0.5);
         let color = mix(light.on(deep, 0.0), mix(light.horizon, light.zenith, 0.4), mirror);
-        let crest = smooth(foam, foam + 0.06, wave) + 0.8 * smooth(-4.0, -1.0, edge) * noise.at(x * 0.3, y * 0.3);
+        let crest = smooth(foam, foam + 0.06, wave)
+            + 0.8 * smooth(-4.0, -1.0, edge) * noise.at(x * 0.3, y * 0.3);
         (edge, mix(color, light.on([0.95; 3], 0.0), 0.8 * crest))
     });
 }
 
 /// A road to the horizon, or a street across the picture.
-fn road(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground: &Ground, across: bool) {
+fn road(
+    canvas: &mut Canvas,
+    rng: &mut Rng,
+    noise: &Noise,
+    light: &Light,
+    ground: &Ground,
+    across: bool,
+) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
     let paved = across || rng.bernoulli(0.6);
     let stone = [[0.36, 0.36, 0.38], [0.52, 0.50, 0.48], [0.24, 0.24, 0.27]];
@@ -240,7 +287,9 @@ fn road(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground
         if edge > 0.5 {
             return OUTSIDE;
         }
-        let grain = 0.84 + 0.18 * noise.at(u * 45.0, v * 45.0) + 0.22 * (noise.fractal(u * 4.0, v * 4.0, 3) - 0.5);
+        let grain = 0.84
+            + 0.18 * noise.at(u * 45.0, v * 45.0)
+            + 0.22 * (noise.fractal(u * 4.0, v * 4.0, 3) - 0.5);
         let rut = if paved { 0.0 } else { 0.18 * (-((side.abs() - 0.5) / 0.15).powi(2)).exp() };
         let mut color = scale(base, grain - rut);
         let dash = side.abs() < 0.035 && along.rem_euclid(1.0) < 0.55;
@@ -253,12 +302,17 @@ fn road(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, ground
 
 /// The camera: exposure, contrast, a darker rim, grain.
 fn expose(canvas: &mut Canvas, rng: &mut Rng) {
-    let (gain, gamma, rim, grain) =
-        (rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.2), rng.uniform(0.0, 0.25), rng.uniform(0.005, 0.03));
+    let (gain, gamma, rim, grain) = (
+        rng.uniform(0.85, 1.15),
+        rng.uniform(0.85, 1.2),
+        rng.uniform(0.0, 0.25),
+        rng.uniform(0.005, 0.03),
+    );
     let (w, h) = (canvas.width as f32, canvas.height as f32);
     for (i, color) in canvas.colors.iter_mut().enumerate() {
         let (x, y) = ((i % canvas.width) as f32 / w - 0.5, (i / canvas.width) as f32 / h - 0.5);
         let gain = gain * (1.0 - 2.0 * rim * (x * x + y * y));
-        *color = color.map(|v| (v * gain).max(0.0).powf(gamma) + grain * (rng.unit() + rng.unit() - 1.0));
+        *color = color
+            .map(|v| (v * gain).max(0.0).powf(gamma) + grain * (rng.unit() + rng.unit() - 1.0));
     }
 }

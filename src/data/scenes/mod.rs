@@ -1,5 +1,6 @@
-//! A small data set of painted landscapes in the COCO-Stuff layout: JPEG pictures, PNG label maps, curated lists. Nine classes
-//! (sky, mountain, sea, grass, road, house, person, car, sheep) that fall into nine of the 27 coarse classes.
+//! A small data set of painted landscapes in the COCO-Stuff layout: JPEG pictures, PNG label maps,
+//! curated lists. Nine classes (sky, mountain, sea, grass, road, house, person, car, sheep) that
+//! fall into nine of the 27 coarse classes.
 
 mod canvas;
 mod landscape;
@@ -29,10 +30,12 @@ struct Recipe {
 const RECIPE: &str = "scenes.json";
 const JPEG_QUALITY: u8 = 92;
 
-/// Draws `train` and `val` scenes into the folder `dir`, which then is a COCO-Stuff data set. A scene depends on seed, split
-/// and number only. Returns at once if `dir` already holds the same scenes.
+/// Draws `train` and `val` scenes into the folder `dir`, which then is a COCO-Stuff data set. A
+/// scene depends on seed, split and number only. Returns at once if `dir` already holds the same
+/// scenes.
 ///
-/// Everything is drawn into a folder beside `dir` that is renamed when it is complete, so a kill leaves no half data set.
+/// Everything is drawn into a folder beside `dir` that is renamed when it is complete, so a kill
+/// leaves no half data set.
 ///
 /// Errors: `dir` holds anything else (it is left alone); the disk is full.
 pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress) -> Result<()> {
@@ -49,7 +52,11 @@ pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress
         return Ok(());
     }
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
-        return Err(Error::file(dir, "there is something else in this place", "choose another folder or remove it"));
+        return Err(Error::file(
+            dir,
+            "there is something else in this place",
+            "choose another folder or remove it",
+        ));
     }
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |e| Error::io(dir, e);
@@ -75,7 +82,8 @@ pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress
     let text = serde_json::to_vec(&recipe).expect("plain numbers");
     write_atomic(&temp.path().join(RECIPE), |w| w.write_all(&text))?;
     open_to_all(temp.path()).map_err(io)?;
-    // NOTE: `keep` comes after the rename, or a failed rename would leave the temporary folder behind.
+    // NOTE: `keep` comes after the rename, or a failed rename would leave the temporary folder
+    // behind.
     match std::fs::rename(temp.path(), dir) {
         Ok(()) => {
             let _ = temp.keep();
@@ -99,16 +107,23 @@ fn id(index: u32) -> String {
 fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Result<()> {
     let canvas = landscape::draw(seed, split, index);
     let (w, h) = (canvas.width as u32, canvas.height as u32);
-    let pixels: Vec<u8> = canvas.colors.as_flattened().iter().map(|v| (v * 255.0).round() as u8).collect();
-    let path = |tree: &str, kind: &str| root.join(tree).join(split_name).join(format!("{}.{kind}", id(index)));
+    let pixels: Vec<u8> =
+        canvas.colors.as_flattened().iter().map(|v| (v * 255.0).round() as u8).collect();
+    let path = |tree: &str, kind: &str| {
+        root.join(tree).join(split_name).join(format!("{}.{kind}", id(index)))
+    };
     let mut jpeg = Vec::new();
     let mut png = Vec::new();
     let encoded = JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
         .write_image(&pixels, w, h, ExtendedColorType::Rgb8)
-        .and_then(|()| PngEncoder::new(&mut png).write_image(&canvas.ids, w, h, ExtendedColorType::L8));
+        .and_then(|()| {
+            PngEncoder::new(&mut png).write_image(&canvas.ids, w, h, ExtendedColorType::L8)
+        });
     encoded.map_err(|e| Error::file(root, e, "report this: a scene could not be encoded"))?;
     for (path, bytes) in [(path("images", "jpg"), jpeg), (path("annotations", "png"), png)] {
-        std::fs::File::create(&path).and_then(|mut f| f.write_all(&bytes)).map_err(|e| Error::io(&path, e))?;
+        std::fs::File::create(&path)
+            .and_then(|mut f| f.write_all(&bytes))
+            .map_err(|e| Error::io(&path, e))?;
     }
     Ok(())
 }
@@ -148,8 +163,12 @@ mod tests {
         // animal, person, vehicle, building, ground, plant, sky, solid, water
         assert_eq!(classes, [7, 9, 11, 20, 21, 22, 23, 24, 26]);
         // Portrait and landscape pictures are among them.
-        let shapes: Vec<_> =
-            set.items.iter().map(|i| decode::rgb(&i.image).unwrap()).map(|i| i.width.cmp(&i.height)).collect();
+        let shapes: Vec<_> = set
+            .items
+            .iter()
+            .map(|i| decode::rgb(&i.image).unwrap())
+            .map(|i| i.width.cmp(&i.height))
+            .collect();
         assert!(shapes.iter().any(|s| s.is_lt()) && shapes.iter().any(|s| s.is_gt()));
     }
 
@@ -162,7 +181,10 @@ mod tests {
         let first = std::fs::read(&image).unwrap();
         write(&dir, 1, 1, 5, &|_, _| panic!("drawn again")).unwrap();
         let e = write(&dir, 1, 1, 6, &|_, _| ()).unwrap_err().to_string();
-        assert!(e.contains("scenes: there is something else in this place; choose another folder"), "{e}");
+        assert!(
+            e.contains("scenes: there is something else in this place; choose another folder"),
+            "{e}"
+        );
         assert_eq!(std::fs::read(&image).unwrap(), first);
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
         assert!(write(&home.path().join("none"), 0, 1, 5, &|_, _| ()).is_err());

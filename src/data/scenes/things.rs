@@ -1,6 +1,8 @@
 //! Houses, cars, sheep and people, standing on the ground at their distance.
 
-use super::canvas::{Canvas, Color, Noise, Point, capsule, convex, ellipse, near, round_box, scale};
+use super::canvas::{
+    Canvas, Color, Noise, Point, capsule, convex, ellipse, near, round_box, scale,
+};
 use super::landscape::{CAR, GRASS, Ground, HOUSE, Light, PERSON, ROAD, SHEEP};
 use crate::base::rng::Rng;
 
@@ -53,7 +55,8 @@ pub fn place(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, g
     }
 }
 
-/// A spot (x, y) on ground that fits the thing, not too much behind or before `others`; None if a few tries find none.
+/// A spot (x, y) on ground that fits the thing, not too much behind or before `others`; None if a
+/// few tries find none.
 fn find(
     canvas: &Canvas,
     rng: &mut Rng,
@@ -70,13 +73,18 @@ fn find(
     let on = on[rng.below(on.len())];
     let metre = |y: f32| (y - ground.horizon) / ground.eye;
     (0..24).find_map(|_| {
-        let (x, y) =
-            (canvas.width as f32 * rng.uniform(0.03, 0.97), ground.horizon + ground.depth * rng.uniform(near, far));
+        let (x, y) = (
+            canvas.width as f32 * rng.uniform(0.03, 0.97),
+            ground.horizon + ground.depth * rng.uniform(near, far),
+        );
         let m = metre(y);
-        let stands = [-m, 0.0, m].iter().all(|dx| canvas.id(x + dx, y - 1.0).is_none_or(|id| id == on));
+        let stands =
+            [-m, 0.0, m].iter().all(|dx| canvas.id(x + dx, y - 1.0).is_none_or(|id| id == on));
         let free = others.iter().all(|&(other, ox, oy)| {
             let room = 0.75 * (thing.half() * m + other.half() * metre(oy));
-            (x - ox).abs() > room || (y - ground.horizon).max(oy - ground.horizon) > 2.5 * (y.min(oy) - ground.horizon)
+            (x - ox).abs() > room
+                || (y - ground.horizon).max(oy - ground.horizon)
+                    > 2.5 * (y.min(oy) - ground.horizon)
         });
         (stands && free).then_some((x, y))
     })
@@ -93,12 +101,17 @@ struct Brush<'a> {
 }
 
 impl Brush<'_> {
-    /// A region inside the box (left, bottom, right, top); `shade` gives signed distance (metres) and colour.
+    /// A region inside the box (left, bottom, right, top); `shade` gives signed distance (metres)
+    /// and colour.
     fn paint(&mut self, id: u8, bounds: [f32; 4], shade: impl Fn(Point) -> (f32, Color)) {
         let (x, y, m) = (self.x, self.y, self.metre);
         let lit = self.lit;
-        let pixels =
-            [x + bounds[0] * m - 1.0, y - bounds[3] * m - 1.0, x + bounds[2] * m + 1.0, y - bounds[1] * m + 1.0];
+        let pixels = [
+            x + bounds[0] * m - 1.0,
+            y - bounds[3] * m - 1.0,
+            x + bounds[2] * m + 1.0,
+            y - bounds[1] * m + 1.0,
+        ];
         self.canvas.paint(Some(id), pixels, |px, py| {
             let (distance, color) = shade([(px - x) / m, (y - py) / m]);
             (distance * m, lit(color))
@@ -109,9 +122,12 @@ impl Brush<'_> {
     fn shadow(&mut self, half: f32) {
         let (x, y, m) = (self.x, self.y, self.metre);
         let (rx, ry) = (half * m, (0.22 * half * m).max(0.8));
-        self.canvas.glaze(None, [x - rx - 1.0, y - ry - 1.0, x + rx + 1.0, y + ry + 1.0], 0.5, |px, py| {
-            (ellipse([px - x, py - y], rx, ry), [0.02; 3])
-        });
+        self.canvas.glaze(
+            None,
+            [x - rx - 1.0, y - ry - 1.0, x + rx + 1.0, y + ry + 1.0],
+            0.5,
+            |px, py| (ellipse([px - x, py - y], rx, ry), [0.02; 3]),
+        );
     }
 }
 
@@ -125,7 +141,11 @@ fn house(mut b: Brush, rng: &mut Rng, noise: &Noise, night: bool) {
         [0.80, 0.66, 0.34],
     ];
     let wall = near(rng, &walls, 0.06);
-    let roof = near(rng, &[[0.48, 0.20, 0.14], [0.28, 0.28, 0.32], [0.36, 0.26, 0.20], [0.24, 0.34, 0.28]], 0.05);
+    let roof = near(
+        rng,
+        &[[0.48, 0.20, 0.14], [0.28, 0.28, 0.32], [0.36, 0.26, 0.20], [0.24, 0.34, 0.28]],
+        0.05,
+    );
     let glass = if night && rng.bernoulli(0.7) {
         [2.4, 1.9, 1.1]
     } else {
@@ -141,8 +161,8 @@ fn house(mut b: Brush, rng: &mut Rng, noise: &Noise, night: bool) {
         let mut color = scale(wall, 0.86 + 0.22 * noise.fractal(p[0] + seed, p[1], 3));
         // Courses of bricks, or planks.
         let (course, run) = ((p[1] / 0.3).floor(), p[0] / 0.55);
-        let joint =
-            (p[1] / 0.3).rem_euclid(1.0) < 0.22 || brick && (run + 0.5 * course.rem_euclid(2.0)).rem_euclid(1.0) < 0.15;
+        let joint = (p[1] / 0.3).rem_euclid(1.0) < 0.22
+            || brick && (run + 0.5 * course.rem_euclid(2.0)).rem_euclid(1.0) < 0.15;
         if joint {
             color = scale(color, 0.78);
         }
@@ -161,7 +181,10 @@ fn house(mut b: Brush, rng: &mut Rng, noise: &Noise, night: bool) {
     });
     let chimney = [half * rng.uniform(-0.6, 0.6), tall + 0.6 * pitch];
     b.paint(HOUSE, [chimney[0] - 0.4, tall, chimney[0] + 0.4, tall + 1.3 * pitch], |p| {
-        (round_box([p[0] - chimney[0], p[1] - chimney[1]], 0.35, 0.6 * pitch, 0.0), [0.42, 0.26, 0.20])
+        (
+            round_box([p[0] - chimney[0], p[1] - chimney[1]], 0.35, 0.6 * pitch, 0.0),
+            [0.42, 0.26, 0.20],
+        )
     });
     let (out, ridge) = (half + eaves, half * rng.uniform(0.0, 0.75));
     b.paint(HOUSE, [-out, tall - 0.2, out, tall + pitch], |p| {
@@ -169,7 +192,12 @@ fn house(mut b: Brush, rng: &mut Rng, noise: &Noise, night: bool) {
         let tile = (p[0] / 0.4 + 0.5 * (p[1] / 0.35).floor().rem_euclid(2.0)).rem_euclid(1.0);
         let color = scale(roof, 0.8 + 0.35 * row - if tile < 0.2 { 0.18 } else { 0.0 });
         // y upwards turns the order of the corners round.
-        let corners = [[-out, -tall + 0.2], [-ridge, -tall - pitch], [ridge + 0.01, -tall - pitch], [out, -tall + 0.2]];
+        let corners = [
+            [-out, -tall + 0.2],
+            [-ridge, -tall - pitch],
+            [ridge + 0.01, -tall - pitch],
+            [out, -tall + 0.2],
+        ];
         (convex([p[0], -p[1]], &corners), color)
     });
 }
@@ -186,7 +214,8 @@ fn car(mut b: Brush, rng: &mut Rng, night: bool) {
     let body = near(rng, &paints, 0.05);
     let glass = near(rng, &[[0.20, 0.26, 0.32], [0.50, 0.60, 0.68]], 0.04);
     let van = rng.bernoulli(0.3);
-    let (half, roof) = (rng.uniform(1.9, 2.3), if van { rng.uniform(1.9, 2.2) } else { rng.uniform(1.4, 1.6) });
+    let (half, roof) =
+        (rng.uniform(1.9, 2.3), if van { rng.uniform(1.9, 2.2) } else { rng.uniform(1.4, 1.6) });
     let flip = if rng.bernoulli(0.5) { -1.0 } else { 1.0 };
     b.shadow(half * 1.1);
     // The cabin, front to the right before `flip`.
@@ -213,7 +242,10 @@ fn car(mut b: Brush, rng: &mut Rng, night: bool) {
         if (p[1] - 0.78).abs() < 0.03 || (q[0] + 0.1).abs() < 0.025 {
             color = scale(color, 0.6);
         }
-        (round_box(q, half, 0.37, 0.2), if lamp { scale(lamps, if night { 2.5 } else { 1.0 }) } else { color })
+        (
+            round_box(q, half, 0.37, 0.2),
+            if lamp { scale(lamps, if night { 2.5 } else { 1.0 }) } else { color },
+        )
     });
     for wheel in [-0.6, 0.6] {
         b.paint(CAR, [wheel * half - 0.36, 0.0, wheel * half + 0.36, 0.72], |p| {
@@ -224,7 +256,11 @@ fn car(mut b: Brush, rng: &mut Rng, night: bool) {
 }
 
 fn sheep(mut b: Brush, rng: &mut Rng, noise: &Noise) {
-    let wool = near(rng, &[[0.92, 0.90, 0.84], [0.78, 0.72, 0.62], [0.40, 0.34, 0.30], [0.95, 0.95, 0.95]], 0.04);
+    let wool = near(
+        rng,
+        &[[0.92, 0.90, 0.84], [0.78, 0.72, 0.62], [0.40, 0.34, 0.30], [0.95, 0.95, 0.95]],
+        0.04,
+    );
     let skin = near(rng, &[[0.10, 0.09, 0.09], [0.55, 0.45, 0.38]], 0.03);
     let flip = if rng.bernoulli(0.5) { -1.0 } else { 1.0 };
     let size = rng.uniform(1.1, 1.6);
@@ -247,7 +283,10 @@ fn sheep(mut b: Brush, rng: &mut Rng, noise: &Noise) {
         let q = [(p[0] - head[0]) * flip, p[1] - head[1]];
         let ear = ellipse([q[0] + 0.12, q[1] - 0.1], 0.11, 0.05);
         let eye = q[0].hypot(q[1] - 0.05) < 0.03;
-        (ellipse([q[0] - 0.02, q[1] + 0.3 * q[0]], 0.2, 0.13).min(ear), if eye { [0.9; 3] } else { skin })
+        (
+            ellipse([q[0] - 0.02, q[1] + 0.3 * q[0]], 0.2, 0.13).min(ear),
+            if eye { [0.9; 3] } else { skin },
+        )
     });
 }
 
@@ -263,13 +302,19 @@ fn person(mut b: Brush, rng: &mut Rng) {
     ];
     let (top, legs) = (
         near(rng, &clothes, 0.06),
-        near(rng, &[[0.16, 0.20, 0.34], [0.30, 0.26, 0.22], [0.10, 0.10, 0.11], [0.55, 0.50, 0.40]], 0.04),
+        near(
+            rng,
+            &[[0.16, 0.20, 0.34], [0.30, 0.26, 0.22], [0.10, 0.10, 0.11], [0.55, 0.50, 0.40]],
+            0.04,
+        ),
     );
     let skin = near(rng, &[[0.92, 0.74, 0.62], [0.72, 0.52, 0.38], [0.40, 0.26, 0.18]], 0.04);
-    let hair = near(rng, &[[0.10, 0.07, 0.05], [0.45, 0.30, 0.14], [0.80, 0.66, 0.36], [0.55; 3]], 0.03);
+    let hair =
+        near(rng, &[[0.10, 0.07, 0.05], [0.45, 0.30, 0.14], [0.80, 0.66, 0.36], [0.55; 3]], 0.03);
     let size = rng.uniform(1.0, 1.25);
     b.metre *= size;
-    let (stride, swing, stripes) = (rng.uniform(0.05, 0.3), rng.uniform(0.08, 0.35), rng.bernoulli(0.35));
+    let (stride, swing, stripes) =
+        (rng.uniform(0.05, 0.3), rng.uniform(0.08, 0.35), rng.bernoulli(0.35));
     b.shadow(0.42);
     for side in [-1.0, 1.0] {
         b.paint(PERSON, [-0.5, 0.0, 0.5, 0.95], |p| {
@@ -287,11 +332,17 @@ fn person(mut b: Brush, rng: &mut Rng) {
     b.paint(PERSON, [-0.35, 0.8, 0.35, 1.55], |p| {
         let stripe = stripes && (p[1] / 0.12).rem_euclid(1.0) < 0.4;
         let fold = 1.0 - 0.35 * (p[0] / 0.26).powi(2);
-        (round_box([p[0], p[1] - 1.16], 0.24, 0.34, 0.12), scale(if stripe { [0.9; 3] } else { top }, fold))
+        (
+            round_box([p[0], p[1] - 1.16], 0.24, 0.34, 0.12),
+            scale(if stripe { [0.9; 3] } else { top }, fold),
+        )
     });
     b.paint(PERSON, [-0.2, 1.45, 0.2, 1.9], |p| {
         let neck = round_box([p[0], p[1] - 1.5], 0.06, 0.1, 0.0);
         let head = ellipse([p[0], p[1] - 1.68], 0.125, 0.155);
-        (head.min(neck), if p[1] > 1.72 + 0.6 * p[0].abs() - 0.05 && p[1] > 1.6 { hair } else { skin })
+        (
+            head.min(neck),
+            if p[1] > 1.72 + 0.6 * p[0].abs() - 0.05 && p[1] > 1.6 { hair } else { skin },
+        )
     });
 }

@@ -21,16 +21,22 @@ pub fn fill(dataset: &Dataset, load: &Load, planes: usize, decode: Decode) -> Re
             "ask for at least one of each",
         ));
     }
-    let key = load.keep.and_then(|least| Key::of(dataset, load, planes).filter(|key| key.source >= least));
+    let key = load
+        .keep
+        .and_then(|least| Key::of(dataset, load, planes).filter(|key| key.source >= least));
     let Some(key) = key else { return passing(dataset, load, bytes, decode) };
     let mut notes = Vec::new();
     match reuse(dataset, load, &key) {
-        Ok(Some(mut store)) if load.strict && !store.skipped.is_empty() => return Err(store.skipped.swap_remove(0)),
+        Ok(Some(mut store)) if load.strict && !store.skipped.is_empty() => {
+            return Err(store.skipped.swap_remove(0));
+        }
         Ok(Some(store)) => return Ok(store),
         Ok(None) => (),
         Err(e) => {
             let path = key.path.display();
-            notes.push(format!("{path}: these decoded images cannot be used ({e}): they are decoded again"));
+            notes.push(format!(
+                "{path}: these decoded images cannot be used ({e}): they are decoded again"
+            ));
         }
     }
     let mut store = match lasting(dataset, load, bytes, decode, &key)? {
@@ -52,7 +58,10 @@ fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<Im
         // The items are those that the key is of.
         items: entries.iter().map(|entry| dataset.items[entry.at as usize].clone()).collect(),
         sizes,
-        skipped: skipped.into_iter().map(|(path, what, remedy)| Error::File { path, what, remedy }).collect(),
+        skipped: skipped
+            .into_iter()
+            .map(|(path, what, remedy)| Error::File { path, what, remedy })
+            .collect(),
         kept: Some(Kept { path: key.path.clone(), reused: true }),
         notes: Vec::new(),
         size: load.size,
@@ -64,7 +73,13 @@ fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<Im
 }
 
 /// Decodes into a file that is kept. Ok(Err(why)): nothing can be written there.
-fn lasting(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode, key: &Key) -> Result<Result<ImageStore>> {
+fn lasting(
+    dataset: &Dataset,
+    load: &Load,
+    bytes: usize,
+    decode: Decode,
+    key: &Key,
+) -> Result<Result<ImageStore>> {
     let draft = Draft::new(key, bytes as u64 * dataset.items.len() as u64);
     let opened = draft.and_then(|draft| {
         let file = draft.file().try_clone().map_err(|e| Error::io(&key.path, e))?;
@@ -75,7 +90,9 @@ fn lasting(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode, key: &K
         Err(why) => return Ok(Err(why)),
     };
     let full = AtomicBool::new(false);
-    let put = |i, record| writer(&file, &key.path)(i, record).inspect_err(|_| full.store(true, Ordering::Relaxed));
+    let put = |i, record| {
+        writer(&file, &key.path)(i, record).inspect_err(|_| full.store(true, Ordering::Relaxed))
+    };
     let used = match decode_all(&dataset.items, load, bytes, decode, &put) {
         Err(why) if full.load(Ordering::Relaxed) => return Ok(Err(why)),
         decoded => Used::of(dataset, decoded?)?,
@@ -94,7 +111,8 @@ fn lasting(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode, key: &K
         })
     });
     // What cannot be kept is still there for this run.
-    let place = Filed { file, entries: Vec::new(), bytes, path: key.path.clone(), named: finished.is_ok() };
+    let place =
+        Filed { file, entries: Vec::new(), bytes, path: key.path.clone(), named: finished.is_ok() };
     let notes = finished.as_ref().err().map(not_kept).into_iter().collect();
     let kept = finished.ok().map(|path| Kept { path, reused: false });
     Ok(Ok(ImageStore { kept, notes, ..used.store(load.size, Some(place)) }))
@@ -103,13 +121,15 @@ fn lasting(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode, key: &K
 /// Decodes into memory or, above the budget, into a file without a name.
 fn passing(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode) -> Result<ImageStore> {
     if bytes as u64 * dataset.items.len() as u64 <= load.budget {
-        let decoded = decode_all(&dataset.items, load, bytes, decode, &|_, record| Ok(Some(record)))?;
+        let decoded =
+            decode_all(&dataset.items, load, bytes, decode, &|_, record| Ok(Some(record)))?;
         return Ok(Used::of(dataset, decoded)?.store(load.size, None));
     }
     let file = std::fs::create_dir_all(load.cache).and_then(|()| tempfile::tempfile_in(load.cache));
     let file = file.map_err(|e| Error::io(load.cache, e))?;
     let decoded = decode_all(&dataset.items, load, bytes, decode, &writer(&file, load.cache))?;
-    let place = Filed { file, entries: Vec::new(), bytes, path: load.cache.to_path_buf(), named: false };
+    let place =
+        Filed { file, entries: Vec::new(), bytes, path: load.cache.to_path_buf(), named: false };
     Ok(Used::of(dataset, decoded)?.store(load.size, Some(place)))
 }
 
@@ -153,7 +173,10 @@ impl<'a> Used<'a> {
         }
         match used.skipped.first() {
             Some((_, first)) if used.items.is_empty() => {
-                let what = format!("none of the {} images can be used; the first: {first}", dataset.items.len());
+                let what = format!(
+                    "none of the {} images can be used; the first: {first}",
+                    dataset.items.len()
+                );
                 Err(Error::file(&dataset.root, what, "check them"))
             }
             _ => Ok(used),
@@ -179,7 +202,8 @@ impl<'a> Used<'a> {
     }
 }
 
-/// Why pictures were left out, as a kept set says it. An error where one may be readable at the next start, as far as is known.
+/// Why pictures were left out, as a kept set says it. An error where one may be readable at the
+/// next start, as far as is known.
 fn reasons(skipped: &[(&Item, Error)]) -> Result<Vec<(PathBuf, String, String)>> {
     let reason = |(item, why): &(&Item, Error)| match (why, std::fs::read(&item.image)) {
         (_, Err(e)) if item.image.exists() => Err(Error::io(&item.image, e)),

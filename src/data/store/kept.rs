@@ -1,4 +1,5 @@
-//! Sets that are kept in the user's cache folder from one start to the next, each in one file that is whole or not there.
+//! Sets that are kept in the user's cache folder from one start to the next, each in one file that
+//! is whole or not there.
 //!
 //! ```text
 //! records   bytes × items of the data set; those of pictures that cannot be used are holes
@@ -6,8 +7,8 @@
 //! 24 bytes  length and checksum of the JSON, "picieset"
 //! ```
 //!
-//! NOTE: a file is renamed when it is complete, but not synced: a power cut may still cut it. Its length and checksums tell, and
-//! then it is made anew; syncing 61 GB would make everybody wait.
+//! NOTE: a file is renamed when it is complete, but not synced: a power cut may still cut it. Its
+//! length and checksums tell, and then it is made anew; syncing 61 GB would make everybody wait.
 
 use std::fs::File;
 use std::io::{Error as IoError, ErrorKind};
@@ -61,7 +62,10 @@ impl Contents {
         file.read_exact_at(&mut tail, at)?;
         let [bytes, sum, magic] =
             [0, 8, 16].map(|i| u64::from_le_bytes(tail[i..i + 8].try_into().expect("eight bytes")));
-        let start = at.checked_sub(bytes).filter(|_| magic == MAGIC).ok_or_else(|| damaged("it ends early"))?;
+        let start = at
+            .checked_sub(bytes)
+            .filter(|_| magic == MAGIC)
+            .ok_or_else(|| damaged("it ends early"))?;
         let mut json = vec![0; bytes as usize];
         file.read_exact_at(&mut json, start)?;
         if checksum(&json) != sum {
@@ -92,12 +96,14 @@ pub fn open(key: &Key) -> std::io::Result<Option<(File, Contents)>> {
     if contents.digest != key.digest {
         return Err(damaged("it is of another set of images"));
     }
-    // Sets that were not used for longest go first when room is needed. Where that cannot be noted, it may be this one.
+    // Sets that were not used for longest go first when room is needed. Where that cannot be noted,
+    // it may be this one.
     let _ = file.set_modified(SystemTime::now());
     Ok(Some((file, contents)))
 }
 
-/// A file that is being written. Dropped unfinished, it is gone; a killed process leaves it under a name that no set has.
+/// A file that is being written. Dropped unfinished, it is gone; a killed process leaves it under a
+/// name that no set has.
 pub struct Draft {
     temp: NamedTempFile,
     path: PathBuf,
@@ -112,7 +118,8 @@ impl Draft {
             remove_abandoned(folder);
             let disk = rustix::fs::statvfs(folder)?;
             make_room(folder, bytes, disk.f_bavail * disk.f_frsize)?;
-            let (temp, listed) = listed(|| tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder))?;
+            let (temp, listed) =
+                listed(|| tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder))?;
             // Where files cannot be locked no one takes this one for abandoned.
             let _ = temp.as_file().lock();
             Ok((temp, listed))
@@ -135,14 +142,17 @@ impl Draft {
     }
 }
 
-/// Removes the sets in `folder` that were not used for longest until they take, with `wanted` bytes more, no more than half of
-/// what the disk, with `free` bytes now, would have free without them.
+/// Removes the sets in `folder` that were not used for longest until they take, with `wanted` bytes
+/// more, no more than half of what the disk, with `free` bytes now, would have free without them.
 pub fn make_room(folder: &Path, wanted: u64, free: u64) -> std::io::Result<()> {
     let mut sets = sets(folder);
     let mut taken = sets.iter().map(|set| set.bytes).sum::<u64>();
     let most = (free + taken) / 2;
     if wanted > most {
-        let what = format!("they would take {} MiB, more than half of the disk's free space", wanted >> 20);
+        let what = format!(
+            "they would take {} MiB, more than half of the disk's free space",
+            wanted >> 20
+        );
         return Err(IoError::new(ErrorKind::StorageFull, what));
     }
     sets.sort_by_key(|set| set.used);
@@ -167,14 +177,18 @@ pub struct KeptSet {
 impl KeptSet {
     /// What the set is; an error where the file is damaged.
     pub fn contents(&self) -> Result<Contents> {
-        File::open(&self.path).and_then(|file| Contents::read(&file)).map_err(|e| Error::io(&self.path, e))
+        File::open(&self.path)
+            .and_then(|file| Contents::read(&file))
+            .map_err(|e| Error::io(&self.path, e))
     }
 }
 
 /// The kept sets in a folder, by name.
 pub fn sets(folder: &Path) -> Vec<KeptSet> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let kept = entries.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+    let entries =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let kept =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
     let set = |path: PathBuf| {
         let stat = path.metadata().ok()?;
         Some(KeptSet { bytes: 512 * stat.blocks(), used: stat.modified().ok()?, path })

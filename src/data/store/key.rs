@@ -12,13 +12,16 @@ use super::Load;
 use super::kept::FOLDER;
 use crate::data::Dataset;
 
-/// Counted up when decoding or the base transform gives other bytes than before, or the file another layout.
+/// Counted up when decoding or the base transform gives other bytes than before, or the file
+/// another layout.
 const VERSION: &str = concat!("picie set 1, picie ", env!("CARGO_PKG_VERSION"));
 
 pub struct Key {
-    /// Of everything that records depend on: names, sizes and times of the files, and what is made of them.
+    /// Of everything that records depend on: names, sizes and times of the files, and what is made
+    /// of them.
     pub digest: [u8; 32],
-    /// The file that the set is kept in: named as the data set's folder, and by the digest's beginning.
+    /// The file that the set is kept in: named as the data set's folder, and by the digest's
+    /// beginning.
     pub path: PathBuf,
     /// Bytes of the set's files together, which is what decoding takes its time from.
     pub source: u64,
@@ -27,7 +30,8 @@ pub struct Key {
 impl Key {
     /// The key of records with `planes` planes. None where the folder cannot be found.
     ///
-    /// NOTE: taken before anything is decoded: a file that changes meanwhile has another key at the next start.
+    /// NOTE: taken before anything is decoded: a file that changes meanwhile has another key at the
+    /// next start.
     pub fn of(dataset: &Dataset, load: &Load, planes: usize) -> Option<Self> {
         let root = dataset.root.canonicalize().ok()?;
         let labelled = planes > 3;
@@ -41,16 +45,25 @@ impl Key {
             .map(|item| {
                 let label = item.label.as_deref().filter(|_| labelled);
                 // A file that is not there is known by that.
-                [Some(item.image.as_path()), label].map(|path| path.and_then(|path| path.metadata().ok()))
+                [Some(item.image.as_path()), label]
+                    .map(|path| path.and_then(|path| path.metadata().ok()))
             })
             .collect();
         let mut source = 0;
         for (item, stats) in dataset.items.iter().zip(stats) {
-            for (path, stat) in [Some(&item.image), item.label.as_ref().filter(|_| labelled)].into_iter().zip(stats) {
-                text(&mut hash, path.map_or(Path::new(""), |path| path.strip_prefix(&dataset.root).unwrap_or(path)));
+            for (path, stat) in
+                [Some(&item.image), item.label.as_ref().filter(|_| labelled)].into_iter().zip(stats)
+            {
+                text(
+                    &mut hash,
+                    path.map_or(Path::new(""), |path| {
+                        path.strip_prefix(&dataset.root).unwrap_or(path)
+                    }),
+                );
                 let Some(stat) = stat else { continue };
                 source += stat.len();
-                // The time of the last change of the file or its rights tells of contents that were put back to an older time.
+                // The time of the last change of the file or its rights tells of contents that were
+                // put back to an older time.
                 let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()];
                 hash.update(stat.len().to_le_bytes());
                 times.iter().for_each(|time| hash.update(time.to_le_bytes()));

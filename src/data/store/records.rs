@@ -1,4 +1,5 @@
-//! Fixed-size records, one a picture: decoded on all cores, kept in memory or in a file, read in any order.
+//! Fixed-size records, one a picture: decoded on all cores, kept in memory or in a file, read in
+//! any order.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -49,10 +50,11 @@ impl Entry {
     }
 }
 
-/// A 64-bit checksum against damage, not against malice: four lanes, so that it is no slower than memory. A change within any one
-/// word always shows.
+/// A 64-bit checksum against damage, not against malice: four lanes, so that it is no slower than
+/// memory. A change within any one word always shows.
 pub fn checksum(bytes: &[u8]) -> u64 {
-    let step = |sum: u64, word: u64| ((sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
+    let step =
+        |sum: u64, word: u64| ((sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     let mut lanes = [1, 2, 3, 4];
     let blocks = bytes.chunks_exact(32);
@@ -78,7 +80,8 @@ pub enum Place {
 }
 
 /// A file with records.
-// NOTE: read with `pread`, not mapped: no unsafe, and a failing disk is an error instead of a signal.
+// NOTE: read with `pread`, not mapped: no unsafe, and a failing disk is an error instead of a
+// signal.
 pub struct Filed {
     pub file: File,
     pub entries: Vec<Entry>,
@@ -110,12 +113,16 @@ impl Records {
         if got != want {
             return Err(Error::Shape { op: "gather", what: "out", got, want });
         }
-        out.par_chunks_exact_mut(range.len()).zip(index).try_for_each(|(out, &i)| match &self.place {
-            Place::Memory(records) => {
-                out.copy_from_slice(&records[i as usize][range.clone()]);
-                Ok(())
+        out.par_chunks_exact_mut(range.len()).zip(index).try_for_each(|(out, &i)| {
+            match &self.place {
+                Place::Memory(records) => {
+                    out.copy_from_slice(&records[i as usize][range.clone()]);
+                    Ok(())
+                }
+                Place::File(file) => {
+                    file.read(i as usize, part, range.start, out).map_err(|e| file.error(e))
+                }
             }
-            Place::File(file) => file.read(i as usize, part, range.start, out).map_err(|e| file.error(e)),
         })
     }
 }
@@ -125,10 +132,15 @@ impl Filed {
     fn read(&self, i: usize, part: Part, from: usize, out: &mut [u8]) -> std::io::Result<()> {
         let entry = &self.entries[i];
         self.file.read_exact_at(out, u64::from(entry.at) * self.bytes as u64 + from as u64)?;
-        if checksum(out) == entry.sums[part as usize] { Ok(()) } else { Err(damaged("an image in it is damaged")) }
+        if checksum(out) == entry.sums[part as usize] {
+            Ok(())
+        } else {
+            Err(damaged("an image in it is damaged"))
+        }
     }
 
-    /// What reading went wrong with. A damaged copy that the next start would find again is removed.
+    /// What reading went wrong with. A damaged copy that the next start would find again is
+    /// removed.
     fn error(&self, e: std::io::Error) -> Error {
         if !self.named || ![ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&e.kind()) {
             return Error::io(&self.path, e);
@@ -147,7 +159,8 @@ fn zeros(bytes: usize) -> Option<Box<[u8]>> {
     Some(record.into_boxed_slice())
 }
 
-/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the picture cannot be used. Err: stop.
+/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the
+/// picture cannot be used. Err: stop.
 pub type Outcome = Result<Result<(usize, usize)>>;
 
 /// Fills a record from an item.
@@ -166,14 +179,24 @@ pub type Staying = Option<Box<[u8]>>;
 /// Takes a record and the number of its item; gives back what is to stay in memory.
 pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Staying> + Sync);
 
-/// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core is free: while some records are
-/// written others are decoded. What comes back is in the order of the items; Err in it: the picture cannot be used.
+/// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core
+/// is free: while some records are written others are decoded. What comes back is in the order of
+/// the items; Err in it: the picture cannot be used.
 ///
-/// Errors: of all items that make one (strict: that cannot be used), the first in this order, for any number of threads.
-pub fn decode_all(items: &[Item], load: &Load, bytes: usize, decode: Decode, put: Put) -> Result<Vec<Result<Decoded>>> {
+/// Errors: of all items that make one (strict: that cannot be used), the first in this order, for
+/// any number of threads.
+pub fn decode_all(
+    items: &[Item],
+    load: &Load,
+    bytes: usize,
+    decode: Decode,
+    put: Put,
+) -> Result<Vec<Result<Decoded>>> {
     let one = |i: usize, item: &Item| -> Result<Result<Decoded>> {
         stop::check()?;
-        let none = || Error::input("there is no memory for the images", "use a smaller size or fewer images");
+        let none = || {
+            Error::input("there is no memory for the images", "use a smaller size or fewer images")
+        };
         let mut record = zeros(bytes).ok_or_else(none)?;
         let size = match decode(item, &mut record)? {
             Ok(size) => size,
@@ -183,7 +206,8 @@ pub fn decode_all(items: &[Item], load: &Load, bytes: usize, decode: Decode, put
         let entry = Entry::new(i as u32, &record, load.size);
         Ok(Ok(Decoded { size, entry, record: put(i, record)? }))
     };
-    // The first item that made an error, so far: those behind it are left, those before it are still looked at.
+    // The first item that made an error, so far: those behind it are left, those before it are
+    // still looked at.
     let failed = AtomicUsize::new(usize::MAX);
     let done = AtomicUsize::new(0);
     let outcomes: Vec<_> = (items.par_iter().enumerate())

@@ -9,7 +9,8 @@ use super::*;
 use crate::data::testing::{gradient, touch, with_orientation, write_label};
 use crate::data::{Classes, Kind, open};
 
-/// A COCO-Stuff folder: `sizes` images a, b, c, … with label maps of 156 (sky) above and 154 (sea) below, right half 255.
+/// A COCO-Stuff folder: `sizes` images a, b, c, … with label maps of 156 (sky) above and 154 (sea)
+/// below, right half 255.
 fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (i, &(w, h)) in sizes.iter().enumerate() {
@@ -17,11 +18,19 @@ fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {
         touch(&dir.path().join(format!("images/val2017/{id}.jpg")));
         // The format is taken from the content: PNG, so that pixels are exact.
         gradient(w, h)
-            .save_with_format(dir.path().join(format!("images/val2017/{id}.jpg")), image::ImageFormat::Png)
+            .save_with_format(
+                dir.path().join(format!("images/val2017/{id}.jpg")),
+                image::ImageFormat::Png,
+            )
             .unwrap();
         let id_at = |x: u32, y: u32| if 2 * x >= w { 255 } else { 156 - 2 * u8::from(2 * y >= h) };
         let map: Vec<u8> = (0..h).flat_map(|y| (0..w).map(move |x| id_at(x, y))).collect();
-        write_label(&dir.path().join(format!("annotations/val2017/{id}.png")), w as usize, h as usize, &map);
+        write_label(
+            &dir.path().join(format!("annotations/val2017/{id}.png")),
+            w as usize,
+            h as usize,
+            &map,
+        );
     }
     dir
 }
@@ -43,14 +52,20 @@ fn memory_and_file_hold_the_same_pictures_and_labels_in_step() {
     let (mut seen, index) = (vec![], [3, 0, 2, 2, 1]);
     for budget in [u64::MAX, 0] {
         let store = EvalStore::load(&set, &load(dir.path(), budget, true)).unwrap();
-        assert_eq!((store.images.len(), store.images.size(), store.images.skipped.len()), (4, 6, 0));
+        assert_eq!(
+            (store.images.len(), store.images.size(), store.images.skipped.len()),
+            (4, 6, 0)
+        );
         assert_eq!(matches!(store.images.records.place, Place::Memory(_)), budget > 0);
         let (mut x, mut y) = (vec![1; 5 * 108], vec![1; 5 * 36]);
         store.images.gather(&index, &mut x).unwrap();
         store.gather_labels(&index, &mut y).unwrap();
         // Picture 0 is 6 × 6, so it is stored as it is.
         assert_eq!(x[108..216], *gradient(6, 6));
-        let want = [[[23u8, 23, 23, IGNORE, IGNORE, IGNORE]; 3], [[26, 26, 26, IGNORE, IGNORE, IGNORE]; 3]];
+        let want = [
+            [[23u8, 23, 23, IGNORE, IGNORE, IGNORE]; 3],
+            [[26, 26, 26, IGNORE, IGNORE, IGNORE]; 3],
+        ];
         assert_eq!(y[36..72], *want.as_flattened().as_flattened());
         assert_eq!(x[216..324], x[324..432]);
         let images = ImageStore::load(&set, &load(dir.path(), budget, true)).unwrap();
@@ -74,7 +89,10 @@ fn any_number_of_threads_gives_the_same_store() {
             let calls = AtomicUsize::new(0);
             let count = |_, total| assert!(calls.fetch_add(1, Ordering::Relaxed) < total);
             let load = Load { progress: &count, ..load(dir.path(), 1 << 20, false) };
-            ImageStore::load(&dataset(dir.path()), &load).unwrap().gather(&[0, 1, 2, 3], &mut out).unwrap();
+            ImageStore::load(&dataset(dir.path()), &load)
+                .unwrap()
+                .gather(&[0, 1, 2, 3], &mut out)
+                .unwrap();
             assert_eq!(calls.into_inner(), 4);
         });
         out
@@ -82,12 +100,14 @@ fn any_number_of_threads_gives_the_same_store() {
     assert_eq!(run(1), run(3));
 }
 
-/// A writer that waits for another one, and for a decoder, waits for nothing where one thread writes what all have decoded.
+/// A writer that waits for another one, and for a decoder, waits for nothing where one thread
+/// writes what all have decoded.
 #[test]
 fn records_are_written_by_many_threads_while_others_are_decoded() {
     let item = |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
     let items: Vec<Item> = (0..12).map(item).collect();
-    let (decoded, writing, most, overlapped) = <(AtomicUsize, AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+    let (decoded, writing, most, overlapped) =
+        <(AtomicUsize, AtomicUsize, AtomicUsize, AtomicUsize)>::default();
     let decode = |_: &Item, record: &mut [u8]| {
         decoded.fetch_add(1, Ordering::SeqCst);
         record.fill(9);
@@ -110,7 +130,9 @@ fn records_are_written_by_many_threads_while_others_are_decoded() {
         Ok(None)
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let all = pool.install(|| decode_all(&items, &load(Path::new(""), 0, true), 108, &decode, &put)).unwrap();
+    let all = pool
+        .install(|| decode_all(&items, &load(Path::new(""), 0, true), 108, &decode, &put))
+        .unwrap();
     assert!(all.into_iter().enumerate().all(|(i, record)| record.unwrap().entry.at as usize == i));
     assert!(most.into_inner() > 1, "one record was written at a time");
     assert!(overlapped.into_inner() > 0, "nothing was decoded while a record was written");
@@ -134,7 +156,10 @@ fn the_first_error_by_order_comes_back_whichever_is_met_first() {
     for threads in [1, 8] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let load = load(Path::new(""), 0, false);
-        let e = pool.install(|| decode_all(&items, &load, 108, &decode, &|_, _| Ok(None))).err().unwrap();
+        let e = pool
+            .install(|| decode_all(&items, &load, 108, &decode, &|_, _| Ok(None)))
+            .err()
+            .unwrap();
         assert_eq!(e.to_string(), "60: no good; leave it", "{threads} threads");
         // One thread stops at once.
         assert!(threads > 1 || decoded.load(Ordering::SeqCst) == 61);
@@ -152,38 +177,61 @@ fn broken_pictures_are_left_out_and_listed_or_strictly_refused() {
     let ids: Vec<_> = store.images.items.iter().map(|i| i.id.as_str()).collect();
     assert_eq!(ids, ["a", "c"]);
     let why: Vec<_> = store.images.skipped.iter().map(Error::to_string).collect();
-    assert!(why[0].contains("b.jpg: the file is empty") && why[1].contains("d.jpg") && why.len() == 2, "{why:?}");
+    assert!(
+        why[0].contains("b.jpg: the file is empty") && why[1].contains("d.jpg") && why.len() == 2,
+        "{why:?}"
+    );
     let (mut y, mut c) = (vec![0; 36], vec![0; 36]);
     store.gather_labels(&[1], &mut y).unwrap();
     // Item 1 is "c" now, 5 × 7: the crop starts at row 1 of 8.
-    transform::label(&decode::label(&dir.path().join("annotations/val2017/c.png")).unwrap(), 6, Fit::Crop, &mut c);
+    transform::label(
+        &decode::label(&dir.path().join("annotations/val2017/c.png")).unwrap(),
+        6,
+        Fit::Crop,
+        &mut c,
+    );
     set.taxonomy.as_ref().unwrap().classify(Path::new(""), &mut c).unwrap();
     assert_eq!(y, c);
-    let strict = ImageStore::load(&set, &load(dir.path(), 1 << 20, true)).err().unwrap().to_string();
+    let strict =
+        ImageStore::load(&set, &load(dir.path(), 1 << 20, true)).err().unwrap().to_string();
     assert!(strict.contains("b.jpg: the file is empty"), "{strict}");
     for id in ["a", "c"] {
         std::fs::remove_file(dir.path().join(format!("images/val2017/{id}.jpg"))).unwrap();
     }
     let none = ImageStore::load(&set, &load(dir.path(), 1 << 20, false)).err().unwrap().to_string();
-    assert!(none.contains("none of the 4 images can be used") && none.contains("a.jpg: no such file"), "{none}");
+    assert!(
+        none.contains("none of the 4 images can be used") && none.contains("a.jpg: no such file"),
+        "{none}"
+    );
 }
 
 #[test]
 fn label_maps_that_are_missing_or_wrong() {
     let dir = coco(&SIZES);
     let label = |id: &str| dir.path().join(format!("annotations/val2017/{id}.png"));
-    let fails = |strict| EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, strict)).err().unwrap().to_string();
+    let fails = |strict| {
+        EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, strict))
+            .err()
+            .unwrap()
+            .to_string()
+    };
     std::fs::remove_file(label("b")).unwrap();
     let store = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, false)).unwrap();
     assert_eq!(store.images.len(), 3);
     assert!(store.images.skipped[0].to_string().contains("b.jpg: no label map for this image"));
     assert!(fails(true).contains("b.jpg: no label map"));
     // To train, labels do not matter.
-    assert_eq!(ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap().len(), 4);
+    assert_eq!(
+        ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap().len(),
+        4
+    );
 
     write_label(&label("c"), 7, 5, &[156; 35]);
     let e = fails(false);
-    assert!(e.contains("c.png: the label map is 7 × 5 but its image") && e.contains("c.jpg is 5 × 7"), "{e}");
+    assert!(
+        e.contains("c.png: the label map is 7 × 5 but its image") && e.contains("c.jpg is 5 × 7"),
+        "{e}"
+    );
     write_label(&label("c"), 5, 7, &[200; 35]);
     assert!(fails(false).contains("c.png: the label map holds the value 200"));
     touch(&label("c"));
@@ -205,7 +253,10 @@ fn a_small_picture_is_padded_with_its_label_map() {
     store.gather_labels(&[0], &mut y).unwrap();
     assert_eq!(x[3..15], gradient(4, 6).as_raw()[..12]);
     assert!(x.chunks(18).all(|row| row[..3] == [0; 3] && row[15..] == [0; 3]));
-    let want = [[[IGNORE, 23, 23, IGNORE, IGNORE, IGNORE]; 3], [[IGNORE, 26, 26, IGNORE, IGNORE, IGNORE]; 3]];
+    let want = [
+        [[IGNORE, 23, 23, IGNORE, IGNORE, IGNORE]; 3],
+        [[IGNORE, 26, 26, IGNORE, IGNORE, IGNORE]; 3],
+    ];
     assert_eq!(y, *want.as_flattened().as_flattened());
 }
 
@@ -213,14 +264,19 @@ fn a_small_picture_is_padded_with_its_label_map() {
 #[test]
 fn potsdam_patches_are_read_in_colour_and_in_grey() {
     let dir = tempfile::tempdir().unwrap();
-    let colours = [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]];
+    let colours =
+        [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]];
     for id in ["a", "b"] {
         touch(&dir.path().join(format!("imgs/{id}.png")));
         gradient(6, 6).save(dir.path().join(format!("imgs/{id}.png"))).unwrap();
     }
     write_label(&dir.path().join("gt/a.png"), 6, 6, &(0..36).map(|i| i % 6).collect::<Vec<_>>());
-    image::RgbImage::from_fn(6, 6, |x, _| image::Rgb(colours[x as usize])).save(dir.path().join("gt/b.png")).unwrap();
-    for (classes, want) in [(Classes::Coarse3, [0, 1, 2, 2, 0, 1]), (Classes::Potsdam6, [0, 1, 2, 3, 4, 5])] {
+    image::RgbImage::from_fn(6, 6, |x, _| image::Rgb(colours[x as usize]))
+        .save(dir.path().join("gt/b.png"))
+        .unwrap();
+    for (classes, want) in
+        [(Classes::Coarse3, [0, 1, 2, 2, 0, 1]), (Classes::Potsdam6, [0, 1, 2, 3, 4, 5])]
+    {
         let set = open(dir.path(), None, "val", classes, &|_, _| ()).unwrap();
         let store = EvalStore::load(&set, &load(dir.path(), 1 << 20, true)).unwrap();
         let mut y = vec![9; 72];
@@ -251,21 +307,32 @@ fn a_full_disk_says_what_to_do() {
 #[test]
 fn a_turned_picture_fits_its_label_map_either_way() {
     let dir = coco(&[(9, 6)]);
-    let (picture, label) = (dir.path().join("images/val2017/a.jpg"), dir.path().join("annotations/val2017/a.png"));
+    let (picture, label) =
+        (dir.path().join("images/val2017/a.jpg"), dir.path().join("annotations/val2017/a.png"));
     let mut jpeg = std::io::Cursor::new(Vec::new());
     gradient(9, 6).write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
     std::fs::write(&picture, with_orientation(&jpeg.into_inner(), 8)).unwrap();
     for (w, h) in [(9, 6), (6, 9)] {
         write_label(&label, w, h, &[156; 54]);
-        let store = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 1 << 20, true)).unwrap();
+        let store =
+            EvalStore::load(&dataset(dir.path()), &load(dir.path(), 1 << 20, true)).unwrap();
         assert_eq!(store.images.sizes, [(w, h)]);
         let (mut got, mut want) = (vec![0; 108], vec![0; 108]);
         store.images.gather(&[0], &mut got).unwrap();
         transform::image(&decode::rgb_of_label(&picture, &label).unwrap(), 6, Fit::Crop, &mut want);
         assert_eq!(got, want);
     }
-    assert_eq!(ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap().sizes, [(6, 9)]);
+    assert_eq!(
+        ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap().sizes,
+        [(6, 9)]
+    );
     write_label(&label, 8, 6, &[156; 48]);
-    let e = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).err().unwrap().to_string();
-    assert!(e.contains("a.png: the label map is 8 × 6 but its image") && e.contains("is 6 × 9"), "{e}");
+    let e = EvalStore::load(&dataset(dir.path()), &load(dir.path(), 0, true))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        e.contains("a.png: the label map is 8 × 6 but its image") && e.contains("is 6 × 9"),
+        "{e}"
+    );
 }

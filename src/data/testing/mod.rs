@@ -25,7 +25,8 @@ pub fn write_label(path: &Path, width: usize, height: usize, ids: &[u8]) {
 
 /// A TIFF block of one tag, as EXIF segments and chunks hold it: the orientation.
 pub fn orientation_exif(orientation: u8) -> Vec<u8> {
-    // Big-endian, directory at byte 8; one entry: tag 0x0112, kind 3 (u16), one value; no further directory.
+    // Big-endian, directory at byte 8; one entry: tag 0x0112, kind 3 (u16), one value; no further
+    // directory.
     let entry = [0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0];
     [&b"MM\0\x2a\0\0\0\x08"[..], &[0, 1], &entry, &[0; 4]].concat()
 }

@@ -1,4 +1,5 @@
-//! The confusion histogram on the CPU: one histogram a piece of pixels, added up; integers have no order to keep.
+//! The confusion histogram on the CPU: one histogram a piece of pixels, added up; integers have no
+//! order to keep.
 
 use rayon::prelude::*;
 
@@ -14,7 +15,13 @@ const PIECE: usize = 1 << 17;
 const UNLABELLED: u8 = 255;
 
 impl Confusion for Cpu {
-    fn confusion(&mut self, counts: Slot<u32>, pred: Slot<u16>, labels: Slot<u8>, clusters: usize) -> Result<()> {
+    fn confusion(
+        &mut self,
+        counts: Slot<u32>,
+        pred: Slot<u16>,
+        labels: Slot<u8>,
+        clusters: usize,
+    ) -> Result<()> {
         const OP: &str = "confusion";
         want(OP, "labels", labels, pred.len)?;
         want(OP, "counts", counts, (counts.len / clusters.max(1)).max(1) * clusters)?;

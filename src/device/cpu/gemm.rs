@@ -24,10 +24,19 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// c (m, n), row-major with `width` elements from row to row, = (or, with `add`, +=) a (m, k) · b (k, n).
+/// c (m, n), row-major with `width` elements from row to row, = (or, with `add`, +=) a (m, k) · b
+/// (k, n).
 ///
-/// The result does not depend on threads: one call runs on one thread, in an order that its sizes fix.
-pub fn gemm(c: &mut [f32], width: usize, add: bool, a: Mat, b: Mat, (m, n, k): (usize, usize, usize)) {
+/// The result does not depend on threads: one call runs on one thread, in an order that its sizes
+/// fix.
+pub fn gemm(
+    c: &mut [f32],
+    width: usize,
+    add: bool,
+    a: Mat,
+    b: Mat,
+    (m, n, k): (usize, usize, usize),
+) {
     if m == 0 || n == 0 {
         return;
     }
@@ -38,8 +47,8 @@ pub fn gemm(c: &mut [f32], width: usize, add: bool, a: Mat, b: Mat, (m, n, k): (
     );
     assert!(a.last(m, k) < a.data.len(), "gemm: a has {} elements for {m}×{k}", a.data.len());
     assert!(b.last(k, n) < b.data.len(), "gemm: b has {} elements for {k}×{n}", b.data.len());
-    // SAFETY: the three assertions above bound every element that the call touches; c is borrowed mutably, so it overlaps
-    // neither a nor b, and n <= width keeps its rows apart.
+    // SAFETY: the three assertions above bound every element that the call touches; c is borrowed
+    // mutably, so it overlaps neither a nor b, and n <= width keeps its rows apart.
     unsafe {
         gemm::gemm(
             m,
@@ -92,6 +101,13 @@ mod tests {
     #[test]
     #[should_panic(expected = "gemm: b has 9 elements")]
     fn a_matrix_that_is_too_short_is_refused() {
-        gemm(&mut [0.0; 4], 2, false, Mat::row_major(&[0.0; 10], 5), Mat::row_major(&[0.0; 9], 2), (2, 2, 5));
+        gemm(
+            &mut [0.0; 4],
+            2,
+            false,
+            Mat::row_major(&[0.0; 10], 5),
+            Mat::row_major(&[0.0; 9], 2),
+            (2, 2, 5),
+        );
     }
 }

@@ -1,12 +1,15 @@
-//! IIC's loss on the CPU: correlations of coarse maps as matrix products (see the contract), two small mixings, and back.
+//! IIC's loss on the CPU: correlations of coarse maps as matrix products (see the contract), two
+//! small mixings, and back.
 //!
-//! For a lag of rows, the lags of columns are *one* product: the windows of 2·radius + 1 pixels around all pixels of a row are
-//! the rows of a matrix whose stride is one pixel, so `x1ᵀ·windows(x2)` (k × lags·k) needs no copies of shifted maps. The inner
-//! columns (neither pixel at a border) lie in scratch with zeros between rows, which a window at a row's end reads. Pairs with a
-//! pixel in a border column are a few products of columns.
+//! For a lag of rows, the lags of columns are *one* product: the windows of 2·radius + 1 pixels
+//! around all pixels of a row are the rows of a matrix whose stride is one pixel, so
+//! `x1ᵀ·windows(x2)` (k × lags·k) needs no copies of shifted maps. The inner columns (neither pixel
+//! at a border) lie in scratch with zeros between rows, which a window at a row's end reads. Pairs
+//! with a pixel in a border column are a few products of columns.
 //!
-//! f32 throughout but for the joint matrices' sums, logarithms and entropies, which are f64: at the start P is almost p_a·p_b,
-//! and both the loss and its gradient are what is left of numbers that cancel. They are few.
+//! f32 throughout but for the joint matrices' sums, logarithms and entropies, which are f64: at the
+//! start P is almost p_a·p_b, and both the loss and its gradient are what is left of numbers that
+//! cancel. They are few.
 
 use rayon::prelude::*;
 
@@ -18,12 +21,13 @@ use crate::device::Slot;
 use crate::device::ops::iic::{Axis, CLASSES, EPS, FIRST, INNER, LAST};
 use crate::device::ops::{Iic, IicSpec};
 
-/// Pairs are cut into at most this many groups, whatever the threads, and fewer where their correlations would take more than
-/// `GROUP_FLOATS`.
+/// Pairs are cut into at most this many groups, whatever the threads, and fewer where their
+/// correlations would take more than `GROUP_FLOATS`.
 const GROUPS: usize = 8;
 const GROUP_FLOATS: usize = 1 << 24;
 
-/// Matrices (k, lags·k) of a lag and class of rows on the way back: by class of columns, and the inner one with lags reversed.
+/// Matrices (k, lags·k) of a lag and class of rows on the way back: by class of columns, and the
+/// inner one with lags reversed.
 const BACK: usize = CLASSES + 1;
 const REVERSED: usize = CLASSES;
 
@@ -59,13 +63,20 @@ impl IicPlan {
         self.y.lags() * CLASSES
     }
 
-    /// Floats of scratch: inner columns; correlations of each group, later their gradients; rows × shifts of columns; Q; a thread's.
+    /// Floats of scratch: inner columns; correlations of each group, later their gradients; rows ×
+    /// shifts of columns; Q; a thread's.
     fn parts(&self) -> [usize; 5] {
         let square = self.spec.k * self.spec.k;
         let lags = self.rows() * self.lagged() * (self.groups * CLASSES).max(BACK);
         let mixed = self.rows() * self.x.shifts * square;
         let joint = self.y.shifts * self.x.shifts * square;
-        [2 * self.spec.n * self.inner_image(), lags, mixed, joint, workers() * self.y.len * self.pitch() * self.spec.k]
+        [
+            2 * self.spec.n * self.inner_image(),
+            lags,
+            mixed,
+            joint,
+            workers() * self.y.len * self.pitch() * self.spec.k,
+        ]
     }
 
     /// Where a pixel of the map, in an inner column, lies in its padded image.
@@ -91,7 +102,8 @@ impl IicPlan {
         }
     }
 
-    /// Pixels of one run: from the first inner one of a row on, over `count` rows, the zeros between them included.
+    /// Pixels of one run: from the first inner one of a row on, over `count` rows, the zeros
+    /// between them included.
     fn run(&self, count: usize) -> usize {
         (count - 1) * self.pitch() + self.x.len - 2
     }
@@ -102,7 +114,8 @@ impl IicPlan {
         lags.filter_map(|(class, j)| self.x.pairs(j, class).map(|(p, q, _)| (class, j, p, q)))
     }
 
-    /// c (classes of rows, classes of columns, k, lags, k) += an image's correlations at the i-th lag of rows.
+    /// c (classes of rows, classes of columns, k, lags, k) += an image's correlations at the i-th
+    /// lag of rows.
     fn correlate(&self, c: &mut [f32], i: usize, maps: [&[f32]; 2], inner: [&[f32]; 2]) {
         let (k, lagged) = (self.spec.k, self.lagged());
         let (width, line) = (self.x.lags() * k, self.x.len * k);
@@ -111,7 +124,14 @@ impl IicPlan {
             if self.pitch() > 0 {
                 let a = Mat::transposed(&inner[0][self.inner_at(p, 1)..], k);
                 let windows = Mat::row_major(&inner[1][self.window_at(q, 1)..], k);
-                gemm(&mut c[INNER * lagged..], width, true, a, windows, (k, width, self.run(count)));
+                gemm(
+                    &mut c[INNER * lagged..],
+                    width,
+                    true,
+                    a,
+                    windows,
+                    (k, width, self.run(count)),
+                );
             }
             for (class, j, px, qx) in self.borders() {
                 let a = Mat::transposed(&maps[0][p * line + px * k..], line);
@@ -121,23 +141,32 @@ impl IicPlan {
         }
     }
 
-    /// The correlations of all pairs, a part a group: (groups, lags of rows, classes of rows, classes of columns, k, lags, k).
+    /// The correlations of all pairs, a part a group: (groups, lags of rows, classes of rows,
+    /// classes of columns, k, lags, k).
     fn correlations(&self, c: &mut [f32], maps: &[f32], inner: &[f32]) {
         let IicSpec { n, h, w, k, .. } = self.spec;
         let (image, padded) = (h * w * k, self.inner_image());
         let each = n.div_ceil(self.groups);
         let lags = self.y.lags();
-        c.par_chunks_exact_mut(CLASSES * CLASSES * self.lagged()).enumerate().for_each(|(item, c)| {
-            c.fill(0.0);
-            for at in (item / lags * each)..n.min((item / lags + 1) * each) {
-                let views = [at, n + at];
-                let maps = views.map(|at| &maps[at * image..][..image]);
-                self.correlate(c, item % lags, maps, views.map(|at| &inner[at * padded..][..padded]));
-            }
-        });
+        c.par_chunks_exact_mut(CLASSES * CLASSES * self.lagged()).enumerate().for_each(
+            |(item, c)| {
+                c.fill(0.0);
+                for at in (item / lags * each)..n.min((item / lags + 1) * each) {
+                    let views = [at, n + at];
+                    let maps = views.map(|at| &maps[at * image..][..image]);
+                    self.correlate(
+                        c,
+                        item % lags,
+                        maps,
+                        views.map(|at| &inner[at * padded..][..padded]),
+                    );
+                }
+            },
+        );
     }
 
-    /// mixed (lags and classes of rows, shifts of columns, k, k) = Σ K · the correlations, and over groups.
+    /// mixed (lags and classes of rows, shifts of columns, k, k) = Σ K · the correlations, and over
+    /// groups.
     fn mix_columns(&self, mixed: &mut [f32], c: &[f32]) {
         let (k, lags, lagged) = (self.spec.k, self.x.lags(), self.lagged());
         let square = k * k;
@@ -147,9 +176,13 @@ impl IicPlan {
             for group in c.chunks_exact(group) {
                 add(&mut sum, 1.0, &group[row * CLASSES * lagged..][..CLASSES * lagged]);
             }
-            for (mixed, k_shift) in mixed.chunks_exact_mut(square).zip(self.kx.chunks_exact(lags * CLASSES)) {
+            for (mixed, k_shift) in
+                mixed.chunks_exact_mut(square).zip(self.kx.chunks_exact(lags * CLASSES))
+            {
                 mixed.fill(0.0);
-                for (at, &weight) in k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+                for (at, &weight) in
+                    k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0)
+                {
                     let (j, class) = (at / CLASSES, at % CLASSES);
                     for (a, row) in mixed.chunks_exact_mut(k).enumerate() {
                         add(row, weight, &sum[class * lagged + (a * lags + j) * k..][..k]);
@@ -177,20 +210,28 @@ impl IicPlan {
         losses.iter().sum()
     }
 
-    /// back (lags and classes of rows, BACK, k, lags, k) = the gradient of the correlations, through `mixed`.
+    /// back (lags and classes of rows, BACK, k, lags, k) = the gradient of the correlations,
+    /// through `mixed`.
     fn unmix(&self, back: &mut [f32], mixed: &mut [f32], joint: &[f32]) {
         let (k, lags, lagged) = (self.spec.k, self.x.lags(), self.lagged());
         let (square, rows) = (k * k, self.rows());
         let line = self.x.shifts * square;
-        let work = back.par_chunks_exact_mut(BACK * lagged).zip(mixed.par_chunks_exact_mut(line)).enumerate();
+        let work = back
+            .par_chunks_exact_mut(BACK * lagged)
+            .zip(mixed.par_chunks_exact_mut(line))
+            .enumerate();
         work.for_each(|(row, (back, mixed))| {
             mixed.fill(0.0);
             for (joint, weights) in joint.chunks_exact(line).zip(self.ky.chunks_exact(rows)) {
                 add(mixed, weights[row], joint);
             }
             back.fill(0.0);
-            for (mixed, k_shift) in mixed.chunks_exact(square).zip(self.kx.chunks_exact(lags * CLASSES)) {
-                for (at, &weight) in k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+            for (mixed, k_shift) in
+                mixed.chunks_exact(square).zip(self.kx.chunks_exact(lags * CLASSES))
+            {
+                for (at, &weight) in
+                    k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0)
+                {
                     let (j, class) = (at / CLASSES, at % CLASSES);
                     for (a, row) in mixed.chunks_exact(k).enumerate() {
                         add(&mut back[class * lagged + (a * lags + j) * k..][..k], weight, row);
@@ -200,15 +241,27 @@ impl IicPlan {
             let (classes, reversed) = back.split_at_mut(REVERSED * lagged);
             let inner = classes[INNER * lagged..][..lagged].chunks_exact(lags * k);
             for (reversed, inner) in reversed.chunks_exact_mut(lags * k).zip(inner) {
-                reversed.chunks_exact_mut(k).zip(inner.chunks_exact(k).rev()).for_each(|(r, i)| r.copy_from_slice(i));
+                reversed
+                    .chunks_exact_mut(k)
+                    .zip(inner.chunks_exact(k).rev())
+                    .for_each(|(r, i)| r.copy_from_slice(i));
             }
         });
     }
 
     /// dmap (h, w, k) of one image of a view, from the other view's. `room` is for inner columns.
     ///
-    /// NOTE: gradients of joint matrices are symmetric, and so are those of the correlations: (a, b) and (b, a) are one.
-    fn backward(&self, dmap: &mut [f32], view: usize, map: &[f32], inner: &[f32], back: &[f32], room: &mut [f32]) {
+    /// NOTE: gradients of joint matrices are symmetric, and so are those of the correlations: (a,
+    /// b) and (b, a) are one.
+    fn backward(
+        &self,
+        dmap: &mut [f32],
+        view: usize,
+        map: &[f32],
+        inner: &[f32],
+        back: &[f32],
+        room: &mut [f32],
+    ) {
         let (k, lagged, pitch) = (self.spec.k, self.lagged(), self.pitch());
         let (width, line) = (self.x.lags() * k, self.x.len * k);
         // Where the gradient goes, and where the other map is read: p and q of view 1.
@@ -220,8 +273,18 @@ impl IicPlan {
             let (to, from) = turn((p, q));
             if pitch > 0 {
                 let windows = Mat::row_major(&inner[self.window_at(from, 1)..], k);
-                let lags = Mat::transposed(&back[if view == 0 { INNER } else { REVERSED } * lagged..], width);
-                gemm(&mut room[to * pitch * k..], k, true, windows, lags, (self.run(count), k, width));
+                let lags = Mat::transposed(
+                    &back[if view == 0 { INNER } else { REVERSED } * lagged..],
+                    width,
+                );
+                gemm(
+                    &mut room[to * pitch * k..],
+                    k,
+                    true,
+                    windows,
+                    lags,
+                    (self.run(count), k, width),
+                );
             }
             for (class, j, px, qx) in self.borders() {
                 let (to_x, from_x) = turn((px, qx));
@@ -245,12 +308,14 @@ fn add(y: &mut [f32], weight: f32, x: &[f32]) {
 
 /// q (k, k) = scale · the gradient of what it adds to the loss, which is returned.
 ///
-/// With both clamped to at least EPS, `G = −(log P + 1) + λ·(log p_a + log p_b)`, 0 where P was below it, plus
-/// `λ·(Σ_b P)/p_a` and the same of b (each λ where nothing was below it) is the gradient of P; that of Q is (G − ⟨G, P⟩)/ΣQ.
+/// With both clamped to at least EPS, `G = −(log P + 1) + λ·(log p_a + log p_b)`, 0 where P was
+/// below it, plus `λ·(Σ_b P)/p_a` and the same of b (each λ where nothing was below it) is the
+/// gradient of P; that of Q is (G − ⟨G, P⟩)/ΣQ.
 fn mutual(q: &mut [f32], spec: &IicSpec, scale: f32) -> f64 {
     let (k, lambda) = (spec.k, f64::from(spec.lambda));
     let total: f64 = q.iter().map(|&q| f64::from(q)).sum();
-    let joint = |a: usize, b: usize| (f64::from(q[a * k + b]) + f64::from(q[b * k + a])) / (2.0 * total);
+    let joint =
+        |a: usize, b: usize| (f64::from(q[a * k + b]) + f64::from(q[b * k + a])) / (2.0 * total);
     let marginal: Vec<f64> = (0..k).map(|a| (0..k).map(|b| joint(a, b)).sum()).collect();
     let log: Vec<f64> = marginal.iter().map(|m| lambda * m.max(EPS).ln()).collect();
     // P is symmetric: one half of it, off the diagonal counted twice.
@@ -294,7 +359,8 @@ impl Iic for Cpu {
 
     fn plan_iic(&mut self, spec: IicSpec) -> Result<IicPlan> {
         let [y, x] = spec.axes()?;
-        let mut plan = IicPlan { spec, y, x, ky: y.coefficients(), kx: x.coefficients(), groups: 1 };
+        let mut plan =
+            IicPlan { spec, y, x, ky: y.coefficients(), kx: x.coefficients(), groups: 1 };
         let part = plan.rows() * CLASSES * plan.lagged();
         plan.groups = (GROUP_FLOATS / part).clamp(1, GROUPS.min(spec.n));
         self.ask_scratch(plan.parts().iter().sum());
@@ -321,7 +387,10 @@ impl Iic for Cpu {
         let (mixed, scratch) = scratch.split_at_mut(mixed);
         let (joint, room) = scratch.split_at_mut(joint);
 
-        inner.par_chunks_exact_mut(padded.max(1)).zip(maps.par_chunks_exact(image)).for_each(|(i, m)| plan.pad(i, m));
+        inner
+            .par_chunks_exact_mut(padded.max(1))
+            .zip(maps.par_chunks_exact(image))
+            .for_each(|(i, m)| plan.pad(i, m));
         let part = plan.rows() * CLASSES * plan.lagged();
         plan.correlations(&mut lags[..plan.groups * part], maps, inner);
         plan.mix_columns(mixed, &lags[..plan.groups * part]);
@@ -331,7 +400,8 @@ impl Iic for Cpu {
         let (back, inner) = (&*back, &*inner);
         share(dmaps.chunks_exact_mut(image).enumerate(), room, |(at, dmap), room| {
             let other = (at + n) % (2 * n);
-            let (map, inner) = (&maps[other * image..][..image], &inner[other * padded..][..padded]);
+            let (map, inner) =
+                (&maps[other * image..][..image], &inner[other * padded..][..padded]);
             plan.backward(dmap, at / n, map, inner, back, &mut room[..h * plan.pitch() * k]);
         });
         Ok(())

@@ -30,8 +30,8 @@ fn classify(w: &mut [f32], c: &[f32], metric: Metric) -> f32 {
     }
 }
 
-/// Gives every empty cluster half of the largest, in ascending order; returns how many were empty. Without any points
-/// there is nothing to share.
+/// Gives every empty cluster half of the largest, in ascending order; returns how many were empty.
+/// Without any points there is nothing to share.
 fn split_empty(centroids: &mut [f32], counts: &mut [u32], d: usize) -> u32 {
     let empty: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] == 0).collect();
     if empty.len() == counts.len() {
@@ -59,7 +59,12 @@ impl KMeans for Cpu {
         Ok(spec)
     }
 
-    fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()> {
+    fn kmeans_classifier(
+        &mut self,
+        classifier: Classifier,
+        centroids: Slot<f32>,
+        metric: Metric,
+    ) -> Result<()> {
         let d = check_classifier(classifier, centroids)?;
         let (w, b, centroids) = self.get((classifier.w, classifier.b, centroids));
         for ((w, b), c) in w.chunks_exact_mut(d).zip(b).zip(centroids.chunks_exact(d)) {
@@ -80,8 +85,10 @@ impl KMeans for Cpu {
         spec.check_accumulate(sums, counts, score, points, classifier)?;
         let (k, d) = (classifier.k, spec.d);
         let simd = self.simd;
-        let (sums, counts, score, points, w, b) = self.get((sums, counts, score, points, classifier.w, classifier.b));
-        // NOTE: room that is allocated in an op: 64 partial sums, little beside the pass over all points.
+        let (sums, counts, score, points, w, b) =
+            self.get((sums, counts, score, points, classifier.w, classifier.b));
+        // NOTE: room that is allocated in an op: 64 partial sums, little beside the pass over all
+        // points.
         let mut packed = vec![0.0; packed_len(columns(k), d)];
         let packed = Packed::new(&mut packed, d, w, b);
         let piece = (points.len() / d).div_ceil(PIECES).next_multiple_of(BLOCK) * d;

@@ -49,7 +49,10 @@ impl Cpu {
 
     /// The scratch of one op: the first `len` f32. What lies there from before is garbage.
     pub(super) fn scratch(&self, len: usize) -> Slot<f32> {
-        assert!(len * size_of::<f32>() <= self.scratch, "an op uses scratch that its plan did not ask for");
+        assert!(
+            len * size_of::<f32>() <= self.scratch,
+            "an op uses scratch that its plan did not ask for"
+        );
         Slot::new(Pool::Scratch, 0, len)
     }
 
@@ -58,7 +61,8 @@ impl Cpu {
         self.scratch(self.scratch / size_of::<f32>())
     }
 
-    /// Mutable slices of several slots at once: `let (y, x) = cpu.get((y, x));`. Panics where two of them overlap.
+    /// Mutable slices of several slots at once: `let (y, x) = cpu.get((y, x));`. Panics where two
+    /// of them overlap.
     pub(super) fn get<S: Slots>(&mut self, slots: S) -> S::Views<'_> {
         slots.views(self)
     }
@@ -170,15 +174,19 @@ impl Memory for Cpu {
         let mut total = 0;
         for pool in POOLS {
             self.base[pool as usize] = total;
-            let bytes = layout.bytes(pool).max(if pool == Pool::Scratch { self.scratch } else { 0 });
+            let bytes =
+                layout.bytes(pool).max(if pool == Pool::Scratch { self.scratch } else { 0 });
             total += bytes.div_ceil(ALIGN);
         }
         self.lines = Vec::new();
-        // NOTE: Linux promises memory that it does not have, and kills the process that then uses it.
+        // NOTE: Linux promises memory that it does not have, and kills the process that then uses
+        // it.
         if let Some(free) = available().filter(|&free| free < (total * ALIGN) as u64) {
             return Err(layout.too_large("memory", total * ALIGN, free as usize));
         }
-        self.lines.try_reserve_exact(total).map_err(|_| layout.too_large("memory", total * ALIGN, 0))?;
+        self.lines
+            .try_reserve_exact(total)
+            .map_err(|_| layout.too_large("memory", total * ALIGN, 0))?;
         self.lines.resize(total, Line([0; ALIGN]));
         Ok(())
     }
@@ -192,7 +200,11 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    fn fill<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         let (dst,) = self.get((dst,));
         fill(dst)
     }

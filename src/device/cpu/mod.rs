@@ -1,7 +1,8 @@
-//! The embedded engine: f32, all cores, the vector units found at run time, the same bits for any number of threads.
+//! The embedded engine: f32, all cores, the vector units found at run time, the same bits for any
+//! number of threads.
 //!
-//! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread, and sums over pieces are
-//! added in the order of the pieces.
+//! Work is cut into pieces whose size depends on shapes only; a piece is computed by one thread,
+//! and sums over pieces are added in the order of the pieces.
 
 mod adam;
 mod confusion;
@@ -27,7 +28,12 @@ use crate::base::{Error, Result};
 /// Fails where an image of a batch has no row in a label store of `images`.
 fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
     match index.iter().find(|&&i| i as usize >= images) {
-        Some(&i) => Err(Error::Shape { op, what: "a label store that is indexed", got: images, want: i as usize + 1 }),
+        Some(&i) => Err(Error::Shape {
+            op,
+            what: "a label store that is indexed",
+            got: images,
+            want: i as usize + 1,
+        }),
         None => Ok(()),
     }
 }

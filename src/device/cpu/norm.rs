@@ -32,7 +32,8 @@ impl Sums {
     }
 }
 
-/// Adds up two per-channel sums over `rows` rows: `piece(first row, rows, sums (2, c))` adds those of one piece.
+/// Adds up two per-channel sums over `rows` rows: `piece(first row, rows, sums (2, c))` adds those
+/// of one piece.
 pub(super) fn reduce(
     simd: pulp::Arch,
     rows: usize,
@@ -66,7 +67,8 @@ pub(super) fn statistics(
 ) {
     let c = saved.len() / 2;
     let rows = x.len() / c;
-    // Sums are of differences to the first row, so that a mean far from zero does not eat the variance's digits.
+    // Sums are of differences to the first row, so that a mean far from zero does not eat the
+    // variance's digits.
     let shift = &x[..c];
     let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
         let (sum, squares) = sums.split_at_mut(c);
@@ -87,7 +89,8 @@ pub(super) fn statistics(
         let var = if var < 0.0 { 0.0 } else { var };
         mean[j] = (f64::from(shift[j]) + d) as f32;
         rstd[j] = (1.0 / (var + f64::from(EPS)).sqrt()) as f32;
-        // One row has no unbiased variance; torch refuses it, here it leaves the running one as it is.
+        // One row has no unbiased variance; torch refuses it, here it leaves the running one as it
+        // is.
         let unbiased = if rows > 1 { (var * n / (n - 1.0)) as f32 } else { running.1[j] };
         running.0[j] += MOMENTUM * (mean[j] - running.0[j]);
         running.1[j] += MOMENTUM * (unbiased - running.1[j]);
@@ -102,8 +105,9 @@ pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, V
     (scale, shift)
 }
 
-/// The gradient of x from the gradient g of the normalised output is g·a + x·b + c, channel by channel:
-/// γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n). Also adds Σ(g·x̂) to dγ and Σg to dβ. `sums` = (Σg, Σ(g·x̂)).
+/// The gradient of x from the gradient g of the normalised output is g·a + x·b + c, channel by
+/// channel: γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n). Also adds Σ(g·x̂) to dγ and Σg to dβ. `sums` = (Σg,
+/// Σ(g·x̂)).
 pub(super) fn backward_affine(
     sums: &Sums,
     rows: usize,
@@ -164,34 +168,40 @@ impl Norm for Cpu {
             let (scale, shift) = affine(saved, gamma, beta);
             let residual = residual.as_deref().map(|r| &r[g * rows * c..][..rows * c]);
             let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
-            z[g * rows * c..][..rows * c].par_chunks_mut(ROWS * c).enumerate().for_each(|(i, z)| {
-                let range = i * ROWS * c..i * ROWS * c + z.len();
-                let x = &x[range.clone()];
-                wide(
-                    simd,
-                    #[inline(always)]
-                    || match residual {
-                        Some(residual) => {
-                            let rows = z
-                                .chunks_exact_mut(c)
-                                .zip(x.chunks_exact(c))
-                                .zip(residual[range.clone()].chunks_exact(c));
-                            for ((z, x), r) in rows {
-                                for ((((z, x), r), a), b) in z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift) {
-                                    *z = at_least(x.mul_add(*a, *b) + r, floor);
+            z[g * rows * c..][..rows * c].par_chunks_mut(ROWS * c).enumerate().for_each(
+                |(i, z)| {
+                    let range = i * ROWS * c..i * ROWS * c + z.len();
+                    let x = &x[range.clone()];
+                    wide(
+                        simd,
+                        #[inline(always)]
+                        || match residual {
+                            Some(residual) => {
+                                let rows = z
+                                    .chunks_exact_mut(c)
+                                    .zip(x.chunks_exact(c))
+                                    .zip(residual[range.clone()].chunks_exact(c));
+                                for ((z, x), r) in rows {
+                                    for ((((z, x), r), a), b) in
+                                        z.iter_mut().zip(x).zip(r).zip(&scale).zip(&shift)
+                                    {
+                                        *z = at_least(x.mul_add(*a, *b) + r, floor);
+                                    }
                                 }
                             }
-                        }
-                        None => {
-                            for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                                for (((z, x), a), b) in z.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                                    *z = at_least(x.mul_add(*a, *b), floor);
+                            None => {
+                                for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                                    for (((z, x), a), b) in
+                                        z.iter_mut().zip(x).zip(&scale).zip(&shift)
+                                    {
+                                        *z = at_least(x.mul_add(*a, *b), floor);
+                                    }
                                 }
                             }
-                        }
-                    },
-                );
-            });
+                        },
+                    );
+                },
+            );
         }
         Ok(())
     }
@@ -222,7 +232,8 @@ impl Norm for Cpu {
             self.get((dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial));
         for g in 0..spec.groups {
             let group = g * rows * c..(g + 1) * rows * c;
-            let (dz, x, saved) = (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
+            let (dz, x, saved) =
+                (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
             let z = z.as_deref().map(|z| &z[group.clone()]);
             let (mean, rstd) = saved.split_at(c);
             let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
@@ -234,7 +245,8 @@ impl Norm for Cpu {
                     Some(z) => {
                         for ((dz, x), z) in dz.zip(x).zip(z[range].chunks_exact(c)) {
                             let sums = sum.iter_mut().zip(&mut *product);
-                            for ((((dz, x), z), (mean, rstd)), (s, p)) in dz.iter().zip(x).zip(z).zip(stats()).zip(sums)
+                            for ((((dz, x), z), (mean, rstd)), (s, p)) in
+                                dz.iter().zip(x).zip(z).zip(stats()).zip(sums)
                             {
                                 let g = if *z > 0.0 { *dz } else { 0.0 };
                                 *s += g;
@@ -245,7 +257,9 @@ impl Norm for Cpu {
                     None => {
                         for (dz, x) in dz.zip(x) {
                             let sums = sum.iter_mut().zip(&mut *product);
-                            for (((g, x), (mean, rstd)), (s, p)) in dz.iter().zip(x).zip(stats()).zip(sums) {
+                            for (((g, x), (mean, rstd)), (s, p)) in
+                                dz.iter().zip(x).zip(stats()).zip(sums)
+                            {
                                 *s += g;
                                 *p = g.mul_add((x - mean) * rstd, *p);
                             }
@@ -275,7 +289,9 @@ impl Norm for Cpu {
                             dresidual.copy_from_slice(dx);
                         }
                         for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
+                            for ((((dx, x), a), b), s) in
+                                dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s)
+                            {
                                 *dx = a.mul_add(*dx, b.mul_add(*x, *s));
                             }
                         }
@@ -293,7 +309,13 @@ impl Norm for Cpu {
         Ok(())
     }
 
-    fn norm_fold(&mut self, folded: Slot<f32>, bias: Slot<f32>, w: Slot<f32>, params: NormParams) -> Result<()> {
+    fn norm_fold(
+        &mut self,
+        folded: Slot<f32>,
+        bias: Slot<f32>,
+        w: Slot<f32>,
+        params: NormParams,
+    ) -> Result<()> {
         let k = params.gamma.len;
         want("norm_fold", "folded", folded, w.len)?;
         want("norm_fold", "bias", bias, k)?;
@@ -305,7 +327,10 @@ impl Norm for Cpu {
         for j in 0..k {
             let scale = gamma[j] / (var[j] + EPS).sqrt();
             bias[j] = beta[j] - mean[j] * scale;
-            folded[j * per..][..per].iter_mut().zip(&w[j * per..]).for_each(|(f, w)| *f = w * scale);
+            folded[j * per..][..per]
+                .iter_mut()
+                .zip(&w[j * per..])
+                .for_each(|(f, w)| *f = w * scale);
         }
         Ok(())
     }

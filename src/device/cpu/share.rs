@@ -7,8 +7,8 @@ pub fn workers() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `work` on every item. Items are taken one by one by whichever thread is free, so `work` on an item must not depend on
-/// others; `scratch` is cut into one part a thread.
+/// Runs `work` on every item. Items are taken one by one by whichever thread is free, so `work` on
+/// an item must not depend on others; `scratch` is cut into one part a thread.
 pub fn share<I: Send>(
     items: impl Iterator<Item = I> + Send,
     mut scratch: &mut [f32],
@@ -23,7 +23,8 @@ pub fn share<I: Send>(
             let (items, work) = (&items, &work);
             s.spawn(move |_| {
                 loop {
-                    // NOTE: the guard must be gone before `work` runs, or threads would wait for each other.
+                    // NOTE: the guard must be gone before `work` runs, or threads would wait for
+                    // each other.
                     let item = items.lock().expect("no thread panicked").next();
                     let Some(item) = item else { break };
                     work(item, part);

@@ -85,7 +85,8 @@ impl Softmax for Cpu {
 
         let labels_of = |i: usize| &labels[index[i] as usize * pixels..][..pixels];
         let weigh = |y: &u16| weights.get(usize::from(*y)).map_or(0.0, |&w| f64::from(w));
-        let sums: Vec<f64> = (0..spec.n).into_par_iter().map(|i| labels_of(i).iter().map(weigh).sum()).collect();
+        let sums: Vec<f64> =
+            (0..spec.n).into_par_iter().map(|i| labels_of(i).iter().map(weigh).sum()).collect();
         let total = sums.iter().sum::<f64>();
         let share = if total == 0.0 { 0.0 } else { 1.0 / total };
 

@@ -8,7 +8,8 @@ use crate::device::cpu::norm::{Sums, affine, backward_affine, partial_len, stati
 use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
 use crate::device::ops::{NormParams, Stem, StemSpec, want};
 
-/// The taps of output position `o` that lie inside of `len` input positions: (first input position, taps skipped, taps).
+/// The taps of output position `o` that lie inside of `len` input positions: (first input position,
+/// taps skipped, taps).
 #[inline(always)]
 fn window(o: usize, len: usize) -> (usize, usize, usize) {
     // Position 2·o − 1 is tap 0.
@@ -36,8 +37,8 @@ fn pool(
     let (q, c) = (s.q(), s.c);
     for (o, z) in z.chunks_exact_mut(c).enumerate() {
         let ((y, above, rows), (left, before, columns)) = (window(o / q, s.h), window(o % q, s.w));
-        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows, whichever tap is named. A NaN wins over
-        // every number, so that it is not hidden.
+        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows,
+        // whichever tap is named. A NaN wins over every number, so that it is not hidden.
         z.fill(0.0);
         tap[..c].fill(0.0);
         for i in 0..rows {
@@ -46,7 +47,9 @@ fn pool(
                 let name = ((above + i) * 3 + before + j) as f32;
                 match affine {
                     Some((scale, shift)) => {
-                        for ((((z, t), x), a), b) in z.iter_mut().zip(&mut *tap).zip(x).zip(scale).zip(shift) {
+                        for ((((z, t), x), a), b) in
+                            z.iter_mut().zip(&mut *tap).zip(x).zip(scale).zip(shift)
+                        {
                             let v = x.mul_add(*a, *b);
                             *t = if v > *z { name } else { *t };
                             *z = larger(v, *z);
@@ -87,7 +90,9 @@ impl Stem for Cpu {
     fn plan_stem(&mut self, spec: StemSpec) -> Result<StemSpec> {
         let per_group = spec.n / spec.groups;
         let rows = per_group * spec.h * spec.w;
-        self.ask_scratch(partial_len(rows, spec.c).max(workers() * spec.c).max(per_group * 2 * spec.c));
+        self.ask_scratch(
+            partial_len(rows, spec.c).max(workers() * spec.c).max(per_group * 2 * spec.c),
+        );
         Ok(spec)
     }
 
@@ -113,17 +118,19 @@ impl Stem for Cpu {
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {
-            let (x, z, saved) = (&x[g * xs..][..xs], &mut z[g * zs..][..zs], &mut saved[g * 2 * c..][..2 * c]);
+            let (x, z, saved) =
+                (&x[g * xs..][..xs], &mut z[g * zs..][..zs], &mut saved[g * 2 * c..][..2 * c]);
             statistics(simd, saved, (running_mean, running_var), x, scratch);
             let (scale, shift) = affine(saved, gamma, beta);
             let images = z.chunks_mut(z_image).zip(x.chunks(x_image));
-            let work = |z: &mut [f32], mut argmax: Option<&mut [u8]>, x: &[f32], tap: &mut [f32]| {
-                wide(
-                    simd,
-                    #[inline(always)]
-                    || pool(spec, z, argmax.as_deref_mut(), x, Some((&scale, &shift)), tap),
-                )
-            };
+            let work =
+                |z: &mut [f32], mut argmax: Option<&mut [u8]>, x: &[f32], tap: &mut [f32]| {
+                    wide(
+                        simd,
+                        #[inline(always)]
+                        || pool(spec, z, argmax.as_deref_mut(), x, Some((&scale, &shift)), tap),
+                    )
+                };
             match argmax.as_deref_mut() {
                 Some(argmax) => {
                     let images = images.zip(argmax[g * zs..][..zs].chunks_mut(z_image));
@@ -215,14 +222,17 @@ impl Stem for Cpu {
                     );
                 });
             let sums = Sums::of(partial, c);
-            let [a, b, s] = backward_affine(&sums, images * spec.h * spec.w, saved, gamma, dgamma, dbeta);
+            let [a, b, s] =
+                backward_affine(&sums, images * spec.h * spec.w, saved, gamma, dgamma, dbeta);
             dx.par_chunks_mut(x_image).zip(x.par_chunks(x_image)).for_each(|(dx, x)| {
                 wide(
                     simd,
                     #[inline(always)]
                     || {
                         for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for ((((dx, x), a), b), s) in dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s) {
+                            for ((((dx, x), a), b), s) in
+                                dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s)
+                            {
                                 *dx = a.mul_add(*dx, b.mul_add(*x, *s));
                             }
                         }

@@ -36,7 +36,11 @@ impl Top for Cpu {
             for (g, rows) in scores.chunks_exact(group * q).enumerate() {
                 let nothing = (f32::NEG_INFINITY, u32::MAX);
                 let rows = rows.iter().skip(query).step_by(q).zip((first + g * group) as u32..);
-                let top = rows.fold(nothing, |top, (&s, place)| if better((s, place), top) { (s, place) } else { top });
+                let top =
+                    rows.fold(
+                        nothing,
+                        |top, (&s, place)| if better((s, place), top) { (s, place) } else { top },
+                    );
                 if !better(top, (best[n - 1], places[n - 1])) {
                     continue;
                 }

@@ -1,8 +1,8 @@
-//! Arithmetic on vectors of channels and scores: plain loops over fixed lanes, which [`wide`](crate::device::cpu::wide::wide)
-//! compiles for the widest unit.
+//! Arithmetic on vectors of channels and scores: plain loops over fixed lanes, which
+//! [`wide`](crate::device::cpu::wide::wide) compiles for the widest unit.
 //!
-//! A sum goes to [`LANES`] accumulators and then down a fixed tree, without fused multiply-adds, so its bits depend on
-//! neither threads nor the width of the machine's registers.
+//! A sum goes to [`LANES`] accumulators and then down a fixed tree, without fused multiply-adds, so
+//! its bits depend on neither threads nor the width of the machine's registers.
 
 pub const LANES: usize = 16;
 
@@ -54,7 +54,8 @@ pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
     }
 }
 
-/// x, but at least `floor`. NOTE: not f32::max, which would turn NaN into `floor` and hide it; this is one instruction too.
+/// x, but at least `floor`. NOTE: not f32::max, which would turn NaN into `floor` and hide it; this
+/// is one instruction too.
 #[inline(always)]
 pub fn at_least(x: f32, floor: f32) -> f32 {
     if x < floor { floor } else { x }
@@ -62,7 +63,8 @@ pub fn at_least(x: f32, floor: f32) -> f32 {
 
 /// eˣ for x <= 0, within 2e-7 of it relatively; below −87 it stays at e⁻⁸⁷. NaN stays NaN.
 ///
-/// x = n·ln 2 + r with |r| <= ln 2 / 2, eʳ by its Taylor polynomial of degree 7 (remainder below 6e-9), 2ⁿ by its bits.
+/// x = n·ln 2 + r with |r| <= ln 2 / 2, eʳ by its Taylor polynomial of degree 7 (remainder below
+/// 6e-9), 2ⁿ by its bits.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
@@ -115,7 +117,8 @@ pub fn exp_row(row: &mut [f32]) -> (f32, f32) {
     (max, tree(sums, |a, b| a + b))
 }
 
-/// Returns the cross-entropy ℓ = log Σ exp(scores) − score[y] of a row of scores, which becomes the gradient of slope·ℓ.
+/// Returns the cross-entropy ℓ = log Σ exp(scores) − score[y] of a row of scores, which becomes the
+/// gradient of slope·ℓ.
 #[inline(always)]
 pub fn cross_entropy(row: &mut [f32], y: usize, slope: f32) -> f32 {
     let at_label = row[y];

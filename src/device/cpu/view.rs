@@ -1,8 +1,8 @@
 //! Views: one image a thread, everything of an image in that thread's scratch.
 //!
-//! u8 → planes of f32 → photometric steps row by row → vertical sums → horizontal sums → normalised pixels. Only the
-//! window that the crop reads is touched, except that contrast needs the mean of the whole image. Blur and resize are
-//! one weighted sum an axis ([`taps`]).
+//! u8 → planes of f32 → photometric steps row by row → vertical sums → horizontal sums → normalised
+//! pixels. Only the window that the crop reads is touched, except that contrast needs the mean of
+//! the whole image. Blur and resize are one weighted sum an axis ([`taps`]).
 
 mod photo;
 mod sobel;
@@ -25,7 +25,8 @@ pub struct ViewPlan {
 }
 
 impl ViewPlan {
-    /// f32 of scratch a thread: planes, a row of planes, a row of pixels, the kernel, and a bank for each axis.
+    /// f32 of scratch a thread: planes, a row of planes, a row of pixels, the kernel, and a bank
+    /// for each axis.
     fn scratch(&self) -> usize {
         let ViewSpec { sh, sw, h, w, .. } = self.spec;
         let rows = 3 * sh * sw + 3 * sw + 4 * sw;
@@ -63,7 +64,8 @@ impl View for Cpu {
         crops.map_or(Ok(()), |s| want("view", "crops", s, spec.n))?;
 
         let (simd, scratch) = (self.simd, self.scratch(plan.scratch() * workers()));
-        let (x, images, index, photo, crops, scratch) = self.get((x, images, index, photo, crops, scratch));
+        let (x, images, index, photo, crops, scratch) =
+            self.get((x, images, index, photo, crops, scratch));
         let (photo, crops) = (photo.as_deref(), crops.as_deref());
         let outs = x.chunks_exact_mut(spec.h * spec.w * spec.channels).enumerate();
         share(outs, scratch, |(i, out), scratch| {
@@ -88,8 +90,8 @@ impl View for Cpu {
 
 /// One image.
 ///
-/// NOTE: not a closure. `dispatch` calls a closure that could run twice through a shim that is never inlined, so all of its
-/// code would be compiled for SSE2.
+/// NOTE: not a closure. `dispatch` calls a closure that could run twice through a shim that is
+/// never inlined, so all of its code would be compiled for SSE2.
 struct Render<'a> {
     spec: ViewSpec,
     out: &'a mut [f32],
@@ -135,7 +137,8 @@ fn axes(spec: ViewSpec, crop: Option<Crop>) -> (Axis, Axis) {
     }
 }
 
-/// The planes (sh, 3, sw) of the photometric draw; elements outside of the window `rows` × `cols` are not defined.
+/// The planes (sh, 3, sw) of the photometric draw; elements outside of the window `rows` × `cols`
+/// are not defined.
 #[inline(always)]
 fn develop(
     planes: &mut [f32],
@@ -147,12 +150,16 @@ fn develop(
     let steps = photo::steps(&photo);
     let contrast = steps.iter().position(|s| matches!(s, Some(Step::Contrast(_))));
     let (before, after) = steps.split_at(contrast.unwrap_or(steps.len()));
-    let (all_rows, all_cols) = if contrast.is_some() { (0..sh, 0..sw) } else { (rows.clone(), cols.clone()) };
+    let (all_rows, all_cols) =
+        if contrast.is_some() { (0..sh, 0..sw) } else { (rows.clone(), cols.clone()) };
 
     let mut sum = 0.0;
     for y in all_rows {
         let row = &mut planes[y * 3 * sw..][..3 * sw];
-        photo::load(channels(row, sw, &all_cols), &image[(y * sw + all_cols.start) * 3..(y * sw + all_cols.end) * 3]);
+        photo::load(
+            channels(row, sw, &all_cols),
+            &image[(y * sw + all_cols.start) * 3..(y * sw + all_cols.end) * 3],
+        );
         for step in before.iter().flatten() {
             photo::apply(*step, channels(row, sw, &all_cols), 0.0);
         }

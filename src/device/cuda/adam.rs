@@ -25,7 +25,12 @@ impl<A: Activation> Adam for Cuda<A> {
         ParamBlocks { weights, grads, m, v, compute }
     }
 
-    fn adam_step(&mut self, blocks: ParamBlocks<A>, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
+    fn adam_step(
+        &mut self,
+        blocks: ParamBlocks<A>,
+        spec: AdamSpec,
+        correction: Slot<f32>,
+    ) -> Result<()> {
         const OP: &str = "adam_step";
         let len = blocks.weights.len;
         for (what, slot) in [("grads", blocks.grads), ("m", blocks.m), ("v", blocks.v)] {

@@ -14,7 +14,13 @@ const BLOCKS: usize = 528;
 const SHARED: usize = 48 << 10;
 
 impl<A: Activation> Confusion for Cuda<A> {
-    fn confusion(&mut self, counts: Slot<u32>, pred: Slot<u16>, labels: Slot<u8>, clusters: usize) -> Result<()> {
+    fn confusion(
+        &mut self,
+        counts: Slot<u32>,
+        pred: Slot<u16>,
+        labels: Slot<u8>,
+        clusters: usize,
+    ) -> Result<()> {
         const OP: &str = "confusion";
         want(OP, "labels", labels, pred.len)?;
         want(OP, "counts", counts, (counts.len / clusters.max(1)).max(1) * clusters)?;
@@ -23,7 +29,8 @@ impl<A: Activation> Confusion for Cuda<A> {
         let bytes = counts.bytes();
         if bytes <= SHARED {
             let kernel = self.kernel("confusion_shared")?;
-            let args = [to, pred_at, labels_at, pred.len.into(), counts.len.into(), clusters.into()];
+            let args =
+                [to, pred_at, labels_at, pred.len.into(), counts.len.into(), clusters.into()];
             self.launch(kernel, grid.shared(bytes), &args)
         } else {
             let kernel = self.kernel("confusion_global")?;

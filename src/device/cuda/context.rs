@@ -79,7 +79,8 @@ pub enum Autotune {
     Exhaustive,
 }
 
-/// The CUDA engine with activations of type `A`. Every op is queued on one stream; only `read` waits.
+/// The CUDA engine with activations of type `A`. Every op is queued on one stream; only `read`
+/// waits.
 pub struct Cuda<A: Activation> {
     pub sheet: Sheet,
     pub(super) options: Options,
@@ -200,19 +201,23 @@ pub(super) fn driver_error(doing: &str, e: result::DriverError) -> Error {
     use sys::CUresult::*;
     let name = format!("{:?}", e.0);
     let (what, remedy) = match e.0 {
-        CUDA_ERROR_OUT_OF_MEMORY => {
-            ("the GPU is out of memory".into(), "lower --batch or --batch-cluster, or stop what else uses the GPU")
+        CUDA_ERROR_OUT_OF_MEMORY => (
+            "the GPU is out of memory".into(),
+            "lower --batch or --batch-cluster, or stop what else uses the GPU",
+        ),
+        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_IMAGE | CUDA_ERROR_INVALID_PTX => {
+            match MISSING_KERNELS {
+                Some(why) => (format!("no kernels in this binary: {why}"), NO_KERNELS),
+                None => (
+                    "the kernels in this binary are not for this GPU".into(),
+                    "build again with its architecture in $PICIE_CUDA_ARCHS (80, 86, 89, 90a, 100, 120)",
+                ),
+            }
         }
-        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_IMAGE | CUDA_ERROR_INVALID_PTX => match MISSING_KERNELS {
-            Some(why) => (format!("no kernels in this binary: {why}"), NO_KERNELS),
-            None => (
-                "the kernels in this binary are not for this GPU".into(),
-                "build again with its architecture in $PICIE_CUDA_ARCHS (80, 86, 89, 90a, 100, 120)",
-            ),
-        },
-        CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            ("the driver is older than the kernels".into(), "update the NVIDIA driver to 580 or later")
-        }
+        CUDA_ERROR_UNSUPPORTED_PTX_VERSION => (
+            "the driver is older than the kernels".into(),
+            "update the NVIDIA driver to 580 or later",
+        ),
         _ => (
             format!("the GPU reports {name}"),
             "run again with --no-graph and CUDA_LAUNCH_BLOCKING=1 to see which op it is; the last checkpoint is whole",
@@ -226,13 +231,15 @@ pub(super) const NO_KERNELS: &str = "install nvcc (CUDA 13 toolkit, or pip insta
      nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl in the active environment), touch build.rs and build again";
 
 impl<A: Activation> Cuda<A> {
-    /// Opens the driver and GPU `options.ordinal`, and loads the kernels. Errors: no driver, one that is too old, no such GPU,
-    /// kernels that are not in this binary or not for this GPU, no cuDNN.
+    /// Opens the driver and GPU `options.ordinal`, and loads the kernels. Errors: no driver, one
+    /// that is too old, no such GPU, kernels that are not in this binary or not for this GPU, no
+    /// cuDNN.
     pub fn new(options: Options) -> Result<Self> {
         let doing = "starting the GPU";
         let e = |e| driver_error(doing, e);
         let device = super::sheet::open(options.ordinal)?;
-        // SAFETY: `device` is a device of the driver that is open; the context stays retained for the life of the process.
+        // SAFETY: `device` is a device of the driver that is open; the context stays retained for
+        // the life of the process.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(e)?;
         // SAFETY: the context was retained above.
         unsafe { result::ctx::set_current(context) }.map_err(e)?;
@@ -244,7 +251,10 @@ impl<A: Activation> Cuda<A> {
         for image in IMAGES.iter().filter(|image| image.name.ends_with(&format!(".{}", A::NAME))) {
             // SAFETY: the image is a fatbin or a zero-terminated text, complete and 'static.
             let module = unsafe { result::module::load_data(image.data.as_ptr().cast()) };
-            modules.push(module.map_err(|e| driver_error(&format!("loading the kernels {}", image.name), e))?);
+            modules
+                .push(module.map_err(|e| {
+                    driver_error(&format!("loading the kernels {}", image.name), e)
+                })?);
         }
         Ok(Cuda {
             sheet,
@@ -273,7 +283,9 @@ impl<A: Activation> Cuda<A> {
         }
         let entry = CString::new(format!("{name}_{}", A::NAME)).expect("names have no zero byte");
         // SAFETY: modules are never unloaded while the engine lives.
-        let find = |&module: &sys::CUmodule| unsafe { result::module::get_function(module, entry.clone()) }.ok();
+        let find = |&module: &sys::CUmodule| {
+            unsafe { result::module::get_function(module, entry.clone()) }.ok()
+        };
         match self.modules.iter().find_map(find) {
             Some(function) => {
                 let kernel = Kernel { function, name };
@@ -292,7 +304,9 @@ impl<A: Activation> Cuda<A> {
     pub(super) fn allow_shared(&mut self, kernel: Kernel, bytes: usize) -> Result<()> {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function belongs to a loaded module.
-        let set = unsafe { result::function::set_function_attribute(kernel.function, attribute, bytes as i32) };
+        let set = unsafe {
+            result::function::set_function_attribute(kernel.function, attribute, bytes as i32)
+        };
         set.map_err(|e| driver_error(kernel.name, e))
     }
 
@@ -311,10 +325,19 @@ impl<A: Activation> Cuda<A> {
             };
         }
         let cells = &mut cells[..args.len()];
-        // SAFETY: the function is loaded; each cell points at 8 readable bytes or at a whole struct, and the launcher passes
-        // what the kernel declares (its test runs both); slots lie in reserved pools.
-        let launched =
-            unsafe { result::launch_kernel(kernel.function, (x, y, z), (threads, 1, 1), shared, self.stream, cells) };
+        // SAFETY: the function is loaded; each cell points at 8 readable bytes or at a whole
+        // struct, and the launcher passes what the kernel declares (its test runs both); slots lie
+        // in reserved pools.
+        let launched = unsafe {
+            result::launch_kernel(
+                kernel.function,
+                (x, y, z),
+                (threads, 1, 1),
+                shared,
+                self.stream,
+                cells,
+            )
+        };
         launched.map_err(|e| driver_error(kernel.name, e))
     }
 
@@ -338,8 +361,8 @@ impl<A: Activation> Cuda<A> {
         self.scratch = self.scratch.max(bytes);
     }
 
-    /// `len` elements of the scratch of one op from byte `offset` on. What lies there from before is garbage. Errors: more than
-    /// `reserve` took, as for an op that was planned after it.
+    /// `len` elements of the scratch of one op from byte `offset` on. What lies there from before
+    /// is garbage. Errors: more than `reserve` took, as for an op that was planned after it.
     pub(super) fn scratch<T: Element>(&self, offset: usize, len: usize) -> Result<Slot<T>> {
         let (got, want) = (self.reserved.scratch, offset + len * size_of::<T>());
         if want <= got {

@@ -1,7 +1,7 @@
 //! Convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is asked.
 //!
-//! A plan only asks: which way each direction is done, by which engine and with which pass behind it, is decided for all plans at once
-//! (`cudnn::ways`, `cudnn::choose`).
+//! A plan only asks: which way each direction is done, by which engine and with which pass behind
+//! it, is decided for all plans at once (`cudnn::ways`, `cudnn::choose`).
 
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
@@ -24,7 +24,8 @@ const ALIGN: usize = 256;
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
     kernel: Kernel,
-    /// Bytes of scratch that the convolution writes instead of its output; 0 where the pass is in place.
+    /// Bytes of scratch that the convolution writes instead of its output; 0 where the pass is in
+    /// place.
     temporary: usize,
 }
 
@@ -65,7 +66,8 @@ fn over(len: usize, each: usize) -> Grid {
 }
 
 impl<A: Activation> Cuda<A> {
-    /// Has cuDNN's engines chosen for all convolutions that were planned since the last time, and asks for their scratch.
+    /// Has cuDNN's engines chosen for all convolutions that were planned since the last time, and
+    /// asks for their scratch.
     pub(super) fn decide_convolutions(&mut self) -> Result<()> {
         self.cudnn.decide()?;
         let mut at = self.passes.len();
@@ -85,14 +87,24 @@ impl<A: Activation> Cuda<A> {
         let (kernel, temporary) = match operation {
             Operation::Forward(_) => (self.kernel("conv_epilogue")?, 0),
             Operation::BackwardData { .. } => (self.kernel("conv_add")?, act * spec.x_len()),
-            Operation::BackwardWeight { wide: false, .. } => (self.kernel("conv_add_weight")?, act * spec.w_len()),
-            Operation::BackwardWeight { wide: true, .. } => (self.kernel("conv_add_weight_wide")?, 4 * spec.w_len()),
+            Operation::BackwardWeight { wide: false, .. } => {
+                (self.kernel("conv_add_weight")?, act * spec.w_len())
+            }
+            Operation::BackwardWeight { wide: true, .. } => {
+                (self.kernel("conv_add_weight_wide")?, 4 * spec.w_len())
+            }
         };
         Ok(Pass { kernel, temporary })
     }
 
-    /// Queues what cuDNN does of ask `ask`, with its workspace behind its temporary. Returns the pass that is to follow.
-    fn convolve(&mut self, op: &str, ask: usize, addresses: &[(Operand, u64)]) -> Result<Option<Pass>> {
+    /// Queues what cuDNN does of ask `ask`, with its workspace behind its temporary. Returns the
+    /// pass that is to follow.
+    fn convolve(
+        &mut self,
+        op: &str,
+        ask: usize,
+        addresses: &[(Operand, u64)],
+    ) -> Result<Option<Pass>> {
         self.flush()?;
         let (pass, workspace) = (self.pass_of(ask)?, self.plan_of(ask)?.workspace);
         let workspace = match workspace {
@@ -100,7 +112,8 @@ impl<A: Activation> Cuda<A> {
             bytes => self.address(self.scratch::<u8>(behind(pass), bytes)?),
         };
         let plan = self.plan_of(ask)?;
-        // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for by `decide_convolutions`.
+        // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for
+        // by `decide_convolutions`.
         let queued: Answer = unsafe { plan.execute(addresses, workspace) };
         queued.map_err(|refusal| Error::Device {
             op: format!("{op}, engine {}", plan.tag),
@@ -167,12 +180,19 @@ impl<A: Activation> Conv for Cuda<A> {
             WeightGrad::WeightAndBias => {
                 let (blocks, _) = over_rows(spec.n * spec.p() * spec.q(), spec.k);
                 self.ask_scratch(4 * blocks * spec.k);
-                let (partial, sum) = (self.kernel("conv_bias_partial")?, self.kernel("conv_bias_sum")?);
+                let (partial, sum) =
+                    (self.kernel("conv_bias_partial")?, self.kernel("conv_bias_sum")?);
                 Some(BiasGrad { partial, sum, blocks })
             }
             _ => None,
         };
-        Ok(ConvPlan { door: Door { spec, uses }, forward, backward_data, backward_weight, bias_grad })
+        Ok(ConvPlan {
+            door: Door { spec, uses },
+            forward,
+            backward_data,
+            backward_weight,
+            bias_grad,
+        })
     }
 
     fn conv_forward(
@@ -193,7 +213,9 @@ impl<A: Activation> Conv for Cuda<A> {
             (Operand::Bias, optional(epilogue.bias.map(|slot| self.address(slot)))),
             (Operand::Residual, optional(epilogue.residual.map(|slot| self.address(slot)))),
         ];
-        let Some(pass) = self.convolve("conv_forward", plan.forward, &addresses)? else { return Ok(()) };
+        let Some(pass) = self.convolve("conv_forward", plan.forward, &addresses)? else {
+            return Ok(());
+        };
         let rows = spec.n * spec.p() * spec.q();
         let args = [
             self.at(y),
@@ -217,8 +239,11 @@ impl<A: Activation> Conv for Cuda<A> {
         plan.door.backward_data(dx, dy, w, accumulate)?;
         let ask = plan.backward_data.expect("the door lets in what was planned");
         let target = self.target(ask, dx)?;
-        let addresses = [(Operand::X, target), (Operand::W, self.address(w)), (Operand::Y, self.address(dy))];
-        let Some(pass) = self.convolve("conv_backward_data", ask, &addresses)? else { return Ok(()) };
+        let addresses =
+            [(Operand::X, target), (Operand::W, self.address(w)), (Operand::Y, self.address(dy))];
+        let Some(pass) = self.convolve("conv_backward_data", ask, &addresses)? else {
+            return Ok(());
+        };
         let more: Slot<A> = self.scratch(0, dx.len)?;
         self.launch(pass.kernel, over(dx.len, 8), &[self.at(dx), self.at(more), dx.len.into()])
     }
@@ -234,12 +259,19 @@ impl<A: Activation> Conv for Cuda<A> {
         plan.door.backward_weight(dw, db, x, dy)?;
         let ask = plan.backward_weight.expect("the door lets in what was planned");
         let target = self.target(ask, dw)?;
-        let addresses = [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
+        let addresses =
+            [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
         if let Some(pass) = self.convolve("conv_backward_weight", ask, &addresses)? {
             let more: Slot<u8> = self.scratch(0, pass.temporary)?;
-            self.launch(pass.kernel, over(dw.len, 8), &[self.at(dw), self.at(more), dw.len.into()])?;
+            self.launch(
+                pass.kernel,
+                over(dw.len, 8),
+                &[self.at(dw), self.at(more), dw.len.into()],
+            )?;
         }
-        let (Some(db), Some(BiasGrad { partial, sum, blocks })) = (db, plan.bias_grad) else { return Ok(()) };
+        let (Some(db), Some(BiasGrad { partial, sum, blocks })) = (db, plan.bias_grad) else {
+            return Ok(());
+        };
         let k = plan.door.spec.k;
         let sums: Slot<f32> = self.scratch(0, blocks * k)?;
         let (rows, grid) = (dy.len / k, (blocks, k.div_ceil(CHANNELS)));

@@ -10,7 +10,8 @@ impl Event {
     /// `timed`: its time can be asked for.
     pub fn new(timed: bool) -> Result<Self, DriverError> {
         use sys::CUevent_flags::*;
-        result::event::create(if timed { CU_EVENT_DEFAULT } else { CU_EVENT_DISABLE_TIMING }).map(Event)
+        result::event::create(if timed { CU_EVENT_DEFAULT } else { CU_EVENT_DISABLE_TIMING })
+            .map(Event)
     }
 
     /// Marks what is queued on `stream`, in place of what it marked before.
@@ -28,7 +29,13 @@ impl Event {
     /// Lets what is queued on `stream` from now on wait until what was marked is done.
     pub fn gate(&self, stream: sys::CUstream) -> Result<(), DriverError> {
         // SAFETY: as above.
-        unsafe { result::stream::wait_event(stream, self.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+        unsafe {
+            result::stream::wait_event(
+                stream,
+                self.0,
+                sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
+            )
+        }
     }
 
     /// Milliseconds from `start` to this one; both have been waited for, and are timed.

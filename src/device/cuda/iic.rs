@@ -1,4 +1,5 @@
-//! Launchers of `cuda/iic.cu`: correlations, mixed to joint matrices; their gradients, mixed back; the maps' gradients.
+//! Launchers of `cuda/iic.cu`: correlations, mixed to joint matrices; their gradients, mixed back;
+//! the maps' gradients.
 
 use super::context::{Arg, Cuda, Grid, Kernel};
 use crate::base::{Error, Result};
@@ -14,7 +15,8 @@ const OUTS: usize = 8;
 /// Enough blocks of correlations for a large GPU.
 const BLOCKS: usize = 2048;
 
-/// f64 of shared memory that a joint matrix takes for each of its rows, and the rows that 48 KiB hold.
+/// f64 of shared memory that a joint matrix takes for each of its rows, and the rows that 48 KiB
+/// hold.
 const ROW: usize = 5;
 const MOST: usize = (48 << 10) / (ROW * size_of::<f64>());
 
@@ -36,8 +38,9 @@ pub struct IicPlan {
     grad: Kernel,
 }
 
-/// Where scratch holds the tables of rows and columns, the correlations (later their gradients), the partial ones of the inner
-/// class, those mixed by columns (later their gradients), Q, the loss of each shift; and what it holds of them all.
+/// Where scratch holds the tables of rows and columns, the correlations (later their gradients),
+/// the partial ones of the inner class, those mixed by columns (later their gradients), Q, the loss
+/// of each shift; and what it holds of them all.
 #[derive(Clone, Copy, Default)]
 struct Places {
     ky: usize,
@@ -117,7 +120,11 @@ impl<A: Activation> Cuda<A> {
         let Mix { out, input, table, batch, len, outs: (outs, by_out), ins: (ins, by_in) } = mix;
         let grid = Grid::new((len.div_ceil(256), outs.div_ceil(OUTS), batch), 256);
         let sizes = [len, outs, ins, by_out, by_in].map(Arg::from);
-        self.launch(kernel, grid, &[&[self.at(out), self.at(input), self.at(table)], &sizes[..]].concat())
+        self.launch(
+            kernel,
+            grid,
+            &[&[self.at(out), self.at(input), self.at(table)], &sizes[..]].concat(),
+        )
     }
 }
 
@@ -127,8 +134,10 @@ impl<A: Activation> Iic for Cuda<A> {
     fn plan_iic(&mut self, spec: IicSpec) -> Result<IicPlan> {
         let [y, x] = spec.axes()?;
         if spec.k > MOST || spec.maps() > i32::MAX as usize {
-            let what =
-                format!("IIC's loss on CUDA has up to {MOST} classes and 2³¹ numbers, not {} of {spec:?}", spec.maps());
+            let what = format!(
+                "IIC's loss on CUDA has up to {MOST} classes and 2³¹ numbers, not {} of {spec:?}",
+                spec.maps()
+            );
             return Err(Error::input(what, "lower the batch"));
         }
         let matrices = y.lags() * x.lags() * spec.k.div_ceil(TILE).pow(2);
@@ -177,8 +186,13 @@ impl<A: Activation> Iic for Cuda<A> {
             self.launch(plan.table, grid, &[&[self.at(table)], &sizes[..]].concat())?;
         }
         let sizes = [n, h, w, k, y.radius, x.radius].map(Arg::from);
-        let grid = Grid::new((ly * lx * k.div_ceil(TILE).pow(2), CLASSES * CLASSES - 1 + plan.chunks()), 64);
-        let args = [&[self.at(lags), self.at(part), self.at(maps)], &sizes[..], &[plan.each.into()]].concat();
+        let grid = Grid::new(
+            (ly * lx * k.div_ceil(TILE).pow(2), CLASSES * CLASSES - 1 + plan.chunks()),
+            64,
+        );
+        let args =
+            [&[self.at(lags), self.at(part), self.at(maps)], &sizes[..], &[plan.each.into()]]
+                .concat();
         self.launch(plan.lags, grid, &args)?;
         let counts = [plan.chunks(), ly * lx, lx, square].map(Arg::from);
         let grid = Grid::new((square.div_ceil(256), ly * lx), 256);
@@ -188,8 +202,17 @@ impl<A: Activation> Iic for Cuda<A> {
         let shifts = |axis: Axis| (axis.shifts, axis.lags() * CLASSES);
         let classes = |axis: Axis| (axis.lags() * CLASSES, 1);
         let (rows, line) = (ly * CLASSES, x.shifts * square);
-        let columns = |out, input, outs, ins| Mix { out, input, table: kx, batch: rows, len: square, outs, ins };
-        let lines = |out, input, outs, ins| Mix { out, input, table: ky, batch: 1, len: line, outs, ins };
+        let columns = |out, input, outs, ins| Mix {
+            out,
+            input,
+            table: kx,
+            batch: rows,
+            len: square,
+            outs,
+            ins,
+        };
+        let lines =
+            |out, input, outs, ins| Mix { out, input, table: ky, batch: 1, len: line, outs, ins };
         self.iic_mix(plan.mix, columns(mixed, lags, shifts(x), classes(x)))?;
         self.iic_mix(plan.mix, lines(joint, mixed, shifts(y), classes(y)))?;
         let share = plan.spec.share() as f32;
@@ -213,7 +236,9 @@ impl<A: Activation> Iic for Cuda<A> {
         let tiles = 2 * k.div_ceil(TILE);
         for (blocks, border) in [((n * w).div_ceil(PIXELS), 0), (n.div_ceil(PIXELS), border)] {
             let grid = Grid::new((blocks, h * border.max(1), tiles), 128);
-            let args = [&[self.at(dmaps), self.at(maps), self.at(lags)], &sizes[..], &[border.into()]].concat();
+            let args =
+                [&[self.at(dmaps), self.at(maps), self.at(lags)], &sizes[..], &[border.into()]]
+                    .concat();
             self.launch(plan.grad, grid, &args)?;
         }
         Ok(())

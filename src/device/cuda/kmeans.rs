@@ -1,6 +1,7 @@
 //! Launchers of `cuda/kmeans.cu`. Sums of stored points are put together as the head's are.
 //!
-//! NOTE: only the pass over stored points has a plan; the kernels of the small ops are looked up as they begin.
+//! NOTE: only the pass over stored points has a plan; the kernels of the small ops are looked up as
+//! they begin.
 
 use super::context::{Arg, Cuda, Grid, Kernel};
 use super::head::{D, Partials, THREADS, TILE};
@@ -27,13 +28,22 @@ impl<A: Activation> KMeans for Cuda<A> {
             let what = format!("k-means on CUDA has points of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
         }
-        let plan = KMeansPlan { spec, accumulate: self.kernel("kmeans_accumulate")?, sums: self.sums_kernel()? };
+        let plan = KMeansPlan {
+            spec,
+            accumulate: self.kernel("kmeans_accumulate")?,
+            sums: self.sums_kernel()?,
+        };
         self.allow_shared(plan.accumulate, Partials::most_shared())?;
         self.ask_scratch(Partials::most_bytes(spec.k));
         Ok(plan)
     }
 
-    fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()> {
+    fn kmeans_classifier(
+        &mut self,
+        classifier: Classifier,
+        centroids: Slot<f32>,
+        metric: Metric,
+    ) -> Result<()> {
         let d = check_classifier(classifier, centroids)?;
         let Classifier { w, b, k } = classifier;
         let metric = match metric {
@@ -70,7 +80,11 @@ impl<A: Activation> KMeans for Cuda<A> {
             k.into(),
             partials.near.into(),
         ];
-        self.launch(plan.accumulate, Grid::new(partials.parts, THREADS).shared(partials.shared()), &args)?;
+        self.launch(
+            plan.accumulate,
+            Grid::new(partials.parts, THREADS).shared(partials.shared()),
+            &args,
+        )?;
         partials.add(self, plan.sums, sums, score, (partial, scores))
     }
 
@@ -83,7 +97,8 @@ impl<A: Activation> KMeans for Cuda<A> {
     ) -> Result<()> {
         let (k, d) = (counts.len, check_mean(centroids, counts, splits, sums)?);
         let (mean, split) = (self.kernel("kmeans_mean")?, self.kernel("kmeans_split")?);
-        let (centroids, counts, splits, sums) = (self.at(centroids), self.at(counts), self.at(splits), self.at(sums));
+        let (centroids, counts, splits, sums) =
+            (self.at(centroids), self.at(counts), self.at(splits), self.at(sums));
         self.launch(mean, Grid::new(k, CLUSTER), &[centroids, sums, counts, d.into()])?;
         self.launch(split, Grid::new(1, THREADS), &[centroids, counts, splits, k.into(), d.into()])
     }

@@ -23,8 +23,9 @@ pub(super) struct Reserved {
 /// A place on the engine's stream.
 pub struct Mark(Event);
 
-/// Of `free` bytes, those that pools may take. The driver wants the others once work begins: it loads kernels and cuDNN's engines at
-/// their first launch, gives threads memory for what spills, and keeps the nodes of recorded steps.
+/// Of `free` bytes, those that pools may take. The driver wants the others once work begins: it
+/// loads kernels and cuDNN's engines at their first launch, gives threads memory for what spills,
+/// and keeps the nodes of recorded steps.
 fn usable(free: usize) -> usize {
     free.saturating_sub((1 << 30) + free / 50)
 }
@@ -33,10 +34,12 @@ impl<A: Activation> Cuda<A> {
     /// Returns what `reserve` took, after everything queued has run.
     pub(super) fn free_pools(&mut self) {
         let _ = self.synchronize("freeing memory");
-        // SAFETY: the stream lives as long as the engine. A prefetch that nobody used may still be on its way.
+        // SAFETY: the stream lives as long as the engine. A prefetch that nobody used may still be
+        // on its way.
         let _ = unsafe { result::stream::synchronize(self.aside) };
         for address in self.pools.iter_mut().filter(|address| **address != 0) {
-            // SAFETY: the address came from the driver, is freed once, and nothing queued uses it any more.
+            // SAFETY: the address came from the driver, is freed once, and nothing queued uses it
+            // any more.
             let _ = unsafe { result::free_sync(std::mem::take(address)) };
         }
         self.staged = Staged::default();
@@ -81,7 +84,11 @@ impl<A: Activation> Memory for Cuda<A> {
         let doing = "reserving memory";
         let (free, _) = result::mem_get_info().map_err(|e| driver_error(doing, e))?;
         if total > usable(free) {
-            return Err(layout.too_large("GPU memory beside the driver's own", total, usable(free)));
+            return Err(layout.too_large(
+                "GPU memory beside the driver's own",
+                total,
+                usable(free),
+            ));
         }
         for (pool, &bytes) in POOLS.iter().zip(&sizes).filter(|(_, bytes)| **bytes > 0) {
             // SAFETY: the address is kept and freed once, by `free_pools`.
@@ -107,15 +114,20 @@ impl<A: Activation> Memory for Cuda<A> {
                 Ok(())
             });
         }
-        // NOTE: on the engine's stream. A synchronous copy from pageable memory returns before its last bytes have arrived, and
-        // only the null stream would wait for them, which this one does not know.
-        // SAFETY: the slot holds at least `src` (checked above), which lives until the copy has been waited for.
+        // NOTE: on the engine's stream. A synchronous copy from pageable memory returns before its
+        // last bytes have arrived, and only the null stream would wait for them, which this one
+        // does not know. SAFETY: the slot holds at least `src` (checked above), which lives until
+        // the copy has been waited for.
         unsafe { result::memcpy_htod_async(self.address(dst), src, self.stream) }
             .map_err(|e| driver_error("write", e))?;
         self.synchronize("write")
     }
 
-    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    fn fill<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         match dst.pool {
             _ if dst.len == 0 => Ok(()),
             Pool::Staging => self.put(dst, fill),
@@ -128,7 +140,11 @@ impl<A: Activation> Memory for Cuda<A> {
         }
     }
 
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    fn prefetch<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         self.put_aside(dst, fill)
     }
 
@@ -163,7 +179,8 @@ impl<A: Activation> Memory for Cuda<A> {
         }
         self.flush()?;
         // SAFETY: the range is the slot's.
-        let queued = unsafe { result::memset_d8_async(self.address(dst), 0, dst.bytes(), self.stream) };
+        let queued =
+            unsafe { result::memset_d8_async(self.address(dst), 0, dst.bytes(), self.stream) };
         queued.map_err(|e| driver_error("zero", e))
     }
 
@@ -176,12 +193,22 @@ impl<A: Activation> Memory for Cuda<A> {
         }
         self.flush()?;
         // SAFETY: both ranges are slots of the same length.
-        let queued =
-            unsafe { result::memcpy_dtod_async(self.address(dst), self.address(src), dst.bytes(), self.stream) };
+        let queued = unsafe {
+            result::memcpy_dtod_async(
+                self.address(dst),
+                self.address(src),
+                dst.bytes(),
+                self.stream,
+            )
+        };
         queued.map_err(|e| driver_error("copy", e))
     }
 
-    fn replay(&mut self, recording: &mut Recording, ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    fn replay(
+        &mut self,
+        recording: &mut Recording,
+        ops: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         self.flush()?;
         self.record_or_replay(recording, ops)
     }

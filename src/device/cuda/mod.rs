@@ -1,10 +1,14 @@
-//! The product: hand-written kernels (`cuda/*.cu`, compiled by `build.rs`, embedded), convolutions through cuDNN, one stream.
+//! The product: hand-written kernels (`cuda/*.cu`, compiled by `build.rs`, embedded), convolutions
+//! through cuDNN, one stream.
 //!
 //! * `context`: device, stream, modules, kernels by name, launches.
-//! * `memory`: pools, and what is done to slots; `staging`: how host data comes there; `recording`: replayed graphs; `event`: waits.
-//! * one file an op family: its launchers. What can be looked up, sized or chosen is, in `plan_…`; an op only launches.
+//! * `memory`: pools, and what is done to slots; `staging`: how host data comes there; `recording`:
+//!   replayed graphs; `event`: waits.
+//! * one file an op family: its launchers. What can be looked up, sized or chosen is, in `plan_…`;
+//!   an op only launches.
 //!
-//! All libraries are opened when the engine is, so one binary serves machines with and without a GPU.
+//! All libraries are opened when the engine is, so one binary serves machines with and without a
+//! GPU.
 
 mod adam;
 mod confusion;

@@ -8,8 +8,8 @@ use crate::device::{Activation, Slot};
 
 /// Threads of a block of `norm.cu`.
 const THREADS: usize = 256;
-/// Blocks that fill a GPU: four on each of an H100's 132 multiprocessors. NOTE: a constant, so that sums are cut in the same
-/// places, and rounded alike, on every GPU.
+/// Blocks that fill a GPU: four on each of an H100's 132 multiprocessors. NOTE: a constant, so that
+/// sums are cut in the same places, and rounded alike, on every GPU.
 const BLOCKS: usize = 4 * 132;
 /// Chunks are multiples of this many rows a thread, so that one has several loads in flight.
 const DEPTH: usize = 4;
@@ -48,10 +48,14 @@ impl Cut {
     }
 }
 
-/// What kernels take, in every plan of norm and stem: channels by eights, sizes that an `int` holds.
+/// What kernels take, in every plan of norm and stem: channels by eights, sizes that an `int`
+/// holds.
 pub(super) fn fits(op: &str, c: usize, sizes: &[usize]) -> Result<()> {
     if c == 0 || !c.is_multiple_of(8) {
-        return Err(Error::input(format!("{op} of {c} channels"), "use a multiple of 8 on the GPU"));
+        return Err(Error::input(
+            format!("{op} of {c} channels"),
+            "use a multiple of 8 on the GPU",
+        ));
     }
     // Half of an int: a kernel's row counter runs past the last row.
     if sizes.iter().any(|&size| size > i32::MAX as usize / 2) {
@@ -91,7 +95,12 @@ impl NormPlan {
 }
 
 /// The coefficients lie in scratch after `partial` floats, and are (groups, `kinds`, c).
-fn line<A: Activation>(dev: &Cuda<A>, spec: &NormSpec, partial: usize, kinds: usize) -> Result<Slot<f32>> {
+fn line<A: Activation>(
+    dev: &Cuda<A>,
+    spec: &NormSpec,
+    partial: usize,
+    kinds: usize,
+) -> Result<Slot<f32>> {
     dev.scratch(partial * size_of::<f32>(), spec.groups * kinds * spec.c)
 }
 
@@ -108,10 +117,13 @@ pub(super) struct Finish {
 impl<A: Activation> Cuda<A> {
     /// Asks for the scratch of sums over `cut` and the coefficients made of them.
     pub(super) fn ask_norm_scratch(&mut self, spec: &NormSpec, cut: &Cut) {
-        self.ask_scratch((cut.partial_len(spec.groups, spec.c) + spec.groups * 4 * spec.c) * size_of::<f32>());
+        self.ask_scratch(
+            (cut.partial_len(spec.groups, spec.c) + spec.groups * 4 * spec.c) * size_of::<f32>(),
+        );
     }
 
-    /// Statistics of x into `saved` and the running ones; returns (groups, 2, c), scale and shift of γ·x̂ + β.
+    /// Statistics of x into `saved` and the running ones; returns (groups, 2, c), scale and shift
+    /// of γ·x̂ + β.
     pub(super) fn norm_statistics(
         &mut self,
         plan: &NormPlan,
@@ -144,7 +156,8 @@ impl<A: Activation> Cuda<A> {
         Ok(line)
     }
 
-    /// Gradients of γ and β from the sums in `partial` (groups, `chunks`, 2, c); returns (groups, 4, c), see `norm.cu`.
+    /// Gradients of γ and β from the sums in `partial` (groups, `chunks`, 2, c); returns (groups,
+    /// 4, c), see `norm.cu`.
     pub(super) fn norm_gradients(
         &mut self,
         plan: &NormPlan,
@@ -213,7 +226,11 @@ impl<A: Activation> Norm for Cuda<A> {
         let (grid, [rows, c, chunk, wide]) = plan.sweep();
         let relu = i32::from(relu).into();
         let tensors = [self.at(z), self.at(x), self.at_or_null(residual), self.at(line)];
-        self.launch(plan.kernels.apply, grid, &[&tensors[..], &[rows, c, chunk, wide, relu]].concat())
+        self.launch(
+            plan.kernels.apply,
+            grid,
+            &[&tensors[..], &[rows, c, chunk, wide, relu]].concat(),
+        )
     }
 
     fn norm_backward(
@@ -243,18 +260,36 @@ impl<A: Activation> Norm for Cuda<A> {
         let partial: Slot<f32> = self.scratch(0, plan.cut.partial_len(spec.groups, spec.c))?;
         let (grid, [rows, c, chunk, wide]) = plan.sweep();
         let (out, gate) = (self.at_or_null(dresidual), self.at_or_null(z));
-        let args = [self.at(partial), out, self.at(dz), gate, self.at(x), self.at(saved), rows, c, chunk, wide];
+        let args = [
+            self.at(partial),
+            out,
+            self.at(dz),
+            gate,
+            self.at(x),
+            self.at(saved),
+            rows,
+            c,
+            chunk,
+            wide,
+        ];
         self.launch(plan.kernels.backward_reduce, grid, &args)?;
         let finish = Finish { dgamma, dbeta, saved, gamma, beta: None };
         let line = self.norm_gradients(plan, finish, partial, plan.cut.chunks)?;
         // The residual's gradient is dz behind the ReLU already.
         let (dz, gate) = dresidual.map_or((dz, gate), |masked| (masked, 0usize.into()));
-        let args = [self.at(dx), self.at(dz), gate, self.at(x), self.at(line), rows, c, chunk, wide];
+        let args =
+            [self.at(dx), self.at(dz), gate, self.at(x), self.at(line), rows, c, chunk, wide];
         self.launch(plan.kernels.backward_apply, grid, &args)
     }
 
     /// NOTE: the only op without a plan, so it looks its kernel up; it runs once an evaluation.
-    fn norm_fold(&mut self, folded: Slot<A>, bias: Slot<A>, w: Slot<A>, params: NormParams) -> Result<()> {
+    fn norm_fold(
+        &mut self,
+        folded: Slot<A>,
+        bias: Slot<A>,
+        w: Slot<A>,
+        params: NormParams,
+    ) -> Result<()> {
         let k = params.gamma.len;
         want("norm_fold", "folded", folded, w.len)?;
         want("norm_fold", "bias", bias, k)?;

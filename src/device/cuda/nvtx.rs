@@ -1,5 +1,6 @@
-//! Named ranges for Nsight, through NVIDIA's NVTX library where one is installed (`libnvtx3interop` of CUDA 13, `libnvToolsExt`
-//! before; `pip install nvidia-nvtx`). Without it ranges cost a test of a pointer.
+//! Named ranges for Nsight, through NVIDIA's NVTX library where one is installed (`libnvtx3interop`
+//! of CUDA 13, `libnvToolsExt` before; `pip install nvidia-nvtx`). Without it ranges cost a test of
+//! a pointer.
 
 use std::ffi::{CString, c_char, c_int};
 
@@ -14,10 +15,16 @@ pub(super) struct Nvtx {
 
 impl Nvtx {
     pub fn open() -> Option<Self> {
-        let names = ["libnvtx3interop.so.1", "libnvtx3interop.so", "libnvToolsExt.so.1", "libnvToolsExt.so"];
+        let names = [
+            "libnvtx3interop.so.1",
+            "libnvtx3interop.so",
+            "libnvToolsExt.so.1",
+            "libnvToolsExt.so",
+        ];
         // SAFETY: NVTX does nothing when loaded but look for a profiler.
         let library = names.into_iter().find_map(|name| unsafe { Library::new(name) }.ok())?;
-        // SAFETY: these are the signatures of nvToolsExt.h. The library is leaked, so the functions stay.
+        // SAFETY: these are the signatures of nvToolsExt.h. The library is leaked, so the functions
+        // stay.
         unsafe {
             let push = *library.get(b"nvtxRangePushA\0").ok()?;
             let pop = *library.get(b"nvtxRangePop\0").ok()?;

@@ -7,8 +7,8 @@ use crate::base::{self, tell};
 use crate::device::Activation;
 use crate::device::cuda::context::{Cuda, driver_error};
 
-/// A fixed sequence of ops: the first run is plain (libraries load what they need), the second is recorded, later ones are
-/// replayed.
+/// A fixed sequence of ops: the first run is plain (libraries load what they need), the second is
+/// recorded, later ones are replayed.
 #[derive(Default)]
 pub enum Recording {
     #[default]
@@ -23,14 +23,16 @@ pub enum Recording {
 pub struct Exec(sys::CUgraphExec);
 
 impl Exec {
-    /// Records what `queue` queues on `stream`, which does not run. `refused`: what a failed call of the driver means.
+    /// Records what `queue` queues on `stream`, which does not run. `refused`: what a failed call
+    /// of the driver means.
     pub(super) fn record<E>(
         stream: sys::CUstream,
         queue: impl FnOnce() -> Result<(), E>,
         refused: impl Fn(DriverError) -> E,
     ) -> Result<Self, E> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream lives as long as the engine; what is captured is queued by this thread between begin and end.
+        // SAFETY: the stream lives as long as the engine; what is captured is queued by this thread
+        // between begin and end.
         unsafe { result::stream::begin_capture(stream, mode) }.map_err(&refused)?;
         let queued = queue();
         // SAFETY: as above.
@@ -39,7 +41,9 @@ impl Exec {
         queued?;
         let graph = graph.map_err(&refused)?;
         // SAFETY: the graph was captured above.
-        unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) }.map(Exec).map_err(refused)
+        unsafe { result::graph::instantiate(graph.0, sys::CUgraphInstantiate_flags(0)) }
+            .map(Exec)
+            .map_err(refused)
     }
 
     /// Queues what was recorded.
@@ -84,7 +88,11 @@ impl<A: Activation> Cuda<A> {
                 *recording = Recording::Warm;
                 return Ok(());
             }
-            Recording::Warm => match Exec::record(self.stream, || ops(self), |e| driver_error("recording a step", e)) {
+            Recording::Warm => match Exec::record(
+                self.stream,
+                || ops(self),
+                |e| driver_error("recording a step", e),
+            ) {
                 Ok(exec) => *recording = Recording::Recorded(exec),
                 Err(why) => {
                     if !std::mem::replace(&mut self.said_plain, true) {
@@ -102,7 +110,8 @@ impl<A: Activation> Cuda<A> {
             Recording::Recorded(exec) => {
                 unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
             }
-            // What was captured before it failed has not run. Should an op itself be at fault it fails again, and says so.
+            // What was captured before it failed has not run. Should an op itself be at fault it
+            // fails again, and says so.
             _ => ops(self),
         }
     }

@@ -8,7 +8,8 @@ use crate::base::{Error, Result};
 use crate::device::cuda::context::NO_KERNELS;
 use crate::device::cuda::images::MISSING_KERNELS;
 
-/// CUDA 13.0, which the kernels are compiled with: drivers run what is as old as they are, or older.
+/// CUDA 13.0, which the kernels are compiled with: drivers run what is as old as they are, or
+/// older.
 const CUDA: i32 = 13000;
 
 /// The device sheet of a report.
@@ -88,14 +89,23 @@ pub fn missing_kernels() -> Option<String> {
 /// Opens the driver. Errors: there is none, or one that is too old.
 fn driver() -> Result<()> {
     if !has_driver() {
-        return Err(no_gpu("there is no NVIDIA driver (libcuda)", "install one, or use --device cpu"));
+        return Err(no_gpu(
+            "there is no NVIDIA driver (libcuda)",
+            "install one, or use --device cpu",
+        ));
     }
     let start = result::init();
     if start == Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) {
-        return Err(no_gpu("there is no GPU that CUDA can use", "check nvidia-smi, or use --device cpu"));
+        return Err(no_gpu(
+            "there is no GPU that CUDA can use",
+            "check nvidia-smi, or use --device cpu",
+        ));
     }
     if let Err(e) = start {
-        return Err(no_gpu(format!("the NVIDIA driver reports {:?}", e.0), "check nvidia-smi, or use --device cpu"));
+        return Err(no_gpu(
+            format!("the NVIDIA driver reports {:?}", e.0),
+            "check nvidia-smi, or use --device cpu",
+        ));
     }
     let mut version = 0;
     // SAFETY: the pointer is to a live integer.
@@ -114,12 +124,16 @@ fn driver() -> Result<()> {
 fn count() -> Result<usize> {
     driver()?;
     match result::device::get_count().unwrap_or(0).max(0) as usize {
-        0 => Err(no_gpu("there is no GPU that CUDA can use", "check nvidia-smi, or use --device cpu")),
+        0 => Err(no_gpu(
+            "there is no GPU that CUDA can use",
+            "check nvidia-smi, or use --device cpu",
+        )),
         count => Ok(count),
     }
 }
 
-/// Whether an engine could be opened, without opening anything but the driver: starting a GPU takes a while.
+/// Whether an engine could be opened, without opening anything but the driver: starting a GPU takes
+/// a while.
 pub fn ready() -> Result<()> {
     count()?;
     match MISSING_KERNELS {
@@ -143,10 +157,12 @@ pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
         };
         return Err(no_gpu(have, "choose another --device, such as cuda:0 or cpu"));
     }
-    result::device::get(ordinal as i32).map_err(|e| super::context::driver_error("--device cuda", e))
+    result::device::get(ordinal as i32)
+        .map_err(|e| super::context::driver_error("--device cuda", e))
 }
 
-/// The GPUs of this machine, or why there are none. The thread keeps the context it has: an engine may run in it.
+/// The GPUs of this machine, or why there are none. The thread keeps the context it has: an engine
+/// may run in it.
 pub fn devices() -> Result<Vec<Sheet>> {
     driver()?;
     let before = result::ctx::get_current().ok().flatten();
@@ -159,7 +175,8 @@ pub fn devices() -> Result<Vec<Sheet>> {
             // SAFETY: the context was retained above.
             unsafe { result::ctx::set_current(context) }?;
             let sheet = Sheet::read(device);
-            // SAFETY: `before` was current when this began, null is none; the release balances the retain.
+            // SAFETY: `before` was current when this began, null is none; the release balances the
+            // retain.
             unsafe {
                 result::ctx::set_current(before.unwrap_or(std::ptr::null_mut()))?;
                 result::primary_ctx::release(device)?;

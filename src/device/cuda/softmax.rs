@@ -1,6 +1,7 @@
 //! Launchers of softmax: few classes through tiles in shared memory, many with a warp a row.
 //!
-//! Scratch of the loss: Σ w[y] (n) | its inverse over the batch (1) | losses of blocks (n, blocks an image).
+//! Scratch of the loss: Σ w[y] (n) | its inverse over the batch (1) | losses of blocks (n, blocks
+//! an image).
 
 use crate::base::{Error, Result};
 use crate::device::cuda::context::{Cuda, Grid, Kernel};
@@ -94,7 +95,11 @@ impl<A: Activation> Softmax for Cuda<A> {
         want(OP, "dp", dp, spec.len())?;
         want(OP, "p", p, spec.len())?;
         let grid = Grid::new(spec.rows().div_ceil(plan.block()), THREADS).shared(plan.shared(2));
-        self.launch(plan.backward, grid, &[self.at(dp), self.at(p), spec.rows().into(), spec.k.into()])
+        self.launch(
+            plan.backward,
+            grid,
+            &[self.at(dp), self.at(p), spec.rows().into(), spec.k.into()],
+        )
     }
 
     fn softmax_loss(
@@ -111,10 +116,15 @@ impl<A: Activation> Softmax for Cuda<A> {
         let weighed = self.at(self.scratch::<f32>(weighed, n)?);
         let share = self.at(self.scratch::<f32>(share, 1)?);
         let partial = self.at(self.scratch::<f32>(partial, n * parts)?);
-        let (index, weights, labels) = (self.at(labels.index), self.at(labels.weights), self.at(labels.labels));
+        let (index, weights, labels) =
+            (self.at(labels.index), self.at(labels.weights), self.at(labels.labels));
         let sizes = [images.into(), pixels.into(), k.into()];
 
-        self.launch(plan.weigh, Grid::new(n, THREADS), &[&[weighed, labels, index, weights], &sizes[..]].concat())?;
+        self.launch(
+            plan.weigh,
+            Grid::new(n, THREADS),
+            &[&[weighed, labels, index, weights], &sizes[..]].concat(),
+        )?;
         self.launch(plan.share, Grid::new(1usize, THREADS), &[share, weighed, n.into()])?;
         let args = [partial, self.at(scores), share, labels, index, weights];
         let grid = Grid::new((parts, n), THREADS).shared(plan.shared(1));

@@ -1,7 +1,8 @@
-//! From the host to the device: the mirror of the staging pool, buffers of images that come ahead, and whole data sets.
+//! From the host to the device: the mirror of the staging pool, buffers of images that come ahead,
+//! and whole data sets.
 //!
-//! Copies leave from pinned memory, so that they are asynchronous. Small writes are gathered: one copy brings all that was written
-//! since the last one, before the next thing is queued.
+//! Copies leave from pinned memory, so that they are asynchronous. Small writes are gathered: one
+//! copy brings all that was written since the last one, before the next thing is queued.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -37,9 +38,14 @@ impl Pinned {
     /// Elements of `bytes`, which is aligned as slots are.
     fn part<T: Element>(&mut self, bytes: Range<usize>) -> &mut [T] {
         assert!(bytes.end <= self.bytes, "{bytes:?} is outside of {} bytes", self.bytes);
-        // SAFETY: the range lies in the allocation (checked above); any bytes are a `T`, and `self` is borrowed with it. Callers
-        // have waited for the copies that left from there.
-        unsafe { std::slice::from_raw_parts_mut(self.host.add(bytes.start).cast(), bytes.len() / size_of::<T>()) }
+        // SAFETY: the range lies in the allocation (checked above); any bytes are a `T`, and `self`
+        // is borrowed with it. Callers have waited for the copies that left from there.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.host.add(bytes.start).cast(),
+                bytes.len() / size_of::<T>(),
+            )
+        }
     }
 }
 
@@ -87,7 +93,9 @@ impl Staged {
             bytes => Pinned::new(bytes).map(Some),
         };
         let block = match mirror(Pool::Staging)? {
-            Some(mirror) => Some(Block { mirror, written: None, copied: event()?, on_its_way: false }),
+            Some(mirror) => {
+                Some(Block { mirror, written: None, copied: event()?, on_its_way: false })
+            }
             None => None,
         };
         let images = match mirror(Pool::Images)? {
@@ -100,7 +108,11 @@ impl Staged {
 
 impl<A: Activation> Cuda<A> {
     /// Fills a slot of the staging pool. What is queued next finds it there.
-    pub(super) fn put<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    pub(super) fn put<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         let block = self.staged.block.as_mut().expect("the layout has this slot");
         if std::mem::take(&mut block.on_its_way) {
             block.copied.wait().map_err(|e| driver_error("write", e))?;
@@ -114,12 +126,14 @@ impl<A: Activation> Cuda<A> {
         Ok(())
     }
 
-    /// Queues the copy of what was written to the staging pool since the last one: before anything else is queued.
+    /// Queues the copy of what was written to the staging pool since the last one: before anything
+    /// else is queued.
     pub(super) fn flush(&mut self) -> Result<()> {
         let Some(block) = &mut self.staged.block else { return Ok(()) };
         let Some(bytes) = block.written.take() else { return Ok(()) };
         let to = self.pools[Pool::Staging as usize] + bytes.start as u64;
-        // SAFETY: the range lies in the pool as in its mirror, which stays as it is until `copied` has been waited for.
+        // SAFETY: the range lies in the pool as in its mirror, which stays as it is until `copied`
+        // has been waited for.
         unsafe { result::memcpy_htod_async(to, block.mirror.part::<u8>(bytes), self.stream) }
             .and_then(|()| block.copied.record(self.stream))
             .map_err(|e| driver_error("write", e))?;
@@ -145,13 +159,15 @@ impl<A: Activation> Cuda<A> {
         }
         let mirror = images.mirror.part(dst.offset..dst.offset + dst.bytes());
         fill(mirror)?;
-        // SAFETY: the range is the slot's; the mirror stays as it is until the event has been waited for.
+        // SAFETY: the range is the slot's; the mirror stays as it is until the event has been
+        // waited for.
         unsafe { result::memcpy_htod_async(to, mirror, stream) }
             .and_then(|()| images.copied[&dst.offset].record(stream))
             .map_err(e)
     }
 
-    /// Fills a slot of images on a stream of its own, behind what was queued up to the call before. [`Cuda::arrive`] waits for it.
+    /// Fills a slot of images on a stream of its own, behind what was queued up to the call before.
+    /// [`Cuda::arrive`] waits for it.
     pub(super) fn put_aside<T: Element>(
         &mut self,
         dst: Slot<T>,
@@ -166,10 +182,13 @@ impl<A: Activation> Cuda<A> {
     /// What is queued from now on finds in `slot` what was prefetched.
     pub(super) fn arrive<T: Element>(&mut self, slot: Slot<T>) -> Result<()> {
         let copied = self.staged.images.as_ref().and_then(|images| images.copied.get(&slot.offset));
-        copied.map_or(Ok(()), |copied| copied.gate(self.stream)).map_err(|e| driver_error("prefetch", e))
+        copied
+            .map_or(Ok(()), |copied| copied.gate(self.stream))
+            .map_err(|e| driver_error("prefetch", e))
     }
 
-    /// Fills a slot piece by piece, from two buffers in turn: one is filled while the other is copied.
+    /// Fills a slot piece by piece, from two buffers in turn: one is filled while the other is
+    /// copied.
     pub(super) fn put_pieces<T: Element>(
         &mut self,
         dst: Slot<T>,
@@ -186,7 +205,8 @@ impl<A: Activation> Cuda<A> {
                 copied[i % 2].wait().map_err(e)?;
                 let buffer = buffers[i % 2].part(0..to.bytes());
                 fill(start, buffer)?;
-                // SAFETY: the range is the slot's part; the buffer stays as it is until its event has been waited for.
+                // SAFETY: the range is the slot's part; the buffer stays as it is until its event
+                // has been waited for.
                 unsafe { result::memcpy_htod_async(self.address(to), buffer, self.stream) }
                     .and_then(|()| copied[i % 2].record(self.stream))
                     .map_err(e)?;

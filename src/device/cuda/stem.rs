@@ -8,7 +8,8 @@ use crate::device::{Activation, Slot};
 
 /// Threads of a block of `stem.cu`.
 const THREADS: usize = 128;
-/// Blocks of the reduction: eight on each of an H100's 132 multiprocessors. As in `norm`, the same on every GPU.
+/// Blocks of the reduction: eight on each of an H100's 132 multiprocessors. As in `norm`, the same
+/// on every GPU.
 const BLOCKS: usize = 8 * 132;
 
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,10 @@ impl StemPlan {
     /// Blocks of a sweep, and what a kernel that sweeps takes last: h, w, c, wide.
     fn sweep(&self) -> (Grid, [Arg<'static>; 4]) {
         let StemSpec { n, h, w, c, .. } = self.spec;
-        (Grid::new((self.spec.p(), n, self.cut.tiles), THREADS as u32), [h, w, c, self.cut.wide].map(Arg::from))
+        (
+            Grid::new((self.spec.p(), n, self.cut.tiles), THREADS as u32),
+            [h, w, c, self.cut.wide].map(Arg::from),
+        )
     }
 
     fn images_per_group(&self) -> Arg<'static> {
@@ -48,7 +52,10 @@ impl<A: Activation> Stem for Cuda<A> {
         fits("the stem", c, &[n * h * w])?;
         // Images are a grid's second dimension.
         if n > usize::from(u16::MAX) {
-            return Err(Error::input(format!("the stem of {n} images at once"), "use a smaller --batch"));
+            return Err(Error::input(
+                format!("the stem of {n} images at once"),
+                "use a smaller --batch",
+            ));
         }
         let norm_spec = NormSpec { groups, rows: n / groups * h * w, c };
         let norm = self.plan_norm(norm_spec)?;
@@ -125,8 +132,11 @@ impl<A: Activation> Stem for Cuda<A> {
         let (grid, [h, w, c, wide]) = plan.sweep();
         let rows = spec.n / spec.groups * spec.p();
         let tensors = [self.at(partial), self.at(dz), self.at(argmax), self.at(x), self.at(saved)];
-        let args =
-            [&tensors[..], &[self.at(gamma), self.at(beta), rows.into(), cut.chunk.into(), h, w, c, wide]].concat();
+        let args = [
+            &tensors[..],
+            &[self.at(gamma), self.at(beta), rows.into(), cut.chunk.into(), h, w, c, wide],
+        ]
+        .concat();
         let blocks = Grid::new((cut.chunks, cut.tiles, spec.groups), THREADS as u32);
         self.launch(plan.kernels.backward_reduce, blocks, &args)?;
         let finish = Finish { dgamma, dbeta, saved, gamma, beta: Some(beta) };

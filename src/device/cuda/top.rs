@@ -48,9 +48,13 @@ impl<A: Activation> Top for Cuda<A> {
     fn plan_top(&mut self, spec: TopSpec) -> Result<TopPlan> {
         spec.check()?;
         if spec.rows > i32::MAX as usize {
-            return Err(Error::input(format!("{spec:?} is larger than the GPU's kernels take"), "use smaller batches"));
+            return Err(Error::input(
+                format!("{spec:?} is larger than the GPU's kernels take"),
+                "use smaller batches",
+            ));
         }
-        let plan = TopPlan { spec, part: self.kernel("top_part")?, merge: self.kernel("top_merge")? };
+        let plan =
+            TopPlan { spec, part: self.kernel("top_part")?, merge: self.kernel("top_merge")? };
         self.ask_scratch(plan.scratch()[1]);
         Ok(plan)
     }
@@ -64,13 +68,22 @@ impl<A: Activation> Top for Cuda<A> {
         first: usize,
     ) -> Result<()> {
         plan.spec.check_update(best, places, scores, first)?;
-        let (TopSpec { rows, q, n, .. }, (span, keep), count) = (plan.spec, plan.part(), plan.candidates());
+        let (TopSpec { rows, q, n, .. }, (span, keep), count) =
+            (plan.spec, plan.part(), plan.candidates());
         let part = self.at(self.scratch::<f32>(0, q * count)?);
         let part_places = self.at(self.scratch::<u32>(plan.scratch()[0], q * count)?);
         let (best, places) = (self.at(best), self.at(places));
         let args = [part, part_places, self.at(scores), best, places];
         let sizes = [rows, q, n, span, keep, first].map(|size| size.into());
-        self.launch(plan.part, Grid::new((plan.parts(), q), THREADS), &[&args[..], &sizes].concat())?;
-        self.launch(plan.merge, Grid::new(q, THREADS), &[best, places, part, part_places, count.into(), n.into()])
+        self.launch(
+            plan.part,
+            Grid::new((plan.parts(), q), THREADS),
+            &[&args[..], &sizes].concat(),
+        )?;
+        self.launch(
+            plan.merge,
+            Grid::new(q, THREADS),
+            &[best, places, part, part_places, count.into(), n.into()],
+        )
     }
 }

@@ -45,7 +45,12 @@ impl<A: Activation> View for Cuda<A> {
         // The most that any plan needs, so that the order of plans does not matter.
         self.allow_shared(render, tables(LONGEST))?;
         self.ask_scratch(n * PARTS * size_of::<f32>());
-        Ok(ViewPlan { spec, grey: self.kernel("view_grey")?, render, sobel: self.kernel("view_sobel")? })
+        Ok(ViewPlan {
+            spec,
+            grey: self.kernel("view_grey")?,
+            render,
+            sobel: self.kernel("view_sobel")?,
+        })
     }
 
     fn view_render(
@@ -71,9 +76,12 @@ impl<A: Activation> View for Cuda<A> {
             let args = [partial, images, index, drawn, sh.into(), sw.into()];
             self.launch(plan.grey, Grid::new((PARTS, n), THREADS), &args)?;
         }
-        let grid = Grid::new((w.div_ceil(TILE), h.div_ceil(TILE), n), THREADS).shared(tables(sh.max(sw)));
+        let grid =
+            Grid::new((w.div_ceil(TILE), h.div_ceil(TILE), n), THREADS).shared(tables(sh.max(sw)));
         let sizes = [sh.into(), sw.into(), h.into(), w.into(), channels.into()];
-        let args = [&[self.at(x), images, index, drawn, self.at_or_null(crops), partial], &sizes[..]].concat();
+        let args =
+            [&[self.at(x), images, index, drawn, self.at_or_null(crops), partial], &sizes[..]]
+                .concat();
         self.launch(plan.render, grid, &args)
     }
 

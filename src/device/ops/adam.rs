@@ -21,8 +21,8 @@ impl AdamSpec {
         AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, grad_scale: 1.0 }
     }
 
-    /// (1 − β₁ᵗ)/`rate` and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`Adam::adam_step`], which then moves the weights by
-    /// `rate` times the learning rate.
+    /// (1 − β₁ᵗ)/`rate` and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`Adam::adam_step`],
+    /// which then moves the weights by `rate` times the learning rate.
     pub fn correction(&self, step: u64, rate: f64) -> [f32; 2] {
         assert!(step > 0, "Adam's steps count from 1: step 0 has no bias correction");
         let [first, second] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(step as f64));
@@ -36,7 +36,8 @@ pub struct ParamBlocks<A> {
     pub grads: Slot<f32>,
     pub m: Slot<f32>,
     pub v: Slot<f32>,
-    /// The weights as convolutions read them; the same memory as `weights` where activations are f32.
+    /// The weights as convolutions read them; the same memory as `weights` where activations are
+    /// f32.
     pub compute: Slot<A>,
 }
 
@@ -58,12 +59,17 @@ pub trait Adam: Memory {
     /// Takes the blocks of `len` parameters from the layout.
     fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<Self::Act>;
 
-    /// g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with m̂ = m/correction[0],
-    /// v̂ = v/correction[1]; compute = weights.
+    /// g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with
+    /// m̂ = m/correction[0], v̂ = v/correction[1]; compute = weights.
     ///
-    /// `correction` (2) holds [`AdamSpec::correction`]. It is memory and not an argument, so that a recorded step can be
-    /// replayed: nothing else of a step depends on its number.
-    fn adam_step(&mut self, blocks: ParamBlocks<Self::Act>, spec: AdamSpec, correction: Slot<f32>) -> Result<()>;
+    /// `correction` (2) holds [`AdamSpec::correction`]. It is memory and not an argument, so that a
+    /// recorded step can be replayed: nothing else of a step depends on its number.
+    fn adam_step(
+        &mut self,
+        blocks: ParamBlocks<Self::Act>,
+        spec: AdamSpec,
+        correction: Slot<f32>,
+    ) -> Result<()>;
 
     /// compute = weights, after the host wrote them.
     fn sync_compute(&mut self, blocks: ParamBlocks<Self::Act>) -> Result<()>;

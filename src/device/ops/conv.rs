@@ -1,4 +1,5 @@
-//! Square-kernel convolution (cross-correlation, as deep learning has it), zero padding, no dilation, no groups.
+//! Square-kernel convolution (cross-correlation, as deep learning has it), zero padding, no
+//! dilation, no groups.
 
 use crate::base::{Error, Result};
 use crate::device::ops::{Memory, want};
@@ -48,7 +49,9 @@ impl ConvSpec {
         let ConvSpec { n, h, w, c, k, r, stride, pad } = *self;
         if n * h * w * c * k * r * stride == 0 || h + 2 * pad < r || w + 2 * pad < r || pad >= r {
             return Err(Error::input(
-                format!("convolution of {n}×{h}×{w}×{c} with {k} kernels of {r}×{r}, stride {stride}, padding {pad}"),
+                format!(
+                    "convolution of {n}×{h}×{w}×{c} with {k} kernels of {r}×{r}, stride {stride}, padding {pad}"
+                ),
                 "use non-empty shapes, at least as large as the kernel, padded by less than it",
             ));
         }
@@ -58,7 +61,8 @@ impl ConvSpec {
 
 /// What happens to a sum before it is stored: y = relu?(conv + bias[k] + residual).
 pub struct Epilogue<A> {
-    /// (k), of the type of activations: cuDNN has compiled engines for that, and would compile one for an f32 bias at every start.
+    /// (k), of the type of activations: cuDNN has compiled engines for that, and would compile one
+    /// for an f32 bias at every start.
     pub bias: Option<Slot<A>>,
     /// The shape of y.
     pub residual: Option<Slot<A>>,
@@ -137,7 +141,8 @@ impl Uses {
     }
 }
 
-/// Every engine's door: a call must be one that its plan was made for, with slots of the plan's sizes.
+/// Every engine's door: a call must be one that its plan was made for, with slots of the plan's
+/// sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Door {
     pub spec: ConvSpec,
@@ -156,7 +161,13 @@ fn planned<T: PartialEq + std::fmt::Debug>(op: &str, asked: T, planned: T) -> Re
 }
 
 impl Door {
-    pub fn forward<A: Element>(self, y: Slot<A>, x: Slot<A>, w: Slot<A>, epilogue: Epilogue<A>) -> Result<()> {
+    pub fn forward<A: Element>(
+        self,
+        y: Slot<A>,
+        x: Slot<A>,
+        w: Slot<A>,
+        epilogue: Epilogue<A>,
+    ) -> Result<()> {
         let (op, Door { spec, uses }) = ("conv_forward", self);
         planned(op, epilogue.terms(), uses.forward)?;
         want(op, "y", y, spec.y_len())?;
@@ -166,9 +177,19 @@ impl Door {
         epilogue.residual.map_or(Ok(()), |r| want(op, "residual", r, spec.y_len()))
     }
 
-    pub fn backward_data<A: Element>(self, dx: Slot<A>, dy: Slot<A>, w: Slot<A>, accumulate: bool) -> Result<()> {
+    pub fn backward_data<A: Element>(
+        self,
+        dx: Slot<A>,
+        dy: Slot<A>,
+        w: Slot<A>,
+        accumulate: bool,
+    ) -> Result<()> {
         let (op, Door { spec, uses }) = ("conv_backward_data", self);
-        planned(op, if accumulate { DataGrad::Accumulate } else { DataGrad::Overwrite }, uses.backward_data)?;
+        planned(
+            op,
+            if accumulate { DataGrad::Accumulate } else { DataGrad::Overwrite },
+            uses.backward_data,
+        )?;
         want(op, "dx", dx, spec.x_len())?;
         want(op, "dy", dy, spec.y_len())?;
         want(op, "w", w, spec.w_len())
@@ -194,8 +215,8 @@ impl Door {
 pub trait Conv: Memory {
     type ConvPlan: Clone;
 
-    /// Chooses algorithms for `uses` and asks for scratch. Refuses shapes the engine cannot run. An op that the plan was not made
-    /// for is refused when it is called.
+    /// Chooses algorithms for `uses` and asks for scratch. Refuses shapes the engine cannot run. An
+    /// op that the plan was not made for is refused when it is called.
     fn plan_conv(&mut self, spec: ConvSpec, uses: Uses) -> Result<Self::ConvPlan>;
 
     /// y = epilogue(x ∗ w).

@@ -1,12 +1,18 @@
-//! From the four lateral maps to features, labels, sums, or loss and gradients, without a public feature map in between.
+//! From the four lateral maps to features, labels, sums, or loss and gradients, without a public
+//! feature map in between.
 //!
-//! merge → warp → F̂ = F/max(‖F‖₂, 1e-12) along the d channels, pixel by pixel (`unit`; else F̂ = F); then one of the ops below.
-//! * `Merge::Direct` (supplement S1): F = p2 + up(p3) + up(p4) + up(p5), each resampled straight to p2's size.
-//! * `Merge::Cascade` (released code): F = p2 + up(p3 + up(p4 + up(p5))), each step to the next map's size.
+//! merge → warp → F̂ = F/max(‖F‖₂, 1e-12) along the d channels, pixel by pixel (`unit`; else F̂ =
+//! F); then one of the ops below.
+//! * `Merge::Direct` (supplement S1): F = p2 + up(p3) + up(p4) + up(p5), each resampled straight to
+//!   p2's size.
+//! * `Merge::Cascade` (released code): F = p2 + up(p3 + up(p4 + up(p5))), each step to the next
+//!   map's size.
 //!
-//! A head of fewer `levels` has the first of them only: F = p2 + up(p3) + … . A cascade has all four.
+//! A head of fewer `levels` has the first of them only: F = p2 + up(p3) + … . A cascade has all
+//! four.
 //!
-//! up is bilinear, align_corners = false. The warp resamples F by a [`Crop`] in units of F's pixels; `Crop::whole` is none.
+//! up is bilinear, align_corners = false. The warp resamples F by a [`Crop`] in units of F's
+//! pixels; `Crop::whole` is none.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +29,8 @@ pub enum Merge {
     Cascade,
 }
 
-/// Laterals p2 (n, h, w, d), p3 (n, ⌈h/2⌉, ⌈w/2⌉, d), p4 (… of that …), p5; labels and features (n, h, w).
+/// Laterals p2 (n, h, w, d), p3 (n, ⌈h/2⌉, ⌈w/2⌉, d), p4 (… of that …), p5; labels and features (n,
+/// h, w).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeadSpec {
     pub n: usize,
@@ -65,22 +72,35 @@ impl HeadSpec {
     /// What no engine plans.
     pub(crate) fn check(&self) -> Result<()> {
         if self.n * self.pixels() * self.d * self.k == 0 {
-            return Err(Error::input(format!("a head without content: {self:?}"), "give every size at least 1"));
+            return Err(Error::input(
+                format!("a head without content: {self:?}"),
+                "give every size at least 1",
+            ));
         }
         if self.k > 1 << 16 {
             let what = format!("{} clusters do not fit into labels of 16 bits", self.k);
             return Err(Error::input(what, "use at most 65536 --clusters"));
         }
         if !(1..=4).contains(&self.levels) {
-            return Err(Error::input(format!("a head of {} levels", self.levels), "give it 1 to 4"));
+            return Err(Error::input(
+                format!("a head of {} levels", self.levels),
+                "give it 1 to 4",
+            ));
         }
         if self.merge == Merge::Cascade && self.levels < 4 {
-            return Err(Error::input(format!("a cascade of {} levels", self.levels), "use --merge direct"));
+            return Err(Error::input(
+                format!("a cascade of {} levels", self.levels),
+                "use --merge direct",
+            ));
         }
         Ok(())
     }
 
-    pub(crate) fn check_input<A: Element>(&self, op: &'static str, input: &HeadInput<A>) -> Result<()> {
+    pub(crate) fn check_input<A: Element>(
+        &self,
+        op: &'static str,
+        input: &HeadInput<A>,
+    ) -> Result<()> {
         for (level, what) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
             want(op, what, input.laterals[level], self.lateral_len(level))?;
         }
@@ -96,7 +116,12 @@ impl HeadSpec {
     }
 
     /// Label maps are whole images of this size. Returns how many.
-    pub(crate) fn check_labels(&self, op: &'static str, labels: Slot<u16>, index: Slot<u32>) -> Result<usize> {
+    pub(crate) fn check_labels(
+        &self,
+        op: &'static str,
+        labels: Slot<u16>,
+        index: Slot<u32>,
+    ) -> Result<usize> {
         let images = labels.len / self.pixels();
         want(op, "labels", labels, images.max(1) * self.pixels())?;
         want(op, "index", index, self.n)?;
@@ -149,7 +174,10 @@ impl HeadSpec {
         self.check_classifier(OP, classifier)?;
         let pixels = out.0 * out.1;
         if pixels == 0 {
-            return Err(Error::input(format!("a prediction of {}×{} pixels", out.0, out.1), "ask for at least 1×1"));
+            return Err(Error::input(
+                format!("a prediction of {}×{} pixels", out.0, out.1),
+                "ask for at least 1×1",
+            ));
         }
         let views = if 2 * pred.len == self.n * pixels { 2 } else { 1 };
         want(OP, "pred", pred, self.n / views * pixels)?;
@@ -222,14 +250,16 @@ pub struct Target {
     pub scale: f32,
 }
 
-/// What a loss reads beside the laterals. Image i of the batch has label row `index[i]` of each target.
+/// What a loss reads beside the laterals. Image i of the batch has label row `index[i]` of each
+/// target.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a> {
     /// 1 to 4.
     pub targets: &'a [Target],
     /// (n)
     pub index: Slot<u32>,
-    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and target has a mean of its own.
+    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and target
+    /// has a mean of its own.
     pub view: usize,
 }
 
@@ -239,10 +269,15 @@ pub trait Head: Memory {
     fn plan_head(&mut self, spec: HeadSpec) -> Result<Self::HeadPlan>;
 
     /// features (n, h, w, d) = F̂.
-    fn head_features(&mut self, plan: &Self::HeadPlan, features: Slot<f32>, input: HeadInput<Self::Act>) -> Result<()>;
+    fn head_features(
+        &mut self,
+        plan: &Self::HeadPlan,
+        features: Slot<f32>,
+        input: HeadInput<Self::Act>,
+    ) -> Result<()>;
 
-    /// labels (images of the data set, h, w): row index[i] = arg-max of image i's scores (the first of equals), other rows
-    /// stay; counts (k) += pixels of each label.
+    /// labels (images of the data set, h, w): row index[i] = arg-max of image i's scores (the first
+    /// of equals), other rows stay; counts (k) += pixels of each label.
     fn head_assign(
         &mut self,
         plan: &Self::HeadPlan,
@@ -253,7 +288,8 @@ pub trait Head: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// With the arg-max a of each pixel: sums (k, d) += F̂ into row a, counts (k) += 1 into a, score (1) += score of a.
+    /// With the arg-max a of each pixel: sums (k, d) += F̂ into row a, counts (k) += 1 into a,
+    /// score (1) += score of a.
     fn head_accumulate(
         &mut self,
         plan: &Self::HeadPlan,
@@ -264,9 +300,10 @@ pub trait Head: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// losses (n, targets) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ / Σ w[y] over its view's
-    /// pixels) against each target; dlaterals = gradient of Σ over targets of `scale` · Σ losses. Where Σ w[y] is 0 both are
-    /// 0, not NaN. A norm below 1e-12 is the constant 1e-12 to the gradient, as in torch.
+    /// losses (n, targets) = image i's share of the mean weighted cross-entropy (torch's: Σ w[y]·ℓ
+    /// / Σ w[y] over its view's pixels) against each target; dlaterals = gradient of Σ over targets
+    /// of `scale` · Σ losses. Where Σ w[y] is 0 both are 0, not NaN. A norm below 1e-12 is the
+    /// constant 1e-12 to the gradient, as in torch.
     fn head_loss(
         &mut self,
         plan: &Self::HeadPlan,
@@ -285,7 +322,8 @@ pub trait Head: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// The gradient of [`Head::head_scores`] from dscores (n, h, w, k): dlaterals = (None: not wanted), dw (k, d) +=, db (k) +=.
+    /// The gradient of [`Head::head_scores`] from dscores (n, h, w, k): dlaterals = (None: not
+    /// wanted), dw (k, d) +=, db (k) +=.
     #[allow(clippy::too_many_arguments)]
     fn head_scores_backward(
         &mut self,
@@ -298,9 +336,11 @@ pub trait Head: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// pred (n, out_h, out_w) = arg-max of the scores resampled bilinearly (align_corners = false) to out_h × out_w.
+    /// pred (n, out_h, out_w) = arg-max of the scores resampled bilinearly (align_corners = false)
+    /// to out_h × out_w.
     ///
-    /// pred (n/2, out_h, out_w): images i and n/2 + i are two views of one, whose scores are added first.
+    /// pred (n/2, out_h, out_w): images i and n/2 + i are two views of one, whose scores are added
+    /// first.
     fn head_predict(
         &mut self,
         plan: &Self::HeadPlan,

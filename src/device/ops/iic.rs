@@ -1,23 +1,27 @@
-//! The dense mutual-information loss of IIC segmentation (Ji, Henriques & Vedaldi 2019, section 3.4), with its gradient.
+//! The dense mutual-information loss of IIC segmentation (Ji, Henriques & Vedaldi 2019, section
+//! 3.4), with its gradient.
 //!
-//! Both maps of a pair are upsampled, X = U·x, and every class of one is correlated with every class of the other under every
-//! shift s of at most t pixels: `Q_s[a,b] = Σ X1[n,a,y+s]·X2[n,b,y]`, zero outside. Each Q_s is normalised to a joint distribution
-//! P, made symmetric, and L = −mean_s Σ P·(log P − λ·log p_a − λ·log p_b) with its marginals p.
+//! Both maps of a pair are upsampled, X = U·x, and every class of one is correlated with every
+//! class of the other under every shift s of at most t pixels: `Q_s[a,b] = Σ
+//! X1[n,a,y+s]·X2[n,b,y]`, zero outside. Each Q_s is normalised to a joint distribution P, made
+//! symmetric, and L = −mean_s Σ P·(log P − λ·log p_a − λ·log p_b) with its marginals p.
 //!
-//! Nothing need be upsampled. U is separable, so `Q_s = x1ᵀ·(M_sy ⊗ M_sx)·x2` with M_s = Uᵀ·S_s·U of the size of the coarse
-//! map. Bilinear tents of pixels that are not at a border lie inside of the picture, hence M_s\[p,q\] depends on p − q alone
-//! unless p or q is at a border: all (2t+1)² matrices Q are sums of correlations of the *coarse* maps,
-//! `Q_s = Σ_(δ,class) K_sy·K_sx·C_(δ,class)`, `C_(δ,class)[a,b] = Σ x1[n,a,p]·x2[n,b,p−δ]` over the pairs of a class: the first
-//! of its row or column, the last, and those between. 441 shifts of 4-fold upsampled maps take 81 lags δ: 100 times fewer
-//! multiply-adds than the definition, exactly. The gradient is their adjoint. All terms are products of non-negative numbers:
-//! no entry of Q, however small, loses digits.
+//! Nothing need be upsampled. U is separable, so `Q_s = x1ᵀ·(M_sy ⊗ M_sx)·x2` with M_s = Uᵀ·S_s·U
+//! of the size of the coarse map. Bilinear tents of pixels that are not at a border lie inside of
+//! the picture, hence M_s\[p,q\] depends on p − q alone unless p or q is at a border: all (2t+1)²
+//! matrices Q are sums of correlations of the *coarse* maps, `Q_s = Σ_(δ,class)
+//! K_sy·K_sx·C_(δ,class)`, `C_(δ,class)[a,b] = Σ x1[n,a,p]·x2[n,b,p−δ]` over the pairs of a class:
+//! the first of its row or column, the last, and those between. 441 shifts of 4-fold upsampled maps
+//! take 81 lags δ: 100 times fewer multiply-adds than the definition, exactly. The gradient is
+//! their adjoint. All terms are products of non-negative numbers: no entry of Q, however small,
+//! loses digits.
 
 use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::ops::{Memory, want};
 
-/// Pairs of probability maps (h, w, k), each upsampled bilinearly (`align_corners = false`) by `up` before they are compared
-/// under all shifts of −t..=t pixels.
+/// Pairs of probability maps (h, w, k), each upsampled bilinearly (`align_corners = false`) by `up`
+/// before they are compared under all shifts of −t..=t pixels.
 ///
 /// NOTE: there is no mask. The reference's comes from the ground truth.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,8 +35,8 @@ pub struct IicSpec {
     pub up: usize,
     /// Shifts reach from −t to t in rows and in columns: (2t + 1)² of them (T = 10 in IIC).
     pub t: usize,
-    /// One matrix summed over all shifts, its normaliser a constant to the gradient (IIC's default), instead of one matrix a
-    /// shift (every published segmentation run).
+    /// One matrix summed over all shifts, its normaliser a constant to the gradient (IIC's
+    /// default), instead of one matrix a shift (every published segmentation run).
     pub collapsed: bool,
     /// Weight of the marginals' entropies.
     pub lambda: f32,
@@ -62,7 +66,8 @@ pub(crate) struct Axis {
 
 impl Axis {
     fn new(len: usize, up: usize, t: usize, collapsed: bool) -> Self {
-        let mut axis = Axis { len, up, t, radius: len - 1, shifts: if collapsed { 1 } else { 2 * t + 1 } };
+        let mut axis =
+            Axis { len, up, t, radius: len - 1, shifts: if collapsed { 1 } else { 2 * t + 1 } };
         let reach = 2 * axis.radius + 1;
         let met = |j: &usize| {
             let mut shifts = -(t as isize)..=t as isize;
@@ -83,7 +88,8 @@ impl Axis {
         self.radius as isize - j as isize
     }
 
-    /// The pairs (p + i, q + i), i < count, of a class of the j-th lag: (p, q, count). None where it is empty.
+    /// The pairs (p + i, q + i), i < count, of a class of the j-th lag: (p, q, count). None where
+    /// it is empty.
     pub fn pairs(&self, j: usize, class: usize) -> Option<(usize, usize, usize)> {
         let lag = self.lag(j);
         let (p, q) = (lag.max(0) as usize, (-lag).max(0) as usize);
@@ -107,7 +113,8 @@ impl Axis {
         (1.0 - (at - p as f64).abs()).max(0.0)
     }
 
-    /// M_s of a pair of the j-th lag and a class, straight from the definition: Σ_y U\[y + s, p\]·U\[y, q\].
+    /// M_s of a pair of the j-th lag and a class, straight from the definition: Σ_y U\[y + s,
+    /// p\]·U\[y, q\].
     fn meeting(&self, s: isize, j: usize, class: usize) -> f64 {
         let Some((p, q, _)) = self.pairs(j, class) else { return 0.0 };
         let side = self.len * self.up;
@@ -123,12 +130,14 @@ impl Axis {
     /// K (shifts, lags, classes).
     pub fn coefficients(&self) -> Vec<f32> {
         let t = self.t as isize;
-        let shifts: Vec<_> = if self.shifts == 1 { vec![-t..=t] } else { (-t..=t).map(|s| s..=s).collect() };
+        let shifts: Vec<_> =
+            if self.shifts == 1 { vec![-t..=t] } else { (-t..=t).map(|s| s..=s).collect() };
         let mut table = Vec::with_capacity(self.shifts * self.lags() * CLASSES);
         for shift in shifts {
             for j in 0..self.lags() {
                 for class in 0..CLASSES {
-                    table.push(shift.clone().map(|s| self.meeting(s, j, class)).sum::<f64>() as f32);
+                    table
+                        .push(shift.clone().map(|s| self.meeting(s, j, class)).sum::<f64>() as f32);
                 }
             }
         }
@@ -146,12 +155,15 @@ impl IicSpec {
     pub(crate) fn axes(&self) -> Result<[Axis; 2]> {
         let IicSpec { n, h, w, k, up, t, lambda, .. } = *self;
         if [n, h, w, k, up].contains(&0) {
-            let what = format!("IIC's loss of {n} pairs of {h}×{w} maps of {k} classes, upsampled by {up}");
+            let what = format!(
+                "IIC's loss of {n} pairs of {h}×{w} maps of {k} classes, upsampled by {up}"
+            );
             return Err(Error::input(what, "none of these may be 0"));
         }
         let side = h.min(w) * up;
         if t >= side {
-            let what = format!("IIC's loss shifts maps by up to {t} pixels, but they have only {side}");
+            let what =
+                format!("IIC's loss shifts maps by up to {t} pixels, but they have only {side}");
             return Err(Error::input(what, "lower the shift: maps must overlap"));
         }
         if !lambda.is_finite() {
@@ -188,8 +200,8 @@ pub trait Iic: Memory {
 
     /// loss (1) = the objective; dmaps (2n, h, w, k) = scale · its gradient.
     ///
-    /// maps (2n, h, w, k) are probabilities: images 0..n are view 1, n..2n view 2 of the same pictures, aligned (a mirrored view
-    /// mirrored back).
+    /// maps (2n, h, w, k) are probabilities: images 0..n are view 1, n..2n view 2 of the same
+    /// pictures, aligned (a mirrored view mirrored back).
     fn iic_loss(
         &mut self,
         plan: &Self::IicPlan,
@@ -207,13 +219,17 @@ mod tests {
     /// The whole of M_s from its few numbers, for every shift, against Uᵀ·S·U.
     #[test]
     fn classes_of_lags_hold_the_whole_matrix() {
-        for (len, up, t) in [(1, 4, 3), (2, 4, 7), (3, 2, 5), (7, 4, 10), (9, 1, 4), (6, 3, 17), (8, 5, 0)] {
+        for (len, up, t) in
+            [(1, 4, 3), (2, 4, 7), (3, 2, 5), (7, 4, 10), (9, 1, 4), (6, 3, 17), (8, 5, 0)]
+        {
             let axis = Axis::new(len, up, t, false);
             let side = len * up;
             for (i, s) in (-(t as isize)..=t as isize).enumerate() {
                 let mut want = vec![0.0; len * len];
                 for y in 0..side {
-                    let Some(there) = y.checked_add_signed(s).filter(|&there| there < side) else { continue };
+                    let Some(there) = y.checked_add_signed(s).filter(|&there| there < side) else {
+                        continue;
+                    };
                     for (at, want) in want.iter_mut().enumerate() {
                         *want += axis.tent(there, at / len) * axis.tent(y, at % len);
                     }
@@ -223,11 +239,16 @@ mod tests {
                 for j in 0..axis.lags() {
                     for class in 0..CLASSES {
                         let (p, q, count) = axis.pairs(j, class).unwrap_or_default();
-                        (0..count).for_each(|i| got[(p + i) * len + q + i] += table[j * CLASSES + class]);
+                        (0..count)
+                            .for_each(|i| got[(p + i) * len + q + i] += table[j * CLASSES + class]);
                     }
                 }
                 // Numbers up to 2·up, rounded once.
-                let off = got.iter().zip(&want).map(|(&g, w)| (f64::from(g) - w).abs()).fold(0.0, f64::max);
+                let off = got
+                    .iter()
+                    .zip(&want)
+                    .map(|(&g, w)| (f64::from(g) - w).abs())
+                    .fold(0.0, f64::max);
                 assert!(off <= 1e-6, "{len} pixels ×{up}, shift {s} of {t}: {off}");
             }
         }

@@ -1,7 +1,8 @@
-//! k-means on unit vectors: sums of stored points, the two centroid updates, centroids as a linear classifier.
+//! k-means on unit vectors: sums of stored points, the two centroid updates, centroids as a linear
+//! classifier.
 //!
-//! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is the arg-max of a linear
-//! score, and the objective of P points is P − 2·Σ score.
+//! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is
+//! the arg-max of a linear score, and the objective of P points is P − 2·Σ score.
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +69,12 @@ pub(crate) fn check_classifier(classifier: Classifier, centroids: Slot<f32>) -> 
 }
 
 /// The door of [`KMeans::kmeans_mean`].
-pub(crate) fn check_mean(centroids: Slot<f32>, counts: Slot<u32>, splits: Slot<u32>, sums: Slot<f32>) -> Result<usize> {
+pub(crate) fn check_mean(
+    centroids: Slot<f32>,
+    counts: Slot<u32>,
+    splits: Slot<u32>,
+    sums: Slot<f32>,
+) -> Result<usize> {
     const OP: &str = "kmeans_mean";
     let d = width(OP, "centroids", centroids, counts.len)?;
     want(OP, "sums", sums, centroids.len)?;
@@ -77,7 +83,12 @@ pub(crate) fn check_mean(centroids: Slot<f32>, counts: Slot<u32>, splits: Slot<u
 }
 
 /// The door of [`KMeans::kmeans_step`].
-pub(crate) fn check_step(centroids: Slot<f32>, totals: Slot<f32>, sums: Slot<f32>, counts: Slot<u32>) -> Result<usize> {
+pub(crate) fn check_step(
+    centroids: Slot<f32>,
+    totals: Slot<f32>,
+    sums: Slot<f32>,
+    counts: Slot<u32>,
+) -> Result<usize> {
     const OP: &str = "kmeans_step";
     let d = width(OP, "centroids", centroids, counts.len)?;
     want(OP, "sums", sums, centroids.len)?;
@@ -91,9 +102,15 @@ pub trait KMeans: Memory {
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<Self::KMeansPlan>;
 
     /// classifier = what `metric` makes of centroids (k, d).
-    fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()>;
+    fn kmeans_classifier(
+        &mut self,
+        classifier: Classifier,
+        centroids: Slot<f32>,
+        metric: Metric,
+    ) -> Result<()>;
 
-    /// As [`Head::head_accumulate`](crate::device::ops::Head::head_accumulate), from stored points (rows, d).
+    /// As [`Head::head_accumulate`](crate::device::ops::Head::head_accumulate), from stored points
+    /// (rows, d).
     fn kmeans_accumulate(
         &mut self,
         plan: &Self::KMeansPlan,
@@ -104,11 +121,13 @@ pub trait KMeans: Memory {
         classifier: Classifier,
     ) -> Result<()>;
 
-    /// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the points of the largest one
-    /// (the donor; the lower index of equals; Faiss draws it at random): both become the donor's centroid, channel j of the
-    /// formerly empty one times 1 + ε and of the donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's
-    /// perturbation), with ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point, centroids
-    /// and counts stay. counts are updated accordingly; splits (1) += clusters that were empty.
+    /// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the
+    /// points of the largest one (the donor; the lower index of equals; Faiss draws it at random):
+    /// both become the donor's centroid, channel j of the formerly empty one times 1 + ε and of the
+    /// donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's perturbation), with
+    /// ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point,
+    /// centroids and counts stay. counts are updated accordingly; splits (1) += clusters that were
+    /// empty.
     fn kmeans_mean(
         &mut self,
         centroids: Slot<f32>,
@@ -117,8 +136,8 @@ pub trait KMeans: Memory {
         sums: Slot<f32>,
     ) -> Result<()>;
 
-    /// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points in this batch,
-    /// totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
+    /// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points
+    /// in this batch, totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
     fn kmeans_step(
         &mut self,
         centroids: Slot<f32>,

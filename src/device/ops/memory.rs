@@ -13,16 +13,19 @@ pub trait Memory {
     /// A place in the sequence of ops.
     type Mark;
 
-    /// Settles what the plans so far left open, which may take minutes on a GPU: how many of them convolve, and which share a shape,
-    /// is known only when all are made. `reserve` does it as well; before, `scratch_bytes` and `choices` know nothing of what is open.
+    /// Settles what the plans so far left open, which may take minutes on a GPU: how many of them
+    /// convolve, and which share a shape, is known only when all are made. `reserve` does it as
+    /// well; before, `scratch_bytes` and `choices` know nothing of what is open.
     fn decide(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the maximum over all ops.
+    /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the
+    /// maximum over all ops.
     fn scratch_bytes(&self) -> usize;
 
-    /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it. None: it is the host's.
+    /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it.
+    /// None: it is the host's.
     fn free_bytes(&self) -> Option<usize>;
 
     /// What computes, for reports: an object with at least a `name`.
@@ -33,18 +36,29 @@ pub trait Memory {
         Vec::new()
     }
 
-    /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called once, before the first op.
+    /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called
+    /// once, before the first op.
     fn reserve(&mut self, layout: &Layout) -> Result<()>;
 
     /// dst = src. `src` may be shorter: the rest of `dst` stays.
     fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()>;
 
-    /// dst = what `fill` makes, in memory that the device copies from: for what is too large to be copied twice. `fill` finds garbage.
-    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()>;
+    /// dst = what `fill` makes, in memory that the device copies from: for what is too large to be
+    /// copied twice. `fill` finds garbage.
+    fn fill<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()>;
 
-    /// As [`Memory::fill`], but while what is queued goes on, for a slot of [`Pool::Images`](crate::device::Pool): nothing that was
-    /// queued since the prefetch before may use `dst`, and before it is used [`Memory::arrive`] is called.
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    /// As [`Memory::fill`], but while what is queued goes on, for a slot of
+    /// [`Pool::Images`](crate::device::Pool): nothing that was queued since the prefetch before may
+    /// use `dst`, and before it is used [`Memory::arrive`] is called.
+    fn prefetch<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         self.fill(dst, fill)
     }
 
@@ -53,8 +67,9 @@ pub trait Memory {
         Ok(())
     }
 
-    /// dst = what `fill` makes of it, `piece` elements at a time (fewer at the end): it is told which element its piece begins at,
-    /// and finds garbage. For what is too large for the host. A piece begins where a slot may.
+    /// dst = what `fill` makes of it, `piece` elements at a time (fewer at the end): it is told
+    /// which element its piece begins at, and finds garbage. For what is too large for the host. A
+    /// piece begins where a slot may.
     fn load<T: Element>(
         &mut self,
         dst: Slot<T>,
@@ -76,9 +91,14 @@ pub trait Memory {
     /// dst = src.
     fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()>;
 
-    /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same slots every time, and neither
-    /// read nor write: what changes from step to step lies in slots written before.
-    fn replay(&mut self, recording: &mut Self::Recording, ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()>;
+    /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same
+    /// slots every time, and neither read nor write: what changes from step to step lies in slots
+    /// written before.
+    fn replay(
+        &mut self,
+        recording: &mut Self::Recording,
+        ops: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()>;
 
     /// Notes when everything before is done.
     fn mark(&mut self) -> Result<Self::Mark>;

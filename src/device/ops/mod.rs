@@ -1,9 +1,11 @@
-//! The contracts. One file an op family; the same stem names its CPU engine, its test and its bench.
+//! The contracts. One file an op family; the same stem names its CPU engine, its test and its
+//! bench.
 //!
-//! Shapes use one alphabet: `n` images, `h`×`w` pixels, `c` channels in, `k` channels out or clusters, `d` feature
-//! channels. All tensors are NHWC and contiguous. `=` overwrites, `+=` adds. No two slots of a call may overlap. An op
-//! checks sizes at its door and returns [`Error::Shape`](crate::base::Error::Shape); everything else that can be refused
-//! is refused by the family's `plan_…`.
+//! Shapes use one alphabet: `n` images, `h`×`w` pixels, `c` channels in, `k` channels out or
+//! clusters, `d` feature channels. All tensors are NHWC and contiguous. `=` overwrites, `+=` adds.
+//! No two slots of a call may overlap. An op checks sizes at its door and returns
+//! [`Error::Shape`](crate::base::Error::Shape); everything else that can be refused is refused by
+//! the family's `plan_…`.
 
 pub mod adam;
 pub mod confusion;
@@ -35,10 +37,21 @@ use crate::base::{Error, Result};
 use crate::device::{Element, Slot};
 
 /// Everything an engine does.
-pub trait Backend: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top {}
-impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top> Backend for B {}
+pub trait Backend:
+    Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top
+{
+}
+impl<B: Memory + View + Conv + Norm + Stem + Head + Softmax + KMeans + Iic + Adam + Confusion + Top>
+    Backend for B
+{
+}
 
 /// The check at every op's door.
-pub(crate) fn want<T: Element>(op: &'static str, what: &'static str, slot: Slot<T>, len: usize) -> Result<()> {
+pub(crate) fn want<T: Element>(
+    op: &'static str,
+    what: &'static str,
+    slot: Slot<T>,
+    len: usize,
+) -> Result<()> {
     if slot.len == len { Ok(()) } else { Err(Error::Shape { op, what, got: slot.len, want: len }) }
 }

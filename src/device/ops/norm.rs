@@ -67,8 +67,9 @@ pub trait Norm: Memory {
 
     fn plan_norm(&mut self, spec: NormSpec) -> Result<Self::NormPlan>;
 
-    /// Train mode: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), statistics of each group (biased variance);
-    /// `saved` = them; running statistics updated group after group, as by successive forwards.
+    /// Train mode: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), statistics of each group
+    /// (biased variance); `saved` = them; running statistics updated group after group, as by
+    /// successive forwards.
     #[allow(clippy::too_many_arguments)]
     fn norm_forward(
         &mut self,
@@ -81,7 +82,8 @@ pub trait Norm: Memory {
         params: NormParams,
     ) -> Result<()>;
 
-    /// The gradient of [`Norm::norm_forward`]. `z` is the forward's output, given when it had a ReLU: dz counts where z > 0.
+    /// The gradient of [`Norm::norm_forward`]. `z` is the forward's output, given when it had a
+    /// ReLU: dz counts where z > 0.
     #[allow(clippy::too_many_arguments)]
     fn norm_backward(
         &mut self,
@@ -94,7 +96,8 @@ pub trait Norm: Memory {
         gamma: Slot<f32>,
     ) -> Result<()>;
 
-    /// Eval mode as weights: folded (k, …) = w·γ/√(running_var + ε) by output channel, bias (k) = β − running_mean·γ/√(…).
+    /// Eval mode as weights: folded (k, …) = w·γ/√(running_var + ε) by output channel, bias (k) = β
+    /// − running_mean·γ/√(…).
     fn norm_fold(
         &mut self,
         folded: Slot<Self::Act>,

@@ -15,7 +15,8 @@ pub struct SoftmaxSpec {
 /// What a cross-entropy against labels reads.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxLabels {
-    /// (images of the store, pixels); a label >= k (such as u16::MAX) is ignored: no loss, no gradient.
+    /// (images of the store, pixels); a label >= k (such as u16::MAX) is ignored: no loss, no
+    /// gradient.
     pub labels: Slot<u16>,
     /// (n): image i has label row index[i].
     pub index: Slot<u32>,
@@ -40,7 +41,10 @@ impl SoftmaxSpec {
     /// What no engine plans.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_empty() {
-            return Err(Error::input(format!("scores without content: {self:?}"), "give every size at least 1"));
+            return Err(Error::input(
+                format!("scores without content: {self:?}"),
+                "give every size at least 1",
+            ));
         }
         if self.k > usize::from(u16::MAX) {
             let what = format!("{} classes do not fit into labels of 16 bits", self.k);
@@ -50,7 +54,12 @@ impl SoftmaxSpec {
     }
 
     /// The door of [`Softmax::softmax_loss`]. Returns the images of the label store.
-    pub(crate) fn check_loss(&self, losses: Slot<f32>, scores: Slot<f32>, labels: SoftmaxLabels) -> Result<usize> {
+    pub(crate) fn check_loss(
+        &self,
+        losses: Slot<f32>,
+        scores: Slot<f32>,
+        labels: SoftmaxLabels,
+    ) -> Result<usize> {
         const OP: &str = "softmax_loss";
         let SoftmaxLabels { labels, index, weights } = labels;
         let images = labels.len / self.pixels;
@@ -71,11 +80,18 @@ pub trait Softmax: Memory {
     /// x = softmax over k, in place.
     fn softmax_forward(&mut self, plan: &Self::SoftmaxPlan, x: Slot<f32>) -> Result<()>;
 
-    /// dp = p∘(dp − Σ_k dp·p), in place: from the gradient of the probabilities p to that of the scores.
-    fn softmax_backward(&mut self, plan: &Self::SoftmaxPlan, dp: Slot<f32>, p: Slot<f32>) -> Result<()>;
+    /// dp = p∘(dp − Σ_k dp·p), in place: from the gradient of the probabilities p to that of the
+    /// scores.
+    fn softmax_backward(
+        &mut self,
+        plan: &Self::SoftmaxPlan,
+        dp: Slot<f32>,
+        p: Slot<f32>,
+    ) -> Result<()>;
 
-    /// losses (n) = image i's share of the mean weighted cross-entropy over all pixels of the batch (torch's: Σ w[y]·ℓ / Σ w[y],
-    /// ignore_index); scores = the gradient of `scale` · Σ losses, in place. Where Σ w[y] is 0 both are 0, not NaN.
+    /// losses (n) = image i's share of the mean weighted cross-entropy over all pixels of the batch
+    /// (torch's: Σ w[y]·ℓ / Σ w[y], ignore_index); scores = the gradient of `scale` · Σ losses, in
+    /// place. Where Σ w[y] is 0 both are 0, not NaN.
     fn softmax_loss(
         &mut self,
         plan: &Self::SoftmaxPlan,

@@ -1,11 +1,12 @@
-//! The end of the ResNet stem: batch norm + ReLU + 3×3/2 max-pool (padding 1) as one op; the full-resolution activation
-//! between them is never stored.
+//! The end of the ResNet stem: batch norm + ReLU + 3×3/2 max-pool (padding 1) as one op; the
+//! full-resolution activation between them is never stored.
 
 use crate::base::Result;
 use crate::device::Slot;
 use crate::device::ops::{Memory, NormParams};
 
-/// x (n, h, w, c) → z (n, ⌈h/2⌉, ⌈w/2⌉, c); `groups` divides n, as in [`NormSpec`](crate::device::ops::NormSpec).
+/// x (n, h, w, c) → z (n, ⌈h/2⌉, ⌈w/2⌉, c); `groups` divides n, as in
+/// [`NormSpec`](crate::device::ops::NormSpec).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StemSpec {
     pub groups: usize,
@@ -44,8 +45,8 @@ pub trait Stem: Memory {
     fn plan_stem(&mut self, spec: StemSpec) -> Result<Self::StemPlan>;
 
     /// Train mode: z = maxpool(relu(batchnorm(x))), `saved` and running statistics as in
-    /// [`Norm::norm_forward`](crate::device::ops::Norm::norm_forward). `argmax` (shape of z) = 3·row + column in the
-    /// window of the first maximum, kept when a backward follows.
+    /// [`Norm::norm_forward`](crate::device::ops::Norm::norm_forward). `argmax` (shape of z) =
+    /// 3·row + column in the window of the first maximum, kept when a backward follows.
     fn stem_forward(
         &mut self,
         plan: &Self::StemPlan,
@@ -57,7 +58,12 @@ pub trait Stem: Memory {
     ) -> Result<()>;
 
     /// Eval mode, the norm folded into the convolution before: z = maxpool(relu(x)).
-    fn stem_infer(&mut self, plan: &Self::StemPlan, z: Slot<Self::Act>, x: Slot<Self::Act>) -> Result<()>;
+    fn stem_infer(
+        &mut self,
+        plan: &Self::StemPlan,
+        z: Slot<Self::Act>,
+        x: Slot<Self::Act>,
+    ) -> Result<()>;
 
     /// dx =, dgamma +=, dbeta +=: the gradient of [`Stem::stem_forward`].
     #[allow(clippy::too_many_arguments)]

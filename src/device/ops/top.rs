@@ -14,7 +14,8 @@ pub struct TopSpec {
     pub rows: usize,
     pub q: usize,
     pub n: usize,
-    /// Of each `group` successive rows, such as an image's, only the best counts; 1: every row does. Divides `rows`.
+    /// Of each `group` successive rows, such as an image's, only the best counts; 1: every row
+    /// does. Divides `rows`.
     pub group: usize,
 }
 
@@ -23,11 +24,17 @@ impl TopSpec {
     pub(crate) fn check(&self) -> Result<()> {
         let TopSpec { rows, q, n, group } = *self;
         if rows * q * n * group == 0 {
-            return Err(Error::input(format!("a search without content: {self:?}"), "give every size at least 1"));
+            return Err(Error::input(
+                format!("a search without content: {self:?}"),
+                "give every size at least 1",
+            ));
         }
         if q > MOST_QUERIES || n > MOST_KEPT {
             let what = format!("the best {n} for each of {q} queries");
-            return Err(Error::input(what, format!("ask for at most {MOST_KEPT}, with {MOST_QUERIES} queries")));
+            return Err(Error::input(
+                what,
+                format!("ask for at most {MOST_KEPT}, with {MOST_QUERIES} queries"),
+            ));
         }
         if !rows.is_multiple_of(group) {
             let what = format!("{rows} rows are not whole groups of {group}");
@@ -62,9 +69,10 @@ pub trait Top: Memory {
 
     fn plan_top(&mut self, spec: TopSpec) -> Result<Self::TopPlan>;
 
-    /// best (q, n), places (q, n) = the n best of what they were and of these rows, the best first; of equal scores the lower place
-    /// comes first, and counts in a group. Row i of scores (rows, q) is place `first` + i. A search begins with −∞ at the places
-    /// u32::MAX; a NaN is never kept.
+    /// best (q, n), places (q, n) = the n best of what they were and of these rows, the best first;
+    /// of equal scores the lower place comes first, and counts in a group. Row i of scores (rows,
+    /// q) is place `first` + i. A search begins with −∞ at the places u32::MAX; a NaN is never
+    /// kept.
     fn top_update(
         &mut self,
         plan: &Self::TopPlan,

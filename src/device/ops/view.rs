@@ -1,4 +1,5 @@
-//! A view of an image as the network reads it: photometric change, geometry, normalisation, u8 → activations.
+//! A view of an image as the network reads it: photometric change, geometry, normalisation, u8 →
+//! activations.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -30,10 +31,16 @@ impl ViewSpec {
     /// What no engine plans.
     pub(crate) fn check(&self) -> Result<()> {
         if [self.n, self.sh, self.sw, self.h, self.w].contains(&0) {
-            return Err(Error::input(format!("{self:?} has no pixels"), "every size must be at least 1"));
+            return Err(Error::input(
+                format!("{self:?} has no pixels"),
+                "every size must be at least 1",
+            ));
         }
         if ![4, 8].contains(&self.channels) {
-            return Err(Error::input(format!("views of {} channels", self.channels), "views have 4 or 8 channels"));
+            return Err(Error::input(
+                format!("views of {} channels", self.channels),
+                "views have 4 or 8 channels",
+            ));
         }
         Ok(())
     }
@@ -50,8 +57,8 @@ impl ViewSpec {
     }
 }
 
-/// Photometric draws of one image. Colours are in 0..1 and clamped to it after each step; grey = 0.299 R + 0.587 G + 0.114 B.
-/// The four jitter steps run in `order`, then grey, then blur.
+/// Photometric draws of one image. Colours are in 0..1 and clamped to it after each step; grey =
+/// 0.299 R + 0.587 G + 0.114 B. The four jitter steps run in `order`, then grey, then blur.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Photo {
@@ -63,12 +70,13 @@ pub struct Photo {
     pub saturation: f32,
     /// Turns of the HSV colour circle, in −0.5..0.5. 0 changes nothing (and skips the conversion).
     pub hue: f32,
-    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉ (at most the image's longer side),
-    /// normalised, edges replicated.
+    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉ (at most
+    /// the image's longer side), normalised, edges replicated.
     pub sigma: f32,
     /// 1: replace by grey.
     pub grey: u32,
-    /// A permutation as four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    /// A permutation as four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2
+    /// saturation, 3 hue.
     pub order: u32,
 }
 
@@ -86,9 +94,9 @@ impl Photo {
     };
 }
 
-/// A square window of a map, then a mirror: rows `top..top + side`, columns `left..left + side`, resampled bilinearly
-/// (align_corners = false, no antialias, torch's `interpolate`) to the output side, then flipped horizontally. The window
-/// lies inside of the map and is not empty.
+/// A square window of a map, then a mirror: rows `top..top + side`, columns `left..left + side`,
+/// resampled bilinearly (align_corners = false, no antialias, torch's `interpolate`) to the output
+/// side, then flipped horizontally. The window lies inside of the map and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crop {
@@ -110,9 +118,10 @@ pub trait View: Memory {
 
     fn plan_view(&mut self, spec: ViewSpec) -> Result<Self::ViewPlan>;
 
-    /// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` (n) at stored size, if given; then the crop (n), if
-    /// given, else the whole image resized with antialias (triangle filter as wide as the scale, as Pillow's BILINEAR), the
-    /// identity where sizes agree; then (x − MEAN)/STD.
+    /// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` (n) at stored size, if
+    /// given; then the crop (n), if given, else the whole image resized with antialias (triangle
+    /// filter as wide as the scale, as Pillow's BILINEAR), the identity where sizes agree; then (x
+    /// − MEAN)/STD.
     fn view_render(
         &mut self,
         plan: &Self::ViewPlan,
@@ -123,8 +132,9 @@ pub trait View: Memory {
         crops: Option<Slot<Crop>>,
     ) -> Result<()>;
 
-    /// Channels 3 and 4 of x (n, h, w, 8) = the Sobel gradient (IIC): dx = [[1,0,−1],[2,0,−2],[1,0,−1]], dy =
-    /// [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the grey picture g = 0.299 R + 0.587 G + 0.114 B in 0..1
-    /// (normalisation undone), zeros around it. Refused where the plan has 4 channels.
+    /// Channels 3 and 4 of x (n, h, w, 8) = the Sobel gradient (IIC): dx =
+    /// [[1,0,−1],[2,0,−2],[1,0,−1]], dy = [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the
+    /// grey picture g = 0.299 R + 0.587 G + 0.114 B in 0..1 (normalisation undone), zeros around
+    /// it. Refused where the plan has 4 channels.
     fn view_sobel(&mut self, plan: &Self::ViewPlan, x: Slot<Self::Act>) -> Result<()>;
 }

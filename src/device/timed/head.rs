@@ -22,7 +22,12 @@ impl<B: Backend> Head for Timed<'_, B> {
         Ok(Planned::new(self.dev.plan_head(spec)?, spec))
     }
 
-    fn head_features(&mut self, p: &Self::HeadPlan, features: Slot<f32>, input: HeadInput<B::Act>) -> Result<()> {
+    fn head_features(
+        &mut self,
+        p: &Self::HeadPlan,
+        features: Slot<f32>,
+        input: HeadInput<B::Act>,
+    ) -> Result<()> {
         let name = format!("head_features {}", head_shape(p.spec, 0));
         let work = moved(bytes![features, input.laterals]);
         self.time(name, work, |dev| dev.head_features(&p.plan, features, input))
@@ -41,7 +46,9 @@ impl<B: Backend> Head for Timed<'_, B> {
         let name = format!("head_assign {}", head_shape(p.spec, k));
         let labelled = (p.spec.n * p.spec.pixels() * 2) as f64;
         let work = Work { bytes: labelled + bytes![input.laterals], flops: scores(p.spec, k) };
-        self.time(name, work, |dev| dev.head_assign(&p.plan, labels, counts, input, index, classifier))
+        self.time(name, work, |dev| {
+            dev.head_assign(&p.plan, labels, counts, input, index, classifier)
+        })
     }
 
     fn head_accumulate(
@@ -56,7 +63,9 @@ impl<B: Backend> Head for Timed<'_, B> {
         let k = classifier.k;
         let name = format!("head_accumulate {}", head_shape(p.spec, k));
         let work = Work { bytes: bytes![input.laterals], flops: scores(p.spec, k) };
-        self.time(name, work, |dev| dev.head_accumulate(&p.plan, sums, counts, score, input, classifier))
+        self.time(name, work, |dev| {
+            dev.head_accumulate(&p.plan, sums, counts, score, input, classifier)
+        })
     }
 
     fn head_loss(
@@ -70,7 +79,8 @@ impl<B: Backend> Head for Timed<'_, B> {
         let k = loss.targets.iter().map(|t| t.classifier.k).sum();
         let name = format!("head_loss {}", head_shape(p.spec, k));
         // Scores, and the gradient of the features from those of the scores.
-        let work = Work { bytes: bytes![dlaterals, input.laterals], flops: 2.0 * scores(p.spec, k) };
+        let work =
+            Work { bytes: bytes![dlaterals, input.laterals], flops: 2.0 * scores(p.spec, k) };
         self.time(name, work, |dev| dev.head_loss(&p.plan, losses, dlaterals, input, loss))
     }
 
@@ -102,8 +112,13 @@ impl<B: Backend> Head for Timed<'_, B> {
         // The classifier's gradient, and that of the features.
         let products = if dlaterals.is_some() { 2.0 } else { 1.0 };
         let gradients = dlaterals.map_or(0.0, |d| bytes![d]);
-        let work = Work { bytes: gradients + bytes![dscores, input.laterals], flops: products * scores(p.spec, k) };
-        self.time(name, work, |dev| dev.head_scores_backward(&p.plan, dlaterals, dw, db, dscores, input, classifier))
+        let work = Work {
+            bytes: gradients + bytes![dscores, input.laterals],
+            flops: products * scores(p.spec, k),
+        };
+        self.time(name, work, |dev| {
+            dev.head_scores_backward(&p.plan, dlaterals, dw, db, dscores, input, classifier)
+        })
     }
 
     fn head_predict(
@@ -137,7 +152,12 @@ impl<B: Backend> Softmax for Timed<'_, B> {
         self.time(name, moved(bytes![x, x]), |dev| dev.softmax_forward(&p.plan, x))
     }
 
-    fn softmax_backward(&mut self, plan: &Self::SoftmaxPlan, dp: Slot<f32>, p: Slot<f32>) -> Result<()> {
+    fn softmax_backward(
+        &mut self,
+        plan: &Self::SoftmaxPlan,
+        dp: Slot<f32>,
+        p: Slot<f32>,
+    ) -> Result<()> {
         let name = format!("softmax_backward {}", rows_shape(plan.spec));
         self.time(name, moved(bytes![dp, dp, p]), |dev| dev.softmax_backward(&plan.plan, dp, p))
     }

@@ -38,7 +38,11 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.write(dst, src)
     }
 
-    fn prefetch<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    fn prefetch<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         self.dev.prefetch(dst, fill)
     }
 
@@ -55,7 +59,11 @@ impl<B: Memory> Memory for Timed<'_, B> {
         self.dev.load(dst, piece, fill)
     }
 
-    fn fill<T: Element>(&mut self, dst: Slot<T>, fill: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    fn fill<T: Element>(
+        &mut self,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
         self.dev.fill(dst, fill)
     }
 
@@ -64,11 +72,15 @@ impl<B: Memory> Memory for Timed<'_, B> {
     }
 
     fn zero<T: Element>(&mut self, dst: Slot<T>) -> Result<()> {
-        self.time("zero".into(), Work { bytes: dst.bytes() as f64, flops: 0.0 }, |dev| dev.zero(dst))
+        self.time("zero".into(), Work { bytes: dst.bytes() as f64, flops: 0.0 }, |dev| {
+            dev.zero(dst)
+        })
     }
 
     fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
-        self.time("copy".into(), Work { bytes: 2.0 * dst.bytes() as f64, flops: 0.0 }, |dev| dev.copy(dst, src))
+        self.time("copy".into(), Work { bytes: 2.0 * dst.bytes() as f64, flops: 0.0 }, |dev| {
+            dev.copy(dst, src)
+        })
     }
 
     fn replay(&mut self, _: &mut (), mut ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {

@@ -1,8 +1,9 @@
-//! An engine that times every op of another one, and knows what each would cost on perfect hardware.
+//! An engine that times every op of another one, and knows what each would cost on perfect
+//! hardware.
 //!
-//! The bytes of an op are those that must cross the memory bus: each tensor once a pass that has to see all of it (batch norm
-//! reads its input twice, because statistics come first), not what an implementation happens to move. FLOPs count a
-//! multiply-add as two. `replay` runs op by op.
+//! The bytes of an op are those that must cross the memory bus: each tensor once a pass that has to
+//! see all of it (batch norm reads its input twice, because statistics come first), not what an
+//! implementation happens to move. FLOPs count a multiply-add as two. `replay` runs op by op.
 
 mod head;
 mod memory;
@@ -66,7 +67,12 @@ impl<'a, B: Memory> Timed<'a, B> {
     }
 
     /// Runs one op between two marks.
-    fn time(&mut self, name: String, work: Work, op: impl FnOnce(&mut B) -> Result<()>) -> Result<()> {
+    fn time(
+        &mut self,
+        name: String,
+        work: Work,
+        op: impl FnOnce(&mut B) -> Result<()>,
+    ) -> Result<()> {
         let start = self.dev.mark()?;
         op(self.dev)?;
         let end = self.dev.mark()?;

@@ -41,7 +41,9 @@ impl<B: Backend> View for Timed<'_, B> {
         let ViewSpec { n, sh, sw, h, w, .. } = p.spec;
         let name = format!("view_render {n}×{sh}×{sw} → {h}×{w}");
         let stored = (n * sh * sw * 3) as f64;
-        self.time(name, moved(stored + bytes![x]), |dev| dev.view_render(&p.plan, x, images, index, photo, crops))
+        self.time(name, moved(stored + bytes![x]), |dev| {
+            dev.view_render(&p.plan, x, images, index, photo, crops)
+        })
     }
 
     fn view_sobel(&mut self, p: &Self::ViewPlan, x: Slot<B::Act>) -> Result<()> {
@@ -154,7 +156,9 @@ impl<B: Backend> Norm for Timed<'_, B> {
         w: Slot<B::Act>,
         params: NormParams,
     ) -> Result<()> {
-        self.time("norm_fold".into(), moved(bytes![folded, w]), |dev| dev.norm_fold(folded, bias, w, params))
+        self.time("norm_fold".into(), moved(bytes![folded, w]), |dev| {
+            dev.norm_fold(folded, bias, w, params)
+        })
     }
 }
 
@@ -202,7 +206,9 @@ impl<B: Backend> Stem for Timed<'_, B> {
     ) -> Result<()> {
         let name = format!("stem_backward {}", stem_shape(p.spec));
         let work = moved(bytes![dx, dz, dz, argmax, argmax, x]);
-        self.time(name, work, |dev| dev.stem_backward(&p.plan, dx, dgamma, dbeta, dz, argmax, x, saved, params))
+        self.time(name, work, |dev| {
+            dev.stem_backward(&p.plan, dx, dgamma, dbeta, dz, argmax, x, saved, params)
+        })
     }
 }
 
@@ -213,9 +219,16 @@ impl<B: Backend> KMeans for Timed<'_, B> {
         self.dev.plan_kmeans(spec)
     }
 
-    fn kmeans_classifier(&mut self, classifier: Classifier, centroids: Slot<f32>, metric: Metric) -> Result<()> {
+    fn kmeans_classifier(
+        &mut self,
+        classifier: Classifier,
+        centroids: Slot<f32>,
+        metric: Metric,
+    ) -> Result<()> {
         let work = moved(bytes![classifier.w, centroids]);
-        self.time("kmeans_classifier".into(), work, |dev| dev.kmeans_classifier(classifier, centroids, metric))
+        self.time("kmeans_classifier".into(), work, |dev| {
+            dev.kmeans_classifier(classifier, centroids, metric)
+        })
     }
 
     fn kmeans_accumulate(
@@ -231,7 +244,9 @@ impl<B: Backend> KMeans for Timed<'_, B> {
         let d = classifier.w.len / k.max(1);
         let name = format!("kmeans_accumulate {} points, {k} clusters", points.len / d.max(1));
         let work = Work { bytes: bytes![points], flops: 2.0 * (points.len * k) as f64 };
-        self.time(name, work, |dev| dev.kmeans_accumulate(plan, sums, counts, score, points, classifier))
+        self.time(name, work, |dev| {
+            dev.kmeans_accumulate(plan, sums, counts, score, points, classifier)
+        })
     }
 
     fn kmeans_mean(
@@ -242,7 +257,9 @@ impl<B: Backend> KMeans for Timed<'_, B> {
         sums: Slot<f32>,
     ) -> Result<()> {
         let work = moved(bytes![centroids, sums]);
-        self.time("kmeans_mean".into(), work, |dev| dev.kmeans_mean(centroids, counts, splits, sums))
+        self.time("kmeans_mean".into(), work, |dev| {
+            dev.kmeans_mean(centroids, counts, splits, sums)
+        })
     }
 
     fn kmeans_step(
@@ -253,7 +270,9 @@ impl<B: Backend> KMeans for Timed<'_, B> {
         counts: Slot<u32>,
     ) -> Result<()> {
         let work = moved(bytes![centroids, centroids, sums]);
-        self.time("kmeans_step".into(), work, |dev| dev.kmeans_step(centroids, totals, sums, counts))
+        self.time("kmeans_step".into(), work, |dev| {
+            dev.kmeans_step(centroids, totals, sums, counts)
+        })
     }
 }
 
@@ -284,7 +303,12 @@ impl<B: Backend> Adam for Timed<'_, B> {
         self.dev.plan_params(layout, len)
     }
 
-    fn adam_step(&mut self, b: ParamBlocks<B::Act>, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
+    fn adam_step(
+        &mut self,
+        b: ParamBlocks<B::Act>,
+        spec: AdamSpec,
+        correction: Slot<f32>,
+    ) -> Result<()> {
         let work = moved(bytes![b.weights, b.weights, b.grads, b.m, b.m, b.v, b.v, b.copy()]);
         self.time("adam_step".into(), work, |dev| dev.adam_step(b, spec, correction))
     }
@@ -295,7 +319,15 @@ impl<B: Backend> Adam for Timed<'_, B> {
 }
 
 impl<B: Backend> Confusion for Timed<'_, B> {
-    fn confusion(&mut self, counts: Slot<u32>, pred: Slot<u16>, labels: Slot<u8>, clusters: usize) -> Result<()> {
-        self.time("confusion".into(), moved(bytes![pred, labels]), |dev| dev.confusion(counts, pred, labels, clusters))
+    fn confusion(
+        &mut self,
+        counts: Slot<u32>,
+        pred: Slot<u16>,
+        labels: Slot<u8>,
+        clusters: usize,
+    ) -> Result<()> {
+        self.time("confusion".into(), moved(bytes![pred, labels]), |dev| {
+            dev.confusion(counts, pred, labels, clusters)
+        })
     }
 }

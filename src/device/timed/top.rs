@@ -23,6 +23,8 @@ impl<B: Backend> Top for Timed<'_, B> {
     ) -> Result<()> {
         let TopSpec { rows, q, n, .. } = p.spec;
         let name = format!("top_update {n} of {rows}, {q} queries");
-        self.time(name, moved(bytes![scores]), |dev| dev.top_update(&p.plan, best, places, scores, first))
+        self.time(name, moved(bytes![scores]), |dev| {
+            dev.top_update(&p.plan, best, places, scores, first)
+        })
     }
 }

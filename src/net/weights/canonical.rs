@@ -9,7 +9,8 @@
 //! | `fpn.lateral5` (res5, 1/32) |                 | `state_dict.module.decoder.layer1`          |
 //! | `classifier1`, `classifier2`|                 | `classifier1_state_dict.module`, `…2…`      |
 //!
-//! Source: `train_picie.py` (what is saved) and `modules/fpn.py` (layers count from the coarsest map) of the released code.
+//! Source: `train_picie.py` (what is saved) and `modules/fpn.py` (layers count from the coarsest
+//! map) of the released code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,23 +24,29 @@ use crate::net::Architecture;
 pub enum Origin {
     /// An ImageNet classifier with torchvision's names; its `fc` is dropped, it has no `fpn`.
     Torchvision,
-    /// A checkpoint of the released code: `epoch` counts finished epochs, `args` are its command line ("K_train", "arch", …).
+    /// A checkpoint of the released code: `epoch` counts finished epochs, `args` are its command
+    /// line ("K_train", "arch", …).
     ReleasedPicie { epoch: Option<usize>, args: BTreeMap<String, String> },
     /// A file of this engine, which has metadata "picie".
     Picie,
 }
 
-/// Renames the tensors of `weights`, read from `path`, and holds them to `expected`: name and shape of every parameter
-/// and running statistic of the network, under this engine's names.
+/// Renames the tensors of `weights`, read from `path`, and holds them to `expected`: name and shape
+/// of every parameter and running statistic of the network, under this engine's names.
 ///
-/// Tensors are f32 in PyTorch's axis order; a classifier is (K, D, 1, 1) with an optional bias (K). Files of this
-/// engine keep whatever tensors they have beside the network's; in others an unknown tensor is an error.
+/// Tensors are f32 in PyTorch's axis order; a classifier is (K, D, 1, 1) with an optional bias (K).
+/// Files of this engine keep whatever tensors they have beside the network's; in others an unknown
+/// tensor is an error.
 ///
 /// Of torchvision's weights, the stages that the network does not have are left out.
 ///
-/// Errors: another architecture (the first tensor whose shape differs), missing tensors (`fpn.` may miss in
-/// [`Origin::Torchvision`] alone), unknown tensors.
-pub fn canonical(weights: Weights, path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Weights, Origin)> {
+/// Errors: another architecture (the first tensor whose shape differs), missing tensors (`fpn.` may
+/// miss in [`Origin::Torchvision`] alone), unknown tensors.
+pub fn canonical(
+    weights: Weights,
+    path: &Path,
+    expected: &[(String, Vec<usize>)],
+) -> Result<(Weights, Origin)> {
     let Weights { tensors, metadata } = weights;
     let origin = origin(&tensors, &metadata);
     let mut tensors: BTreeMap<String, Tensor> = match origin {
@@ -68,8 +75,13 @@ fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String
     if metadata.contains_key("picie") {
         Origin::Picie
     } else if has("decoder.layer") || has("classifier1_state_dict.") {
-        let args = metadata.iter().filter_map(|(k, v)| Some((k.strip_prefix("args.")?.to_string(), v.clone())));
-        Origin::ReleasedPicie { epoch: metadata.get("epoch").and_then(|e| e.parse().ok()), args: args.collect() }
+        let args = metadata
+            .iter()
+            .filter_map(|(k, v)| Some((k.strip_prefix("args.")?.to_string(), v.clone())));
+        Origin::ReleasedPicie {
+            epoch: metadata.get("epoch").and_then(|e| e.parse().ok()),
+            args: args.collect(),
+        }
     } else {
         Origin::Torchvision
     }
@@ -80,7 +92,9 @@ fn rename(name: &str) -> Option<String> {
     // "module." comes from training in DataParallel.
     let plain = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_string();
     for classifier in ["classifier1", "classifier2"] {
-        if let Some(rest) = name.strip_prefix(classifier).and_then(|n| n.strip_prefix("_state_dict.")) {
+        if let Some(rest) =
+            name.strip_prefix(classifier).and_then(|n| n.strip_prefix("_state_dict."))
+        {
             return Some(format!("{classifier}.{}", plain(rest)));
         }
     }
@@ -89,9 +103,12 @@ fn rename(name: &str) -> Option<String> {
     if name.starts_with("fc.") || name.ends_with(".num_batches_tracked") {
         return None;
     }
-    for (layer, lateral) in
-        [("decoder.layer4.", 2), ("decoder.layer3.", 3), ("decoder.layer2.", 4), ("decoder.layer1.", 5)]
-    {
+    for (layer, lateral) in [
+        ("decoder.layer4.", 2),
+        ("decoder.layer3.", 3),
+        ("decoder.layer2.", 4),
+        ("decoder.layer1.", 5),
+    ] {
         if let Some(rest) = name.strip_prefix(layer) {
             return Some(format!("fpn.lateral{lateral}.{rest}"));
         }
@@ -108,7 +125,9 @@ struct Fits<'a> {
 impl Fits<'_> {
     fn error(&self, what: String) -> Error {
         let arch = match self.origin {
-            Origin::ReleasedPicie { args, .. } => args.get("arch").map(|a| format!(" (its args say arch={a})")),
+            Origin::ReleasedPicie { args, .. } => {
+                args.get("arch").map(|a| format!(" (its args say arch={a})"))
+            }
             _ => None,
         };
         let remedy = "weights of a ResNet-18 are accepted: torchvision's, the released PiCIE's with its FPN, or this engine's own";
@@ -120,7 +139,9 @@ impl Fits<'_> {
         let what = format!("conv1.weight has shape {got:?}, wanted {want:?}");
         let remedy = match (got, want) {
             ([_, 3, ..], [_, 5, ..]) => "leave out --sobel: these weights read pictures alone",
-            ([_, 5, ..], [_, 3, ..]) => "add --sobel: these weights read pictures with their Sobel gradient",
+            ([_, 5, ..], [_, 3, ..]) => {
+                "add --sobel: these weights read pictures with their Sobel gradient"
+            }
             _ => return self.error(what),
         };
         Error::file(self.path, what, remedy)
@@ -134,7 +155,10 @@ impl Fits<'_> {
                 return Err(self.channels(&tensor.shape, want));
             }
             if tensor.shape != *want {
-                return Err(self.error(format!("tensor {name:?} has shape {:?}, wanted {want:?}", tensor.shape)));
+                return Err(self.error(format!(
+                    "tensor {name:?} has shape {:?}, wanted {want:?}",
+                    tensor.shape
+                )));
             }
             if tensor.f32().is_none() {
                 return Err(self.error(format!("tensor {name:?} is not of floating point")));
@@ -146,20 +170,27 @@ impl Fits<'_> {
     fn complete(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
         let optional = |name: &str| *self.origin == Origin::Torchvision && name.starts_with("fpn.");
         let names = expected.iter().map(|(name, _)| name.as_str());
-        let missing: Vec<&str> = names.filter(|n| !self.tensors.contains_key(*n) && !optional(n)).collect();
+        let missing: Vec<&str> =
+            names.filter(|n| !self.tensors.contains_key(*n) && !optional(n)).collect();
         match missing.is_empty() {
             true => Ok(()),
-            false => Err(self.error(format!("{} tensors are missing: {}", missing.len(), few(&missing)))),
+            false => {
+                Err(self.error(format!("{} tensors are missing: {}", missing.len(), few(&missing))))
+            }
         }
     }
 
     /// (K, D, 1, 1) and (K), with the D of the network's features.
     fn classifiers(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
-        let d = expected.iter().find(|(name, _)| name == "fpn.lateral2.bias").map(|(_, shape)| shape[0]);
+        let d = expected
+            .iter()
+            .find(|(name, _)| name == "fpn.lateral2.bias")
+            .map(|(_, shape)| shape[0]);
         for classifier in ["classifier1", "classifier2"] {
             let weight = self.tensors.get(&format!("{classifier}.weight"));
             let bias = self.tensors.get(&format!("{classifier}.bias"));
-            let fits = match (weight.map(|w| w.shape.as_slice()), bias.map(|b| b.shape.as_slice())) {
+            let fits = match (weight.map(|w| w.shape.as_slice()), bias.map(|b| b.shape.as_slice()))
+            {
                 (None, None) => true,
                 (Some(&[_, c, 1, 1]), None) => Some(c) == d,
                 (Some(&[k, c, 1, 1]), Some(&[n])) => Some(c) == d && n == k,
@@ -178,11 +209,19 @@ impl Fits<'_> {
 
     fn known(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
         let mut known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        known.extend(["classifier1.weight", "classifier1.bias", "classifier2.weight", "classifier2.bias"]);
-        let unknown: Vec<&str> = self.tensors.keys().map(String::as_str).filter(|n| !known.contains(n)).collect();
+        known.extend([
+            "classifier1.weight",
+            "classifier1.bias",
+            "classifier2.weight",
+            "classifier2.bias",
+        ]);
+        let unknown: Vec<&str> =
+            self.tensors.keys().map(String::as_str).filter(|n| !known.contains(n)).collect();
         match unknown.is_empty() {
             true => Ok(()),
-            false => Err(self.error(format!("{} tensors are unknown: {}", unknown.len(), few(&unknown)))),
+            false => {
+                Err(self.error(format!("{} tensors are unknown: {}", unknown.len(), few(&unknown))))
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ pub enum Dtype {
 
 use Dtype::*;
 
-/// (element type, PyTorch's storage class, PyTorch's dtype); uint16 has no storage class of its own.
+/// (element type, PyTorch's storage class, PyTorch's dtype); uint16 has no storage class of its
+/// own.
 const TORCH: [(Dtype, &str, &str); 11] = [
     (F64, "DoubleStorage", "float64"),
     (F32, "FloatStorage", "float32"),

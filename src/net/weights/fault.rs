@@ -28,9 +28,11 @@ impl Fault {
     /// The error that the user sees: file, what is wrong with it, and what helps.
     pub fn at(self, path: &Path) -> Error {
         match self {
-            Fault::Damaged(what) => {
-                Error::file(path, format!("damaged weights file: {what}"), "copy or download it again")
-            }
+            Fault::Damaged(what) => Error::file(
+                path,
+                format!("damaged weights file: {what}"),
+                "copy or download it again",
+            ),
             Fault::Forbidden(name) => Error::file(
                 path,
                 format!(
@@ -38,9 +40,11 @@ impl Fault {
                 ),
                 "if you trust the file, load it in PyTorch and save its tensors with safetensors.torch.save_file",
             ),
-            Fault::Unsupported(what) => {
-                Error::file(path, what, "in PyTorch, save the network's state_dict with safetensors.torch.save_file")
-            }
+            Fault::Unsupported(what) => Error::file(
+                path,
+                what,
+                "in PyTorch, save the network's state_dict with safetensors.torch.save_file",
+            ),
         }
     }
 }

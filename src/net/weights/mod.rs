@@ -33,11 +33,13 @@ pub use canonical::{Origin, canonical};
 use fault::Fault;
 pub use source::{Source, Start, StartRecord};
 
-/// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2 bytes for each feature pixel: 3 GB
-/// for all of COCO at 320². A file that wants more than this is refused before memory is spent.
+/// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2
+/// bytes for each feature pixel: 3 GB for all of COCO at 320². A file that wants more than this is
+/// refused before memory is spent.
 const MAX_BYTES: u64 = 16 << 30;
 
-/// Elements in row-major order. Files in f16, bf16 and f64 arrive as `F32`, signed integers as `I64`, booleans as `U8`.
+/// Elements in row-major order. Files in f16, bf16 and f64 arrive as `F32`, signed integers as
+/// `I64`, booleans as `U8`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     F32(Vec<f32>),
@@ -46,7 +48,8 @@ pub enum Data {
     U8(Vec<u8>),
 }
 
-/// A contiguous array with PyTorch's axis order: a convolution's weight is (out, in, height, width).
+/// A contiguous array with PyTorch's axis order: a convolution's weight is (out, in, height,
+/// width).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     pub shape: Vec<usize>,
@@ -67,19 +70,22 @@ impl Tensor {
     }
 }
 
-/// What one file holds: tensors by name, and text by name (a checkpoint's scalars, safetensors' `__metadata__`).
+/// What one file holds: tensors by name, and text by name (a checkpoint's scalars, safetensors'
+/// `__metadata__`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
     pub tensors: BTreeMap<String, Tensor>,
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads a weights file of any format of this module; the content decides which, not the file's name.
+/// Reads a weights file of any format of this module; the content decides which, not the file's
+/// name.
 ///
-/// Nested containers of a PyTorch checkpoint become dotted names ("state_dict.module.backbone.conv1.weight",
-/// "args.K_train"); its optimizer is left out.
+/// Nested containers of a PyTorch checkpoint become dotted names
+/// ("state_dict.module.backbone.conv1.weight", "args.K_train"); its optimizer is left out.
 ///
-/// Errors: an unreadable or damaged file, a pickle that asks for more than tensors and plain containers.
+/// Errors: an unreadable or damaged file, a pickle that asks for more than tensors and plain
+/// containers.
 pub fn read(path: &Path) -> Result<Weights> {
     parse(&read_bytes(path)?).map_err(|fault| fault.at(path))
 }
@@ -106,7 +112,8 @@ pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Weights, 
 fn parse(bytes: &[u8]) -> fault::Result<Weights> {
     match bytes {
         [] => Err(Fault::damaged("it is empty")),
-        // NOTE: first, because a safetensors file begins with a length, whose bytes may spell either magic below.
+        // NOTE: first, because a safetensors file begins with a length, whose bytes may spell
+        // either magic below.
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(bytes),
         [b'P', b'K', ..] => torch_zip::parse(bytes),
         [0x80, ..] => torch_legacy::parse(bytes),

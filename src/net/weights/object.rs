@@ -1,12 +1,13 @@
 //! What a pickle may build, and the allow list of the Python objects it may name.
 //!
-//! Nothing is ever called: each allowed name stands for a rule in [`build`] that makes plain data from its arguments.
+//! Nothing is ever called: each allowed name stands for a rule in [`build`] that makes plain data
+//! from its arguments.
 
 use super::dtype::Dtype;
 use super::fault::{Fault, Result};
 
-/// A value on the unpickler's stack. Containers live in [`Heap`], so that copies are cheap, sharing and cycles are
-/// harmless, and nothing recurses when a hostile nest of containers is dropped.
+/// A value on the unpickler's stack. Containers live in [`Heap`], so that copies are cheap, sharing
+/// and cycles are harmless, and nothing recurses when a hostile nest of containers is dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     None,
@@ -71,16 +72,23 @@ impl Global {
     /// The allow list.
     pub fn named(module: &str, name: &str) -> Result<Self> {
         let allowed = match (module, name) {
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
+                Some(Global::RebuildTensor)
+            }
             ("torch._utils", "_rebuild_tensor_v3") => Some(Global::RebuildTensorV3),
-            ("torch._utils", "_rebuild_parameter") | ("torch.nn.parameter", "Parameter") => Some(Global::Parameter),
-            ("collections", "OrderedDict" | "defaultdict") | ("builtins" | "__builtin__", "dict") => Some(Global::Dict),
-            ("builtins" | "__builtin__", "set" | "frozenset") | ("torch", "Size" | "device") => Some(Global::Sequence),
+            ("torch._utils", "_rebuild_parameter") | ("torch.nn.parameter", "Parameter") => {
+                Some(Global::Parameter)
+            }
+            ("collections", "OrderedDict" | "defaultdict")
+            | ("builtins" | "__builtin__", "dict") => Some(Global::Dict),
+            ("builtins" | "__builtin__", "set" | "frozenset") | ("torch", "Size" | "device") => {
+                Some(Global::Sequence)
+            }
             ("argparse", "Namespace") => Some(Global::Namespace),
             ("torch.storage", "UntypedStorage") => Some(Global::Storage(Dtype::U8)),
-            ("torch" | "torch.cuda", _) => {
-                Dtype::of_storage(name).map(Global::Storage).or_else(|| Dtype::of_torch(name).map(Global::Dtype))
-            }
+            ("torch" | "torch.cuda", _) => Dtype::of_storage(name)
+                .map(Global::Storage)
+                .or_else(|| Dtype::of_torch(name).map(Global::Dtype)),
             _ => None,
         };
         allowed.ok_or_else(|| Fault::Forbidden(format!("{module}.{name}")))
@@ -89,7 +97,8 @@ impl Global {
 
 /// No layer of a network has more axes.
 const MAX_AXES: usize = 8;
-/// Values that may be copied from one container to another, which is all that could grow faster than the pickle.
+/// Values that may be copied from one container to another, which is all that could grow faster
+/// than the pickle.
 const MAX_COPIES: usize = 1 << 20;
 
 /// The containers of one pickle.
@@ -181,26 +190,45 @@ pub fn build<'a>(heap: &mut Heap<'a>, callable: Value<'a>, args: Value<'a>) -> R
         // set([…]) and torch.Size((…)) wrap one sequence; torch.device("cuda", 0) does not.
         (Global::Sequence, &[inner]) if heap.sequence(inner).is_ok() => return Ok(inner),
         (Global::Sequence, _) => return Ok(args),
-        _ => return Err(Fault::damaged(format!("{global:?} has {} arguments in the pickle", items.len()))),
+        _ => {
+            return Err(Fault::damaged(format!(
+                "{global:?} has {} arguments in the pickle",
+                items.len()
+            )));
+        }
     };
     Ok(heap.put(object))
 }
 
-fn view<'a>(heap: &Heap<'a>, storage: Value, offset: Value, shape: Value, strides: Value) -> Result<View<'a>> {
+fn view<'a>(
+    heap: &Heap<'a>,
+    storage: Value,
+    offset: Value,
+    shape: Value,
+    strides: Value,
+) -> Result<View<'a>> {
     let Some(&Object::Storage(storage)) = heap.get(storage) else {
         return Err(Fault::damaged("a tensor has no storage"));
     };
     let (shape, strides) = (heap.sizes(shape)?, heap.sizes(strides)?);
     if shape.len() != strides.len() {
-        return Err(Fault::damaged(format!("a tensor has sizes {shape:?} and strides {strides:?}")));
+        return Err(Fault::damaged(format!(
+            "a tensor has sizes {shape:?} and strides {strides:?}"
+        )));
     }
     Ok(View { storage, dtype: storage.dtype, offset: natural(offset)?, shape, strides })
 }
 
 /// The storage that a persistent id names: ("storage", class, key, device, elements[, view]).
 pub fn storage<'a>(heap: &mut Heap<'a>, id: Value) -> Result<Value<'a>> {
-    let &[Value::Str("storage"), Value::Global(Global::Storage(dtype)), Value::Str(key), _, len, ref rest @ ..] =
-        heap.sequence(id)?
+    let &[
+        Value::Str("storage"),
+        Value::Global(Global::Storage(dtype)),
+        Value::Str(key),
+        _,
+        len,
+        ref rest @ ..,
+    ] = heap.sequence(id)?
     else {
         return Err(Fault::damaged("a storage's description is not one of PyTorch's"));
     };

@@ -1,7 +1,7 @@
 //! A pickle machine that runs no code: protocols 2 to 5, as far as `torch.save` uses them.
 //!
-//! Source: the opcode table of CPython's `pickletools`. Memory is bounded by the pickle's length: every opcode adds at
-//! most one value, strings are slices of the input, and nothing recurses.
+//! Source: the opcode table of CPython's `pickletools`. Memory is bounded by the pickle's length:
+//! every opcode adds at most one value, strings are slices of the input, and nothing recurses.
 
 use std::collections::HashMap;
 
@@ -22,8 +22,13 @@ pub struct Pickle<'a> {
 /// Runs the pickle that `bytes` begins with.
 pub fn load(bytes: &[u8]) -> Result<Pickle<'_>> {
     let bytes = &bytes[..bytes.len().min(MAX_PICKLE)];
-    let mut machine =
-        Machine { rest: bytes, stack: vec![], marks: vec![], memo: HashMap::new(), heap: Heap::default() };
+    let mut machine = Machine {
+        rest: bytes,
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+        heap: Heap::default(),
+    };
     loop {
         let [op] = machine.take::<1>()?;
         if op == b'.' {
@@ -49,7 +54,11 @@ impl<'a> Machine<'a> {
             // PROTO, FRAME
             0x80 => match self.take::<1>()? {
                 [2..=5] => {}
-                [n] => return Err(Fault::unsupported(format!("a pickle of protocol {n}; 2 to 5 are read"))),
+                [n] => {
+                    return Err(Fault::unsupported(format!(
+                        "a pickle of protocol {n}; 2 to 5 are read"
+                    )));
+                }
             },
             0x95 => drop(self.take::<8>()?),
 
@@ -87,7 +96,8 @@ impl<'a> Machine<'a> {
                 self.stack.push(Value::Float(x));
             }
 
-            // BINUNICODE, SHORT_BINUNICODE, BINUNICODE8; SHORT_BINSTRING, BINSTRING: the strings of Python 2
+            // BINUNICODE, SHORT_BINUNICODE, BINUNICODE8; SHORT_BINSTRING, BINSTRING: the strings of
+            // Python 2
             b'X' => self.text::<4>(true)?,
             0x8c => self.text::<1>(true)?,
             0x8d => self.text::<8>(true)?,
@@ -148,9 +158,16 @@ impl<'a> Machine<'a> {
                 self.memo.insert(slot, top);
             }
             b'h' | b'j' => {
-                let slot = if op == b'h' { self.take::<1>()?[0].into() } else { u32::from_le_bytes(self.take()?) };
+                let slot = if op == b'h' {
+                    self.take::<1>()?[0].into()
+                } else {
+                    u32::from_le_bytes(self.take()?)
+                };
                 let value = self.memo.get(&slot).copied();
-                self.stack.push(value.ok_or_else(|| Fault::damaged("the pickle recalls what it never stored"))?);
+                self.stack
+                    .push(value.ok_or_else(|| {
+                        Fault::damaged("the pickle recalls what it never stored")
+                    })?);
             }
 
             // GLOBAL, STACK_GLOBAL
@@ -236,7 +253,10 @@ impl<'a> Machine<'a> {
         let sign = if bytes.last().is_some_and(|&b| b >= 0x80) { 0xff } else { 0 };
         let mut wide = [sign; 16];
         let Some(low) = wide.get_mut(..bytes.len()) else {
-            return Err(Fault::unsupported(format!("the pickle has an integer of {} bytes", bytes.len())));
+            return Err(Fault::unsupported(format!(
+                "the pickle has an integer of {} bytes",
+                bytes.len()
+            )));
         };
         low.copy_from_slice(bytes);
         Ok(i128::from_le_bytes(wide))
@@ -248,7 +268,10 @@ impl<'a> Machine<'a> {
     }
 
     fn top(&self) -> Result<Value<'a>> {
-        self.stack.last().copied().ok_or_else(|| Fault::damaged("the pickle uses a value it never made"))
+        self.stack
+            .last()
+            .copied()
+            .ok_or_else(|| Fault::damaged("the pickle uses a value it never made"))
     }
 
     fn pop(&mut self) -> Result<Value<'a>> {
@@ -261,7 +284,10 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Value<'a>>> {
-        let mark = self.marks.pop().ok_or_else(|| Fault::damaged("the pickle closes a group it never opened"))?;
+        let mark = self
+            .marks
+            .pop()
+            .ok_or_else(|| Fault::damaged("the pickle closes a group it never opened"))?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -276,14 +302,16 @@ impl<'a> Machine<'a> {
     fn set(&mut self, items: &[Value<'a>]) -> Result<()> {
         let (pairs, odd) = items.as_chunks::<2>();
         match self.heap.get_mut(self.top()?) {
-            Some(Object::Dict(dict)) if odd.is_empty() => dict.extend(pairs.iter().map(|&[k, v]| (k, v))),
+            Some(Object::Dict(dict)) if odd.is_empty() => {
+                dict.extend(pairs.iter().map(|&[k, v]| (k, v)))
+            }
             _ => return Err(Fault::damaged("the pickle sets an item of what is no dict")),
         }
         Ok(())
     }
 
-    /// BUILD gives an object its `__dict__`. Only a Namespace's matters: an OrderedDict's holds layer versions
-    /// (`_metadata`), a tensor's its gradient flags.
+    /// BUILD gives an object its `__dict__`. Only a Namespace's matters: an OrderedDict's holds
+    /// layer versions (`_metadata`), a tensor's its gradient flags.
     fn set_state(&mut self, state: Value<'a>) -> Result<()> {
         let top = self.top()?;
         if let Some(Object::Namespace(_)) = self.heap.get(top) {

@@ -1,4 +1,5 @@
-//! The safetensors format: u64 header length, JSON header, then the tensors' bytes, all little-endian.
+//! The safetensors format: u64 header length, JSON header, then the tensors' bytes, all
+//! little-endian.
 
 use std::io::{self, Write};
 
@@ -10,25 +11,30 @@ use super::fault::{Fault, Result};
 use super::{Data, Tensor, Weights};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
-    let damaged = |e: ::safetensors::SafeTensorError| Fault::damaged(format!("safetensors says {e}"));
+    let damaged =
+        |e: ::safetensors::SafeTensorError| Fault::damaged(format!("safetensors says {e}"));
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let mut weights = Weights::default();
-    weights.metadata.extend(header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+    weights
+        .metadata
+        .extend(header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
     for (name, view) in file.tensors() {
-        let dtype = Dtype::of_safetensors(view.dtype())
-            .ok_or_else(|| Fault::unsupported(format!("tensor {name:?} has elements of {:?}", view.dtype())))?;
+        let dtype = Dtype::of_safetensors(view.dtype()).ok_or_else(|| {
+            Fault::unsupported(format!("tensor {name:?} has elements of {:?}", view.dtype()))
+        })?;
         let tensor = Tensor { shape: view.shape().to_vec(), data: dtype.decode(view.data()) };
         weights.tensors.insert(name, tensor);
     }
     Ok(weights)
 }
 
-/// NOTE: the crate's own writer takes metadata as a `HashMap`, whose order changes from run to run; the header is
-/// written here so that equal weights are equal bytes.
+/// NOTE: the crate's own writer takes metadata as a `HashMap`, whose order changes from run to run;
+/// the header is written here so that equal weights are equal bytes.
 pub fn write(weights: &Weights, out: &mut dyn Write) -> io::Result<()> {
     // The widest elements first, so that every tensor is aligned; then by name.
-    let mut tensors: Vec<_> = weights.tensors.iter().map(|(name, t)| (name, t, raw(&t.data))).collect();
+    let mut tensors: Vec<_> =
+        weights.tensors.iter().map(|(name, t)| (name, t, raw(&t.data))).collect();
     tensors.sort_by_key(|(_, _, (_, width, _))| std::cmp::Reverse(*width));
 
     let mut header = Map::new();
@@ -38,7 +44,10 @@ pub fn write(weights: &Weights, out: &mut dyn Write) -> io::Result<()> {
     let mut begin = 0;
     for (name, t, (dtype, _, bytes)) in &tensors {
         let end = begin + bytes.len();
-        header.insert((*name).clone(), json!({"dtype": dtype, "shape": t.shape, "data_offsets": [begin, end]}));
+        header.insert(
+            (*name).clone(),
+            json!({"dtype": dtype, "shape": t.shape, "data_offsets": [begin, end]}),
+        );
         begin = end;
     }
     let mut header = serde_json::to_vec(&header)?;

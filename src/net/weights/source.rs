@@ -76,7 +76,9 @@ pub struct StartRecord {
 impl fmt::Display for StartRecord {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match (&self.source, &self.sha256) {
-            (Source::Imagenet, Some(hash)) => write!(f, "ImageNet weights in this binary (sha256 {})", &hash[..8]),
+            (Source::Imagenet, Some(hash)) => {
+                write!(f, "ImageNet weights in this binary (sha256 {})", &hash[..8])
+            }
             (source, Some(hash)) => write!(f, "{source} (sha256 {})", &hash[..8]),
             (_, None) => f.write_str("random weights"),
         }
@@ -86,7 +88,11 @@ impl fmt::Display for StartRecord {
 impl Start {
     /// Random weights.
     pub fn random() -> Self {
-        Start { weights: None, record: StartRecord { source: Source::None, sha256: None }, warning: None }
+        Start {
+            weights: None,
+            record: StartRecord { source: Source::None, sha256: None },
+            warning: None,
+        }
     }
 
     /// Whether the weights bring the laterals of the pyramid along.
@@ -98,8 +104,9 @@ impl Start {
 impl Source {
     /// Reads the weights for a network of `architecture`.
     ///
-    /// Errors: a file that is missing, damaged, of another network, or with values that are not finite; `imagenet` for a network
-    /// that reads more than pictures; `torchvision` where torch's cache folder has no such file.
+    /// Errors: a file that is missing, damaged, of another network, or with values that are not
+    /// finite; `imagenet` for a network that reads more than pictures; `torchvision` where torch's
+    /// cache folder has no such file.
     pub fn open(&self, architecture: Architecture) -> Result<Start> {
         let (path, bytes) = match self {
             Source::None => return Ok(Start::random()),
@@ -120,7 +127,8 @@ impl Source {
         let weights = parse(&bytes).map_err(|fault| fault.at(path))?;
         let (weights, origin) = canonical(weights, path, &expected(architecture))?;
         plausible::finite(&weights, path)?;
-        let warning = (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
+        let warning =
+            (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
         let record = StartRecord { source: self.clone(), sha256: Some(sha256) };
         Ok(Start { weights: Some(weights), record, warning })
     }
@@ -132,13 +140,18 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The folder that torch keeps downloads in: `$TORCH_HOME`, or `torch` in the user's cache folder.
 fn torch_home() -> PathBuf {
-    let cache =
-        || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(dirs::home_dir()?.join(".cache")));
-    let home = std::env::var_os("TORCH_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("torch")));
+    let cache = || {
+        std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(dirs::home_dir()?.join(".cache")))
+    };
+    let home =
+        std::env::var_os("TORCH_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("torch")));
     home.unwrap_or_default()
 }
 
-/// torchvision's ResNet-18 below torch's folder: a file whose name ends with the first eight digits of its own sha256.
+/// torchvision's ResNet-18 below torch's folder: a file whose name ends with the first eight digits
+/// of its own sha256.
 fn torchvision(home: &Path) -> Result<PathBuf> {
     let folder = home.join("hub/checkpoints");
     let mut found: Vec<PathBuf> =
@@ -146,7 +159,10 @@ fn torchvision(home: &Path) -> Result<PathBuf> {
     found.sort();
     for path in found {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let Some(hash) = name.strip_prefix("resnet18-").and_then(|rest| rest.strip_suffix(".pth")) else { continue };
+        let Some(hash) = name.strip_prefix("resnet18-").and_then(|rest| rest.strip_suffix(".pth"))
+        else {
+            continue;
+        };
         if !hex(&Sha256::digest(read_bytes(&path)?)).starts_with(hash) {
             return Err(Error::file(
                 &path,

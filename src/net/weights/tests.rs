@@ -56,7 +56,11 @@ fn every_element_type_and_stride_arrives_from_every_format() {
         let mut want = assorted();
         want.retain(|(name, _)| file != "legacy.pth" || *name != "u16");
         for (name, tensor) in &want {
-            assert_eq!(got.tensors.get(&format!("{prefix}{name}")), Some(tensor), "{name} of {file}");
+            assert_eq!(
+                got.tensors.get(&format!("{prefix}{name}")),
+                Some(tensor),
+                "{name} of {file}"
+            );
         }
         // And nothing else: the optimizer is left out.
         assert_eq!(got.tensors.len(), want.len(), "{file}");
@@ -123,7 +127,10 @@ fn files_that_are_no_weights_say_so() {
     for (bytes, want) in cases {
         std::fs::write(&path, bytes).unwrap();
         let error = read(&path).unwrap_err().to_string();
-        assert!(error.contains(want) && error.starts_with(path.to_str().unwrap()), "{error:?} lacks {want:?}");
+        assert!(
+            error.contains(want) && error.starts_with(path.to_str().unwrap()),
+            "{error:?} lacks {want:?}"
+        );
         assert!(!error.contains('\n'));
     }
     assert!(read(&dir.path().join("none")).unwrap_err().to_string().contains("check the path"));
@@ -165,12 +172,18 @@ fn a_safetensors_length_that_spells_another_magic_is_no_other_format() {
     }
 }
 
-/// The network of `released` in tests/golden/weights.py under this engine's names, in the golden's order.
+/// The network of `released` in tests/golden/weights.py under this engine's names, in the golden's
+/// order.
 fn tiny() -> Vec<(String, Vec<usize>)> {
     let mut table: Vec<(String, Vec<usize>)> = Vec::new();
-    for (conv, bn, shape) in [("conv1", "bn1", [4, 3, 7, 7]), ("layer1.0.conv1", "layer1.0.bn1", [4, 4, 3, 3])] {
+    for (conv, bn, shape) in
+        [("conv1", "bn1", [4, 3, 7, 7]), ("layer1.0.conv1", "layer1.0.bn1", [4, 4, 3, 3])]
+    {
         table.push((format!("{conv}.weight"), shape.to_vec()));
-        table.extend(["weight", "bias", "running_mean", "running_var"].map(|p| (format!("{bn}.{p}"), vec![4])));
+        table.extend(
+            ["weight", "bias", "running_mean", "running_var"]
+                .map(|p| (format!("{bn}.{p}"), vec![4])),
+        );
     }
     for (lateral, channels) in [(2, 4), (3, 5), (4, 7), (5, 8)] {
         table.push((format!("fpn.lateral{lateral}.weight"), vec![6, channels, 1, 1]));
@@ -187,10 +200,17 @@ fn message(result: crate::base::Result<(Weights, Origin)>) -> String {
 fn a_released_checkpoint_gets_our_names() {
     let (weights, origin) = load(&golden("released.pth.tar"), &tiny()).unwrap();
     let Origin::ReleasedPicie { epoch, args } = origin else { panic!("{origin:?}") };
-    assert_eq!((epoch, args["K_train"].as_str(), args["metric_test"].as_str()), (Some(10), "3", "cosine"));
+    assert_eq!(
+        (epoch, args["K_train"].as_str(), args["metric_test"].as_str()),
+        (Some(10), "3", "cosine")
+    );
     for (i, (name, shape)) in tiny().iter().enumerate() {
         let want: Vec<f32> = (0..shape.iter().product()).map(|j| count(j) + i as f32).collect();
-        assert_eq!(weights.tensors[name], Tensor { shape: shape.clone(), data: Data::F32(want) }, "{name}");
+        assert_eq!(
+            weights.tensors[name],
+            Tensor { shape: shape.clone(), data: Data::F32(want) },
+            "{name}"
+        );
     }
     for classifier in ["classifier1", "classifier2"] {
         assert_eq!(weights.tensors[&format!("{classifier}.weight")], f32s(&[3, 6, 1, 1], 0..18));
@@ -201,14 +221,20 @@ fn a_released_checkpoint_gets_our_names() {
 
 #[test]
 fn imagenet_weights_lose_their_fc_and_need_no_fpn() {
-    let zeros = |shape: &[usize]| Tensor { shape: shape.to_vec(), data: Data::F32(vec![0.0; shape.iter().product()]) };
+    let zeros = |shape: &[usize]| Tensor {
+        shape: shape.to_vec(),
+        data: Data::F32(vec![0.0; shape.iter().product()]),
+    };
     let path = Path::new("some.pth");
     let mut weights = Weights::default();
     for (name, shape) in tiny().iter().filter(|(name, _)| !name.starts_with("fpn.")) {
         weights.tensors.insert(name.clone(), zeros(shape));
     }
     weights.tensors.insert("fc.weight".into(), zeros(&[10, 8]));
-    weights.tensors.insert("bn1.num_batches_tracked".into(), Tensor { shape: vec![], data: Data::I64(vec![0]) });
+    weights.tensors.insert(
+        "bn1.num_batches_tracked".into(),
+        Tensor { shape: vec![], data: Data::I64(vec![0]) },
+    );
 
     let (got, origin) = canonical(weights.clone(), path, &tiny()).unwrap();
     assert_eq!((origin, got.tensors.len()), (Origin::Torchvision, weights.tensors.len() - 2));
@@ -228,7 +254,9 @@ fn imagenet_weights_lose_their_fc_and_need_no_fpn() {
     assert!(error.contains("some.pth") && error.contains("missing: bn1.bias;"), "{error}");
 
     let mut integer = weights.clone();
-    integer.tensors.insert("bn1.bias".into(), Tensor { shape: vec![4], data: Data::I64(vec![0; 4]) });
+    integer
+        .tensors
+        .insert("bn1.bias".into(), Tensor { shape: vec![4], data: Data::I64(vec![0; 4]) });
     assert!(message(canonical(integer, path, &tiny())).contains("not of floating point"));
 
     let mut deeper = weights;
@@ -249,7 +277,10 @@ fn another_architecture_names_the_first_tensor_that_differs() {
     let mut weights = read(&golden("released.pth.tar")).unwrap();
     weights.tensors.insert("classifier2_state_dict.module.bias".into(), f32s(&[4], 0..4));
     let error = message(canonical(weights, Path::new("x"), &tiny()));
-    assert!(error.contains("classifier2 has weight and bias of shape [Some([3, 6, 1, 1]), Some([4])]"), "{error}");
+    assert!(
+        error.contains("classifier2 has weight and bias of shape [Some([3, 6, 1, 1]), Some([4])]"),
+        "{error}"
+    );
 }
 
 /// A file of the old format around a hostile object and one storage "0" of 4 floats.
@@ -265,12 +296,25 @@ fn legacy(object: &[u8]) -> Vec<u8> {
 /// {"a": a tensor of this size and stride}
 fn tensor_of(size: &[u8], stride: &[u8]) -> Vec<u8> {
     let storage = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04tQ";
-    legacy(&[b"}U\x01actorch._utils\n_rebuild_tensor\n(", &storage[..], b"K\x00", size, stride, b"tRs"].concat())
+    legacy(
+        &[
+            b"}U\x01actorch._utils\n_rebuild_tensor\n(",
+            &storage[..],
+            b"K\x00",
+            size,
+            stride,
+            b"tRs",
+        ]
+        .concat(),
+    )
 }
 
 #[test]
 fn sizes_that_lie_are_refused() {
-    assert_eq!(parse(&tensor_of(b"K\x02K\x02\x86", b"K\x02K\x01\x86")).unwrap().tensors["a"].shape, [2, 2]);
+    assert_eq!(
+        parse(&tensor_of(b"K\x02K\x02\x86", b"K\x02K\x01\x86")).unwrap().tensors["a"].shape,
+        [2, 2]
+    );
     let cases: [(&[u8], &[u8], &str); 8] = [
         (b"K\x05\x85", b"K\x01\x85", "ends at byte 20 of a storage of 16 bytes"),
         (b"K\x02K\x02\x86", b"K\x03K\x01\x86", "ends at byte 20"),
@@ -290,23 +334,36 @@ fn sizes_that_lie_are_refused() {
 #[test]
 fn hostile_containers_end() {
     let fault = |object: &[u8]| format!("{:?}", parse(&legacy(object)).unwrap_err());
-    // Nested 100,000 deep; a list that holds itself; lists that hold the last one ten times, eight times over.
+    // Nested 100,000 deep; a list that holds itself; lists that hold the last one ten times, eight
+    // times over.
     let keyed = |inner: &[u8]| [b"}U\x01x", inner, b"s"].concat();
     let storage = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04tQ0";
     let wrap = |inner: &[u8]| [&storage[..], &keyed(inner)].concat();
-    let bomb: Vec<u8> = (0..9u8)
-        .fold(b"]q\0".to_vec(), |b, i| [b, b"0](".to_vec(), [b'h', i].repeat(10), vec![b'e', b'q', i + 1]].concat());
-    assert!(fault(&wrap(&[b")".to_vec(), vec![0x85; 100_000]].concat())).contains("too deep or too long"));
+    let bomb: Vec<u8> = (0..9u8).fold(b"]q\0".to_vec(), |b, i| {
+        [b, b"0](".to_vec(), [b'h', i].repeat(10), vec![b'e', b'q', i + 1]].concat()
+    });
+    assert!(
+        fault(&wrap(&[b")".to_vec(), vec![0x85; 100_000]].concat()))
+            .contains("too deep or too long")
+    );
     assert!(fault(&wrap(b"]q\0h\0a")).contains("too deep or too long"));
     assert!(fault(&wrap(&bomb)).contains("too deep or too long"));
     assert!(fault(&[&storage[..], b"K\x01"].concat()).contains("no dict of tensors"));
     assert!(fault(b"U\xff").contains("ends early"));
     assert!(fault(b"K\x01(0").contains("never made"));
-    // Two thousand dicts made of one list of a thousand pairs; one long string under two thousand names.
-    let pairs = [b"]q\x01(", b"NN\x86".repeat(1000).as_slice(), b"e0ccollections\nOrderedDict\nq\x020"].concat();
-    assert!(fault(&[pairs, b"h\x02h\x01\x85R0".repeat(2000)].concat()).contains("copies its containers"));
-    let items: Vec<u8> = (0..2000u16).flat_map(|i| [&b"M"[..], &i.to_le_bytes(), b"h\x03"].concat()).collect();
-    let text = [b"T\xff\xff\0\0", b"a".repeat(65535).as_slice(), b"q\x030}(", &items, b"u"].concat();
+    // Two thousand dicts made of one list of a thousand pairs; one long string under two thousand
+    // names.
+    let pairs =
+        [b"]q\x01(", b"NN\x86".repeat(1000).as_slice(), b"e0ccollections\nOrderedDict\nq\x020"]
+            .concat();
+    assert!(
+        fault(&[pairs, b"h\x02h\x01\x85R0".repeat(2000)].concat())
+            .contains("copies its containers")
+    );
+    let items: Vec<u8> =
+        (0..2000u16).flat_map(|i| [&b"M"[..], &i.to_le_bytes(), b"h\x03"].concat()).collect();
+    let text =
+        [b"T\xff\xff\0\0", b"a".repeat(65535).as_slice(), b"q\x030}(", &items, b"u"].concat();
     assert!(fault(&[&storage[..], &text].concat()).contains("too deep or too long"));
 }
 

@@ -7,7 +7,8 @@ use super::{MAX_BYTES, Tensor, Weights};
 
 /// Checkpoints nest four deep; lists inside lists inside … are hostile, not deep.
 const MAX_DEPTH: usize = 8;
-/// Containers and strings may be shared, so a short pickle can spell an endless tree: bytes of all names and text.
+/// Containers and strings may be shared, so a short pickle can spell an endless tree: bytes of all
+/// names and text.
 const MAX_TEXT: usize = 64 << 20;
 /// A tensor with a stride of 0 can be far larger than its file.
 const MAX_ELEMENTS: u64 = MAX_BYTES / size_of::<i64>() as u64;
@@ -17,13 +18,16 @@ pub trait Storages {
     fn bytes(&mut self, key: &str) -> Result<&[u8]>;
 }
 
-/// Tensors and scalars of a checkpoint under dotted names. A top-level "optimizer" is left out: it is twice the
-/// network's size, and nothing can be resumed from another program's optimizer.
+/// Tensors and scalars of a checkpoint under dotted names. A top-level "optimizer" is left out: it
+/// is twice the network's size, and nothing can be resumed from another program's optimizer.
 pub fn collect(pickle: &Pickle, storages: &mut dyn Storages) -> Result<Weights> {
     let Some(Object::Dict(items)) = pickle.heap.get(pickle.root) else {
-        return Err(Fault::unsupported("the checkpoint holds no dict of tensors (a whole pickled model is not read)"));
+        return Err(Fault::unsupported(
+            "the checkpoint holds no dict of tensors (a whole pickled model is not read)",
+        ));
     };
-    let mut walk = Walk { heap: &pickle.heap, storages, weights: Weights::default(), text: 0, elements: 0 };
+    let mut walk =
+        Walk { heap: &pickle.heap, storages, weights: Weights::default(), text: 0, elements: 0 };
     for &(key, value) in items.iter().filter(|(key, _)| *key != Value::Str("optimizer")) {
         walk.visit(name("", key)?, value, 1)?;
     }
@@ -66,9 +70,10 @@ impl Walk<'_, '_> {
             Some(Object::Dict(items) | Object::Namespace(items)) => {
                 items.iter().try_for_each(|&(key, v)| self.visit(name(&path, key)?, v, depth + 1))
             }
-            Some(Object::Sequence(items)) => {
-                items.iter().enumerate().try_for_each(|(i, &v)| self.visit(format!("{path}.{i}"), v, depth + 1))
-            }
+            Some(Object::Sequence(items)) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, &v)| self.visit(format!("{path}.{i}"), v, depth + 1)),
             Some(Object::Tensor(view)) => {
                 let tensor = self.tensor(&path, view)?;
                 self.weights.tensors.insert(path, tensor);
@@ -81,8 +86,10 @@ impl Walk<'_, '_> {
     /// The elements of `view` in row-major order.
     fn tensor(&mut self, path: &str, view: &View) -> Result<Tensor> {
         let View { dtype, shape, strides, .. } = view;
-        let wrong = |what: String| Fault::damaged(format!("tensor {path:?} of shape {shape:?} {what}"));
-        let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
+        let wrong =
+            |what: String| Fault::damaged(format!("tensor {path:?} of shape {shape:?} {what}"));
+        let count =
+            shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
         self.elements = self.elements.saturating_add(count);
         if self.elements > MAX_ELEMENTS {
             return Err(wrong("is too large for the weights of a ResNet-18".into()));
@@ -98,9 +105,9 @@ impl Walk<'_, '_> {
         let steps = shape.iter().zip(strides);
         let last = steps.fold(0usize, |at, (&d, &s)| at.saturating_add((d - 1).saturating_mul(s)));
         let end = last.saturating_add(1).saturating_mul(width).saturating_add(begin);
-        let bytes = storage
-            .get(begin..end)
-            .ok_or_else(|| wrong(format!("ends at byte {end} of a storage of {} bytes", storage.len())))?;
+        let bytes = storage.get(begin..end).ok_or_else(|| {
+            wrong(format!("ends at byte {end} of a storage of {} bytes", storage.len()))
+        })?;
         let data = match is_contiguous(shape, strides) {
             true => dtype.decode(bytes),
             false => dtype.decode(&gather(bytes, shape, strides, width)),
@@ -145,7 +152,11 @@ fn name(path: &str, key: Value) -> Result<String> {
     let key = match key {
         Value::Str(s) => s.to_string(),
         Value::Int(n) => n.to_string(),
-        _ => return Err(Fault::unsupported(format!("a dict of the checkpoint has the key {key:?}"))),
+        _ => {
+            return Err(Fault::unsupported(format!(
+                "a dict of the checkpoint has the key {key:?}"
+            )));
+        }
     };
     Ok(if path.is_empty() { key } else { format!("{path}.{key}") })
 }

@@ -1,5 +1,5 @@
-//! PyTorch's checkpoint format before 1.6: five pickles (magic number, version, machine, object, keys of the storages),
-//! then for each key the number of elements (i64) and the elements.
+//! PyTorch's checkpoint format before 1.6: five pickles (magic number, version, machine, object,
+//! keys of the storages), then for each key the number of elements (i64) and the elements.
 
 use std::collections::HashMap;
 
@@ -33,12 +33,17 @@ pub fn parse(bytes: &[u8]) -> Result<Weights> {
     }
     let object = next()?;
     let keys = next()?;
-    let widths: HashMap<&str, usize> = object.heap.storages().map(|s| (s.key, s.dtype.size())).collect();
+    let widths: HashMap<&str, usize> =
+        object.heap.storages().map(|s| (s.key, s.dtype.size())).collect();
 
     let mut sections = Sections(HashMap::new());
     for &key in keys.heap.sequence(keys.root)? {
-        let Value::Str(key) = key else { return Err(Fault::damaged("a storage's key is not text")) };
-        let width = *widths.get(key).ok_or_else(|| Fault::damaged(format!("no tensor uses storage {key:?}")))?;
+        let Value::Str(key) = key else {
+            return Err(Fault::damaged("a storage's key is not text"));
+        };
+        let width = *widths
+            .get(key)
+            .ok_or_else(|| Fault::damaged(format!("no tensor uses storage {key:?}")))?;
         let ends_early = || Fault::damaged(format!("it ends inside storage {key:?}"));
         let (len, data) = rest.split_first_chunk().ok_or_else(ends_early)?;
         let len = usize::try_from(i64::from_le_bytes(*len)).ok().and_then(|n| n.checked_mul(width));
@@ -54,6 +59,9 @@ struct Sections<'a>(HashMap<&'a str, &'a [u8]>);
 
 impl Storages for Sections<'_> {
     fn bytes(&mut self, key: &str) -> Result<&[u8]> {
-        self.0.get(key).copied().ok_or_else(|| Fault::damaged(format!("storage {key:?} is missing")))
+        self.0
+            .get(key)
+            .copied()
+            .ok_or_else(|| Fault::damaged(format!("storage {key:?} is missing")))
     }
 }

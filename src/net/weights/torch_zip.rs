@@ -1,4 +1,5 @@
-//! PyTorch's checkpoint format since 1.6: a zip archive with `NAME/data.pkl` and one `NAME/data/KEY` per storage.
+//! PyTorch's checkpoint format since 1.6: a zip archive with `NAME/data.pkl` and one
+//! `NAME/data/KEY` per storage.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -11,13 +12,13 @@ use super::{MAX_BYTES, Weights, pickle};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
     let zip = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
-    let names: Vec<String> = zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+    let names: Vec<String> =
+        zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let folder = |name: &String| name.strip_suffix("data.pkl").map(str::to_string);
-    let folder = names
-        .iter()
-        .filter_map(folder)
-        .find(|f| f.is_empty() || f.ends_with('/'))
-        .ok_or_else(|| Fault::unsupported("a zip archive without data.pkl, so no PyTorch checkpoint"))?;
+    let folder =
+        names.iter().filter_map(folder).find(|f| f.is_empty() || f.ends_with('/')).ok_or_else(
+            || Fault::unsupported("a zip archive without data.pkl, so no PyTorch checkpoint"),
+        )?;
     // Files from before PyTorch 2.1 do not say; their writers were little-endian.
     let says_order = names.contains(&format!("{folder}byteorder"));
     let mut archive = Archive { zip, folder, left: MAX_BYTES, storages: HashMap::new() };
@@ -32,7 +33,8 @@ struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     /// "NAME/"
     folder: String,
-    /// Bytes that may still be unpacked: a deflated entry can be a thousand times larger than its file.
+    /// Bytes that may still be unpacked: a deflated entry can be a thousand times larger than its
+    /// file.
     left: u64,
     storages: HashMap<String, Vec<u8>>,
 }
@@ -45,7 +47,10 @@ impl Archive<'_> {
         let read = entry.take(self.left + 1).read_to_end(&mut bytes);
         read.map_err(|e| Fault::damaged(format!("{name} in the zip archive: {e}")))?;
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            Fault::unsupported(format!("unpacked, the checkpoint is larger than {} MB", MAX_BYTES >> 20))
+            Fault::unsupported(format!(
+                "unpacked, the checkpoint is larger than {} MB",
+                MAX_BYTES >> 20
+            ))
         })?;
         Ok(bytes)
     }

@@ -10,7 +10,8 @@ struct Slots {
     db: Slot<f32>,
 }
 
-/// head_scores and head_scores_backward of classifier 0 from what `g` holds; dw and db begin at 1 and 2.
+/// head_scores and head_scores_backward of classifier 0 from what `g` holds; dw and db begin at 1
+/// and 2.
 fn run(spec: HeadSpec, g: &Numbers, crops: Option<&[Crop]>, wanted: bool) -> (Rig, Slots) {
     let mut rig = Rig::new();
     let laterals = laterals(&mut rig, &spec, g);
@@ -22,7 +23,9 @@ fn run(spec: HeadSpec, g: &Numbers, crops: Option<&[Crop]>, wanted: bool) -> (Ri
     let plan = rig.dev.plan_head(spec).unwrap();
     rig.ready();
     rig.dev.head_scores(&plan, scores, input, c).unwrap();
-    rig.dev.head_scores_backward(&plan, wanted.then_some(dlaterals), dw, db, dscores, input, c).unwrap();
+    rig.dev
+        .head_scores_backward(&plan, wanted.then_some(dlaterals), dw, db, dscores, input, c)
+        .unwrap();
     (rig, Slots { scores, dlaterals, dw, db })
 }
 
@@ -46,7 +49,10 @@ fn scores_and_their_gradients_are_torchs() {
                     // Products of five terms, cancelled by the normalisation's projection.
                     close(&format!("{name}.{what}"), &rig.read(slot), want(&what), 3e-6);
                 } else {
-                    assert!(rig.read(slot).iter().all(|v| v.is_nan()), "a gradient that is not wanted stays");
+                    assert!(
+                        rig.read(slot).iter().all(|v| v.is_nan()),
+                        "a gradient that is not wanted stays"
+                    );
                 }
             }
         }
@@ -67,11 +73,19 @@ fn gradients_of_scores_agree_with_finite_differences() {
         g.insert("dscores".into(), signed(40, 3 * 35 * 5));
         let (mut rig, got) = run(spec, &g, crops, true);
         let minus = |v: Vec<f32>, less: f32| v.iter().map(|v| v - less).collect::<Vec<_>>();
-        let mut gradients = vec![("w0", minus(rig.read(got.dw), 1.0)), ("b0", minus(rig.read(got.db), 2.0))];
-        gradients.extend(["p2", "p3", "p4", "p5"].into_iter().zip(got.dlaterals.map(|d| rig.read(d))).take(levels));
+        let mut gradients =
+            vec![("w0", minus(rig.read(got.dw), 1.0)), ("b0", minus(rig.read(got.db), 2.0))];
+        gradients.extend(
+            ["p2", "p3", "p4", "p5"]
+                .into_iter()
+                .zip(got.dlaterals.map(|d| rig.read(d)))
+                .take(levels),
+        );
         for (name, gradient) in gradients {
             let loss = |x: &[f32]| {
-                let moved = Numbers::from_iter(g.clone().into_iter().chain([(name.to_string(), x.to_vec())]));
+                let moved = Numbers::from_iter(
+                    g.clone().into_iter().chain([(name.to_string(), x.to_vec())]),
+                );
                 let (mut rig, got) = run(spec, &moved, crops, false);
                 let terms = rig.read(got.scores).into_iter().zip(&g["dscores"]);
                 terms.map(|(s, d)| f64::from(s) * f64::from(*d)).sum()
@@ -90,6 +104,9 @@ fn one_and_three_threads_give_the_same_bits_of_learned_classifiers() {
     crate::util::same_bits_on_any_threads("learned", || {
         let (mut rig, got) = run(spec, &g, None, true);
         let [d2, d3, d4, _] = got.dlaterals;
-        [got.scores, got.dw, got.db, d2, d3, d4].into_iter().flat_map(|slot| rig.read(slot)).collect()
+        [got.scores, got.dw, got.db, d2, d3, d4]
+            .into_iter()
+            .flat_map(|slot| rig.read(slot))
+            .collect()
     });
 }

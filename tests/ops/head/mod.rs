@@ -11,7 +11,8 @@ use crate::util::{Rig, below, close, finite_difference, golden, signed};
 type Numbers = BTreeMap<String, Vec<f32>>;
 
 /// The goldens' sizes.
-const SPEC: HeadSpec = HeadSpec { n: 4, h: 5, w: 7, d: 8, k: 6, merge: Merge::Direct, levels: 4, unit: true };
+const SPEC: HeadSpec =
+    HeadSpec { n: 4, h: 5, w: 7, d: 8, k: 6, merge: Merge::Direct, levels: 4, unit: true };
 const SCALES: [f32; 4] = [0.25, 0.5, 1.0, 2.0];
 /// Name, merge, whether images are warped, targets, levels, unit features.
 type Golden = (&'static str, Merge, bool, usize, usize, bool);
@@ -25,12 +26,17 @@ const CASES: [Golden; 5] = [
 
 fn crops_of(g: &Numbers) -> Vec<Crop> {
     let u = |v: f32| v as u32;
-    g["crops"].chunks(4).map(|c| Crop { top: u(c[0]), left: u(c[1]), side: u(c[2]), flip: u(c[3]) }).collect()
+    g["crops"]
+        .chunks(4)
+        .map(|c| Crop { top: u(c[0]), left: u(c[1]), side: u(c[2]), flip: u(c[3]) })
+        .collect()
 }
 
 /// Those of levels that there are; the others are empty.
 fn laterals(rig: &mut Rig, spec: &HeadSpec, g: &Numbers) -> [Slot<f32>; 4] {
-    [0, 1, 2, 3].map(|level| rig.input(if level < spec.levels { &g[&format!("p{}", level + 2)] } else { &[] }))
+    [0, 1, 2, 3].map(|level| {
+        rig.input(if level < spec.levels { &g[&format!("p{}", level + 2)] } else { &[] })
+    })
 }
 
 fn outputs(rig: &mut Rig, spec: &HeadSpec) -> [Slot<f32>; 4] {
@@ -69,7 +75,8 @@ fn features_labels_sums_and_predictions_are_torchs() {
         let index = rig.input::<u32>(&integers(&g["index"]));
         let features = rig.output::<f32>(spec.lateral_len(0));
         let (labels, counts) = (rig.output::<u16>(6 * 35), rig.input(&[100u32; 5]));
-        let (sums, sizes, score) = (rig.input(&[3.0f32; 5 * 8]), rig.input(&[7u32; 5]), rig.input(&[0.5f32]));
+        let (sums, sizes, score) =
+            (rig.input(&[3.0f32; 5 * 8]), rig.input(&[7u32; 5]), rig.input(&[0.5f32]));
         let pred = rig.output::<u16>(4 * 11 * 9);
         let plan = rig.dev.plan_head(spec).unwrap();
         rig.ready();
@@ -81,9 +88,16 @@ fn features_labels_sums_and_predictions_are_torchs() {
         rig.dev.head_assign(&plan, labels, counts, input, index, c).unwrap();
         let (labels, expected) = (rig.read(labels), integers::<u16>(want("labels")));
         for (image, &row) in integers::<u32>(&g["index"]).iter().enumerate() {
-            assert_eq!(labels[row as usize * 35..][..35], expected[image * 35..][..35], "{name}: image {image}");
+            assert_eq!(
+                labels[row as usize * 35..][..35],
+                expected[image * 35..][..35],
+                "{name}: image {image}"
+            );
         }
-        assert!([2, 4].iter().all(|row| labels[row * 35..][..35] == [u16::MAX; 35]), "rows that no image has stay");
+        assert!(
+            [2, 4].iter().all(|row| labels[row * 35..][..35] == [u16::MAX; 35]),
+            "rows that no image has stay"
+        );
         let plus = |v: &[f32], more: f32| v.iter().map(|v| v + more).collect::<Vec<_>>();
         assert_eq!(rig.read(counts), integers::<u32>(&plus(want("counts"), 100.0)));
 
@@ -95,7 +109,8 @@ fn features_labels_sums_and_predictions_are_torchs() {
 
         rig.dev.head_predict(&plan, pred, (11, 9), input, c).unwrap();
         let pred = rig.read(pred);
-        let sure = pred.iter().zip(want("pred")).zip(want("sure")).filter(|(_, sure)| **sure == 1.0);
+        let sure =
+            pred.iter().zip(want("pred")).zip(want("sure")).filter(|(_, sure)| **sure == 1.0);
         assert!(sure.clone().count() * 100 >= 99 * pred.len());
         assert!(sure.clone().all(|((p, w), _)| f32::from(*p) == *w), "{name}: predictions");
     }
@@ -109,7 +124,8 @@ fn losses_and_gradients_are_torchs() {
         let mut rig = Rig::new();
         let laterals = laterals(&mut rig, &spec, &g);
         let input = HeadInput { laterals, crops: crops.then(|| rig.input(&crops_of(&g))) };
-        let (targets, index) = (targets(&mut rig, &g, &SCALES[..count]), rig.input::<u32>(&integers(&g["index"])));
+        let (targets, index) =
+            (targets(&mut rig, &g, &SCALES[..count]), rig.input::<u32>(&integers(&g["index"])));
         let loss = LossInput { targets: &targets, index, view: 2 };
         let (losses, dlaterals) = (rig.output::<f32>(4 * count), outputs(&mut rig, &spec));
         let plan = rig.dev.plan_head(spec).unwrap();
@@ -125,7 +141,8 @@ fn losses_and_gradients_are_torchs() {
     }
 }
 
-/// Sizes of random data: several blocks of pixels, 128 channels, clusters on both sides of a register's width.
+/// Sizes of random data: several blocks of pixels, 128 channels, clusters on both sides of a
+/// register's width.
 struct Random {
     spec: HeadSpec,
     numbers: Numbers,
@@ -136,14 +153,18 @@ impl Random {
     fn new(spec: HeadSpec, k: [usize; 2], crops: Option<Vec<Crop>>) -> Self {
         let mut numbers = Numbers::new();
         for level in 0..4 {
-            numbers.insert(format!("p{}", level + 2), signed(level as u64, spec.lateral_len(level)));
+            numbers
+                .insert(format!("p{}", level + 2), signed(level as u64, spec.lateral_len(level)));
         }
         let whole = |v: Vec<usize>| v.into_iter().map(|v| v as f32).collect();
         for (c, k) in k.into_iter().enumerate() {
             let seed = 10 + c as u64;
             numbers.insert(format!("w{c}"), signed(seed, k * spec.d));
             numbers.insert(format!("b{c}"), signed(seed + 2, k));
-            numbers.insert(format!("weights{c}"), signed(seed + 4, k).iter().map(|v| v.abs()).collect());
+            numbers.insert(
+                format!("weights{c}"),
+                signed(seed + 4, k).iter().map(|v| v.abs()).collect(),
+            );
             numbers.insert(format!("labels{c}"), whole(below(seed + 6, spec.n * spec.pixels(), k)));
         }
         numbers.insert("index".into(), (0..spec.n).rev().map(|i| i as f32).collect());
@@ -159,9 +180,13 @@ impl Random {
         let mut rig = Rig::new();
         let laterals = laterals(&mut rig, &self.spec, &numbers);
         let input = HeadInput { laterals, crops: self.crops.as_ref().map(|c| rig.input(c)) };
-        let (targets, index) = (targets(&mut rig, &numbers, &[1.0; 2]), rig.input::<u32>(&integers(&numbers["index"])));
+        let (targets, index) = (
+            targets(&mut rig, &numbers, &[1.0; 2]),
+            rig.input::<u32>(&integers(&numbers["index"])),
+        );
         let loss = LossInput { targets: &targets, index, view: self.spec.n };
-        let (losses, dlaterals) = (rig.output::<f32>(2 * self.spec.n), outputs(&mut rig, &self.spec));
+        let (losses, dlaterals) =
+            (rig.output::<f32>(2 * self.spec.n), outputs(&mut rig, &self.spec));
         let plan = rig.dev.plan_head(self.spec).unwrap();
         rig.ready();
         rig.dev.head_loss(&plan, losses, dlaterals, input, loss).unwrap();
@@ -193,7 +218,8 @@ fn gradients_agree_with_finite_differences() {
         let (_, gradients) = r.loss(None);
         for (level, name) in ["p2", "p3", "p4", "p5"].into_iter().enumerate() {
             let total = |x: &[f32]| r.loss(Some((name, x))).0.iter().map(|&l| f64::from(l)).sum();
-            // step²·f‴ and the f32 rounding of six losses over the step are some 1e-3 of the largest gradient.
+            // step²·f‴ and the f32 rounding of six losses over the step are some 1e-3 of the
+            // largest gradient.
             finite_difference(name, &r.numbers[name], &gradients[level], 25, 1e-2, 5e-3, total);
         }
     }
@@ -208,8 +234,10 @@ fn losses_of_many_channels_and_blocks_agree_with_plain_loops() {
         let (f, g) = (r.features(), &r.numbers);
         let (losses, _) = r.loss(None);
         for (c, k) in k.into_iter().enumerate() {
-            let (cw, cb, weights) = (&g[&format!("w{c}")], &g[&format!("b{c}")], &g[&format!("weights{c}")]);
-            let labels = |i: usize| &g[&format!("labels{c}")][(1 - i) * spec.pixels()..][..spec.pixels()];
+            let (cw, cb, weights) =
+                (&g[&format!("w{c}")], &g[&format!("b{c}")], &g[&format!("weights{c}")]);
+            let labels =
+                |i: usize| &g[&format!("labels{c}")][(1 - i) * spec.pixels()..][..spec.pixels()];
             let norm: f64 = (0..2).flat_map(labels).map(|&y| f64::from(weights[y as usize])).sum();
             for i in 0..2 {
                 let rows = f[i * spec.pixels() * 128..][..spec.pixels() * 128].chunks(128);
@@ -217,7 +245,11 @@ fn losses_of_many_channels_and_blocks_agree_with_plain_loops() {
                     .zip(labels(i))
                     .map(|(f, &y)| {
                         let score = |j: usize| {
-                            let dot = f.iter().zip(&cw[j * 128..]).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                            let dot = f
+                                .iter()
+                                .zip(&cw[j * 128..])
+                                .map(|(a, b)| f64::from(a * b))
+                                .sum::<f64>();
                             dot + f64::from(cb[j])
                         };
                         let lse = (0..k).map(|j| score(j).exp()).sum::<f64>().ln();
@@ -226,7 +258,11 @@ fn losses_of_many_channels_and_blocks_agree_with_plain_loops() {
                     .sum();
                 let err = (f64::from(losses[i * 2 + c]) - want).abs();
                 // Losses are near 2; each term is within a few 1e-7.
-                assert!(err <= 2e-6, "k {k}, width {w}, image {i}: {} and {want}", losses[i * 2 + c]);
+                assert!(
+                    err <= 2e-6,
+                    "k {k}, width {w}, image {i}: {} and {want}",
+                    losses[i * 2 + c]
+                );
             }
         }
     }
@@ -242,7 +278,11 @@ fn a_whole_crop_changes_no_bit_and_features_have_unit_norm() {
     let flipped = Random::new(spec, [4, 3], Some(vec![crop(0, 0, 17, 1); 3])).features();
     for (i, pixel) in plain.features().chunks(128).enumerate() {
         let (row, x) = (i / 17, i % 17);
-        assert_eq!(pixel, &flipped[(row * 17 + 16 - x) * 128..][..128], "a flip is a mirror, to the bit");
+        assert_eq!(
+            pixel,
+            &flipped[(row * 17 + 16 - x) * 128..][..128],
+            "a flip is a mirror, to the bit"
+        );
         let norm = pixel.iter().map(|v| v * v).sum::<f32>().sqrt();
         assert!((norm - 1.0).abs() <= 1e-6, "{norm}");
     }
@@ -265,7 +305,8 @@ fn a_view_without_weight_has_no_loss_and_features_of_zero_no_projection() {
         r.numbers.insert(format!("p{}", level + 2), vec![0.0; spec.lateral_len(level)]);
     }
     assert_eq!(r.features(), vec![0.0; 24]);
-    // The norm is the constant 1e-12 there, so the gradient is that of linear scores at 0, over 1e-12.
+    // The norm is the constant 1e-12 there, so the gradient is that of linear scores at 0, over
+    // 1e-12.
     let (_, gradients) = r.loss(None);
     let largest = gradients[0].iter().fold(0.0f32, |m, g| m.max(g.abs()));
     assert!((1e9..=1e13).contains(&largest), "{largest}");
@@ -288,7 +329,13 @@ fn a_loss_of_nan_features_is_nan() {
 #[test]
 fn one_and_three_threads_give_the_same_bits() {
     let spec = HeadSpec { n: 5, h: 18, w: 17, d: 128, k: 27, merge: Merge::Direct, ..SPEC };
-    let crops = vec![crop(1, 2, 9, 1), crop(0, 0, 17, 0), crop(2, 3, 12, 0), crop(0, 0, 17, 1), crop(5, 4, 13, 0)];
+    let crops = vec![
+        crop(1, 2, 9, 1),
+        crop(0, 0, 17, 0),
+        crop(2, 3, 12, 0),
+        crop(0, 0, 17, 1),
+        crop(5, 4, 13, 0),
+    ];
     let r = Random::new(spec, [27, 20], Some(crops));
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -297,7 +344,8 @@ fn one_and_three_threads_give_the_same_bits() {
             let laterals = laterals(&mut rig, &spec, &r.numbers);
             let input = HeadInput { laterals, crops: r.crops.as_ref().map(|c| rig.input(c)) };
             let c = classifier(&mut rig, &r.numbers["w0"], &r.numbers["b0"]);
-            let (sums, counts, score) = (rig.zeros::<f32>(27 * 128), rig.zeros::<u32>(27), rig.zeros::<f32>(1));
+            let (sums, counts, score) =
+                (rig.zeros::<f32>(27 * 128), rig.zeros::<u32>(27), rig.zeros::<f32>(1));
             let plan = rig.dev.plan_head(spec).unwrap();
             rig.ready();
             rig.dev.head_accumulate(&plan, sums, counts, score, input, c).unwrap();
@@ -310,29 +358,53 @@ fn one_and_three_threads_give_the_same_bits() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let mut rig = Rig::new();
-    assert!(rig.dev.plan_head(HeadSpec { k: 70_000, ..SPEC }).unwrap_err().to_string().contains("16 bits"));
+    assert!(
+        rig.dev
+            .plan_head(HeadSpec { k: 70_000, ..SPEC })
+            .unwrap_err()
+            .to_string()
+            .contains("16 bits")
+    );
     assert!(rig.dev.plan_head(HeadSpec { h: 0, ..SPEC }).is_err());
     let plan = rig.dev.plan_head(SPEC).unwrap();
     let good = outputs(&mut rig, &SPEC);
     let features = rig.output::<f32>(SPEC.lateral_len(0));
-    let crops = rig.input(&[crop(0, 0, 5, 0), crop(0, 3, 5, 0), crop(0, 0, 5, 0), crop(0, 0, 5, 0)]);
+    let crops =
+        rig.input(&[crop(0, 0, 5, 0), crop(0, 3, 5, 0), crop(0, 0, 5, 0), crop(0, 0, 5, 0)]);
     let classifier = classifier(&mut rig, &[0.0; 6 * 8], &[0.0; 6]);
     let (labels, index) = (rig.output::<u16>(4 * 35), rig.input(&[0u32, 1, 2, 3]));
     rig.ready();
     let [p2, p3, p4, p5] = good;
     let swapped = HeadInput { laterals: [p2, p4, p3, p5], crops: None };
-    assert!(rig.dev.head_features(&plan, features, swapped).unwrap_err().to_string().contains("p3 has 128"));
+    assert!(
+        rig.dev
+            .head_features(&plan, features, swapped)
+            .unwrap_err()
+            .to_string()
+            .contains("p3 has 128")
+    );
     let outside = HeadInput { laterals: good, crops: Some(crops) };
-    assert!(rig.dev.head_features(&plan, features, outside).unwrap_err().to_string().contains("not inside"));
-    let refused = |spec: HeadSpec| Rig::new().dev.plan_head(spec).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(
+        rig.dev
+            .head_features(&plan, features, outside)
+            .unwrap_err()
+            .to_string()
+            .contains("not inside")
+    );
+    let refused = |spec: HeadSpec| {
+        Rig::new().dev.plan_head(spec).err().map(|e| e.to_string()).unwrap_or_default()
+    };
     assert!(refused(HeadSpec { levels: 0, ..SPEC }).contains("0 levels"));
     assert!(refused(HeadSpec { levels: 5, ..SPEC }).contains("5 levels"));
-    assert!(refused(HeadSpec { levels: 3, merge: Merge::Cascade, ..SPEC }).contains("--merge direct"));
+    assert!(
+        refused(HeadSpec { levels: 3, merge: Merge::Cascade, ..SPEC }).contains("--merge direct")
+    );
     let input = HeadInput { laterals: good, crops: None };
     let target = Target { classifier, labels, weights: classifier.b, scale: 1.0 };
     for count in [0, 5] {
         let loss = LossInput { targets: &vec![target; count], index, view: 4 };
-        let said = rig.dev.head_loss(&plan, classifier.b, good, input, loss).unwrap_err().to_string();
+        let said =
+            rig.dev.head_loss(&plan, classifier.b, good, input, loss).unwrap_err().to_string();
         assert!(said.contains(&format!("{count} targets")), "{said}");
     }
     let said = rig.dev.head_scores(&plan, features, input, classifier).unwrap_err().to_string();

@@ -49,12 +49,20 @@ fn a_second_start_takes_the_same_bytes_from_the_file() {
             assert_eq!(reused(&store.images), Some(again), "{:?}", store.images.notes);
             assert_eq!(store.images.memory(), 0);
             assert_eq!(bytes(&store).unwrap(), want);
-            assert_eq!((&store.images.items, &store.images.sizes), (&plain.images.items, &plain.images.sizes));
-            let [ours, theirs] = [&store.images, &plain.images].map(|images| images.skipped[0].to_string());
+            assert_eq!(
+                (&store.images.items, &store.images.sizes),
+                (&plain.images.items, &plain.images.sizes)
+            );
+            let [ours, theirs] =
+                [&store.images, &plain.images].map(|images| images.skipped[0].to_string());
             assert_eq!(ours, theirs);
             assert!(store.images.notes.is_empty());
             let mode = store.images.kept.unwrap().path.metadata().unwrap().permissions();
-            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o077, 0, "others may read the images");
+            assert_eq!(
+                std::os::unix::fs::PermissionsExt::mode(&mode) & 0o077,
+                0,
+                "others may read the images"
+            );
         }
         // Strictly the picture that was left out is an error, kept or not.
         let strict = Load { strict: true, ..keeping(cache.path(), budget) };
@@ -67,7 +75,8 @@ fn a_second_start_takes_the_same_bytes_from_the_file() {
 #[test]
 fn a_set_that_is_cleared_lasts_as_long_as_its_readers() {
     let (dir, cache) = place();
-    let stores = [(); 2].map(|()| EvalStore::load(&dataset(dir.path()), &keeping(cache.path(), 0)).unwrap());
+    let stores =
+        [(); 2].map(|()| EvalStore::load(&dataset(dir.path()), &keeping(cache.path(), 0)).unwrap());
     let want = bytes(&stores[0]).unwrap();
     std::fs::remove_dir_all(cache.path().join(kept::FOLDER)).unwrap();
     stores.iter().for_each(|store| assert_eq!(bytes(store).unwrap(), want));
@@ -99,7 +108,8 @@ fn any_change_of_what_records_depend_on_decodes_again() {
     assert_eq!(start(&|_| ()), [true, true]);
 
     // Other contents of the same length, put back to the old time.
-    let (old, time) = (std::fs::read(image("a")).unwrap(), image("a").metadata().unwrap().modified().unwrap());
+    let (old, time) =
+        (std::fs::read(image("a")).unwrap(), image("a").metadata().unwrap().modified().unwrap());
     let mut other = old.clone();
     let end = other.len() - 1;
     other[end] ^= 1;
@@ -107,7 +117,12 @@ fn any_change_of_what_records_depend_on_decodes_again() {
     File::options().write(true).open(image("a")).unwrap().set_modified(time).unwrap();
     assert_eq!(start(&|_| ()), [false, false]);
     // Another time alone.
-    File::options().write(true).open(image("a")).unwrap().set_modified(time + Duration::from_secs(1)).unwrap();
+    File::options()
+        .write(true)
+        .open(image("a"))
+        .unwrap()
+        .set_modified(time + Duration::from_secs(1))
+        .unwrap();
     assert_eq!(start(&|_| ()), [false, false]);
     // A label map, which does not matter to who does not read it.
     write_label(&dir.path().join("annotations/val2017/c.png"), 5, 7, &[156; 35]);
@@ -129,15 +144,17 @@ fn damage_is_noticed_wherever_it_is_and_mended() {
     let (want, path) = (bytes(&first).unwrap(), first.images.kept.unwrap().path);
     let whole = std::fs::read(&path).unwrap();
     // Four records of 144 bytes, then JSON and the 24 bytes behind it.
-    let flips =
-        [0, 107, 108, 143, 575].into_iter().chain([576, 700, whole.len() - 25]).chain(whole.len() - 24..whole.len());
+    let flips = [0, 107, 108, 143, 575]
+        .into_iter()
+        .chain([576, 700, whole.len() - 25])
+        .chain(whole.len() - 24..whole.len());
     let flipped = flips.map(|at| {
         let mut bytes = whole.clone();
         bytes[at] ^= 16;
         (format!("byte {at} of {}", whole.len()), bytes)
     });
-    let cut =
-        [0, 10, 575, whole.len() - 24, whole.len() - 1].map(|end| (format!("cut at {end}"), whole[..end].to_vec()));
+    let cut = [0, 10, 575, whole.len() - 24, whole.len() - 1]
+        .map(|end| (format!("cut at {end}"), whole[..end].to_vec()));
     let longer = ("a hole in front".into(), [vec![0; 144], whole.clone()].concat());
     for (what, bytes_on_disk) in flipped.chain(cut).chain([longer]) {
         std::fs::write(&path, &bytes_on_disk).unwrap();
@@ -145,14 +162,24 @@ fn damage_is_noticed_wherever_it_is_and_mended() {
         if reused(&store.images) == Some(true) {
             // A damaged record is met when it is read.
             let e = bytes(&store).unwrap_err().to_string();
-            assert!(e.contains("these decoded images are damaged; they are removed: run the same"), "{what}: {e}");
+            assert!(
+                e.contains("these decoded images are damaged; they are removed: run the same"),
+                "{what}: {e}"
+            );
             assert!(!path.exists());
             store = EvalStore::load(&set, &keeping(cache.path(), 0)).unwrap();
         } else {
             let notes = &store.images.notes;
-            assert!(notes.len() == 1 && notes[0].ends_with("): they are decoded again"), "{what}: {notes:?}");
+            assert!(
+                notes.len() == 1 && notes[0].ends_with("): they are decoded again"),
+                "{what}: {notes:?}"
+            );
         }
-        assert_eq!((reused(&store.images), bytes(&store).unwrap()), (Some(false), want.clone()), "{what}");
+        assert_eq!(
+            (reused(&store.images), bytes(&store).unwrap()),
+            (Some(false), want.clone()),
+            "{what}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), whole, "{what}");
     }
     // The file of another set under this one's name.
@@ -194,7 +221,9 @@ fn where_nothing_can_be_kept_the_run_goes_on_and_says_so() {
         let store = EvalStore::load(&set, &keeping(cache.path(), budget)).unwrap();
         assert_eq!((reused(&store.images), bytes(&store).unwrap().0.len()), (None, 4 * 108));
         let notes = &store.images.notes;
-        let said = notes.iter().filter(|note| note.starts_with("the decoded images are not kept for the next start: "));
+        let said = notes.iter().filter(|note| {
+            note.starts_with("the decoded images are not kept for the next start: ")
+        });
         assert_eq!(said.count(), 1, "{notes:?}");
     }
 }
@@ -208,15 +237,21 @@ fn a_picture_that_cannot_be_read_now_keeps_the_set_from_being_kept() {
     std::fs::remove_file(&image).unwrap();
     std::fs::create_dir(&image).unwrap();
     let set = Dataset { items: dataset(dir.path()).items, ..dataset(dir.path()) };
-    let item =
-        |id: &str| Item { id: id.into(), image: dir.path().join(format!("images/val2017/{id}.jpg")), label: None };
+    let item = |id: &str| Item {
+        id: id.into(),
+        image: dir.path().join(format!("images/val2017/{id}.jpg")),
+        label: None,
+    };
     let set = Dataset { items: ["a", "b", "c"].map(item).to_vec(), ..set };
     let store = ImageStore::load(&set, &keeping(cache.path(), u64::MAX)).unwrap();
     assert_eq!((store.len(), reused(&store), store.notes.len()), (2, None, 1));
     std::fs::remove_dir(&image).unwrap();
     // One that is not there is known by that.
     for again in [false, true] {
-        assert_eq!(reused(&ImageStore::load(&set, &keeping(cache.path(), u64::MAX)).unwrap()), Some(again));
+        assert_eq!(
+            reused(&ImageStore::load(&set, &keeping(cache.path(), u64::MAX)).unwrap()),
+            Some(again)
+        );
     }
 }
 
@@ -250,7 +285,8 @@ fn the_set_that_was_not_used_for_longest_makes_room() {
     file("cudnn-engines.json", 99);
     let there = || [&old, &oldest, &new].map(|path| path.exists());
     let mib = kept::sets(folder.path()).iter().map(|set| set.bytes).max().unwrap();
-    let make_room = |wanted: u64, free: u64| kept::make_room(folder.path(), wanted * mib, free * mib);
+    let make_room =
+        |wanted: u64, free: u64| kept::make_room(folder.path(), wanted * mib, free * mib);
     // Half of what is free without them: of 3 + 5 four.
     make_room(1, 5).unwrap();
     assert_eq!(there(), [true; 3]);
@@ -282,7 +318,10 @@ fn two_that_make_the_same_file_at_once_both_work() {
     };
     std::thread::scope(|scope| (0..8).for_each(|i| drop(scope.spawn(move || one(i)))));
     assert_eq!(kept_files(cache.path()).len(), 1);
-    assert_eq!(reused(&EvalStore::load(&set, &keeping(cache.path(), 0)).unwrap().images), Some(true));
+    assert_eq!(
+        reused(&EvalStore::load(&set, &keeping(cache.path(), 0)).unwrap().images),
+        Some(true)
+    );
 }
 
 #[test]

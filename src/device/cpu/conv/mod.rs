@@ -1,8 +1,9 @@
 //! Convolution on the CPU: Winograd where it applies, products with unfolded patches elsewhere.
 //!
-//! * 3×3, stride 1, padding 1, channels in multiples of 16 (four fifths of ResNet-18's work): Winograd F(2×2, 3×3), 2.25 times
-//!   fewer multiplications in all three directions ([`winograd`]).
-//! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one product ([`unfold`]).
+//! * 3×3, stride 1, padding 1, channels in multiples of 16 (four fifths of ResNet-18's work):
+//!   Winograd F(2×2, 3×3), 2.25 times fewer multiplications in all three directions ([`winograd`]).
+//! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one
+//!   product ([`unfold`]).
 
 mod transform;
 mod unfold;
@@ -49,7 +50,8 @@ impl<'a> Finish<'a> {
     #[inline(always)]
     fn apply(self, y: &mut [f32], k: usize) {
         if let Some(bias) = self.bias {
-            y.chunks_exact_mut(k).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+            y.chunks_exact_mut(k)
+                .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
         if let Some(residual) = self.residual {
             y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
@@ -87,8 +89,10 @@ impl Conv for Cpu {
     ) -> Result<()> {
         plan.door.forward(y, x, w, epilogue)?;
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let (y, x, w, bias, residual, scratch) = self.get((y, x, w, epilogue.bias, epilogue.residual, scratch));
-        let finish = Finish { bias: bias.as_deref(), residual: residual.as_deref(), relu: epilogue.relu };
+        let (y, x, w, bias, residual, scratch) =
+            self.get((y, x, w, epilogue.bias, epilogue.residual, scratch));
+        let finish =
+            Finish { bias: bias.as_deref(), residual: residual.as_deref(), relu: epilogue.relu };
         match plan.way {
             Way::Winograd(p) => p.forward(simd, y, x, w, finish, scratch),
             Way::Unfold(p) => p.forward(simd, y, x, w, finish, scratch),
@@ -136,13 +140,15 @@ impl Conv for Cpu {
     }
 }
 
-/// db (k) += Σ of the rows of dy. Sequential: only the four 1×1 laterals have a bias, and the sweep runs at memory speed.
+/// db (k) += Σ of the rows of dy. Sequential: only the four 1×1 laterals have a bias, and the sweep
+/// runs at memory speed.
 fn bias_gradient(simd: pulp::Arch, db: &mut [f32], dy: &[f32]) {
     wide(
         simd,
         #[inline(always)]
         || {
-            // Rows are summed in blocks, so that the error grows with the number of blocks and of rows in one, not with their product.
+            // Rows are summed in blocks, so that the error grows with the number of blocks and of
+            // rows in one, not with their product.
             let mut block = vec![0.0f32; db.len()];
             for rows in dy.chunks(db.len() * 256) {
                 block.fill(0.0);

@@ -1,7 +1,8 @@
-//! The four linear transforms of Winograd F(2×2, 3×3), vectorised over channels: Bᵀ x B of inputs, Aᵀ m A to outputs, A dy Aᵀ
-//! of output gradients, G w Gᵀ of weights and Gᵀ du G back to them.
+//! The four linear transforms of Winograd F(2×2, 3×3), vectorised over channels: Bᵀ x B of inputs,
+//! Aᵀ m A to outputs, A dy Aᵀ of output gradients, G w Gᵀ of weights and Gᵀ du G back to them.
 
-// Index loops, because iterators over arrays of registers are not inlined into a vector unit's function.
+// Index loops, because iterators over arrays of registers are not inlined into a vector unit's
+// function.
 #![allow(clippy::needless_range_loop)]
 
 use pulp::{Arch, Simd, WithSimd};
@@ -12,15 +13,26 @@ use crate::device::ops::ConvSpec;
 
 /// What is done with each tile.
 pub(super) trait Kind {
-    /// Channels `lane..` of one vector: tile number `t` of `tiles` in this piece, whose top left output pixel is (`y`, `x`) of `image`.
+    /// Channels `lane..` of one vector: tile number `t` of `tiles` in this piece, whose top left
+    /// output pixel is (`y`, `x`) of `image`.
     #[allow(clippy::too_many_arguments)]
-    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, channels: usize);
+    fn tile<S: Simd>(
+        &mut self,
+        s: S,
+        conv: &ConvSpec,
+        at: At,
+        t: usize,
+        tiles: usize,
+        lane: usize,
+        channels: usize,
+    );
 }
 
 /// Where a tile lies.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    /// Row of pixels over all images where this image begins, relative to the buffer that the kind holds.
+    /// Row of pixels over all images where this image begins, relative to the buffer that the kind
+    /// holds.
     pub image: usize,
     pub y: usize,
     pub x: usize,
@@ -50,7 +62,15 @@ impl<K: Kind> WithSimd for Tiles<'_, K> {
             for column in 0..across {
                 let at = At { image, y, x: column * 2, piece };
                 for lane in (0..self.channels).step_by(S::F32_LANES) {
-                    self.kind.tile(s, &self.conv.spec, at, row * across + column, tiles, lane, self.channels);
+                    self.kind.tile(
+                        s,
+                        &self.conv.spec,
+                        at,
+                        row * across + column,
+                        tiles,
+                        lane,
+                        self.channels,
+                    );
                 }
             }
         }
@@ -75,7 +95,16 @@ pub(super) struct Input<'a> {
 
 impl Kind for Input<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, c: usize) {
+    fn tile<S: Simd>(
+        &mut self,
+        s: S,
+        conv: &ConvSpec,
+        at: At,
+        t: usize,
+        tiles: usize,
+        lane: usize,
+        c: usize,
+    ) {
         let mut d = [[s.splat_f32s(0.0); 4]; 4];
         let inside = at.y > 0 && at.x > 0 && at.y + 3 <= conv.h && at.x + 3 <= conv.w;
         for i in 0..4 {
@@ -102,7 +131,8 @@ impl Kind for Input<'_> {
     }
 }
 
-/// y = (or +=) Aᵀ m A of each transformed tile, m (point, tile, k), rows and columns outside of the image dropped.
+/// y = (or +=) Aᵀ m A of each transformed tile, m (point, tile, k), rows and columns outside of the
+/// image dropped.
 pub(super) struct Output<'a> {
     pub y: &'a mut [f32],
     pub m: &'a [f32],
@@ -111,7 +141,16 @@ pub(super) struct Output<'a> {
 
 impl Kind for Output<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, k: usize) {
+    fn tile<S: Simd>(
+        &mut self,
+        s: S,
+        conv: &ConvSpec,
+        at: At,
+        t: usize,
+        tiles: usize,
+        lane: usize,
+        k: usize,
+    ) {
         let plane = plane(tiles, k);
         let mut rows = [[s.splat_f32s(0.0); 2]; 4];
         for i in 0..4 {
@@ -127,7 +166,11 @@ impl Kind for Output<'_> {
                 if at.y + i < conv.h && at.x + j < conv.w {
                     let row = at.image + at.y + i - at.piece;
                     let to = &mut self.y[(row * conv.w + at.x + j) * k + lane..];
-                    let y = if self.accumulate { s.add_f32s(column[i], load(s, to)) } else { column[i] };
+                    let y = if self.accumulate {
+                        s.add_f32s(column[i], load(s, to))
+                    } else {
+                        column[i]
+                    };
                     store(s, to, y);
                 }
             }
@@ -149,14 +192,24 @@ pub(super) struct OutputGradient<'a> {
 
 impl Kind for OutputGradient<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At, t: usize, tiles: usize, lane: usize, k: usize) {
+    fn tile<S: Simd>(
+        &mut self,
+        s: S,
+        conv: &ConvSpec,
+        at: At,
+        t: usize,
+        tiles: usize,
+        lane: usize,
+        k: usize,
+    ) {
         let zero = s.splat_f32s(0.0);
         let mut rows = [[zero; 4]; 2];
         for i in 0..2 {
             let mut d = [zero; 2];
             for j in 0..2 {
                 if at.y + i < conv.h && at.x + j < conv.w {
-                    d[j] = load(s, &self.dy[((at.image + at.y + i) * conv.w + at.x + j) * k + lane..]);
+                    d[j] =
+                        load(s, &self.dy[((at.image + at.y + i) * conv.w + at.x + j) * k + lane..]);
                 }
             }
             rows[i] = spread(s, d);
@@ -177,8 +230,16 @@ fn spread<S: Simd>(s: S, [a, b]: [S::f32s; 2]) -> [S::f32s; 4] {
     [a, s.add_f32s(a, b), s.sub_f32s(a, b), s.neg_f32s(b)]
 }
 
-/// u (point, k, c) = G w Gᵀ of each 3×3 kernel, w (k, 3, 3, c); mirrored in both directions for the gradient of x.
-pub(super) fn transform_weights(simd: Arch, u: &mut [f32], w: &[f32], c: usize, k: usize, mirror: bool) {
+/// u (point, k, c) = G w Gᵀ of each 3×3 kernel, w (k, 3, 3, c); mirrored in both directions for the
+/// gradient of x.
+pub(super) fn transform_weights(
+    simd: Arch,
+    u: &mut [f32],
+    w: &[f32],
+    c: usize,
+    k: usize,
+    mirror: bool,
+) {
     struct Kernel<'a> {
         points: Vec<&'a mut [f32]>,
         w: &'a [f32],
@@ -232,7 +293,8 @@ fn widen<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
 #[inline(always)]
 fn narrow<S: Simd>(s: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 3] {
     let half = s.splat_f32s(0.5);
-    let (sum, difference) = (s.mul_f32s(half, s.add_f32s(b, c)), s.mul_f32s(half, s.sub_f32s(b, c)));
+    let (sum, difference) =
+        (s.mul_f32s(half, s.add_f32s(b, c)), s.mul_f32s(half, s.sub_f32s(b, c)));
     [s.add_f32s(a, sum), difference, s.add_f32s(sum, d)]
 }
 

@@ -1,6 +1,7 @@
 //! Convolution as products with unfolded patches ("im2col"), one piece of output pixels at a time.
 //!
-//! A row of `col` is the r·r·c patch under one output pixel, in the order of a kernel's weights, so y = col · wᵀ.
+//! A row of `col` is the r·r·c patch under one output pixel, in the order of a kernel's weights, so
+//! y = col · wᵀ.
 
 use pulp::Arch;
 
@@ -10,9 +11,11 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Output pixels in a piece: enough for the product to run at speed, few enough for `col` to stay in cache.
+/// Output pixels in a piece: enough for the product to run at speed, few enough for `col` to stay
+/// in cache.
 const PIXELS: usize = 256;
-/// Partial weight gradients that are summed in order; a constant, so that the sum does not depend on threads.
+/// Partial weight gradients that are summed in order; a constant, so that the sum does not depend
+/// on threads.
 const PARTS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +37,28 @@ impl Unfold {
         workers() * PIXELS * self.patch() + PARTS * self.spec.w_len()
     }
 
-    pub fn forward(&self, simd: Arch, y: &mut [f32], x: &[f32], w: &[f32], finish: Finish, scratch: &mut [f32]) {
+    pub fn forward(
+        &self,
+        simd: Arch,
+        y: &mut [f32],
+        x: &[f32],
+        w: &[f32],
+        finish: Finish,
+        scratch: &mut [f32],
+    ) {
         let (k, patch) = (self.spec.k, self.patch());
         let pieces = y.chunks_mut(PIXELS * k).enumerate();
         share(pieces, scratch, |(i, y), col| {
             let rows = y.len() / k;
             let col = self.unfold(simd, col, x, i * PIXELS, rows);
-            gemm(y, k, false, Mat::row_major(col, patch), Mat::transposed(w, patch), (rows, k, patch));
+            gemm(
+                y,
+                k,
+                false,
+                Mat::row_major(col, patch),
+                Mat::transposed(w, patch),
+                (rows, k, patch),
+            );
             wide(
                 simd,
                 #[inline(always)]
@@ -64,7 +82,14 @@ impl Unfold {
             let pieces = dx.chunks_mut(PIXELS * s.c).zip(dy.chunks(PIXELS * k));
             share(pieces, scratch, |(dx, dy), _| {
                 let rows = dy.len() / k;
-                gemm(dx, s.c, accumulate, Mat::row_major(dy, k), Mat::row_major(w, s.c), (rows, s.c, k));
+                gemm(
+                    dx,
+                    s.c,
+                    accumulate,
+                    Mat::row_major(dy, k),
+                    Mat::row_major(w, s.c),
+                    (rows, s.c, k),
+                );
             });
             return;
         }
@@ -79,7 +104,14 @@ impl Unfold {
             for (i, dy) in dy.chunks(PIXELS * k).enumerate() {
                 let rows = dy.len() / k;
                 let col = &mut col[..rows * patch];
-                gemm(col, patch, false, Mat::row_major(dy, k), Mat::row_major(w, patch), (rows, patch, k));
+                gemm(
+                    col,
+                    patch,
+                    false,
+                    Mat::row_major(dy, k),
+                    Mat::row_major(w, patch),
+                    (rows, patch, k),
+                );
                 wide(
                     simd,
                     #[inline(always)]
@@ -89,7 +121,14 @@ impl Unfold {
         });
     }
 
-    pub fn backward_weight(&self, simd: Arch, dw: &mut [f32], x: &[f32], dy: &[f32], scratch: &mut [f32]) {
+    pub fn backward_weight(
+        &self,
+        simd: Arch,
+        dw: &mut [f32],
+        x: &[f32],
+        dy: &[f32],
+        scratch: &mut [f32],
+    ) {
         let (k, patch) = (self.spec.k, self.patch());
         let (parts, scratch) = scratch.split_at_mut(PARTS * dw.len());
         let total = dy.len() / k;
@@ -102,7 +141,14 @@ impl Unfold {
                 let rows = PIXELS.min(end - first);
                 let col = self.unfold(simd, col, x, first, rows);
                 let dy = &dy[first * k..(first + rows) * k];
-                gemm(dw, patch, true, Mat::transposed(dy, k), Mat::row_major(col, patch), (k, patch, rows));
+                gemm(
+                    dw,
+                    patch,
+                    true,
+                    Mat::transposed(dy, k),
+                    Mat::row_major(col, patch),
+                    (k, patch, rows),
+                );
             }
         });
         wide(
@@ -117,7 +163,14 @@ impl Unfold {
     }
 
     /// The patches under output pixels `first..first + rows`, counted over all images.
-    fn unfold<'a>(&self, simd: Arch, col: &'a mut [f32], x: &'a [f32], first: usize, rows: usize) -> &'a [f32] {
+    fn unfold<'a>(
+        &self,
+        simd: Arch,
+        col: &'a mut [f32],
+        x: &'a [f32],
+        first: usize,
+        rows: usize,
+    ) -> &'a [f32] {
         let patch = self.patch();
         if self.pointwise() {
             return &x[first * patch..(first + rows) * patch];
@@ -136,7 +189,8 @@ impl Unfold {
         col
     }
 
-    /// The adjoint of [`Unfold::unfold`]: adds patches into dx, whose first pixel is output pixel 0's image.
+    /// The adjoint of [`Unfold::unfold`]: adds patches into dx, whose first pixel is output pixel
+    /// 0's image.
     #[inline(always)]
     fn fold(&self, dx: &mut [f32], col: &[f32], first: usize, rows: usize) {
         self.runs(first, rows, |at, to, len| {
@@ -146,7 +200,8 @@ impl Unfold {
         });
     }
 
-    /// Calls `run(position in col, position in x or None for padding, length)` for each contiguous run of the patches.
+    /// Calls `run(position in col, position in x or None for padding, length)` for each contiguous
+    /// run of the patches.
     #[inline(always)]
     fn runs(&self, first: usize, rows: usize, mut run: impl FnMut(usize, Option<usize>, usize)) {
         let ConvSpec { h, w, c, r, stride, pad, .. } = self.spec;

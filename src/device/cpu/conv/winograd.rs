@@ -1,9 +1,9 @@
-//! Winograd convolution F(2×2, 3×3) (Lavin & Gray, CVPR 2016): an output tile of 2×2 from an input tile of 4×4 by 16
-//! multiplications instead of 36.
+//! Winograd convolution F(2×2, 3×3) (Lavin & Gray, CVPR 2016): an output tile of 2×2 from an input
+//! tile of 4×4 by 16 multiplications instead of 36.
 //!
-//! y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ x B)]A, summed over input channels: 16 products (tiles, c)·(c, k), one for each position of a 4×4
-//! tile. The gradient of x is the same convolution of dy with the mirrored, transposed weights; the gradient of w is
-//! dw = Gᵀ[Σ over tiles (A dy Aᵀ) ⊙ (Bᵀ x B)]G.
+//! y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ x B)]A, summed over input channels: 16 products (tiles, c)·(c, k), one for
+//! each position of a 4×4 tile. The gradient of x is the same convolution of dy with the mirrored,
+//! transposed weights; the gradient of w is dw = Gᵀ[Σ over tiles (A dy Aᵀ) ⊙ (Bᵀ x B)]G.
 //!
 //! Work is cut by rows of tiles: consecutive ones write a contiguous part of the output.
 
@@ -17,16 +17,19 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Tiles in a piece: 16 products of this height, their operands within a core's second-level cache for 64 channels.
+/// Tiles in a piece: 16 products of this height, their operands within a core's second-level cache
+/// for 64 channels.
 const TILES: usize = 128;
-/// Scratch for the transformed operands of a weight gradient, in f32 (32 MiB), shared by all threads.
+/// Scratch for the transformed operands of a weight gradient, in f32 (32 MiB), shared by all
+/// threads.
 const ROUND: usize = 8 << 20;
 /// Positions of a transformed tile.
 pub(super) const POINTS: usize = 16;
 
 /// Elements from one point's (tiles, channels) matrix to the next.
 ///
-/// NOTE: a cache line more than the matrix: at a multiple of 4 KiB all 16 would fall into one set of the first-level cache.
+/// NOTE: a cache line more than the matrix: at a multiple of 4 KiB all 16 would fall into one set
+/// of the first-level cache.
 pub(super) fn plane(tiles: usize, channels: usize) -> usize {
     tiles * channels + 16
 }
@@ -75,7 +78,15 @@ impl Winograd {
         POINTS * c * k + self.operands_len() * self.round_pieces().max(workers())
     }
 
-    pub fn forward(&self, simd: Arch, y: &mut [f32], x: &[f32], w: &[f32], finish: Finish, scratch: &mut [f32]) {
+    pub fn forward(
+        &self,
+        simd: Arch,
+        y: &mut [f32],
+        x: &[f32],
+        w: &[f32],
+        finish: Finish,
+        scratch: &mut [f32],
+    ) {
         let ConvSpec { c, k, .. } = self.spec;
         let (u, scratch) = scratch.split_at_mut(POINTS * c * k);
         transform_weights(simd, u, w, c, k, false);
@@ -97,13 +108,23 @@ impl Winograd {
         let ConvSpec { c, k, .. } = self.spec;
         let (u, scratch) = scratch.split_at_mut(POINTS * c * k);
         transform_weights(simd, u, w, c, k, true);
-        self.convolve(simd, dx, dy, (k, c), accumulate, Finish::NONE, scratch, |v, m, point, tiles| {
-            let u = &u[point * c * k..][..c * k];
-            gemm(m, c, false, Mat::row_major(v, k), Mat::row_major(u, c), (tiles, c, k));
-        });
+        self.convolve(
+            simd,
+            dx,
+            dy,
+            (k, c),
+            accumulate,
+            Finish::NONE,
+            scratch,
+            |v, m, point, tiles| {
+                let u = &u[point * c * k..][..c * k];
+                gemm(m, c, false, Mat::row_major(v, k), Mat::row_major(u, c), (tiles, c, k));
+            },
+        );
     }
 
-    /// out = (or +=) the convolution of `input` (n, h, w, channels.0) to channels.1, with `product(v, m, point, tiles)` for each point.
+    /// out = (or +=) the convolution of `input` (n, h, w, channels.0) to channels.1, with
+    /// `product(v, m, point, tiles)` for each point.
     #[allow(clippy::too_many_arguments)]
     fn convolve(
         &self,
@@ -130,12 +151,24 @@ impl Winograd {
             let (vs, ms) = (plane(tiles, ci), plane(tiles, co));
             let (v, rest) = scratch.split_at_mut(POINTS * vs);
             let m = &mut rest[..POINTS * ms];
-            simd.dispatch(Tiles { conv: self, first, rows, channels: ci, kind: Input { v, x: input } });
+            simd.dispatch(Tiles {
+                conv: self,
+                first,
+                rows,
+                channels: ci,
+                kind: Input { v, x: input },
+            });
             for point in 0..POINTS {
                 let (v, m) = (&v[point * vs..][..tiles * ci], &mut m[point * ms..][..tiles * co]);
                 product(v, m, point, tiles);
             }
-            simd.dispatch(Tiles { conv: self, first, rows, channels: co, kind: Output { y: out, m, accumulate } });
+            simd.dispatch(Tiles {
+                conv: self,
+                first,
+                rows,
+                channels: co,
+                kind: Output { y: out, m, accumulate },
+            });
             if finish.bias.is_some() || finish.residual.is_some() || finish.relu {
                 wide(
                     simd,
@@ -146,7 +179,14 @@ impl Winograd {
         });
     }
 
-    pub fn backward_weight(&self, simd: Arch, dw: &mut [f32], x: &[f32], dy: &[f32], scratch: &mut [f32]) {
+    pub fn backward_weight(
+        &self,
+        simd: Arch,
+        dw: &mut [f32],
+        x: &[f32],
+        dy: &[f32],
+        scratch: &mut [f32],
+    ) {
         let ConvSpec { c, k, .. } = self.spec;
         let (du, scratch) = scratch.split_at_mut(POINTS * c * k);
         let (piece, split) = (self.operands_len(), POINTS * plane(self.piece_tiles(), c));
@@ -156,16 +196,32 @@ impl Winograd {
                 let rows = self.piece_rows().min(self.tile_rows() - first);
                 let (v, m) = operands.split_at_mut(split);
                 simd.dispatch(Tiles { conv: self, first, rows, channels: c, kind: Input { v, x } });
-                simd.dispatch(Tiles { conv: self, first, rows, channels: k, kind: OutputGradient { m, dy } });
+                simd.dispatch(Tiles {
+                    conv: self,
+                    first,
+                    rows,
+                    channels: k,
+                    kind: OutputGradient { m, dy },
+                });
             });
             // Each point is one thread's, and adds the pieces in their order.
             du.par_chunks_mut(c * k).enumerate().for_each(|(point, du)| {
                 for (i, (operands, first)) in scratch.chunks(piece).zip(firsts).enumerate() {
-                    let tiles = self.piece_rows().min(self.tile_rows() - first) * self.tiles_across();
+                    let tiles =
+                        self.piece_rows().min(self.tile_rows() - first) * self.tiles_across();
                     let (v, m) = operands.split_at(split);
-                    let (v, m) =
-                        (&v[point * plane(tiles, c)..][..tiles * c], &m[point * plane(tiles, k)..][..tiles * k]);
-                    gemm(du, c, round + i > 0, Mat::transposed(m, k), Mat::row_major(v, c), (k, c, tiles));
+                    let (v, m) = (
+                        &v[point * plane(tiles, c)..][..tiles * c],
+                        &m[point * plane(tiles, k)..][..tiles * k],
+                    );
+                    gemm(
+                        du,
+                        c,
+                        round + i > 0,
+                        Mat::transposed(m, k),
+                        Mat::row_major(v, c),
+                        (k, c, tiles),
+                    );
                 }
             });
         }

@@ -6,13 +6,19 @@ use super::scores::BLOCK;
 use crate::device::ops::HeadSpec;
 
 /// Each image's parts of four maps of `n` images.
-pub fn by_image(n: usize, mut maps: [&mut [f32]; 4]) -> impl Iterator<Item = [&mut [f32]; 4]> + Send {
+pub fn by_image(
+    n: usize,
+    mut maps: [&mut [f32]; 4],
+) -> impl Iterator<Item = [&mut [f32]; 4]> + Send {
     let lens = maps.each_ref().map(|map| map.len() / n);
-    (0..n).map(move |_| std::array::from_fn(|l| maps[l].split_off_mut(..lens[l]).expect("n parts of a map")))
+    (0..n).map(move |_| {
+        std::array::from_fn(|l| maps[l].split_off_mut(..lens[l]).expect("n parts of a map"))
+    })
 }
 
-/// One image, a block of pixels after the other: `each(first pixel, F̂ (rows, d), gradient (rows, d))` writes the gradient of F̂.
-/// Leaves F̂ (h, w, d) in `features` and the gradient of p2..p5 in `dlaterals`; `room` and `inverse` are those of the thread.
+/// One image, a block of pixels after the other: `each(first pixel, F̂ (rows, d), gradient (rows,
+/// d))` writes the gradient of F̂. Leaves F̂ (h, w, d) in `features` and the gradient of p2..p5 in
+/// `dlaterals`; `room` and `inverse` are those of the thread.
 pub fn sweep(
     simd: pulp::Arch,
     spec: &HeadSpec,
@@ -22,8 +28,10 @@ pub fn sweep(
     mut each: impl FnMut(usize, &[f32], &mut [f32]),
 ) {
     merge::forward(simd, spec, features, image, room);
-    // Without a warp the gradient of F is that of p2; with one, the merge's room is free again to hold it.
-    let gradient = if image.crop.is_some() { &mut room[..features.len()] } else { &mut *dlaterals[0] };
+    // Without a warp the gradient of F is that of p2; with one, the merge's room is free again to
+    // hold it.
+    let gradient =
+        if image.crop.is_some() { &mut room[..features.len()] } else { &mut *dlaterals[0] };
     let block = BLOCK * spec.d;
     for (b, (f, g)) in features.chunks_mut(block).zip(gradient.chunks_mut(block)).enumerate() {
         let inverse = &mut inverse[..f.len() / spec.d];

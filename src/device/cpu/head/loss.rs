@@ -1,4 +1,5 @@
-//! Cross-entropy against the targets and its gradient down to the laterals, in one sweep over each image.
+//! Cross-entropy against the targets and its gradient down to the laterals, in one sweep over each
+//! image.
 
 use rayon::prelude::*;
 
@@ -22,7 +23,13 @@ struct Answers<'a> {
     column: usize,
 }
 
-fn shares(spec: &HeadSpec, view: usize, index: &[u32], labels: &[u16], weights: &[f32]) -> Vec<f64> {
+fn shares(
+    spec: &HeadSpec,
+    view: usize,
+    index: &[u32],
+    labels: &[u16],
+    weights: &[f32],
+) -> Vec<f64> {
     let sum = |&image: &u32| {
         let labels = &labels[image as usize * spec.pixels()..][..spec.pixels()];
         labels.iter().map(|&y| f64::from(weights[usize::from(y)])).sum::<f64>()
@@ -49,7 +56,28 @@ pub fn head_loss(
     let ([p2, p3, p4, p5], [d2, d3, d4, d5]) = (input.laterals, dlaterals);
     let [y0, y1, y2, y3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.labels));
     let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.weights));
-    let (scratch, losses, d2, d3, d4, d5, p2, p3, p4, p5, crops, index, y0, y1, y2, y3, w0, w1, w2, w3) = cpu.get((
+    let (
+        scratch,
+        losses,
+        d2,
+        d3,
+        d4,
+        d5,
+        p2,
+        p3,
+        p4,
+        p5,
+        crops,
+        index,
+        y0,
+        y1,
+        y2,
+        y3,
+        w0,
+        w1,
+        w2,
+        w3,
+    ) = cpu.get((
         scratch,
         losses,
         d2,
@@ -83,25 +111,36 @@ pub fn head_loss(
     let (packed, rest) = scratch.split_at_mut(packed_len(stride, d));
     let packed = Packed::again(packed, stride, d);
     let gradients = by_image(spec.n, [d2, d3, d4, d5]);
-    share(losses.chunks_exact_mut(targets.len()).zip(gradients).enumerate(), rest, |(i, (losses, gradients)), mine| {
-        let Room { features, merge, inverse, scores } = Room::new(spec, mine);
-        let (row, view) = (index[i] as usize * spec.pixels(), i / loss.view);
-        let mut sums = [0.0; 4];
-        sweep(simd, spec, &images.get(i), gradients, (features, merge, inverse), |first, f, g| {
-            let rows = f.len() / d;
-            let scores = &mut scores[..rows * stride];
-            packed.scores(scores, f);
-            for (sum, answer) in sums.iter_mut().zip(&answers) {
-                let Answers { labels, weights, ref shares, scale, column } = *answer;
-                let labels = &labels[row + first..][..rows];
-                let truth = Truth { labels, weights, share: shares[view], scale };
-                *sum += cross_entropy(simd, scores, stride, column, &truth);
+    share(
+        losses.chunks_exact_mut(targets.len()).zip(gradients).enumerate(),
+        rest,
+        |(i, (losses, gradients)), mine| {
+            let Room { features, merge, inverse, scores } = Room::new(spec, mine);
+            let (row, view) = (index[i] as usize * spec.pixels(), i / loss.view);
+            let mut sums = [0.0; 4];
+            sweep(
+                simd,
+                spec,
+                &images.get(i),
+                gradients,
+                (features, merge, inverse),
+                |first, f, g| {
+                    let rows = f.len() / d;
+                    let scores = &mut scores[..rows * stride];
+                    packed.scores(scores, f);
+                    for (sum, answer) in sums.iter_mut().zip(&answers) {
+                        let Answers { labels, weights, ref shares, scale, column } = *answer;
+                        let labels = &labels[row + first..][..rows];
+                        let truth = Truth { labels, weights, share: shares[view], scale };
+                        *sum += cross_entropy(simd, scores, stride, column, &truth);
+                    }
+                    packed.backward(g, scores);
+                },
+            );
+            for ((loss, sum), answer) in losses.iter_mut().zip(sums).zip(&answers) {
+                *loss = (sum * answer.shares[view]) as f32;
             }
-            packed.backward(g, scores);
-        });
-        for ((loss, sum), answer) in losses.iter_mut().zip(sums).zip(&answers) {
-            *loss = (sum * answer.shares[view]) as f32;
-        }
-    });
+        },
+    );
     Ok(())
 }

@@ -11,7 +11,8 @@ pub struct Image<'a> {
     pub crop: Option<Crop>,
 }
 
-/// f32 that [`forward`] works in: the map before the warp, and the cascade's sums at the sizes of p3 and p4.
+/// f32 that [`forward`] works in: the map before the warp, and the cascade's sums at the sizes of
+/// p3 and p4.
 pub fn room_len(spec: &HeadSpec) -> usize {
     let [s2, s3, s4, _] = spec.sizes();
     (s2.0 * s2.1 + s3.0 * s3.1 + s4.0 * s4.1) * spec.d
@@ -23,7 +24,8 @@ fn up(spec: &HeadSpec, level: usize, to: usize) -> Sampling {
 }
 
 fn warp(spec: &HeadSpec, crop: Crop) -> Sampling {
-    let side = |start: u32, out, flip| Axis { start: start as usize, len: crop.side as usize, out, flip };
+    let side =
+        |start: u32, out, flip| Axis { start: start as usize, len: crop.side as usize, out, flip };
     Sampling {
         rows: side(crop.top, spec.h, false),
         cols: side(crop.left, spec.w, crop.flip != 0),
@@ -33,7 +35,13 @@ fn warp(spec: &HeadSpec, crop: Crop) -> Sampling {
 }
 
 /// features (h, w, d) = F, not yet normalised. `room` is [`room_len`] long.
-pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], image: &Image, room: &mut [f32]) {
+pub fn forward(
+    simd: pulp::Arch,
+    spec: &HeadSpec,
+    features: &mut [f32],
+    image: &Image,
+    room: &mut [f32],
+) {
     let (flat, room) = room.split_at_mut(spec.pixels() * spec.d);
     let merged = if image.crop.is_some() { &mut *flat } else { &mut *features };
     let [p2, p3, p4, p5] = image.laterals;
@@ -59,7 +67,8 @@ pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], image: &
     }
 }
 
-/// dlaterals = gradient of p2..p5. Where the image is not warped, dF stands in dlaterals[0] already, else in `warped`.
+/// dlaterals = gradient of p2..p5. Where the image is not warped, dF stands in dlaterals[0]
+/// already, else in `warped`.
 pub fn backward(
     simd: pulp::Arch,
     spec: &HeadSpec,

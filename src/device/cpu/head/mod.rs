@@ -1,10 +1,12 @@
 //! The head on the CPU: one image is one piece of work, in scratch of the thread that has it.
 //!
 //! * [`resample`]: bilinear sampling and its adjoint; [`merge`]: the laterals to F by it.
-//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from that of F̂ back to the laterals.
+//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from that of F̂
+//!   back to the laterals.
 //! * [`loss`], [`learned`] and [`predict`]: the ops with more to them.
 //!
-//! Scratch: packed classifiers | one part an image, for what is put together in image order | one [`Room`] a thread.
+//! Scratch: packed classifiers | one part an image, for what is put together in image order | one
+//! [`Room`] a thread.
 
 mod gradient;
 mod learned;
@@ -51,13 +53,16 @@ impl<'a> Room<'a> {
     }
 }
 
-/// f32 of one image's part in the middle of the scratch: labels as u16; sums (k, d), counts (k) and a score; or dw and db.
+/// f32 of one image's part in the middle of the scratch: labels as u16; sums (k, d), counts (k) and
+/// a score; or dw and db.
 fn part_len(spec: &HeadSpec) -> usize {
     spec.pixels().div_ceil(2).max(spec.k * (spec.d + 1) + 1)
 }
 
 fn scratch_len(spec: &HeadSpec) -> usize {
-    packed_len(MOST_TARGETS * columns(spec.k), spec.d) + spec.n * part_len(spec) + workers() * Room::len(spec)
+    packed_len(MOST_TARGETS * columns(spec.k), spec.d)
+        + spec.n * part_len(spec)
+        + workers() * Room::len(spec)
 }
 
 /// Laterals and crops as an op reads them.
@@ -69,7 +74,8 @@ struct Images<'a> {
 
 impl<'a> Images<'a> {
     fn new(spec: &HeadSpec, laterals: [&'a [f32]; 4], crops: Option<&'a [Crop]>) -> Result<Self> {
-        let inside = |start: u32, side: u32, len: usize| start as usize + side as usize <= len && side > 0;
+        let inside =
+            |start: u32, side: u32, len: usize| start as usize + side as usize <= len && side > 0;
         for c in crops.unwrap_or_default() {
             if !inside(c.top, c.side, spec.h) || !inside(c.left, c.side, spec.w) {
                 let what = format!("{c:?} is not inside of a map of {}×{}", spec.h, spec.w);
@@ -82,11 +88,21 @@ impl<'a> Images<'a> {
     fn get(&self, i: usize) -> Image<'a> {
         let whole = |c: &Crop| self.spec.h == self.spec.w && *c == Crop::whole(self.spec.h);
         let part = |p: &'a [f32]| &p[i * (p.len() / self.spec.n)..][..p.len() / self.spec.n];
-        Image { laterals: self.laterals.map(part), crop: self.crops.map(|c| c[i]).filter(|c| !whole(c)) }
+        Image {
+            laterals: self.laterals.map(part),
+            crop: self.crops.map(|c| c[i]).filter(|c| !whole(c)),
+        }
     }
 
     /// features (h, w, d) = F̂ of image i.
-    fn features(&self, simd: pulp::Arch, i: usize, features: &mut [f32], merge: &mut [f32], inverse: &mut [f32]) {
+    fn features(
+        &self,
+        simd: pulp::Arch,
+        i: usize,
+        features: &mut [f32],
+        merge: &mut [f32],
+        inverse: &mut [f32],
+    ) {
         merge::forward(simd, &self.spec, features, &self.get(i), merge);
         for block in features.chunks_mut(BLOCK * self.spec.d) {
             normalise::forward(simd, &self.spec, block, inverse);
@@ -95,8 +111,13 @@ impl<'a> Images<'a> {
 }
 
 impl Cpu {
-    /// Packs classifiers side by side into the first elements of the scratch. Returns the first column of each, and of none more.
-    fn pack(&mut self, spec: &HeadSpec, classifiers: impl Iterator<Item = Classifier> + Clone) -> Vec<usize> {
+    /// Packs classifiers side by side into the first elements of the scratch. Returns the first
+    /// column of each, and of none more.
+    fn pack(
+        &mut self,
+        spec: &HeadSpec,
+        classifiers: impl Iterator<Item = Classifier> + Clone,
+    ) -> Vec<usize> {
         let mut firsts = vec![0];
         firsts.extend(classifiers.clone().scan(0, |end, c| {
             *end += columns(c.k);
@@ -121,17 +142,28 @@ impl Head for Cpu {
         Ok(spec)
     }
 
-    fn head_features(&mut self, spec: &HeadSpec, features: Slot<f32>, input: HeadInput<f32>) -> Result<()> {
+    fn head_features(
+        &mut self,
+        spec: &HeadSpec,
+        features: Slot<f32>,
+        input: HeadInput<f32>,
+    ) -> Result<()> {
         const OP: &str = "head_features";
         spec.check_input(OP, &input)?;
         want(OP, "features", features, spec.lateral_len(0))?;
-        let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
-        let (scratch, features, p2, p3, p4, p5, crops) = self.get((scratch, features, p2, p3, p4, p5, input.crops));
+        let (simd, scratch, [p2, p3, p4, p5]) =
+            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+        let (scratch, features, p2, p3, p4, p5, crops) =
+            self.get((scratch, features, p2, p3, p4, p5, input.crops));
         let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
-        share(features.chunks_exact_mut(spec.pixels() * spec.d).enumerate(), scratch, |(i, features), mine| {
-            let room = Room::new(spec, mine);
-            images.features(simd, i, features, room.merge, room.inverse);
-        });
+        share(
+            features.chunks_exact_mut(spec.pixels() * spec.d).enumerate(),
+            scratch,
+            |(i, features), mine| {
+                let room = Room::new(spec, mine);
+                images.features(simd, i, features, room.merge, room.inverse);
+            },
+        );
         Ok(())
     }
 
@@ -151,7 +183,8 @@ impl Head for Cpu {
         spec.check_labels(OP, labels, index)?;
         want(OP, "counts", counts, k)?;
         self.pack(spec, std::iter::once(classifier));
-        let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+        let (simd, scratch, [p2, p3, p4, p5]) =
+            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
         let (scratch, labels, counts, p2, p3, p4, p5, crops, index) =
             self.get((scratch, labels, counts, p2, p3, p4, p5, input.crops, index));
         let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
@@ -197,7 +230,8 @@ impl Head for Cpu {
         want(OP, "counts", counts, k)?;
         want(OP, "score", score, 1)?;
         self.pack(spec, std::iter::once(classifier));
-        let (simd, scratch, [p2, p3, p4, p5]) = (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+        let (simd, scratch, [p2, p3, p4, p5]) =
+            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
         let (scratch, sums, counts, score, p2, p3, p4, p5, crops) =
             self.get((scratch, sums, counts, score, p2, p3, p4, p5, input.crops));
         let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;

@@ -1,4 +1,5 @@
-//! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`). Nothing where features are not unit vectors.
+//! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`). Nothing where
+//! features are not unit vectors.
 
 use crate::device::cpu::vector::dot;
 use crate::device::cpu::wide::wide;
@@ -28,8 +29,15 @@ pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], inverse:
     );
 }
 
-/// grad (rows, d): that of F̂ becomes that of F, (g − F̂·(F̂·g))/‖F‖. Where the norm is clamped it is a constant: g/ε.
-pub fn backward(simd: pulp::Arch, spec: &HeadSpec, grad: &mut [f32], features: &[f32], inverse: &[f32]) {
+/// grad (rows, d): that of F̂ becomes that of F, (g − F̂·(F̂·g))/‖F‖. Where the norm is clamped it
+/// is a constant: g/ε.
+pub fn backward(
+    simd: pulp::Arch,
+    spec: &HeadSpec,
+    grad: &mut [f32],
+    features: &[f32],
+    inverse: &[f32],
+) {
     if !spec.unit {
         return;
     }
@@ -38,7 +46,9 @@ pub fn backward(simd: pulp::Arch, spec: &HeadSpec, grad: &mut [f32], features: &
         simd,
         #[inline(always)]
         || {
-            for ((g, f), &inverse) in grad.chunks_exact_mut(d).zip(features.chunks_exact(d)).zip(inverse) {
+            for ((g, f), &inverse) in
+                grad.chunks_exact_mut(d).zip(features.chunks_exact(d)).zip(inverse)
+            {
                 let along = if inverse >= 1.0 / EPS { 0.0 } else { dot(g, f) };
                 for (g, f) in g.iter_mut().zip(f) {
                     *g = (*g - along * f) * inverse;

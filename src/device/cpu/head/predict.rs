@@ -1,4 +1,5 @@
-//! Scores resampled to the size of the labels, then arg-max: a row of scores is the most that exists at once.
+//! Scores resampled to the size of the labels, then arg-max: a row of scores is the most that
+//! exists at once.
 
 use super::resample::Axis;
 use super::scores::{Packed, argmax_by, columns, packed_len};
@@ -21,8 +22,10 @@ pub fn head_predict(
 ) -> Result<()> {
     let (views, k) = (spec.check_predict(pred, out, &input, classifier)?, classifier.k);
     cpu.pack(spec, std::iter::once(classifier));
-    let (simd, scratch, [p2, p3, p4, p5]) = (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
-    let (scratch, pred, p2, p3, p4, p5, crops) = cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
+    let (simd, scratch, [p2, p3, p4, p5]) =
+        (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
+    let (scratch, pred, p2, p3, p4, p5, crops) =
+        cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
     let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
 
     let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
@@ -42,7 +45,8 @@ pub fn head_predict(
     Ok(())
 }
 
-/// pred (out) = arg-max over k of scores (h, w, columns(k)) resampled to `out`; `row` is one row of scores.
+/// pred (out) = arg-max over k of scores (h, w, columns(k)) resampled to `out`; `row` is one row of
+/// scores.
 fn upsample_argmax(
     simd: pulp::Arch,
     pred: &mut [u16],
@@ -51,14 +55,16 @@ fn upsample_argmax(
     row: &mut [f32],
     (h, w, k): (usize, usize, usize),
 ) {
-    let (rows, cols, columns, width) = (Axis::whole(h, out.0), Axis::whole(w, out.1), columns(k), row.len());
+    let (rows, cols, columns, width) =
+        (Axis::whole(h, out.0), Axis::whole(w, out.1), columns(k), row.len());
     wide(
         simd,
         #[inline(always)]
         || {
             for (y, pred) in pred.chunks_exact_mut(out.1).enumerate() {
                 let v = rows.tap(y);
-                let (top, bottom) = (&scores[v.lo * width..][..width], &scores[v.hi * width..][..width]);
+                let (top, bottom) =
+                    (&scores[v.lo * width..][..width], &scores[v.hi * width..][..width]);
                 for ((r, a), b) in row.iter_mut().zip(top).zip(bottom) {
                     *r = a + v.t * (b - a);
                 }

@@ -1,10 +1,11 @@
-//! Bilinear resampling of a map (rows, columns, d) and its adjoint: the merge of the laterals and the warp are both this.
+//! Bilinear resampling of a map (rows, columns, d) and its adjoint: the merge of the laterals and
+//! the warp are both this.
 
 use crate::device::cpu::vector::add_scaled;
 use crate::device::cpu::wide::wide;
 
-/// `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`: torch's `interpolate`,
-/// align_corners = false, of the cut-out window.
+/// `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`:
+/// torch's `interpolate`, align_corners = false, of the cut-out window.
 #[derive(Clone, Copy)]
 pub struct Axis {
     pub start: usize,
@@ -50,7 +51,12 @@ pub struct Sampling {
 impl Sampling {
     /// All of a map of size `from`, resampled to size `to`.
     pub fn whole(from: (usize, usize), to: (usize, usize), d: usize) -> Self {
-        Sampling { rows: Axis::whole(from.0, to.0), cols: Axis::whole(from.1, to.1), width: from.1, d }
+        Sampling {
+            rows: Axis::whole(from.0, to.0),
+            cols: Axis::whole(from.1, to.1),
+            width: from.1,
+            d,
+        }
     }
 
     /// out (rows, columns, d) = (`ADD`: +=) samples of `map`.
@@ -79,7 +85,8 @@ impl Sampling {
         );
     }
 
-    /// dmap += what dout (rows, columns, d) sends to each sampled pixel: the exact transpose of [`Sampling::forward`].
+    /// dmap += what dout (rows, columns, d) sends to each sampled pixel: the exact transpose of
+    /// [`Sampling::forward`].
     pub fn adjoint(&self, simd: pulp::Arch, dmap: &mut [f32], dout: &[f32]) {
         wide(
             simd,
@@ -93,7 +100,11 @@ impl Sampling {
                         for (row, wy) in [(v.lo, 1.0 - v.t), (v.hi, v.t)] {
                             for (col, wx) in [(h.lo, 1.0 - h.t), (h.hi, h.t)] {
                                 if wy * wx != 0.0 {
-                                    add_scaled(&mut dmap[(row * width + col) * d..][..d], wy * wx, dout);
+                                    add_scaled(
+                                        &mut dmap[(row * width + col) * d..][..d],
+                                        wy * wx,
+                                        dout,
+                                    );
                                 }
                             }
                         }
@@ -119,15 +130,18 @@ mod tests {
             width: 7,
             d: 3,
         };
-        for (s, map) in
-            [(Sampling::whole((3, 4), (5, 7), 3), 12), (window, 35), (Sampling::whole((1, 1), (3, 2), 3), 1)]
-        {
+        for (s, map) in [
+            (Sampling::whole((3, 4), (5, 7), 3), 12),
+            (window, 35),
+            (Sampling::whole((1, 1), (3, 2), 3), 1),
+        ] {
             let x: Vec<f32> = (0..map * 3).map(|_| rng.normal()).collect();
             let g: Vec<f32> = (0..s.rows.out * s.cols.out * 3).map(|_| rng.normal()).collect();
             let (mut y, mut dx) = (vec![0.0; g.len()], vec![0.0; x.len()]);
             s.forward::<false>(simd, &mut y, &x);
             s.adjoint(simd, &mut dx, &g);
-            let inner = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let inner =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             let (left, right) = (inner(&y, &g), inner(&x, &dx));
             // About a hundred products of size 1, each rounded a few times at 6e-8.
             assert!((left - right).abs() <= 2e-5, "<Ax, g> = {left}, <x, A'g> = {right}");

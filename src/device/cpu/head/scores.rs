@@ -1,10 +1,12 @@
-//! Linear scores of a block of unit features, and what is read off them: arg-max, sums by cluster, cross-entropy.
+//! Linear scores of a block of unit features, and what is read off them: arg-max, sums by cluster,
+//! cross-entropy.
 
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::vector::{self, LANES, add_scaled, tree};
 use crate::device::cpu::wide::wide;
 
-/// Pixels that go through scores at a time, so that their features and scores stay in the second-level cache.
+/// Pixels that go through scores at a time, so that their features and scores stay in the
+/// second-level cache.
 pub const BLOCK: usize = 256;
 
 /// A score that no real one is below, and finite, so that interpolating it stays a number.
@@ -118,14 +120,20 @@ pub fn argmax_by(columns: usize, chunk: impl Fn(usize) -> [f32; LANES]) -> (usiz
 }
 
 /// For each row of `scores` the place and value of its maximum.
-pub fn each_argmax(simd: pulp::Arch, scores: &[f32], k: usize, mut each: impl FnMut(usize, usize, f32)) {
+pub fn each_argmax(
+    simd: pulp::Arch,
+    scores: &[f32],
+    k: usize,
+    mut each: impl FnMut(usize, usize, f32),
+) {
     wide(
         simd,
         #[inline(always)]
         || {
             for (p, row) in scores.chunks_exact(columns(k)).enumerate() {
                 let (a, score) = argmax(row);
-                // NOTE: a classifier of NaN scores below the padding; its label must still be a cluster.
+                // NOTE: a classifier of NaN scores below the padding; its label must still be a
+                // cluster.
                 each(p, a.min(k - 1), score);
             }
         },
@@ -147,7 +155,8 @@ impl Sums<'_> {
         self.score += score;
     }
 
-    /// Adds each row of `points` (rows, d) to the cluster of its arg-max. `room` holds [`BLOCK`] rows of scores.
+    /// Adds each row of `points` (rows, d) to the cluster of its arg-max. `room` holds [`BLOCK`]
+    /// rows of scores.
     pub fn add(&mut self, simd: pulp::Arch, points: &[f32], classifier: Packed, room: &mut [f32]) {
         let (d, k) = (classifier.d, self.counts.len());
         for block in points.chunks(BLOCK * d) {
@@ -180,9 +189,16 @@ pub struct Truth<'a> {
     pub scale: f32,
 }
 
-/// Returns Σ w[y]·(log Σ exp(scores) − score[y]) over the rows of columns `first..first + columns(k)`, and overwrites these
-/// by their gradient times `scale`·`share`. `labels` are those of the rows.
-pub fn cross_entropy(simd: pulp::Arch, scores: &mut [f32], stride: usize, first: usize, truth: &Truth) -> f64 {
+/// Returns Σ w[y]·(log Σ exp(scores) − score[y]) over the rows of columns `first..first +
+/// columns(k)`, and overwrites these by their gradient times `scale`·`share`. `labels` are those of
+/// the rows.
+pub fn cross_entropy(
+    simd: pulp::Arch,
+    scores: &mut [f32],
+    stride: usize,
+    first: usize,
+    truth: &Truth,
+) -> f64 {
     let Truth { labels, weights, share, scale } = *truth;
     let columns = columns(weights.len());
     wide(

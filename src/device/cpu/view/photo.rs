@@ -1,6 +1,7 @@
 //! Photometric steps on a row: three planes of colours in 0..1.
 //!
-//! Plain loops without branches or fused multiply-adds: they vectorise at any width, and round alike at every width.
+//! Plain loops without branches or fused multiply-adds: they vectorise at any width, and round
+//! alike at every width.
 
 use crate::device::ops::Photo;
 
@@ -29,7 +30,8 @@ pub fn steps(photo: &Photo) -> [Option<Step>; 5] {
 /// Interleaved u8 → planes of f32 in 0..1.
 #[inline(always)]
 pub fn load([r, g, b]: [&mut [f32]; 3], pixels: &[u8]) {
-    // NOTE: whole blocks by value become byte shuffles; a loop over pixels, like that of the tail, stays scalar.
+    // NOTE: whole blocks by value become byte shuffles; a loop over pixels, like that of the tail,
+    // stays scalar.
     const LANES: usize = 16;
     let level = |v: u8| f32::from(v) * (1.0 / 255.0);
     let ((r, r_tail), (g, g_tail), (b, b_tail)) =
@@ -41,7 +43,9 @@ pub fn load([r, g, b]: [&mut [f32]; 3], pixels: &[u8]) {
         *g = std::array::from_fn(|l| level(pixels[3 * l + 1]));
         *b = std::array::from_fn(|l| level(pixels[3 * l + 2]));
     }
-    for (((r, g), b), pixel) in r_tail.iter_mut().zip(g_tail).zip(b_tail).zip(tail.as_chunks::<3>().0) {
+    for (((r, g), b), pixel) in
+        r_tail.iter_mut().zip(g_tail).zip(b_tail).zip(tail.as_chunks::<3>().0)
+    {
         [*r, *g, *b] = pixel.map(level);
     }
 }
@@ -91,7 +95,8 @@ pub fn grey([r, g, b]: [f32; 3]) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
 }
 
-// NOTE: f32::max and f32::min order NaN, which costs two more instructions each; colours are never NaN.
+// NOTE: f32::max and f32::min order NaN, which costs two more instructions each; colours are never
+// NaN.
 #[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
@@ -109,8 +114,8 @@ fn clamp(v: f32) -> f32 {
 
 /// Turns the hue by `turn` sextants at constant HSV value and saturation.
 ///
-/// With hue h in sextants, a channel is V − VS·clamp(min(k, 4 − k)), k = (h + 5, 3, 1) mod 6 for red, green, blue: the
-/// six cases of the textbook in one formula.
+/// With hue h in sextants, a channel is V − VS·clamp(min(k, 4 − k)), k = (h + 5, 3, 1) mod 6 for
+/// red, green, blue: the six cases of the textbook in one formula.
 #[inline(always)]
 fn rotate([r, g, b]: [f32; 3], turn: f32) -> [f32; 3] {
     let top = max(max(r, g), b);

@@ -1,6 +1,7 @@
 //! Resampling of one axis: every output is a weighted sum of a few neighbours of the input.
 //!
-//! A blur is such a sum and so is a resize; their product is computed once per axis and image, and pixels are read once.
+//! A blur is such a sum and so is a resize; their product is computed once per axis and image, and
+//! pixels are read once.
 
 use std::ops::Range;
 
@@ -11,7 +12,8 @@ pub struct Axis {
     pub out: usize,
     pub start: usize,
     pub side: usize,
-    /// Widen the triangle to the scale when shrinking, as Pillow does; otherwise plain linear interpolation.
+    /// Widen the triangle to the scale when shrinking, as Pillow does; otherwise plain linear
+    /// interpolation.
     pub antialias: bool,
     pub flip: bool,
 }
@@ -39,10 +41,11 @@ impl Bank<'_> {
 }
 
 impl Axis {
-    /// Centre of output `o` in input coordinates, half the width of its triangle, and the elements below the triangle.
+    /// Centre of output `o` in input coordinates, half the width of its triangle, and the elements
+    /// below the triangle.
     ///
-    /// NOTE: dropping what lies outside of the window and normalising the rest is Pillow's rule. For the narrow triangle it
-    /// leaves one tap of weight 1 at a border, which is torch's clamp.
+    /// NOTE: dropping what lies outside of the window and normalising the rest is Pillow's rule.
+    /// For the narrow triangle it leaves one tap of weight 1 at a border, which is torch's clamp.
     fn reach(&self, o: usize) -> (f64, f64, Range<usize>) {
         let scale = self.side as f64 / self.out as f64;
         let half = if self.antialias { scale.max(1.0) } else { 1.0 };
@@ -54,9 +57,14 @@ impl Axis {
         (centre, half, inside(first)..inside(last))
     }
 
-    /// The sums of this axis after a blur with `kernel` (from [`gaussian`]) whose edges are replicated.
-    /// `weight` holds `out · len` numbers at most.
-    pub fn bank<'a>(&self, kernel: &[f32], start: &'a mut [u32], weight: &'a mut [f32]) -> Bank<'a> {
+    /// The sums of this axis after a blur with `kernel` (from [`gaussian`]) whose edges are
+    /// replicated. `weight` holds `out · len` numbers at most.
+    pub fn bank<'a>(
+        &self,
+        kernel: &[f32],
+        start: &'a mut [u32],
+        weight: &'a mut [f32],
+    ) -> Bank<'a> {
         let radius = kernel.len() - 1;
         let most = (0..self.out).map(|o| self.reach(o).2.len()).max().unwrap_or(0);
         let taps = (most + 2 * radius).min(self.len);
@@ -80,11 +88,13 @@ impl Axis {
     }
 }
 
-/// Weights of a Gaussian at distances 0, 1, …, ⌈3σ⌉, cut at `into`'s length, that sum to 1 over both sides.
+/// Weights of a Gaussian at distances 0, 1, …, ⌈3σ⌉, cut at `into`'s length, that sum to 1 over
+/// both sides.
 pub fn gaussian(sigma: f32, into: &mut [f32]) -> &[f32] {
     // NOTE: written so that NaN blurs nothing; the cast of a float saturates.
     let radius = if sigma > 0.0 { ((3.0 * sigma).ceil() as usize).min(into.len() - 1) } else { 0 };
-    let bell = |i: usize| if i == 0 { 1.0 } else { (-0.5 * (i as f64 / f64::from(sigma)).powi(2)).exp() };
+    let bell =
+        |i: usize| if i == 0 { 1.0 } else { (-0.5 * (i as f64 / f64::from(sigma)).powi(2)).exp() };
     let total = 1.0 + 2.0 * (1..=radius).map(bell).sum::<f64>();
     for (i, w) in into[..=radius].iter_mut().enumerate() {
         *w = (bell(i) / total) as f32;
@@ -102,7 +112,8 @@ mod tests {
         let bank = axis.bank(gaussian(sigma, &mut kernel), &mut start, &mut weight);
         let span = bank.span();
         assert!(span.end <= axis.len);
-        let rows: Vec<_> = (0..axis.out).map(|o| bank.at(o)).map(|(s, w)| (s, w.to_vec())).collect();
+        let rows: Vec<_> =
+            (0..axis.out).map(|o| bank.at(o)).map(|(s, w)| (s, w.to_vec())).collect();
         assert!(rows.iter().all(|(s, w)| span.contains(s) && s + w.len() <= span.end));
         rows
     }
@@ -117,7 +128,10 @@ mod tests {
 
     #[test]
     fn halving_takes_one_three_three_one_eighths() {
-        let bank = bank_of(Axis { len: 12, out: 6, start: 0, side: 12, antialias: true, flip: false }, 0.0);
+        let bank = bank_of(
+            Axis { len: 12, out: 6, start: 0, side: 12, antialias: true, flip: false },
+            0.0,
+        );
         assert_eq!(bank[2], (3, vec![0.125, 0.375, 0.375, 0.125]));
         // The outermost tap falls off the border: (3, 3, 1) / 7.
         assert_eq!(bank[0].1, [3.0 / 7.0, 3.0 / 7.0, 1.0 / 7.0, 0.0]);
@@ -132,7 +146,8 @@ mod tests {
                         let axis = Axis { len, out, start, side, antialias, flip: true };
                         for (_, weights) in bank_of(axis, sigma) {
                             let sum: f32 = weights.iter().sum();
-                            // Up to 43·129 terms are added, each addition off by at most 2⁻²⁵ of the sum.
+                            // Up to 43·129 terms are added, each addition off by at most 2⁻²⁵ of
+                            // the sum.
                             assert!((sum - 1.0).abs() <= 1.7e-4, "{axis:?} σ {sigma}: {sum}");
                         }
                     }

@@ -1,7 +1,8 @@
 //! libcudnn, opened at run time, and the eleven functions of it that are used.
 //!
-//! NOTE: signatures take and return plain integers where cudarc's bindings have enums. A library that is newer than the bindings
-//! reports values they do not list, which a Rust enum must never hold.
+//! NOTE: signatures take and return plain integers where cudarc's bindings have enums. A library
+//! that is newer than the bindings reports values they do not list, which a Rust enum must never
+//! hold.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
@@ -65,9 +66,14 @@ impl Refusal {
         Refusal { text: format!("{stage}: {}", self.text), ..self }
     }
 
-    /// The one of two that is worth telling: the first, unless it only says that something is not supported and the second more.
+    /// The one of two that is worth telling: the first, unless it only says that something is not
+    /// supported and the second more.
     pub fn or(self, later: Refusal) -> Self {
-        if self.class == Class::Unsupported && later.class != Class::Unsupported { later } else { self }
+        if self.class == Class::Unsupported && later.class != Class::Unsupported {
+            later
+        } else {
+            self
+        }
     }
 
     pub fn remedy(&self) -> &'static str {
@@ -86,12 +92,14 @@ impl Refusal {
 
 impl From<DriverError> for Refusal {
     fn from(e: DriverError) -> Self {
-        let class = if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY { Class::Memory } else { Class::Fault };
+        let class =
+            if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY { Class::Memory } else { Class::Fault };
         Refusal { class, text: format!("the GPU reports {:?}", e.0) }
     }
 }
 
-/// What names an installation that does not fit in the texts of cuDNN, which may come without a status: heuristics just find nothing then.
+/// What names an installation that does not fit in the texts of cuDNN, which may come without a
+/// status: heuristics just find nothing then.
 const UNFIT: [&str; 3] = ["RUNTIME_PREREQUISITE_MISSING", "SUBLIBRARY", "INCOMPATIBLE_CUD"];
 
 /// Statuses of cuDNN 9 go by thousands.
@@ -133,15 +141,15 @@ fn class_of(status: u32, said: &str) -> Class {
 pub const INSTALL: &str = "pip install nvidia-cudnn-cu13 (with nvidia-cuda-nvrtc and nvidia-cublas of CUDA 13), and put the folders of its \
      libcudnn.so.9, of libnvrtc and of libcublasLt into LD_LIBRARY_PATH";
 
-const REMEDY: &str =
-    "pip install nvidia-cudnn-cu13, put the folder of its libcudnn.so.9 into LD_LIBRARY_PATH, or use --device cpu";
+const REMEDY: &str = "pip install nvidia-cudnn-cu13, put the folder of its libcudnn.so.9 into LD_LIBRARY_PATH, or use --device cpu";
 
 pub(super) fn error(what: impl Into<String>, remedy: &str) -> Error {
     Error::Device { op: "cuDNN".into(), what: what.into(), remedy: remedy.into() }
 }
 
 impl Api {
-    /// The library, opened by the first call. Errors: there is none, one that lacks a part, or one that is older than 9.
+    /// The library, opened by the first call. Errors: there is none, one that lacks a part, or one
+    /// that is older than 9.
     pub fn get() -> Result<&'static Api> {
         static API: OnceLock<Option<Api>> = OnceLock::new();
         // SAFETY: only tries to open libraries by name.
@@ -154,18 +162,22 @@ impl Api {
         // NOTE: without its parts cuDNN ends the process at the first call, be it for its version.
         install::check()?;
         match api.version() {
-            version if version < OLDEST => Err(error(format!("libcudnn is version {version}, older than 9"), REMEDY)),
+            version if version < OLDEST => {
+                Err(error(format!("libcudnn is version {version}, older than 9"), REMEDY))
+            }
             _ => Ok(api),
         }
     }
 
     /// None where a function is missing.
     fn load() -> Option<Api> {
-        // SAFETY: the library is present (checked by the caller) and stays open for the life of the process.
+        // SAFETY: the library is present (checked by the caller) and stays open for the life of the
+        // process.
         let library = unsafe { sys::culib() };
         macro_rules! function {
             ($name:literal) => {
-                // SAFETY: the field's type is the function's signature in cudnn_graph.h of version 9; enums are 32-bit integers there.
+                // SAFETY: the field's type is the function's signature in cudnn_graph.h of version
+                // 9; enums are 32-bit integers there.
                 *unsafe { library.get($name) }.ok()?
             };
         }
@@ -196,29 +208,42 @@ impl Api {
             return Ok(());
         }
         let said = self.said();
-        Err(Refusal { class: class_of(status, &said), text: format!("{call}: {} ({status}): {said}", family(status)) })
+        Err(Refusal {
+            class: class_of(status, &said),
+            text: format!("{call}: {} ({status}): {said}", family(status)),
+        })
     }
 
     /// Why heuristics that succeeded came back with nothing.
     pub fn nothing(&self) -> Refusal {
         let said = self.said();
-        Refusal { class: class_of(cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32, &said), text: said }
+        Refusal {
+            class: class_of(cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32, &said),
+            text: said,
+        }
     }
 
-    /// The line that says most of what was said last: cuDNN reports every engine that it tried, in several lines each.
+    /// The line that says most of what was said last: cuDNN reports every engine that it tried, in
+    /// several lines each.
     fn said(&self) -> String {
         // A list of engines that were tried takes up to 23 KB.
         let mut text = vec![0u8; 1 << 15];
-        // SAFETY: the buffer is writable for the length given, and the library ends the text with a zero inside of it.
+        // SAFETY: the buffer is writable for the length given, and the library ends the text with a
+        // zero inside of it.
         unsafe { (self.last_error)(text.as_mut_ptr().cast(), text.len()) };
         let all = CStr::from_bytes_until_nul(&text).unwrap_or_default().to_string_lossy();
         let lines = || {
-            let bare =
-                all.lines().map(|line| line.trim().trim_start_matches("Warning: ").trim_start_matches("Error: "));
+            let bare = all.lines().map(|line| {
+                line.trim().trim_start_matches("Warning: ").trim_start_matches("Error: ")
+            });
             bare.filter(|line| !line.is_empty() && !line.starts_with('{'))
         };
         let unfit = lines().find(|line| UNFIT.iter().any(|word| line.contains(word)));
         let telling = || lines().find(|line| !line.starts_with("CUDNN_STATUS_NOT_SUPPORTED;"));
-        unfit.or_else(telling).or_else(|| lines().next()).unwrap_or("no reason is given").to_string()
+        unfit
+            .or_else(telling)
+            .or_else(|| lines().next())
+            .unwrap_or("no reason is given")
+            .to_string()
     }
 }

@@ -50,10 +50,16 @@ pub struct Order {
     pub most: Most,
 }
 
-/// The plans of an order, best first as the heuristics see it; one where the engine that is wanted is among them, or one that differs from
-/// it in knobs only. Each is built when its turn comes, as that may compile a kernel. Refused where there is none: the first refusal that
-/// says more than that something is not supported.
-pub fn build(lane: &Arc<Lane>, order: &Order, graph: Arc<Descriptor>, deterministic: bool) -> Answer<Vec<Plan>> {
+/// The plans of an order, best first as the heuristics see it; one where the engine that is wanted
+/// is among them, or one that differs from it in knobs only. Each is built when its turn comes, as
+/// that may compile a kernel. Refused where there is none: the first refusal that says more than
+/// that something is not supported.
+pub fn build(
+    lane: &Arc<Lane>,
+    order: &Order,
+    graph: Arc<Descriptor>,
+    deterministic: bool,
+) -> Answer<Vec<Plan>> {
     let (problem, graph) = (&order.problem, &graph);
     if let Some(entry) = &order.hint
         && let Some(text) = entry.plan.as_ref().and_then(Text::whole)
@@ -63,7 +69,8 @@ pub fn build(lane: &Arc<Lane>, order: &Order, graph: Arc<Descriptor>, determinis
     }
     let lists = MODES.map(|(mode, name)| {
         LazyCell::new(move || {
-            configs(lane, graph, mode, problem.data, deterministic).map_err(|refusal| refusal.at(name))
+            configs(lane, graph, mode, problem.data, deterministic)
+                .map_err(|refusal| refusal.at(name))
         })
     });
     let offered = || lists.iter().filter_map(|list| list.as_ref().ok()).flatten();
@@ -71,20 +78,24 @@ pub fn build(lane: &Arc<Lane>, order: &Order, graph: Arc<Descriptor>, determinis
         let plan = Plan::build(lane, config, problem)?;
         match plan.workspace {
             0..=WORKSPACE => Ok(plan),
-            bytes => Err(Refusal::unsupported(format!("it wants {} MiB of workspace", bytes >> 20))),
+            bytes => {
+                Err(Refusal::unsupported(format!("it wants {} MiB of workspace", bytes >> 20)))
+            }
         }
     };
     let (mut plans, mut seen, mut refusal) = (Vec::new(), order.bad.clone(), None);
     if let Some(hint) = &order.hint {
         let number = |tag: &str| tag.split(':').next().map(str::to_string);
         let wanted = offered().find(|config| config.tag == hint.tag);
-        let wanted = wanted.or_else(|| offered().find(|config| number(&config.tag) == number(&hint.tag)));
+        let wanted =
+            wanted.or_else(|| offered().find(|config| number(&config.tag) == number(&hint.tag)));
         if let Some(config) = wanted {
             match plan(config) {
                 Ok(plan) => return Ok(vec![plan]),
                 Err(e) => note(&mut refusal, e.at(&format!("building {}", config.tag))),
             }
-            // NOTE: a kernel is compiled of a configuration once; the second time cuDNN says that it cannot.
+            // NOTE: a kernel is compiled of a configuration once; the second time cuDNN says that
+            // it cannot.
             seen.push(config.tag.clone());
         }
     }

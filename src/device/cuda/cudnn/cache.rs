@@ -1,6 +1,7 @@
 //! What was chosen before, by cuDNN version, GPU and problem, in one JSON file.
 //!
-//! Several processes may use one file: what each of them adds is merged with what the others wrote in the meantime.
+//! Several processes may use one file: what each of them adds is merged with what the others wrote
+//! in the meantime.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +17,8 @@ use crate::base::{Error, Result, tell};
 /// So many entries keep their plan, the newest: those of compiled kernels take tens of kilobytes.
 const PLANS: usize = 1000;
 
-/// An engine that was chosen, and what is known of it. Files of older versions have the first three fields.
+/// An engine that was chosen, and what is known of it. Files of older versions have the first three
+/// fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Of [`Config`](super::engine::Config). Empty: none was chosen, but some are bad.
@@ -131,7 +133,8 @@ impl Cache {
         self.changed.push(key);
     }
 
-    /// Writes what is new. Where that cannot be done the file is given up with a line on stderr: a run needs no cache.
+    /// Writes what is new. Where that cannot be done the file is given up with a line on stderr: a
+    /// run needs no cache.
     pub fn keep(&mut self) {
         let Some(path) = self.path.as_ref().filter(|_| !self.changed.is_empty()) else { return };
         let written = write(path, &self.entries, &self.changed);
@@ -145,21 +148,24 @@ impl Cache {
 
 /// Writes the entries of `changed` into the file, which may have others by now.
 fn write(path: &Path, entries: &Entries, changed: &[String]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    // NOTE: the folder is what is locked, for the file is replaced. Not every file system can: then two processes that write in the
-    // same millisecond may lose an entry, which is measured again.
+    // NOTE: the folder is what is locked, for the file is replaced. Not every file system can: then
+    // two processes that write in the same millisecond may lose an entry, which is measured again.
     let lock = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     // A damaged file was told of when it was opened.
     let mut all = read(path).unwrap_or_default();
     all.extend(changed.iter().map(|key| (key.clone(), entries[key].clone())));
-    let mut dates: Vec<String> = all.values().filter(|e| e.plan.is_some()).map(|e| e.date.clone()).collect();
+    let mut dates: Vec<String> =
+        all.values().filter(|e| e.plan.is_some()).map(|e| e.date.clone()).collect();
     if dates.len() > PLANS {
         dates.sort();
         let oldest = dates.swap_remove(dates.len() - PLANS);
         all.values_mut().filter(|entry| entry.date < oldest).for_each(|entry| entry.plan = None);
     }
-    let written = write_atomic(path, |out| serde_json::to_writer_pretty(out, &all).map_err(Into::into));
+    let written =
+        write_atomic(path, |out| serde_json::to_writer_pretty(out, &all).map_err(Into::into));
     drop(lock);
     written
 }

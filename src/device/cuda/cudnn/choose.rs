@@ -1,10 +1,13 @@
-//! Which way and which engine every convolution takes, decided for all of them at once, before the first step.
+//! Which way and which engine every convolution takes, decided for all of them at once, before the
+//! first step.
 //!
-//! 1. What differs in the number of images alone is one question: the largest leads, the others (tails of a pass, mostly) take its way and
-//!    its engine.
-//! 2. Where engines are tuned, the problems of all leading ways that were never measured are: candidates are built on threads, then run
-//!    alone on the GPU. The heuristics' first stays unless another one is clearly faster; so does the first way.
-//! 3. What was chosen and is not built yet is: from its kept plan, by its tag, or as the heuristics say.
+//! 1. What differs in the number of images alone is one question: the largest leads, the others
+//!   (tails of a pass, mostly) take its way and its engine.
+//! 2. Where engines are tuned, the problems of all leading ways that were never measured are:
+//!   candidates are built on threads, then run alone on the GPU. The heuristics' first stays unless
+//!   another one is clearly faster; so does the first way.
+//! 3. What was chosen and is not built yet is: from its kept plan, by its tag, or as the heuristics
+//!   say.
 
 use std::time::SystemTime;
 
@@ -36,7 +39,8 @@ impl Handle {
         if open.is_empty() {
             return Ok(());
         }
-        let (leaders, followers): (Vec<usize>, Vec<usize>) = open.iter().partition(|&&i| self.leader(i) == i);
+        let (leaders, followers): (Vec<usize>, Vec<usize>) =
+            open.iter().partition(|&&i| self.leader(i) == i);
         let first = self.unmeasured(&leaders, 0);
         self.new = open.iter().filter(|&&i| !self.is_kept(i)).count();
         self.open = open;
@@ -53,7 +57,8 @@ impl Handle {
         self.watch.tell(Choosing { done: total, total, new: self.new })
     }
 
-    /// Tells whoever watches how many of what is open are decided, or as good as that: all of them are at the very end only.
+    /// Tells whoever watches how many of what is open are decided, or as good as that: all of them
+    /// are at the very end only.
     fn tell(&self) -> Result<()> {
         let is_done = |&&i: &&usize| {
             let ask = self.asks[i];
@@ -83,16 +88,22 @@ impl Handle {
             Autotune::Cached | Autotune::Load => self.cache.get(&self.key(problem)).cloned(),
         };
         // A plan's text may hold a kernel, which is for one driver.
-        entry.map(|entry| Entry { plan: entry.plan.filter(|_| entry.driver == self.driver), ..entry })
+        entry.map(|entry| Entry {
+            plan: entry.plan.filter(|_| entry.driver == self.driver),
+            ..entry
+        })
     }
 
     /// Whether a plan for ask `i` need not be built anew.
     fn is_kept(&self, i: usize) -> bool {
         let ask = self.asks[i];
-        ask.ways().into_iter().any(|way| self.kept(&ask.problem(way)).is_some_and(|entry| entry.plan.is_some()))
+        ask.ways()
+            .into_iter()
+            .any(|way| self.kept(&ask.problem(way)).is_some_and(|entry| entry.plan.is_some()))
     }
 
-    /// Problems that are to be measured for `leaders`: of their first ways, or of the others, now that it is known whether the first exist.
+    /// Problems that are to be measured for `leaders`: of their first ways, or of the others, now
+    /// that it is known whether the first exist.
     fn unmeasured(&self, leaders: &[usize], from: usize) -> Vec<(Problem, Most)> {
         let mut wanted: Vec<(Problem, Most)> = Vec::new();
         for &i in leaders.iter().filter(|_| self.tunes()) {
@@ -126,7 +137,9 @@ impl Handle {
         // Graphs are made here and now: it takes no time, and what they refer to is not shared.
         let built = self.lanes.each(
             orders,
-            |lane, order| graph(lane, &order.problem).map_err(|refusal| refusal.at("operation graph")),
+            |lane, order| {
+                graph(lane, &order.problem).map_err(|refusal| refusal.at("operation graph"))
+            },
             |lane, order, graph| build(lane, order, graph, deterministic),
         );
         built.map_err(|refusal| self.error("choosing engines".into(), &refusal))
@@ -140,8 +153,12 @@ impl Handle {
         let gauge = Gauge::new(self.stream);
         let mut gauge = gauge.map_err(|refusal| self.error("choosing engines".into(), &refusal))?;
         for share in wanted.chunks(self.lanes.share()) {
-            let order =
-                |&(problem, most)| Order { problem, hint: None, bad: self.cache.bad(&self.key(&problem)), most };
+            let order = |&(problem, most)| Order {
+                problem,
+                hint: None,
+                bad: self.cache.bad(&self.key(&problem)),
+                most,
+            };
             let orders: Vec<Order> = share.iter().map(order).collect();
             let built = self.build(&orders)?;
             for (Order { problem, .. }, plans) in orders.into_iter().zip(built) {
@@ -157,9 +174,15 @@ impl Handle {
         Ok(())
     }
 
-    /// The heuristics' first of `plans`, or one that is clearly faster. Where memory does not suffice to measure, it is the first. Errors:
-    /// one of them failed on the GPU, which is noted, so that the next start does without it.
-    fn fastest(&mut self, gauge: &mut Gauge, problem: &Problem, mut plans: Vec<Plan>) -> Result<Answer<Found>> {
+    /// The heuristics' first of `plans`, or one that is clearly faster. Where memory does not
+    /// suffice to measure, it is the first. Errors: one of them failed on the GPU, which is noted,
+    /// so that the next start does without it.
+    fn fastest(
+        &mut self,
+        gauge: &mut Gauge,
+        problem: &Problem,
+        mut plans: Vec<Plan>,
+    ) -> Result<Answer<Found>> {
         let (key, mut times, mut refusal) = (self.key(problem), Vec::new(), None);
         for (i, plan) in plans.iter().enumerate() {
             match gauge.time(plan, problem) {
@@ -168,25 +191,37 @@ impl Handle {
                     let first = plans.swap_remove(0);
                     return Ok(Ok(Found { entry: self.entry(&first), plan: first.into() }));
                 }
-                Err(e) if e.class == Class::Unsupported => refusal = Some(e.at(&format!("running {}", plan.tag))),
+                Err(e) if e.class == Class::Unsupported => {
+                    refusal = Some(e.at(&format!("running {}", plan.tag)))
+                }
                 Err(e) => {
                     self.cache.condemn(key, &plan.tag);
                     self.cache.keep();
-                    let what = Refusal { text: format!("it failed while it was measured: {}", e.text), ..e };
+                    let what = Refusal {
+                        text: format!("it failed while it was measured: {}", e.text),
+                        ..e
+                    };
                     return Err(self.error(format!("engine {} for the {problem}", plan.tag), &what));
                 }
             }
         }
         let Some(best) = least(times.iter().map(|&(_, us)| f64::from(us))) else {
-            return Ok(Err(refusal.unwrap_or_else(|| Refusal::unsupported("none of its engines runs"))));
+            return Ok(Err(
+                refusal.unwrap_or_else(|| Refusal::unsupported("none of its engines runs"))
+            ));
         };
         let (at, microseconds) = times[best];
         let rest = times.iter().filter(|&&(i, _)| i != at).min_by(|a, b| a.1.total_cmp(&b.1));
         let runner_up = rest.map(|&(i, us)| (plans[i].tag.clone(), us));
         let plan = plans.swap_remove(at);
         let first = Some(times[0].1);
-        let entry =
-            Entry { microseconds: Some(microseconds), runner_up, first, plan: plan.text(), ..self.entry(&plan) };
+        let entry = Entry {
+            microseconds: Some(microseconds),
+            runner_up,
+            first,
+            plan: plan.text(),
+            ..self.entry(&plan)
+        };
         self.cache.put(key, entry.clone());
         Ok(Ok(Found { entry, plan: plan.into() }))
     }
@@ -237,7 +272,8 @@ impl Handle {
     /// What is known of the engine that ask `i` should have for `problem`.
     fn hint(&self, i: usize, problem: &Problem) -> Option<Entry> {
         let (kept, leader) = (self.kept(problem), self.leader(i));
-        let Some(led) = self.taken[leader].as_ref().filter(|led| led.choice.microseconds.is_some()) else {
+        let Some(led) = self.taken[leader].as_ref().filter(|led| led.choice.microseconds.is_some())
+        else {
             return kept;
         };
         let kept = kept.filter(|entry| entry.microseconds.is_some() || entry.like.is_some());
@@ -255,7 +291,8 @@ impl Handle {
                 let problem = self.asks[*i].problem(ways[0]);
                 let is_ordered = orders.iter().any(|(_, order)| order.problem == problem);
                 if !is_ordered && !self.answers.contains_key(&problem) {
-                    let (hint, bad) = (self.hint(*i, &problem), self.cache.bad(&self.key(&problem)));
+                    let (hint, bad) =
+                        (self.hint(*i, &problem), self.cache.bad(&self.key(&problem)));
                     orders.push((*i, Order { problem, hint, bad, most: Most::One }));
                 }
             }
@@ -280,7 +317,8 @@ impl Handle {
         self.tell()
     }
 
-    /// Keeps what was built for ask `i`. A leader whose remembered engine is not offered any more is measured anew.
+    /// Keeps what was built for ask `i`. A leader whose remembered engine is not offered any more
+    /// is measured anew.
     fn keep(&mut self, i: usize, order: Order, plans: Answer<Vec<Plan>>) -> Result<()> {
         let Order { problem, hint, .. } = order;
         let plan = match plans {
@@ -292,7 +330,9 @@ impl Handle {
         };
         let known = match hint {
             Some(hint) if hint.tag == plan.tag => hint,
-            Some(_) if self.tunes() && self.leader(i) == i => return self.measure(vec![(problem, Most::Shortlist)]),
+            Some(_) if self.tunes() && self.leader(i) == i => {
+                return self.measure(vec![(problem, Most::Shortlist)]);
+            }
             // Engines differ with the number of images now and then: it is the nearest.
             Some(hint) => Entry { like: hint.like, ..Entry::default() },
             None => Entry::default(),
@@ -322,13 +362,21 @@ impl Handle {
         if !self.has_warned
             && let Some(refusal) = refusals.find(|refusal| refusal.class == Class::Installation)
         {
-            tell(format_args!("cuDNN does less than it could: {}; {}", refusal.text, refusal.remedy()));
+            tell(format_args!(
+                "cuDNN does less than it could: {}; {}",
+                refusal.text,
+                refusal.remedy()
+            ));
             self.has_warned = true;
         }
     }
 
     fn choice(&self, ask: &Ask, way: Way, found: &Found) -> Choice {
-        let why_not = |other: Way| match (self.refusal(ask, other), self.cost(ask, other), self.cost(ask, way)) {
+        let why_not = |other: Way| match (
+            self.refusal(ask, other),
+            self.cost(ask, other),
+            self.cost(ask, way),
+        ) {
             (Some(refusal), ..) => Some(format!("{other}: {}", refusal.text)),
             (None, Some(its), Some(this)) => {
                 Some(format!("{other}: it would take {its:.1} µs, this takes {this:.1} µs"))
@@ -344,18 +392,30 @@ impl Handle {
             microseconds: found.entry.microseconds,
             like: found.entry.like,
             workspace: found.entry.workspace,
-            others: ask.ways().into_iter().filter(|other| *other != way).filter_map(why_not).collect(),
+            others: ask
+                .ways()
+                .into_iter()
+                .filter(|other| *other != way)
+                .filter_map(why_not)
+                .collect(),
         }
     }
 
     fn no_way(&self, ask: &Ask) -> Error {
         let refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way).cloned());
-        let refusal = refusals.reduce(Refusal::or).unwrap_or_else(|| Refusal::unsupported("there is no way to do it"));
+        let refusal = refusals
+            .reduce(Refusal::or)
+            .unwrap_or_else(|| Refusal::unsupported("there is no way to do it"));
         let text = match refusal.class {
             Class::Unsupported => format!("it has no engine for it: {}", refusal.text),
             _ => refusal.text,
         };
-        let op = format!("{} of {} in {}", ask.task, super::shape_of(ask.spec), super::name_of(ask.data));
+        let op = format!(
+            "{} of {} in {}",
+            ask.task,
+            super::shape_of(ask.spec),
+            super::name_of(ask.data)
+        );
         self.error(op, &Refusal { text, class: refusal.class })
     }
 

@@ -1,9 +1,12 @@
-//! A backend descriptor: created, given attributes, finalized, read; destroyed with what it refers to.
+//! A backend descriptor: created, given attributes, finalized, read; destroyed with what it refers
+//! to.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use cudarc::cudnn::sys::{cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type};
+use cudarc::cudnn::sys::{
+    cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
+};
 use cudarc::cudnn::sys::{cudnnBackendDescriptorType_t as Kind, cudnnHandle_t};
 
 use super::api::{Answer, Api, Raw};
@@ -19,15 +22,16 @@ pub struct Descriptor {
     held: Vec<Arc<Descriptor>>,
 }
 
-// SAFETY: a descriptor belongs to no thread, and a finalized one does not change. NOTE: what it was made with may: a handle is one thread's
-// at a time, see `Lane`.
+// SAFETY: a descriptor belongs to no thread, and a finalized one does not change. NOTE: what it was
+// made with may: a handle is one thread's at a time, see `Lane`.
 unsafe impl Send for Descriptor {}
 // SAFETY: as above; reading a finalized descriptor changes nothing.
 unsafe impl Sync for Descriptor {}
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: created by `empty`, destroyed once; what refers to it holds an Arc, so nothing does any more.
+        // SAFETY: created by `empty`, destroyed once; what refers to it holds an Arc, so nothing
+        // does any more.
         unsafe { (self.api.destroy_descriptor)(self.raw) };
     }
 }
@@ -68,7 +72,11 @@ impl Descriptor {
     }
 
     /// Creates, lets `set` give it attributes, finalizes.
-    pub fn build(api: &'static Api, kind: Kind, set: impl FnOnce(&mut Self) -> Answer) -> Answer<Arc<Self>> {
+    pub fn build(
+        api: &'static Api,
+        kind: Kind,
+        set: impl FnOnce(&mut Self) -> Answer,
+    ) -> Answer<Arc<Self>> {
         let mut descriptor = Descriptor::empty(api, kind)?;
         set(&mut descriptor)?;
         // SAFETY: the descriptor is alive.
@@ -82,8 +90,11 @@ impl Descriptor {
 
     fn put<T>(&mut self, name: Name, ty: Type, values: &[T]) -> Answer {
         let at: *const c_void = values.as_ptr().cast();
-        // SAFETY: `values` is readable for its length, and T is what `ty` stands for: see the callers.
-        let status = unsafe { (self.api.set_attribute)(self.raw, name as u32, ty as u32, values.len() as i64, at) };
+        // SAFETY: `values` is readable for its length, and T is what `ty` stands for: see the
+        // callers.
+        let status = unsafe {
+            (self.api.set_attribute)(self.raw, name as u32, ty as u32, values.len() as i64, at)
+        };
         self.api.check(&format!("setting {name:?}"), status)
     }
 
@@ -110,13 +121,18 @@ impl Descriptor {
         self.put(name, Type::CUDNN_TYPE_CHAR, text.as_bytes())
     }
 
-    /// Reads into `values`, and returns how many there are: more than `values` has room for, perhaps.
+    /// Reads into `values`, and returns how many there are: more than `values` has room for,
+    /// perhaps.
     fn read<T>(&self, name: Name, ty: Type, values: &mut [T]) -> Answer<usize> {
         let mut count = 0i64;
-        let at: *mut c_void = if values.is_empty() { std::ptr::null_mut() } else { values.as_mut_ptr().cast() };
+        let at: *mut c_void =
+            if values.is_empty() { std::ptr::null_mut() } else { values.as_mut_ptr().cast() };
         let room = values.len() as i64;
-        // SAFETY: `values` is writable for `room` elements of the type that `ty` stands for (see the callers); `count` is alive.
-        let status = unsafe { (self.api.get_attribute)(self.raw, name as u32, ty as u32, room, &mut count, at) };
+        // SAFETY: `values` is writable for `room` elements of the type that `ty` stands for (see
+        // the callers); `count` is alive.
+        let status = unsafe {
+            (self.api.get_attribute)(self.raw, name as u32, ty as u32, room, &mut count, at)
+        };
         self.api.check(&format!("reading {name:?}"), status)?;
         Ok(count.max(0) as usize)
     }
@@ -158,8 +174,14 @@ impl Descriptor {
     }
 
     /// Descriptors of `kind`, `room` at most: they are created here, and filled there.
-    pub fn get_descriptors(&self, name: Name, kind: Kind, room: usize) -> Answer<Vec<Arc<Descriptor>>> {
-        let mut found = (0..room).map(|_| Descriptor::empty(self.api, kind)).collect::<Answer<Vec<_>>>()?;
+    pub fn get_descriptors(
+        &self,
+        name: Name,
+        kind: Kind,
+        room: usize,
+    ) -> Answer<Vec<Arc<Descriptor>>> {
+        let mut found =
+            (0..room).map(|_| Descriptor::empty(self.api, kind)).collect::<Answer<Vec<_>>>()?;
         let mut raw: Vec<Raw> = found.iter().map(|d| d.raw).collect();
         let filled = self.read(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut raw)?;
         found.truncate(filled);

@@ -40,12 +40,18 @@ const NOTES: [(cudnnBackendNumericalNote_t, &str); 6] = [
 
 impl Config {
     fn read(descriptor: Arc<Descriptor>) -> Answer<Self> {
-        let engines = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1)?;
+        let engines = descriptor.get_descriptors(
+            CUDNN_ATTR_ENGINECFG_ENGINE,
+            CUDNN_BACKEND_ENGINE_DESCRIPTOR,
+            1,
+        )?;
         let (mut tag, mut notes, mut behaviour) = (String::new(), Vec::new(), Vec::new());
         for engine in engines {
             write!(tag, "{}", engine.get::<i64>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?).expect("memory");
-            notes = engine.get_enums(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE)?;
-            behaviour = engine.get_enums(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE)?;
+            notes =
+                engine.get_enums(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE)?;
+            behaviour =
+                engine.get_enums(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE)?;
         }
         let kind = CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
         let knobs = descriptor.get_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, kind, MANY)?;
@@ -58,11 +64,13 @@ impl Config {
         Ok(Config { descriptor, tag, notes, compiles })
     }
 
-    /// Engines of f32 are for parity: they must neither round their inputs (to TF32, say) nor transform them (Winograd's larger tiles
-    /// cost digits), nor sum in less than f32, which no type's may. With `deterministic` the same inputs must give the same bits.
+    /// Engines of f32 are for parity: they must neither round their inputs (to TF32, say) nor
+    /// transform them (Winograd's larger tiles cost digits), nor sum in less than f32, which no
+    /// type's may. With `deterministic` the same inputs must give the same bits.
     fn is_wanted(&self, data: Data, deterministic: bool) -> bool {
         let has = |note| self.notes.contains(&(note as u32));
-        let rounds = has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
+        let rounds =
+            has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
         let transforms = has(CUDNN_NUMERICAL_NOTE_WINOGRAD) || has(CUDNN_NUMERICAL_NOTE_FFT);
         let unwanted = has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
             || (data == Data::CUDNN_DATA_FLOAT && (rounds || transforms))
@@ -78,7 +86,8 @@ pub const MODES: [(Mode, &str); 3] = [
     (CUDNN_HEUR_MODE_FALLBACK, "heuristics' last resort"),
 ];
 
-/// What one list offers for `graph`, best first, without what is not wanted. Refused where that is nothing.
+/// What one list offers for `graph`, best first, without what is not wanted. Refused where that is
+/// nothing.
 pub fn configs(
     lane: &Lane,
     graph: &Arc<Descriptor>,
@@ -96,7 +105,8 @@ pub fn configs(
     if found.is_empty() {
         return Err(lane.api().nothing());
     }
-    let mut refusal = Refusal::unsupported("only engines that round, or give other bits each time, take it");
+    let mut refusal =
+        Refusal::unsupported("only engines that round, or give other bits each time, take it");
     let mut configs = Vec::new();
     for descriptor in found {
         match Config::read(descriptor) {
@@ -137,7 +147,9 @@ impl Plan {
     /// From the text of a plan that was built before: what was compiled then is in it.
     pub fn restore(lane: &Arc<Lane>, text: &str, entry: &Entry, problem: &Problem) -> Answer<Self> {
         let name = (entry.tag.clone(), entry.notes.clone());
-        let plan = Plan::new(lane, problem, name, |d| d.set_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, text))?;
+        let plan = Plan::new(lane, problem, name, |d| {
+            d.set_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, text)
+        })?;
         Ok(Plan { is_restored: true, ..plan })
     }
 
@@ -147,13 +159,23 @@ impl Plan {
         (tag, notes): (String, Vec<String>),
         set: impl FnOnce(&mut Descriptor) -> Answer,
     ) -> Answer<Self> {
-        let descriptor = Descriptor::build(lane.api(), CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, |d| {
-            set(d)?;
-            d.set_handle(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, lane.raw())
-        })?;
-        let workspace = descriptor.get::<i64>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?.max(0) as usize;
+        let descriptor =
+            Descriptor::build(lane.api(), CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, |d| {
+                set(d)?;
+                d.set_handle(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, lane.raw())
+            })?;
+        let workspace =
+            descriptor.get::<i64>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?.max(0) as usize;
         let operands = problem.operands().into_iter().map(|(operand, _)| operand).collect();
-        Ok(Plan { descriptor, operands, workspace, tag, notes, is_restored: false, lane: lane.clone() })
+        Ok(Plan {
+            descriptor,
+            operands,
+            workspace,
+            tag,
+            notes,
+            is_restored: false,
+            lane: lane.clone(),
+        })
     }
 
     /// For [`Plan::restore`]. None where cuDNN has no text for such a plan.
@@ -162,26 +184,33 @@ impl Plan {
         text.ok().filter(|text| !text.is_empty()).map(Text::new)
     }
 
-    /// Queues the plan on the engine's stream. Addresses are those of the plan's operands, among others.
+    /// Queues the plan on the engine's stream. Addresses are those of the plan's operands, among
+    /// others.
     ///
     /// # Safety
-    /// Each operand's address is of device memory of its size, and `workspace` of what the plan wants.
+    /// Each operand's address is of device memory of its size, and `workspace` of what the plan
+    /// wants.
     pub unsafe fn execute(&self, addresses: &[(Operand, u64)], workspace: u64) -> Answer {
         let (mut ids, mut pointers) = ([0i64; 5], [Address(0); 5]);
         let count = self.operands.len();
         for (i, &wanted) in self.operands.iter().enumerate() {
-            let &(_, at) =
-                addresses.iter().find(|(operand, _)| *operand == wanted).expect("every operand has an address");
+            let &(_, at) = addresses
+                .iter()
+                .find(|(operand, _)| *operand == wanted)
+                .expect("every operand has an address");
             (ids[i], pointers[i]) = (wanted as i64, Address(at));
         }
         let (api, raw) = (self.lane.api(), self.lane.raw());
-        // A finalized descriptor takes no attributes any more, so a pack is made for each call; recorded steps make none.
+        // A finalized descriptor takes no attributes any more, so a pack is made for each call;
+        // recorded steps make none.
         let pack = Descriptor::build(api, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, |d| {
             d.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids[..count])?;
             d.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers[..count])?;
             d.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[Address(workspace)])
         })?;
         // SAFETY: plan and pack are finalized and alive; the memory is the caller's promise.
-        api.check("cudnnBackendExecute", unsafe { (api.execute)(raw, self.descriptor.raw(), pack.raw()) })
+        api.check("cudnnBackendExecute", unsafe {
+            (api.execute)(raw, self.descriptor.raw(), pack.raw())
+        })
     }
 }

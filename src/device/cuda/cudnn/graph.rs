@@ -1,7 +1,8 @@
 //! A convolution as cuDNN's operation graph.
 //!
-//! cuDNN names dimensions (n, c, h, w) and (k, c, r, s) whatever the memory order; strides say that it is NHWC and (k, r, s, c).
-//! All arithmetic is f32; what lies between two operations is virtual, f32, and never stored.
+//! cuDNN names dimensions (n, c, h, w) and (k, c, r, s) whatever the memory order; strides say that
+//! it is NHWC and (k, r, s, c). All arithmetic is f32; what lies between two operations is virtual,
+//! f32, and never stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,9 +53,16 @@ impl fmt::Display for Operation {
                 let (bias, residual) = (term(bias, " + bias"), term(residual, " + residual"));
                 write!(f, "forward{bias}{residual}{}", term(relu, ", ReLU"))
             }
-            Operation::BackwardData { accumulate } => write!(f, "data gradient{}", term(accumulate, ", added")),
+            Operation::BackwardData { accumulate } => {
+                write!(f, "data gradient{}", term(accumulate, ", added"))
+            }
             Operation::BackwardWeight { accumulate, wide } => {
-                write!(f, "weight gradient{}{}", term(accumulate, ", added"), term(wide, ", in f32"))
+                write!(
+                    f,
+                    "weight gradient{}{}",
+                    term(accumulate, ", added"),
+                    term(wide, ", in f32")
+                )
             }
         }
     }
@@ -143,7 +151,11 @@ impl Builder {
     fn convolution(&self, spec: ConvSpec) -> Answer<Arc<Descriptor>> {
         let both = |v: usize| [v as i64; 2];
         Descriptor::build(self.api, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, |d| {
-            d.set_enum(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, Data::CUDNN_DATA_FLOAT as u32)?;
+            d.set_enum(
+                CUDNN_ATTR_CONVOLUTION_COMP_TYPE,
+                CUDNN_TYPE_DATA_TYPE,
+                Data::CUDNN_DATA_FLOAT as u32,
+            )?;
             let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION as u32;
             d.set_enum(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, mode)?;
             d.set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2i64])?;
@@ -169,7 +181,11 @@ impl Builder {
                 let keep = cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN as u32;
                 d.set_enum(CUDNN_ATTR_POINTWISE_NAN_PROPAGATION, CUDNN_TYPE_NAN_PROPOGATION, keep)?;
             }
-            d.set_enum(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, Data::CUDNN_DATA_FLOAT as u32)
+            d.set_enum(
+                CUDNN_ATTR_POINTWISE_MATH_PREC,
+                CUDNN_TYPE_DATA_TYPE,
+                Data::CUDNN_DATA_FLOAT as u32,
+            )
         })?;
         Descriptor::build(self.api, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, |d| {
             d.set_descriptors(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &[what])?;
@@ -223,17 +239,27 @@ pub fn graph(lane: &Lane, problem: &Problem) -> Answer<Arc<Descriptor>> {
         }
         Operation::BackwardWeight { accumulate, wide } => {
             let kind = CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR;
-            (kind, BACKWARD_WEIGHT, if wide { Data::CUDNN_DATA_FLOAT } else { data }, accumulate, Terms::NONE)
+            (
+                kind,
+                BACKWARD_WEIGHT,
+                if wide { Data::CUDNN_DATA_FLOAT } else { data },
+                accumulate,
+                Terms::NONE,
+            )
         }
     };
     let x = g.tensor(Operand::X as i64, [spec.n, spec.c, spec.h, spec.w], data, false)?;
     let w = g.tensor(Operand::W as i64, [spec.k, spec.c, spec.r, spec.r], w_data, false)?;
     let y = g.tensor(Operand::Y as i64, y_dims, data, false)?;
-    // NOTE: the residual is added before a bias of the activations' type, for cuDNN's precompiled engines know only that chain. With
-    // another one a kernel is compiled, for half a second to two.
+    // NOTE: the residual is added before a bias of the activations' type, for cuDNN's precompiled
+    // engines know only that chain. With another one a kernel is compiled, for half a second to
+    // two.
     let mut chain = Vec::new();
     if terms.residual {
-        chain.push((Pointwise::CUDNN_POINTWISE_ADD, Some(g.tensor(Operand::Residual as i64, y_dims, data, false)?)));
+        chain.push((
+            Pointwise::CUDNN_POINTWISE_ADD,
+            Some(g.tensor(Operand::Residual as i64, y_dims, data, false)?),
+        ));
     }
     if terms.bias {
         let bias = g.tensor(Operand::Bias as i64, bias_dims, data, false)?;

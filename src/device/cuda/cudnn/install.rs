@@ -1,5 +1,6 @@
-//! The libraries that cuDNN opens by itself: NVIDIA's `libcudnn.so.9` is a shim that has nothing but their names. One that is missing
-//! ends the process in the best case, and in the worst makes every step slower without a word.
+//! The libraries that cuDNN opens by itself: NVIDIA's `libcudnn.so.9` is a shim that has nothing
+//! but their names. One that is missing ends the process in the best case, and in the worst makes
+//! every step slower without a word.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,12 @@ use std::path::{Path, PathBuf};
 use super::api::{INSTALL, error};
 use crate::base::{Result, tell};
 
-/// Where they lie besides the loader's places, from the folder of libcudnn: there, or where pip puts them.
+/// Where they lie besides the loader's places, from the folder of libcudnn: there, or where pip
+/// puts them.
 const FOLDERS: [&str; 4] = [".", "../../cu13/lib", "../../cuda_nvrtc/lib", "../../cublas/lib"];
 
-/// Parts that every convolution needs, by their names of each CUDA: without the first and the last cuDNN ends the process.
+/// Parts that every convolution needs, by their names of each CUDA: without the first and the last
+/// cuDNN ends the process.
 const NEEDED: [&[&str]; 3] = [
     &["libcudnn_graph.so.9"],
     &["libcudnn_engines_runtime_compiled.so.9"],
@@ -24,16 +27,19 @@ const WANTED: [&str; 2] = ["libcudnn_engines_precompiled.so.9", "libcudnn_heuris
 fn folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut files = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
-    let shim =
-        files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libcudnn.so.9")));
+    let shim = files.find(|file| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libcudnn.so.9"))
+    });
     shim.and_then(Path::parent).map(Path::to_path_buf)
 }
 
-/// Opens the first of `names` that there is, and leaves it open for cuDNN, which opens it by the same name.
+/// Opens the first of `names` that there is, and leaves it open for cuDNN, which opens it by the
+/// same name.
 fn open(folder: &Path, names: &[&str]) -> std::result::Result<(), String> {
     let mut why = String::new();
     for name in names {
-        let places = FOLDERS.iter().map(|place| folder.join(place).join(name)).filter(|path| path.exists());
+        let places =
+            FOLDERS.iter().map(|place| folder.join(place).join(name)).filter(|path| path.exists());
         for path in places.chain([PathBuf::from(name)]) {
             // SAFETY: the library is one that cuDNN opens as well; it sets itself up.
             match unsafe { libloading::Library::new(&path) } {
@@ -42,7 +48,9 @@ fn open(folder: &Path, names: &[&str]) -> std::result::Result<(), String> {
                     return Ok(());
                 }
                 // The loader's own words are the error's source.
-                Err(e) if why.is_empty() => why = e.source().map_or_else(|| e.to_string(), ToString::to_string),
+                Err(e) if why.is_empty() => {
+                    why = e.source().map_or_else(|| e.to_string(), ToString::to_string)
+                }
                 Err(_) => {}
             }
         }
@@ -54,7 +62,8 @@ fn open(folder: &Path, names: &[&str]) -> std::result::Result<(), String> {
 pub fn check() -> Result<()> {
     let Some(folder) = folder() else { return Ok(()) };
     for names in NEEDED {
-        open(&folder, names).map_err(|why| error(format!("{} does not open: {why}", names[0]), INSTALL))?;
+        open(&folder, names)
+            .map_err(|why| error(format!("{} does not open: {why}", names[0]), INSTALL))?;
     }
     for name in WANTED {
         if let Err(why) = open(&folder, &[name]) {

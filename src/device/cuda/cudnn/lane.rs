@@ -17,7 +17,8 @@ pub struct Lane {
     raw: cudnnHandle_t,
 }
 
-// SAFETY: cuDNN wants a handle used by one thread at a time, which `Lanes::each` and the engine's own thread see to in turn.
+// SAFETY: cuDNN wants a handle used by one thread at a time, which `Lanes::each` and the engine's
+// own thread see to in turn.
 unsafe impl Send for Lane {}
 // SAFETY: as above.
 unsafe impl Sync for Lane {}
@@ -88,7 +89,8 @@ impl Lanes {
         2 * threads()
     }
 
-    /// Does `prepare` of each job here, in order, then `work` of each on threads with a lane of their own; answers in order.
+    /// Does `prepare` of each job here, in order, then `work` of each on threads with a lane of
+    /// their own; answers in order.
     pub fn each<J: Sync, P: Send, T: Send>(
         &mut self,
         jobs: &[J],
@@ -98,7 +100,9 @@ impl Lanes {
         while self.lanes.len() < threads().min(jobs.len()) {
             self.lanes.push(Arc::new(Lane::new(self.api, self.stream)?));
         }
-        let context = Context(ctx::get_current()?.ok_or_else(|| Refusal::unsupported("no context is current"))?);
+        let context = Context(
+            ctx::get_current()?.ok_or_else(|| Refusal::unsupported("no context is current"))?,
+        );
         let count = self.lanes.len();
         let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (i, job) in jobs.iter().enumerate() {
@@ -113,7 +117,13 @@ impl Lanes {
                     scope.spawn(move || {
                         let entered = context.enter();
                         let done = share.into_iter().map(|(i, job, prepared)| {
-                            (i, entered.clone().and(prepared).and_then(|prepared| work(lane, job, prepared)))
+                            (
+                                i,
+                                entered
+                                    .clone()
+                                    .and(prepared)
+                                    .and_then(|prepared| work(lane, job, prepared)),
+                            )
                         });
                         done.collect::<Vec<_>>()
                     })

@@ -14,7 +14,8 @@ use crate::device::cuda::recording::Exec;
 
 /// An engine is measured this often after a warm-up, unless that takes longer than [`PATIENCE`].
 const RUNS: usize = 5;
-/// Calls of one measurement, recorded in one graph, as they are in a step: the host has no part in it.
+/// Calls of one measurement, recorded in one graph, as they are in a step: the host has no part in
+/// it.
 const CALLS: usize = 8;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Before the first measurement: an idle GPU takes a while to reach its clocks.
@@ -49,7 +50,8 @@ pub struct Gauge {
     stream: CUstream,
     start: Event,
     end: Event,
-    /// What plans read: noise, which no plan changes. Constants would cost a GPU less power, and so time.
+    /// What plans read: noise, which no plan changes. Constants would cost a GPU less power, and so
+    /// time.
     noise: Option<Buffer>,
     /// What they write, and their workspace.
     output: Option<Buffer>,
@@ -58,10 +60,18 @@ pub struct Gauge {
 
 impl Gauge {
     pub fn new(stream: CUstream) -> Answer<Self> {
-        Ok(Gauge { stream, start: Event::new(true)?, end: Event::new(true)?, noise: None, output: None, warm: false })
+        Ok(Gauge {
+            stream,
+            start: Event::new(true)?,
+            end: Event::new(true)?,
+            noise: None,
+            output: None,
+            warm: false,
+        })
     }
 
-    /// Microseconds of `plan`, the median of a few runs. Refused as not supported where it cannot be recorded.
+    /// Microseconds of `plan`, the median of a few runs. Refused as not supported where it cannot
+    /// be recorded.
     pub fn time(&mut self, plan: &Plan, problem: &Problem) -> Answer<f32> {
         let (addresses, workspace) = self.place(plan, problem)?;
         // SAFETY: every operand and the workspace have their room, see `place`.
@@ -98,7 +108,8 @@ impl Gauge {
         }
         let noise = self.noise(inputs)?;
         let output = self.output(workspace + plan.workspace)?;
-        let mut addresses: Vec<(Operand, u64)> = places.iter().map(|&(o, at)| (o, noise + at as u64)).collect();
+        let mut addresses: Vec<(Operand, u64)> =
+            places.iter().map(|&(o, at)| (o, noise + at as u64)).collect();
         addresses.push((problem.output(), output));
         Ok((addresses, output + workspace as u64))
     }
@@ -112,15 +123,19 @@ impl Gauge {
         let bytes = bytes.max(2 * DRAWN);
         let noise = Buffer::new(bytes)?;
         let mut rng = Rng::new(0, Stream::Other, 0, 0);
-        let drawn: Vec<u16> = (0..DRAWN).map(|_| half::bf16::from_f32(rng.normal()).to_bits()).collect();
+        let drawn: Vec<u16> =
+            (0..DRAWN).map(|_| half::bf16::from_f32(rng.normal()).to_bits()).collect();
         // SAFETY: the buffer has more bytes; `drawn` lives until the copy has been waited for.
         unsafe { result::memcpy_htod_async(noise.at, &drawn, self.stream) }?;
         self.wait()?;
         let mut filled = 2 * DRAWN;
         while filled < bytes {
             let part = filled.min(bytes - filled);
-            // SAFETY: both ranges lie in the buffer, and the first has been filled by what was queued before.
-            unsafe { result::memcpy_dtod_async(noise.at + filled as u64, noise.at, part, self.stream) }?;
+            // SAFETY: both ranges lie in the buffer, and the first has been filled by what was
+            // queued before.
+            unsafe {
+                result::memcpy_dtod_async(noise.at + filled as u64, noise.at, part, self.stream)
+            }?;
             filled += part;
         }
         Ok(self.noise.insert(noise).at)

@@ -6,7 +6,8 @@
 //! * `engine`: what can run a graph, and a plan that does.
 //! * `lane`: handles for several threads; `build`: the plans of a problem, on one of them.
 //! * `ways`: what is asked for, and how it can be done.
-//! * `choose`: the choice among ways and engines; `measure`: the stopwatch; `cache`: choices kept in a file.
+//! * `choose`: the choice among ways and engines; `measure`: the stopwatch; `cache`: choices kept
+//!   in a file.
 
 mod api;
 mod build;
@@ -122,14 +123,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// `sheet` is of the stream's GPU, under whose name choices are kept. Errors: no libcudnn, one that is too old or does not start.
+    /// `sheet` is of the stream's GPU, under whose name choices are kept. Errors: no libcudnn, one
+    /// that is too old or does not start.
     pub fn new(stream: CUstream, sheet: &Sheet, options: &Options) -> Result<Self> {
         let api = Api::get()?;
         let lanes = Lanes::new(api, stream);
         Ok(Handle {
             api,
             lanes: lanes.map_err(|e| {
-                api::error(e.text, "install a cuDNN that knows this GPU and driver, or use --device cpu")
+                api::error(
+                    e.text,
+                    "install a cuDNN that knows this GPU and driver, or use --device cpu",
+                )
             })?,
             stream,
             gpu: sheet.name.clone(),
@@ -153,7 +158,8 @@ impl Handle {
         self.api.version()
     }
 
-    /// Asks for a convolution, and returns the ask's number: the same for the same ask. [`Handle::decide`] answers.
+    /// Asks for a convolution, and returns the ask's number: the same for the same ask.
+    /// [`Handle::decide`] answers.
     pub fn ask(&mut self, ask: Ask) -> usize {
         if let Some(i) = self.asks.iter().position(|other| *other == ask) {
             return i;

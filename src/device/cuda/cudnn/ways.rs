@@ -1,15 +1,19 @@
-//! What a convolution is asked for, and the ways to do it: by cuDNN alone, or with a pass of `cuda/conv.cu` behind it.
+//! What a convolution is asked for, and the ways to do it: by cuDNN alone, or with a pass of
+//! `cuda/conv.cu` behind it.
 //!
-//! * forward: the epilogue within the convolution (not offered everywhere), or a pass over its output;
+//! * forward: the epilogue within the convolution (not offered everywhere), or a pass over its
+//!   output;
 //! * dx +=: β = 1 within the convolution, or a gradient in scratch that is added;
-//! * dw +=: a gradient in scratch that is added, of the activations' type or of f32; of f32 inputs β = 1 onto dw itself.
+//! * dw +=: a gradient in scratch that is added, of the activations' type or of f32; of f32 inputs
+//!   β = 1 onto dw itself.
 //!
-//! A pass costs the bytes that it moves and its launch: a way's cost is the measured time of its convolution, and of its pass
-//! [`LAUNCH`] + bytes / ([`REACHED`] × bandwidth).
+//! A pass costs the bytes that it moves and its launch: a way's cost is the measured time of its
+//! convolution, and of its pass [`LAUNCH`] + bytes / ([`REACHED`] × bandwidth).
 //!
-//! NOTE: of bf16 and f16 inputs cuDNN 9 offers f32 gradients of weights as a last resort, by one engine that does not split the long
-//! sum over pixels. Rounding dw once, after an f32 sum, is what its fast engines do, so that way comes first; and β = 1 onto f32 is not
-//! asked for: a cuDNN that took it would take that engine.
+//! NOTE: of bf16 and f16 inputs cuDNN 9 offers f32 gradients of weights as a last resort, by one
+//! engine that does not split the long sum over pixels. Rounding dw once, after an f32 sum, is what
+//! its fast engines do, so that way comes first; and β = 1 onto f32 is not asked for: a cuDNN that
+//! took it would take that engine.
 
 use std::fmt;
 
@@ -51,7 +55,8 @@ pub struct Way {
 impl Way {
     /// Microseconds, where the convolution takes `convolution`; `bandwidth` in bytes a microsecond.
     pub fn cost(&self, convolution: f32, bandwidth: f64) -> f64 {
-        f64::from(convolution) + self.pass.map_or(0.0, |bytes| LAUNCH + bytes as f64 / (REACHED * bandwidth))
+        f64::from(convolution)
+            + self.pass.map_or(0.0, |bytes| LAUNCH + bytes as f64 / (REACHED * bandwidth))
     }
 }
 
@@ -71,9 +76,14 @@ impl Ask {
             Task::Forward(Terms::NONE) => vec![alone(Operation::Forward(Terms::NONE))],
             // The residual is read either way.
             Task::Forward(terms) => {
-                vec![alone(Operation::Forward(terms)), and(Operation::Forward(Terms::NONE), 2 * act * spec.y_len())]
+                vec![
+                    alone(Operation::Forward(terms)),
+                    and(Operation::Forward(Terms::NONE), 2 * act * spec.y_len()),
+                ]
             }
-            Task::BackwardData { accumulate: false } => vec![alone(Operation::BackwardData { accumulate: false })],
+            Task::BackwardData { accumulate: false } => {
+                vec![alone(Operation::BackwardData { accumulate: false })]
+            }
             Task::BackwardData { accumulate: true } => vec![
                 alone(Operation::BackwardData { accumulate: true }),
                 and(Operation::BackwardData { accumulate: false }, 3 * act * spec.x_len()),
@@ -81,11 +91,17 @@ impl Ask {
             Task::BackwardWeight => {
                 let add = |wide| {
                     let bytes = if wide { 4 } else { act };
-                    and(Operation::BackwardWeight { accumulate: false, wide }, (8 + bytes) * spec.w_len())
+                    and(
+                        Operation::BackwardWeight { accumulate: false, wide },
+                        (8 + bytes) * spec.w_len(),
+                    )
                 };
                 match self.data {
                     Data::CUDNN_DATA_FLOAT => {
-                        vec![alone(Operation::BackwardWeight { accumulate: true, wide: true }), add(true)]
+                        vec![
+                            alone(Operation::BackwardWeight { accumulate: true, wide: true }),
+                            add(true),
+                        ]
                     }
                     _ => vec![add(false), add(true)],
                 }
@@ -93,7 +109,8 @@ impl Ask {
         }
     }
 
-    /// Whether the first two of its ways that exist are compared by their time; the first is taken else.
+    /// Whether the first two of its ways that exist are compared by their time; the first is taken
+    /// else.
     pub fn compares(&self) -> bool {
         matches!(self.task, Task::Forward(_) | Task::BackwardData { .. }) && self.ways().len() > 1
     }
@@ -132,7 +149,10 @@ mod tests {
     fn wide_gradients_are_not_added_to_within_a_convolution_of_narrow_inputs() {
         let narrow = ways(Task::BackwardWeight, Data::CUDNN_DATA_BFLOAT16);
         assert_eq!(narrow, ["weight gradient and a pass", "weight gradient, in f32 and a pass"]);
-        assert_eq!(ways(Task::BackwardWeight, Data::CUDNN_DATA_FLOAT)[0], "weight gradient, added, in f32");
+        assert_eq!(
+            ways(Task::BackwardWeight, Data::CUDNN_DATA_FLOAT)[0],
+            "weight gradient, added, in f32"
+        );
     }
 
     /// At 1 TB/s, of which 0.8 are reached, a pass over 8 MB takes 10 µs, and its launch 2.

@@ -37,7 +37,8 @@ pub(super) fn to_laterals<A: Activation>(
         let fine = if spec.merge == Merge::Direct { 0 } else { level - 1 };
         let ((h, w), (fine_h, fine_w)) = (spec.sizes()[level], spec.sizes()[fine]);
         let grid = Grid::new(((h * w).div_ceil(WARPS), spec.n), THREADS);
-        let args = [gradients[level], gradients[fine], h.into(), w.into(), fine_h.into(), fine_w.into()];
+        let args =
+            [gradients[level], gradients[fine], h.into(), w.into(), fine_h.into(), fine_w.into()];
         dev.launch(kernels.down, grid, &args)?;
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! Launchers of `cuda/head_loss.cu`: cross-entropy against the targets and its gradient down to the laterals.
+//! Launchers of `cuda/head_loss.cu`: cross-entropy against the targets and its gradient down to the
+//! laterals.
 //!
-//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of tiles (n·tiles, targets) | dF of warped images
-//! (n, h, w, d).
+//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of tiles (n·tiles,
+//! targets) | dF of warped images (n, h, w, d).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -59,8 +60,14 @@ impl<A: Activation> Cuda<A> {
     fn targets(&self, plan: &HeadPlan, loss: &LossInput, images: usize) -> Targets {
         let (view, pixels) = (loss.view as i32, plan.spec.pixels() as i32);
         let (count, images) = (loss.targets.len() as i32, images as i32);
-        let mut targets =
-            Targets { index: self.address(loss.index), count, images, view, pixels, ..Zeroable::zeroed() };
+        let mut targets = Targets {
+            index: self.address(loss.index),
+            count,
+            images,
+            view,
+            pixels,
+            ..Zeroable::zeroed()
+        };
         for (arg, target) in targets.at.iter_mut().zip(loss.targets) {
             *arg = TargetArg {
                 w: self.address(target.classifier.w),

@@ -1,6 +1,8 @@
-//! Launchers of `cuda/head.cu`: the plan, features, labels and sums by cluster. [`scores`], [`loss`] and [`gradient`] have the rest.
+//! Launchers of `cuda/head.cu`: the plan, features, labels and sums by cluster. [`scores`],
+//! [`loss`] and [`gradient`] have the rest.
 //!
-//! Scratch: o3 (the cascade's sum at p3's size, f32) | what the op itself needs, one op's over the other's.
+//! Scratch: o3 (the cascade's sum at p3's size, f32) | what the op itself needs, one op's over the
+//! other's.
 
 mod gradient;
 mod loss;
@@ -22,7 +24,8 @@ pub(super) const THREADS: u32 = 256;
 pub(super) const WARPS: usize = THREADS as usize / 32;
 /// Bytes of a tile of features in shared memory, its rows 4 floats apart.
 pub(super) const TILE_BYTES: usize = TILE * (D + 4) * size_of::<f32>();
-/// Bytes that sums by cluster, or scores of several images, may take of the scratch before there are fewer parts of them.
+/// Bytes that sums by cluster, or scores of several images, may take of the scratch before there
+/// are fewer parts of them.
 const BUDGET: usize = 256 << 20;
 
 /// How sums by cluster are put together: each block has sums of its own, which are added in order.
@@ -36,13 +39,18 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of the sums.
+    /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
+    /// the sums.
     pub const PARTS: usize = 264;
     const NEAR: usize = 64;
 
     /// Of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
-        Partials { parts: (BUDGET / (k * D * 4)).clamp(1, Self::PARTS).min(tiles.max(1)), near: Self::NEAR, k }
+        Partials {
+            parts: (BUDGET / (k * D * 4)).clamp(1, Self::PARTS).min(tiles.max(1)),
+            near: Self::NEAR,
+            k,
+        }
     }
 
     /// Scratch of any number of tiles and at most `k` clusters.
@@ -79,7 +87,8 @@ impl Partials {
     }
 }
 
-/// sums (len) += Σ partial (parts, len), and (1) += Σ (parts) of a score where there is one; 32 columns a block.
+/// sums (len) += Σ partial (parts, len), and (1) += Σ (parts) of a score where there is one; 32
+/// columns a block.
 fn add_parts<A: Activation>(
     dev: &mut Cuda<A>,
     kernel: Kernel,
@@ -182,7 +191,10 @@ impl<A: Activation> Head for Cuda<A> {
             return Err(Error::input(what, "use --device cpu for others"));
         }
         if spec.n > u16::MAX.into() || spec.pixels() * D > i32::MAX as usize {
-            let what = format!("{} feature maps of {}×{} are too many or too large", spec.n, spec.h, spec.w);
+            let what = format!(
+                "{} feature maps of {}×{} are too many or too large",
+                spec.n, spec.h, spec.w
+            );
             return Err(Error::input(what, "lower the batch or --size"));
         }
         let plan = HeadPlan {
@@ -203,7 +215,12 @@ impl<A: Activation> Head for Cuda<A> {
         Ok(plan)
     }
 
-    fn head_features(&mut self, plan: &HeadPlan, features: Slot<f32>, input: HeadInput<A>) -> Result<()> {
+    fn head_features(
+        &mut self,
+        plan: &HeadPlan,
+        features: Slot<f32>,
+        input: HeadInput<A>,
+    ) -> Result<()> {
         const OP: &str = "head_features";
         plan.spec.check_input(OP, &input)?;
         want(OP, "features", features, plan.spec.lateral_len(0))?;
@@ -252,10 +269,15 @@ impl<A: Activation> Head for Cuda<A> {
         let laterals = self.merge(plan, &input)?;
         let partials = Partials::new(spec.n * plan.tiles(), k);
         let (partial, scores) = partials.slots(self, plan.o3)?;
-        let (cw, cb, out) = (self.at(cw), self.at(cb), [self.at(partial), self.at(scores), self.at(counts)]);
+        let (cw, cb, out) =
+            (self.at(cw), self.at(cb), [self.at(partial), self.at(scores), self.at(counts)]);
         let [n, k, near] = [spec.n, k, partials.near].map(Arg::from);
         let args = [out[0], out[1], out[2], Arg::by_value(&laterals), cw, cb, n, k, near];
-        self.launch(plan.accumulate, Grid::new(partials.parts, THREADS).shared(partials.shared()), &args)?;
+        self.launch(
+            plan.accumulate,
+            Grid::new(partials.parts, THREADS).shared(partials.shared()),
+            &args,
+        )?;
         partials.add(self, plan.sums, sums, score, (partial, scores))
     }
 

@@ -1,8 +1,11 @@
 //! Launchers of `cuda/head_scores.cu`: scores, what is predicted from them, and their gradients.
 //!
-//! Scratch behind o3: scores of some images | or dF of warped images (n, h, w, d) | or parts of dw and db.
+//! Scratch behind o3: scores of some images | or dF of warped images (n, h, w, d) | or parts of dw
+//! and db.
 
-use super::{BUDGET, D, HeadPlan, Partials, THREADS, TILE, TILE_BYTES, add_parts, aligned, gradient};
+use super::{
+    BUDGET, D, HeadPlan, Partials, THREADS, TILE, TILE_BYTES, add_parts, aligned, gradient,
+};
 use crate::base::Result;
 use crate::device::arena::ALIGN;
 use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
@@ -41,13 +44,15 @@ fn images_at_once(spec: &HeadSpec) -> usize {
 }
 
 impl HeadPlan {
-    /// Blocks that share all tiles where dw and db of `k` classes are summed; as many for each 64 classes.
+    /// Blocks that share all tiles where dw and db of `k` classes are summed; as many for each 64
+    /// classes.
     fn parts(&self, k: usize) -> usize {
         Partials::PARTS.div_ceil(k.div_ceil(TILE)).min(self.spec.n * self.tiles())
     }
 
     pub(super) fn scores_scratch(&self, act: usize) -> usize {
-        let scores = aligned(images_at_once(&self.spec) * self.spec.pixels() * self.spec.k * 4) + ALIGN;
+        let scores =
+            aligned(images_at_once(&self.spec) * self.spec.pixels() * self.spec.k * 4) + ALIGN;
         // Of classifiers of any size up to k: parts·k <= (PARTS/⌈k/64⌉ + 1)·k.
         let rows = Partials::PARTS * TILE + self.spec.k;
         let parts = aligned(rows * D * 4) + aligned(rows * 4);
@@ -65,7 +70,8 @@ pub(super) fn head_scores<A: Activation>(
     plan.spec.check_scores("head_scores", scores, &input, classifier)?;
     let laterals = dev.merge(plan, &input)?;
     let Classifier { w, b, k } = classifier;
-    let args = [dev.at(scores), Arg::by_value(&laterals), dev.at(w), dev.at(b), 0usize.into(), k.into()];
+    let args =
+        [dev.at(scores), Arg::by_value(&laterals), dev.at(w), dev.at(b), 0usize.into(), k.into()];
     dev.launch(plan.scores.scores, plan.grid().shared(TILE_BYTES), &args)
 }
 
@@ -84,7 +90,14 @@ pub(super) fn head_scores_backward<A: Activation>(
     let (laterals, slopes) = (Arg::by_value(&laterals), dev.at(dscores));
     if let Some(dlaterals) = dlaterals {
         let dwarped = dev.scratch::<A>(plan.o3, spec.lateral_len(0))?;
-        let args = [dev.at(dlaterals[0]), dev.at(dwarped), slopes, laterals, dev.at(classifier.w), k.into()];
+        let args = [
+            dev.at(dlaterals[0]),
+            dev.at(dwarped),
+            slopes,
+            laterals,
+            dev.at(classifier.w),
+            k.into(),
+        ];
         dev.launch(kernels.backward, plan.grid().shared(TILE_BYTES), &args)?;
         gradient::to_laterals(dev, plan, dlaterals, dwarped, input.crops)?;
     }
@@ -92,7 +105,11 @@ pub(super) fn head_scores_backward<A: Activation>(
     let partial = dev.scratch::<f32>(plan.o3, parts * k * D)?;
     let partial_bias = dev.scratch::<f32>(plan.o3 + aligned(parts * k * D * 4), parts * k)?;
     let args = [dev.at(partial), dev.at(partial_bias), slopes, laterals, spec.n.into(), k.into()];
-    dev.launch(kernels.weight, Grid::new((parts, k.div_ceil(TILE)), THREADS).shared(TILE_BYTES), &args)?;
+    dev.launch(
+        kernels.weight,
+        Grid::new((parts, k.div_ceil(TILE)), THREADS).shared(TILE_BYTES),
+        &args,
+    )?;
     add_parts(dev, plan.sums, dw, partial, parts, None)?;
     add_parts(dev, plan.sums, db, partial_bias, parts, None)
 }
