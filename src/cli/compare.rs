@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
-use crate::cli::engine::{Engine, Job};
+use crate::cli::engine::Chosen;
+use crate::cli::pictures::{class_in_pictures, picture, truth};
 use crate::cli::say;
-use crate::cli::train::{class_in_pictures, picture, truth};
 use crate::data::transform::Placement;
 use crate::data::{EvalStore, Fit};
 use crate::device::cuda::Autotune;
-use crate::device::{Backend, Layout};
+use crate::device::{Engine, Layout};
 use crate::eval::Matching;
-use crate::method::Evaluator;
+use crate::method::{Batching, EvalShape, Evaluator};
 use crate::report::Progress;
 use crate::report::pictures::{NONE, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
@@ -23,7 +23,7 @@ use crate::train::{Loaded, Trained};
 type Frame = (usize, Fit);
 
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.images == 0 {
         return Err(Error::input("--images 0", "show at least 1"));
     }
@@ -52,7 +52,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {
-            let labels = engine.run(Predict { trained, store: &store, count })?;
+            let labels = predict(&mut *engine.open()?, trained, &store, count)?;
             let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.sizes);
             columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
         }
@@ -138,33 +138,27 @@ fn moved(map: &[u16], (width, height): (usize, usize), from: Frame, to: Frame) -
 }
 
 /// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.
-struct Predict<'a> {
-    trained: &'a Trained,
-    store: &'a EvalStore,
+/// What the first `count` images show, in the classes of the set where it has some.
+fn predict(
+    dev: &mut dyn Engine,
+    trained: &Trained,
+    store: &EvalStore,
     count: usize,
-}
-
-impl Job for Predict<'_> {
-    type Out = Vec<u16>;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<u16>> {
-        let Predict { trained, store, count } = self;
-        let recipe = &trained.recipe;
-        let images = store.images.len();
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
-        let classes = store.taxonomy.classes.len();
-        let mut evaluator =
-            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
-        dev.reserve(&layout)?;
-        trained.load(dev, &loaded)?;
-        let phase = Progress::phase(&recipe.name, images as u64);
-        let scorer = (loaded.classifier, View::Plain);
-        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
-        phase.finish();
-        let clusters =
-            evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
-        Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
-    }
+) -> Result<Vec<u16>> {
+    let recipe = &trained.recipe;
+    let images = store.images.len();
+    let mut layout = Layout::new(dev.dtype());
+    let loaded = Loaded::plan(&mut layout, recipe);
+    let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
+    let (shape, net) = (EvalShape { batching, size: recipe.eval_size }, &loaded.net);
+    let classes = store.taxonomy.classes.len();
+    let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, classes, None)?;
+    dev.reserve(&layout)?;
+    let classifier = trained.load(dev, &loaded)?;
+    let phase = Progress::phase(&recipe.name, images as u64);
+    let plain = (classifier, View::Plain);
+    let confusion = evaluator.run(dev, net, store, plain, &mut |n| phase.tick(n))?;
+    phase.finish();
+    let clusters = evaluator.predict(dev, net, &store.images, classifier, count)?;
+    Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
 }

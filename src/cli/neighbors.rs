@@ -4,22 +4,23 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::cli::args::{NeighborsArgs, Query};
-use crate::cli::engine::{Engine, Job};
+use crate::cli::engine::Chosen;
+use crate::cli::pictures::picture;
 use crate::cli::say;
-use crate::cli::train::picture;
 use crate::data::transform::Placement;
 use crate::data::{Fit, ImageStore, decode, transform};
 use crate::device::cuda::Autotune;
 use crate::device::ops::top::MOST_QUERIES;
-use crate::device::{Backend, Layout};
-use crate::method::{Neighbour, STRIDE, Search};
+use crate::device::{Engine, Layout};
+use crate::method::{Batching, Neighbour, Search, Wanted};
+use crate::net::STRIDE;
 use crate::report::Progress;
 use crate::report::neighbours::{Marked, Row, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
 pub fn run(args: &NeighborsArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {
         return Err(Error::input(
             format!("{} queries", args.queries.len()),
@@ -31,7 +32,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     let store = args.set.images(size, fit)?;
     let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split, fit));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
-    let found = engine.run(Neighbors { args, trained: &trained, store: &store, asked: &asked })?;
+    let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
     let mut rows = Vec::new();
     for (asked, found) in asked.into_iter().zip(found) {
@@ -115,42 +116,39 @@ impl Asked {
     }
 }
 
-struct Neighbors<'a> {
-    args: &'a NeighborsArgs,
-    trained: &'a Trained,
-    store: &'a ImageStore,
-    asked: &'a [Asked],
-}
-
-impl Job for Neighbors<'_> {
-    type Out = Vec<Vec<Neighbour>>;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<Vec<Neighbour>>> {
-        let Neighbors { args, trained, store, asked } = self;
-        let recipe = &trained.recipe;
-        let (images, top) = (store.len(), usize::from(args.top));
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
-        // One more than asked for: a query finds itself, which is no news.
-        let wanted = (asked.len(), top + 1, args.every_pixel);
-        let mut search = Search::plan(dev, &mut layout, &loaded.net, recipe, shape, wanted)?;
-        dev.reserve(&layout)?;
-        trained.load(dev, &loaded)?;
-        let mut queries = Vec::new();
-        for asked in asked {
-            queries.push(search.feature(dev, &loaded.net, &asked.pixels, asked.pixel())?);
-        }
-        let phase = Progress::phase("search", images as u64);
-        let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| phase.tick(n))?;
-        phase.finish();
-        for (list, asked) in found.iter_mut().zip(asked) {
-            let itself = |n: &Neighbour| {
-                Some(n.image) == asked.own && (!args.every_pixel || (n.x, n.y) == asked.pixel())
-            };
-            list.retain(|neighbour| !itself(neighbour));
-            list.truncate(top);
-        }
-        Ok(found)
+/// The nearest of each query, without itself.
+fn search(
+    dev: &mut dyn Engine,
+    args: &NeighborsArgs,
+    trained: &Trained,
+    store: &ImageStore,
+    asked: &[Asked],
+) -> Result<Vec<Vec<Neighbour>>> {
+    let recipe = &trained.recipe;
+    let (images, top) = (store.len(), usize::from(args.top));
+    let mut layout = Layout::new(dev.dtype());
+    let loaded = Loaded::plan(&mut layout, recipe);
+    let (net, size) = (&loaded.net, recipe.eval_size);
+    let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
+    // One more than asked for: a query finds itself, which is no news.
+    let (queries, nearest, every_pixel) = (asked.len(), top + 1, args.every_pixel);
+    let wanted = Wanted { queries, nearest, every_pixel };
+    let mut search = Search::plan(dev, &mut layout, net, recipe, batching, size, wanted)?;
+    dev.reserve(&layout)?;
+    trained.load(dev, &loaded)?;
+    let mut queries = Vec::new();
+    for asked in asked {
+        queries.push(search.feature(dev, net, &asked.pixels, asked.pixel())?);
     }
+    let phase = Progress::phase("search", images as u64);
+    let mut found = search.run(dev, net, store, &queries, &mut |n| phase.tick(n))?;
+    phase.finish();
+    for (list, asked) in found.iter_mut().zip(asked) {
+        let itself = |n: &Neighbour| {
+            Some(n.image) == asked.own && (!every_pixel || (n.x, n.y) == asked.pixel())
+        };
+        list.retain(|neighbour| !itself(neighbour));
+        list.truncate(top);
+    }
+    Ok(found)
 }

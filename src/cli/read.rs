@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::base::{Result, memory, tell};
 use crate::cli::args::KeepArgs;
-use crate::cli::plan::{FileBar, cache};
+use crate::cli::bar::FileBar;
+use crate::cli::paths::cache;
 use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
 
 /// A set of files that are smaller together is not kept: one core decodes so much in about a

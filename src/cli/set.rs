@@ -2,7 +2,8 @@
 
 use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
-use crate::cli::plan::{FileBar, check_limit};
+use crate::cli::bar::FileBar;
+use crate::cli::limits::check_limit;
 use crate::cli::read::Reader;
 use crate::data::{self, Classes, Dataset, EvalStore, Fit, ImageStore, PictureSet};
 

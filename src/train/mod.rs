@@ -15,7 +15,7 @@ pub use checkpoint::{Loaded, Trained};
 pub use kept::MOST as MOST_UNSEEN;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
-pub use plan::{Plan, plan};
+pub use plan::{RunPlan, plan};
 pub use run::{Host, RunFolder, Settings};
 
 use std::time::Instant;
@@ -23,10 +23,11 @@ use std::time::Instant;
 use crate::augment::View;
 use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier};
+use crate::device::Engine;
+use crate::device::ops::Classifier;
 use crate::eval::Scores;
 use crate::eval::record::{self, EpochRow, Score};
-use crate::method::{Evaluator, Losses, Method, PcaLaterals};
+use crate::method::{Algorithm, Evaluator, Losses, PcaLaterals, Training};
 use crate::net::weights::Start;
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
@@ -41,35 +42,35 @@ pub struct Sets {
 }
 
 /// What a finished run leaves in memory for its pictures.
-pub struct Outcome<'a, B: Backend> {
-    pub method: Box<dyn Method<B> + 'a>,
-    pub evaluator: Evaluator<B>,
+pub struct Outcome {
+    pub method: Box<dyn Algorithm>,
+    pub evaluator: Evaluator,
     /// From `metrics.jsonl`, all epochs.
     pub rows: Vec<EpochRow>,
 }
 
-struct Trainer<'a, 'm, B: Backend> {
-    dev: &'a mut B,
+struct Trainer<'a> {
+    dev: &'a mut dyn Engine,
     sets: &'a Sets,
     folder: &'a RunFolder,
     watch: &'a mut dyn Observer,
-    method: Box<dyn Method<B> + 'm>,
-    evaluator: Evaluator<B>,
+    method: Box<dyn Algorithm>,
+    evaluator: Evaluator,
     kept: Kept,
     state: State,
 }
 
 /// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings
 /// are written, once everything is known to be in order: until then an error leaves nothing behind.
-pub fn train<'a, B: Backend + 'a>(
-    dev: &mut B,
+pub fn train(
+    dev: &mut dyn Engine,
     folder: &RunFolder,
     settings: &Settings,
     sets: &Sets,
     start: &Start,
     resume: bool,
     watch: &mut dyn Observer,
-) -> Result<Outcome<'a, B>> {
+) -> Result<Outcome> {
     let recipe = &settings.recipe;
     let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
@@ -77,7 +78,7 @@ pub fn train<'a, B: Backend + 'a>(
     outlook::of(recipe, sets.train.images(), plan.layout.total_bytes())
         .iter()
         .for_each(|line| watch.note(line));
-    let Plan { layout, mut method, laterals, evaluator, kept } = plan;
+    let RunPlan { layout, mut method, laterals, evaluator, kept } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
@@ -97,7 +98,7 @@ pub fn train<'a, B: Backend + 'a>(
             method.common().net.load(dev, weights)?;
         }
         if let Some(laterals) = laterals.filter(|_| !start.has_laterals()) {
-            watch.begin("laterals", PcaLaterals::<B>::images(recipe, images));
+            watch.begin("laterals", PcaLaterals::images(recipe, images));
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
@@ -119,7 +120,7 @@ pub fn train<'a, B: Backend + 'a>(
     Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
 }
 
-impl<B: Backend> Trainer<'_, '_, B> {
+impl Trainer<'_> {
     fn epoch(&mut self) -> Result<()> {
         let mut untrained_s = 0.0;
         if self.state.phase == Phase::KMeans {
@@ -132,8 +133,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
             && self.views() > 0
         {
             let started = Instant::now();
-            let scorer = self.method.scorer(self.dev, false)?;
-            let Some(score) = unless_stopped(self.evaluate("untrained", scorer))? else {
+            let classifier = self.method.classifier(self.dev, false)?;
+            let Some(score) = unless_stopped(self.evaluate("untrained", classifier))? else {
                 return self.interrupt();
             };
             self.state.untrained = score;
@@ -249,7 +250,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
                 recording = profiled;
             }
             let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
-            self.kept.step(self.dev, &mut *self.method, &self.sets.train, batch, next)?;
+            let training = Training { batch, next };
+            self.kept.step(self.dev, &mut *self.method, &self.sets.train, training)?;
             self.state.step += 1;
             self.state.adam_step = batch.step;
             let ticked = ticker(self.watch)(batch.ids.len());
@@ -291,8 +293,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
     fn finish(&mut self) -> Result<()> {
         self.check()?;
         let started = Instant::now();
-        let scorer = self.method.scorer(self.dev, true)?;
-        let Some(score) = unless_stopped(self.evaluate("evaluate", scorer))? else {
+        let classifier = self.method.classifier(self.dev, true)?;
+        let Some(score) = unless_stopped(self.evaluate("evaluate", classifier))? else {
             return self.interrupt();
         };
         let eval_s = started.elapsed().as_secs_f64();
@@ -344,13 +346,13 @@ impl<B: Backend> Trainer<'_, '_, B> {
     }
 
     /// The score of a classifier, where there are labels.
-    fn evaluate(&mut self, name: &str, scorer: Classifier) -> Result<Option<Score>> {
+    fn evaluate(&mut self, name: &str, classifier: Classifier) -> Result<Option<Score>> {
         let PictureSet::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
         let mut tick = ticker(self.watch);
         let common = self.method.common();
         let confusion =
-            self.evaluator.run(self.dev, &common.net, val, (scorer, View::Plain), &mut tick)?;
+            self.evaluator.run(self.dev, &common.net, val, (classifier, View::Plain), &mut tick)?;
         drop(tick);
         self.watch.end();
         let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;
@@ -362,7 +364,7 @@ impl<B: Backend> Trainer<'_, '_, B> {
     fn fresh(&mut self) -> Result<Option<Score>> {
         let running = self.method.common().net.running(self.dev)?;
         let (common, clustering) = self.method.clustering_mut().expect("there are views");
-        let slot = clustering.pseudo()[0][0].centroids;
+        let slot = clustering.pseudo()[0][0].scorer.centroids;
         let centroids = self.dev.read(slot)?;
         self.watch.begin("fresh k-means", self.sets.train.images().len());
         let mut tick = ticker(self.watch);
@@ -372,8 +374,8 @@ impl<B: Backend> Trainer<'_, '_, B> {
         drop(tick);
         let scored = clustered.and_then(|_| {
             self.watch.end();
-            let scorer = self.method.scorer(self.dev, false)?;
-            self.evaluate("evaluate", scorer)
+            let classifier = self.method.classifier(self.dev, false)?;
+            self.evaluate("evaluate", classifier)
         });
         let scored = unless_stopped(scored)?;
         self.dev.write(slot, &centroids)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
-use crate::net::weights::StartRecord;
+use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
 /// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
@@ -24,7 +24,7 @@ pub struct Settings {
     /// Images used at most; None: all.
     pub limit: Option<usize>,
     /// What the network started from.
-    pub start: StartRecord,
+    pub start: Provenance,
     pub version: String,
     pub host: Host,
 }
