@@ -348,8 +348,8 @@ fn against_the_cpu(case: &str, noise: f32) {
     }
     let want = losses(&mut Cpu::new(), case, 3);
     on_the_gpu(Dtype::F32, case, &want, 3, (1e-5, 1e-2));
-    on_the_gpu::<half::bf16>(case, &want, 2, (noise * 2e-2, noise * 5e-2));
-    on_the_gpu::<half::f16>(case, &want, 2, (noise * 5e-3, noise * 2e-2));
+    on_the_gpu(Dtype::Bf16, case, &want, 2, (noise * 2e-2, noise * 5e-2));
+    on_the_gpu(Dtype::F16, case, &want, 2, (noise * 5e-3, noise * 2e-2));
 }
 
 #[test]
