@@ -2,7 +2,7 @@
 
 use picie::augment::{Feeder, View};
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, ImageStore, Load, PictureSet};
+use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{Adam, Head, Memory, Metric};
 use picie::device::{Layout, Pool, Slot};
@@ -30,15 +30,14 @@ fn images(side: usize) -> PictureSet {
             .save(dir.path().join(format!("{i}.png")))
             .unwrap();
     }
-    let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
+    let set = data::open(dir.path(), None, "train", Classes::default(), &|_, _| ()).unwrap();
     let load = Load {
-        size: side,
-        fit: data::Fit::Crop,
+        square: Square::new(side, Fit::Crop),
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
         strict: true,
-        progress: &|_, _| (),
+        on_progress: &|_, _| (),
     };
     PictureSet::Plain(ImageStore::load(&set, &load).unwrap())
 }

@@ -11,7 +11,7 @@ use crate::cli::plan::{FileBar, Undecided};
 use crate::cli::read::Reader;
 use crate::cli::say;
 use crate::cli::watch::Watch;
-use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, PictureSet};
+use crate::data::{self, Dataset, EvalStore, IGNORE, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Backend;
 use crate::eval::{ClassOf, Confusion, EpochRow, Matching, majority_vote};
@@ -108,7 +108,8 @@ fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets>
     let set = open(&settings.split)?;
     let train = match recipe.method {
         Method::Supervised => {
-            let store = read.labelled(&set, (recipe.stored, recipe.fit), "read labels")?;
+            let store =
+                read.labelled(&set, Square::new(recipe.stored, recipe.fit), "read labels")?;
             if store.occurring()? == 0 {
                 let what = format!("no pixel of the split {} has one of the classes", set.split);
                 return Err(Error::file(
@@ -119,21 +120,26 @@ fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets>
             }
             PictureSet::Labelled(Box::new(store))
         }
-        _ => PictureSet::Plain(read.images(&set, (recipe.stored, recipe.fit), "read images")?),
+        _ => PictureSet::Plain(read.images(
+            &set,
+            Square::new(recipe.stored, recipe.fit),
+            "read images",
+        )?),
     };
     let shown = || {
         let few = Dataset {
             items: train.images().items.iter().take(SHOWN).cloned().collect(),
             ..set.clone()
         };
-        read.images(&few, (recipe.eval_size, recipe.fit), "read for pictures")
+        read.images(&few, Square::new(recipe.eval_size, recipe.fit), "read for pictures")
             .map(PictureSet::Plain)
     };
     // Labels are needed to train by few recipes: where there are none, pictures show clusters of
     // training images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
-            let store = read.labelled(&val, (recipe.eval_size, recipe.fit), "read labels")?;
+            let store =
+                read.labelled(&val, Square::new(recipe.eval_size, recipe.fit), "read labels")?;
             let occur = store.occurring()?;
             recipe
                 .matching
