@@ -3,7 +3,7 @@
 
 use picie::augment::Augment;
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet};
+use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
 use picie::device::{Dtype, Engine, Layout};
@@ -51,15 +51,14 @@ fn pictures() -> PictureSet {
             .map(|class| if class > 5 { 255 } else { class as u8 });
         save(gt.join(&name), &map.collect::<Vec<_>>(), image::ColorType::L8);
     }
-    let set = data::open(dir.path(), None, "train", Classes::Potsdam6, &|_, _| ()).unwrap();
+    let set = data::open(dir.path(), None, "train", Classes(6), &|_, _| ()).unwrap();
     let load = Load {
-        size: SIDE,
-        fit: Fit::Crop,
+        square: Square::new(SIDE, Fit::Crop),
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
         strict: true,
-        progress: &|_, _| (),
+        on_progress: &|_, _| (),
     };
     PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
 }

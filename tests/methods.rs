@@ -2,7 +2,7 @@
 
 use picie::augment::{Feeder, FeederSpec, View};
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, ImageStore, Load, PictureSet};
+use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSync, HeadFeatures, Metric, adam_sync, head_features};
 use picie::device::{Engine, Layout, Pool, Slot};
@@ -29,15 +29,14 @@ fn images(side: usize) -> PictureSet {
             .save(dir.path().join(format!("{i}.png")))
             .unwrap();
     }
-    let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
+    let set = data::open(dir.path(), None, "train", Classes::default(), &|_, _| ()).unwrap();
     let load = Load {
-        size: side,
-        fit: data::Fit::Crop,
+        square: Square::new(side, Fit::Crop),
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
         strict: true,
-        progress: &|_, _| (),
+        on_progress: &|_, _| (),
     };
     PictureSet::Plain(ImageStore::load(&set, &load).unwrap())
 }

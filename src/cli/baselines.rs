@@ -8,7 +8,7 @@ use crate::cli::args::{BaselinesArgs, SetArgs};
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
 use crate::cli::say;
-use crate::data::{Fit, ImageStore, PictureSet};
+use crate::data::{Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout, Pool};
 use crate::eval::record::Score;
@@ -45,13 +45,13 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         .iter_mut()
         .for_each(|weights| weights.tensors.retain(|name, _| !name.starts_with("fpn.")));
     let asked = args.classes.is_some() || args.matching.is_some();
-    let set = args.set.pictures(args.classes, asked, args.size, Fit::Crop)?;
+    let square = Square::new(args.size, Fit::Crop);
+    let set = args.set.pictures(args.classes, asked, square)?;
     let matching = args.matching.unwrap_or(Matching::OneToOne);
     if let PictureSet::Labelled(store) = &set {
         matching.check(store.occurring()?, args.clusters)?;
     }
-    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }
-        .images(args.size, Fit::Crop)?;
+    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }.images(square)?;
     let images = train.len().max(set.images().len());
     let mut table = Table {
         args,

@@ -8,7 +8,7 @@ use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::Chosen;
 use crate::cli::read::Reader;
 use crate::cli::say;
-use crate::data::{self, Classes, Fit, ImageStore, PictureSet};
+use crate::data::{self, Classes, Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Dtype, Engine, Layout, Pool};
 use crate::recipe::{Method, Recipe};
@@ -59,9 +59,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 /// The first `--images` images of a folder.
 fn read(dir: &Path, args: &BenchArgs, stored: usize) -> Result<ImageStore> {
-    let mut set = data::open(dir, None, "train", Classes::All27, &|_, _| ())?;
+    let mut set = data::open(dir, None, "train", Classes::default(), &|_, _| ())?;
     set.items.truncate(args.images);
-    Reader::new(false, &args.keep).images(&set, (stored, Fit::Crop), "read images")
+    Reader::new(false, &args.keep).images(&set, Square::new(stored, Fit::Crop), "read images")
 }
 
 fn measure(

@@ -9,7 +9,7 @@ use crate::cli::engine::Chosen;
 use crate::cli::pictures::{class_in_pictures, picture, truth};
 use crate::cli::say;
 use crate::data::transform::Placement;
-use crate::data::{EvalStore, Fit};
+use crate::data::{EvalStore, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout};
 use crate::eval::Matching;
@@ -19,9 +19,6 @@ use crate::report::pictures::{NONE, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{Loaded, Trained};
 
-/// Side of a network's input, and how pictures become squares of it.
-type Frame = (usize, Fit);
-
 pub fn run(args: &CompareArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.images == 0 {
@@ -29,11 +26,12 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
     let read = |path: &PathBuf| Trained::read(path);
     let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
-    let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.eval_size, t.recipe.fit)).collect();
+    let frames: Vec<Square> =
+        trained.iter().map(|t| Square::new(t.recipe.eval_size, t.recipe.fit)).collect();
     let shown = frames
         .iter()
         .rev()
-        .max_by_key(|frame| frame.0)
+        .max_by_key(|frame| frame.side)
         .copied()
         .expect("at least one checkpoint is required");
 
@@ -48,12 +46,12 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One store at a time: what several checkpoints see in the same way is read once.
-        let store = args.set.labelled(args.classes, frame.0, frame.1)?;
+        let store = args.set.labelled(args.classes, frame)?;
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {
             let labels = predict(&mut *engine.open()?, trained, &store, count)?;
-            let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.sizes);
+            let labels = labels.chunks(frame.side * frame.side).zip(&store.images.sizes);
             columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
         }
         if frame == shown {
@@ -73,7 +71,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if frames.iter().any(|frame| *frame != shown) {
         let what =
             "each network sees images at its own input size and is grey where it sees nothing";
-        say(format_args!("{what}; they are shown at {} pixels", shown.0))?;
+        say(format_args!("{what}; they are shown at {} pixels", shown.side))?;
     }
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
 }
@@ -124,17 +122,17 @@ fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
 
 /// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where
 /// the first shows nothing of it.
-fn moved(map: &[u16], (width, height): (usize, usize), from: Frame, to: Frame) -> Vec<u16> {
+fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square) -> Vec<u16> {
     if from == to {
         return map.to_vec();
     }
-    let [here, there] = [from, to].map(|(size, fit)| Placement::new(width, height, size, fit));
-    let middle = |i: usize| ((i % to.0) as f64 + 0.5, (i / to.0) as f64 + 0.5);
+    let [here, there] = [from, to].map(|square| Placement::new(width, height, square));
+    let middle = |i: usize| ((i % to.side) as f64 + 0.5, (i / to.side) as f64 + 0.5);
     let label = |i: usize| {
         let at = there.to_picture(middle(i)).and_then(|point| here.to_square(point));
-        at.map_or(NONE, |(x, y)| map[y * from.0 + x])
+        at.map_or(NONE, |(x, y)| map[y * from.side + x])
     };
-    (0..to.0 * to.0).map(label).collect()
+    (0..to.side * to.side).map(label).collect()
 }
 
 /// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.

@@ -9,7 +9,7 @@ use crate::cli::args::{ClassifierName, EvalArgs};
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
 use crate::cli::say;
-use crate::data::{EvalStore, ImageStore, PictureSet};
+use crate::data::{EvalStore, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::ops::{Classifier, Metric};
 use crate::device::{Engine, Layout, Pool};
@@ -30,7 +30,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     check_size(size)?;
     // What is about scores wants labels.
     let asked = args.classes.is_some() || args.matching.is_some() || args.tta || args.flip_tta;
-    let set = args.set.pictures(args.classes, asked, size, recipe.fit)?;
+    let set = args.set.pictures(args.classes, asked, Square::new(size, recipe.fit))?;
     let dev = &mut *engine.open()?;
     match set {
         PictureSet::Labelled(store) => evaluate(dev, args, &trained, &store, size),

@@ -8,7 +8,7 @@ use crate::cli::engine::Chosen;
 use crate::cli::pictures::picture;
 use crate::cli::say;
 use crate::data::transform::Placement;
-use crate::data::{Fit, ImageStore, decode, transform};
+use crate::data::{ImageStore, Square, decode, transform};
 use crate::device::cuda::Autotune;
 use crate::device::ops::top::MOST_QUERIES;
 use crate::device::{Engine, Layout};
@@ -28,9 +28,9 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         ));
     }
     let trained = Trained::read(&args.checkpoint)?;
-    let (size, fit) = (trained.recipe.eval_size, trained.recipe.fit);
-    let store = args.set.images(size, fit)?;
-    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split, fit));
+    let size = trained.recipe.eval_size;
+    let store = args.set.images(Square::new(size, trained.recipe.fit))?;
+    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
     let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
@@ -40,11 +40,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         let mut neighbours = Vec::new();
         for neighbour in found {
             let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            say(format_args!(
-                "  {:.4}  {}",
-                neighbour.score,
-                place(&store, neighbour.image, at, fit)
-            ))?;
+            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at)))?;
             let caption = format!("{:.4}", neighbour.score);
             neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
         }
@@ -58,9 +54,9 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
 }
 
 /// A point of an image's square, as a query would name it.
-fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> String {
+fn place(store: &ImageStore, image: usize, (x, y): (usize, usize)) -> String {
     let (item, (width, height)) = (&store.items[image], store.sizes[image]);
-    let point = Placement::new(width, height, store.size(), fit).to_picture((x as f64, y as f64));
+    let point = Placement::new(width, height, store.square).to_picture((x as f64, y as f64));
     point.map_or(format!("{}: padding", item.id), |(x, y)| {
         format!("{}:{},{}", item.id, x as usize, y as usize)
     })
@@ -78,7 +74,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn find(query: &Query, store: &ImageStore, split: &str, fit: Fit) -> Result<Self> {
+    fn find(query: &Query, store: &ImageStore, split: &str) -> Result<Self> {
         let Query { image, x, y } = query;
         let name = format!("{image}:{x},{y}");
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
@@ -100,13 +96,13 @@ impl Asked {
             let what = format!("--query {name}: outside of the image, which has {w} × {h} pixels");
             return Err(Error::input(what, format!("use x below {w} and y below {h}")));
         }
-        let placement = Placement::new(w, h, store.size(), fit);
+        let placement = Placement::new(w, h, store.square);
         let at = placement.to_square((*x as f64 + 0.5, *y as f64 + 0.5)).ok_or_else(|| {
             let what = format!("--query {name}: outside of the square that the network sees of the {w} × {h} pixels");
             Error::input(what, "choose a pixel nearer to the middle")
         })?;
         let mut pixels = vec![0; store.size().pow(2) * 3];
-        transform::image(&picture, store.size(), fit, &mut pixels);
+        transform::image(&picture, store.square, &mut pixels);
         Ok(Asked { name, pixels, at, own })
     }
 

@@ -17,7 +17,7 @@ pub struct Settings {
     pub seed: u64,
     pub data: PathBuf,
     /// The layout, as `--dataset` names it; None: detected.
-    pub dataset: Option<crate::data::Kind>,
+    pub dataset: Option<&'static crate::data::DataLayout>,
     pub split: String,
     pub val_split: String,
     pub classes: crate::data::Classes,

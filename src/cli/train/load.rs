@@ -6,7 +6,7 @@ use crate::cli::choose;
 use crate::cli::read::Reader;
 use crate::cli::settings::Undecided;
 use crate::cli::train::SHOWN;
-use crate::data::{self, Dataset, PictureSet};
+use crate::data::{self, Dataset, PictureSet, Square};
 use crate::recipe::Method;
 use crate::train::{Sets, Settings};
 
@@ -22,10 +22,12 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
         Ok(set)
     };
     let recipe = &settings.recipe;
+    let stored = Square::new(recipe.stored, recipe.fit);
+    let shown_as = Square::new(recipe.eval_size, recipe.fit);
     let set = open(&settings.split)?;
     let train = match recipe.method {
         Method::Supervised => {
-            let store = read.labelled(&set, (recipe.stored, recipe.fit), "read labels")?;
+            let store = read.labelled(&set, stored, "read labels")?;
             if store.occurring()? == 0 {
                 let what = format!("no pixel of the split {} has one of the classes", set.split);
                 return Err(Error::file(
@@ -36,21 +38,21 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
             }
             PictureSet::Labelled(Box::new(store))
         }
-        _ => PictureSet::Plain(read.images(&set, (recipe.stored, recipe.fit), "read images")?),
+        _ => PictureSet::Plain(read.images(&set, stored, "read images")?),
     };
     let shown = || {
         let few = Dataset {
             items: train.images().items.iter().take(SHOWN).cloned().collect(),
             ..set.clone()
         };
-        read.images(&few, (recipe.eval_size, recipe.fit), "read for pictures")
+        read.images(&few, shown_as, "read for pictures")
             .map(PictureSet::Plain)
     };
     // Labels are needed to train by few recipes: where there are none, pictures show clusters of
     // training images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
-            let store = read.labelled(&val, (recipe.eval_size, recipe.fit), "read labels")?;
+            let store = read.labelled(&val, shown_as, "read labels")?;
             let occur = store.occurring()?;
             recipe
                 .matching

@@ -22,9 +22,6 @@ mod torch;
 mod torch_legacy;
 mod torch_zip;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
