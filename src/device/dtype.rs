@@ -85,7 +85,7 @@ mod tests {
             assert_eq!(bytes.len(), values.len() * dtype.bytes());
             assert_eq!(dtype.decode(&bytes), values.map(|x| dtype.round(x)), "{dtype:?}");
         }
-        assert_eq!([Dtype::Bf16.round(-0.1), Dtype::F16.round(1e-9)], [-0.100_097_66, 0.0]);
+        assert_eq!([Dtype::Bf16.round(-0.1), Dtype::F16.round(1e-9)], [-0.100_097_656, 0.0]);
         assert_eq!(Dtype::F16.loss_scale(1600), 128.0);
     }
 }
