@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use picie::base::Error;
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
+use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
 use picie::net::weights::{Start, Tensor};
@@ -28,16 +28,16 @@ fn drawn() -> &'static Path {
 fn sets(recipe: &Recipe, limit: usize) -> Sets {
     let load = |split: &str, size: usize| {
         let mut set =
-            data::open(&drawn().join("scenes"), None, split, Classes::All27, &|_, _| ()).unwrap();
+            data::open(&drawn().join("scenes"), None, split, Classes::default(), &|_, _| ())
+                .unwrap();
         set.items.truncate(limit);
         let load = Load {
-            size,
-            fit: Fit::Crop,
+            square: Square::new(size, Fit::Crop),
             budget: u64::MAX,
             cache: drawn(),
             keep: None,
             strict: true,
-            progress: &|_, _| (),
+            on_progress: &|_, _| (),
         };
         PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
     };
@@ -86,7 +86,7 @@ fn run(
         dataset: None,
         split: "train".into(),
         val_split: "val".into(),
-        classes: Classes::All27,
+        classes: Classes::default(),
         limit: None,
         start: start.record.clone(),
         version: String::new(),

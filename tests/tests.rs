@@ -3,6 +3,7 @@
 mod build;
 mod cli;
 mod cuda;
+mod data;
 mod house;
 mod kit;
 mod losses;

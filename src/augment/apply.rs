@@ -1,9 +1,12 @@
 //! From drawn numbers to network inputs: what the host stages for a batch, and the render op.
 
 use crate::augment::Augment;
-use crate::base::Result;
-use crate::device::ops::{Backend, Crop, Photo, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
+use crate::base::{BySize, Result, stop};
+use crate::data::ImageStore;
+use crate::device::ops::{
+    Crop, Photo, Plan, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
+};
+use crate::device::{ALIGN, Act, Engine, Layout, Pool, Slot};
 
 /// Which rendering of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,21 +44,38 @@ impl View {
     }
 }
 
+/// The pictures that a [`Feeder`] renders.
+#[derive(Clone, Copy, Debug)]
+pub struct FeederSpec<'a> {
+    /// What views are drawn from.
+    pub augment: Augment,
+    pub seed: u64,
+    /// Side of a stored image.
+    pub stored: usize,
+    /// Side of the network's input.
+    pub size: usize,
+    /// Channels of the network's input, as [`ViewSpec::channels`] has them.
+    pub channels: usize,
+    /// Every number of images that a batch will have.
+    pub batches: &'a [usize],
+}
+
 /// Renders views of stored images: what the host stages before a step, and the ops of the step.
-pub struct Feeder<B: Backend> {
+pub struct Feeder {
     augment: Augment,
     seed: u64,
-    /// Side of a stored image and of the network's input.
     stored: usize,
     size: usize,
     /// Whether the input has the Sobel gradient.
     sobel: bool,
+    /// Images of the largest batch.
+    capacity: usize,
     images: Images,
     index: Slot<u32>,
     /// Draws of the views of a step.
     draws: [Draws; 2],
     /// By number of images.
-    plans: Vec<(usize, B::ViewPlan)>,
+    plans: BySize<Plan<ViewSpec>>,
 }
 
 /// Where stored images are when a step runs.
@@ -66,7 +86,9 @@ enum Images {
     Staged(Staged),
 }
 
-/// Buffers for a batch of images: one, or two, so that the next batch comes while a step runs.
+/// Buffers for a batch of images: one, or two, so that the next batch comes while a step runs. None
+/// before they are placed.
+#[derive(Default)]
 struct Staged {
     slots: Vec<Slot<u8>>,
     /// The slot of the present batch.
@@ -81,90 +103,81 @@ struct Draws {
     crops: Slot<Crop>,
 }
 
-impl<B: Backend> Feeder<B> {
-    /// `batches`: every number of images that a batch will have. `resident`: the images of the data
-    /// set, if all of them are to lie on the device; [`Feeder::load`] brings them there.
-    pub fn plan(
-        dev: &mut B,
-        layout: &mut Layout,
-        augment: Augment,
-        seed: u64,
-        (stored, size, channels): (usize, usize, usize),
-        batches: &[usize],
-        resident: Option<usize>,
-    ) -> Result<Self> {
+impl Feeder {
+    /// Plans everything but the images, which are placed by a step of their own: when all else is
+    /// planned ([`Feeder::place`]), or now ([`Feeder::place_batches`]).
+    pub fn plan(dev: &mut dyn Engine, layout: &mut Layout, spec: FeederSpec) -> Result<Self> {
+        let FeederSpec { augment, seed, stored, size, channels, batches } = spec;
         let capacity = batches.iter().copied().max().unwrap_or(1);
-        let mut plans = Vec::new();
-        for &n in batches {
-            plans.push((
-                n,
-                dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels })?,
-            ));
-        }
-        let bytes = stored * stored * 3;
-        let images = match resident {
-            Some(all) => Images::Resident(layout.take(Pool::Dataset, "images", all * bytes)),
-            None => {
-                // Where memory is the host's there is nothing to copy meanwhile.
-                let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
-                let slots = (0..slots)
-                    .map(|_| layout.take(Pool::Images, "images", capacity * bytes))
-                    .collect();
-                Images::Staged(Staged { slots, at: 0, next: Vec::new() })
-            }
-        };
+        let view = |n| ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels };
+        let plans = BySize::plan(batches.iter().copied(), |n| plan_view(dev, view(n)))?;
         let index = layout.take(Pool::Staging, "image index", capacity);
         let draws = [1, 2].map(|view| Draws {
             photo: layout.take(Pool::Staging, format!("photometric draws {view}"), capacity),
             crops: layout.take(Pool::Staging, format!("input crops {view}"), capacity),
         });
-        Ok(Feeder { augment, seed, stored, size, sobel: channels > 4, images, index, draws, plans })
+        let (images, sobel) = (Images::Staged(Staged::default()), channels > 4);
+        Ok(Feeder { augment, seed, stored, size, sobel, capacity, images, index, draws, plans })
     }
 
-    /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids,
-    /// stored, stored, 3).
-    pub fn load(
+    /// Places `images` images, the last step of a plan: all of them where the engine has memory of
+    /// its own and they fit beside everything else, which [`Feeder::load`] then brings there; else
+    /// a batch at a time.
+    pub fn place(
         &mut self,
-        dev: &mut B,
-        gather: impl Fn(&[u32], &mut [u8]) -> Result<()>,
+        dev: &mut dyn Engine,
+        layout: &mut Layout,
+        images: usize,
     ) -> Result<()> {
+        dev.decide()?;
+        let bytes = (images * self.image_bytes()).next_multiple_of(ALIGN);
+        let wanted = layout.total_bytes() + dev.scratch_bytes() + bytes;
+        if dev.free_bytes().is_some_and(|free| wanted <= free) {
+            let all = images * self.image_bytes();
+            self.images = Images::Resident(layout.take(Pool::Dataset, "images", all));
+        } else {
+            self.place_batches(dev, layout);
+        }
+        Ok(())
+    }
+
+    /// Places images that come a batch at a time.
+    pub fn place_batches(&mut self, dev: &dyn Engine, layout: &mut Layout) {
+        // Where memory is the host's there is nothing to copy meanwhile.
+        let count = if dev.free_bytes().is_some() { 2 } else { 1 };
+        let bytes = self.capacity * self.image_bytes();
+        let slots = (0..count).map(|_| layout.take(Pool::Images, "images", bytes)).collect();
+        self.images = Images::Staged(Staged { slots, ..Staged::default() });
+    }
+
+    fn image_bytes(&self) -> usize {
+        self.stored * self.stored * 3
+    }
+
+    /// Brings a resident data set to the device, a few images at a time.
+    pub fn load(&mut self, dev: &mut dyn Engine, set: &ImageStore) -> Result<()> {
         let Images::Resident(slot) = self.images else { return Ok(()) };
-        let bytes = self.stored * self.stored * 3;
+        let bytes = self.image_bytes();
         // A multiple of what a slot is aligned to, whatever the image's size.
-        dev.load(slot, 64 * bytes, |start, out| {
+        dev.load_bytes(slot, 64 * bytes, &mut |start, out| {
+            stop::check()?;
             let first = start / bytes;
             let ids: Vec<u32> = (first as u32..(first + out.len() / bytes) as u32).collect();
-            gather(&ids, out)
+            set.gather(&ids, out)
         })
     }
 
     /// What `views` of the images `ids` need, written before the step: the images where they are
-    /// not resident (`gather` fills (n, stored, stored, 3)), and the draws.
+    /// not resident, and the draws.
     pub fn stage(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
         ids: &[u32],
         epoch: usize,
         views: &[View],
-        gather: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        let n = ids.len();
-        match &mut self.images {
-            Images::Resident(_) => dev.write(self.index, ids)?,
-            Images::Staged(staged) => {
-                if staged.next == ids {
-                    staged.at = (staged.at + 1) % staged.slots.len();
-                    dev.arrive(staged.slots[staged.at])?;
-                } else {
-                    dev.fill(
-                        staged.slots[staged.at].part(0, n * self.stored * self.stored * 3),
-                        gather,
-                    )?;
-                }
-                staged.next.clear();
-                dev.write(self.index, &Vec::from_iter(0..n as u32))?;
-            }
-        }
+        self.stage_images(dev, ids, |out| set.gather(ids, out))?;
         for (&view, draws) in views.iter().zip(self.draws) {
             if let Some(number) = view.photo() {
                 let photo = |&id: &u32| {
@@ -179,20 +192,46 @@ impl<B: Backend> Feeder<B> {
         Ok(())
     }
 
+    /// A picture (stored, stored, 3) of no set, as the one image of a batch.
+    pub fn stage_picture(&mut self, dev: &mut dyn Engine, picture: &[u8]) -> Result<()> {
+        self.stage_images(dev, &[0], |out| {
+            out.copy_from_slice(picture);
+            Ok(())
+        })
+    }
+
+    fn stage_images(
+        &mut self,
+        dev: &mut dyn Engine,
+        ids: &[u32],
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let bytes = ids.len() * self.image_bytes();
+        match &mut self.images {
+            Images::Resident(_) => dev.write(self.index, ids),
+            Images::Staged(staged) => {
+                if staged.next == ids {
+                    staged.at = (staged.at + 1) % staged.slots.len();
+                    dev.arrive(staged.slots[staged.at])?;
+                } else {
+                    dev.fill(staged.slots[staged.at].part(0, bytes), fill)?;
+                }
+                staged.next.clear();
+                dev.write(self.index, &Vec::from_iter(0..ids.len() as u32))
+            }
+        }
+    }
+
     /// Brings the images of the next batch while the step that was just queued runs, where there is
     /// a second buffer for them.
-    pub fn prefetch(
-        &mut self,
-        dev: &mut B,
-        ids: &[u32],
-        gather: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn prefetch(&mut self, dev: &mut dyn Engine, set: &ImageStore, ids: &[u32]) -> Result<()> {
+        let bytes = ids.len() * self.image_bytes();
         let Images::Staged(staged) = &mut self.images else { return Ok(()) };
         if staged.slots.len() < 2 || ids.is_empty() {
             return Ok(());
         }
-        let slot = staged.slots[1 - staged.at].part(0, ids.len() * self.stored * self.stored * 3);
-        dev.prefetch(slot, gather)?;
+        let slot = staged.slots[1 - staged.at].part(0, bytes);
+        dev.prefetch(slot, |out| set.gather(ids, out))?;
         staged.next = ids.to_vec();
         Ok(())
     }
@@ -206,29 +245,25 @@ impl<B: Backend> Feeder<B> {
         }
     }
 
-    /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that
-    /// were staged.
+    /// x (n, size, size, channels) = the view of each staged image; it is number `at` of the views
+    /// that were staged.
     pub fn render(
         &self,
-        dev: &mut B,
-        x: Slot<B::Act>,
+        dev: &mut dyn Engine,
+        x: Slot<Act>,
         n: usize,
         at: usize,
         view: View,
     ) -> Result<()> {
-        let (_, plan) =
-            self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = match &self.images {
             Images::Resident(slot) => *slot,
-            Images::Staged(staged) => {
-                staged.slots[staged.at].part(0, n * self.stored * self.stored * 3)
-            }
+            Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.image_bytes()),
         };
-        let draws = self.draws[at];
+        let (plan, index, draws) = (self.plans.of(n), self.index.part(0, n), self.draws[at]);
         let photo = view.photo().map(|_| draws.photo.part(0, n));
         let crops = view.crops().then(|| draws.crops.part(0, n));
-        dev.view_render(plan, x, images, self.index.part(0, n), photo, crops)?;
-        if self.sobel { dev.view_sobel(plan, x) } else { Ok(()) }
+        view_render(dev, plan, ViewRender { x, images, index, photo, crops })?;
+        if self.sobel { view_sobel(dev, plan, ViewSobel { x }) } else { Ok(()) }
     }
 
     /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::data::{Classes, Kind};
+use crate::data::{Classes, DataLayout};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
@@ -222,7 +222,7 @@ pub struct TrainArgs {
     pub data: Option<PathBuf>,
     /// How the folder is laid out [default: detected]
     #[arg(long, value_enum)]
-    pub dataset: Option<Kind>,
+    pub dataset: Option<&'static DataLayout>,
     /// Split or splits to train on, with commas between [default: train]
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,

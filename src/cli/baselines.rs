@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{BaselinesArgs, SetArgs};
-use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::check_size;
+use crate::cli::engine::Chosen;
+use crate::cli::limits::check_size;
 use crate::cli::say;
-use crate::data::{Fit, ImageStore, PictureSet};
+use crate::data::{Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
-use crate::device::{Backend, Layout, Pool};
+use crate::device::{Engine, Layout, Pool};
 use crate::eval::record::Score;
 use crate::eval::{Confusion, Matching, Scores, Unlabelled};
+use crate::method::Tick;
 use crate::method::baselines::{Clustered, Features, Lab, Pyramid, Stages, pca, settle};
-use crate::method::predict::{Constant, Frames, confusions, other_size, unlabelled};
-use crate::method::{STRIDE, Tick};
+use crate::method::predict::{Constant, Frames, FramesShape, confusions, other_size, unlabelled};
 use crate::net::weights::{Source, Weights};
-use crate::net::{FEATURES, Mode, Network};
+use crate::net::{FEATURES, Mode, Network, STRIDE};
 use crate::recipe::Recipe;
 use crate::report::{Progress, table, unlabelled as report};
 
@@ -25,7 +25,7 @@ use crate::report::{Progress, table, unlabelled as report};
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
 pub fn run(args: &BaselinesArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     check_size(args.size)?;
     if args.clusters < 2 || args.clusters > usize::from(u16::MAX) {
         return Err(Error::input(format!("--clusters {}", args.clusters), "use 2 to 65535"));
@@ -45,15 +45,15 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         .iter_mut()
         .for_each(|weights| weights.tensors.retain(|name, _| !name.starts_with("fpn.")));
     let asked = args.classes.is_some() || args.matching.is_some();
-    let set = args.set.pictures(args.classes, asked, args.size, Fit::Crop)?;
+    let square = Square::new(args.size, Fit::Crop);
+    let set = args.set.pictures(args.classes, asked, square)?;
     let matching = args.matching.unwrap_or(Matching::OneToOne);
     if let PictureSet::Labelled(store) = &set {
         matching.check(store.occurring()?, args.clusters)?;
     }
-    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }
-        .images(args.size, Fit::Crop)?;
+    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }.images(square)?;
     let images = train.len().max(set.images().len());
-    let table = Table {
+    let mut table = Table {
         args,
         matching,
         train: &train,
@@ -62,7 +62,8 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         scores: Vec::new(),
         looks: Vec::new(),
     };
-    let Table { scores, looks, .. } = engine.run(Fill { table, recipe, weights })?;
+    table.fill(&mut *engine.open()?, &recipe, weights.as_ref())?;
+    let Table { scores, looks, .. } = table;
     match (&set, args.json) {
         (PictureSet::Labelled(_), true) => say_json(scores),
         (PictureSet::Labelled(_), false) => say(format_args!(
@@ -122,8 +123,8 @@ impl Table<'_> {
         let phase = Progress::phase(name.expect("a row has begun"), images as u64);
         let tick: Tick = &mut |n| phase.tick(n);
         let (k, sides) = (self.args.clusters, self.sides());
-        let mut clustered =
-            Clustered::fit(features, self.train, (k, seeds), (self.batch, &sides), tick)?;
+        let shape = FramesShape { batch: self.batch, sides: &sides };
+        let mut clustered = Clustered::fit(features, self.train, k, seeds, shape, tick)?;
         match self.set {
             PictureSet::Labelled(store) => {
                 let confusions = confusions(&mut clustered, store, (self.batch, k), tick)?;
@@ -141,6 +142,62 @@ impl Table<'_> {
         phase.finish();
         Ok(())
     }
+
+    /// All rows, one after the other. `weights`: of a backbone, without laterals.
+    fn fill(
+        &mut self,
+        dev: &mut dyn Engine,
+        recipe: &Recipe,
+        weights: Option<&Weights>,
+    ) -> Result<()> {
+        let (train, batch, sides) = (self.train, self.batch, self.sides());
+        let seeds = &self.args.seeds;
+        if let PictureSet::Labelled(store) = self.set {
+            self.row("largest class");
+            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
+            self.scores[0].1.push(score(&one[0], Matching::ManyToOne)?);
+        }
+        self.row("Lab");
+        self.add(&mut Lab { height: false }, seeds)?;
+        self.row("Lab + height");
+        self.add(&mut Lab { height: true }, seeds)?;
+
+        let mut layout = Layout::new(dev.dtype());
+        let net = Network::plan(&mut layout, recipe.architecture);
+        let own = FramesShape { batch, sides: &[train.size()] };
+        let settling = Frames::plan(dev, &mut layout, &net, recipe, own, Mode::Batch)?;
+        let shape = FramesShape { batch, sides: &sides };
+        let frames = Frames::plan(dev, &mut layout, &net, recipe, shape, Mode::Stages)?;
+        let room = batch * (shape.largest() / STRIDE).pow(2) * FEATURES;
+        let room = layout.take(Pool::State, "features", room);
+        dev.reserve(&layout)?;
+        self.row("random network");
+        for &seed in seeds {
+            net.init(dev, seed)?;
+            settle(dev, &net, &settling, train)?;
+            net.fold(dev)?;
+            self.add(&mut Pyramid { dev: &mut *dev, net: &net, frames: &frames, room }, &[seed])?;
+        }
+        let Some(weights) = weights else { return Ok(()) };
+        let name = name(&self.args.weights);
+        let [random, by_pca, stages] = ["random laterals", "PCA laterals", "layer3, layer4"]
+            .map(|part| format!("{name}, {part}"));
+        self.row(&random);
+        for &seed in seeds {
+            net.init(dev, seed)?;
+            net.load(dev, weights)?;
+            net.fold(dev)?;
+            self.add(&mut Pyramid { dev: &mut *dev, net: &net, frames: &frames, room }, &[seed])?;
+        }
+        self.row(&by_pca);
+        let laterals = pca(dev, &net, &frames, train)?;
+        net.load(dev, &laterals)?;
+        net.fold(dev)?;
+        self.add(&mut Pyramid { dev: &mut *dev, net: &net, frames: &frames, room }, seeds)?;
+        self.row(&stages);
+        self.add(&mut Stages { dev: &mut *dev, net: &net, frames: &frames }, seeds)?;
+        Ok(())
+    }
 }
 
 fn score(m: &Confusion, matching: Matching) -> Result<Score> {
@@ -153,67 +210,5 @@ fn name(source: &Source) -> String {
     match source {
         Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         named => named.to_string(),
-    }
-}
-
-struct Fill<'a> {
-    table: Table<'a>,
-    recipe: Recipe,
-    /// Without laterals.
-    weights: Option<Weights>,
-}
-
-impl<'a> Job for Fill<'a> {
-    type Out = Table<'a>;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Table<'a>> {
-        let Fill { mut table, recipe, weights } = self;
-        let (train, batch, sides, seeds) =
-            (table.train, table.batch, table.sides(), &table.args.seeds);
-        if let PictureSet::Labelled(store) = table.set {
-            table.row("largest class");
-            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
-            table.scores[0].1.push(score(&one[0], Matching::ManyToOne)?);
-        }
-        table.row("Lab");
-        table.add(&mut Lab { height: false }, seeds)?;
-        table.row("Lab + height");
-        table.add(&mut Lab { height: true }, seeds)?;
-
-        let mut layout = Layout::default();
-        let net = Network::plan(dev, &mut layout, recipe.architecture);
-        let settling =
-            Frames::plan(dev, &mut layout, &net, &recipe, (batch, &[train.size()]), Mode::Batch)?;
-        let frames = Frames::plan(dev, &mut layout, &net, &recipe, (batch, &sides), Mode::Stages)?;
-        let largest = sides.iter().max().copied().unwrap_or(0);
-        let room =
-            layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * FEATURES);
-        dev.reserve(&layout)?;
-        table.row("random network");
-        for &seed in seeds {
-            net.init(dev, seed)?;
-            settle(dev, &net, &settling, train)?;
-            net.fold(dev)?;
-            table.add(&mut Pyramid { dev, net: &net, frames: &frames, room }, &[seed])?;
-        }
-        let Some(weights) = &weights else { return Ok(table) };
-        let name = name(&table.args.weights);
-        let [random, by_pca, stages] = ["random laterals", "PCA laterals", "layer3, layer4"]
-            .map(|part| format!("{name}, {part}"));
-        table.row(&random);
-        for &seed in seeds {
-            net.init(dev, seed)?;
-            net.load(dev, weights)?;
-            net.fold(dev)?;
-            table.add(&mut Pyramid { dev, net: &net, frames: &frames, room }, &[seed])?;
-        }
-        table.row(&by_pca);
-        let laterals = pca(dev, &net, &frames, train)?;
-        net.load(dev, &laterals)?;
-        net.fold(dev)?;
-        table.add(&mut Pyramid { dev, net: &net, frames: &frames, room }, seeds)?;
-        table.row(&stages);
-        table.add(&mut Stages { dev, net: &net, frames: &frames }, seeds)?;
-        Ok(table)
     }
 }

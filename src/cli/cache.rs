@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::fs::remove_abandoned;
 use crate::base::{Error, Result};
 use crate::cli::args::CacheArgs;
-use crate::cli::plan::cache;
+use crate::cli::paths::cache;
 use crate::cli::say;
 use crate::data::kept::{self, KeptSet};
 

@@ -4,42 +4,36 @@ use std::cell::RefCell;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{Device, EngineArgs, Precision};
-use crate::cli::plan::cache;
-use crate::device::Backend;
+use crate::cli::paths::cache;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
+use crate::device::{Dtype, Engine};
 use crate::report::{Phase, Progress};
 
-/// Work for an engine, whichever it is.
-pub trait Job {
-    type Out;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out>;
-}
-
 /// What computes: chosen before images are read, so that a machine that lacks it says so at once.
-pub struct Engine<'a> {
+pub struct Chosen<'a> {
     args: &'a EngineArgs,
     autotune: Autotune,
     /// None: the CPU.
     gpu: Option<usize>,
 }
 
-impl<'a> Engine<'a> {
+impl<'a> Chosen<'a> {
     /// The engine that the flags mean, for a command that takes `autotune` where they say nothing
     /// of it. Errors: flags that contradict each other, no driver, no such GPU.
-    pub fn choose(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
+    pub fn new(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
         let gpu = gpu(args)?;
         gpu.map_or(Ok(()), cuda::find)?;
-        Ok(Engine { args, autotune: args.autotune.unwrap_or(autotune), gpu })
+        Ok(Chosen { args, autotune: args.autotune.unwrap_or(autotune), gpu })
     }
 
     pub fn is_gpu(&self) -> bool {
         self.gpu.is_some()
     }
 
-    pub fn run<J: Job>(&self, job: J) -> Result<J::Out> {
-        let (args, Some(ordinal)) = (self.args, self.gpu) else { return job.run(&mut Cpu::new()) };
+    /// Opens it.
+    pub fn open(&self) -> Result<Box<dyn Engine>> {
+        let (args, Some(ordinal)) = (self.args, self.gpu) else { return Ok(Box::new(Cpu::new())) };
         let options = Options {
             ordinal,
             no_graph: args.no_graph,
@@ -48,11 +42,12 @@ impl<'a> Engine<'a> {
             cache: Some(cache().join("cudnn-engines.json")),
             watch: watcher(),
         };
-        match args.precision.unwrap_or(Precision::Bf16) {
-            Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
-            Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
-            Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
-        }
+        let dtype = match args.precision.unwrap_or(Precision::Bf16) {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::F16 => Dtype::F16,
+            Precision::F32 => Dtype::F32,
+        };
+        Ok(Box::new(Cuda::new(options, dtype)?))
     }
 }
 

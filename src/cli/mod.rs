@@ -1,7 +1,8 @@
-//! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does
+//! The command line: [`args`] is what was typed, [`settings`] what it means, one file a subcommand does
 //! it.
 
 pub mod args;
+mod bar;
 mod baselines;
 mod bench;
 mod cache;
@@ -10,12 +11,15 @@ mod compare;
 mod devices;
 mod engine;
 mod eval;
+mod limits;
 mod neighbors;
-mod plan;
+mod paths;
+mod pictures;
 mod read;
 mod scenes;
 mod segment;
 mod set;
+mod settings;
 mod sweep;
 mod train;
 mod watch;

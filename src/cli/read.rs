@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::base::{Result, memory, tell};
 use crate::cli::args::KeepArgs;
-use crate::cli::plan::{FileBar, cache};
-use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
+use crate::cli::bar::FileBar;
+use crate::cli::paths::cache;
+use crate::data::{Dataset, EvalStore, ImageStore, Load, Square};
 
 /// A set of files that are smaller together is not kept: one core decodes so much in about a
 /// second.
@@ -33,44 +34,33 @@ impl Reader {
     }
 
     /// The images; labels are not looked at. `name`: of the progress bar.
-    pub fn images(
-        self,
-        set: &Dataset,
-        shape: (usize, Fit),
-        name: &'static str,
-    ) -> Result<ImageStore> {
-        let store = self.load(shape, name, |load| ImageStore::load(set, load))?;
+    pub fn images(self, set: &Dataset, square: Square, name: &'static str) -> Result<ImageStore> {
+        let store = self.load(square, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
     /// The images with their labels.
-    pub fn labelled(
-        self,
-        set: &Dataset,
-        shape: (usize, Fit),
-        name: &'static str,
-    ) -> Result<EvalStore> {
-        let store = self.load(shape, name, |load| EvalStore::load(set, load))?;
+    pub fn labelled(self, set: &Dataset, square: Square, name: &'static str) -> Result<EvalStore> {
+        let store = self.load(square, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
         Ok(store)
     }
 
     fn load<T>(
         self,
-        (size, fit): (usize, Fit),
+        square: Square,
         name: &'static str,
         store: impl FnOnce(&Load) -> Result<T>,
     ) -> Result<T> {
         let (bar, cache) = (FileBar::new(name), cache());
         let load = Load {
-            size,
-            fit,
+            square,
             budget: budget(),
             cache: &cache,
             keep: self.keep.then_some(KEPT_FROM),
             strict: self.strict,
-            progress: &|done, total| bar.set(done, total),
+            on_progress: &|done, total| bar.set(done, total),
         };
         let store = store(&load)?;
         bar.finish();

@@ -1,9 +1,12 @@
-//! `picie scenes`.
+//! `picie scenes`, and the scenes of the demo.
+
+use std::path::Path;
 
 use crate::base::Result;
 use crate::cli::args::ScenesArgs;
-use crate::cli::plan::draw_scenes;
+use crate::cli::bar::FileBar;
 use crate::cli::say;
+use crate::data::scenes;
 
 pub fn run(args: &ScenesArgs) -> Result<()> {
     draw_scenes(&args.dir, args.train, args.val, args.seed)?;
@@ -13,4 +16,12 @@ pub fn run(args: &ScenesArgs) -> Result<()> {
         args.train,
         args.val
     ))
+}
+
+/// Draws scenes with a progress bar; a complete folder of the same parameters is left as it is.
+pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
+    let bar = FileBar::new("scenes");
+    scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;
+    bar.finish();
+    Ok(())
 }

@@ -8,14 +8,17 @@ use image::RgbImage;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::SegmentArgs;
-use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::check_size;
+use crate::cli::engine::Chosen;
+use crate::cli::limits::check_size;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
 use crate::device::cuda::Autotune;
-use crate::device::ops::{Backend, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
-use crate::net::{Geometry, Mode, Program};
+use crate::device::ops::{
+    Classifier, HeadPredict, Plan, ViewRender, ViewSobel, ViewSpec, head_predict, plan_view,
+    view_render, view_sobel,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::net::{Mode, Program, ProgramSpec};
 use crate::recipe::Recipe;
 use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
@@ -39,7 +42,7 @@ fn long_side(size: usize, aspect: f64) -> usize {
 }
 
 pub fn run(args: &SegmentArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.eval_size);
     check_size(size)?;
@@ -72,7 +75,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    broken += engine.run(Segment { trained: &trained, photos: &photos })?;
+    broken += segment(&mut *engine.open()?, &trained, &photos)?;
     match broken {
         0 => Ok(()),
         _ => Err(Error::input(
@@ -87,41 +90,31 @@ fn complain(e: Error) {
     tell(format_args!("picie: {e}"));
 }
 
-struct Segment<'a> {
-    trained: &'a Trained,
-    photos: &'a [Photo],
-}
-
-impl Job for Segment<'_> {
-    /// Photos that could not be read.
-    type Out = usize;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<usize> {
-        let Segment { trained, photos } = self;
-        let mut broken = 0;
-        let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
-        trained.load(dev, &segmenter.loaded)?;
-        let colours = palette(trained.recipe.clusters);
-        for (done, photo) in photos.iter().enumerate() {
-            let kept = || format!("{done} of {} photos are done", photos.len());
-            stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
-            match segmenter.segment(dev, photo) {
-                Ok((picture, labels)) => {
-                    write_labels(&photo.labels, &labels, photo.width, photo.height)?;
-                    write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                    let (path, labels, overlay) =
-                        (photo.path.display(), photo.labels.display(), photo.overlay.display());
-                    say(format_args!("{path} → {labels}, {overlay}"))?;
-                }
-                Err(e @ Error::Device { .. }) => return Err(e),
-                Err(e) => {
-                    complain(e);
-                    broken += 1;
-                }
+/// Returns how many photos could not be read.
+fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<usize> {
+    let mut broken = 0;
+    let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
+    let classifier = trained.load(dev, &segmenter.loaded)?;
+    let colours = palette(trained.recipe.clusters);
+    for (done, photo) in photos.iter().enumerate() {
+        let kept = || format!("{done} of {} photos are done", photos.len());
+        stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
+        match segmenter.segment(dev, photo, classifier) {
+            Ok((picture, labels)) => {
+                write_labels(&photo.labels, &labels, photo.width, photo.height)?;
+                write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
+                let (path, labels, overlay) =
+                    (photo.path.display(), photo.labels.display(), photo.overlay.display());
+                say(format_args!("{path} → {labels}, {overlay}"))?;
+            }
+            Err(e @ Error::Device { .. }) => return Err(e),
+            Err(e) => {
+                complain(e);
+                broken += 1;
             }
         }
-        Ok(broken)
     }
+    Ok(broken)
 }
 
 /// One photo: its size, the network's input for it, and its outputs.
@@ -158,36 +151,28 @@ impl Photo {
 }
 
 /// A program for each input size, one after the other on the same memory.
-struct Segmenter<B: Backend> {
-    loaded: Loaded<B>,
-    programs: BTreeMap<(usize, usize), (Program<B>, B::ViewPlan)>,
+struct Segmenter {
+    loaded: Loaded,
+    programs: BTreeMap<(usize, usize), (Program, Plan<ViewSpec>)>,
     sobel: bool,
     image: Slot<u8>,
     index: Slot<u32>,
     pred: Slot<u16>,
 }
 
-impl<B: Backend> Segmenter<B> {
-    fn plan(dev: &mut B, photos: &[Photo], recipe: &Recipe) -> Result<Self> {
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
+impl Segmenter {
+    fn plan(dev: &mut dyn Engine, photos: &[Photo], recipe: &Recipe) -> Result<Self> {
+        let mut layout = Layout::new(dev.dtype());
+        let loaded = Loaded::plan(&mut layout, recipe);
         let (k, merge, unit) = (recipe.clusters, recipe.merge, recipe.unit());
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit };
+                let geometry = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
                 let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
-                entry.insert((
-                    program,
-                    dev.plan_view(ViewSpec {
-                        n: 1,
-                        sh: h,
-                        sw: w,
-                        h,
-                        w,
-                        channels: recipe.architecture.input(),
-                    })?,
-                ));
+                let channels = recipe.architecture.input();
+                let view = ViewSpec { n: 1, sh: h, sw: w, h, w, channels };
+                entry.insert((program, plan_view(dev, view)?));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
@@ -200,25 +185,26 @@ impl<B: Backend> Segmenter<B> {
     }
 
     /// The photo and its clusters (height, width).
-    fn segment(&mut self, dev: &mut B, photo: &Photo) -> Result<(RgbImage, Vec<u16>)> {
+    fn segment(
+        &mut self,
+        dev: &mut dyn Engine,
+        photo: &Photo,
+        classifier: Classifier,
+    ) -> Result<(RgbImage, Vec<u16>)> {
         let rgb = decode::rgb(&photo.path)?;
         let (h, w) = photo.input;
         let (program, view) = &self.programs[&photo.input];
-        let image = self.image.part(0, h * w * 3);
-        dev.write(image, &transform::resize(&rgb, w, h))?;
-        dev.view_render(view, program.x, image, self.index, None, None)?;
+        let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);
+        dev.write(images, &transform::resize(&rgb, w, h))?;
+        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
         if self.sobel {
-            dev.view_sobel(view, program.x)?;
+            view_sobel(dev, view, ViewSobel { x })?;
         }
         program.forward(dev, &self.loaded.net)?;
-        let pred = self.pred.part(0, photo.width * photo.height);
-        dev.head_predict(
-            &program.head,
-            pred,
-            (photo.height, photo.width),
-            program.plain(),
-            self.loaded.classifier,
-        )?;
+        let (height, width, input) = (photo.height, photo.width, program.plain());
+        let pred = self.pred.part(0, width * height);
+        let args = HeadPredict { pred, height, width, input, classifier };
+        head_predict(dev, &program.head, args)?;
         let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
             .ok_or_else(|| {
                 Error::file(&photo.path, "the file changed while it was read", "try again")

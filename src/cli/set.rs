@@ -2,9 +2,10 @@
 
 use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
-use crate::cli::plan::{FileBar, check_limit};
+use crate::cli::bar::FileBar;
+use crate::cli::limits::check_limit;
 use crate::cli::read::Reader;
-use crate::data::{self, Classes, Dataset, EvalStore, Fit, ImageStore, PictureSet};
+use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Square};
 
 /// The name of the progress bar.
 const BAR: &str = "read images";
@@ -22,17 +23,13 @@ impl SetArgs {
     }
 
     /// The images; labels are not looked at.
-    pub fn images(&self, size: usize, fit: Fit) -> Result<ImageStore> {
-        self.reader().images(
-            &self.open(data::any_classes(&self.data, self.dataset))?,
-            (size, fit),
-            BAR,
-        )
+    pub fn images(&self, square: Square) -> Result<ImageStore> {
+        self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
     }
 
     /// The images with their labels.
-    pub fn labelled(&self, classes: Classes, size: usize, fit: Fit) -> Result<EvalStore> {
-        self.reader().labelled(&self.open(classes)?, (size, fit), BAR)
+    pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
+        self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
     /// The images, with labels where any of them has some. `classes` None: the default ones.
@@ -41,16 +38,11 @@ impl SetArgs {
         &self,
         classes: Option<Classes>,
         asked: bool,
-        size: usize,
-        fit: Fit,
+        square: Square,
     ) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(
-                &set,
-                (size, fit),
-                BAR,
-            )?)));
+            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(&set, square, BAR)?)));
         }
         if set.taxonomy.is_some() {
             tell(format_args!(
@@ -58,7 +50,7 @@ impl SetArgs {
                 set.split
             ));
         }
-        Ok(PictureSet::Plain(self.reader().images(&set, (size, fit), BAR)?))
+        Ok(PictureSet::Plain(self.reader().images(&set, square, BAR)?))
     }
 
     fn reader(&self) -> Reader {

@@ -9,8 +9,11 @@ use rayon::prelude::*;
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result, stop};
 use crate::device::cpu::Cpu;
-use crate::device::ops::{Classifier, KMeans, KMeansSpec, Memory, Metric};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, Metric, Plan,
+    kmeans_accumulate, kmeans_classifier, kmeans_mean, plan_kmeans,
+};
+use crate::device::{Dtype, Engine, Layout, Pool, Slot};
 
 /// Starts that are tried.
 const RESTARTS: u32 = 4;
@@ -20,8 +23,8 @@ const SETTLED: f64 = 1e-5;
 
 /// Points that are clustered several times.
 pub struct Lloyd<'a> {
-    cpu: Cpu,
-    plan: KMeansSpec,
+    cpu: Box<dyn Engine>,
+    plan: Plan<KMeansSpec>,
     /// (n, d)
     host: &'a [f32],
     /// Σ ‖p‖² over the points: the objective is this − 2·Σ score.
@@ -43,7 +46,8 @@ impl<'a> Lloyd<'a> {
             let remedy = "use more images, a larger --size or fewer --clusters";
             return Err(Error::input(format!("{n} points cannot form {k} clusters"), remedy));
         }
-        let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
+        let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
+        let mut layout = Layout::new(Dtype::F32);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let slot = state("points", points.len());
         let centroids = state("centroids", k * d);
@@ -52,7 +56,7 @@ impl<'a> Lloyd<'a> {
         let (sums, score) = (state("sums", k * d), state("score", 1));
         let counts = layout.take(Pool::State, "counts", k);
         let splits = layout.take(Pool::State, "splits", 1);
-        let plan = cpu.plan_kmeans(KMeansSpec { k, d })?;
+        let plan = plan_kmeans(&mut *cpu, KMeansSpec { k, d })?;
         cpu.reserve(&layout)?;
         cpu.write(slot, points)?;
         let squares = points.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
@@ -76,7 +80,7 @@ impl<'a> Lloyd<'a> {
         let mut best: Option<(Vec<f32>, f64)> = None;
         for restart in 0..RESTARTS {
             let mut rng = Rng::new(seed, Stream::KMeansInit, restart, 0);
-            let start = spread(self.host, self.plan.d, self.plan.k, &mut rng);
+            let start = spread(self.host, self.plan.spec.d, self.plan.spec.k, &mut rng);
             self.cpu.write(self.centroids, &start)?;
             let objective = self.descend()?;
             if best.as_ref().is_none_or(|(_, least)| objective < *least) {
@@ -84,24 +88,25 @@ impl<'a> Lloyd<'a> {
             }
         }
         let (centroids, objective) = best.expect("there is a start");
-        Ok((centroids, objective / (self.host.len() / self.plan.d) as f64))
+        Ok((centroids, objective / (self.host.len() / self.plan.spec.d) as f64))
     }
 
     /// Moves the centroids until they settle. Returns the sum of squared distances to them before
     /// the last move.
     fn descend(&mut self) -> Result<f64> {
-        let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } =
-            self;
+        let Lloyd { plan, points, centroids, classifier, sums, counts, score, splits, .. } = *self;
+        let cpu = &mut *self.cpu;
         let mut objective = f64::INFINITY;
         for _ in 0..ITERATIONS {
             stop::check()?;
-            cpu.kmeans_classifier(*classifier, *centroids, Metric::L2)?;
-            cpu.zero(*sums)?;
-            cpu.zero(*counts)?;
-            cpu.zero(*score)?;
-            cpu.kmeans_accumulate(plan, *sums, *counts, *score, *points, *classifier)?;
-            let now = self.squares - 2.0 * f64::from(cpu.read(*score)?[0]);
-            cpu.kmeans_mean(*centroids, *counts, *splits, *sums)?;
+            kmeans_classifier(cpu, KMeansClassifier { classifier, centroids, metric: Metric::L2 })?;
+            cpu.zero(sums)?;
+            cpu.zero(counts)?;
+            cpu.zero(score)?;
+            let assigned = KMeansAccumulate { sums, counts, score, points, classifier };
+            kmeans_accumulate(cpu, &plan, assigned)?;
+            let now = self.squares - 2.0 * f64::from(cpu.read(score)?[0]);
+            kmeans_mean(cpu, KMeansMean { centroids, counts, splits, sums })?;
             if objective - now <= SETTLED * now.abs() {
                 return Ok(now);
             }

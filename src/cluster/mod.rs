@@ -7,12 +7,18 @@
 //! [`lloyd`] is k-means on points of any width, for the baselines.
 
 pub mod lloyd;
+mod scorer;
+
+pub use scorer::Scorer;
 
 use crate::base::rng::Rng;
 use crate::base::{Error, Result, stop};
-use crate::device::arena::ALIGN;
-use crate::device::ops::{Backend, Classifier, KMeansSpec, Metric};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, HeadAccumulate, HeadFeatures, KMeansAccumulate, KMeansMean, KMeansSpec, KMeansStep,
+    Metric, Plan, head_accumulate, head_features, kmeans_accumulate, kmeans_mean, kmeans_step,
+    plan_kmeans,
+};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
 use crate::net::{FEATURES, Program};
 
 /// Floats from one kept score to the next: slots begin on lines.
@@ -47,8 +53,8 @@ pub struct Summary {
 }
 
 /// Buffers and state of one clustering at a time.
-pub struct MiniBatch<B: Backend> {
-    plan: B::KMeansPlan,
+pub struct MiniBatch {
+    plan: Plan<KMeansSpec>,
     schedule: Schedule,
     k: usize,
     /// Points of the first batches (capacity, FEATURES).
@@ -60,7 +66,8 @@ pub struct MiniBatch<B: Backend> {
     splits: Slot<u32>,
     /// Centroids of the best random start so far.
     best: Slot<f32>,
-    classifier: Classifier,
+    /// The centroids as they were at the last update: what batches are summed by until the next.
+    scores_by: Option<Classifier>,
     /// Whether this pass begins at the centroids that are there.
     warm: bool,
     /// Rows of `points` that are filled.
@@ -76,11 +83,11 @@ pub struct MiniBatch<B: Backend> {
     objectives: Vec<f64>,
 }
 
-impl<B: Backend> MiniBatch<B> {
+impl MiniBatch {
     /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches;
     /// clusterings of the same batches may share it. Errors: fewer points than clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         schedule: Schedule,
         k: usize,
@@ -94,7 +101,7 @@ impl<B: Backend> MiniBatch<B> {
             ));
         }
         Ok(MiniBatch {
-            plan: dev.plan_kmeans(KMeansSpec { k, d: FEATURES })?,
+            plan: plan_kmeans(dev, KMeansSpec { k, d: FEATURES })?,
             schedule,
             k,
             points,
@@ -107,11 +114,7 @@ impl<B: Backend> MiniBatch<B> {
                 0 | 1 => Slot::empty(),
                 _ => layout.take(Pool::State, "k-means best", k * FEATURES),
             },
-            classifier: Classifier {
-                w: layout.take(Pool::State, "k-means classifier", k * FEATURES),
-                b: layout.take(Pool::State, "k-means classifier bias", k),
-                k,
-            },
+            scores_by: None,
             warm: false,
             stored: 0,
             batches: 0,
@@ -123,7 +126,7 @@ impl<B: Backend> MiniBatch<B> {
     }
 
     /// Forgets the pass before. `warm`: the centroids it left are where this one begins.
-    pub fn begin(&mut self, dev: &mut B, warm: bool) -> Result<()> {
+    pub fn begin(&mut self, dev: &mut dyn Engine, warm: bool) -> Result<()> {
         self.warm = warm;
         (self.stored, self.batches) = (0, 0);
         self.objectives.clear();
@@ -132,87 +135,80 @@ impl<B: Backend> MiniBatch<B> {
         self.clear_sums(dev)
     }
 
-    fn clear_sums(&mut self, dev: &mut B) -> Result<()> {
+    fn clear_sums(&mut self, dev: &mut dyn Engine) -> Result<()> {
         self.summed = 0;
         dev.zero(self.sums)?;
         dev.zero(self.counts)?;
         dev.zero(self.score)
     }
 
-    /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created
+    /// Feeds the features of a program that just ran forward. The scorer's centroids are created
     /// and moved; `rng` chooses the first ones among the stored points. `last`: no batch follows.
     pub fn push(
         &mut self,
-        dev: &mut B,
-        program: &Program<B>,
-        centroids: Slot<f32>,
+        dev: &mut dyn Engine,
+        program: &Program,
+        scorer: &Scorer,
         rng: &mut Rng,
         last: bool,
     ) -> Result<()> {
         self.batches += 1;
-        let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
+        let rows = program.spec.features();
+        let (head, input) = (&program.head, program.warped());
         if self.batches <= self.schedule.init_batches {
-            dev.head_features(
-                &program.head,
-                self.points.part(self.stored * FEATURES, rows * FEATURES),
-                program.warped(),
-            )?;
+            let features = self.points.part(self.stored * FEATURES, rows * FEATURES);
+            head_features(dev, head, HeadFeatures { features, input })?;
             self.stored += rows;
             if self.batches == self.schedule.init_batches || last {
-                self.lloyd(dev, centroids, rng)?;
+                self.lloyd(dev, scorer, rng)?;
             }
             return Ok(());
         }
         let since = self.batches - self.schedule.init_batches;
         if (since - 1).is_multiple_of(self.schedule.update_every) {
             self.clear_sums(dev)?;
-            dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
+            self.scores_by = Some(scorer.by(dev, Metric::L2)?);
         }
-        dev.head_accumulate(
-            &program.head,
-            self.sums,
-            self.counts,
-            self.score,
-            program.warped(),
-            self.classifier,
-        )?;
+        let classifier = self.scores_by.expect("made with the first of the batches");
+        let MiniBatch { sums, counts, score, totals, .. } = *self;
+        head_accumulate(dev, head, HeadAccumulate { sums, counts, score, input, classifier })?;
         self.summed += rows;
         if since.is_multiple_of(self.schedule.update_every) {
             self.note_objective(dev)?;
-            dev.kmeans_step(centroids, self.totals, self.sums, self.counts)?;
+            let centroids = scorer.centroids;
+            kmeans_step(dev, KMeansStep { centroids, totals, sums, counts })?;
         }
         Ok(())
     }
 
-    /// k-means of the first `rows` points, which are there already, from random starts. `centroids`
-    /// (K, FEATURES) are created.
+    /// k-means of the first `rows` points, which are there already, from random starts. The
+    /// scorer's centroids are created.
     pub fn of_points(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         rows: usize,
-        centroids: Slot<f32>,
+        scorer: &Scorer,
         rng: &mut Rng,
     ) -> Result<Summary> {
         self.begin(dev, false)?;
         self.stored = rows;
-        self.lloyd(dev, centroids, rng)?;
+        self.lloyd(dev, scorer, rng)?;
         self.finish(dev)
     }
 
     /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the
     /// points chosen at random, the best of several such starts.
-    fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
+    fn lloyd(&mut self, dev: &mut dyn Engine, scorer: &Scorer, rng: &mut Rng) -> Result<()> {
         let points = self.points.part(0, self.stored * FEATURES);
+        let centroids = scorer.centroids;
         let starts = if self.warm { 0 } else { self.schedule.restarts };
         let mut highest = f32::NEG_INFINITY;
         for start in 0..starts {
             for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
-                dev.copy(
-                    centroids.part(k * FEATURES, FEATURES),
-                    points.part(point as usize * FEATURES, FEATURES),
-                )?;
+                let row = |slot: Slot<f32>, at: usize| slot.part(at * FEATURES, FEATURES);
+                dev.copy(row(centroids, k), row(points, point as usize))?;
             }
-            self.iterate(dev, centroids, points)?;
+            self.iterate(dev, scorer, points)?;
             if starts == 1 {
                 break;
             }
@@ -224,11 +220,11 @@ impl<B: Backend> MiniBatch<B> {
             }
         }
         match starts {
-            0 => self.iterate(dev, centroids, points)?,
+            0 => self.iterate(dev, scorer, points)?,
             1 => {}
             _ => {
                 dev.copy(centroids, self.best)?;
-                self.assign(dev, centroids, points)?;
+                self.assign(dev, scorer, points)?;
             }
         }
         self.note_objective(dev)?;
@@ -238,40 +234,37 @@ impl<B: Backend> MiniBatch<B> {
 
     /// Moves the centroids. There is one assignment more than updates: its counts are where the
     /// mini-batch updates begin.
-    fn iterate(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+    fn iterate(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
+        let centroids = scorer.centroids;
         for _ in 0..self.schedule.iters {
             stop::check()?;
-            self.assign(dev, centroids, points)?;
-            dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
+            self.assign(dev, scorer, points)?;
+            let MiniBatch { sums, counts, splits, .. } = *self;
+            kmeans_mean(dev, KMeansMean { centroids, counts, splits, sums })?;
         }
-        self.assign(dev, centroids, points)
+        self.assign(dev, scorer, points)
     }
 
     /// Sums, counts and score of the stored points' nearest centroids.
-    fn assign(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+    fn assign(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
         self.clear_sums(dev)?;
-        dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
-        dev.kmeans_accumulate(
-            &self.plan,
-            self.sums,
-            self.counts,
-            self.score,
-            points,
-            self.classifier,
-        )?;
+        let classifier = scorer.by(dev, Metric::L2)?;
+        let MiniBatch { sums, counts, score, .. } = *self;
+        let assigned = KMeansAccumulate { sums, counts, score, points, classifier };
+        kmeans_accumulate(dev, &self.plan, assigned)?;
         self.summed = self.stored;
         Ok(())
     }
 
     /// Keeps the score of the points just summed: for unit vectors ‖f − c‖² = 1 − 2·score.
-    fn note_objective(&mut self, dev: &mut B) -> Result<()> {
+    fn note_objective(&mut self, dev: &mut dyn Engine) -> Result<()> {
         dev.copy(self.kept.part(self.unread.len() * LINE, 1), self.score)?;
         self.unread.push(self.summed);
         if self.unread.len() == KEPT { self.read_objectives(dev) } else { Ok(()) }
     }
 
     /// Means over the points of each score that was kept.
-    fn read_objectives(&mut self, dev: &mut B) -> Result<()> {
+    fn read_objectives(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let kept = dev.read(self.kept)?;
         let scores = kept.iter().step_by(LINE).map(|&score| f64::from(score));
         let means = scores
@@ -281,7 +274,7 @@ impl<B: Backend> MiniBatch<B> {
         Ok(())
     }
 
-    pub fn finish(&mut self, dev: &mut B) -> Result<Summary> {
+    pub fn finish(&mut self, dev: &mut dyn Engine) -> Result<Summary> {
         self.read_objectives(dev)?;
         let totals: Vec<f64> = dev.read(self.totals)?.into_iter().map(f64::from).collect();
         let sum: f64 = totals.iter().sum();

@@ -233,6 +233,3 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
 fn one_line(e: &dyn std::error::Error) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
-
-#[cfg(test)]
-mod tests;

@@ -160,13 +160,14 @@ impl dyn Engine + '_ {
     }
 
     /// dst = what `fill` makes, as [`Engine::prefetch_bytes`] says.
-    pub fn prefetch(
+    pub fn prefetch<T: Element>(
         &mut self,
-        dst: Slot<u8>,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<()> {
         let mut fill = Some(fill);
-        self.prefetch_bytes(dst, &mut |out| fill.take().expect("called once")(out))
+        let fill = &mut |out: &mut [u8]| fill.take().expect("called once")(cast_slice_mut(out));
+        if dst.len == 0 { Ok(()) } else { self.prefetch_bytes(dst.erased(), fill) }
     }
 
     /// The slot's elements, after everything before has run (a host synchronisation).

@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-
-/// The label of a pixel nobody labelled: it takes no part in any score.
-pub const IGNORE: u8 = 255;
+use crate::data::IGNORE;
 
 /// Counts (C, K), row-major: a row is a ground-truth class, a column is a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,20 +6,21 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Result, stop};
+use crate::base::{BySize, Result, stop};
 use crate::cluster::lloyd::Lloyd;
 use crate::data::ImageStore;
 use crate::data::lab::lab;
 use crate::device::cpu::Cpu;
 use crate::device::ops::{
-    Backend, Classifier, Head, HeadInput, HeadSpec, KMeans, Memory, Merge, Metric,
+    Classifier, HeadFeatures, HeadInput, HeadPredict, HeadSpec, KMeansClassifier, Merge, Metric,
+    Plan, head_features, head_predict, kmeans_classifier, plan_head,
 };
-use crate::device::{Activation, Layout, Pool, Slot};
+use crate::device::{Act, Dtype, Engine, Layout, Pool, Slot};
+use crate::method::Tick;
 use crate::method::laterals::{Components, IMAGES};
-use crate::method::predict::{Frames, Predictor, each_batch};
-use crate::method::{STRIDE, Tick};
+use crate::method::predict::{Frames, FramesShape, Predictor, each_batch};
 use crate::net::weights::Weights;
-use crate::net::{FEATURES, Network};
+use crate::net::{FEATURES, Network, STRIDE};
 
 /// Points that k-means is fitted on, drawn from all pictures alike.
 const POINTS: usize = 80_000;
@@ -73,15 +74,15 @@ impl Features for Lab {
 }
 
 /// The unit features of a network's pyramid.
-pub struct Pyramid<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
-    pub frames: &'a Frames<B>,
+pub struct Pyramid<'a> {
+    pub dev: &'a mut dyn Engine,
+    pub net: &'a Network,
+    pub frames: &'a Frames,
     /// Room for a batch of the largest size that is asked for.
     pub room: Slot<f32>,
 }
 
-impl<B: Backend> Features for Pyramid<'_, B> {
+impl Features for Pyramid<'_> {
     fn width(&self) -> usize {
         FEATURES
     }
@@ -91,8 +92,9 @@ impl<B: Backend> Features for Pyramid<'_, B> {
         let room = self.room.part(0, batch * pixels * FEATURES);
         let mut features = Vec::new();
         for pictures in pictures.chunks(batch * 3 * side * side) {
-            let program = self.frames.forward(self.dev, self.net, pictures, side)?;
-            self.dev.head_features(&program.head, room, program.plain())?;
+            let program = self.frames.forward(&mut *self.dev, self.net, pictures, side)?;
+            let args = HeadFeatures { features: room, input: program.plain() };
+            head_features(&mut *self.dev, &program.head, args)?;
             let n = pictures.len() / (3 * side * side);
             features.extend_from_slice(&self.dev.read(room)?[..n * pixels * FEATURES]);
         }
@@ -102,14 +104,14 @@ impl<B: Backend> Features for Pyramid<'_, B> {
 
 /// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), each divided by its
 /// norm and enlarged bilinearly to a [`STRIDE`]th of the picture, side by side.
-pub struct Stages<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
+pub struct Stages<'a> {
+    pub dev: &'a mut dyn Engine,
+    pub net: &'a Network,
     /// In [`Mode::Stages`](crate::net::Mode::Stages).
-    pub frames: &'a Frames<B>,
+    pub frames: &'a Frames,
 }
 
-impl<B: Backend> Stages<'_, B> {
+impl Stages<'_> {
     /// Stages that are read, the finest first.
     fn levels(&self) -> Range<usize> {
         let levels = self.net.architecture.levels;
@@ -117,7 +119,7 @@ impl<B: Backend> Stages<'_, B> {
     }
 }
 
-impl<B: Backend> Features for Stages<'_, B> {
+impl Features for Stages<'_> {
     fn width(&self) -> usize {
         self.levels().map(|level| self.net.stage_channels(level)).sum()
     }
@@ -129,12 +131,11 @@ impl<B: Backend> Features for Stages<'_, B> {
         for (pictures, features) in
             pictures.chunks(batch * picture).zip(features.chunks_mut(batch * small * small * d))
         {
-            let program = self.frames.forward(self.dev, self.net, pictures, side)?;
+            let program = self.frames.forward(&mut *self.dev, self.net, pictures, side)?;
             let mut first = 0;
             for level in self.levels() {
                 let channels = self.net.stage_channels(level);
-                let output = self.dev.read(program.stages[level])?;
-                let mut output: Vec<f32> = output.into_iter().map(Activation::widen).collect();
+                let mut output = self.dev.read_acts(program.stages[level])?;
                 output.par_chunks_exact_mut(channels).for_each(normalise);
                 let from = small >> level;
                 let rows = features.par_chunks_exact_mut(small * d).enumerate();
@@ -187,10 +188,10 @@ fn enlarge_row(
 /// Sets the running statistics of a random network to those of the pictures, as training sets them:
 /// without them activations would be of any size. `frames` in
 /// [`Mode::Batch`](crate::net::Mode::Batch).
-pub fn settle<B: Backend>(
-    dev: &mut B,
-    net: &Network<B>,
-    frames: &Frames<B>,
+pub fn settle(
+    dev: &mut dyn Engine,
+    net: &Network,
+    frames: &Frames,
     set: &ImageStore,
 ) -> Result<()> {
     let mut pictures = vec![0; frames.batch() * 3 * set.size() * set.size()];
@@ -208,10 +209,10 @@ pub fn settle<B: Backend>(
 
 /// Laterals of the principal components of the first pictures, as training has them. `frames` in
 /// [`Mode::Stages`](crate::net::Mode::Stages).
-pub fn pca<B: Backend>(
-    dev: &mut B,
-    net: &Network<B>,
-    frames: &Frames<B>,
+pub fn pca(
+    dev: &mut dyn Engine,
+    net: &Network,
+    frames: &Frames,
     set: &ImageStore,
 ) -> Result<Weights> {
     let mut components = Components::default();
@@ -230,42 +231,42 @@ pub fn pca<B: Backend>(
 /// Clusters by k-means of features, one clustering for each seed.
 pub struct Clustered<'a> {
     features: &'a mut dyn Features,
-    cpu: Cpu,
+    cpu: Box<dyn Engine>,
     batch: usize,
     /// By side of the pictures.
-    heads: Vec<(usize, HeadSpec)>,
-    map: Slot<f32>,
+    heads: BySize<Plan<HeadSpec>>,
+    map: Slot<Act>,
     pred: Slot<u16>,
     classifiers: Vec<Classifier>,
 }
 
 impl<'a> Clustered<'a> {
-    /// Fits `k` clusters to the pictures of `train`, for predictions of pictures of `sides` in
-    /// batches of `batch`. Errors: fewer points than clusters.
+    /// Fits `k` clusters to the pictures of `train`, once for each of `seeds`, for predictions of
+    /// pictures of `shape`. Errors: fewer points than clusters.
     pub fn fit(
         features: &'a mut dyn Features,
         train: &ImageStore,
-        (k, seeds): (usize, &[u64]),
-        (batch, sides): (usize, &[usize]),
+        k: usize,
+        seeds: &[u64],
+        shape: FramesShape,
         tick: Tick,
     ) -> Result<Self> {
-        let d = features.width();
-        let points = sample(features, train, batch, tick)?;
+        let (d, n) = (features.width(), shape.batch);
+        let points = sample(features, train, n, tick)?;
         let mut lloyd = Lloyd::new(&points, d, k)?;
         let centroids =
             seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.0)).collect::<Result<Vec<_>>>()?;
 
-        let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-        let mut heads = Vec::new();
-        for &side in sides {
-            let (h, w) = (side / STRIDE, side / STRIDE);
-            let spec =
-                HeadSpec { n: batch, h, w, d, k, merge: Merge::Direct, levels: 1, unit: false };
-            heads.push((side, cpu.plan_head(spec)?));
-        }
-        let largest = sides.iter().max().copied().unwrap_or(0);
-        let map = layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * d);
-        let pred = layout.take(Pool::State, "predictions", batch * largest * largest);
+        let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
+        let mut layout = Layout::new(Dtype::F32);
+        let heads = BySize::plan(shape.sides.iter().copied(), |side| {
+            let (h, w, merge) = (side / STRIDE, side / STRIDE, Merge::Direct);
+            plan_head(&mut *cpu, HeadSpec { n, h, w, d, k, merge, levels: 1, unit: false })
+        })?;
+        let largest = shape.largest();
+        let map = n * (largest / STRIDE).pow(2) * d;
+        let map = layout.acts(Pool::State, "features", map);
+        let pred = layout.take(Pool::State, "predictions", n * largest * largest);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let slots: Vec<_> = centroids
             .iter()
@@ -275,11 +276,11 @@ impl<'a> Clustered<'a> {
         let mut classifiers = Vec::new();
         for (values, (centroids, w, b)) in centroids.iter().zip(slots) {
             cpu.write(centroids, values)?;
-            let classifier = Classifier { w, b, k };
-            cpu.kmeans_classifier(classifier, centroids, Metric::L2)?;
+            let (classifier, metric) = (Classifier { w, b, k }, Metric::L2);
+            kmeans_classifier(&mut *cpu, KMeansClassifier { classifier, centroids, metric })?;
             classifiers.push(classifier);
         }
-        Ok(Clustered { features, cpu, batch, heads, map, pred, classifiers })
+        Ok(Clustered { features, cpu, batch: n, heads, map, pred, classifiers })
     }
 }
 
@@ -309,18 +310,20 @@ fn sample(
 impl Predictor for Clustered<'_> {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
         let Clustered { features, cpu, batch, heads, map, pred, classifiers } = self;
-        let (_, spec) = heads.iter().find(|(s, _)| *s == side).expect("every side was planned");
-        let (map, pred) = (map.part(0, spec.lateral_len(0)), pred.part(0, *batch * out * out));
-        let input =
-            HeadInput { laterals: [map, Slot::empty(), Slot::empty(), Slot::empty()], crops: None };
+        let head = heads.of(side);
+        let map = map.part(0, head.spec.lateral_len(0));
+        let pred = pred.part(0, *batch * out * out);
+        let laterals = [map, Slot::empty(), Slot::empty(), Slot::empty()];
+        let input = HeadInput { laterals, crops: None };
         let mut maps = vec![Vec::new(); classifiers.len()];
         for pictures in pictures.chunks(*batch * 3 * side * side) {
-            cpu.write(map, &features.of(pictures, side)?)?;
+            cpu.write_acts(map, &features.of(pictures, side)?)?;
             for (maps, &classifier) in maps.iter_mut().zip(&*classifiers) {
-                cpu.head_predict(spec, pred, (out, out), input, classifier)?;
-                maps.extend_from_slice(
-                    &cpu.read(pred)?[..pictures.len() / (3 * side * side) * out * out],
-                );
+                let (height, width) = (out, out);
+                let args = HeadPredict { pred, height, width, input, classifier };
+                head_predict(&mut **cpu, head, args)?;
+                let n = pictures.len() / (3 * side * side);
+                maps.extend_from_slice(&cpu.read(pred)?[..n * out * out]);
             }
         }
         Ok(maps)

@@ -22,15 +22,15 @@ use rayon::prelude::*;
 use crate::augment::View;
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
-use crate::cluster::{MiniBatch, Schedule};
+use crate::cluster::{MiniBatch, Schedule, Scorer};
 use crate::data::ImageStore;
-use crate::device::ops::Backend;
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::Common;
-use crate::method::{PcaLaterals, Programs, Tick, TrainSet, batch_sizes, geometry};
+use crate::device::ops::{HeadFeatures, head_features};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Common, Trained};
+use crate::method::{Batching, PcaLaterals, Programs, Tick, geometry};
 use crate::net::weights::{Start, Weights};
-use crate::net::{FEATURES, Mode, Network};
-use crate::recipe::{Laterals, Recipe};
+use crate::net::{FEATURES, Mode};
+use crate::recipe::{Freeze, Laterals, Recipe};
 
 /// Images that are looked at, at most.
 const IMAGES: usize = 256;
@@ -62,90 +62,78 @@ pub fn chosen(candidates: &[Candidate]) -> usize {
 }
 
 /// Planned on an engine of its own, before a run is.
-pub struct Chooser<B: Backend> {
-    common: Common<B>,
-    programs: Programs<B>,
-    laterals: Option<PcaLaterals<B>>,
+pub struct Chooser {
+    common: Common,
+    programs: Programs,
+    laterals: Option<PcaLaterals>,
     /// Features of a batch (images, size/4, size/4, FEATURES).
     features: Slot<f32>,
     /// Points of a half (capacity, FEATURES).
     points: Slot<f32>,
-    /// For the largest candidate.
-    centroids: Slot<f32>,
-    /// By number of clusters.
-    cluster: Vec<(usize, MiniBatch<B>)>,
+    /// The numbers of clusters, each with its k-means and the centroids that this leaves.
+    cluster: Vec<(MiniBatch, Scorer)>,
     /// Points of an image.
     each: usize,
 }
 
-impl<B: Backend> Chooser<B> {
+impl Chooser {
     /// For a data set of at least two images. Errors: halves with fewer points than clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
         candidates: RangeInclusive<usize>,
     ) -> Result<Self> {
-        let images = set.images;
         let most = *candidates.end();
         // One kind of batch: training's are not run here.
         let recipe =
             &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
-        let net = Network::plan(dev, layout, recipe.architecture);
-        let mut programs = |net: &_| {
-            Programs::plan(
-                dev,
-                layout,
-                net,
-                (images, recipe.batch, 1),
-                geometry(recipe),
-                Mode::Eval,
-            )
-        };
-        let (own, commons) = (programs(&net)?, programs(&net)?);
+        let batching = Batching { images, batch: recipe.batch };
+        let frozen = &Recipe { freeze: Freeze::Backbone, ..recipe.clone() };
+        let trained = Trained::plan(dev, layout, frozen, images, vec![View::Plain])?;
+        let shape = geometry(recipe);
+        let programs = Programs::plan(dev, layout, &trained.net, batching, 1, shape, Mode::Eval)?;
         let laterals = match recipe.laterals {
-            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &net, recipe, images)?),
+            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &trained.net, recipe, images)?),
             Laterals::Random => None,
         };
-        let pixels = (recipe.size / 4).pow(2);
+        let pixels = recipe.feature_pixels();
         let looked = images.min(IMAGES);
         let each = (POINTS / looked).clamp(1, pixels);
-        let features = layout.take(
-            Pool::State,
-            "features",
-            batch_sizes(images, recipe.batch)[0] * pixels * FEATURES,
-        );
-        let points =
-            layout.take(Pool::State, "points of a half", looked.div_ceil(2) * each * FEATURES);
-        let centroids = layout.take(Pool::State, "centroids", most * FEATURES);
-        let schedule = Schedule {
-            init_batches: 1,
-            iters: recipe.kmeans_iters,
-            restarts: RESTARTS,
-            update_every: 1,
-        };
-        let cluster =
-            candidates.map(|k| Ok((k, MiniBatch::plan(dev, layout, schedule, k, points)?)));
-        let cluster = cluster.collect::<Result<_>>()?;
-        let common =
-            Common::plan(dev, layout, recipe, seed, set, vec![View::Plain], (net, commons))?;
-        Ok(Chooser { common, programs: own, laterals, features, points, centroids, cluster, each })
+        let features = batching.full() * pixels * FEATURES;
+        let features = layout.take(Pool::State, "features", features);
+        let points = looked.div_ceil(2) * each * FEATURES;
+        let points = layout.take(Pool::State, "points of a half", points);
+        let (iters, restarts) = (recipe.kmeans_iters, RESTARTS);
+        let schedule = Schedule { init_batches: 1, iters, restarts, update_every: 1 };
+        let mut cluster = Vec::new();
+        for k in candidates {
+            let scorer = Scorer::plan(layout, &format!(" of {k}"), k);
+            cluster.push((MiniBatch::plan(dev, layout, schedule, k, points)?, scorer));
+        }
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        Ok(Chooser { common, programs, laterals, features, points, cluster, each })
+    }
+
+    /// Gives the images a place, as the last step of the plan.
+    pub fn place_images(&mut self, dev: &mut dyn Engine, layout: &mut Layout) -> Result<()> {
+        self.common.place_images(dev, layout)
     }
 
     /// Images that [`Chooser::run`] will look at, those for the laterals counted again.
     pub fn images(&self, start: &Start) -> usize {
         let (recipe, images) = (&self.common.recipe, self.common.images);
         let laterals = self.laterals.is_some() && !start.has_laterals();
-        images.min(IMAGES) + if laterals { PcaLaterals::<B>::images(recipe, images) } else { 0 }
+        images.min(IMAGES) + if laterals { PcaLaterals::images(recipe, images) } else { 0 }
     }
 
     /// What each candidate is worth to the network that training will start from, and the laterals
     /// that were computed for it, which training will not have to compute again.
     pub fn run(
         mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         start: &Start,
         set: &ImageStore,
         tick: Tick,
@@ -161,8 +149,8 @@ impl<B: Backend> Chooser<B> {
         let points = self.points(dev, set, tick)?;
         let seed = self.common.seed;
         let mut candidates = Vec::new();
-        for at in 0..self.cluster.len() {
-            let clusters = self.cluster[at].0;
+        for (kmeans, scorer) in &mut self.cluster {
+            let clusters = scorer.k();
             let (mut objective, mut agreement) = (0.0, 0.0);
             for split in 0..SPLITS {
                 stop::check()?;
@@ -182,11 +170,10 @@ impl<B: Backend> Chooser<B> {
                         (2 * split + side) as u32,
                     );
                     dev.write(self.points.part(0, half.len()), half)?;
-                    let slot = self.centroids.part(0, clusters * FEATURES);
                     let rows = half.len() / FEATURES;
-                    let summary = self.cluster[at].1.of_points(dev, rows, slot, &mut rng)?;
+                    let summary = kmeans.of_points(dev, rows, scorer, &mut rng)?;
                     objective += summary.objective / (2 * SPLITS) as f64;
-                    centroids.push(dev.read(slot)?);
+                    centroids.push(dev.read(scorer.centroids)?);
                 }
                 for half in &halves {
                     let [a, b] = [0, 1].map(|side| nearest(half, &centroids[side]));
@@ -199,10 +186,15 @@ impl<B: Backend> Chooser<B> {
     }
 
     /// Features of `each` pixels of every image that is looked at.
-    fn points(&mut self, dev: &mut B, set: &ImageStore, tick: Tick) -> Result<Vec<Vec<f32>>> {
+    fn points(
+        &mut self,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
+        tick: Tick,
+    ) -> Result<Vec<Vec<f32>>> {
         let Chooser { common, programs, each, .. } = self;
         let order = common.order(Stream::ClusterOrder, 0, 0);
-        let pixels = (common.recipe.size / 4).pow(2);
+        let pixels = common.recipe.feature_pixels();
         let mut points = Vec::new();
         common.net.fold(dev)?;
         // Whole batches only, because those are what programs were planned for.
@@ -212,7 +204,8 @@ impl<B: Backend> Chooser<B> {
             common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, &common.net)?;
             let features = self.features.part(0, ids.len() * pixels * FEATURES);
-            dev.head_features(&program.head, features, program.warped())?;
+            let input = program.warped();
+            head_features(dev, &program.head, HeadFeatures { features, input })?;
             let features = dev.read(features)?;
             for (&id, image) in ids.iter().zip(features.chunks(pixels * FEATURES)) {
                 let some = Rng::new(common.seed, Stream::Other, id, 1).choose(pixels, *each);

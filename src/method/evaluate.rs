@@ -1,23 +1,25 @@
 //! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
 
-use crate::augment::{Augment, Feeder, View, crop_labels};
+use crate::augment::{Augment, Feeder, FeederSpec, View, crop_labels};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
-use crate::cluster::{MiniBatch, Schedule, Summary};
+use crate::cluster::{MiniBatch, Schedule, Scorer, Summary};
 use crate::data::{EvalStore, ImageStore};
-use crate::device::ops::{Backend, Classifier, Crop};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, ConfusionCount, Crop, HeadPredict, confusion_count, head_predict,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::Confusion;
-use crate::method::{Programs, Tick, batch_sizes, geometry};
-use crate::net::{FEATURES, Geometry, Mode, Network};
+use crate::method::{Batching, Programs, Tick, geometry};
+use crate::net::{FEATURES, Mode, Network, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
 
 /// Evaluates classifiers on a set of square images with labels of the same size.
-pub struct Evaluator<B: Backend> {
-    programs: Programs<B>,
+pub struct Evaluator {
+    programs: Programs,
     /// For images and their mirror images together, where predictions are of both.
-    mirrored: Option<Programs<B>>,
-    feeder: Feeder<B>,
+    mirrored: Option<Programs>,
+    feeder: Feeder,
     batch: usize,
     pred: Slot<u16>,
     labels: Slot<u8>,
@@ -25,36 +27,52 @@ pub struct Evaluator<B: Backend> {
     classes: usize,
     host: Vec<u8>,
     /// For a k-means of the set's own features.
-    cluster: Option<MiniBatch<B>>,
+    cluster: Option<MiniBatch>,
 }
 
-impl<B: Backend> Evaluator<B> {
-    /// For `total` images of `size`² pixels, in batches of `batch`, networks and clusters of
-    /// `recipe`, and `classes` classes. `kmeans`: for a k-means of the set's own features, too.
+/// What an [`Evaluator`] is planned for, besides a network and its recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalShape {
+    pub batching: Batching,
+    /// Side of the pictures and of their label maps.
+    pub size: usize,
+}
+
+impl EvalShape {
+    fn geometry(&self, recipe: &Recipe) -> ProgramSpec {
+        ProgramSpec { h: self.size, w: self.size, k: recipe.clusters, ..geometry(recipe) }
+    }
+}
+
+impl Evaluator {
+    /// For networks and clusters of `recipe`, and `classes` classes. `kmeans`: for a k-means of the
+    /// set's own features, too.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (total, batch, size): (usize, usize, usize),
+        shape: EvalShape,
         classes: usize,
         kmeans: Option<Schedule>,
     ) -> Result<Self> {
-        let k = recipe.clusters;
-        let geometry = Geometry { h: size, w: size, k, ..geometry(recipe) };
-        let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
-        let [full, tail] = batch_sizes(total, batch);
-        let feeder = Feeder::plan(
-            dev,
-            layout,
-            recipe.augment,
-            0,
-            (size, size, recipe.architecture.input()),
-            &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
-            None,
-        )?;
+        let (k, EvalShape { batching, size }) = (recipe.clusters, shape);
+        let mode = Mode::Eval;
+        let programs = Programs::plan(dev, layout, net, batching, 1, shape.geometry(recipe), mode)?;
+        let full = batching.full();
+        let spec = FeederSpec {
+            augment: recipe.augment,
+            seed: 0,
+            stored: size,
+            size,
+            channels: recipe.architecture.input(),
+            batches: &batching.sizes(),
+        };
+        let mut feeder = Feeder::plan(dev, layout, spec)?;
+        feeder.place_batches(dev, layout);
         let cluster = kmeans.map(|schedule| {
-            let points = total.min(schedule.init_batches.saturating_mul(full)) * (size / 4).pow(2);
+            let first = schedule.init_batches.saturating_mul(full);
+            let points = batching.images.min(first) * (size / STRIDE).pow(2);
             let points = layout.take(Pool::State, "k-means points", points * FEATURES);
             MiniBatch::plan(dev, layout, schedule, k, points)
         });
@@ -80,15 +98,14 @@ impl<B: Backend> Evaluator<B> {
     /// predicts from, each view's divided by its norm first where the recipe's are.
     pub fn add_mirror(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (total, batch, size): (usize, usize, usize),
+        shape: EvalShape,
     ) -> Result<()> {
-        let geometry = Geometry { h: size, w: size, k: recipe.clusters, ..geometry(recipe) };
-        self.mirrored =
-            Some(Programs::plan(dev, layout, net, (total, batch, 2), geometry, Mode::Eval)?);
+        let (batching, geometry) = (shape.batching, shape.geometry(recipe));
+        self.mirrored = Some(Programs::plan(dev, layout, net, batching, 2, geometry, Mode::Eval)?);
         self.draw_from(Augment { flip_p: 1.0, ..Augment::none() }, 0);
         Ok(())
     }
@@ -97,8 +114,8 @@ impl<B: Backend> Evaluator<B> {
     /// them: plain, or changed and cut by the draws of `augment` and `seed`.
     pub fn run(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &EvalStore,
         (classifier, view): (Classifier, View),
         tick: Tick,
@@ -117,9 +134,10 @@ impl<B: Backend> Evaluator<B> {
             let labels = self.labels.part(0, self.host.len());
             dev.write(labels, &self.host)?;
             let pred = self.predict_staged(dev, net, ids.len(), (classifier, view))?;
-            dev.confusion(self.counts, pred, labels, classifier.k)?;
+            let (counts, clusters) = (self.counts, classifier.k);
+            confusion_count(dev, ConfusionCount { counts, pred, labels, clusters })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
-            self.feeder.prefetch(dev, next, |out| set.images.gather(next, out))?;
+            self.feeder.prefetch(dev, &set.images, next)?;
             tick(ids.len())?;
         }
         let counts = dev.read(self.counts)?.into_iter().map(u64::from).collect();
@@ -145,8 +163,8 @@ impl<B: Backend> Evaluator<B> {
     /// Predicted clusters (images, size, size) of the first `images` of the set.
     pub fn predict(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &ImageStore,
         classifier: Classifier,
         images: usize,
@@ -169,10 +187,10 @@ impl<B: Backend> Evaluator<B> {
     /// Centroids of the set's own features, as a classifier without training would have them.
     pub fn cluster(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &ImageStore,
-        centroids: Slot<f32>,
+        scorer: &Scorer,
         tick: Tick,
     ) -> Result<Summary> {
         net.fold(dev)?;
@@ -184,10 +202,10 @@ impl<B: Backend> Evaluator<B> {
         for (i, ids) in ids.chunks(self.batch).enumerate() {
             self.stage(dev, set, ids, View::Plain)?;
             let program = self.programs.of(ids.len());
-            dev.write(program.crops, &vec![Crop::whole(program.geometry.h / 4); ids.len()])?;
+            dev.write(program.crops, &vec![Crop::whole(program.spec.h / STRIDE); ids.len()])?;
             self.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, net)?;
-            cluster.push(dev, program, centroids, &mut rng, i + 1 == batches)?;
+            cluster.push(dev, program, scorer, &mut rng, i + 1 == batches)?;
             tick(ids.len())?;
         }
         let summary = cluster.finish(dev);
@@ -195,18 +213,24 @@ impl<B: Backend> Evaluator<B> {
         summary
     }
 
-    fn stage(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], view: View) -> Result<()> {
+    fn stage(
+        &mut self,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
+        ids: &[u32],
+        view: View,
+    ) -> Result<()> {
         // With the mirror's draws the second is the image mirrored, and nothing else.
         let views: &[View] =
             if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
-        self.feeder.stage(dev, ids, 0, views, |out| set.gather(ids, out))
+        self.feeder.stage(dev, set, ids, 0, views)
     }
 
     /// Predictions of the `n` images that are staged.
     fn predict_staged(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         n: usize,
         (classifier, view): (Classifier, View),
     ) -> Result<Slot<u16>> {
@@ -216,18 +240,22 @@ impl<B: Backend> Evaluator<B> {
             let program = self.programs.of(n);
             self.feeder.render(dev, program.x, n, 0, view)?;
             program.forward(dev, net)?;
-            dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
+            let (height, width, input) = (side, side, program.plain());
+            let args = HeadPredict { pred, height, width, input, classifier };
+            head_predict(dev, &program.head, args)?;
             return Ok(pred);
         };
         let program = mirrored.of(2 * n);
-        let whole = Crop::whole(side / 4);
+        let whole = Crop::whole(side / STRIDE);
         let crops = [vec![whole; n], vec![Crop { flip: 1, ..whole }; n]].concat();
         dev.write(program.crops, &crops)?;
         let part = program.x.len / 2;
         self.feeder.render(dev, program.x.part(0, part), n, 0, View::Plain)?;
         self.feeder.render(dev, program.x.part(part, part), n, 1, View::FirstUnchanged)?;
         program.forward(dev, net)?;
-        dev.head_predict(&program.head, pred, (side, side), program.warped(), classifier)?;
+        let (height, width, input) = (side, side, program.warped());
+        let args = HeadPredict { pred, height, width, input, classifier };
+        head_predict(dev, &program.head, args)?;
         Ok(pred)
     }
 }

@@ -16,10 +16,8 @@ use crate::augment::View;
 use crate::base::Result;
 use crate::base::rng::Stream;
 use crate::data::ImageStore;
-use crate::device::Layout;
-use crate::device::arena::Activation;
-use crate::device::ops::Backend;
-use crate::method::{Common, Programs, Tick, geometry};
+use crate::device::{Engine, Layout};
+use crate::method::{Batching, Common, Programs, Tick, geometry};
 use crate::net::weights::{Tensor, Weights};
 use crate::net::{FEATURES, Mode, Network, Program};
 use crate::recipe::Recipe;
@@ -30,22 +28,22 @@ pub const IMAGES: usize = 512;
 const STAGES: usize = 2;
 
 /// Planned beside a method; runs once, before the first epoch.
-pub struct PcaLaterals<B: Backend> {
-    programs: Programs<B>,
+pub struct PcaLaterals {
+    programs: Programs,
 }
 
-impl<B: Backend> PcaLaterals<B> {
+impl PcaLaterals {
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
         images: usize,
     ) -> Result<Self> {
-        let shape = (images, recipe.batch_cluster, 1);
-        Ok(PcaLaterals {
-            programs: Programs::plan(dev, layout, net, shape, geometry(recipe), Mode::Stages)?,
-        })
+        let batching = Batching { images, batch: recipe.batch_cluster };
+        let shape = geometry(recipe);
+        let programs = Programs::plan(dev, layout, net, batching, 1, shape, Mode::Stages)?;
+        Ok(PcaLaterals { programs })
     }
 
     /// Images that [`PcaLaterals::fit`] will look at, of `images` in the data set.
@@ -57,8 +55,8 @@ impl<B: Backend> PcaLaterals<B> {
     /// without augmentation.
     pub fn fit(
         &self,
-        dev: &mut B,
-        common: &mut Common<B>,
+        dev: &mut dyn Engine,
+        common: &mut Common,
         set: &ImageStore,
         tick: Tick,
     ) -> Result<Weights> {
@@ -89,16 +87,16 @@ pub struct Components {
 
 impl Components {
     /// The first stage of those that share the channels.
-    fn first<B: Backend>(net: &Network<B>) -> usize {
+    fn first(net: &Network) -> usize {
         net.architecture.levels.saturating_sub(STAGES)
     }
 
     /// Adds the first `images` of a program that just ran forward in [`Mode::Stages`].
-    pub fn add<B: Backend>(
+    pub fn add(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
-        program: &Program<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
+        program: &Program,
         images: usize,
     ) -> Result<()> {
         for (i, level) in (Self::first(net)..net.architecture.levels).enumerate() {
@@ -106,16 +104,16 @@ impl Components {
             if self.moments.len() == i {
                 self.moments.push(Moments::new(channels));
             }
-            let values = dev.read(program.stages[level])?;
-            let values = &values[..values.len() / program.geometry.n * images];
-            let values: Vec<f64> = values.iter().map(|v| f64::from(v.widen())).collect();
+            let values = dev.read_acts(program.stages[level])?;
+            let values = &values[..values.len() / program.spec.n * images];
+            let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
             self.moments[i].add(DMatrix::from_vec(channels, values.len() / channels, values));
         }
         Ok(())
     }
 
     /// Weight and bias of every lateral.
-    pub fn laterals<B: Backend>(&self, net: &Network<B>) -> Weights {
+    pub fn laterals(&self, net: &Network) -> Weights {
         let mut weights = Weights::default();
         for level in 0..net.architecture.levels {
             let channels = net.stage_channels(level);

@@ -3,9 +3,8 @@
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
-use crate::device::arena::ALIGN;
-use crate::device::ops::{AdamSpec, Backend, Classifier, ParamBlocks};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{AdamSpec, AdamStep, Classifier, ParamBlocks, adam_step};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
 use crate::net::FEATURES;
 use crate::net::weights::{Tensor, Weights};
 
@@ -18,21 +17,21 @@ pub enum Start {
     FanIn,
 }
 
-pub struct Learned<B: Backend> {
+pub struct Learned {
     pub k: usize,
-    blocks: ParamBlocks<B::Act>,
+    blocks: ParamBlocks,
     correction: Slot<f32>,
     /// A bias that is not learned, and where its gradient goes (IIC's heads have none).
     unbiased: Option<[Slot<f32>; 2]>,
 }
 
-impl<B: Backend> Learned<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, k: usize, biased: bool) -> Self {
+impl Learned {
+    pub fn plan(layout: &mut Layout, k: usize, biased: bool) -> Self {
         let len = Self::bias_at(k) + if biased { k } else { 0 };
         let zeros = ["classifier bias", "classifier bias gradient"];
         Learned {
             k,
-            blocks: dev.plan_params(layout, len),
+            blocks: ParamBlocks::plan(layout, len),
             correction: layout.take(Pool::Staging, "classifier's adam correction", 2),
             unbiased: (!biased).then(|| zeros.map(|name| layout.take(Pool::State, name, k))),
         }
@@ -63,7 +62,7 @@ impl<B: Backend> Learned<B> {
     }
 
     /// New weights, and Adam's moments at 0. `which`: another number, other weights.
-    pub fn init(&self, dev: &mut B, seed: u64, start: Start, which: u32) -> Result<()> {
+    pub fn init(&self, dev: &mut dyn Engine, seed: u64, start: Start, which: u32) -> Result<()> {
         let mut rng = Rng::new(seed, Stream::Classifier, which, 0);
         let bound = 1.0 / (FEATURES as f32).sqrt();
         let draw = |_| match start {
@@ -88,33 +87,43 @@ impl<B: Backend> Learned<B> {
         [(weights, ""), (m, "adam.m."), (v, "adam.v.")].into_iter().flat_map(both).collect()
     }
 
-    pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
+    pub fn zero_grad(&self, dev: &mut dyn Engine) -> Result<()> {
         dev.zero(self.blocks.grads)
     }
 
     /// What the host writes before the classifier's own step number `step`, from 1, at the share
     /// `rate` of the learning rate.
-    pub fn stage(&self, dev: &mut B, adam: AdamSpec, (step, rate): (u64, f64)) -> Result<()> {
+    pub fn stage(
+        &self,
+        dev: &mut dyn Engine,
+        adam: AdamSpec,
+        (step, rate): (u64, f64),
+    ) -> Result<()> {
         dev.write(self.correction, &adam.correction(step, rate))
     }
 
-    pub fn update(&self, dev: &mut B, adam: AdamSpec) -> Result<()> {
-        dev.adam_step(self.blocks, adam, self.correction)
+    pub fn update(&self, dev: &mut dyn Engine, adam: AdamSpec) -> Result<()> {
+        adam_step(dev, AdamStep { blocks: self.blocks, spec: adam, correction: self.correction })
     }
 
     /// Weight and bias, as a 1×1 convolution has them.
-    pub fn save(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+    pub fn save(&self, dev: &mut dyn Engine, name: &str, weights: &mut Weights) -> Result<()> {
         self.save_block(dev, self.blocks.weights, name, weights)
     }
 
-    pub fn save_moments(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+    pub fn save_moments(
+        &self,
+        dev: &mut dyn Engine,
+        name: &str,
+        weights: &mut Weights,
+    ) -> Result<()> {
         self.save_block(dev, self.blocks.m, &format!("adam.m.{name}"), weights)?;
         self.save_block(dev, self.blocks.v, &format!("adam.v.{name}"), weights)
     }
 
     fn save_block(
         &self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         block: Slot<f32>,
         name: &str,
         weights: &mut Weights,
@@ -129,7 +138,7 @@ impl<B: Backend> Learned<B> {
     }
 
     /// What [`Learned::save`] and [`Learned::save_moments`] wrote.
-    pub fn load(&self, dev: &mut B, name: &str, weights: &Weights) -> Result<()> {
+    pub fn load(&self, dev: &mut dyn Engine, name: &str, weights: &Weights) -> Result<()> {
         for (name, slot) in self.tensors(name) {
             let values =
                 weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);

@@ -26,17 +26,17 @@ mod supervised;
 
 pub use choose::{Candidate, Chooser, chosen};
 pub use clustering::{Clustering, PseudoLabels};
-pub use common::{Batch, Common};
-pub use evaluate::Evaluator;
+pub use common::{Batch, Common, Training};
+pub use evaluate::{EvalShape, Evaluator};
 pub use laterals::PcaLaterals;
 pub use learned::{Learned, Start};
-pub use search::{Neighbour, STRIDE, Search};
+pub use search::{Neighbour, Search, Wanted};
 
-use crate::base::Result;
+use crate::base::{BySize, Result};
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier};
-use crate::device::{Layout, Slot};
-use crate::net::{Geometry, Mode, Network, Program};
+use crate::device::ops::Classifier;
+use crate::device::{Engine, Layout, Slot};
+use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::{self, Recipe};
 
 /// Called after each batch with its number of images; an error stops the pass.
@@ -50,33 +50,33 @@ pub struct Losses {
 }
 
 /// A way of learning, planned for one data set.
-pub trait Method<B: Backend> {
-    fn common(&self) -> &Common<B>;
+pub trait Algorithm {
+    fn common(&self) -> &Common;
 
-    fn common_mut(&mut self) -> &mut Common<B>;
+    fn common_mut(&mut self) -> &mut Common;
 
     /// The k-means and label passes that an epoch begins with, where it does.
-    fn clustering(&self) -> Option<&Clustering<B>> {
+    fn clustering(&self) -> Option<&Clustering> {
         None
     }
 
-    fn clustering_mut(&mut self) -> Option<(&mut Common<B>, &mut Clustering<B>)> {
+    fn clustering_mut(&mut self) -> Option<(&mut Common, &mut Clustering)> {
         None
     }
 
     /// What is learned besides the network, each with its name in checkpoints.
-    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+    fn learned(&self) -> Vec<(&'static str, &Learned)> {
         Vec::new()
     }
 
     /// Random weights: of the network, and of what is learned besides.
-    fn init(&mut self, dev: &mut B) -> Result<()> {
+    fn init(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let common = self.common();
         common.net.init(dev, common.seed)?;
-        let mut learned = self.learned().into_iter().enumerate();
-        learned.try_for_each(|(which, (_, learned))| {
-            learned.init(dev, common.seed, Start::FanIn, which as u32)
-        })
+        for (which, (_, learned)) in self.learned().into_iter().enumerate() {
+            learned.init(dev, common.seed, Start::FanIn, which as u32)?;
+        }
+        Ok(())
     }
 
     /// Training passes over the data set in an epoch.
@@ -86,17 +86,10 @@ pub trait Method<B: Backend> {
 
     /// Before the training steps of an epoch. `first`: none of them has been done yet (else a
     /// checkpoint brought back what they did).
-    fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()>;
+    fn begin_steps(&mut self, dev: &mut dyn Engine, epoch: usize, first: bool) -> Result<()>;
 
-    /// One optimizer step; the device may still be at it. `next`: the batch that follows in the
-    /// same epoch, where there is one; its inputs are written while this one runs.
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()>;
+    /// One optimizer step; the device may still be at it.
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()>;
 
     /// Where steps leave their losses: at the beginning of this slot, which is as large as the
     /// largest batch wants it.
@@ -108,108 +101,92 @@ pub trait Method<B: Backend> {
     /// One optimizer step, done.
     fn step(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
+        training: Training,
     ) -> Result<Losses> {
-        self.queue(dev, set, batch, next)?;
+        self.queue(dev, set, training)?;
         let values = dev.read(self.losses())?;
-        Ok(self.read_losses(&values, batch.ids.len(), batch.round))
+        let Batch { ids, round, .. } = training.batch;
+        Ok(self.read_losses(&values, ids.len(), round))
     }
 
     /// What evaluation scores with. `trained`: after training steps, else before the first.
-    fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier>;
+    fn classifier(&self, dev: &mut dyn Engine, trained: bool) -> Result<Classifier>;
 }
 
-/// The images to train on, as a plan sees them.
-#[derive(Clone, Copy, Debug)]
-pub struct TrainSet {
-    pub images: usize,
-    /// Whether all of them lie on the device, loaded once; else they come batch by batch.
-    pub resident: bool,
-}
-
-/// Plans the recipe's method for a data set.
-pub fn plan<'a, B: Backend + 'a>(
-    dev: &mut B,
+/// Plans the recipe's algorithm for a data set of `images` images, all but the place of the images
+/// themselves: that comes last ([`Common::place_images`]), when everything else has its place.
+pub fn plan(
+    dev: &mut dyn Engine,
     layout: &mut Layout,
     recipe: &Recipe,
     seed: u64,
-    set: TrainSet,
-) -> Result<Box<dyn Method<B> + 'a>> {
+    images: usize,
+) -> Result<Box<dyn Algorithm>> {
     Ok(match recipe.method {
-        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, set)?),
-        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, set)?),
-        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, images)?),
         recipe::Method::Supervised => {
-            Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, set)?)
+            Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, images)?)
         }
     })
 }
 
-/// What `plan` makes of a layout and of whether images are resident: they are where the engine has
-/// memory of its own, and all that was planned fits there.
-pub fn plan_images<B: Backend, P>(
-    dev: &mut B,
-    mut plan: impl FnMut(&mut B, &mut Layout, bool) -> Result<P>,
-) -> Result<(Layout, P)> {
-    if dev.free_bytes().is_some() {
-        let mut layout = Layout::default();
-        let planned = plan(dev, &mut layout, true)?;
-        dev.decide()?;
-        let wanted = layout.total_bytes() + dev.scratch_bytes();
-        if dev.free_bytes().is_some_and(|free| wanted <= free) {
-            return Ok((layout, planned));
-        }
+/// How a data set is cut into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Images of the data set.
+    pub images: usize,
+    /// Images of a full batch, at most.
+    pub batch: usize,
+}
+
+impl Batching {
+    /// Images of a full batch.
+    pub fn full(self) -> usize {
+        self.batch.min(self.images)
     }
-    let mut layout = Layout::default();
-    let planned = plan(dev, &mut layout, false)?;
-    dev.decide()?;
-    Ok((layout, planned))
+
+    /// Images of a full batch, and of the last one where it is not full.
+    pub fn sizes(self) -> Vec<usize> {
+        let tail = if self.images < self.batch { 0 } else { self.images % self.batch };
+        [self.full(), tail].into_iter().filter(|&images| images > 0).collect()
+    }
 }
 
-/// A program for full batches, and one for what is left of the data set.
-pub struct Programs<B: Backend> {
-    full: Program<B>,
-    tail: Option<Program<B>>,
-}
+/// A program for each size of batch.
+pub struct Programs(BySize<Program>);
 
-impl<B: Backend> Programs<B> {
-    /// For `total` images in batches of `batch`; `geometry.n` and `geometry.groups` are per `views`
-    /// views of an image.
+impl Programs {
+    /// `geometry.n` and `geometry.groups` are per `views` views of an image.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
-        (total, batch, views): (usize, usize, usize),
-        geometry: Geometry,
+        net: &Network,
+        batching: Batching,
+        views: usize,
+        geometry: ProgramSpec,
         mode: Mode,
     ) -> Result<Self> {
-        let mut plan = |images: usize| {
-            let geometry = Geometry { n: images * views, groups: views, ..geometry };
-            Program::plan(dev, layout, net, geometry, mode)
-        };
-        let [full, tail] = batch_sizes(total, batch);
-        Ok(Programs { full: plan(full)?, tail: (tail > 0).then(|| plan(tail)).transpose()? })
+        let sizes = batching.sizes().into_iter().map(|images| images * views);
+        let programs = BySize::plan(sizes, |n| {
+            Program::plan(dev, layout, net, ProgramSpec { n, groups: views, ..geometry }, mode)
+        });
+        Ok(Programs(programs?))
     }
 
     /// The program for `n` images in memory (views counted).
-    pub fn of(&self, n: usize) -> &Program<B> {
-        let all = [Some(&self.full), self.tail.as_ref()];
-        all.into_iter().flatten().find(|p| p.geometry.n == n).expect("every batch size was planned")
+    pub fn of(&self, n: usize) -> &Program {
+        self.0.of(n)
     }
 }
 
-/// Images in a full batch, and in the last one (0: it is full too).
-pub fn batch_sizes(total: usize, batch: usize) -> [usize; 2] {
-    if total < batch { [total, 0] } else { [batch, total % batch] }
-}
-
 /// The recipe's geometry; images of a batch and their groups are still to be said.
-fn geometry(recipe: &Recipe) -> Geometry {
+fn geometry(recipe: &Recipe) -> ProgramSpec {
     let Recipe { size, merge, .. } = *recipe;
-    Geometry {
+    ProgramSpec {
         n: 0,
         h: size,
         w: size,

@@ -1,15 +1,18 @@
 //! Clusters of pictures in host memory, whatever predicts them, and what is measured of such
 //! predictions.
 
-use crate::base::Result;
+use crate::base::{BySize, Result};
 use crate::data::transform::resize;
 use crate::data::{EvalStore, ImageStore, decode::Rgb};
-use crate::device::ops::{Backend, Classifier, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, HeadPredict, Plan, ViewRender, ViewSobel, ViewSpec, head_predict, plan_view,
+    view_render, view_sobel,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::unlabelled::{Change, Tally, centre, mirror, near_edges};
 use crate::eval::{Confusion, Unlabelled};
 use crate::method::{Tick, geometry};
-use crate::net::{Geometry, Mode, Network, Program};
+use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::Recipe;
 
 /// Assigns pixels to clusters.
@@ -116,50 +119,51 @@ pub fn each_batch(
 }
 
 /// Runs a network on square pictures in host memory, of some sizes.
-pub struct Frames<B: Backend> {
+pub struct Frames {
     batch: usize,
     sobel: bool,
     /// By side.
-    programs: Vec<(usize, Program<B>, B::ViewPlan)>,
+    programs: BySize<(Program, Plan<ViewSpec>)>,
     pictures: Slot<u8>,
     index: Slot<u32>,
 }
 
-impl<B: Backend> Frames<B> {
-    /// For `batch` pictures at a time of each of `sides`, and the features and clusters of
-    /// `recipe`.
+/// The pictures that [`Frames`] are planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct FramesShape<'a> {
+    /// Pictures at a time.
+    pub batch: usize,
+    pub sides: &'a [usize],
+}
+
+impl FramesShape<'_> {
+    pub fn largest(&self) -> usize {
+        self.sides.iter().max().copied().unwrap_or(0)
+    }
+}
+
+impl Frames {
+    /// For the features and clusters of `recipe`.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (batch, sides): (usize, &[usize]),
+        shape: FramesShape,
         mode: Mode,
     ) -> Result<Self> {
-        let mut programs = Vec::new();
-        for &side in sides {
-            let geometry = Geometry { n: batch, h: side, w: side, ..geometry(recipe) };
-            let view = ViewSpec {
-                n: batch,
-                sh: side,
-                sw: side,
-                h: side,
-                w: side,
-                channels: recipe.architecture.input(),
-            };
-            programs.push((
-                side,
-                Program::plan(dev, layout, net, geometry, mode)?,
-                dev.plan_view(view)?,
-            ));
-        }
-        let largest = sides.iter().max().copied().unwrap_or(0);
+        let (n, channels, largest) = (shape.batch, recipe.architecture.input(), shape.largest());
+        let programs = BySize::plan(shape.sides.iter().copied(), |side| {
+            let geometry = ProgramSpec { n, h: side, w: side, ..geometry(recipe) };
+            let view = ViewSpec { n, sh: side, sw: side, h: side, w: side, channels };
+            Ok((Program::plan(dev, layout, net, geometry, mode)?, plan_view(dev, view)?))
+        })?;
         Ok(Frames {
-            batch,
+            batch: n,
             sobel: recipe.architecture.sobel,
             programs,
-            pictures: layout.take(Pool::Staging, "pictures", batch * 3 * largest * largest),
-            index: layout.take(Pool::Staging, "picture index", batch),
+            pictures: layout.take(Pool::Staging, "pictures", n * 3 * largest * largest),
+            index: layout.take(Pool::Staging, "picture index", n),
         })
     }
 
@@ -167,19 +171,19 @@ impl<B: Backend> Frames<B> {
     /// has `batch` images; those from n on are of no meaning.
     pub fn forward(
         &self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         pictures: &[u8],
         side: usize,
-    ) -> Result<&Program<B>> {
-        let (_, program, view) =
-            self.programs.iter().find(|(s, ..)| *s == side).expect("every side was planned");
-        let slot = self.pictures.part(0, self.batch * 3 * side * side);
-        dev.write(slot, pictures)?;
-        dev.write(self.index, &Vec::from_iter(0..self.batch as u32))?;
-        dev.view_render(view, program.x, slot, self.index, None, None)?;
+    ) -> Result<&Program> {
+        let (program, view) = self.programs.of(side);
+        let (x, index) = (program.x, self.index);
+        let images = self.pictures.part(0, self.batch * 3 * side * side);
+        dev.write(images, pictures)?;
+        dev.write(index, &Vec::from_iter(0..self.batch as u32))?;
+        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
         if self.sobel {
-            dev.view_sobel(view, program.x)?;
+            view_sobel(dev, view, ViewSobel { x })?;
         }
         program.forward(dev, net)?;
         Ok(program)
@@ -192,23 +196,25 @@ impl<B: Backend> Frames<B> {
 }
 
 /// A network in evaluation mode, batch norm folded, and its classifier.
-pub struct Scorer<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
-    pub frames: &'a Frames<B>,
+pub struct Segmenter<'a> {
+    pub dev: &'a mut dyn Engine,
+    pub net: &'a Network,
+    pub frames: &'a Frames,
     pub classifier: Classifier,
     /// Room for `batch` maps of the largest size that is asked for.
     pub pred: Slot<u16>,
 }
 
-impl<B: Backend> Predictor for Scorer<'_, B> {
+impl Predictor for Segmenter<'_> {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
-        let Scorer { dev, net, frames, classifier, pred } = self;
-        let pred = pred.part(0, frames.batch * out * out);
+        let Segmenter { dev, net, frames, classifier, pred } = self;
+        let (pred, classifier) = (pred.part(0, frames.batch * out * out), *classifier);
         let mut maps = Vec::new();
         for pictures in pictures.chunks(frames.batch * 3 * side * side) {
-            let program = frames.forward(dev, net, pictures, side)?;
-            dev.head_predict(&program.head, pred, (out, out), program.plain(), *classifier)?;
+            let program = frames.forward(*dev, net, pictures, side)?;
+            let (height, width, input) = (out, out, program.plain());
+            let args = HeadPredict { pred, height, width, input, classifier };
+            head_predict(*dev, &program.head, args)?;
             let map = dev.read(pred)?;
             maps.extend_from_slice(&map[..pictures.len() / (3 * side * side) * out * out]);
         }

@@ -13,8 +13,8 @@ use crate::cluster::Schedule;
 use crate::data::Fit;
 use crate::device::ops::{Merge, Metric};
 use crate::eval::Matching;
-use crate::net::Architecture;
 use crate::net::weights::Source;
+use crate::net::{Architecture, STRIDE};
 
 /// Which algorithm learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +206,15 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Side of the feature map that the network makes of its input.
+    pub fn feature_side(&self) -> usize {
+        self.size / STRIDE
+    }
+
+    pub fn feature_pixels(&self) -> usize {
+        self.feature_side().pow(2)
+    }
+
     /// Whether features are divided by their norm before they are scored.
     pub fn unit(&self) -> bool {
         matches!(self.method, Method::Picie | Method::Mdc)

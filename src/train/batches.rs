@@ -1,8 +1,7 @@
 //! The training batches of an epoch, round after round.
 
 use crate::base::rng::Stream;
-use crate::device::ops::Backend;
-use crate::method::{Batch, Method};
+use crate::method::{Algorithm, Batch};
 use crate::recipe::{Decay, Recipe};
 
 pub struct Batches {
@@ -19,7 +18,7 @@ pub struct Batches {
 
 impl Batches {
     /// `before`: optimizer steps of the epochs before.
-    pub fn new<B: Backend>(method: &dyn Method<B>, epoch: usize, before: u64) -> Self {
+    pub fn new(method: &dyn Algorithm, epoch: usize, before: u64) -> Self {
         let common = method.common();
         let orders = (0..method.rounds())
             .map(|round| common.order(Stream::TrainOrder, epoch, round))

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::cluster::Summary;
-use crate::device::ops::{Backend, Classifier, Metric};
-use crate::device::{Layout, Pool, Slot};
+use crate::cluster::{Scorer, Summary};
+use crate::device::ops::Classifier;
+use crate::device::{Engine, Layout};
 use crate::eval::record::Score;
-use crate::method::{Method, PseudoLabels};
-use crate::net::weights::{self, Data, Origin, StartRecord, Tensor, Weights};
+use crate::method::{Algorithm, PseudoLabels};
+use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
 
@@ -34,7 +34,7 @@ pub struct State {
     pub recipe: Recipe,
     pub seed: u64,
     /// What the network started from.
-    pub start: StartRecord,
+    pub start: Provenance,
     pub images: usize,
     /// Of the images' names, in order: pseudo labels belong to rows.
     pub fingerprint: u64,
@@ -71,7 +71,7 @@ impl State {
     pub fn begin(
         recipe: Recipe,
         seed: u64,
-        start: StartRecord,
+        start: Provenance,
         (images, fingerprint): (usize, u64),
     ) -> Self {
         State {
@@ -100,7 +100,7 @@ impl State {
 }
 
 /// Names of a clustering method's pseudo labels in a file, each with its place.
-fn pseudo<B: Backend>(method: &dyn Method<B>) -> Vec<(String, PseudoLabels)> {
+fn pseudo(method: &dyn Algorithm) -> Vec<(String, PseudoLabels)> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, which: usize| format!("{}{}", ["", "auxiliary"][which], view + 1);
     let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
@@ -113,13 +113,13 @@ fn pseudo<B: Backend>(method: &dyn Method<B>) -> Vec<(String, PseudoLabels)> {
 }
 
 /// Weights, running statistics, centroids and learned classifiers: what evaluation needs.
-fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> Result<Weights> {
+fn evaluable(dev: &mut dyn Engine, method: &dyn Algorithm, state: &State) -> Result<Weights> {
     let mut weights = Weights::default();
     method.common().net.save(dev, &mut weights)?;
     for (name, pseudo) in pseudo(method) {
         let tensor = Tensor::from_f32(
-            vec![pseudo.classifier.k, FEATURES, 1, 1],
-            dev.read(pseudo.centroids)?,
+            vec![pseudo.scorer.k(), FEATURES, 1, 1],
+            dev.read(pseudo.scorer.centroids)?,
         );
         weights.tensors.insert(format!("classifier{name}.weight"), tensor);
     }
@@ -132,20 +132,20 @@ fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> 
 }
 
 /// Writes what evaluation needs after an epoch.
-pub fn save_epoch<B: Backend>(
+pub fn save_epoch(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
     weights::write(path, &evaluable(dev, method, state)?)
 }
 
 /// Writes everything that resuming needs.
-pub fn save<B: Backend>(
+pub fn save(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
     let mut weights = evaluable(dev, method, state)?;
@@ -155,7 +155,7 @@ pub fn save<B: Backend>(
         learned.save_moments(dev, name, &mut weights)?;
     }
     if state.phase == Phase::Train {
-        let side = common.recipe.size / 4;
+        let side = common.recipe.feature_side();
         for (name, pseudo) in pseudo(method) {
             let (labels, counts) = (dev.read(pseudo.labels)?, dev.read(pseudo.counts)?);
             let shape = vec![state.images, side, side];
@@ -172,10 +172,10 @@ pub fn save<B: Backend>(
 
 /// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must
 /// be this run's.
-pub fn load<B: Backend>(
+pub fn load(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     recipe: &Recipe,
     seed: u64,
     (images, fingerprint): (usize, u64),
@@ -207,7 +207,10 @@ pub fn load<B: Backend>(
         learned.load(dev, name, &weights)?;
     }
     for (name, pseudo) in pseudo(method) {
-        dev.write(pseudo.centroids, floats(path, &weights, &format!("classifier{name}.weight"))?)?;
+        dev.write(
+            pseudo.scorer.centroids,
+            floats(path, &weights, &format!("classifier{name}.weight"))?,
+        )?;
         if state.phase != Phase::Train {
             continue;
         }
@@ -269,25 +272,15 @@ pub struct Trained {
 }
 
 /// Where a [`Trained`] lies in an engine's memory.
-pub struct Loaded<B: Backend> {
-    pub net: Network<B>,
-    pub classifier: Classifier,
-    /// (clusters, FEATURES)
-    pub centroids: Slot<f32>,
+pub struct Loaded {
+    pub net: Network,
+    pub scorer: Scorer,
 }
 
-impl<B: Backend> Loaded<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe) -> Self {
-        let (net, k) = (Network::plan(dev, layout, recipe.architecture), recipe.clusters);
-        let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let classifier =
-            Classifier { w: state("classifier", k * FEATURES), b: state("classifier bias", k), k };
-        Loaded { net, classifier, centroids: state("centroids", k * FEATURES) }
-    }
-
-    /// Scores by the centroids from here on.
-    pub fn score_by_centroids(&self, dev: &mut B, metric: Metric) -> Result<()> {
-        dev.kmeans_classifier(self.classifier, self.centroids, metric)
+impl Loaded {
+    pub fn plan(layout: &mut Layout, recipe: &Recipe) -> Self {
+        let net = Network::plan(layout, recipe.architecture);
+        Loaded { net, scorer: Scorer::plan(layout, "", recipe.clusters) }
     }
 }
 
@@ -329,16 +322,15 @@ impl Trained {
         Ok(Trained { weights, recipe, classifier, bias })
     }
 
-    /// Brings network and classifier to the device, batch norm folded.
-    pub fn load<B: Backend>(&self, dev: &mut B, to: &Loaded<B>) -> Result<()> {
+    /// Brings network and classifier to the device, batch norm folded. Returns what scores.
+    pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
         to.net.init(dev, 0)?;
         to.net.load(dev, &self.weights)?;
         to.net.fold(dev)?;
         if self.recipe.learned() {
-            dev.write(to.classifier.w, &self.classifier)?;
-            return dev.write(to.classifier.b, &self.bias);
+            return to.scorer.learned(dev, &self.classifier, &self.bias);
         }
-        dev.write(to.centroids, &self.classifier)?;
-        to.score_by_centroids(dev, self.recipe.score_metric)
+        dev.write(to.scorer.centroids, &self.classifier)?;
+        to.scorer.by(dev, self.recipe.score_metric)
     }
 }

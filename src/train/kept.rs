@@ -2,10 +2,8 @@
 
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::arena::ALIGN;
-use crate::device::ops::Backend;
-use crate::device::{Layout, Pool, Slot};
-use crate::method::{Batch, Losses, Method};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
+use crate::method::{Algorithm, Losses, Training};
 
 /// Steps whose losses are kept at most.
 pub const MOST: usize = 64;
@@ -38,15 +36,15 @@ impl Kept {
     }
 
     /// One training step, whose losses are kept. The device may still be at it.
-    pub fn step<B: Backend>(
+    pub fn step(
         &mut self,
-        dev: &mut B,
-        method: &mut dyn Method<B>,
+        dev: &mut dyn Engine,
+        method: &mut dyn Algorithm,
         set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
+        training: Training,
     ) -> Result<()> {
-        method.queue(dev, set, batch, next)?;
+        let batch = training.batch;
+        method.queue(dev, set, training)?;
         let losses = method.losses();
         dev.copy(self.slot.part(self.steps.len() * self.width, losses.len), losses)?;
         self.steps.push(Step { number: batch.step, images: batch.ids.len(), round: batch.round });
@@ -59,10 +57,10 @@ impl Kept {
     }
 
     /// Number, images and losses of each step that was kept, once the device has done them.
-    pub fn take<B: Backend>(
+    pub fn take(
         &mut self,
-        dev: &mut B,
-        method: &dyn Method<B>,
+        dev: &mut dyn Engine,
+        method: &dyn Algorithm,
     ) -> Result<Vec<(u64, usize, Losses)>> {
         let values = dev.read(self.slot.part(0, self.steps.len() * self.width))?;
         let rows = self.steps.drain(..).zip(values.chunks(self.width));

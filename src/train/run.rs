@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
-use crate::net::weights::StartRecord;
+use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
 /// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
@@ -17,14 +17,14 @@ pub struct Settings {
     pub seed: u64,
     pub data: PathBuf,
     /// The layout, as `--dataset` names it; None: detected.
-    pub dataset: Option<crate::data::Kind>,
+    pub dataset: Option<&'static crate::data::DataLayout>,
     pub split: String,
     pub val_split: String,
     pub classes: crate::data::Classes,
     /// Images used at most; None: all.
     pub limit: Option<usize>,
     /// What the network started from.
-    pub start: StartRecord,
+    pub start: Provenance,
     pub version: String,
     pub host: Host,
 }

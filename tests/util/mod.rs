@@ -1,6 +1,7 @@
 //! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that
 //! surrounds buffers.
 
+pub mod files;
 mod places;
 mod rig;
 pub mod softgpu;

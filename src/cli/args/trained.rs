@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use crate::cli::args::{EngineArgs, KeepArgs};
-use crate::data::{Classes, Kind};
+use crate::data::{Classes, DataLayout};
 use crate::eval::Matching;
 
 /// The images that a command looks at.
@@ -17,7 +17,7 @@ pub struct SetArgs {
     pub data: PathBuf,
     /// How the folder is laid out [default: detected]
     #[arg(long, value_enum)]
-    pub dataset: Option<Kind>,
+    pub dataset: Option<&'static DataLayout>,
     /// Split or splits, with commas between
     #[arg(long, default_value = "val", value_name = "NAME")]
     pub split: String,

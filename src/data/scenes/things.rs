@@ -3,7 +3,7 @@
 use super::canvas::{
     Canvas, Color, Noise, Point, capsule, convex, ellipse, near, round_box, scale,
 };
-use super::landscape::{CAR, GRASS, Ground, HOUSE, Light, PERSON, ROAD, SHEEP};
+use super::ground::{CAR, GRASS, Ground, HOUSE, Light, PERSON, ROAD, SHEEP};
 use crate::base::rng::Rng;
 
 #[derive(Clone, Copy)]

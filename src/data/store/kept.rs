@@ -19,13 +19,14 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::checksum::{checksum, damaged};
 use super::key::Key;
-use super::records::{Entry, checksum};
+use super::records::Entry;
 use crate::base::fs::{Listed, UNFINISHED, listed, remove_abandoned};
 use crate::base::{Error, Result};
 
-/// The folder of kept sets in the user's cache folder.
-pub const FOLDER: &str = "sets";
+pub use super::key::FOLDER;
+
 const EXTENSION: &str = "picie";
 const MAGIC: u64 = u64::from_le_bytes(*b"picieset");
 const TAIL: u64 = 24;
@@ -44,8 +45,22 @@ pub struct Contents {
     /// The record of each picture that can be used, in order, and its (width, height).
     pub entries: Vec<Entry>,
     pub sizes: Vec<(usize, usize)>,
-    /// Why the others cannot: file, what, remedy.
-    pub skipped: Vec<(PathBuf, String, String)>,
+    /// Why the others cannot.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why a picture of a kept set was left out: the fields of the error that said so.
+#[derive(Serialize, Deserialize)]
+pub struct Skipped {
+    pub path: PathBuf,
+    pub what: String,
+    pub remedy: String,
+}
+
+impl From<Skipped> for Error {
+    fn from(Skipped { path, what, remedy }: Skipped) -> Self {
+        Error::File { path, what, remedy }
+    }
 }
 
 impl Contents {
@@ -80,10 +95,6 @@ impl Contents {
         let tail = [json.len() as u64, checksum(&json), MAGIC].map(u64::to_le_bytes);
         file.write_all_at(&[&json, tail.as_flattened()].concat(), self.records())
     }
-}
-
-pub fn damaged(what: &str) -> IoError {
-    IoError::new(ErrorKind::InvalidData, what)
 }
 
 /// The kept set of this key. None where there is none.

@@ -9,12 +9,14 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Load;
-use super::kept::FOLDER;
-use crate::data::Dataset;
+use crate::data::dataset::Dataset;
+
+/// The folder of kept sets in the user's cache folder.
+pub const FOLDER: &str = "sets";
 
 /// Counted up when decoding or the base transform gives other bytes than before, or the file
 /// another layout.
-const VERSION: &str = concat!("picie set 1, picie ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("picie set 2, picie ", env!("CARGO_PKG_VERSION"));
 
 pub struct Key {
     /// Of everything that records depend on: names, sizes and times of the files, and what is made
@@ -38,7 +40,10 @@ impl Key {
         let mut hash = Sha256::new();
         // Labels are kept as the classes that the taxonomy reads them as.
         let taxonomy = dataset.taxonomy.as_ref().filter(|_| labelled);
-        let what = format!("{VERSION}\n{} {:?} {planes} {taxonomy:?}\n", load.size, load.fit);
+        let what = format!(
+            "{VERSION}\n{} {:?} {planes} {taxonomy:?}\n",
+            load.square.side, load.square.fit
+        );
         hash.update(what);
         text(&mut hash, &root);
         let stats: Vec<[Option<Metadata>; 2]> = (dataset.items.par_iter())

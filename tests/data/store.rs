@@ -1,17 +1,18 @@
-mod reuse;
+//! Stores of images and of images with labels, in memory and in files.
 
-use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::fill::writer;
-use super::records::decode_all;
-use super::*;
-use crate::data::testing::{gradient, touch, with_orientation, write_label};
-use crate::data::{Classes, Kind, open};
+use super::layouts::layout;
+use crate::util::files::{gradient, touch, with_orientation, write_label};
+use picie::base::Error;
+use picie::data::{
+    Classes, Dataset, EvalStore, Fit, IGNORE, ImageStore, Load, Square, decode, open, transform,
+};
 
 /// A COCO-Stuff folder: `sizes` images a, b, c, … with label maps of 156 (sky) above and 154 (sea)
 /// below, right half 255.
-fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {
+pub fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (i, &(w, h)) in sizes.iter().enumerate() {
         let id = (b'a' + i as u8) as char;
@@ -35,15 +36,16 @@ fn coco(sizes: &[(u32, u32)]) -> tempfile::TempDir {
     dir
 }
 
-fn dataset(root: &Path) -> Dataset {
-    open(root, Some(Kind::CocoStuff), "val", Classes::All27, &|_, _| ()).unwrap()
+pub fn dataset(root: &Path) -> Dataset {
+    open(root, Some(layout("coco-stuff")), "val", Classes::default(), &|_, _| ()).unwrap()
 }
 
-fn load(root: &Path, budget: u64, strict: bool) -> Load<'_> {
-    Load { size: 6, fit: Fit::Crop, budget, cache: root, keep: None, strict, progress: &|_, _| () }
+pub fn load(root: &Path, budget: u64, strict: bool) -> Load<'_> {
+    let square = Square::new(6, Fit::Crop);
+    Load { square, budget, cache: root, keep: None, strict, on_progress: &|_, _| () }
 }
 
-const SIZES: [(u32, u32); 4] = [(6, 6), (13, 9), (5, 7), (40, 6)];
+pub const SIZES: [(u32, u32); 4] = [(6, 6), (13, 9), (5, 7), (40, 6)];
 
 #[test]
 fn memory_and_file_hold_the_same_pictures_and_labels_in_step() {
@@ -56,7 +58,7 @@ fn memory_and_file_hold_the_same_pictures_and_labels_in_step() {
             (store.images.len(), store.images.size(), store.images.skipped.len()),
             (4, 6, 0)
         );
-        assert_eq!(matches!(store.images.records.place, Place::Memory(_)), budget > 0);
+        assert_eq!(store.images.memory() > 0, budget > 0);
         let (mut x, mut y) = (vec![1; 5 * 108], vec![1; 5 * 36]);
         store.images.gather(&index, &mut x).unwrap();
         store.gather_labels(&index, &mut y).unwrap();
@@ -88,7 +90,7 @@ fn any_number_of_threads_gives_the_same_store() {
         pool.install(|| {
             let calls = AtomicUsize::new(0);
             let count = |_, total| assert!(calls.fetch_add(1, Ordering::Relaxed) < total);
-            let load = Load { progress: &count, ..load(dir.path(), 1 << 20, false) };
+            let load = Load { on_progress: &count, ..load(dir.path(), 1 << 20, false) };
             ImageStore::load(&dataset(dir.path()), &load)
                 .unwrap()
                 .gather(&[0, 1, 2, 3], &mut out)
@@ -98,72 +100,6 @@ fn any_number_of_threads_gives_the_same_store() {
         out
     };
     assert_eq!(run(1), run(3));
-}
-
-/// A writer that waits for another one, and for a decoder, waits for nothing where one thread
-/// writes what all have decoded.
-#[test]
-fn records_are_written_by_many_threads_while_others_are_decoded() {
-    let item = |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
-    let items: Vec<Item> = (0..12).map(item).collect();
-    let (decoded, writing, most, overlapped) =
-        <(AtomicUsize, AtomicUsize, AtomicUsize, AtomicUsize)>::default();
-    let decode = |_: &Item, record: &mut [u8]| {
-        decoded.fetch_add(1, Ordering::SeqCst);
-        record.fill(9);
-        Ok(Ok((1, 1)))
-    };
-    let put = |_: usize, record: Box<[u8]>| {
-        assert_eq!(*record, [9; 108]);
-        let before = decoded.load(Ordering::SeqCst);
-        writing.fetch_add(1, Ordering::SeqCst);
-        // Until both were seen, or never will be.
-        for _ in 0..400 {
-            most.fetch_max(writing.load(Ordering::SeqCst), Ordering::SeqCst);
-            overlapped.fetch_max(decoded.load(Ordering::SeqCst) - before, Ordering::SeqCst);
-            if most.load(Ordering::SeqCst) > 1 && overlapped.load(Ordering::SeqCst) > 0 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        writing.fetch_sub(1, Ordering::SeqCst);
-        Ok(None)
-    };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let all = pool
-        .install(|| decode_all(&items, &load(Path::new(""), 0, true), 108, &decode, &put))
-        .unwrap();
-    assert!(all.into_iter().enumerate().all(|(i, record)| record.unwrap().entry.at as usize == i));
-    assert!(most.into_inner() > 1, "one record was written at a time");
-    assert!(overlapped.into_inner() > 0, "nothing was decoded while a record was written");
-}
-
-/// Two fail, the one behind long before the one in front.
-#[test]
-fn the_first_error_by_order_comes_back_whichever_is_met_first() {
-    let item = |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
-    let items: Vec<Item> = (0..200).map(item).collect();
-    let decoded = AtomicUsize::new(0);
-    let decode = |item: &Item, _: &mut [u8]| {
-        decoded.fetch_add(1, Ordering::SeqCst);
-        let i: usize = item.image.to_str().unwrap().parse().unwrap();
-        if i < 100 {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        let why = Error::file(&item.image, "no good", "leave it");
-        if i == 60 || i == 150 { Err(why) } else { Ok(Ok((1, 1))) }
-    };
-    for threads in [1, 8] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let load = load(Path::new(""), 0, false);
-        let e = pool
-            .install(|| decode_all(&items, &load, 108, &decode, &|_, _| Ok(None)))
-            .err()
-            .unwrap();
-        assert_eq!(e.to_string(), "60: no good; leave it", "{threads} threads");
-        // One thread stops at once.
-        assert!(threads > 1 || decoded.load(Ordering::SeqCst) == 61);
-    }
 }
 
 #[test]
@@ -186,8 +122,7 @@ fn broken_pictures_are_left_out_and_listed_or_strictly_refused() {
     // Item 1 is "c" now, 5 × 7: the crop starts at row 1 of 8.
     transform::label(
         &decode::label(&dir.path().join("annotations/val2017/c.png")).unwrap(),
-        6,
-        Fit::Crop,
+        Square::new(6, Fit::Crop),
         &mut c,
     );
     set.taxonomy.as_ref().unwrap().classify(Path::new(""), &mut c).unwrap();
@@ -237,7 +172,8 @@ fn label_maps_that_are_missing_or_wrong() {
     touch(&label("c"));
     assert!(fails(false).contains("c.png: the file is empty"));
 
-    let plain = open(dir.path(), Some(Kind::Folder), "val", Classes::All27, &|_, _| ()).unwrap();
+    let plain =
+        open(dir.path(), Some(layout("folder")), "val", Classes::default(), &|_, _| ()).unwrap();
     let e = EvalStore::load(&plain, &load(dir.path(), 0, false)).err().unwrap().to_string();
     assert!(e.contains("has no labels"), "{e}");
 }
@@ -246,7 +182,8 @@ fn label_maps_that_are_missing_or_wrong() {
 #[test]
 fn a_small_picture_is_padded_with_its_label_map() {
     let dir = coco(&[(4, 6)]);
-    let load = Load { fit: Fit::Pad { scale: 1.0 }, ..load(dir.path(), 1 << 20, true) };
+    let load =
+        Load { square: Square::new(6, Fit::Pad { scale: 1.0 }), ..load(dir.path(), 1 << 20, true) };
     let store = EvalStore::load(&dataset(dir.path()), &load).unwrap();
     let (mut x, mut y) = (vec![1; 108], vec![1; 36]);
     store.images.gather(&[0], &mut x).unwrap();
@@ -274,16 +211,14 @@ fn potsdam_patches_are_read_in_colour_and_in_grey() {
     image::RgbImage::from_fn(6, 6, |x, _| image::Rgb(colours[x as usize]))
         .save(dir.path().join("gt/b.png"))
         .unwrap();
-    for (classes, want) in
-        [(Classes::Coarse3, [0, 1, 2, 2, 0, 1]), (Classes::Potsdam6, [0, 1, 2, 3, 4, 5])]
-    {
+    for (classes, want) in [(Classes(3), [0, 1, 2, 2, 0, 1]), (Classes(6), [0, 1, 2, 3, 4, 5])] {
         let set = open(dir.path(), None, "val", classes, &|_, _| ()).unwrap();
         let store = EvalStore::load(&set, &load(dir.path(), 1 << 20, true)).unwrap();
         let mut y = vec![9; 72];
         store.gather_labels(&[0, 1], &mut y).unwrap();
         assert!(y.chunks(6).all(|row| row == want), "{y:?}");
     }
-    let e = open(dir.path(), None, "val", Classes::All27, &|_, _| ()).unwrap_err().to_string();
+    let e = open(dir.path(), None, "val", Classes::default(), &|_, _| ()).unwrap_err().to_string();
     assert!(e.contains("use --classes 3 or --classes 6"), "{e}");
 }
 
@@ -293,14 +228,6 @@ fn a_buffer_of_another_size_is_refused() {
     let store = ImageStore::load(&dataset(dir.path()), &load(dir.path(), 0, true)).unwrap();
     let e = store.gather(&[1, 2], &mut [0; 108]).unwrap_err().to_string();
     assert_eq!(e, "gather: out has 108 elements, the contract wants 216");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_says_what_to_do() {
-    let file = File::options().write(true).open("/dev/full").unwrap();
-    let e = writer(&file, Path::new("/cache"))(0, Box::new([0; 8])).unwrap_err().to_string();
-    assert!(e.starts_with("/cache: no space left on device; free some space"), "{e}");
 }
 
 /// Label maps are drawn on pictures as people see them, or on their pixels as they are stored.
@@ -319,7 +246,8 @@ fn a_turned_picture_fits_its_label_map_either_way() {
         assert_eq!(store.images.sizes, [(w, h)]);
         let (mut got, mut want) = (vec![0; 108], vec![0; 108]);
         store.images.gather(&[0], &mut got).unwrap();
-        transform::image(&decode::rgb_of_label(&picture, &label).unwrap(), 6, Fit::Crop, &mut want);
+        let upright = decode::rgb_of_label(&picture, &label).unwrap();
+        transform::image(&upright, Square::new(6, Fit::Crop), &mut want);
         assert_eq!(got, want);
     }
     assert_eq!(

@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, tell};
 use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
-use crate::data::{self, scenes};
+use crate::cli::limits::check_limit;
+use crate::cli::paths::{absolute, cache, newest, next_free};
+use crate::cli::scenes::draw_scenes;
+use crate::data;
 use crate::net::Architecture;
 use crate::net::weights::{Source, Start};
 use crate::recipe::{Information, Method, Recipe};
-use crate::report::Progress;
 use crate::train::{Host, RunFolder, Settings};
-
-/// The user's cache folder for this program.
-pub fn cache() -> PathBuf {
-    dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
-}
 
 /// Numbers of a recipe that are still to be chosen from the images.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +43,7 @@ impl ShapeArgs {
             architecture: Architecture {
                 levels: self.levels.unwrap_or(recipe.architecture.levels),
                 sobel: self.sobel || recipe.architecture.sobel,
+                ..recipe.architecture
             },
             ..recipe
         }
@@ -166,7 +164,7 @@ impl TrainArgs {
             val_split: self.val_split.clone().unwrap_or_else(|| "val".into()),
             classes: self.classes.unwrap_or_default(),
             limit: self.limit,
-            start: start.record.clone(),
+            start: start.provenance.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
         };
@@ -251,11 +249,11 @@ impl TrainArgs {
         }
         // A checkpoint has everything; without one the run begins again, with the same weights.
         let start = if folder.checkpoint().exists() {
-            Start { record: saved.start.clone(), ..Start::random() }
+            Start { provenance: saved.start.clone(), ..Start::random() }
         } else {
             saved.recipe.weights.open(saved.recipe.architecture)?
         };
-        if start.record != saved.start {
+        if start.provenance != saved.start {
             let what = format!(
                 "the run was started from other weights than {} holds now",
                 saved.start.source
@@ -294,78 +292,4 @@ fn demo_scenes() -> Result<PathBuf> {
     let dir = cache().join("scenes-256-64-1");
     draw_scenes(&dir, 256, 64, 1)?;
     Ok(dir)
-}
-
-/// Draws scenes with a progress bar; a complete folder of the same parameters is left as it is.
-pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
-    let bar = FileBar::new("scenes");
-    scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;
-    bar.finish();
-    Ok(())
-}
-
-/// A progress bar for passes over files, which report from many threads and learn their total on
-/// the way.
-pub struct FileBar {
-    name: &'static str,
-    state: std::sync::Mutex<Option<(crate::report::Phase, usize)>>,
-}
-
-impl FileBar {
-    pub fn new(name: &'static str) -> Self {
-        FileBar { name, state: Default::default() }
-    }
-
-    pub fn set(&self, done: usize, total: usize) {
-        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let (phase, shown) =
-            state.get_or_insert_with(|| (Progress::phase(self.name, total as u64), 0));
-        // Reports of several threads may arrive out of order.
-        phase.add(done.saturating_sub(*shown) as u64);
-        *shown = done.max(*shown);
-    }
-
-    pub fn finish(self) {
-        if let Some((phase, _)) = self.state.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            phase.finish();
-        }
-    }
-}
-
-/// `--limit` leaves at least one image.
-pub fn check_limit(limit: Option<usize>) -> Result<()> {
-    if limit == Some(0) {
-        return Err(Error::input("--limit 0", "use at least 1"));
-    }
-    Ok(())
-}
-
-/// `--size` is a side that the network can halve five times.
-pub fn check_size(size: usize) -> Result<()> {
-    if size == 0 || !size.is_multiple_of(32) {
-        return Err(Error::input(
-            format!("--size {size}"),
-            "use a multiple of 32, such as 128 or 320",
-        ));
-    }
-    Ok(())
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|e| Error::io(path, e))
-}
-
-fn next_free(recipe: &str) -> PathBuf {
-    let numbered = |i: usize| Path::new("runs").join(format!("{recipe}-{i:03}"));
-    (1..).map(numbered).find(|p| !p.exists()).expect("numbers do not end")
-}
-
-/// The run in `runs/` that was written to last.
-fn newest() -> Option<PathBuf> {
-    let runs = std::fs::read_dir("runs")
-        .ok()?
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.join("run.json").exists());
-    runs.max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok())
 }

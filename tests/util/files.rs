@@ -1,4 +1,4 @@
-//! Small files for the tests of this folder.
+//! Small pictures and label maps in files.
 
 use std::path::Path;
 

@@ -2,11 +2,13 @@
 //! steps of training. What is drawn and what is stored: the heads of `golden/network.py` and
 //! `golden/train.py`.
 
+mod weights;
+
 use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSpec, Classifier, Crop, Head, LossInput, Memory, Merge, Target};
 use picie::device::{Element, Layout, Pool, Slot};
-use picie::net::weights::{self, Source, Tensor, Weights};
+use picie::net::weights::{Source, Tensor, Weights, load, write};
 use picie::net::{Architecture, FEATURES, Geometry, Mode, Network, Program, expected};
 
 use crate::util::{close, golden, uniform};
@@ -259,10 +261,10 @@ fn weights_on_five_channels_survive_a_file() {
     assert_eq!(saved.tensors["conv1.weight"].shape, [64, 5, 7, 7]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("two.safetensors");
-    weights::write(&path, &saved).unwrap();
+    write(&path, &saved).unwrap();
 
     net.init(&mut dev, 4).unwrap();
-    let (read, _) = weights::load(&path, &expected(TWO)).unwrap();
+    let (read, _) = load(&path, &expected(TWO)).unwrap();
     net.load(&mut dev, &read).unwrap();
     let mut again = Weights { metadata: saved.metadata.clone(), ..Weights::default() };
     net.save(&mut dev, &mut again).unwrap();
@@ -280,24 +282,22 @@ fn weights_of_other_channels_are_refused_and_torchvisions_later_stages_are_left_
     let write = |architecture, laterals: bool| {
         let mut weights = drawn(1, architecture);
         weights.tensors.retain(|name, _| laterals || !name.starts_with("fpn."));
-        weights::write(&path, &weights).unwrap();
+        write(&path, &weights).unwrap();
     };
     write(Architecture::RESNET18, false);
-    let e = weights::load(&path, &expected(Architecture { levels: 4, sobel: true }))
-        .unwrap_err()
-        .to_string();
+    let e =
+        load(&path, &expected(Architecture { levels: 4, sobel: true })).unwrap_err().to_string();
     assert!(
         e.contains("[64, 3, 7, 7]") && e.contains("leave out --sobel") && !e.contains('\n'),
         "{e}"
     );
-    let (two, _) =
-        weights::load(&path, &expected(Architecture { levels: 2, sobel: false })).unwrap();
+    let (two, _) = load(&path, &expected(Architecture { levels: 2, sobel: false })).unwrap();
     assert!(
         two.tensors.contains_key("layer2.1.bn2.weight")
             && !two.tensors.contains_key("layer3.0.conv1.weight")
     );
     write(Architecture { levels: 4, sobel: true }, true);
-    let e = weights::load(&path, &expected(Architecture::RESNET18)).unwrap_err().to_string();
+    let e = load(&path, &expected(Architecture::RESNET18)).unwrap_err().to_string();
     assert!(e.contains("[64, 5, 7, 7]") && e.contains("add --sobel"), "{e}");
 }
 

@@ -1,6 +1,11 @@
-use super::*;
-use crate::data::testing::{gradient, orientation_exif, with_orientation, write_label};
+//! Every kind of picture and label map, whole and damaged.
+
+use std::io::Cursor;
+
+use crate::util::files::{gradient, orientation_exif, with_orientation, write_label};
 use image::{DynamicImage, ImageBuffer, ImageFormat, LumaA, Rgba};
+use picie::base::Result;
+use picie::data::decode::{Rgb, coloured_label, label, rgb, rgb_of_label, size};
 
 fn fails<T>(result: Result<T>) -> String {
     result.err().expect("an error").to_string()
@@ -8,7 +13,7 @@ fn fails<T>(result: Result<T>) -> String {
 
 /// Four flat quarters of 24 × 16 in (200,40,30) (30,180,60) / (40,60,210) (240,230,80), written by
 /// Pillow 13 as CMYK; with the Adobe transform byte set to 2 the same file is read as YCCK.
-const CMYK: &[u8] = include_bytes!("../testing/cmyk.jpg");
+const CMYK: &[u8] = include_bytes!("cmyk.jpg");
 
 fn quarters(image: &Rgb) -> [[u8; 3]; 4] {
     assert_eq!((image.width, image.height, image.pixels.len()), (24, 16, 24 * 16 * 3));

@@ -6,8 +6,10 @@
 //! records   decoding on all cores; what is decoded, in memory or in a file
 //! kept      the file of a set that is kept for the next start
 //! key       what it was made from
+//! checksum  tells damage in it
 //! ```
 
+mod checksum;
 mod fill;
 pub mod kept;
 mod key;
@@ -19,17 +21,19 @@ use rayon::prelude::*;
 
 use self::fill::fill;
 use self::records::{Outcome, Part, Place, Records};
-use super::transform::Fit;
-use super::{Dataset, IGNORE, Item, Progress, Taxonomy, decode, transform};
+use super::dataset::Dataset;
+use super::decode;
+use super::files::{Item, OnProgress};
+use super::labels::{IGNORE, Taxonomy};
+use super::layouts;
+use super::transform::{self, Fit, Square};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result, stop};
 
 /// How to load a data set.
 pub struct Load<'a> {
-    /// S, the side of the stored pictures in pixels.
-    pub size: usize,
-    /// How a picture of any shape becomes a square.
-    pub fit: Fit,
+    /// What every picture becomes.
+    pub square: Square,
     /// The most bytes to keep in memory; a larger store goes to a file.
     pub budget: u64,
     /// The folder for that file, made if need be. A file that is not to be kept has no name and is
@@ -42,8 +46,8 @@ pub struct Load<'a> {
     pub keep: Option<u64>,
     /// A picture that cannot be used is an error instead of being left out.
     pub strict: bool,
-    /// Told (done, total) pictures.
-    pub progress: Progress<'a>,
+    /// Called with (done, total) pictures.
+    pub on_progress: OnProgress<'a>,
 }
 
 /// Pictures, u8 (N, S, S, 3).
@@ -59,7 +63,8 @@ pub struct ImageStore {
     /// Lines on what did not go as it should: why a set was not kept, or could not be used as it
     /// was.
     pub notes: Vec<String>,
-    size: usize,
+    /// What every picture became.
+    pub square: Square,
     records: Records,
 }
 
@@ -130,7 +135,7 @@ impl ImageStore {
             skipped: Vec::new(),
             kept: None,
             notes: Vec::new(),
-            size,
+            square: Square::new(size, Fit::default()),
             records: Records::new(size, Place::Memory(memory)),
         }
     }
@@ -159,7 +164,7 @@ impl ImageStore {
 
     /// S.
     pub fn size(&self) -> usize {
-        self.size
+        self.square.side
     }
 
     /// Copies pictures `index`, each below N, to `out`, u8 (index.len(), S, S, 3).
@@ -178,11 +183,11 @@ impl EvalStore {
             return Err(Error::file(
                 &dataset.root,
                 "a plain folder of images has no labels to compare with",
-                "give a data set in the layout of COCO-Stuff, Cityscapes or Potsdam",
+                format!("give a data set in the layout of {}", layouts::labelled()),
             ));
         };
         let pair = |item: &Item, out: &mut [u8]| -> Outcome {
-            let (pixels, classes) = out.split_at_mut(3 * load.size * load.size);
+            let (pixels, classes) = out.split_at_mut(3 * load.square.side * load.square.side);
             let Some(path) = &item.label else {
                 return Ok(Err(Error::file(
                     &item.image,
@@ -207,8 +212,8 @@ impl EvalStore {
                     "make them the same size, label maps by nearest neighbour",
                 ));
             }
-            transform::image(&image, load.size, load.fit, pixels);
-            transform::label(&map, load.size, load.fit, classes);
+            transform::image(&image, load.square, pixels);
+            transform::label(&map, load.square, classes);
             Ok(Ok((image.width, image.height)))
         };
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
@@ -217,7 +222,7 @@ impl EvalStore {
     /// How many classes some pixel has.
     pub fn occurring(&self) -> Result<usize> {
         let mut occurs = [false; 256];
-        let mut classes = vec![IGNORE; self.images.size * self.images.size];
+        let mut classes = vec![IGNORE; self.images.size().pow(2)];
         for i in 0..self.images.len() as u32 {
             stop::check()?;
             self.gather_labels(&[i], &mut classes)?;
@@ -235,10 +240,7 @@ impl EvalStore {
 
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
     Ok(decode::rgb(&item.image).map(|image| {
-        transform::image(&image, load.size, load.fit, out);
+        transform::image(&image, load.square, out);
         (image.width, image.height)
     }))
 }
-
-#[cfg(test)]
-mod tests;
