@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::Data;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Dtype {
+pub enum StoredType {
     F64,
     F32,
     F16,
@@ -19,11 +19,11 @@ pub enum Dtype {
     Bool,
 }
 
-use Dtype::*;
+use StoredType::*;
 
 /// (element type, PyTorch's storage class, PyTorch's dtype); uint16 has no storage class of its
 /// own.
-const TORCH: [(Dtype, &str, &str); 11] = [
+const TORCH: [(StoredType, &str, &str); 11] = [
     (F64, "DoubleStorage", "float64"),
     (F32, "FloatStorage", "float32"),
     (F16, "HalfStorage", "float16"),
@@ -37,7 +37,7 @@ const TORCH: [(Dtype, &str, &str); 11] = [
     (Bool, "BoolStorage", "bool"),
 ];
 
-impl Dtype {
+impl StoredType {
     pub fn of_storage(class: &str) -> Option<Self> {
         TORCH.iter().find(|t| t.1 == class && !class.is_empty()).map(|t| t.0)
     }
