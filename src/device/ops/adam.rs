@@ -111,7 +111,8 @@ impl Op for AdamSync {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Adam {
     fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()>;
     fn adam_sync(&mut self, a: Passed<AdamSync>) -> Result<()>;

@@ -33,7 +33,8 @@ impl Op for ConfusionCount {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Confusion {
     fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()>;
 }

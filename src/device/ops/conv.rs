@@ -242,7 +242,8 @@ impl Op for ConvBackwardWeight {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Conv {
     /// Chooses algorithms for the uses, or notes that they are to be chosen, and asks for scratch.
     /// Refuses shapes that the engine cannot run. Returns its number for the plan.

@@ -223,13 +223,16 @@ impl Op for IicLoss {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Iic {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize>;
     fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_iic(dev: &mut dyn Engine, spec: IicSpec) -> Result<Plan<IicSpec>> {
     spec.axes()?;
     Ok(Plan { spec, number: dev.plan_iic(spec)? })

@@ -172,9 +172,11 @@ impl Op for KMeansStep {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait KMeans {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize>;
     fn kmeans_classifier(&mut self, a: Passed<KMeansClassifier>) -> Result<()>;
     fn kmeans_accumulate(&mut self, a: Passed<KMeansAccumulate>) -> Result<()>;
@@ -182,6 +184,7 @@ pub trait KMeans {
     fn kmeans_step(&mut self, a: Passed<KMeansStep>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_kmeans(dev: &mut dyn Engine, spec: KMeansSpec) -> Result<Plan<KMeansSpec>> {
     Ok(Plan { spec, number: dev.plan_kmeans(spec)? })
 }

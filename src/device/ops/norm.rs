@@ -163,15 +163,18 @@ impl Op for NormFold {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Norm {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize>;
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()>;
     fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()>;
     fn norm_fold(&mut self, a: Passed<NormFold>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_norm(dev: &mut dyn Engine, spec: NormSpec) -> Result<Plan<NormSpec>> {
     Ok(Plan { spec, number: dev.plan_norm(spec)? })
 }

@@ -41,7 +41,7 @@ impl SoftmaxSpec {
         self.len() == 0
     }
 
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         if self.is_empty() {
             return Err(Error::input(
@@ -141,15 +141,18 @@ impl Op for SoftmaxLoss {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Softmax {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<usize>;
     fn softmax_forward(&mut self, a: Passed<SoftmaxForward>) -> Result<()>;
     fn softmax_backward(&mut self, a: Passed<SoftmaxBackward>) -> Result<()>;
     fn softmax_loss(&mut self, a: Passed<SoftmaxLoss>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_softmax(dev: &mut dyn Engine, spec: SoftmaxSpec) -> Result<Plan<SoftmaxSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_softmax(spec)? })

@@ -136,15 +136,18 @@ impl Op for StemBackward {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Stem {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize>;
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()>;
     fn stem_infer(&mut self, a: Passed<StemInfer>) -> Result<()>;
     fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_stem(dev: &mut dyn Engine, spec: StemSpec) -> Result<Plan<StemSpec>> {
     Ok(Plan { spec, number: dev.plan_stem(spec)? })
 }

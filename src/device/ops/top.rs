@@ -23,7 +23,7 @@ pub struct TopSpec {
 }
 
 impl TopSpec {
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         let TopSpec { rows, q, n, group } = *self;
         if rows * q * n * group == 0 {
@@ -87,13 +87,16 @@ impl Op for TopUpdate {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Top {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_top(&mut self, spec: TopSpec) -> Result<usize>;
     fn top_update(&mut self, a: Passed<TopUpdate>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_top(dev: &mut dyn Engine, spec: TopSpec) -> Result<Plan<TopSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_top(spec)? })

@@ -31,7 +31,7 @@ impl ViewSpec {
         self.n * self.h * self.w * self.channels
     }
 
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         if [self.n, self.sh, self.sw, self.h, self.w].contains(&0) {
             let what = format!("{self:?} has no pixels");
@@ -166,14 +166,17 @@ impl Op for ViewSobel {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait View {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_view(&mut self, spec: ViewSpec) -> Result<usize>;
     fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()>;
     fn view_sobel(&mut self, a: Passed<ViewSobel>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_view(dev: &mut dyn Engine, spec: ViewSpec) -> Result<Plan<ViewSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_view(spec)? })

@@ -78,7 +78,7 @@ impl HeadSpec {
         if level < self.levels { self.n * h * w * self.d } else { 0 }
     }
 
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         if self.n * self.pixels() * self.d * self.k == 0 {
             return Err(Error::input(
@@ -261,9 +261,11 @@ impl Op for HeadAccumulate {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Head {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_head(&mut self, spec: HeadSpec) -> Result<usize>;
     fn head_features(&mut self, a: Passed<HeadFeatures>) -> Result<()>;
     fn head_assign(&mut self, a: Passed<HeadAssign>) -> Result<()>;
@@ -274,6 +276,7 @@ pub trait Head {
     fn head_predict(&mut self, a: Passed<HeadPredict>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_head(dev: &mut dyn Engine, spec: HeadSpec) -> Result<Plan<HeadSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_head(spec)? })
