@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! picie mdc iic supervised     the methods that train a network
-//! clustering learned           the pseudo labels of an epoch; classifiers whose weights are learned
+//! clustering learned           the pseudo labels of an epoch; classifiers with learned weights
 //! laterals                     first weights of the pyramid, by principal component analysis
 //! choose                       the choice of the number of clusters, if the user gives none
 //! common                       the network, the views of a data set, the skeleton of a step
