@@ -2,7 +2,7 @@
 //! 2018) applied to pixels.
 //!
 //! ```text
-//! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new linear layer
+//! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new layer
 //! each batch: L = CE(W·f, y; w), which trains W too; or CE(C·f, y; w), if the recipe has no W
 //! ```
 //! The view has photometric and geometric changes, the same in k-means, labels and training. The
