@@ -1,4 +1,4 @@
-//! `picie scenes`, and the scenes of the demo.
+//! The command `picie scenes`, and the scenes of the demo.
 
 use std::path::Path;
 
@@ -18,7 +18,8 @@ pub fn run(args: &ScenesArgs) -> Result<()> {
     ))
 }
 
-/// Draws scenes with a progress bar; a complete folder of the same parameters is left as it is.
+/// Draws scenes with a progress bar. A complete folder of scenes with the same parameters is left
+/// as it is.
 pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
     let bar = FileBar::new("scenes");
     scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;

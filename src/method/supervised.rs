@@ -1,5 +1,5 @@
-//! Training on labels, either of the whole network or of only one linear layer on top of it
-//! (transfer: `freeze` is `backbone` in the recipe).
+//! Training on labels, either of the whole network or, if the recipe's `freeze` is `backbone`, of
+//! only one linear layer on top of it (transfer).
 //!
 //! ```text
 //! each batch: L = CE(W·f + b, y),  y the label map at the features' size
