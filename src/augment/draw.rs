@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::rng::{Rng, Stream};
 use crate::device::ops::{Crop, Photo};
 
-/// How the four steps of the colour jitter are switched on.
+/// The way in which the four steps of the colour jitter are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Jitter {

@@ -13,6 +13,7 @@ pub struct FileBar {
 }
 
 impl FileBar {
+    /// A bar called `name`, which is shown from the first report on.
     pub fn new(name: &'static str) -> Self {
         FileBar { name, state: Default::default() }
     }

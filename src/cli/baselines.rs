@@ -24,6 +24,7 @@ use crate::report::{Progress, table, unlabelled as report};
 /// Number of pixels that are worked on at a time.
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
+/// Runs the command, and prints its table or JSON.
 pub fn run(args: &BaselinesArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     check_size(args.size)?;
@@ -200,6 +201,7 @@ impl Table<'_> {
     }
 }
 
+/// The score of a confusion matrix under a matching of clusters to classes.
 fn score(m: &Confusion, matching: Matching) -> Result<Score> {
     let Scores { acc, miou, miou_present, .. } = Scores::new(m, &matching.of(m)?, &[])?;
     Ok(Score { acc, miou, miou_present })

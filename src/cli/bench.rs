@@ -20,6 +20,7 @@ use crate::train::{EpochSeconds, Measured};
 /// measured with large matrices on one H200, and is assumed for the H100, which has the same units.
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
+/// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let recipe = args.shape.overridden(args.recipe.recipe());

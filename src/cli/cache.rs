@@ -10,6 +10,7 @@ use crate::cli::paths::cache;
 use crate::cli::say;
 use crate::data::kept::{self, KeptSet};
 
+/// Runs the command: lists the folder, or clears it.
 pub fn run(args: &CacheArgs) -> Result<()> {
     let folder = cache();
     let sets = kept::sets(&folder.join(kept::FOLDER));

@@ -23,6 +23,7 @@ use crate::train::{Loaded, Trained};
 /// The side of a network's input, and the way in which pictures become squares of it.
 type Frame = (usize, Fit);
 
+/// Runs the command: writes the sheet.
 pub fn run(args: &CompareArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.images == 0 {

@@ -5,6 +5,7 @@ use crate::cli::say;
 use crate::device::cpu::Cpu;
 use crate::device::cuda;
 
+/// Runs the command: prints a description of the CPU engine and of each GPU.
 pub fn run() -> Result<()> {
     say(format_args!(
         "cpu     {} threads, vector unit: {}",

@@ -14,7 +14,7 @@ use crate::report::{Phase, Progress};
 /// says so at once.
 pub struct Chosen<'a> {
     args: &'a EngineArgs,
-    /// How cuDNN's engines are chosen.
+    /// The way in which cuDNN's engines are chosen.
     autotune: Autotune,
     /// The number of the GPU. `None`: the CPU.
     gpu: Option<usize>,

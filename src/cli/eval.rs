@@ -22,6 +22,7 @@ use crate::recipe::Recipe;
 use crate::report::{EvalReport, Progress, table, unlabelled as report};
 use crate::train::{Loaded, Trained};
 
+/// Runs the command, and prints its scores as a table or JSON.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
@@ -46,6 +47,7 @@ struct Scored<'a> {
     matching: Matching,
 }
 
+/// Evaluates a checkpoint on labelled images, and prints its scores.
 fn evaluate(
     dev: &mut dyn Engine,
     args: &EvalArgs,

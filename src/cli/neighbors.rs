@@ -20,6 +20,7 @@ use crate::report::neighbours::{Marked, Row, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
+/// Runs the command: prints the neighbours and writes the sheet.
 pub fn run(args: &NeighborsArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {

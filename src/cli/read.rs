@@ -32,6 +32,7 @@ fn budget() -> u64 {
 }
 
 impl Reader {
+    /// Options as the flags give them.
     pub fn new(strict: bool, keep: &KeepArgs) -> Self {
         Reader { strict, keep: !keep.no_cache }
     }

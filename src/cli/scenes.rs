@@ -8,6 +8,7 @@ use crate::cli::bar::FileBar;
 use crate::cli::say;
 use crate::data::scenes;
 
+/// Runs the command: draws scenes into a new folder.
 pub fn run(args: &ScenesArgs) -> Result<()> {
     draw_scenes(&args.dir, args.train, args.val, args.seed)?;
     say(format_args!(

@@ -42,6 +42,7 @@ fn long_side(size: usize, aspect: f64) -> usize {
     sides.into_iter().min_by(|&a, &b| stretch(a).total_cmp(&stretch(b))).expect("there are aspects")
 }
 
+/// Runs the command. Fails if any photo could not be read, after the others are done.
 pub fn run(args: &SegmentArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
@@ -156,10 +157,15 @@ impl Photo {
 /// other.
 struct Segmenter {
     loaded: Loaded,
+    /// The network's program and the rendering op, by height and width of the input.
     programs: BTreeMap<(usize, usize), (Program, Plan<ViewSpec>)>,
+    /// Whether the network reads Sobel gradients.
     sobel: bool,
+    /// (height, width, 3), the photo at the input's size.
     image: Slot<u8>,
+    /// (1), the number 0.
     index: Slot<u32>,
+    /// (height, width), the clusters of the photo at its own size.
     pred: Slot<u16>,
 }
 

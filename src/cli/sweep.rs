@@ -15,6 +15,7 @@ use crate::report::table;
 /// The values of λ in table 1 of the paper's supplement.
 const LAMBDAS: [&str; 6] = ["1", "1.25", "1.5", "1.75", "2", "3"];
 
+/// Runs the command: trains all runs, or resumes them, and prints their table or JSON.
 pub fn run(args: &SweepArgs) -> Result<()> {
     for (flag, given) in [("--resume", args.train.resume), ("--plan", args.train.plan)] {
         if given {

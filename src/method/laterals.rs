@@ -35,6 +35,7 @@ pub struct PcaLaterals {
 }
 
 impl PcaLaterals {
+    /// Plans the computation for a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,

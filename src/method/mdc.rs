@@ -1,5 +1,5 @@
-//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster (Caron et al., ECCV
-//! 2018) applied to pixels.
+//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster applied to pixels
+//! (Caron et al., ECCV 2018).
 //!
 //! ```text
 //! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new layer

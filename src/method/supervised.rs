@@ -33,6 +33,7 @@ pub struct Scored {
 }
 
 impl Scored {
+    /// Plans the scores and their loss for training on a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -90,6 +91,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
+    /// Plans supervised training for a data set of `images` images, except for the images' memory.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,

@@ -10,6 +10,8 @@ use crate::data::{self, Dataset, PictureSet};
 use crate::recipe::Method;
 use crate::train::{Sets, Settings};
 
+/// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
+/// recipe needs, or if fewer clusters than classes are to be matched.
 pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
     let open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");

@@ -19,6 +19,7 @@ use crate::train::{RunFolder, plan, train};
 /// Number of validation images in the pictures of a run.
 const SHOWN: usize = 6;
 
+/// Runs the command, and prints where its results are.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let folder = one(args)?.0;
     if args.plan {
