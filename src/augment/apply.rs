@@ -76,7 +76,7 @@ pub struct Feeder {
     /// Number of images of the largest batch.
     capacity: usize,
     images: Images,
-    /// Where each image of the batch lies in `images`: (capacity).
+    /// (capacity), the place of each image of the batch in `images`.
     index: Slot<u32>,
     /// The draws of a step's views, at most two.
     draws: [Draws; 2],
@@ -84,7 +84,7 @@ pub struct Feeder {
     plans: BySize<Plan<ViewSpec>>,
 }
 
-/// Where on the device the stored images lie when a step runs.
+/// The place of stored images on the device when a step runs.
 enum Images {
     /// All images of the data set, loaded once: (images, stored, stored, 3).
     Resident(Slot<u8>),
@@ -97,7 +97,7 @@ enum Images {
 #[derive(Default)]
 struct Staged {
     slots: Vec<Slot<u8>>,
-    /// Which of `slots` holds the present batch.
+    /// The number in `slots` of the present batch's buffer.
     at: usize,
     /// The images that were prefetched into the other slot. Empty if none were.
     next: Vec<u32>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::rng::{Rng, Stream};
 use crate::device::ops::{Crop, Photo};
 
-/// How the four steps of the colour jitter are switched on.
+/// The way in which the four steps of the colour jitter are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Jitter {
@@ -48,15 +48,15 @@ impl Augment {
     /// The augmentation that the supplement of the CVPR 2021 paper states.
     pub fn supplement() -> Self {
         Augment {
-            jitter: Jitter::Joint, // supplement: one ColorJitter (method table row 11)
+            jitter: Jitter::Joint, // supplement: one ColorJitter
             jitter_p: 0.8,         // supplement
             brightness: 0.3,       // supplement
             contrast: 0.3,         // supplement
             saturation: 0.3,       // supplement
             hue: 0.1,              // supplement
-            grey_p: 0.2,           // supplement (row 9)
+            grey_p: 0.2,           // supplement
             blur_p: 0.5,           // supplement
-            sigma: (0.1, 2.0),     // supplement (row 10)
+            sigma: (0.1, 2.0),     // supplement
             crop: (0.5, 1.0),      // custom_transforms.py:207-235, a ratio of sides
             flip_p: 0.5,           // custom_transforms.py:207-235
         }
@@ -65,9 +65,9 @@ impl Augment {
     /// The augmentation that the released code really does, mistakes included.
     pub fn released() -> Self {
         Augment {
-            jitter: Jitter::Independent, // coco_train_dataset.py:118-125 (row 11)
-            grey_p: 0.0, // 'grey' is asked for, 'gray' is tested: never (utils.py:257, row 9)
-            sigma: (-1.8, 0.1), // the interval's bounds are mixed up (custom_transforms.py:90-93, row 10)
+            jitter: Jitter::Independent, // coco_train_dataset.py:118-125
+            grey_p: 0.0,                 // never: 'grey' is asked for, 'gray' tested (utils.py:257)
+            sigma: (-1.8, 0.1),          // its bounds are mixed up (custom_transforms.py:90-93)
             ..Augment::supplement()
         }
     }

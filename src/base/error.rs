@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The result of a call that can fail as [`Error`] lists.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and what the user can do about it.
+/// A failure: what went wrong, and what the user can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder that cannot be used as it is.

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line as it is typed: commands, flags and their help texts.
 
 mod baselines;
 mod cache;
@@ -36,30 +36,30 @@ pub struct Args {
 pub enum Command {
     /// Train on a folder of images; without arguments, on a small data set of drawn scenes
     Train(Box<TrainArgs>),
-    /// Evaluate a checkpoint: its scores where images have labels, else what can be measured
+    /// Evaluate a checkpoint: its scores if the images have labels, else what can be measured
     /// without
     Eval(EvalArgs),
-    /// Measure what trains nothing on the same images: the largest class, and k-means of colours
-    /// (Lab), of colours and height, of the features of a random network, and of an ImageNet
-    /// network's pyramid and stages
+    /// Measure baselines that train nothing: the largest class, and k-means of colours (Lab), of
+    /// colours and height, of the features of a random network, and of those of an ImageNet network
     Baselines(BaselinesArgs),
-    /// Train with several values of one number, or several recipes, and several seeds; print the
+    /// Train with several values of one setting, or several recipes, and several seeds; print a
     /// table
     Sweep(Box<SweepArgs>),
-    /// Segment photos: a label PNG and an overlay PNG each
+    /// Segment photos: write a label PNG and an overlay PNG of each
     Segment(SegmentArgs),
-    /// Find the pixels of a data set that are most like a pixel, by the cosine of their features
+    /// Find the pixels of a data set that are most like given pixels, by the cosine of features
     Neighbors(NeighborsArgs),
-    /// Draw what several checkpoints make of the same images, side by side
+    /// Draw the predictions of several checkpoints for the same images, side by side
     Compare(CompareArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
-    /// Measure images per second, on random images or those of a folder, and every op beside its
-    /// floor
+    /// Measure images per second, on random images or those of a folder, and the time of every op
+    /// beside the least that the hardware allows
     Bench(BenchArgs),
     /// Show what this machine computes with
     Devices,
-    /// List what is kept in the user's cache folder: decoded images, measured engines, drawn scenes
+    /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
+    /// drawn scenes
     Cache(CacheArgs),
 }
 
@@ -70,9 +70,9 @@ pub enum RecipeName {
     /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is
     /// chosen from them
     Photos,
-    /// The numbers of the paper's supplement
+    /// PiCIE with the numbers of the paper's supplement
     Picie,
-    /// The released code's numbers and passes
+    /// PiCIE with the released code's numbers and passes
     PicieReleased,
     /// PiCIE with an auxiliary over-clustering (+H)
     PicieH,
@@ -80,14 +80,14 @@ pub enum RecipeName {
     Mdc,
     /// Modified DeepCluster, as released
     MdcReleased,
-    /// Invariant information clustering
+    /// Invariant Information Clustering
     Iic,
-    /// The same with the first stages of ResNet-18 only
+    /// IIC with the first stages of ResNet-18 only
     #[value(name = "iic-res12")]
     IicRes12,
-    /// Cross-entropy on labels
+    /// Supervised training: cross-entropy on labels
     Supervised,
-    /// The same, to start from a checkpoint: --weights FILE
+    /// Supervised training that starts from a checkpoint, given by --weights FILE
     Transfer,
 }
 
@@ -109,7 +109,7 @@ impl RecipeName {
     }
 }
 
-/// `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The engine that a flag names: `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     Auto,
@@ -133,10 +133,10 @@ impl FromStr for Device {
     }
 }
 
-/// `auto`, or a number.
+/// The number of clusters that a flag names: `auto` or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clusters {
-    /// To be chosen from the images.
+    /// The number is chosen from the images.
     Auto,
     Count(usize),
 }
@@ -160,57 +160,56 @@ pub enum Precision {
     F32,
 }
 
-/// What computes, and how.
+/// The engine that computes, and its options.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
-    /// What computes: auto (the first GPU where there is one), cpu, cuda, or cuda:N
+    /// Where to compute: auto (the first GPU, else the CPU), cpu, cuda (the first GPU), or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// Element type of activations; sums, statistics and masters of the weights are f32 [default:
-    /// bf16 on a GPU, f32 on the CPU]
+    /// Element type of activations; sums, statistics and the weights that are trained are always
+    /// f32 [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// How cuDNN's engines are chosen on a GPU: off takes the first that is offered, cached what
-    /// was chosen before (and else the first), load what was measured before (and measures what was
-    /// not), exhaustive measures all [default: load where networks are trained or measured (train,
-    /// sweep, bench), else cached]
+    /// How cuDNN's convolution engines are chosen on a GPU: off takes the first one offered, cached
+    /// those measured in earlier runs (else the first), load the same but measures what is missing,
+    /// exhaustive measures all again [default: load for train, sweep and bench, else cached]
     #[arg(long, value_enum)]
     pub autotune: Option<Autotune>,
     /// Use only engines that give the same bits every time
     #[arg(long)]
     pub deterministic: bool,
-    /// Launch op by op on a GPU instead of replaying recorded steps: profilers then see names
+    /// Launch ops one by one on a GPU and replay no recorded steps, so that profilers see names
     #[arg(long)]
     pub no_graph: bool,
 }
 
-/// The numbers of a recipe that decide what a step computes.
+/// The numbers of a recipe that decide the sizes of a step.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShapeArgs {
     /// Side of the network's input in pixels, a multiple of 32
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
-    /// Side of the stored images that views are cut from
+    /// Side in pixels of the stored images, from which the network's inputs are cut
     #[arg(long, value_name = "S")]
     pub stored: Option<usize>,
-    /// Images of a training step
+    /// Images in a training step
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Images of a step of the passes without gradients
+    /// Images in a step of k-means and labelling, which need no gradients
     #[arg(long, value_name = "N")]
     pub batch_cluster: Option<usize>,
-    /// Clusters to find; auto chooses 6 to 12 before training, as many as two halves of the images
-    /// agree on
+    /// Clusters to find; auto chooses 6 to 12 before training: as many as random halves of the
+    /// images agree on
     #[arg(long, value_name = "K")]
     pub clusters: Option<Clusters>,
-    /// Clusters of the auxiliary over-clustering of PiCIE+H and IIC; 0 for none
+    /// Clusters of the auxiliary over-clustering in PiCIE+H and IIC; 0 for none
     #[arg(long, value_name = "K")]
     pub auxiliary: Option<usize>,
-    /// Stages of ResNet-18, with their laterals: 4, or 2 or 1 as IIC-res12 has
+    /// Stages of the backbone to use: 4, or 2 or 1 as in IIC-res12
     #[arg(long, value_name = "N")]
     pub levels: Option<usize>,
-    /// Concatenate the Sobel gradient to the input, as the paper does for MDC and IIC without
-    /// pretrained weights
+    /// Add Sobel gradients to the input, as the paper does for MDC and IIC without pretrained
+    /// weights
     #[arg(long)]
     pub sobel: bool,
 }
@@ -220,24 +219,24 @@ pub struct TrainArgs {
     /// Folder with the images [default: scenes drawn into the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// How the folder is laid out [default: detected]
+    /// Layout of the folder [default: detected]
     #[arg(long, value_enum)]
     pub dataset: Option<&'static DataLayout>,
-    /// Split or splits to train on, with commas between [default: train]
+    /// Split or splits to train on, separated by commas [default: train]
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
-    /// Split or splits to evaluate on after each epoch [default: val]
+    /// Split or splits to evaluate on after each epoch, separated by commas [default: val]
     #[arg(long, value_name = "NAME")]
     pub val_split: Option<String>,
-    /// The classes to evaluate on [default: 27]
+    /// Classes to evaluate on [default: 27]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// The system to train [default: demo without --data; photos for a folder without labels on the
-    /// CPU; else picie]; without --data its numbers are made small for the scenes
+    /// Method and its numbers, which are made small without --data [default: demo without --data;
+    /// photos for a folder without labels on the CPU; else picie]
     #[arg(long, value_enum)]
     pub recipe: Option<RecipeName>,
-    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]; of a
-    /// sweep, the folder of its runs [default: runs/sweep-NAME]
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]. In a
+    /// sweep, the folder for all its runs [default: runs/sweep-NAME]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Continue the run in --run [default: the newest in runs/]
@@ -245,7 +244,7 @@ pub struct TrainArgs {
     pub resume: bool,
     #[command(flatten)]
     pub shape: ShapeArgs,
-    /// Rounds of k-means, labels and training
+    /// Epochs, each with k-means, labels and training
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
     /// Adam's learning rate
@@ -254,48 +253,49 @@ pub struct TrainArgs {
     /// How clusters are weighted in the loss
     #[arg(long, value_enum)]
     pub balance: Option<Balance>,
-    /// How pyramid levels are merged
+    /// How the levels of the feature pyramid are merged
     #[arg(long, value_enum)]
     pub merge: Option<Merge>,
-    /// Whether MDC learns a layer of its own, or scores by the centroids
+    /// Whether MDC learns a layer to score pixels with, or scores by the centroids
     #[arg(long, value_enum)]
     pub classifier: Option<ClassifierKind>,
-    /// What does not learn; backbone leaves a linear probe [supervised, transfer]
+    /// Part of the network that is not trained; with backbone, only a linear layer is [for
+    /// supervised, transfer]
     #[arg(long, value_enum)]
     pub freeze: Option<Freeze>,
-    /// Weight of the marginals' entropies in IIC
+    /// Weight of the marginals' entropies in IIC's loss
     #[arg(long, value_name = "F")]
     pub lambda: Option<f32>,
-    /// Which classes the clusters are scored as; many-to-one is for over-clustering
+    /// How clusters are matched to classes for scores; many-to-one is for over-clustering
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
-    /// Batches that k-means starts from
+    /// First batches, whose points k-means starts from
     #[arg(long, value_name = "N")]
     pub init_batches: Option<usize>,
     /// Batches between two updates of the centroids
     #[arg(long, value_name = "N")]
     pub update_every: Option<usize>,
-    /// Iterations of k-means on the first batches
+    /// Iterations of k-means on the points of the first batches
     #[arg(long, value_name = "N")]
     pub kmeans_iters: Option<usize>,
-    /// Any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or
+    /// Set any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or
     /// label_metric=cosine
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
-    /// paper's numbers for them), torchvision (its own file in torch's cache folder), or a file:
-    /// safetensors or a PyTorch checkpoint [default: the recipe's]
+    /// Weights to start from: imagenet (a ResNet-18 inside of this program), none (random weights,
+    /// and the paper's numbers for these), torchvision (its own file in torch's cache folder), or a
+    /// file: safetensors or a PyTorch checkpoint [default: the recipe's]
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
-    /// How the laterals of the pyramid begin: random, or pca (principal components of the network's
-    /// last stages on these images)
+    /// First weights of the feature pyramid's laterals: random, or pca (principal components of the
+    /// network's last stages on these images)
     #[arg(long, value_enum)]
     pub laterals: Option<Laterals>,
     /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default:
     /// the recipe's, in proportion to --size]
     #[arg(long, value_name = "R")]
     pub eval_size: Option<usize>,
-    /// Where all random draws come from [default: 1]
+    /// Seed of all random draws [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Use the first N images only
@@ -306,14 +306,14 @@ pub struct TrainArgs {
     pub strict: bool,
     #[command(flatten)]
     pub keep: KeepArgs,
-    /// Print where every tensor would lie in memory, and stop
+    /// Print where every tensor would lie in memory, and exit
     #[arg(long)]
     pub plan: bool,
-    /// Steps between two looks at whether their losses are finite; a look waits for the GPU.
-    /// Checkpoints are always checked
+    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
+    /// always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
-    /// Optimizer steps A to B (without B) that a profiler is to record, counted from 1 [with nsys
+    /// Let a profiler record the optimizer steps A to B (without B), counted from 1 [for nsys
     /// --capture-range cudaProfilerApi]
     #[arg(long, value_name = "A:B", value_parser = steps)]
     pub profile_steps: Option<Range<u64>>,
@@ -323,14 +323,14 @@ pub struct TrainArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct SweepArgs {
-    /// What differs from run to run: lambda, recipe, or a number of the recipe by its name in
-    /// run.json, such as clusters or augment.grey_p
+    /// Setting that differs from run to run: lambda, recipe, or a number of the recipe by its name
+    /// in run.json, such as clusters or augment.grey_p
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Its values, with commas between [default of lambda: the supplement's]
+    /// Its values, separated by commas [default for lambda: those of the paper's supplement]
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub values: Vec<String>,
-    /// A run for each of these seeds; the table then has means and standard deviations
+    /// Seeds, a run for each; with several, the table has means and standard deviations
     #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Print one line of JSON
@@ -340,7 +340,7 @@ pub struct SweepArgs {
     pub train: TrainArgs,
 }
 
-/// A:B with A < B.
+/// Parses a range of steps A:B with A < B.
 fn steps(text: &str) -> Result<Range<u64>, String> {
     let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     range
@@ -350,7 +350,7 @@ fn steps(text: &str) -> Result<Range<u64>, String> {
 
 #[derive(Debug, clap::Args)]
 pub struct ScenesArgs {
-    /// A new folder for them
+    /// New folder for the images
     pub dir: PathBuf,
     /// Training images
     #[arg(long, default_value_t = 256, value_name = "N")]
@@ -358,30 +358,32 @@ pub struct ScenesArgs {
     /// Validation images
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub val: usize,
-    /// Where all random draws come from
+    /// Seed of all random draws
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// The set of numbers to start from
+    /// Method to measure, with its numbers
     #[arg(long, value_enum, default_value = "picie-released")]
     pub recipe: RecipeName,
     /// Folder with images [default: random ones]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Images, of a folder at most; more than fit on a GPU are copied to it batch by batch
+    /// Number of images, or with --data the largest; if they do not fit on a GPU, they are copied
+    /// to it batch by batch
     #[arg(long, default_value_t = 2048, value_name = "N")]
     pub images: usize,
-    /// Measured epochs
+    /// Epochs that are measured
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub epochs: usize,
-    /// Epochs before them; the first two of a GPU load libraries and record steps
+    /// Epochs that are run before and not measured; on a GPU the first two load libraries and
+    /// record steps
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warm_up: usize,
-    /// Steps between two looks at whether their losses are finite; a look waits for the GPU.
-    /// Checkpoints are always checked
+    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
+    /// always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
     #[command(flatten)]

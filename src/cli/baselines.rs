@@ -1,5 +1,5 @@
-//! `picie baselines`: what is reached without training, on the images and by the matching of `picie
-//! eval`.
+//! The command `picie baselines`, which measures what is reached without training, on the images
+//! and by the matching of `picie eval`.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +21,10 @@ use crate::net::{FEATURES, Mode, Network, STRIDE};
 use crate::recipe::Recipe;
 use crate::report::{Progress, table, unlabelled as report};
 
-/// Pixels of the pictures that are looked at together.
+/// Number of pixels that are worked on at a time.
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
+/// Runs the command, and prints its table or JSON.
 pub fn run(args: &BaselinesArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     check_size(args.size)?;
@@ -39,7 +40,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     if let Some(warning) = &start.warning {
         tell(warning);
     }
-    // A checkpoint of a trained pyramid has some; here they are drawn, or made from the data.
+    // A checkpoint may have trained laterals; here they are random or computed from the images.
     let mut weights = start.weights;
     weights
         .iter_mut()
@@ -78,28 +79,28 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     }
 }
 
-/// One line: by the name of the row its values, one a seed.
+/// Prints one line of JSON: for each row's name its values, one for each seed.
 fn say_json<T: serde::Serialize>(rows: Vec<(String, Vec<T>)>) -> Result<()> {
     let rows: BTreeMap<_, _> = rows.into_iter().collect();
     say(serde_json::to_string(&rows).expect("rows are plain data"))
 }
 
-/// The rows, and what they are of.
+/// The table's rows, and the images that they are measured on.
 struct Table<'a> {
     args: &'a BaselinesArgs,
     matching: Matching,
     train: &'a ImageStore,
     set: &'a PictureSet,
-    /// Pictures that are looked at together.
+    /// Number of pictures that are worked on at a time.
     batch: usize,
-    /// Where there are labels: a value for each seed, or one where nothing is drawn.
+    /// The rows if there are labels: a score for each seed, or one if nothing is random.
     scores: Vec<(String, Vec<Score>)>,
-    /// Where there are none.
+    /// The rows if there are no labels.
     looks: Vec<(String, Vec<Unlabelled>)>,
 }
 
 impl Table<'_> {
-    /// Sides of the pictures that predictions are asked for.
+    /// The sides of pictures at which predictions are needed.
     fn sides(&self) -> Vec<usize> {
         let size = self.args.size;
         match self.set {
@@ -116,7 +117,7 @@ impl Table<'_> {
         }
     }
 
-    /// Adds to the last row what k-means of the features reaches from each of `seeds`.
+    /// Adds to the last row the results of k-means of the features, for each of `seeds`.
     fn add(&mut self, features: &mut dyn Features, seeds: &[u64]) -> Result<()> {
         let name = self.scores.last().map(|row| &row.0).or(self.looks.last().map(|row| &row.0));
         let images = self.train.len() + self.set.images().len();
@@ -143,7 +144,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// All rows, one after the other. `weights`: of a backbone, without laterals.
+    /// Measures all rows, one after the other. `weights` are those of a backbone, without laterals.
     fn fill(
         &mut self,
         dev: &mut dyn Engine,
@@ -200,12 +201,13 @@ impl Table<'_> {
     }
 }
 
+/// The score of a confusion matrix under a matching of clusters to classes.
 fn score(m: &Confusion, matching: Matching) -> Result<Score> {
     let Scores { acc, miou, miou_present, .. } = Scores::new(m, &matching.of(m)?, &[])?;
     Ok(Score { acc, miou, miou_present })
 }
 
-/// What rows call the weights.
+/// The name of the weights in rows.
 fn name(source: &Source) -> String {
     match source {
         Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),

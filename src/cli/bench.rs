@@ -1,4 +1,4 @@
-//! `picie bench`.
+//! The command `picie bench`, which measures images per second and the time of every op.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -16,10 +16,11 @@ use crate::report::Progress;
 use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
 use crate::train::{EpochSeconds, Measured};
 
-/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200,
-/// and assumed of the H100, which has the same units.
+/// The speed of GPUs, by name, in dense 16-bit matrix products with f32 sums, in TFLOP/s. It was
+/// measured with large matrices on one H200, and is assumed for the H100, which has the same units.
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
+/// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
@@ -57,7 +58,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     })
 }
 
-/// The first `--images` images of a folder.
+/// Reads the first `--images` images of a folder.
 fn read(dir: &Path, args: &BenchArgs, stored: usize) -> Result<ImageStore> {
     let mut set = data::open(dir, None, "train", Classes::default(), &|_, _| ())?;
     set.items.truncate(args.images);
@@ -76,7 +77,7 @@ fn measure(
     let peak = TENSOR_CORES.iter().find(|(gpu, _)| name.contains(gpu));
     let peaks = Peaks {
         copy_gb_per_s: copy_bandwidth(dev)?,
-        // Tensor cores have no f32.
+        // Tensor cores do not compute in f32.
         tflop_per_s: peak.filter(|_| dev.dtype() != Dtype::F32).map(|(_, peak)| *peak),
     };
     let bar = Progress::phase("bench", (images * (args.warm_up + args.epochs + 2)) as u64);
@@ -131,8 +132,8 @@ fn measure(
     })
 }
 
-/// Bytes read and written by the engine's copy, in GB/s: the median of nine, of buffers that no
-/// cache holds.
+/// The bandwidth of the engine's copy in GB/s, bytes read and written: the median of nine copies,
+/// of buffers that are too large for caches.
 fn copy_bandwidth(dev: &mut dyn Engine) -> Result<f64> {
     let len = 256 << 20;
     let mut layout = Layout::new(dev.dtype());

@@ -1,4 +1,4 @@
-//! What the images decide about a run: its number of clusters, and its epochs.
+//! The choice of numbers of a run that depend on its images: clusters and epochs.
 
 use crate::base::{Result, tell};
 use crate::cli::engine::Chosen;
@@ -11,11 +11,13 @@ use crate::net::weights::Start;
 use crate::report::{Progress, table};
 use crate::train::{Sets, Settings};
 
-/// The numbers of clusters to choose among.
+/// The smallest number of clusters to choose from.
 const FEWEST: usize = 6;
+/// The largest number of clusters to choose from.
 pub const MOST: usize = 12;
 
-/// Settles what is undecided. Laterals that were computed on the way become part of `start`.
+/// Chooses the undecided numbers and writes them to the settings. Laterals that are computed on the
+/// way become part of `start`.
 pub fn choose(
     undecided: Undecided,
     engine: &Chosen,

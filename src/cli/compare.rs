@@ -1,4 +1,5 @@
-//! `picie compare`: the same images as several checkpoints see them.
+//! The command `picie compare`, which draws the predictions of several checkpoints for the same
+//! images.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     for (at, &frame) in
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
-        // One store at a time: what several checkpoints see in the same way is read once.
+        // One set of images is in memory at a time; checkpoints with the same frame share it.
         let store = args.set.labelled(args.classes, frame)?;
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
@@ -76,7 +77,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
 }
 
-/// One sheet has the colours of one set of classes. Errors: a network that was trained on others.
+/// Fails if a network was trained on other classes, because a sheet has colours for one set of
+/// classes only.
 fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Result<()> {
     for (path, trained) in paths.iter().zip(trained) {
         let (recipe, learned) = (&trained.recipe, trained.recipe.clusters);
@@ -95,8 +97,8 @@ fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Resul
     Ok(())
 }
 
-/// The recipes' names, each with its run folder where another has the same, and with the file where
-/// that is the same, too.
+/// The titles of columns: the recipes' names, with the run folder if several have the same, and
+/// with the file's name if that is the same, too.
 fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     let places: Vec<[String; 3]> = paths
         .iter()
@@ -120,8 +122,8 @@ fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     places.iter().map(title).collect()
 }
 
-/// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where
-/// the first shows nothing of it.
+/// Moves the label map of a picture (width, height) from one frame to another. Pixels that the
+/// first frame does not show are [`NONE`].
 fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square) -> Vec<u16> {
     if from == to {
         return map.to_vec();
@@ -135,8 +137,7 @@ fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square)
     (0..to.side * to.side).map(label).collect()
 }
 
-/// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.
-/// What the first `count` images show, in the classes of the set where it has some.
+/// The classes (count, size, size) that a checkpoint predicts for the first `count` images.
 fn predict(
     dev: &mut dyn Engine,
     trained: &Trained,

@@ -1,4 +1,4 @@
-//! `picie eval`.
+//! The command `picie eval`.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,14 @@ use crate::recipe::Recipe;
 use crate::report::{EvalReport, Progress, table, unlabelled as report};
 use crate::train::{Loaded, Trained};
 
+/// Runs the command, and prints its scores as a table or JSON.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let recipe = &trained.recipe;
     let size = args.size.unwrap_or(recipe.eval_size);
     check_size(size)?;
-    // What is about scores wants labels.
+    // Flags about scores need labels.
     let asked = args.classes.is_some() || args.matching.is_some() || args.tta || args.flip_tta;
     let set = args.set.pictures(args.classes, asked, Square::new(size, recipe.fit))?;
     let dev = &mut *engine.open()?;
@@ -38,7 +39,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     }
 }
 
-/// What scores, and on what.
+/// A classifier that is evaluated, with what that needs.
 struct Scored<'a> {
     loaded: &'a Loaded,
     classifier: Classifier,
@@ -46,6 +47,7 @@ struct Scored<'a> {
     matching: Matching,
 }
 
+/// Evaluates a checkpoint on labelled images, and prints its scores.
 fn evaluate(
     dev: &mut dyn Engine,
     args: &EvalArgs,
@@ -58,7 +60,7 @@ fn evaluate(
     let mut layout = Layout::new(dev.dtype());
     let loaded = Loaded::plan(&mut layout, recipe);
     let fresh = (args.classifier == ClassifierName::Kmeans).then(|| recipe.schedule());
-    // Evaluation does not depend on the batch; a small one needs little memory.
+    // The result does not depend on the size of batches; small ones need little memory.
     let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
     let (shape, net) = (EvalShape { batching, size }, &loaded.net);
     let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, classes, fresh)?;
@@ -70,7 +72,7 @@ fn evaluate(
     let (name, images) = (args.classifier, &store.images);
     let classifier = chosen(dev, name, recipe, &loaded, &mut evaluator, images)?.unwrap_or(own);
     let matching = match args.classifier {
-        // These were not trained on labels, whatever the network was.
+        // These classifiers were not trained on labels, even if the network was.
         ClassifierName::Random | ClassifierName::Kmeans
             if recipe.matching == Matching::Identity =>
         {
@@ -102,7 +104,7 @@ fn evaluate(
     })
 }
 
-/// What is measured of images without labels.
+/// Measures a checkpoint on images without labels.
 fn look(
     dev: &mut dyn Engine,
     args: &EvalArgs,
@@ -139,7 +141,7 @@ fn look(
     say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))
 }
 
-/// The classifier that the flag names; None: the checkpoint's own.
+/// The classifier that the flag names. `None`: the checkpoint's own.
 fn chosen(
     dev: &mut dyn Engine,
     name: ClassifierName,
@@ -154,7 +156,7 @@ fn chosen(
             let mut rng = Rng::new(1, Stream::KMeansInit, 0, 2);
             let random: Vec<f32> = (0..scorer.centroids.len).map(|_| rng.normal()).collect();
             dev.write(scorer.centroids, &random)?;
-            // Directions: their lengths say nothing.
+            // Only the directions of these centroids matter, not their lengths.
             Some(scorer.by(dev, Metric::Cosine)?)
         }
         ClassifierName::Kmeans => {
@@ -166,8 +168,8 @@ fn chosen(
     })
 }
 
-/// Table 2 of the supplement: the scores under each of its transforms alone, the photometric ones
-/// together, the geometric ones, all. A row's transforms are always on.
+/// Table 2 of the paper's supplement: the scores on images changed by each transform alone, by all
+/// photometric ones, by all geometric ones, and by all.
 fn tta(
     dev: &mut dyn Engine,
     args: &EvalArgs,

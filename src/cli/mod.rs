@@ -1,5 +1,5 @@
-//! The command line: [`args`] is what was typed, [`settings`] what it means, one file a subcommand does
-//! it.
+//! The command line. [`args`] is what was typed, [`settings`] what it means; each subcommand has a
+//! file that runs it.
 
 pub mod args;
 mod bar;
@@ -31,8 +31,8 @@ use clap::Parser;
 use crate::base::{Error, Result};
 use args::{Args, Command};
 
-/// Writes lines to standard output: a full disk behind it is an error, a reader that has seen
-/// enough is none.
+/// Writes lines to standard output. A full disk is an error; a reader that has closed the pipe is
+/// not.
 fn say(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

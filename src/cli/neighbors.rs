@@ -1,4 +1,5 @@
-//! `picie neighbors`: the pixels of a data set that are most like a pixel.
+//! The command `picie neighbors`, which finds the pixels of a data set that are most similar to
+//! given ones.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use crate::report::neighbours::{Marked, Row, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
+/// Runs the command: prints the neighbours and writes the sheet.
 pub fn run(args: &NeighborsArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {
@@ -53,7 +55,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     say(format_args!("sheet: {}", args.out.display()))
 }
 
-/// A point of an image's square, as a query would name it.
+/// A text that names a point of an image's square as a query would: `IMAGE:x,y`.
 fn place(store: &ImageStore, image: usize, (x, y): (usize, usize)) -> String {
     let (item, (width, height)) = (&store.items[image], store.sizes[image]);
     let point = Placement::new(width, height, store.square).to_picture((x as f64, y as f64));
@@ -62,18 +64,19 @@ fn place(store: &ImageStore, image: usize, (x, y): (usize, usize)) -> String {
     })
 }
 
-/// A query, its picture and pixel as the network sees them.
+/// A query, with its picture and pixel as the network sees them.
 struct Asked {
     name: String,
-    /// u8 (size, size, 3)
+    /// (size, size, 3), the picture.
     pixels: Vec<u8>,
-    /// (x, y) in the square.
+    /// The pixel (x, y) in the square.
     at: (usize, usize),
-    /// Its number, where it is an image of the set.
+    /// The number of its image in the set, if it is one of them.
     own: Option<usize>,
 }
 
 impl Asked {
+    /// Finds the image of a query. Fails if there is no such image or pixel.
     fn find(query: &Query, store: &ImageStore, split: &str) -> Result<Self> {
         let Query { image, x, y } = query;
         let name = format!("{image}:{x},{y}");
@@ -106,13 +109,13 @@ impl Asked {
         Ok(Asked { name, pixels, at, own })
     }
 
-    /// (x, y) in the feature map.
+    /// The pixel (x, y) in the feature map.
     fn pixel(&self) -> (usize, usize) {
         (self.at.0 / STRIDE, self.at.1 / STRIDE)
     }
 }
 
-/// The nearest of each query, without itself.
+/// The nearest neighbours of each query, without itself.
 fn search(
     dev: &mut dyn Engine,
     args: &NeighborsArgs,
@@ -126,7 +129,7 @@ fn search(
     let loaded = Loaded::plan(&mut layout, recipe);
     let (net, size) = (&loaded.net, recipe.eval_size);
     let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
-    // One more than asked for: a query finds itself, which is no news.
+    // One more is searched than asked for, because a query also finds itself.
     let (queries, nearest, every_pixel) = (asked.len(), top + 1, args.every_pixel);
     let wanted = Wanted { queries, nearest, every_pixel };
     let mut search = Search::plan(dev, &mut layout, net, recipe, batching, size, wanted)?;

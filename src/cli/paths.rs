@@ -1,4 +1,4 @@
-//! Where things lie: the cache, run folders.
+//! The paths of the cache folder and of run folders.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,18 @@ pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
 }
 
-/// The path from the root, under which a later command finds it too.
+/// The absolute path, by which a later command finds the file, too.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|e| Error::io(path, e))
 }
 
-/// The first run folder of a recipe that does not exist yet.
+/// The run folder of a recipe with the lowest number that does not exist yet.
 pub fn next_free(recipe: &str) -> PathBuf {
     let numbered = |i: usize| Path::new("runs").join(format!("{recipe}-{i:03}"));
     (1..).map(numbered).find(|p| !p.exists()).expect("numbers do not end")
 }
 
-/// The run in `runs/` that was written to last.
+/// The run folder in `runs/` that was written to last. `None` if there is none.
 pub fn newest() -> Option<PathBuf> {
     let runs = std::fs::read_dir("runs")
         .ok()?

@@ -1,5 +1,5 @@
-//! How commands read images: with a progress bar, from what was kept where there is something, and
-//! saying what was left out.
+//! The reading of images by commands: with a progress bar, from the cache if it has them, and with
+//! a message about images that were left out.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -9,38 +9,43 @@ use crate::cli::bar::FileBar;
 use crate::cli::paths::cache;
 use crate::data::{Dataset, EvalStore, ImageStore, Load, Square};
 
-/// A set of files that are smaller together is not kept: one core decodes so much in about a
-/// second.
+/// The size in bytes of a set's files from which decoded images are kept. One core decodes 32 MiB
+/// in about a second.
 const KEPT_FROM: u64 = 32 << 20;
-/// The budget where the system does not say what memory there is.
+/// The budget in bytes if the system does not say how much memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
 
+/// The options for reading images.
 #[derive(Clone, Copy)]
 pub struct Reader {
+    /// Whether an image that cannot be read is an error.
     strict: bool,
+    /// Whether decoded images are kept in the cache folder.
     keep: bool,
 }
 
-/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had.
-/// A set is followed by another one and by the plan of the network, and the system caches the files
-/// that are read.
+/// Number of bytes that the images of a set may take in memory, if they are not kept in a file: a
+/// quarter of what is available. The rest is for a second set, for the network, and for the
+/// system's cache of files.
 fn budget() -> u64 {
     memory::available().map_or(USUAL_BUDGET, |bytes| bytes / 4)
 }
 
 impl Reader {
+    /// Options as the flags give them.
     pub fn new(strict: bool, keep: &KeepArgs) -> Self {
         Reader { strict, keep: !keep.no_cache }
     }
 
-    /// The images; labels are not looked at. `name`: of the progress bar.
+    /// Reads the images without labels, as squares of `shape`. `name` is that of the progress bar.
+    /// Fails if no image can be read, or with `strict` if any cannot.
     pub fn images(self, set: &Dataset, square: Square, name: &'static str) -> Result<ImageStore> {
         let store = self.load(square, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
-    /// The images with their labels.
+    /// Reads the images with their labels, likewise.
     pub fn labelled(self, set: &Dataset, square: Square, name: &'static str) -> Result<EvalStore> {
         let store = self.load(square, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
@@ -68,7 +73,7 @@ impl Reader {
     }
 }
 
-/// Where the images come from, what did not go as it should, and which images were left out.
+/// Tells the user where the images come from, what went wrong, and which were left out.
 fn report(store: &ImageStore) {
     store.notes.iter().for_each(tell);
     if let Some(kept) = &store.kept {

@@ -1,4 +1,4 @@
-//! `picie scenes`, and the scenes of the demo.
+//! The command `picie scenes`, and the scenes of the demo.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use crate::cli::bar::FileBar;
 use crate::cli::say;
 use crate::data::scenes;
 
+/// Runs the command: draws scenes into a new folder.
 pub fn run(args: &ScenesArgs) -> Result<()> {
     draw_scenes(&args.dir, args.train, args.val, args.seed)?;
     say(format_args!(
@@ -18,7 +19,8 @@ pub fn run(args: &ScenesArgs) -> Result<()> {
     ))
 }
 
-/// Draws scenes with a progress bar; a complete folder of the same parameters is left as it is.
+/// Draws scenes with a progress bar. A complete folder of scenes with the same parameters is left
+/// as it is.
 pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
     let bar = FileBar::new("scenes");
     scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;

@@ -1,4 +1,4 @@
-//! `picie segment`: each photo at its own size and aspect.
+//! The command `picie segment`, which segments each photo at its own size and aspect ratio.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -24,36 +24,38 @@ use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::{Loaded, Trained};
 
-/// The aspects that the network's input may have, as its long side in short sides: those that
-/// cameras have, then steps of a third.
+/// The aspect ratios, long side to short side, that the network's input may have: those of cameras,
+/// then steps of a third.
 ///
-/// Each shape of input costs a GPU the planning of its convolutions, so photos of any sizes share
-/// few of them: 7 where no photo is longer than twice its short side, 17 whatever the photos are. A
-/// photo is stretched along its long side to the nearest aspect, by 17 % at most (from `--size 256`
-/// on, and up to the last aspect); those of 4 : 3, 3 : 2 and 16 : 9 by 4 % at most, which is what
-/// rounding to a multiple of 32 costs.
+/// A GPU must plan convolutions for each shape of input, so photos of any sizes share a few shapes:
+/// at most 7 if no photo is longer than twice its short side, else at most 17. A photo is stretched
+/// along its long side to the nearest aspect ratio, by 17 % at most (from `--size 256` on, and up
+/// to the last ratio). Photos of 4 : 3, 3 : 2 and 16 : 9 are stretched by 4 % at most, because of
+/// rounding to a multiple of 32.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
-/// The multiple of 32 that is nearest to `size` times `aspect` among those of [`ASPECTS`].
+/// The long side of the input for a photo of this aspect ratio: among the multiples of 32 that
+/// belong to [`ASPECTS`] at the short side `size`, the one nearest to `size` times `aspect`.
 fn long_side(size: usize, aspect: f64) -> usize {
     let stretch = |side: usize| (side as f64 / (size as f64 * aspect)).ln().abs();
     let sides = ASPECTS.map(|aspect| (size as f64 * aspect / 32.0).round() as usize * 32);
     sides.into_iter().min_by(|&a, &b| stretch(a).total_cmp(&stretch(b))).expect("there are aspects")
 }
 
+/// Runs the command. Fails if any photo could not be read, after the others are done.
 pub fn run(args: &SegmentArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.eval_size);
     check_size(size)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
-    // One bad photo does not lose the others.
+    // A photo that cannot be read does not stop the others.
     let mut broken = 0;
     let mut bad = |e: Error| {
         complain(e);
         broken += 1;
     };
-    // A network that was trained on scaled pictures sees photos at that scale.
+    // A network that was trained on scaled pictures gets photos at the same scale.
     let short_side = |photo: usize| match (args.size, trained.recipe.fit) {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
@@ -85,12 +87,12 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     }
 }
 
-/// Says why a photo is left out.
+/// Tells the user why a photo is left out.
 fn complain(e: Error) {
     tell(format_args!("picie: {e}"));
 }
 
-/// Returns how many photos could not be read.
+/// Segments the photos. Returns the number of those that could not be read.
 fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<usize> {
     let mut broken = 0;
     let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
@@ -117,20 +119,21 @@ fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<
     Ok(broken)
 }
 
-/// One photo: its size, the network's input for it, and its outputs.
+/// A photo: its size, the size of the network's input for it, and the paths of its outputs.
 struct Photo {
     path: PathBuf,
     width: usize,
     height: usize,
-    /// (h, w) of the network's input.
+    /// Height and width of the network's input.
     input: (usize, usize),
     labels: PathBuf,
     overlay: PathBuf,
 }
 
 impl Photo {
-    /// The short side becomes what `size` makes of it, the long side that of the nearest of
-    /// [`ASPECTS`]: a strip of a few pixels' height is squeezed, instead of taking all memory.
+    /// Reads the size of a photo. The input's short side is `size` of the photo's; its long side
+    /// follows from the nearest of [`ASPECTS`], so that a strip of a few pixels' height is squeezed
+    /// instead of taking all memory.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
@@ -150,13 +153,19 @@ impl Photo {
     }
 }
 
-/// A program for each input size, one after the other on the same memory.
+/// A network with a program for each size of input. The programs use the same memory, one after the
+/// other.
 struct Segmenter {
     loaded: Loaded,
+    /// The network's program and the rendering op, by height and width of the input.
     programs: BTreeMap<(usize, usize), (Program, Plan<ViewSpec>)>,
+    /// Whether the network reads Sobel gradients.
     sobel: bool,
+    /// (height, width, 3), the photo at the input's size.
     image: Slot<u8>,
+    /// (1), the number 0.
     index: Slot<u32>,
+    /// (height, width), the clusters of the photo at its own size.
     pred: Slot<u16>,
 }
 
@@ -184,7 +193,7 @@ impl Segmenter {
         Ok(Segmenter { loaded, programs, sobel: recipe.architecture.sobel, image, index, pred })
     }
 
-    /// The photo and its clusters (height, width).
+    /// Reads and segments a photo. Returns it with its clusters (height, width).
     fn segment(
         &mut self,
         dev: &mut dyn Engine,
@@ -237,7 +246,7 @@ mod tests {
                     .collect::<std::collections::BTreeSet<_>>()
                     .len()
             };
-            // All but the first lie and stand.
+            // All shapes but the first occur twice, as landscape and as portrait.
             assert_eq!((shapes(2.0), shapes(7.5)), (4, 9), "{size}");
             for aspect in [4.0 / 3.0, 1.5, 16.0 / 9.0] {
                 let stretch = long_side(size, aspect) as f64 / (size as f64 * aspect);

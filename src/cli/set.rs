@@ -1,4 +1,4 @@
-//! The images of `--data`, as the commands that evaluate read them.
+//! The images of `--data`, for the commands that evaluate.
 
 use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
@@ -11,7 +11,7 @@ use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Squ
 const BAR: &str = "read images";
 
 impl SetArgs {
-    /// The files; nothing is decoded yet.
+    /// Lists the files of the split; nothing is decoded yet. Fails if the folder has no such split.
     pub fn open(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
@@ -22,18 +22,18 @@ impl SetArgs {
         Ok(set)
     }
 
-    /// The images; labels are not looked at.
+    /// Reads the images, without labels, as squares of `size` pixels a side.
     pub fn images(&self, square: Square) -> Result<ImageStore> {
         self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
     }
 
-    /// The images with their labels.
+    /// Reads the images with their labels, likewise.
     pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
         self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
-    /// The images, with labels where any of them has some. `classes` None: the default ones.
-    /// `asked`: to have none is an error.
+    /// Reads the images, with labels if any of them has one. `classes` `None`: the default ones.
+    /// `asked`: fails if no image has labels.
     pub fn pictures(
         &self,
         classes: Option<Classes>,

@@ -1,5 +1,5 @@
-//! What was typed means this: a recipe with its overrides, a run folder, a data set. Every conflict
-//! is an error here.
+//! The meaning of what was typed: a recipe with its overrides, a run folder, a data set. Every
+//! conflict between flags is an error here.
 
 use std::path::{Path, PathBuf};
 
@@ -14,21 +14,23 @@ use crate::net::weights::{Source, Start};
 use crate::recipe::{Information, Method, Recipe};
 use crate::train::{Host, RunFolder, Settings};
 
-/// Numbers of a recipe that are still to be chosen from the images.
+/// The numbers of a recipe that are still to be chosen from the images.
 #[derive(Clone, Copy, Debug)]
 pub struct Undecided {
+    /// Whether the number of clusters is.
     pub clusters: bool,
+    /// Whether the number of epochs is.
     pub epochs: bool,
 }
 
 impl ShapeArgs {
-    /// The recipe's numbers, each replaced by its flag where there is one.
+    /// The recipe, with each number replaced by its flag, if that is given.
     pub fn overridden(&self, recipe: Recipe) -> Recipe {
         let size = self.size.unwrap_or(recipe.size);
         Recipe {
             size,
             eval_size: (recipe.eval_size * size / recipe.size).next_multiple_of(32),
-            // A larger input than the recipe's wants larger stored images; --stored says otherwise.
+            // An input larger than the stored images needs larger ones, unless --stored is given.
             stored: self.stored.unwrap_or_else(|| match self.size {
                 Some(size) if size > recipe.stored => 2 * size,
                 _ => recipe.stored,
@@ -51,7 +53,7 @@ impl ShapeArgs {
 }
 
 impl TrainArgs {
-    /// The recipe's numbers, each replaced by its flag where there is one.
+    /// The recipe, with each number replaced by its flag, if that is given.
     fn overridden(&self, recipe: Recipe) -> Result<Recipe> {
         let recipe = self.shape.overridden(recipe);
         let recipe = Recipe {
@@ -79,8 +81,8 @@ impl TrainArgs {
         self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
     }
 
-    /// What `--weights` names; a file by its absolute path, under which a later command finds it
-    /// too.
+    /// The weights that `--weights` names. The path of a file is made absolute, so that a later
+    /// command finds it, too.
     fn source(&self) -> Result<Option<Source>> {
         match &self.weights {
             Some(Source::File(path)) => Ok(Some(Source::File(absolute(path)?))),
@@ -88,12 +90,13 @@ impl TrainArgs {
         }
     }
 
-    /// The run folder, locked, and what to do in it. `gpu`: one computes.
+    /// The locked run folder, the run's settings, and the weights to start from. `gpu`: the engine
+    /// is a GPU. Fails if flags contradict each other, the folder or the data.
     pub fn settings(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
         if self.resume { self.resumed() } else { self.fresh(gpu) }
     }
 
-    /// The recipe that is typed, or the one for the data.
+    /// The recipe that was typed, or else the one that suits the data.
     fn name(&self, gpu: bool) -> Result<RecipeName> {
         let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
         let unlabelled =
@@ -110,9 +113,11 @@ impl TrainArgs {
         })
     }
 
+    /// The folder, settings and weights of a new run.
     fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
         let (demo, name) = (self.data.is_none(), self.name(gpu)?);
-        // What is made small below must not be so already: the small numbers depend on the weights.
+        // The numbers that are made small below must not be small already, because the small
+        // numbers depend on the weights.
         let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) {
             Recipe::picie()
         } else {
@@ -171,7 +176,7 @@ impl TrainArgs {
         Ok((folder, settings, start))
     }
 
-    /// What the settings of a new run leave to its images.
+    /// The numbers that a new run leaves to be chosen from its images.
     pub fn undecided(&self, recipe: &Recipe) -> Undecided {
         let photos = recipe.name == Recipe::photos().name;
         let set = |name| {
@@ -184,7 +189,8 @@ impl TrainArgs {
         }
     }
 
-    /// The classes of the labels that a recipe learns from.
+    /// The number of classes in the labels that a recipe learns from. Fails if the data set has no
+    /// labels.
     fn labelled_classes(&self, data: &Path, recipe: &Recipe) -> Result<usize> {
         let taxonomy = data::taxonomy(data, self.dataset, self.classes.unwrap_or_default())?;
         let Some(taxonomy) = taxonomy else {
@@ -211,7 +217,8 @@ impl TrainArgs {
         }
     }
 
-    /// The saved settings; a flag that contradicts them is an error.
+    /// The folder, saved settings and weights of a run that is resumed. Fails if a flag contradicts
+    /// the settings.
     fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
         let path = match &self.run {
             Some(path) => path.clone(),
@@ -247,7 +254,7 @@ impl TrainArgs {
                 "leave the flags out to resume it, or start a new --run",
             ));
         }
-        // A checkpoint has everything; without one the run begins again, with the same weights.
+        // A checkpoint holds all weights. Without one the run begins again from its first weights.
         let start = if folder.checkpoint().exists() {
             Start { provenance: saved.start.clone(), ..Start::random() }
         } else {
@@ -268,8 +275,8 @@ impl TrainArgs {
     }
 }
 
-/// `recipe` with one of its numbers replaced: `text` is NAME=VALUE, names of nested numbers joined
-/// by points.
+/// The recipe with one of its numbers replaced. `text` is NAME=VALUE; names of nested numbers are
+/// joined by points. Fails on unknown names and on values of another kind.
 fn set(recipe: Recipe, text: &str) -> Result<Recipe> {
     let wrong = |why: String| {
         Error::input(
@@ -287,7 +294,7 @@ fn set(recipe: Recipe, text: &str) -> Result<Recipe> {
     serde_json::from_value(all).map_err(|e| wrong(e.to_string()))
 }
 
-/// The data set that a newcomer starts with, drawn once.
+/// The folder of the demo's scenes, which are drawn the first time.
 fn demo_scenes() -> Result<PathBuf> {
     let dir = cache().join("scenes-256-64-1");
     draw_scenes(&dir, 256, 64, 1)?;

@@ -151,7 +151,7 @@ impl dyn Engine + '_ {
         }
     }
 
-    /// Like [`write`](#method.write), for activations: each value is rounded to the engine's dtype.
+    /// Like `write`, but for activations: each value is rounded to the engine's dtype.
     pub fn write_acts(&mut self, dst: Slot<Act>, src: &[f32]) -> Result<()> {
         let bytes = self.dtype().encode(src);
         self.write(dst.erased(), &bytes)

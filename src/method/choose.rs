@@ -5,7 +5,8 @@
 //! some pixels' features of each image, by the network before training
 //! several times:  the images in two halves at random
 //!     for each K: A = k-means of one half, B = of the other
-//! agreement = mean over both halves of the adjusted Rand index of the
+//!                 agreement = mean over both halves of the adjusted Rand index of the
+//!                             labellings by the nearest of A and by the nearest of B
 //! K = the largest whose mean agreement is at least NEAR times the best one's
 //! ```
 //! A cluster that is found in both halves will be found in the next photo, too; one that is found

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! each epoch, for the auxiliary head, then for the main one:
-//! each batch: p₁, p₂ = softmax(W·f) of a window, and of it jittered and mirrored (and back)
-//! L = −I(p₁; p₂), mutual information over all shifts of up to T input pixels
+//!     each batch: p₁, p₂ = softmax(W·f) of a window, and of it jittered and mirrored (and back)
+//!                 L = −I(p₁; p₂), mutual information over all shifts of up to T input pixels
 //! ```
 //! In I, the marginals' entropies are weighted by λ (see [`IicSpec`]). Heads are linear layers
 //! without bias. All parameters share one Adam, so the head that is not trained in a step still

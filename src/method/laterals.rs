@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! the last two stages share the pyramid's channels; for each, over all pixels f of some images:
-//!     μ = mean f,  Σ = mean (f − μ)(f − μ)ᵀ,  A = the eigenvectors of Σ with the largest eigenvalues
+//!     μ = mean f,  Σ = mean (f − μ)(f − μ)ᵀ,  A = eigenvectors of Σ with the largest eigenvalues
 //!     lateral: W = s·A, b = −W·μ, with s such that the mean of ‖W·f + b‖² is the same for both
 //! all other laterals are 0, so that the merged map is these two projections side by side
 //! ```
@@ -35,6 +35,7 @@ pub struct PcaLaterals {
 }
 
 impl PcaLaterals {
+    /// Plans the computation for a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,

@@ -1,9 +1,9 @@
-//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster (Caron et al., ECCV
-//! 2018) applied to pixels.
+//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster applied to pixels
+//! (Caron et al., ECCV 2018).
 //!
 //! ```text
 //! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new layer
-//! each batch: L = CE(W·f, y; w), which trains W too; or CE(C·f, y; w), if the recipe has no W
+//!              each batch: L = CE(W·f, y; w), which trains W too; without W, CE(C·f, y; w)
 //! ```
 //! The view has photometric and geometric changes, the same in k-means, labels and training. The
 //! recipe's `classifier` says whether W is learned or the centroids C are the classifier.

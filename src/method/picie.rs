@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! each epoch:  C₁ = k-means of view 1      C₂ = k-means of view 2
-//!              y₁ = nearest of C₁          y₂ = nearest of C₂             and their class weights w₁, w₂
+//!              y₁ = nearest of C₁          y₂ = nearest of C₂          and class weights w₁, w₂
 //!              each batch: L = ¼ Σ over views v and classifiers j of CE(Cⱼ·fᵥ, yⱼ; wⱼ)
 //! ```
 //! Here fᵥ are the features of view v, and CE is the cross-entropy. Terms with v = j are the

@@ -208,6 +208,7 @@ pub struct Segmenter<'a> {
     pub net: &'a Network,
     /// Its programs.
     pub frames: &'a Frames,
+    /// The classifier of its features.
     pub classifier: Classifier,
     /// Memory for `batch` predictions at the largest size that is asked for.
     pub pred: Slot<u16>,

@@ -1,5 +1,5 @@
-//! Training on labels, either of the whole network or of only one linear layer on top of it
-//! (transfer: `freeze` is `backbone` in the recipe).
+//! Training on labels, either of the whole network or, if the recipe's `freeze` is `backbone`, of
+//! only one linear layer on top of it (transfer).
 //!
 //! ```text
 //! each batch: L = CE(W·f + b, y),  y the label map at the features' size
@@ -33,6 +33,7 @@ pub struct Scored {
 }
 
 impl Scored {
+    /// Plans the scores and their loss for training on a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -90,6 +91,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
+    /// Plans supervised training for a data set of `images` images, except for the images' memory.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,

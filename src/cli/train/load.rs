@@ -1,4 +1,4 @@
-//! The images that a run learns from and those that it is evaluated on.
+//! The reading of a run's images: those that it learns from, and those that it is evaluated on.
 
 use crate::base::{Error, Result, tell};
 use crate::cli::bar::FileBar;
@@ -10,6 +10,8 @@ use crate::data::{self, Dataset, PictureSet, Square};
 use crate::recipe::Method;
 use crate::train::{Sets, Settings};
 
+/// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
+/// recipe needs, or if fewer clusters than classes are to be matched.
 pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
     let open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
@@ -45,11 +47,10 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
             items: train.images().items.iter().take(SHOWN).cloned().collect(),
             ..set.clone()
         };
-        read.images(&few, shown_as, "read for pictures")
-            .map(PictureSet::Plain)
+        read.images(&few, shown_as, "read for pictures").map(PictureSet::Plain)
     };
-    // Labels are needed to train by few recipes: where there are none, pictures show clusters of
-    // training images.
+    // Few recipes need labels to train. If there are none, pictures show the clusters of training
+    // images.
     let val = match open(&settings.val_split) {
         Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
             let store = read.labelled(&val, shown_as, "read labels")?;
@@ -68,7 +69,8 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
             }
         }
         Ok(_) => shown()?,
-        // A data set without a val split is nothing wrong; a split that was asked for is.
+        // A data set need not have a val split, but it is an error if it lacks one that was asked
+        // for.
         Err(e) if settings.val_split == "val" => {
             tell(format_args!("no evaluation: {e}"));
             shown()?

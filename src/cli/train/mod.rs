@@ -1,4 +1,4 @@
-//! `picie train`.
+//! The command `picie train`.
 
 mod load;
 mod pictures;
@@ -16,9 +16,10 @@ use crate::recipe::Laterals;
 use crate::report::table;
 use crate::train::{RunFolder, plan, train};
 
-/// Validation images in the pictures of a run.
+/// Number of validation images in the pictures of a run.
 const SHOWN: usize = 6;
 
+/// Runs the command, and prints where its results are.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let folder = one(args)?.0;
     if args.plan {
@@ -33,8 +34,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     ))
 }
 
-/// One run, its table and pictures; the record of its epochs, none where only the plan was asked
-/// for.
+/// Trains one run, prints its table and draws its pictures. Returns its folder and the rows of its
+/// epochs, which are empty if only the plan was asked for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;

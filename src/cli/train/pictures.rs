@@ -12,7 +12,7 @@ use crate::report::pictures::{overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{Outcome, RunFolder, Sets};
 
-/// A sheet (image | prediction | ground truth) and an overlay of each of its images.
+/// Writes a sheet (image, prediction, ground truth), and an overlay of each of its images.
 pub fn write(
     dev: &mut dyn Engine,
     folder: &RunFolder,
@@ -61,11 +61,11 @@ pub fn write(
     write_rgb(&dir.join("sheet.png"), &sheet(&rows, &["prediction".into()], &names)?)
 }
 
-/// A file name for image `i`: its number makes it unlike any other, what fits of its id says which
-/// image it is.
+/// A file name for image `i`. The number makes it unique; as much of the image's name as fits says
+/// which image it is.
 fn picture_name(i: usize, id: &str) -> String {
     let id = id.replace(['/', '\\'], "_");
-    // File systems allow 255 bytes.
+    // File systems allow names of 255 bytes.
     let start = (id.len().saturating_sub(200)..).find(|&at| id.is_char_boundary(at)).unwrap_or(0);
     format!("{}-{}.png", i + 1, &id[start..])
 }

@@ -130,7 +130,7 @@ pub trait Adam {
 }
 
 /// One step of Adam: g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −=
-/// lr·m̂/(√v̂ + ε) with m̂ = m/correction[0], v̂ = v/correction[1]; then compute = weights.
+/// lr·m̂/(√v̂ + ε) with m̂ = m/correction\[0\], v̂ = v/correction\[1\]; then compute = weights.
 pub fn adam_step(dev: &mut dyn Engine, a: AdamStep) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.adam_step(a))
 }

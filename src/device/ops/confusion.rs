@@ -40,7 +40,7 @@ pub trait Confusion {
     fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()>;
 }
 
-/// counts += 1 at (labels[i], pred[i]) for every pixel whose label is not 255.
+/// counts += 1 at (labels\[i\], pred\[i\]) for every pixel whose label is not 255.
 pub fn confusion_count(dev: &mut dyn Engine, a: ConfusionCount) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.confusion_count(a))
 }

@@ -15,10 +15,15 @@ pub struct ConvSpec {
     pub n: usize,
     pub h: usize,
     pub w: usize,
+    /// Channels of the input.
     pub c: usize,
+    /// Channels of the output.
     pub k: usize,
+    /// Side of the kernels.
     pub r: usize,
+    /// Distance between two windows of the input.
     pub stride: usize,
+    /// Zeros added on each side of the input, less than `r`.
     pub pad: usize,
 }
 
@@ -98,13 +103,16 @@ impl Epilogue {
 /// The terms that an [`Epilogue`] has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
+    /// Whether a bias is added. `residual` and `relu`: likewise.
     pub bias: bool,
     pub residual: bool,
     pub relu: bool,
 }
 
 impl Terms {
+    /// No terms.
     pub const NONE: Self = Terms { bias: false, residual: false, relu: false };
+    /// Only a bias.
     pub const BIAS: Self = Terms { bias: true, ..Self::NONE };
 }
 

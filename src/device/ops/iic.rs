@@ -37,8 +37,10 @@ use crate::device::{Engine, Slot, Work};
 pub struct IicSpec {
     /// Number of pairs.
     pub n: usize,
+    /// Height of a map. `w`: its width.
     pub h: usize,
     pub w: usize,
+    /// Number of classes.
     pub k: usize,
     /// Upsampling factor: 4 from feature maps to the network's input.
     pub up: usize,

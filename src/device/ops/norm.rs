@@ -11,8 +11,11 @@ use crate::device::{Act, Engine, Slot, Work};
 /// its own statistics, channel by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NormSpec {
+    /// Number of groups, such as the views of a batch.
     pub groups: usize,
+    /// Number of pixels in a group.
     pub rows: usize,
+    /// Number of channels.
     pub c: usize,
 }
 
@@ -57,6 +60,7 @@ pub struct NormParams {
 }
 
 impl NormParams {
+    /// Fails if a slot does not have `c` elements.
     pub(super) fn check(&self, op: &'static str, c: usize) -> Result<()> {
         want(op, "gamma", self.gamma, c)?;
         want(op, "beta", self.beta, c)?;

@@ -11,8 +11,11 @@ use crate::device::{Engine, Slot, Work};
 /// The sizes of stored scores: (n, pixels, k), for k classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SoftmaxSpec {
+    /// Number of images.
     pub n: usize,
+    /// Number of pixels in an image.
     pub pixels: usize,
+    /// Number of classes.
     pub k: usize,
 }
 

@@ -13,6 +13,7 @@ use crate::device::{Act, Engine, Slot, Work};
 /// [`NormSpec`](crate::device::ops::NormSpec).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StemSpec {
+    /// Number of groups, which divides n.
     pub groups: usize,
     pub n: usize,
     pub h: usize,
@@ -65,6 +66,7 @@ pub struct StemForward {
     pub saved: Slot<f32>,
     /// (n, h, w, c), the input.
     pub x: Slot<Act>,
+    /// Gamma and beta, which are read, and the running statistics, which are updated.
     pub params: NormParams,
 }
 
@@ -125,6 +127,7 @@ pub struct StemBackward {
     pub x: Slot<Act>,
     /// (groups, 2, c), as the forward pass wrote it.
     pub saved: Slot<f32>,
+    /// The forward pass's parameters.
     pub params: NormParams,
 }
 

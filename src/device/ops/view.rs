@@ -105,9 +105,12 @@ impl Photo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crop {
+    /// First row of the window. `left`: its first column.
     pub top: u32,
     pub left: u32,
+    /// Side of the window, at least 1.
     pub side: u32,
+    /// 1: the result is mirrored horizontally. 0: it is not.
     pub flip: u32,
 }
 
@@ -192,10 +195,10 @@ pub fn plan_view(dev: &mut dyn Engine, spec: ViewSpec) -> Result<Plan<ViewSpec>>
     Ok(Plan { spec, number: dev.plan_view(spec)? })
 }
 
-/// x[i] = normalise(geometry(photometric(images[index[i]]))). First, at the stored size, the change
-/// of colours, if given. Then the crop, if given; else the whole image is resized with antialias (a
-/// triangle filter as wide as the scale, like Pillow's BILINEAR), which is the identity if the
-/// sizes agree. Last (x − [`MEAN`])/[`STD`].
+/// `x[i] = normalise(geometry(photometric(images[index[i]])))`. First the change of colours, if
+/// given, at the stored size. Then the crop, if given; else the whole image is resized with
+/// antialias (a triangle filter as wide as the scale, like Pillow's BILINEAR), which is the
+/// identity if the sizes agree. Last (x − [`MEAN`])/[`STD`].
 pub fn view_render(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewRender) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.view_render(a))
 }

@@ -49,9 +49,12 @@ pub enum Merge {
 /// each half as large as the one before; labels are (n, h, w) and features (n, h, w, d).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeadSpec {
+    /// Number of images.
     pub n: usize,
+    /// Height of p2 and of the features. `w`: their width.
     pub h: usize,
     pub w: usize,
+    /// Number of feature channels.
     pub d: usize,
     /// The largest number of clusters that a classifier may have.
     pub k: usize,

@@ -81,8 +81,8 @@ impl Op for HeadScoresBackward {
 /// Arguments of [`head_predict`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadPredict {
-    /// = (n, height, width), the predicted clusters; or (n/2, height, width): then images i and n/2
-    /// + i of the batch are two views of one image, whose scores are added first.
+    /// = (n, height, width), the predicted clusters; or (n/2, height, width): then the batch's
+    /// images i and i + n/2 are two views of one image, whose scores are added first.
     pub pred: Slot<u16>,
     /// Height of the prediction, at least 1. `width`: likewise.
     pub height: usize,
