@@ -1,6 +1,10 @@
 //! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that
 //! surrounds buffers.
 
+/// What build.rs reads of a kernel file; the tests need its entries only.
+#[allow(dead_code)]
+#[path = "../../cuda/parse.rs"]
+pub mod kernels;
 mod places;
 mod rig;
 pub mod softgpu;
