@@ -1,16 +1,26 @@
-//! What the machine does: buffers and ops, nothing about segmentation.
+//! What the machine does: memory and ops, nothing about segmentation.
 //!
-//! * [`arena`]: sizes first, one allocation a pool, typed [`Slot`]s into it.
-//! * [`ops`]: one small trait an op family, the contract that every engine keeps.
-//! * [`cpu`]: the embedded engine and the oracle for all others.
-//! * [`cuda`]: the product.
-//! * [`timed`]: another engine's ops, each timed beside what it must move and compute.
+//! ```text
+//! dtype slot layout    names for memory: sizes first, one allocation a pool, typed slots into it
+//! engine trace         what computes; what it was asked to compute, counted and timed
+//! ops                  one file an op family: arguments, what refuses them, what they cost, the door
+//! cpu                  the embedded engine, and the oracle for the other
+//! cuda                 the product
+//! ```
+//! An op is called by its door, a function of [`ops`], with an engine and arguments that have
+//! names. Nothing above knows which engine it is.
 
-pub mod arena;
 pub mod cpu;
 pub mod cuda;
+mod dtype;
+mod engine;
+mod layout;
 pub mod ops;
-pub mod timed;
+mod slot;
+mod trace;
 
-pub use arena::{Activation, Element, Layout, Pool, Slot};
-pub use ops::Backend;
+pub use dtype::Dtype;
+pub use engine::{Engine, Mark, Recording};
+pub use layout::Layout;
+pub use slot::{ALIGN, Act, Element, POOLS, Pool, Slot};
+pub use trace::{Timing, Trace, Work};

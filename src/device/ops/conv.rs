@@ -1,9 +1,12 @@
 //! Square-kernel convolution (cross-correlation, as deep learning has it), zero padding, no
 //! dilation, no groups.
 
+use std::fmt;
+
 use crate::base::{Error, Result};
-use crate::device::ops::{Memory, want};
-use crate::device::{Element, Slot};
+use crate::device::ops::{Op, Passed, Plan, door, planned, want, want_if};
+use crate::device::trace::bytes;
+use crate::device::{Act, Engine, Slot, Work};
 
 /// x (n, h, w, c) ∗ w (k, r, r, c) → y (n, p, q, k), p = (h + 2·pad − r) / stride + 1, q alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,8 +47,8 @@ impl ConvSpec {
         2.0 * self.y_len() as f64 * (self.r * self.r * self.c) as f64
     }
 
-    /// What no engine runs.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what no engine runs.
+    fn check(&self) -> Result<()> {
         let ConvSpec { n, h, w, c, k, r, stride, pad } = *self;
         if n * h * w * c * k * r * stride == 0 || h + 2 * pad < r || w + 2 * pad < r || pad >= r {
             return Err(Error::input(
@@ -60,26 +63,20 @@ impl ConvSpec {
 }
 
 /// What happens to a sum before it is stored: y = relu?(conv + bias[k] + residual).
-pub struct Epilogue<A> {
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue {
     /// (k), of the type of activations: cuDNN has compiled engines for that, and would compile one
     /// for an f32 bias at every start.
-    pub bias: Option<Slot<A>>,
+    pub bias: Option<Slot<Act>>,
     /// The shape of y.
-    pub residual: Option<Slot<A>>,
+    pub residual: Option<Slot<Act>>,
     pub relu: bool,
 }
 
-impl<A> Clone for Epilogue<A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<A> Copy for Epilogue<A> {}
-
-impl<A> Epilogue<A> {
+impl Epilogue {
     pub const NONE: Self = Epilogue { bias: None, residual: None, relu: false };
 
-    pub fn bias(bias: Slot<A>) -> Self {
+    pub fn bias(bias: Slot<Act>) -> Self {
         Epilogue { bias: Some(bias), ..Self::NONE }
     }
 
@@ -141,111 +138,147 @@ impl Uses {
     }
 }
 
-/// Every engine's door: a call must be one that its plan was made for, with slots of the plan's
-/// sizes.
+/// A convolution and what it is for: a call must be one that its plan was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Door {
+pub struct ConvUse {
     pub spec: ConvSpec,
     pub uses: Uses,
 }
 
-/// `asked` is what the plan would have had to be made for.
-fn planned<T: PartialEq + std::fmt::Debug>(op: &str, asked: T, planned: T) -> Result<()> {
-    if asked == planned {
-        return Ok(());
-    }
-    Err(Error::input(
-        format!("{op} is asked for {asked:?}, its plan was made for {planned:?}"),
-        "plan what is asked for",
-    ))
+/// Arguments of [`conv_forward`].
+#[derive(Clone, Copy, Debug)]
+pub struct ConvForward {
+    /// =
+    pub y: Slot<Act>,
+    pub x: Slot<Act>,
+    pub w: Slot<Act>,
+    pub epilogue: Epilogue,
 }
 
-impl Door {
-    pub fn forward<A: Element>(
-        self,
-        y: Slot<A>,
-        x: Slot<A>,
-        w: Slot<A>,
-        epilogue: Epilogue<A>,
-    ) -> Result<()> {
-        let (op, Door { spec, uses }) = ("conv_forward", self);
-        planned(op, epilogue.terms(), uses.forward)?;
-        want(op, "y", y, spec.y_len())?;
-        want(op, "x", x, spec.x_len())?;
-        want(op, "w", w, spec.w_len())?;
-        epilogue.bias.map_or(Ok(()), |b| want(op, "bias", b, spec.k))?;
-        epilogue.residual.map_or(Ok(()), |r| want(op, "residual", r, spec.y_len()))
-    }
-
-    pub fn backward_data<A: Element>(
-        self,
-        dx: Slot<A>,
-        dy: Slot<A>,
-        w: Slot<A>,
-        accumulate: bool,
-    ) -> Result<()> {
-        let (op, Door { spec, uses }) = ("conv_backward_data", self);
-        planned(
-            op,
-            if accumulate { DataGrad::Accumulate } else { DataGrad::Overwrite },
-            uses.backward_data,
-        )?;
-        want(op, "dx", dx, spec.x_len())?;
-        want(op, "dy", dy, spec.y_len())?;
-        want(op, "w", w, spec.w_len())
-    }
-
-    pub fn backward_weight<A: Element>(
-        self,
-        dw: Slot<f32>,
-        db: Option<Slot<f32>>,
-        x: Slot<A>,
-        dy: Slot<A>,
-    ) -> Result<()> {
-        let (op, Door { spec, uses }) = ("conv_backward_weight", self);
-        let asked = if db.is_some() { WeightGrad::WeightAndBias } else { WeightGrad::Weight };
-        planned(op, asked, uses.backward_weight)?;
-        want(op, "dw", dw, spec.w_len())?;
-        want(op, "x", x, spec.x_len())?;
-        want(op, "dy", dy, spec.y_len())?;
-        db.map_or(Ok(()), |b| want(op, "db", b, spec.k))
+/// `3×3/2 64 → 128, 256×80×80`
+impl fmt::Display for ConvUse {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let ConvSpec { n, h, w, c, k, r, stride, .. } = self.spec;
+        write!(f, "{r}×{r}/{stride} {c} → {k}, {n}×{h}×{w}")
     }
 }
 
-pub trait Conv: Memory {
-    type ConvPlan: Clone;
+impl Op for ConvForward {
+    type Spec = ConvUse;
+    const NAME: &'static str = "conv_forward";
 
-    /// Chooses algorithms for `uses` and asks for scratch. Refuses shapes the engine cannot run. An
-    /// op that the plan was not made for is refused when it is called.
-    fn plan_conv(&mut self, spec: ConvSpec, uses: Uses) -> Result<Self::ConvPlan>;
+    fn check(&self, &ConvUse { spec, uses }: &ConvUse) -> Result<()> {
+        let ConvForward { y, x, w, epilogue } = *self;
+        planned(Self::NAME, epilogue.terms(), uses.forward)?;
+        want(Self::NAME, "y", y, spec.y_len())?;
+        want(Self::NAME, "x", x, spec.x_len())?;
+        want(Self::NAME, "w", w, spec.w_len())?;
+        want_if(Self::NAME, "bias", epilogue.bias, spec.k)?;
+        want_if(Self::NAME, "residual", epilogue.residual, spec.y_len())
+    }
 
-    /// y = epilogue(x ∗ w).
-    fn conv_forward(
-        &mut self,
-        plan: &Self::ConvPlan,
-        y: Slot<Self::Act>,
-        x: Slot<Self::Act>,
-        w: Slot<Self::Act>,
-        epilogue: Epilogue<Self::Act>,
-    ) -> Result<()>;
+    fn work(&self, plan: &ConvUse) -> Work {
+        let ConvForward { y, x, w, epilogue } = *self;
+        Work::moved(bytes![y, x, w, epilogue.residual]).flops(plan.spec.flops())
+    }
+}
 
-    /// dx = (or, with `accumulate`, +=) the gradient of x.
-    fn conv_backward_data(
-        &mut self,
-        plan: &Self::ConvPlan,
-        dx: Slot<Self::Act>,
-        dy: Slot<Self::Act>,
-        w: Slot<Self::Act>,
-        accumulate: bool,
-    ) -> Result<()>;
+/// Arguments of [`conv_backward_data`].
+#[derive(Clone, Copy, Debug)]
+pub struct ConvBackwardData {
+    /// = gradient of x; += with `accumulate`.
+    pub dx: Slot<Act>,
+    pub dy: Slot<Act>,
+    pub w: Slot<Act>,
+    pub accumulate: bool,
+}
 
-    /// dw += the gradient of w; db (k) += Σ dy.
-    fn conv_backward_weight(
-        &mut self,
-        plan: &Self::ConvPlan,
-        dw: Slot<f32>,
-        db: Option<Slot<f32>>,
-        x: Slot<Self::Act>,
-        dy: Slot<Self::Act>,
-    ) -> Result<()>;
+impl Op for ConvBackwardData {
+    type Spec = ConvUse;
+    const NAME: &'static str = "conv_backward_data";
+
+    fn check(&self, &ConvUse { spec, uses }: &ConvUse) -> Result<()> {
+        let asked = if self.accumulate { DataGrad::Accumulate } else { DataGrad::Overwrite };
+        planned(Self::NAME, asked, uses.backward_data)?;
+        want(Self::NAME, "dx", self.dx, spec.x_len())?;
+        want(Self::NAME, "dy", self.dy, spec.y_len())?;
+        want(Self::NAME, "w", self.w, spec.w_len())
+    }
+
+    fn work(&self, plan: &ConvUse) -> Work {
+        let ConvBackwardData { dx, dy, w, accumulate } = *self;
+        let read = accumulate.then_some(dx);
+        Work::moved(bytes![dx, read, dy, w]).flops(plan.spec.flops())
+    }
+}
+
+/// Arguments of [`conv_backward_weight`].
+#[derive(Clone, Copy, Debug)]
+pub struct ConvBackwardWeight {
+    /// += gradient of w.
+    pub dw: Slot<f32>,
+    /// += (k), Σ dy.
+    pub db: Option<Slot<f32>>,
+    pub x: Slot<Act>,
+    pub dy: Slot<Act>,
+}
+
+impl Op for ConvBackwardWeight {
+    type Spec = ConvUse;
+    const NAME: &'static str = "conv_backward_weight";
+
+    fn check(&self, &ConvUse { spec, uses }: &ConvUse) -> Result<()> {
+        let asked = if self.db.is_some() { WeightGrad::WeightAndBias } else { WeightGrad::Weight };
+        planned(Self::NAME, asked, uses.backward_weight)?;
+        want(Self::NAME, "dw", self.dw, spec.w_len())?;
+        want(Self::NAME, "x", self.x, spec.x_len())?;
+        want(Self::NAME, "dy", self.dy, spec.y_len())?;
+        want_if(Self::NAME, "db", self.db, spec.k)
+    }
+
+    fn work(&self, plan: &ConvUse) -> Work {
+        let ConvBackwardWeight { dw, x, dy, .. } = *self;
+        Work::moved(bytes![dw, dw, x, dy]).flops(plan.spec.flops())
+    }
+}
+
+/// What an engine does of the family.
+pub trait Conv {
+    /// Chooses algorithms for the uses, or notes that they are to be chosen, and asks for scratch.
+    /// Refuses shapes that the engine cannot run. Returns its number for the plan.
+    fn plan_conv(&mut self, plan: ConvUse) -> Result<usize>;
+    fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()>;
+    fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()>;
+    fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()>;
+}
+
+/// Plans a convolution for `uses`. An op that the plan was not made for is refused when it is
+/// called.
+pub fn plan_conv(dev: &mut dyn Engine, spec: ConvSpec, uses: Uses) -> Result<Plan<ConvUse>> {
+    spec.check()?;
+    let spec = ConvUse { spec, uses };
+    Ok(Plan { spec, number: dev.plan_conv(spec)? })
+}
+
+/// y = epilogue(x ∗ w).
+pub fn conv_forward(dev: &mut dyn Engine, plan: &Plan<ConvUse>, a: ConvForward) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.conv_forward(a))
+}
+
+/// dx = (or, with `accumulate`, +=) the gradient of x.
+pub fn conv_backward_data(
+    dev: &mut dyn Engine,
+    plan: &Plan<ConvUse>,
+    a: ConvBackwardData,
+) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.conv_backward_data(a))
+}
+
+/// dw += the gradient of w; db += Σ dy.
+pub fn conv_backward_weight(
+    dev: &mut dyn Engine,
+    plan: &Plan<ConvUse>,
+    a: ConvBackwardWeight,
+) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.conv_backward_weight(a))
 }

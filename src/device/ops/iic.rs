@@ -16,9 +16,12 @@
 //! their adjoint. All terms are products of non-negative numbers: no entry of Q, however small,
 //! loses digits.
 
+use std::fmt;
+
 use crate::base::{Error, Result};
-use crate::device::Slot;
-use crate::device::ops::{Memory, want};
+use crate::device::ops::{Op, Passed, Plan, door, want};
+use crate::device::trace::bytes;
+use crate::device::{Engine, Slot, Work};
 
 /// Pairs of probability maps (h, w, k), each upsampled bilinearly (`align_corners = false`) by `up`
 /// before they are compared under all shifts of −t..=t pixels.
@@ -151,7 +154,7 @@ impl IicSpec {
         2 * self.n * self.h * self.w * self.k
     }
 
-    /// Rows and columns. The door of [`Iic::plan_iic`].
+    /// Rows and columns. Refuses what has none.
     pub(crate) fn axes(&self) -> Result<[Axis; 2]> {
         let IicSpec { n, h, w, k, up, t, lambda, .. } = *self;
         if [n, h, w, k, up].contains(&0) {
@@ -183,33 +186,58 @@ impl IicSpec {
         let side = 2 * self.t + 1;
         if self.collapsed { 1.0 } else { 1.0 / (side * side) as f64 }
     }
+}
 
-    /// The door of [`Iic::iic_loss`].
-    pub(crate) fn check(&self, loss: Slot<f32>, dmaps: Slot<f32>, maps: Slot<f32>) -> Result<()> {
-        const OP: &str = "iic_loss";
-        want(OP, "loss", loss, 1)?;
-        want(OP, "dmaps", dmaps, self.maps())?;
-        want(OP, "maps", maps, self.maps())
+impl fmt::Display for IicSpec {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let IicSpec { n, h, w, k, t, .. } = self;
+        write!(f, "{n}×{h}×{w}, {k} clusters, {t} pixels")
     }
 }
 
-pub trait Iic: Memory {
-    type IicPlan: Clone;
+/// Arguments of [`iic_loss`].
+#[derive(Clone, Copy, Debug)]
+pub struct IicLoss {
+    /// = (1)
+    pub loss: Slot<f32>,
+    /// = (2n, h, w, k)
+    pub dmaps: Slot<f32>,
+    /// (2n, h, w, k) probabilities: images 0..n are view 1, n..2n view 2 of the same pictures,
+    /// aligned (a mirrored view mirrored back).
+    pub maps: Slot<f32>,
+    pub scale: f32,
+}
 
-    fn plan_iic(&mut self, spec: IicSpec) -> Result<Self::IicPlan>;
+impl Op for IicLoss {
+    type Spec = IicSpec;
+    const NAME: &'static str = "iic_loss";
 
-    /// loss (1) = the objective; dmaps (2n, h, w, k) = scale · its gradient.
-    ///
-    /// maps (2n, h, w, k) are probabilities: images 0..n are view 1, n..2n view 2 of the same
-    /// pictures, aligned (a mirrored view mirrored back).
-    fn iic_loss(
-        &mut self,
-        plan: &Self::IicPlan,
-        loss: Slot<f32>,
-        dmaps: Slot<f32>,
-        maps: Slot<f32>,
-        scale: f32,
-    ) -> Result<()>;
+    fn check(&self, spec: &IicSpec) -> Result<()> {
+        want(Self::NAME, "loss", self.loss, 1)?;
+        want(Self::NAME, "dmaps", self.dmaps, spec.maps())?;
+        want(Self::NAME, "maps", self.maps, spec.maps())
+    }
+
+    fn work(&self, spec: &IicSpec) -> Work {
+        Work::moved(bytes![self.dmaps, self.maps, self.maps]).flops(spec.flops())
+    }
+}
+
+/// What an engine does of the family.
+pub trait Iic {
+    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    fn plan_iic(&mut self, spec: IicSpec) -> Result<usize>;
+    fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()>;
+}
+
+pub fn plan_iic(dev: &mut dyn Engine, spec: IicSpec) -> Result<Plan<IicSpec>> {
+    spec.axes()?;
+    Ok(Plan { spec, number: dev.plan_iic(spec)? })
+}
+
+/// loss = the objective; dmaps = `scale` · its gradient.
+pub fn iic_loss(dev: &mut dyn Engine, plan: &Plan<IicSpec>, a: IicLoss) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.iic_loss(a))
 }
 
 #[cfg(test)]

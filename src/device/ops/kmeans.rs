@@ -4,11 +4,14 @@
 //! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is
 //! the arg-max of a linear score, and the objective of P points is P − 2·Σ score.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::device::Slot;
-use crate::device::ops::{Classifier, Memory, want};
+use crate::device::ops::{Classifier, Op, Passed, Plan, UNPLANNED, Unplanned, door, want};
+use crate::device::trace::bytes;
+use crate::device::{Engine, Slot, Work};
 
 /// How a centroid c scores a unit vector f.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,120 +32,186 @@ pub struct KMeansSpec {
     pub d: usize,
 }
 
-impl KMeansSpec {
-    /// The door of [`KMeans::kmeans_accumulate`].
-    pub(crate) fn check_accumulate(
-        &self,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-        score: Slot<f32>,
-        points: Slot<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        const OP: &str = "kmeans_accumulate";
-        let Classifier { w, b, k } = classifier;
-        if k == 0 || k > self.k {
-            return Err(Error::Shape { op: OP, what: "a classifier", got: k, want: self.k });
-        }
-        want(OP, "w", w, k * self.d)?;
-        want(OP, "b", b, k)?;
-        want(OP, "sums", sums, k * self.d)?;
-        want(OP, "counts", counts, k)?;
-        want(OP, "score", score, 1)?;
-        want(OP, "points", points, points.len / self.d * self.d)
+impl fmt::Display for KMeansSpec {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} clusters of {} channels", self.k, self.d)
     }
 }
 
-/// d of a slot (k, d), both at least 1.
-fn width(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) -> Result<usize> {
-    let d = (slot.len / k.max(1)).max(1);
-    want(op, what, slot, k.max(1) * d)?;
-    Ok(d)
+/// Refuses a slot that is not (k, d), both at least 1.
+fn want_rows(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) -> Result<()> {
+    want(op, what, slot, k.max(1) * (slot.len / k.max(1)).max(1))
 }
 
-/// The door of [`KMeans::kmeans_classifier`]; returns d, as the ones below.
-pub(crate) fn check_classifier(classifier: Classifier, centroids: Slot<f32>) -> Result<usize> {
-    const OP: &str = "kmeans_classifier";
-    want(OP, "b", classifier.b, classifier.k)?;
-    want(OP, "w", classifier.w, centroids.len)?;
-    width(OP, "centroids", centroids, classifier.k)
+/// Arguments of [`kmeans_classifier`].
+#[derive(Clone, Copy, Debug)]
+pub struct KMeansClassifier {
+    /// =
+    pub classifier: Classifier,
+    /// (k, d)
+    pub centroids: Slot<f32>,
+    pub metric: Metric,
 }
 
-/// The door of [`KMeans::kmeans_mean`].
-pub(crate) fn check_mean(
-    centroids: Slot<f32>,
-    counts: Slot<u32>,
-    splits: Slot<u32>,
-    sums: Slot<f32>,
-) -> Result<usize> {
-    const OP: &str = "kmeans_mean";
-    let d = width(OP, "centroids", centroids, counts.len)?;
-    want(OP, "sums", sums, centroids.len)?;
-    want(OP, "splits", splits, 1)?;
-    Ok(d)
+impl Op for KMeansClassifier {
+    type Spec = Unplanned;
+    const NAME: &'static str = "kmeans_classifier";
+
+    fn check(&self, _: &Unplanned) -> Result<()> {
+        let Classifier { w, b, k } = self.classifier;
+        want(Self::NAME, "b", b, k)?;
+        want(Self::NAME, "w", w, self.centroids.len)?;
+        want_rows(Self::NAME, "centroids", self.centroids, k)
+    }
+
+    fn work(&self, _: &Unplanned) -> Work {
+        Work::moved(bytes![self.classifier.w, self.centroids])
+    }
 }
 
-/// The door of [`KMeans::kmeans_step`].
-pub(crate) fn check_step(
-    centroids: Slot<f32>,
-    totals: Slot<f32>,
-    sums: Slot<f32>,
-    counts: Slot<u32>,
-) -> Result<usize> {
-    const OP: &str = "kmeans_step";
-    let d = width(OP, "centroids", centroids, counts.len)?;
-    want(OP, "sums", sums, centroids.len)?;
-    want(OP, "totals", totals, counts.len)?;
-    Ok(d)
+/// Arguments of [`kmeans_accumulate`].
+#[derive(Clone, Copy, Debug)]
+pub struct KMeansAccumulate {
+    /// += (k, d)
+    pub sums: Slot<f32>,
+    /// += (k)
+    pub counts: Slot<u32>,
+    /// += (1)
+    pub score: Slot<f32>,
+    /// (rows, d)
+    pub points: Slot<f32>,
+    pub classifier: Classifier,
 }
 
-pub trait KMeans: Memory {
-    type KMeansPlan: Clone;
+impl Op for KMeansAccumulate {
+    type Spec = KMeansSpec;
+    const NAME: &'static str = "kmeans_accumulate";
 
-    fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<Self::KMeansPlan>;
+    fn check(&self, spec: &KMeansSpec) -> Result<()> {
+        let Classifier { w, b, k } = self.classifier;
+        if k == 0 || k > spec.k {
+            return Err(Error::Shape {
+                op: Self::NAME,
+                what: "a classifier",
+                got: k,
+                want: spec.k,
+            });
+        }
+        want(Self::NAME, "w", w, k * spec.d)?;
+        want(Self::NAME, "b", b, k)?;
+        want(Self::NAME, "sums", self.sums, k * spec.d)?;
+        want(Self::NAME, "counts", self.counts, k)?;
+        want(Self::NAME, "score", self.score, 1)?;
+        want(Self::NAME, "points", self.points, self.points.len / spec.d * spec.d)
+    }
 
-    /// classifier = what `metric` makes of centroids (k, d).
-    fn kmeans_classifier(
-        &mut self,
-        classifier: Classifier,
-        centroids: Slot<f32>,
-        metric: Metric,
-    ) -> Result<()>;
+    fn work(&self, _: &KMeansSpec) -> Work {
+        let scores = 2.0 * (self.points.len * self.classifier.k) as f64;
+        Work::moved(bytes![self.points]).flops(scores)
+    }
 
-    /// As [`Head::head_accumulate`](crate::device::ops::Head::head_accumulate), from stored points
-    /// (rows, d).
-    fn kmeans_accumulate(
-        &mut self,
-        plan: &Self::KMeansPlan,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-        score: Slot<f32>,
-        points: Slot<f32>,
-        classifier: Classifier,
-    ) -> Result<()>;
+    fn shape(&self, spec: &KMeansSpec) -> String {
+        let (points, k) = (self.points.len / spec.d, self.classifier.k);
+        format!("{points} points, {k} clusters")
+    }
+}
 
-    /// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the
-    /// points of the largest one (the donor; the lower index of equals; Faiss draws it at random):
-    /// both become the donor's centroid, channel j of the formerly empty one times 1 + ε and of the
-    /// donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's perturbation), with
-    /// ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point,
-    /// centroids and counts stay. counts are updated accordingly; splits (1) += clusters that were
-    /// empty.
-    fn kmeans_mean(
-        &mut self,
-        centroids: Slot<f32>,
-        counts: Slot<u32>,
-        splits: Slot<u32>,
-        sums: Slot<f32>,
-    ) -> Result<()>;
+/// Arguments of [`kmeans_mean`].
+#[derive(Clone, Copy, Debug)]
+pub struct KMeansMean {
+    /// = (k, d)
+    pub centroids: Slot<f32>,
+    /// (k): those of the sums, updated where a cluster is split.
+    pub counts: Slot<u32>,
+    /// += (1), clusters that were empty.
+    pub splits: Slot<u32>,
+    /// (k, d)
+    pub sums: Slot<f32>,
+}
 
-    /// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points
-    /// in this batch, totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
-    fn kmeans_step(
-        &mut self,
-        centroids: Slot<f32>,
-        totals: Slot<f32>,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-    ) -> Result<()>;
+impl Op for KMeansMean {
+    type Spec = Unplanned;
+    const NAME: &'static str = "kmeans_mean";
+
+    fn check(&self, _: &Unplanned) -> Result<()> {
+        want_rows(Self::NAME, "centroids", self.centroids, self.counts.len)?;
+        want(Self::NAME, "sums", self.sums, self.centroids.len)?;
+        want(Self::NAME, "splits", self.splits, 1)
+    }
+
+    fn work(&self, _: &Unplanned) -> Work {
+        Work::moved(bytes![self.centroids, self.sums])
+    }
+}
+
+/// Arguments of [`kmeans_step`].
+#[derive(Clone, Copy, Debug)]
+pub struct KMeansStep {
+    /// (k, d): moved.
+    pub centroids: Slot<f32>,
+    /// += (k)
+    pub totals: Slot<f32>,
+    /// (k, d)
+    pub sums: Slot<f32>,
+    /// (k)
+    pub counts: Slot<u32>,
+}
+
+impl Op for KMeansStep {
+    type Spec = Unplanned;
+    const NAME: &'static str = "kmeans_step";
+
+    fn check(&self, _: &Unplanned) -> Result<()> {
+        want_rows(Self::NAME, "centroids", self.centroids, self.counts.len)?;
+        want(Self::NAME, "sums", self.sums, self.centroids.len)?;
+        want(Self::NAME, "totals", self.totals, self.counts.len)
+    }
+
+    fn work(&self, _: &Unplanned) -> Work {
+        Work::moved(bytes![self.centroids, self.centroids, self.sums])
+    }
+}
+
+/// What an engine does of the family.
+pub trait KMeans {
+    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize>;
+    fn kmeans_classifier(&mut self, a: Passed<KMeansClassifier>) -> Result<()>;
+    fn kmeans_accumulate(&mut self, a: Passed<KMeansAccumulate>) -> Result<()>;
+    fn kmeans_mean(&mut self, a: Passed<KMeansMean>) -> Result<()>;
+    fn kmeans_step(&mut self, a: Passed<KMeansStep>) -> Result<()>;
+}
+
+pub fn plan_kmeans(dev: &mut dyn Engine, spec: KMeansSpec) -> Result<Plan<KMeansSpec>> {
+    Ok(Plan { spec, number: dev.plan_kmeans(spec)? })
+}
+
+/// classifier = what `metric` makes of the centroids.
+pub fn kmeans_classifier(dev: &mut dyn Engine, a: KMeansClassifier) -> Result<()> {
+    door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_classifier(a))
+}
+
+/// As [`head_accumulate`](crate::device::ops::head_accumulate), from stored points.
+pub fn kmeans_accumulate(
+    dev: &mut dyn Engine,
+    plan: &Plan<KMeansSpec>,
+    a: KMeansAccumulate,
+) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.kmeans_accumulate(a))
+}
+
+/// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the
+/// points of the largest one (the donor; the lower index of equals; Faiss draws it at random):
+/// both become the donor's centroid, channel j of the formerly empty one times 1 + ε and of the
+/// donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's perturbation), with
+/// ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point, centroids
+/// and counts stay.
+pub fn kmeans_mean(dev: &mut dyn Engine, a: KMeansMean) -> Result<()> {
+    door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_mean(a))
+}
+
+/// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points in
+/// this batch, totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
+pub fn kmeans_step(dev: &mut dyn Engine, a: KMeansStep) -> Result<()> {
+    door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_step(a))
 }

@@ -1,8 +1,11 @@
 //! The best rows of many, query by query, as batches of scores come by.
 
+use std::fmt;
+
 use crate::base::{Error, Result};
-use crate::device::Slot;
-use crate::device::ops::{Memory, want};
+use crate::device::ops::{Op, Passed, Plan, door, want};
+use crate::device::trace::bytes;
+use crate::device::{Engine, Slot, Work};
 
 /// The most rows that are kept for a query, and the most queries.
 pub const MOST_KEPT: usize = 64;
@@ -20,8 +23,8 @@ pub struct TopSpec {
 }
 
 impl TopSpec {
-    /// What no engine plans.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what no engine plans.
+    fn check(&self) -> Result<()> {
         let TopSpec { rows, q, n, group } = *self;
         if rows * q * n * group == 0 {
             return Err(Error::input(
@@ -42,43 +45,63 @@ impl TopSpec {
         }
         Ok(())
     }
+}
 
-    /// The door of [`Top::top_update`].
-    pub(crate) fn check_update(
-        &self,
-        best: Slot<f32>,
-        places: Slot<u32>,
-        scores: Slot<f32>,
-        first: usize,
-    ) -> Result<()> {
-        const OP: &str = "top_update";
-        want(OP, "best", best, self.q * self.n)?;
-        want(OP, "places", places, self.q * self.n)?;
-        want(OP, "scores", scores, self.rows * self.q)?;
+impl fmt::Display for TopSpec {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} of {}, {} queries", self.n, self.rows, self.q)
+    }
+}
+
+/// Arguments of [`top_update`].
+#[derive(Clone, Copy, Debug)]
+pub struct TopUpdate {
+    /// (q, n): read and written.
+    pub best: Slot<f32>,
+    /// (q, n): read and written.
+    pub places: Slot<u32>,
+    /// (rows, q)
+    pub scores: Slot<f32>,
+    /// The place of the first row.
+    pub first: usize,
+}
+
+impl Op for TopUpdate {
+    type Spec = TopSpec;
+    const NAME: &'static str = "top_update";
+
+    fn check(&self, &TopSpec { rows, q, n, .. }: &TopSpec) -> Result<()> {
+        want(Self::NAME, "best", self.best, q * n)?;
+        want(Self::NAME, "places", self.places, q * n)?;
+        want(Self::NAME, "scores", self.scores, rows * q)?;
         // u32::MAX is no place.
-        if first + self.rows > u32::MAX as usize {
-            let what = format!("rows from place {first} on do not fit into 32 bits");
+        if self.first + rows > u32::MAX as usize {
+            let what = format!("rows from place {} on do not fit into 32 bits", self.first);
             return Err(Error::input(what, "search fewer images, with --limit"));
         }
         Ok(())
     }
+
+    fn work(&self, _: &TopSpec) -> Work {
+        Work::moved(bytes![self.scores])
+    }
 }
 
-pub trait Top: Memory {
-    type TopPlan: Clone;
+/// What an engine does of the family.
+pub trait Top {
+    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    fn plan_top(&mut self, spec: TopSpec) -> Result<usize>;
+    fn top_update(&mut self, a: Passed<TopUpdate>) -> Result<()>;
+}
 
-    fn plan_top(&mut self, spec: TopSpec) -> Result<Self::TopPlan>;
+pub fn plan_top(dev: &mut dyn Engine, spec: TopSpec) -> Result<Plan<TopSpec>> {
+    spec.check()?;
+    Ok(Plan { spec, number: dev.plan_top(spec)? })
+}
 
-    /// best (q, n), places (q, n) = the n best of what they were and of these rows, the best first;
-    /// of equal scores the lower place comes first, and counts in a group. Row i of scores (rows,
-    /// q) is place `first` + i. A search begins with −∞ at the places u32::MAX; a NaN is never
-    /// kept.
-    fn top_update(
-        &mut self,
-        plan: &Self::TopPlan,
-        best: Slot<f32>,
-        places: Slot<u32>,
-        scores: Slot<f32>,
-        first: usize,
-    ) -> Result<()>;
+/// best, places = the n best of what they were and of these rows, the best first; of equal scores
+/// the lower place comes first, and counts in a group. Row i of the scores is place `first` + i. A
+/// search begins with −∞ at the places u32::MAX; a NaN is never kept.
+pub fn top_update(dev: &mut dyn Engine, plan: &Plan<TopSpec>, a: TopUpdate) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.top_update(a))
 }

@@ -1,11 +1,14 @@
 //! A view of an image as the network reads it: photometric change, geometry, normalisation, u8 →
 //! activations.
 
+use std::fmt;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::base::{Error, Result};
-use crate::device::ops::{Memory, want};
-use crate::device::{Element, Slot};
+use crate::device::ops::{Op, Passed, Plan, door, want, want_if};
+use crate::device::trace::bytes;
+use crate::device::{Act, Engine, Slot, Work};
 
 /// ImageNet's mean and standard deviation of RGB in 0..1 (torchvision).
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -19,7 +22,7 @@ pub struct ViewSpec {
     pub sw: usize,
     pub h: usize,
     pub w: usize,
-    /// As the network reads them: 4, or 8 with room for [`View::view_sobel`].
+    /// As the network reads them: 4, or 8 with room for [`view_sobel`].
     pub channels: usize,
 }
 
@@ -28,32 +31,24 @@ impl ViewSpec {
         self.n * self.h * self.w * self.channels
     }
 
-    /// What no engine plans.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what no engine plans.
+    fn check(&self) -> Result<()> {
         if [self.n, self.sh, self.sw, self.h, self.w].contains(&0) {
-            return Err(Error::input(
-                format!("{self:?} has no pixels"),
-                "every size must be at least 1",
-            ));
+            let what = format!("{self:?} has no pixels");
+            return Err(Error::input(what, "every size must be at least 1"));
         }
         if ![4, 8].contains(&self.channels) {
-            return Err(Error::input(
-                format!("views of {} channels", self.channels),
-                "views have 4 or 8 channels",
-            ));
+            let what = format!("views of {} channels", self.channels);
+            return Err(Error::input(what, "views have 4 or 8 channels"));
         }
         Ok(())
     }
+}
 
-    /// The door of [`View::view_sobel`].
-    pub(crate) fn check_sobel<A: Element>(&self, x: Slot<A>) -> Result<()> {
-        const OP: &str = "view_sobel";
-        want(OP, "x", x, self.x_len())?;
-        if self.channels == 8 {
-            Ok(())
-        } else {
-            Err(Error::Shape { op: OP, what: "a pixel", got: self.channels, want: 8 })
-        }
+impl fmt::Display for ViewSpec {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let ViewSpec { n, sh, sw, h, w, .. } = self;
+        write!(f, "{n}×{sh}×{sw} → {h}×{w}")
     }
 }
 
@@ -113,28 +108,87 @@ impl Crop {
     }
 }
 
-pub trait View: Memory {
-    type ViewPlan: Clone;
+/// Arguments of [`view_render`].
+#[derive(Clone, Copy, Debug)]
+pub struct ViewRender {
+    /// = (n, h, w, channels)
+    pub x: Slot<Act>,
+    /// (m, sh, sw, 3)
+    pub images: Slot<u8>,
+    /// (n), below m.
+    pub index: Slot<u32>,
+    /// (n); None: colours stay.
+    pub photo: Option<Slot<Photo>>,
+    /// (n); None: the whole image, resized.
+    pub crops: Option<Slot<Crop>>,
+}
 
-    fn plan_view(&mut self, spec: ViewSpec) -> Result<Self::ViewPlan>;
+impl Op for ViewRender {
+    type Spec = ViewSpec;
+    const NAME: &'static str = "view_render";
 
-    /// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` (n) at stored size, if
-    /// given; then the crop (n), if given, else the whole image resized with antialias (triangle
-    /// filter as wide as the scale, as Pillow's BILINEAR), the identity where sizes agree; then (x
-    /// − MEAN)/STD.
-    fn view_render(
-        &mut self,
-        plan: &Self::ViewPlan,
-        x: Slot<Self::Act>,
-        images: Slot<u8>,
-        index: Slot<u32>,
-        photo: Option<Slot<Photo>>,
-        crops: Option<Slot<Crop>>,
-    ) -> Result<()>;
+    fn check(&self, spec: &ViewSpec) -> Result<()> {
+        let bytes = spec.sh * spec.sw * 3;
+        want(Self::NAME, "x", self.x, spec.x_len())?;
+        want(Self::NAME, "images", self.images, (self.images.len / bytes).max(1) * bytes)?;
+        want(Self::NAME, "index", self.index, spec.n)?;
+        want_if(Self::NAME, "photo", self.photo, spec.n)?;
+        want_if(Self::NAME, "crops", self.crops, spec.n)
+    }
 
-    /// Channels 3 and 4 of x (n, h, w, 8) = the Sobel gradient (IIC): dx =
-    /// [[1,0,−1],[2,0,−2],[1,0,−1]], dy = [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the
-    /// grey picture g = 0.299 R + 0.587 G + 0.114 B in 0..1 (normalisation undone), zeros around
-    /// it. Refused where the plan has 4 channels.
-    fn view_sobel(&mut self, plan: &Self::ViewPlan, x: Slot<Self::Act>) -> Result<()>;
+    fn work(&self, spec: &ViewSpec) -> Work {
+        Work::moved(spec.n * spec.sh * spec.sw * 3 + bytes![self.x])
+    }
+}
+
+/// Arguments of [`view_sobel`].
+#[derive(Clone, Copy, Debug)]
+pub struct ViewSobel {
+    /// (n, h, w, 8): channels 3 and 4 =.
+    pub x: Slot<Act>,
+}
+
+impl Op for ViewSobel {
+    type Spec = ViewSpec;
+    const NAME: &'static str = "view_sobel";
+
+    fn check(&self, spec: &ViewSpec) -> Result<()> {
+        want(Self::NAME, "x", self.x, spec.x_len())?;
+        if spec.channels == 8 {
+            return Ok(());
+        }
+        Err(Error::Shape { op: Self::NAME, what: "a pixel", got: spec.channels, want: 8 })
+    }
+
+    /// Three channels of eight are read and two written.
+    fn work(&self, _: &ViewSpec) -> Work {
+        Work::moved(bytes![self.x] * 5 / 8)
+    }
+}
+
+/// What an engine does of the family.
+pub trait View {
+    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    fn plan_view(&mut self, spec: ViewSpec) -> Result<usize>;
+    fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()>;
+    fn view_sobel(&mut self, a: Passed<ViewSobel>) -> Result<()>;
+}
+
+pub fn plan_view(dev: &mut dyn Engine, spec: ViewSpec) -> Result<Plan<ViewSpec>> {
+    spec.check()?;
+    Ok(Plan { spec, number: dev.plan_view(spec)? })
+}
+
+/// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` at stored size, if given;
+/// then the crop, if given, else the whole image resized with antialias (triangle filter as wide
+/// as the scale, as Pillow's BILINEAR), the identity where sizes agree; then (x − MEAN)/STD.
+pub fn view_render(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewRender) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.view_render(a))
+}
+
+/// Channels 3 and 4 of x = the Sobel gradient (IIC): dx = [[1,0,−1],[2,0,−2],[1,0,−1]], dy =
+/// [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the grey picture g = 0.299 R + 0.587 G +
+/// 0.114 B in 0..1 (normalisation undone), zeros around it. Refused where the plan has 4 channels.
+pub fn view_sobel(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewSobel) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.view_sobel(a))
 }
