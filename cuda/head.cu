@@ -12,15 +12,16 @@
 #include "head_clusters.cuh"
 
 // o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (⌈pixels/WARPS⌉, n).
-KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals in) {
-    const int h3 = (in.h + 1) / 2, w3 = (in.w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {
+    const int h3 = (laterals.h + 1) / 2, w3 = (laterals.w + 1) / 2, h4 = (h3 + 1) / 2,
+              w4 = (w3 + 1) / 2;
     const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2;
     const int pixel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (pixel >= h3 * w3) return;
     const int y = pixel / w3, x = pixel - y * w3, lane = 4 * (threadIdx.x % 32);
     const size_t image = blockIdx.y;
-    const act* p4 = in.p[2] + image * h4 * w4 * D + lane;
-    const act* p5 = in.p[3] + image * h5 * w5 * D + lane;
+    const act* p4 = laterals.p[2] + image * h4 * w4 * D + lane;
+    const act* p5 = laterals.p[3] + image * h5 * w5 * D + lane;
     const auto o4 = [&](int y, int x) {
         F4 f = load(p4 + (y * w4 + x) * D);
         add(f, sample(p5, w5, tap(y, h5, ratio(h5, h4)), tap(x, w5, ratio(w5, w4))));
@@ -30,30 +31,30 @@ KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals in) {
     const F4 above = lerp(o4(v.lo, u.lo), o4(v.lo, u.hi), u.t);
     const F4 below = lerp(o4(v.hi, u.lo), o4(v.hi, u.hi), u.t);
     const size_t at = (image * h3 * w3 + pixel) * D + lane;
-    F4 f = load(in.p[1] + at);
+    F4 f = load(laterals.p[1] + at);
     add(f, lerp(above, below, v.t));
     store(o3 + at, f);
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals in) {
+KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals laterals) {
     const int image = blockIdx.y, lane = 4 * (threadIdx.x % 32);
-    const Maps maps = maps_of(image, in);
-    features += static_cast<size_t>(image) * in.h * in.w * D + lane;
-    for_my_pixels(blockIdx.x * TILE, in.h, in.w, [&](int, int y, int x, bool exists) {
+    const Maps maps = maps_of(image, laterals);
+    features += static_cast<size_t>(image) * laterals.h * laterals.w * D + lane;
+    for_my_pixels(blockIdx.x * TILE, laterals.h, laterals.w, [&](int, int y, int x, bool exists) {
         if (!exists) return;
         F4 f = maps.feature(y, x);
         const float scale = inverse_norm(f, maps.unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(features + (y * in.w + x) * D, f);
+        store(features + (y * laterals.w + x) * D, f);
     });
 }
 
 // labels (images, h, w): row index[i] = the best class of each pixel of image i; counts (k) +=
 // pixels of each class. Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES.
 KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
-                             const Laterals in, const unsigned* __restrict__ index,
+                             const Laterals laterals, const unsigned* __restrict__ index,
                              const float* __restrict__ cw, const float* __restrict__ cb, int images,
                              int k) {
     DYNAMIC_SHARED(float, tile);
@@ -61,10 +62,10 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = in.h * in.w;
+    const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = laterals.h * laterals.w;
     const int rows = pixels - first < TILE ? pixels - first : TILE;
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
-    fill(tile, nullptr, maps_of(blockIdx.y, in), first);
+    fill(tile, nullptr, maps_of(blockIdx.y, laterals), first);
     arg_max(places, best, tile, chunk, bias, cw, cb, k);
     const unsigned row = index[blockIdx.y];
     // NOTE: an index outside of the label store is the caller's mistake; it must not become a wild
@@ -81,7 +82,7 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
 // tiles of image i / tiles. Up to NEAR clusters are summed in shared memory, more in the block's
 // part of `partial` itself. Dynamic shared memory: TILE_BYTES, and k·D floats where k ≤ NEAR.
 KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
-                                 unsigned* __restrict__ counts, const Laterals in,
+                                 unsigned* __restrict__ counts, const Laterals laterals,
                                  const float* __restrict__ cw, const float* __restrict__ cb, int n,
                                  int k) {
     DYNAMIC_SHARED(float, tile);
@@ -89,7 +90,7 @@ KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int pixels = in.h * in.w, tiles = (pixels + TILE - 1) / TILE;
+    const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
     float* sums = k <= NEAR ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
@@ -98,7 +99,7 @@ KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
         const int rows = pixels - first < TILE ? pixels - first : TILE;
-        fill(tile, nullptr, maps_of(image, in), first);
+        fill(tile, nullptr, maps_of(image, laterals), first);
         arg_max(places, best, tile, chunk, bias, cw, cb, k);
         add_rows(sums, tile, places, rows);
         count(counts, places, rows);

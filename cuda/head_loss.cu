@@ -69,7 +69,7 @@ KERNEL(head_shares, WARP)(float* __restrict__ shares, const float* __restrict__ 
 // 4 classes of the scores, and 8 pixels × 4 channels of the gradient.
 KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
                            act* __restrict__ dwarped, const float* __restrict__ shares,
-                           const Laterals in, const Targets targets) {
+                           const Laterals laterals, const Targets targets) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
@@ -79,7 +79,7 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
     const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = targets.pixels;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     // Features of the tile.
-    fill(tile, inverse, maps_of(image, in), first);
+    fill(tile, inverse, maps_of(image, laterals), first);
     F4 gradient[MINE];
 #pragma unroll
     for (int i = 0; i < MINE; ++i) gradient[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
@@ -171,7 +171,7 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
     }
 
     // Results: the gradient of F, and the block's losses.
-    store_gradient(dp2, dwarped, gradient, tile, inverse, in, image, first);
+    store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
     __syncthreads();
     if (static_cast<int>(threadIdx.x) < targets.count) {
         float loss = 0.0f;

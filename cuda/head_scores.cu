@@ -21,14 +21,14 @@ static_assert(WEIGHED == MINE * WARPS, "a warp has MINE classes");
 
 // scores (images of the grid, h·w, k) of the images from `from` on. Grid (tiles of an image,
 // images); dynamic shared memory: TILE_BYTES. The 8 lanes of a pixel write a sector of 32 bytes.
-KERNEL(head_scores, THREADS)(float* __restrict__ out, const Laterals in,
+KERNEL(head_scores, THREADS)(float* __restrict__ out, const Laterals laterals,
                              const float* __restrict__ cw, const float* __restrict__ cb, int from,
                              int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
-    const int first = blockIdx.x * TILE, pixels = in.h * in.w;
-    fill(tile, nullptr, maps_of(from + blockIdx.y, in), first);
+    const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
+    fill(tile, nullptr, maps_of(from + blockIdx.y, laterals), first);
     out += (static_cast<size_t>(blockIdx.y) * pixels + first) * k;
     for (int class0 = 0; class0 < k; class0 += CHUNK) {
         __syncthreads();
@@ -88,14 +88,14 @@ KERNEL(head_predict, THREADS)(unsigned short* __restrict__ pred, const float* __
 // Writes the gradient of F to dp2 or dwarped (n, h, w, D), from dscores (n, h·w, k). Grid (tiles of
 // an image, n); dynamic shared memory: TILE_BYTES.
 KERNEL(head_scores_backward, THREADS)(act* __restrict__ dp2, act* __restrict__ dwarped,
-                                      const float* __restrict__ dscores, const Laterals in,
+                                      const float* __restrict__ dscores, const Laterals laterals,
                                       const float* __restrict__ cw, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, slopes, CHUNK * SLOPES);
     SHARED(float, inverse, TILE);
-    const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = in.h * in.w;
-    if (in.unit) fill(tile, inverse, maps_of(image, in), first);
+    const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
+    if (laterals.unit) fill(tile, inverse, maps_of(image, laterals), first);
     F4 gradient[MINE];
 #pragma unroll
     for (int i = 0; i < MINE; ++i) gradient[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
@@ -116,19 +116,19 @@ KERNEL(head_scores_backward, THREADS)(act* __restrict__ dp2, act* __restrict__ d
         __syncthreads();
         add_products(gradient, slopes, chunk, k - class0 < CHUNK ? k - class0 : CHUNK);
     }
-    store_gradient(dp2, dwarped, gradient, tile, inverse, in, image, first);
+    store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
 }
 
 // partial (parts, k, D) = dSᵀ·F̂ and partial_bias (parts, k) = Σ dS over a block's tiles, for
 // WEIGHED classes. Grid (parts, ⌈k/WEIGHED⌉); tile i of all is tile i % tiles of image i / tiles;
 // dynamic shared memory: TILE_BYTES. head_sums adds the parts.
 KERNEL(head_scores_weight, THREADS)(float* __restrict__ partial, float* __restrict__ partial_bias,
-                                    const float* __restrict__ dscores, const Laterals in, int n,
-                                    int k) {
+                                    const float* __restrict__ dscores, const Laterals laterals,
+                                    int n, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, slopes, TILE * SLOPES);
     SHARED(float, columns, THREADS);
-    const int pixels = in.h * in.w, tiles = (pixels + TILE - 1) / TILE,
+    const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE,
               class0 = blockIdx.y * WEIGHED;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int column = threadIdx.x % WEIGHED, quarter = threadIdx.x / WEIGHED, c = class0 + column;
@@ -141,7 +141,7 @@ KERNEL(head_scores_weight, THREADS)(float* __restrict__ partial, float* __restri
         const int rows = pixels - first < TILE ? pixels - first : TILE;
         // Features and slopes of a tile.
         __syncthreads();
-        fill(tile, nullptr, maps_of(image, in), first);
+        fill(tile, nullptr, maps_of(image, laterals), first);
         const float* from = dscores + (static_cast<size_t>(image) * pixels + first) * k + c;
         for (int row = quarter; row < rows; row += THREADS / WEIGHED) {
             const float slope = c < k ? from[row * k] : 0.0f;

@@ -130,7 +130,7 @@ fn kernels_are_launched_by_the_file_of_their_family() {
     assert!(kernels.len() >= 30, "{} kernels seen: the test has gone blind", kernels.len());
     for (kernel, stem) in kernels {
         assert!(kernel.starts_with(&format!("{stem}_")), "{kernel} is in a file of {stem}");
-        let made = format!("{} {{", arguments(&kernel));
+        let made = format!("kernels::{} {{", arguments(&kernel));
         let by: Vec<_> = launchers.iter().filter(|(_, code)| code.contains(&made)).collect();
         assert_eq!(by.len(), 1, "{kernel} must be launched by one file");
         let path = by[0].0.to_string_lossy();

@@ -344,12 +344,13 @@ fn run(command: &mut Command) {
 
 mod tests {
     use super::*;
+    use picie::device::Dtype;
     use picie::device::cuda::{Cuda, Options};
 
     #[test]
     #[ignore = "run by `probe`, in a process that has no software GPU"]
     fn opens() {
-        let why = Cuda::<f32>::new(Options::default())
+        let why = Cuda::new(Options::default(), Dtype::F32)
             .map_or_else(|e| e.to_string().replace('\n', " "), |_| String::new());
         println!("\n{VERDICT}{why}");
     }
