@@ -61,8 +61,17 @@ pub fn write_atomic(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
+    let mut fill = Some(fill);
+    write_by(path, &mut |out| fill.take().expect("called once")(out))
+}
+
+/// As [`write_atomic`], compiled once.
+fn write_by(
+    path: &Path,
+    fill: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let work = || -> std::io::Result<()> {
+    let mut work = || -> std::io::Result<()> {
         // Temporary files can be read by their owner only; this one by whoever the umask allows.
         let usual = std::fs::Permissions::from_mode(0o666);
         let named =

@@ -55,7 +55,12 @@ impl Layout {
         if len == 0 {
             return Slot::empty();
         }
-        let bytes = (len * width).next_multiple_of(ALIGN);
+        Slot::of_width(pool, self.fit(pool, name.to_string(), len * width), len, width)
+    }
+
+    /// Finds room for `bytes` bytes, first-fit, and returns its offset.
+    fn fit(&mut self, pool: Pool, name: String, bytes: usize) -> usize {
+        let bytes = bytes.next_multiple_of(ALIGN);
         let plan = &mut self.pools[pool as usize];
         let (mut offset, mut at) = (0, plan.live.len());
         for (i, &(start, end)) in plan.live.iter().enumerate() {
@@ -67,8 +72,8 @@ impl Layout {
         }
         plan.live.insert(at, (offset, offset + bytes));
         plan.bytes = plan.bytes.max(offset + bytes);
-        self.rows.push(Row { pool, name: name.to_string(), offset, bytes });
-        Slot::of_width(pool, offset, len, width)
+        self.rows.push(Row { pool, name, offset, bytes });
+        offset
     }
 
     /// Ends a slot's life: later slots may take its place. Panics if it is not alive.

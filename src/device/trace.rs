@@ -135,14 +135,15 @@ pub(super) fn op(
     work: impl FnOnce() -> Work,
     body: impl FnOnce(&mut dyn Engine) -> Result<()>,
 ) -> Result<()> {
-    if !dev.trace().on {
-        return body(dev);
-    }
-    let start = dev.mark()?;
+    let start = if dev.trace().on { Some(dev.mark()?) } else { None };
     body(dev)?;
-    let end = dev.mark()?;
-    let name = format!("{name} {}", shape()).trim_end().to_string();
+    start.map_or(Ok(()), |start| note(dev, format!("{name} {}", shape()), work(), start))
+}
+
+/// Records an op that began at the mark `start` and has just been queued.
+fn note(dev: &mut dyn Engine, name: String, work: Work, start: Mark) -> Result<()> {
+    let (name, end) = (name.trim_end().to_string(), dev.mark()?);
     let pending = &mut dev.trace().pending;
-    pending.push(Pending { name, work: work(), start, end });
+    pending.push(Pending { name, work, start, end });
     if pending.len() >= Trace::MOST { settle(dev) } else { Ok(()) }
 }
