@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 use crate::device::ALIGN;
-use crate::net::backbone::{Backbone, RESNET18, Stage};
 use crate::net::FEATURES;
+use crate::net::backbone::{Backbone, RESNET18, Stage};
 
 /// What may differ between networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +154,14 @@ impl Rows {
     }
 
     /// The block called `name`, on `c` channels.
-    fn block(&mut self, name: &str, c: usize, backbone: &Backbone, stage: &Stage, b: usize) -> Block {
+    fn block(
+        &mut self,
+        name: &str,
+        c: usize,
+        backbone: &Backbone,
+        stage: &Stage,
+        b: usize,
+    ) -> Block {
         let (stride, k) = (if b == 0 { stage.stride } else { 1 }, backbone.channels(stage));
         let (mut chain, mut channels) = (Vec::new(), c);
         for (i, link) in (1..).zip(backbone.block) {

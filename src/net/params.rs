@@ -143,7 +143,12 @@ impl Network {
     }
 
     /// One Adam step; `correction` holds [`AdamSpec::correction`] of its number.
-    pub fn update(&self, dev: &mut dyn Engine, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
+    pub fn update(
+        &self,
+        dev: &mut dyn Engine,
+        spec: AdamSpec,
+        correction: Slot<f32>,
+    ) -> Result<()> {
         adam_step(dev, AdamStep { blocks: self.blocks, spec, correction })
     }
 

@@ -72,8 +72,7 @@ impl Planner<'_> {
         self.done(x);
         let saved = self.layout.take(Pool::Acts, "stem.statistics", pool.spec.saved_len());
         let kept = self.mode == Mode::Train;
-        let argmax =
-            kept.then(|| self.layout.take(Pool::Acts, "stem.argmax", pool.spec.z_len()));
+        let argmax = kept.then(|| self.layout.take(Pool::Acts, "stem.argmax", pool.spec.z_len()));
         let z = self.take("stem.z", pool.spec.z_len());
         self.done(y);
         Ok(StemStep { unit, conv, pool, y, z, saved, argmax })
@@ -96,7 +95,12 @@ impl Planner<'_> {
     }
 
     /// A block on pixels of `size`, which becomes that of its output.
-    fn block(&mut self, block: &Block, x: Slot<Act>, size: &mut (usize, usize)) -> Result<BlockStep> {
+    fn block(
+        &mut self,
+        block: &Block,
+        x: Slot<Act>,
+        size: &mut (usize, usize),
+    ) -> Result<BlockStep> {
         let terms = |residual, relu| Terms { bias: true, residual, relu };
         let down = self.uses(terms(false, false), DataGrad::Overwrite);
         let down = block.down.map(|unit| self.unit(unit, *size, down)).transpose()?;

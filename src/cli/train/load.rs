@@ -45,8 +45,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
             items: train.images().items.iter().take(SHOWN).cloned().collect(),
             ..set.clone()
         };
-        read.images(&few, shown_as, "read for pictures")
-            .map(PictureSet::Plain)
+        read.images(&few, shown_as, "read for pictures").map(PictureSet::Plain)
     };
     // Labels are needed to train by few recipes: where there are none, pictures show clusters of
     // training images.

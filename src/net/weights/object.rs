@@ -3,8 +3,8 @@
 //! Nothing is ever called: each allowed name stands for a rule in [`build`] that makes plain data
 //! from its arguments.
 
-use super::stored::StoredType;
 use super::fault::{Fault, Result};
+use super::stored::StoredType;
 
 /// A value on the unpickler's stack. Containers live in [`Heap`], so that copies are cheap, sharing
 /// and cycles are harmless, and nothing recurses when a hostile nest of containers is dropped.

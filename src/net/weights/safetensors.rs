@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use ::safetensors::SafeTensors;
 use serde_json::{Map, json};
 
-use super::stored::StoredType;
 use super::fault::{Fault, Result};
+use super::stored::StoredType;
 use super::{Data, Tensor, Weights};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
