@@ -1,4 +1,5 @@
-//! From drawn numbers to network inputs: what the host stages for a batch, and the render op.
+//! The step from drawn numbers to network inputs: what the host stages for a batch, and the op that
+//! renders it.
 
 use crate::augment::Augment;
 use crate::base::{BySize, Result, stop};
@@ -8,28 +9,31 @@ use crate::device::ops::{
 };
 use crate::device::{ALIGN, Act, Engine, Layout, Pool, Slot};
 
-/// Which rendering of an image.
+/// The rendering of an image that the network gets. PiCIE compares two views of each image: they
+/// differ in colours, and the geometric change is applied to the first one's input but to the
+/// second one's features (paper, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum View {
-    /// Photometric change 1, geometric change of the input.
+    /// PiCIE's first view: photometric change 1, and the geometric change of the input.
     First,
-    /// Geometric change of the input alone (see `Recipe::bug_plain_view1`).
+    /// The first view without its photometric change (see `Recipe::bug_plain_view1`).
     FirstUnchanged,
-    /// Photometric change 2; the geometric change is the features' (see [`Feeder::feature_crops`]).
+    /// PiCIE's second view: photometric change 2. The geometric change is made to its features
+    /// instead (see [`Feeder::feature_crops`]).
     Second,
-    /// The image, resized.
+    /// The whole image, resized and not changed otherwise.
     Plain,
-    /// A window of the input, neither mirrored nor otherwise changed (IIC).
+    /// IIC's first view: a window of the input, neither mirrored nor otherwise changed.
     Window,
-    /// The same window with photometric change 2, mirrored where the draw says so; the features are
-    /// mirrored back (IIC).
+    /// IIC's second view: the same window with photometric change 2, mirrored if the draw says so.
+    /// Its features are mirrored back.
     Mirrored,
-    /// Photometric change 1 alone.
+    /// The whole image with photometric change 1.
     Photometric,
 }
 
 impl View {
-    /// Which of the two photometric draws it has.
+    /// The number (0 or 1) of the photometric draw that it uses. `None` if colours stay.
     fn photo(self) -> Option<usize> {
         match self {
             View::First | View::Photometric => Some(0),
@@ -38,25 +42,26 @@ impl View {
         }
     }
 
-    /// Whether a window of the input is cut.
+    /// Whether the input is a window of the image.
     fn crops(self) -> bool {
         matches!(self, View::First | View::FirstUnchanged | View::Window | View::Mirrored)
     }
 }
 
-/// The pictures that a [`Feeder`] renders.
+/// What a [`Feeder`] reads and renders: sizes, and the source of its draws.
 #[derive(Clone, Copy, Debug)]
 pub struct FeederSpec<'a> {
-    /// What views are drawn from.
+    /// The strengths and probabilities that views are drawn with.
     pub augment: Augment,
+    /// The run's seed, of which draws are functions.
     pub seed: u64,
-    /// Side of a stored image.
+    /// Side of a stored image, in pixels.
     pub stored: usize,
-    /// Side of the network's input.
+    /// Side of the network's input, in pixels.
     pub size: usize,
-    /// Channels of the network's input, as [`ViewSpec::channels`] has them.
+    /// Channels of the network's input, as defined by [`ViewSpec::channels`].
     pub channels: usize,
-    /// Every number of images that a batch will have.
+    /// Every number of images that a batch will have, such as the full batch and the last one.
     pub batches: &'a [usize],
 }
 
@@ -66,37 +71,39 @@ pub struct Feeder {
     seed: u64,
     stored: usize,
     size: usize,
-    /// Whether the input has the Sobel gradient.
+    /// Whether the input's last channels are Sobel gradients.
     sobel: bool,
-    /// Images of the largest batch.
+    /// Number of images of the largest batch.
     capacity: usize,
     images: Images,
+    /// Where each image of the batch lies in `images`: (capacity).
     index: Slot<u32>,
-    /// Draws of the views of a step.
+    /// The draws of a step's views, at most two.
     draws: [Draws; 2],
-    /// By number of images.
+    /// The rendering op's plan, by number of images.
     plans: BySize<Plan<ViewSpec>>,
 }
 
-/// Where stored images are when a step runs.
+/// Where on the device the stored images lie when a step runs.
 enum Images {
-    /// All of them on the device, loaded once.
+    /// All images of the data set, loaded once: (images, stored, stored, 3).
     Resident(Slot<u8>),
-    /// A batch at a time.
+    /// The images of a batch, brought for each step.
     Staged(Staged),
 }
 
-/// Buffers for a batch of images: one, or two, so that the next batch comes while a step runs. None
-/// before they are placed.
+/// Buffers for a batch of images each: two if the next batch can come while a step runs, else one.
+/// There are none before they are placed.
 #[derive(Default)]
 struct Staged {
     slots: Vec<Slot<u8>>,
-    /// The slot of the present batch.
+    /// Which of `slots` holds the present batch.
     at: usize,
-    /// The images that lie in the slot after it already.
+    /// The images that were prefetched into the other slot. Empty if none were.
     next: Vec<u32>,
 }
 
+/// The draws of one view: an element an image.
 #[derive(Clone, Copy)]
 struct Draws {
     photo: Slot<Photo>,
@@ -104,8 +111,9 @@ struct Draws {
 }
 
 impl Feeder {
-    /// Plans everything but the images, which are placed by a step of their own: when all else is
-    /// planned ([`Feeder::place`]), or now ([`Feeder::place_batches`]).
+    /// Plans everything except the memory of the images. A step of its own places that, either
+    /// after everything else is planned ([`Feeder::place`]), or at any time
+    /// ([`Feeder::place_batches`]).
     pub fn plan(dev: &mut dyn Engine, layout: &mut Layout, spec: FeederSpec) -> Result<Self> {
         let FeederSpec { augment, seed, stored, size, channels, batches } = spec;
         let capacity = batches.iter().copied().max().unwrap_or(1);
@@ -120,9 +128,9 @@ impl Feeder {
         Ok(Feeder { augment, seed, stored, size, sobel, capacity, images, index, draws, plans })
     }
 
-    /// Places `images` images, the last step of a plan: all of them where the engine has memory of
-    /// its own and they fit beside everything else, which [`Feeder::load`] then brings there; else
-    /// a batch at a time.
+    /// Places the images of a data set of `images` images; the last step of a plan. If the engine
+    /// has memory of its own and all of them fit beside everything else, they become resident, and
+    /// [`Feeder::load`] then brings them. Otherwise they come a batch at a time.
     pub fn place(
         &mut self,
         dev: &mut dyn Engine,
@@ -141,24 +149,26 @@ impl Feeder {
         Ok(())
     }
 
-    /// Places images that come a batch at a time.
+    /// Places buffers for images that come a batch at a time.
     pub fn place_batches(&mut self, dev: &dyn Engine, layout: &mut Layout) {
-        // Where memory is the host's there is nothing to copy meanwhile.
+        // On the host's own memory a copy cannot overlap with a step, so one buffer is enough.
         let count = if dev.free_bytes().is_some() { 2 } else { 1 };
         let bytes = self.capacity * self.image_bytes();
         let slots = (0..count).map(|_| layout.take(Pool::Images, "images", bytes)).collect();
         self.images = Images::Staged(Staged { slots, ..Staged::default() });
     }
 
+    /// Bytes of a stored image: 8-bit RGB.
     fn image_bytes(&self) -> usize {
         self.stored * self.stored * 3
     }
 
-    /// Brings a resident data set to the device, a few images at a time.
+    /// Copies a resident data set to the device, a few images at a time. Does nothing if images
+    /// come in batches.
     pub fn load(&mut self, dev: &mut dyn Engine, set: &ImageStore) -> Result<()> {
         let Images::Resident(slot) = self.images else { return Ok(()) };
         let bytes = self.image_bytes();
-        // A multiple of what a slot is aligned to, whatever the image's size.
+        // 64 images: a multiple of a slot's alignment, whatever the image's size.
         dev.load_bytes(slot, 64 * bytes, &mut |start, out| {
             stop::check()?;
             let first = start / bytes;
@@ -167,8 +177,8 @@ impl Feeder {
         })
     }
 
-    /// What `views` of the images `ids` need, written before the step: the images where they are
-    /// not resident, and the draws.
+    /// Writes what the next step needs to render `views` of the images `ids`: the images themselves
+    /// if they are not resident, and the views' draws for `epoch`.
     pub fn stage(
         &mut self,
         dev: &mut dyn Engine,
@@ -192,7 +202,7 @@ impl Feeder {
         Ok(())
     }
 
-    /// A picture (stored, stored, 3) of no set, as the one image of a batch.
+    /// Writes a picture (stored, stored, 3) that belongs to no data set, as a batch of one image.
     pub fn stage_picture(&mut self, dev: &mut dyn Engine, picture: &[u8]) -> Result<()> {
         self.stage_images(dev, &[0], |out| {
             out.copy_from_slice(picture);
@@ -200,6 +210,8 @@ impl Feeder {
         })
     }
 
+    /// Makes the images `ids` those of the next step. If they were prefetched, switches to that
+    /// buffer; else `fill` writes them.
     fn stage_images(
         &mut self,
         dev: &mut dyn Engine,
@@ -222,8 +234,8 @@ impl Feeder {
         }
     }
 
-    /// Brings the images of the next batch while the step that was just queued runs, where there is
-    /// a second buffer for them.
+    /// Copies the images of the next batch while the step that was just queued runs. Does nothing
+    /// if there is no second buffer for them.
     pub fn prefetch(&mut self, dev: &mut dyn Engine, set: &ImageStore, ids: &[u32]) -> Result<()> {
         let bytes = ids.len() * self.image_bytes();
         let Images::Staged(staged) = &mut self.images else { return Ok(()) };
@@ -236,8 +248,8 @@ impl Feeder {
         Ok(())
     }
 
-    /// Which buffer the staged images lie in: a step that was recorded reads the one it was
-    /// recorded with.
+    /// The number of the buffer that the staged images lie in. A recorded step always reads the
+    /// buffer that it was recorded with, so there is one recording a buffer.
     pub fn buffer(&self) -> usize {
         match &self.images {
             Images::Resident(_) => 0,
@@ -245,8 +257,8 @@ impl Feeder {
         }
     }
 
-    /// x (n, size, size, channels) = the view of each staged image; it is number `at` of the views
-    /// that were staged.
+    /// x (n, size, size, channels) = the `view` of each staged image. `at` is the position of this
+    /// view among those that were passed to [`Feeder::stage`].
     pub fn render(
         &self,
         dev: &mut dyn Engine,
@@ -266,8 +278,9 @@ impl Feeder {
         if self.sobel { view_sobel(dev, plan, ViewSobel { x }) } else { Ok(()) }
     }
 
-    /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and
-    /// what mirrors IIC's second view back; others stay as they are.
+    /// The crops by which a view's features are warped, on a map of `side`² cells. PiCIE's second
+    /// view gets its geometric change so, and IIC's second view is mirrored back; other views stay
+    /// whole.
     pub fn feature_crops(&self, ids: &[u32], epoch: usize, view: View, side: usize) -> Vec<Crop> {
         match view {
             View::Second => self.windows(ids, epoch, side),
@@ -279,7 +292,7 @@ impl Feeder {
         }
     }
 
-    /// The windows of stored images that a view reads, and their mirrors.
+    /// The crops of stored images that a view's input is rendered from.
     pub fn input_crops(&self, ids: &[u32], epoch: usize, view: View) -> Vec<Crop> {
         let crops = self.windows(ids, epoch, self.stored);
         match view {
@@ -289,24 +302,26 @@ impl Feeder {
         }
     }
 
+    /// The geometric draws of the images, as crops of a map of `side`² cells.
     fn windows(&self, ids: &[u32], epoch: usize, side: usize) -> Vec<Crop> {
         ids.iter()
             .map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side))
             .collect()
     }
 
-    /// Changes what draws come from.
+    /// Replaces the source of all later draws.
     pub fn draw_from(&mut self, augment: Augment, seed: u64) {
         (self.augment, self.seed) = (augment, seed);
     }
 
+    /// Side of the network's input, in pixels.
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// A label map (stored, stored) cut and mirrored as its picture is, by nearest neighbour: (side,
-/// side).
+/// Cuts and mirrors a label map (stored, stored) as its picture is, and resizes it to (side, side)
+/// by nearest neighbour.
 pub fn crop_labels(map: &[u8], stored: usize, crop: Crop, side: usize) -> Vec<u8> {
     let [top, left, window] = [crop.top, crop.left, crop.side].map(|v| v as usize);
     // The pixel that the middle of an output pixel falls into.

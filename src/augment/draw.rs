@@ -1,17 +1,18 @@
-//! Draws as pure functions of (seed, epoch, image, view): nothing to store, nothing to resume.
+//! Random draws of the augmentation, as pure functions of (seed, epoch, image, view): there is
+//! nothing to store and nothing to resume.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::rng::{Rng, Stream};
 use crate::device::ops::{Crop, Photo};
 
-/// How the four jitter steps are switched on.
+/// How the four steps of the colour jitter are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Jitter {
-    /// All four or none, in random order (torchvision's `ColorJitter` under `RandomApply`).
+    /// All four steps or none, in random order (torchvision's `ColorJitter` under `RandomApply`).
     Joint,
-    /// Each by itself, in the order brightness, contrast, saturation, hue.
+    /// Each step by itself, in the order brightness, contrast, saturation, hue.
     Independent,
 }
 
@@ -19,21 +20,24 @@ pub enum Jitter {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Augment {
     pub jitter: Jitter,
-    /// Probability of the jitter, or of each step of it.
+    /// Probability of the whole jitter ([`Jitter::Joint`]), or of each of its steps.
     pub jitter_p: f32,
-    /// Factors are uniform in 1 ± this.
+    /// Brightness is multiplied by a uniform draw from 1 ± this. Contrast and saturation likewise.
     pub brightness: f32,
     pub contrast: f32,
     pub saturation: f32,
-    /// The shift is uniform in ± this, in turns of the colour circle.
+    /// Hue is shifted by a uniform draw from ± this, in turns of the colour circle.
     pub hue: f32,
+    /// Probability that an image loses its colours.
     pub grey_p: f32,
+    /// Probability of a Gaussian blur.
     pub blur_p: f32,
-    /// σ is the magnitude of a uniform draw between these, in pixels of an image stored at
-    /// [`Augment::BLUR_SIZE`].
+    /// The blur's σ is the magnitude of a uniform draw between these two, in pixels of an image
+    /// stored at [`Augment::BLUR_SIZE`].
     pub sigma: (f32, f32),
-    /// Side of the crop as a fraction of the map's side, uniform.
+    /// The crop's side, as a fraction of the map's side, is a uniform draw between these two.
     pub crop: (f32, f32),
+    /// Probability of a horizontal flip.
     pub flip_p: f32,
 }
 
@@ -41,7 +45,7 @@ impl Augment {
     /// The stored size that `sigma` is stated for (released code, `coco_train_dataset.py:83`).
     pub const BLUR_SIZE: usize = 640;
 
-    /// The CVPR 2021 supplement.
+    /// The augmentation that the supplement of the CVPR 2021 paper states.
     pub fn supplement() -> Self {
         Augment {
             jitter: Jitter::Joint, // supplement: one ColorJitter (method table row 11)
@@ -58,7 +62,7 @@ impl Augment {
         }
     }
 
-    /// What the released code really does.
+    /// The augmentation that the released code really does, mistakes included.
     pub fn released() -> Self {
         Augment {
             jitter: Jitter::Independent, // coco_train_dataset.py:118-125 (row 11)
@@ -68,7 +72,7 @@ impl Augment {
         }
     }
 
-    /// No change of any kind.
+    /// An augmentation that changes nothing.
     pub fn none() -> Self {
         Augment {
             jitter_p: 0.0,
@@ -80,18 +84,18 @@ impl Augment {
         }
     }
 
-    /// Whether it changes colours.
+    /// Whether it may change colours or sharpness.
     pub fn photometric(&self) -> bool {
         self.jitter_p > 0.0 || self.grey_p > 0.0 || self.blur_p > 0.0
     }
 
-    /// Whether it cuts or mirrors.
+    /// Whether it may crop or flip.
     pub fn geometric(&self) -> bool {
         self.crop != (1.0, 1.0) || self.flip_p > 0.0
     }
 
-    /// The rows of the supplement's table 2: no transform, each one alone and always on, the
-    /// photometric ones together with their own probabilities, the geometric ones, all.
+    /// The rows of the supplement's table 2, with names: no transform; each one alone and always
+    /// on; all photometric ones, with their own probabilities; all geometric ones; all.
     pub fn rows(self) -> Vec<(&'static str, Augment)> {
         let none = Augment::none();
         let still = Augment {
@@ -120,11 +124,11 @@ impl Augment {
         ]
     }
 
-    /// The photometric draw of one view (0 or 1) of one image that is stored at `stored`² pixels.
+    /// The photometric draw for one view (0 or 1) of one image that is stored at `stored`² pixels.
     ///
-    /// σ scales with the stored size: a blur before shrinking from 640 to S is one of σ·S/640 after
-    /// it, so a smaller store renders the same pictures. All numbers are drawn whether used or not:
-    /// a changed probability moves no other draw.
+    /// σ scales with the stored size: a blur of σ before shrinking from 640 to S pixels equals one
+    /// of σ·S/640 after it, so a smaller store renders the same pictures. All numbers are drawn
+    /// whether used or not, so that a changed probability moves no other draw.
     pub fn photo(
         &self,
         seed: u64,
@@ -167,7 +171,8 @@ impl Augment {
         }
     }
 
-    /// The geometric draw of one image: the crop of view 1's input and of view 2's features.
+    /// The geometric draw for one image: the crop and flip of view 1's input and of view 2's
+    /// features.
     pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> Geometry {
         let mut rng = Rng::new(seed, Stream::Geometric, epoch as u32, image as u32);
         Geometry {
@@ -182,20 +187,22 @@ impl Augment {
 /// A crop and a flip of a square map of any side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
-    /// Side of the crop over side of the map.
+    /// Side of the crop, as a fraction of the map's side.
     pub ratio: f32,
-    /// Where the crop lies in the room it has, 0..1: rows and columns.
+    /// The crop's position from top (0) to bottom (1) of the room that it leaves. `right`: likewise
+    /// from left to right.
     pub down: f32,
     pub right: f32,
     pub flip: bool,
 }
 
 impl Geometry {
-    /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S −
-    /// s)·right)), halves to even (`custom_transforms.py:207-235`).
+    /// The crop in a map of S = `side` cells a side: its own side is s = ⌊ratio·S⌋, its corner
+    /// (round((S − s)·down), round((S − s)·right)), with halves rounded to even (released code,
+    /// `custom_transforms.py:207-235`).
     ///
-    /// NOTE: rounding differs from map to map, so the crops of an image and of its features differ
-    /// by less than a cell.
+    /// NOTE: rounding depends on the map's side, so the crops of an image and of its features
+    /// differ by less than a cell.
     pub fn crop(&self, side: usize) -> Crop {
         let cut = ((f64::from(self.ratio) * side as f64) as usize).clamp(1, side);
         let offset = |at: f32| (f64::from(at) * (side - cut) as f64).round_ties_even() as u32;
@@ -218,7 +225,7 @@ mod tests {
         (0..N).map(|i| a.photo(5, 3, i, i % 2, 320)).collect()
     }
 
-    /// `what` occurs with probability p, within 4 standard errors.
+    /// Asserts that `what` occurs with probability `p`, within 4 standard errors.
     #[track_caller]
     fn occurs(what: &str, p: f64, hits: impl Iterator<Item = bool>) {
         let (mut n, mut k) = (0, 0);
@@ -230,8 +237,8 @@ mod tests {
         assert!(n > 1000 && (got - p).abs() <= 4.0 * error, "{what}: {got} of {n}, not {p}");
     }
 
-    /// Uniform in lo..hi: range, mean and variance within 4 standard errors (of a uniform's: w/√12n
-    /// and w²/√180n).
+    /// Asserts that draws are uniform in lo..hi: their range, and mean and variance within 4
+    /// standard errors, which are w/√(12n) and w²/√(180n) for n draws from a range of width w.
     #[track_caller]
     fn uniform(what: &str, lo: f64, hi: f64, draws: impl Iterator<Item = f32>) {
         let v: Vec<f64> = draws.map(f64::from).collect();

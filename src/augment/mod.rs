@@ -1,4 +1,5 @@
-//! Augmentation: the draws of an epoch (numbers, pure), and their way to the device.
+//! Augmentation, the random changes of images during training: the draws (draw.rs, pure functions),
+//! and the device's rendering of images by them (apply.rs).
 
 pub mod apply;
 pub mod draw;

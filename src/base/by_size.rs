@@ -1,14 +1,15 @@
-//! What is planned once for each size that occurs, such as the images of a full batch and of the
-//! last one.
+//! Values that are made once for each size that occurs, such as the number of images of a full
+//! batch and of the last, smaller one.
 
 use crate::base::Result;
 
-/// A value by size.
+/// A look-up from a size to the value that was planned for it.
 #[derive(Clone, Debug, Default)]
 pub struct BySize<T>(Vec<(usize, T)>);
 
 impl<T> BySize<T> {
-    /// What `plan` makes of each of `sizes`, in their order; one size is planned once.
+    /// Calls `plan` for each different size of `sizes`, in their order, and keeps what it returns.
+    /// Fails with the first error of `plan`.
     pub fn plan(
         sizes: impl IntoIterator<Item = usize>,
         mut plan: impl FnMut(usize) -> Result<T>,
@@ -22,7 +23,7 @@ impl<T> BySize<T> {
         Ok(BySize(all))
     }
 
-    /// The value for `size`. Panics where that size was not planned.
+    /// The value that was planned for `size`. Panics if that size was not planned.
     pub fn of(&self, size: usize) -> &T {
         let found = self.0.iter().find(|(planned, _)| *planned == size);
         &found.unwrap_or_else(|| panic!("size {size} was not planned")).1

@@ -1,22 +1,23 @@
-//! Centroids as what scores features.
+//! Centroids that score features.
 
 use crate::base::Result;
 use crate::device::ops::{Classifier, KMeansClassifier, Metric, kmeans_classifier};
 use crate::device::{Engine, Layout, Pool, Slot};
 use crate::net::FEATURES;
 
-/// Centroids, and room for the classifier that a metric makes of them. Whoever wants to score asks
-/// for the classifier and gets it made of the centroids as they are then: there is no other way, so
-/// that it cannot be forgotten after they moved.
+/// Centroids, and room for the classifier that is equal to them under a metric. Whoever wants to
+/// score asks for the classifier, and gets one made from the present centroids. There is no other
+/// way to get one, so that it cannot be stale after they moved.
 #[derive(Clone, Copy, Debug)]
 pub struct Scorer {
-    /// (k, FEATURES)
+    /// (k, FEATURES), the centroids.
     pub centroids: Slot<f32>,
+    /// Memory for the classifier.
     room: Classifier,
 }
 
 impl Scorer {
-    /// For `k` centroids; `name` tells them from others in the plan.
+    /// Takes the memory for `k` centroids. `name` tells them from others in the layout's table.
     pub fn plan(layout: &mut Layout, name: &str, k: usize) -> Self {
         let mut state = |what: &str, len| layout.take(Pool::State, format!("{what}{name}"), len);
         let room =
@@ -24,20 +25,20 @@ impl Scorer {
         Scorer { room, centroids: state("centroids", k * FEATURES) }
     }
 
-    /// Clusters.
+    /// Number of clusters.
     pub fn k(&self) -> usize {
         self.room.k
     }
 
-    /// The centroids of now as a classifier. It scores by these until the next call, wherever they
-    /// move.
+    /// The present centroids as a classifier under `metric`. It scores by these until the next
+    /// call, even if the centroids move.
     pub fn by(&self, dev: &mut dyn Engine, metric: Metric) -> Result<Classifier> {
         let (classifier, centroids) = (self.room, self.centroids);
         kmeans_classifier(dev, KMeansClassifier { classifier, centroids, metric })?;
         Ok(classifier)
     }
 
-    /// A classifier of weights (k, FEATURES) and biases (k) that were learned, in the same room.
+    /// A classifier of learned weights `w` (k, FEATURES) and biases `b` (k), in the same memory.
     pub fn learned(&self, dev: &mut dyn Engine, w: &[f32], b: &[f32]) -> Result<Classifier> {
         dev.write(self.room.w, w)?;
         dev.write(self.room.b, b)?;

@@ -1,5 +1,5 @@
-//! What trains nothing: k-means of the pixels' colours, of a random network's features, of an
-//! ImageNet network's.
+//! Baselines that train nothing: k-means of the pixels' colours, of a random network's features,
+//! and of the features of a network trained on ImageNet.
 
 use std::ops::Range;
 
@@ -22,26 +22,28 @@ use crate::method::predict::{Frames, FramesShape, Predictor, each_batch};
 use crate::net::weights::Weights;
 use crate::net::{FEATURES, Network, STRIDE};
 
-/// Points that k-means is fitted on, drawn from all pictures alike.
+/// Approximate number of points that k-means is fitted on, as many from each picture.
 const POINTS: usize = 80_000;
-/// The distance in features between the top and the bottom of a picture, beside L\* from 0 to 100.
+/// The difference of the height feature between the top and the bottom of a picture; the lightness
+/// L\* goes from 0 to 100.
 const HEIGHT: f32 = 100.0;
 
-/// Batches that running statistics of a random network are taken from: each moves them by a tenth.
+/// Number of batches from which the running statistics of a random network are taken. Each moves
+/// them by a tenth.
 const SETTLING: usize = 32;
 
-/// A feature vector for each pixel of a picture a [`STRIDE`]th as large.
+/// A way to compute a feature vector for each pixel of a picture reduced by [`STRIDE`].
 pub trait Features {
-    /// d, the length of a vector.
+    /// The number d of features of a pixel.
     fn width(&self) -> usize;
 
     /// Features (n, `side`/4, `side`/4, d) of square pictures u8 (n, `side`, `side`, 3).
     fn of(&mut self, pictures: &[u8], side: usize) -> Result<Vec<f32>>;
 }
 
-/// Colours, averaged over squares of [`STRIDE`]² pixels.
+/// Colours in CIE L\*a\*b\*, averaged over squares of [`STRIDE`]² pixels.
 pub struct Lab {
-    /// Whether how far down a pixel is counts too.
+    /// Whether a pixel's height in the picture is a fourth feature.
     pub height: bool,
 }
 
@@ -73,12 +75,13 @@ impl Features for Lab {
     }
 }
 
-/// The unit features of a network's pyramid.
+/// The features of a network's pyramid, normalised to length 1.
 pub struct Pyramid<'a> {
     pub dev: &'a mut dyn Engine,
     pub net: &'a Network,
+    /// Its programs, with batch norm folded.
     pub frames: &'a Frames,
-    /// Room for a batch of the largest size that is asked for.
+    /// Memory for the features of a batch at the largest size that is asked for.
     pub room: Slot<f32>,
 }
 
@@ -102,17 +105,18 @@ impl Features for Pyramid<'_> {
     }
 }
 
-/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), each divided by its
-/// norm and enlarged bilinearly to a [`STRIDE`]th of the picture, side by side.
+/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), side by side. Each
+/// is normalised to length 1 and enlarged bilinearly to the size of a picture reduced by
+/// [`STRIDE`].
 pub struct Stages<'a> {
     pub dev: &'a mut dyn Engine,
     pub net: &'a Network,
-    /// In [`Mode::Stages`](crate::net::Mode::Stages).
+    /// Its programs in [`Mode::Stages`](crate::net::Mode::Stages).
     pub frames: &'a Frames,
 }
 
 impl Stages<'_> {
-    /// Stages that are read, the finest first.
+    /// The numbers of the stages that are read, the finest first.
     fn levels(&self) -> Range<usize> {
         let levels = self.net.architecture.levels;
         levels.saturating_sub(2)..levels
@@ -151,14 +155,15 @@ impl Features for Stages<'_> {
     }
 }
 
-/// v = v/max(‖v‖, 1e-12), as torch's `F.normalize`.
+/// v = v/max(‖v‖, 1e-12), as in torch's `F.normalize`.
 fn normalise(v: &mut [f32]) {
     let norm = v.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
     v.iter_mut().for_each(|v| *v /= norm);
 }
 
-/// Row `y` of a map (`from`, `from`, `channels`) enlarged bilinearly to (`to`, `to`), as torch's
-/// `interpolate` without `align_corners`: into channels `first`.. of `out` (`to`, `d`).
+/// Computes row `y` of a map (`from`, `from`, `channels`) that is enlarged bilinearly to (`to`,
+/// `to`), as torch's `interpolate` does without `align_corners`. Writes it to the channels from
+/// `first` on of `out` (`to`, `d`).
 fn enlarge_row(
     out: &mut [f32],
     (first, d): (usize, usize),
@@ -185,8 +190,8 @@ fn enlarge_row(
     }
 }
 
-/// Sets the running statistics of a random network to those of the pictures, as training sets them:
-/// without them activations would be of any size. `frames` in
+/// Sets the running statistics of a random network to those of the pictures, as training would.
+/// Without this its activations could have any magnitude. `frames` are in
 /// [`Mode::Batch`](crate::net::Mode::Batch).
 pub fn settle(
     dev: &mut dyn Engine,
@@ -197,7 +202,8 @@ pub fn settle(
     let mut pictures = vec![0; frames.batch() * 3 * set.size() * set.size()];
     for batch in 0..SETTLING {
         stop::check()?;
-        // NOTE: whole batches, whatever the number of pictures: what fills up a batch would count.
+        // NOTE: every batch is full, even with few pictures, because the rest of a batch that is
+        // not would count in the statistics.
         let ids: Vec<u32> = (0..frames.batch())
             .map(|i| ((batch * frames.batch() + i) % set.len()) as u32)
             .collect();
@@ -207,8 +213,8 @@ pub fn settle(
     Ok(())
 }
 
-/// Laterals of the principal components of the first pictures, as training has them. `frames` in
-/// [`Mode::Stages`](crate::net::Mode::Stages).
+/// Computes laterals by principal components of the first pictures, as for training. `frames` are
+/// in [`Mode::Stages`](crate::net::Mode::Stages).
 pub fn pca(
     dev: &mut dyn Engine,
     net: &Network,
@@ -228,21 +234,25 @@ pub fn pca(
     Ok(components.laterals(net))
 }
 
-/// Clusters by k-means of features, one clustering for each seed.
+/// A predictor that assigns pixels to the nearest centroid of their features, with one clustering
+/// for each seed.
 pub struct Clustered<'a> {
     features: &'a mut dyn Features,
     cpu: Box<dyn Engine>,
     batch: usize,
-    /// By side of the pictures.
+    /// The plan of the head, by side of the pictures.
     heads: BySize<Plan<HeadSpec>>,
+    /// (batch, side/4, side/4, d), features.
     map: Slot<Act>,
+    /// (batch, side, side), predicted clusters.
     pred: Slot<u16>,
+    /// The centroids of each seed's clustering as a classifier.
     classifiers: Vec<Classifier>,
 }
 
 impl<'a> Clustered<'a> {
-    /// Fits `k` clusters to the pictures of `train`, once for each of `seeds`, for predictions of
-    /// pictures of `shape`. Errors: fewer points than clusters.
+    /// Fits `k` clusters to the pictures of `train`, once for each of `seeds`, and plans
+    /// predictions for pictures of `shape`. Fails if there are fewer points than clusters.
     pub fn fit(
         features: &'a mut dyn Features,
         train: &ImageStore,
@@ -284,7 +294,8 @@ impl<'a> Clustered<'a> {
     }
 }
 
-/// Features of about [`POINTS`] pixels, as many of each picture, the same in every run.
+/// The features (.., d) of about [`POINTS`] pixels, as many from each picture. They are the same in
+/// every run.
 fn sample(
     features: &mut dyn Features,
     set: &ImageStore,
@@ -336,8 +347,8 @@ mod tests {
 
     #[test]
     fn colours_are_averaged_and_heights_go_down() {
-        // 8 × 8 pixels: the upper half black, the lower left white, the lower right white and black
-        // in turn.
+        // 8 × 8 pixels: the upper half is black, the lower left white, and the lower right white
+        // and black in turn.
         let pixel = |i: usize| i / 8 >= 4 && (i % 8 < 4 || i.is_multiple_of(2));
         let picture: Vec<u8> = (0..64).flat_map(|i| [if pixel(i) { 255 } else { 0 }; 3]).collect();
         let mut features = Lab { height: true };
@@ -356,8 +367,8 @@ mod tests {
 
     #[test]
     fn maps_are_enlarged_as_torch_does() {
-        // F.interpolate of [[0, 1], [2, 3]] to 4 × 4, align_corners = False; beside channels that
-        // stay.
+        // The values of F.interpolate of [[0, 1], [2, 3]] to 4 × 4 with align_corners = False.
+        // Other channels stay.
         let want = [
             [0.0, 0.25, 0.75, 1.0],
             [0.5, 0.75, 1.25, 1.5],

@@ -1,5 +1,5 @@
-//! The passes without gradients that an epoch of PiCIE and of MDC begins with: k-means of each
-//! view, then its pseudo labels.
+//! The passes without gradients that begin an epoch of PiCIE and MDC: k-means of each view's
+//! features, then pseudo labels, the nearest centroid of each pixel.
 
 use crate::augment::View;
 use crate::base::Result;
@@ -13,16 +13,19 @@ use crate::method::{Batching, Common, Programs, Tick, geometry};
 use crate::net::{FEATURES, Mode, Network};
 use crate::recipe::{KMeansStart, NormMode, Recipe};
 
-/// Pseudo labels of one view at one number of clusters.
+/// The pseudo labels of one view at one number of clusters, and the centroids that they come from.
 #[derive(Clone, Copy)]
 pub struct PseudoLabels {
+    /// The centroids.
     pub scorer: Scorer,
-    /// The centroids as the epoch's training steps score by them: made by [`Clustering::prepare`].
+    /// The centroids as the classifier of this epoch's training steps. `None` before
+    /// [`Clustering::prepare`].
     classifier: Option<Classifier>,
-    /// (images, size/4, size/4), and how often each occurs (k).
+    /// (images, size/4, size/4), the label of each pixel.
     pub labels: Slot<u16>,
+    /// (k), the number of pixels with each label.
     pub counts: Slot<u32>,
-    /// Class weights (k) in the cross-entropy.
+    /// (k), the weight of each class in the cross-entropy.
     pub weights: Slot<f32>,
 }
 
@@ -37,26 +40,31 @@ impl PseudoLabels {
         }
     }
 
-    /// The cross-entropy of the centroids' scores against these labels, after
-    /// [`Clustering::prepare`].
+    /// The cross-entropy of the centroids' scores against these labels, multiplied by `scale`.
+    /// Panics before [`Clustering::prepare`].
     pub fn target(&self, scale: f32) -> Target {
         let classifier = self.classifier.expect("prepared before the first step");
         Target { classifier, labels: self.labels, weights: self.weights, scale }
     }
 }
 
+/// The k-means and label passes of all views.
 pub struct Clustering {
+    /// The programs of k-means passes.
     kmeans: Programs,
+    /// The programs of label passes.
     label: Programs,
-    /// For each number of clusters, one view after the other.
+    /// A k-means for each number of clusters. Views use it one after the other.
     cluster: Vec<MiniBatch>,
+    /// The views that are clustered.
     views: Vec<View>,
-    /// By view, then by number of clusters.
+    /// The pseudo labels by view, then by number of clusters.
     pseudo: Vec<Vec<PseudoLabels>>,
 }
 
 impl Clustering {
-    /// For `views` of `images` images, and the recipe's clusters, auxiliary ones too.
+    /// Plans the passes over `views` of `images` images, for the recipe's number of clusters and
+    /// the auxiliary one, if any. Fails if there are fewer points than clusters.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -72,7 +80,7 @@ impl Clustering {
         let pixels = r.feature_pixels();
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
         let ks = [r.clusters, r.auxiliary].into_iter().filter(|&k| k > 0);
-        // Each clustering of a pass begins with the same points.
+        // All clusterings of a pass begin with the same points, so they share them.
         let points = layout.take(Pool::State, "k-means points", stored * FEATURES);
         let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, r.schedule(), k, points));
         let cluster = cluster.collect::<Result<_>>()?;
@@ -88,7 +96,8 @@ impl Clustering {
         Ok(Clustering { kmeans, label, cluster, views: views.to_vec(), pseudo })
     }
 
-    /// The centroids of every view and number of clusters, to undo a pass that moved them.
+    /// Copies the centroids of every view and number of clusters to the host, so that a pass that
+    /// moves them can be undone.
     pub fn centroids(&self, dev: &mut dyn Engine) -> Result<Vec<Vec<f32>>> {
         self.pseudo.iter().flatten().map(|p| dev.read(p.scorer.centroids)).collect()
     }
@@ -102,12 +111,13 @@ impl Clustering {
             .try_for_each(|(p, values)| dev.write(p.scorer.centroids, values))
     }
 
-    /// By view, then by number of clusters: the recipe's, then the auxiliary one.
+    /// The pseudo labels by view, then by number of clusters: the recipe's, then the auxiliary one.
     pub fn pseudo(&self) -> &[Vec<PseudoLabels>] {
         &self.pseudo
     }
 
-    /// Centroids of one view. Returns what k-means says of the recipe's clusters.
+    /// Computes the centroids of one view. Returns the summary of k-means for the recipe's number
+    /// of clusters.
     pub fn kmeans(
         &mut self,
         common: &mut Common,
@@ -120,8 +130,8 @@ impl Clustering {
         self.kmeans_of(common, dev, set, epoch, (self.views[view], view, warm), tick)
     }
 
-    /// Centroids of images without augmentation, in place of view 1's (released code: after
-    /// training).
+    /// Computes centroids of images without augmentation, in place of view 1's. The released code
+    /// does so after training.
     pub fn fresh_kmeans(
         &mut self,
         common: &mut Common,
@@ -133,6 +143,8 @@ impl Clustering {
         self.kmeans_of(common, dev, set, epoch, (View::Plain, 0, false), tick)
     }
 
+    /// Computes the centroids of `view`, which become those of view number `number`. `warm`:
+    /// k-means starts from the present ones.
     fn kmeans_of(
         &mut self,
         common: &mut Common,
@@ -175,7 +187,7 @@ impl Clustering {
         Ok(summaries.collect::<Result<Vec<_>>>()?[0])
     }
 
-    /// Pseudo labels of one view, at every number of clusters.
+    /// Computes the pseudo labels of one view, at every number of clusters.
     pub fn label(
         &mut self,
         common: &mut Common,
@@ -218,8 +230,8 @@ impl Clustering {
         Ok(())
     }
 
-    /// Classifiers and class weights from centroids and counts: once before the epoch's training
-    /// steps.
+    /// Makes the classifiers and the class weights from the centroids and counts. Called once,
+    /// before the epoch's training steps.
     pub fn prepare(&mut self, dev: &mut dyn Engine, recipe: &Recipe) -> Result<()> {
         for p in self.pseudo.iter_mut().flatten() {
             let classifier = p.scorer.by(dev, recipe.score_metric)?;
@@ -237,7 +249,7 @@ impl Clustering {
         Ok(())
     }
 
-    /// View 1's centroids as a classifier.
+    /// View 1's centroids as a classifier, at the recipe's number of clusters.
     pub fn classifier(&self, dev: &mut dyn Engine, metric: Metric) -> Result<Classifier> {
         self.pseudo[0][0].scorer.by(dev, metric)
     }

@@ -1,4 +1,5 @@
-//! What every method has: the network, views of a data set, and the skeleton of a training step.
+//! The parts that every method has: the network, the views of a data set, and the skeleton of a
+//! training step.
 
 use std::collections::BTreeMap;
 
@@ -12,74 +13,89 @@ use crate::method::{Batching, Programs, geometry};
 use crate::net::{Mode, Network, Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
-/// The kinds of steps that are recorded, each once a batch size.
+/// The kinds of passes that engines record and replay, each once for every size of batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
+    /// A forward pass on one view, whose features go to k-means.
     KMeans(View),
+    /// A forward pass on one view, whose pixels get pseudo labels.
     Labels(View),
-    /// A training step of one round of an epoch.
+    /// A training step in this round of an epoch.
     Train(usize),
 }
 
 /// The batch of a training step.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// Images, by their number in the data set.
+    /// The batch's images, as numbers in the data set.
     pub ids: &'a [u32],
-    /// From 1.
+    /// The epoch, counted from 1.
     pub epoch: usize,
-    /// Which of the epoch's passes over the data set.
+    /// The number, from 0, of this pass over the data set in the epoch.
     pub round: usize,
-    /// Steps of this epoch before it.
+    /// Number of steps in this epoch before this one.
     pub before: usize,
-    /// Since the start, from 1.
+    /// Number of this step since the start of the run, from 1.
     pub step: u64,
-    /// The share of the recipe's learning rate that the step has.
+    /// Factor on the recipe's learning rate.
     pub rate: f64,
 }
 
-/// A batch and the one that follows in the same epoch, where there is one: its inputs are written
-/// while the first is computed.
+/// A batch to train on, and the one that follows in the same epoch, if any, whose inputs are
+/// written while the first is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Training<'a> {
+    /// The batch of the step.
     pub batch: Batch<'a>,
+    /// The batch of the next step.
     pub next: Option<Batch<'a>>,
 }
 
-/// Host writes of a batch, which its views come from the feeder with.
+/// Writes the inputs that only this method needs for a batch, whose images and draws are already
+/// staged by the feeder.
 pub type Stage<'a> = dyn FnMut(&mut dyn Engine, &Feeder, &Batch) -> Result<()> + 'a;
 
-/// What a method adds to the skeleton of a step.
+/// The parts of a step that a method adds to the skeleton.
 pub struct Ops<'a> {
-    /// The method's passes over the data set in an epoch.
+    /// Number of the method's passes over the data set in an epoch.
     pub rounds: usize,
-    /// Host writes of a batch, before its step; called with the batch that follows, too.
+    /// Writes the method's own inputs for a batch, before its step. Also called for the next batch,
+    /// ahead of time.
     pub stage: &'a mut Stage<'a>,
-    /// From pyramid to losses, gradients of the pyramid and of what is learned besides.
+    /// The ops from the pyramid to the losses, the gradients of the pyramid, and those of the
+    /// learned classifiers.
     pub loss: &'a dyn Fn(&mut dyn Engine, &Program) -> Result<()>,
-    /// The update of what is learned besides the network.
+    /// The ops that update the learned classifiers.
     pub update: &'a dyn Fn(&mut dyn Engine) -> Result<()>,
 }
 
+/// A network that is being trained on a data set, with its inputs.
 pub struct Common {
+    /// The hyperparameters.
     pub recipe: Recipe,
     pub net: Network,
+    /// The run's seed.
     pub seed: u64,
-    /// Images of the data set.
+    /// Number of images in the data set.
     pub images: usize,
+    /// The source of the network's inputs.
     pub feeder: Feeder,
     /// The views of each image in a step.
     pub views: Vec<View>,
+    /// The programs of training steps.
     programs: Programs,
-    /// Images of a batch, once a view.
+    /// (views × images of a batch), the batch's images as numbers in the data set, once for each
+    /// view.
     pub index: Slot<u32>,
+    /// (2), Adam's bias corrections for the step.
     correction: Slot<f32>,
-    /// Images and number of the step whose inputs the host has written already.
+    /// The step staged ahead of time: its image ids and step number. `None` if nothing is staged.
     staged: Option<(Vec<u32>, u64)>,
+    /// Recorded passes by kind, number of images, and the feeder's buffer.
     recordings: BTreeMap<(Pass, usize, usize), Recording>,
 }
 
-/// The network and what training runs it with: what a method plans first.
+/// The network and its training programs, which a method plans first.
 pub struct Trained {
     pub net: Network,
     programs: Programs,
@@ -87,7 +103,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// For training steps on `views` of each of `images` images.
+    /// Plans training steps on `views` of each image, for a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -105,7 +121,8 @@ impl Trained {
 }
 
 impl Common {
-    /// The last part of a method's plan.
+    /// Plans the inputs of a trained network; the last part of a method's plan except for the
+    /// images (see [`Common::place_images`]).
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -143,24 +160,26 @@ impl Common {
         })
     }
 
-    /// Gives the images a place, when everything else has one: on the device where all of them fit
-    /// there, else in buffers for a batch.
+    /// Places the images, when everything else has its place: all of them on the device if they
+    /// fit, else buffers for a batch.
     pub fn place_images(&mut self, dev: &mut dyn Engine, layout: &mut Layout) -> Result<()> {
         self.feeder.place(dev, layout, self.images)
     }
 
-    /// Images in the order of one pass of an epoch, `round` where it has several.
+    /// The random order of images in one pass of an epoch: pass number `round` of those that draw
+    /// from `stream`.
     pub fn order(&self, stream: Stream, epoch: usize, round: usize) -> Vec<u32> {
         Rng::new(self.seed, stream, epoch as u32, round as u32).permutation(self.images)
     }
 
-    /// Brings the images to the device where they are to be resident: once, before the first pass.
+    /// Copies all images to the device if they are to be resident. Called once, before the first
+    /// pass.
     pub fn load_images(&mut self, dev: &mut dyn Engine, set: &ImageStore) -> Result<()> {
         self.feeder.load(dev, set)
     }
 
-    /// What one view of a batch needs, written before a pass without gradients runs it. Steps must
-    /// stage anew afterwards.
+    /// Writes the inputs of one view of a batch for a pass without gradients. It overwrites what
+    /// was staged for a training step.
     pub fn stage_view(
         &mut self,
         dev: &mut dyn Engine,
@@ -176,7 +195,7 @@ impl Common {
         dev.write(program.crops, &self.feeder.feature_crops(ids, epoch, view, side))
     }
 
-    /// Replays, or records, the ops of a pass on the images that are staged.
+    /// Replays the ops of a pass on the staged images, or records them the first time.
     pub fn replay(
         &mut self,
         dev: &mut dyn Engine,
@@ -189,25 +208,26 @@ impl Common {
         dev.replay(recording, |dev| ops(dev, feeder, net))
     }
 
-    /// Whether the network stays as it is.
+    /// Whether the network's weights are not trained.
     pub fn frozen(&self) -> bool {
         self.recipe.freeze == Freeze::Backbone
     }
 
-    /// Adam for a step on `n` images, whose gradients arrive times the loss scale of the engine's
-    /// dtype.
+    /// Adam's hyperparameters for a step on `n` images, whose gradients arrive multiplied by the
+    /// loss scale of the engine's dtype.
     pub fn adam(&self, dev: &dyn Engine, n: usize) -> AdamSpec {
         let pixels = n * self.recipe.feature_pixels();
         let grad_scale = 1.0 / dev.dtype().loss_scale(pixels);
         AdamSpec { grad_scale, ..AdamSpec::new(self.recipe.lr) }
     }
 
-    /// Which draw of the augmentation a batch has: another one in each round.
+    /// The counter that seeds this batch's augmentation. Each round of an epoch uses a different
+    /// one.
     pub fn draw(&self, batch: &Batch, rounds: usize) -> usize {
         batch.epoch * rounds + batch.round
     }
 
-    /// Writes what a step needs, unless that is done.
+    /// Writes the inputs of a step, unless they were written ahead of time.
     fn stage_step(
         &mut self,
         dev: &mut dyn Engine,
@@ -231,7 +251,8 @@ impl Common {
         (ops.stage)(dev, &self.feeder, batch)
     }
 
-    /// One optimizer step: render, forward, the method's loss, backward, Adam.
+    /// Queues one optimizer step: render, forward, the method's loss, backward, Adam. Then writes
+    /// the inputs of the next batch while the device computes.
     pub fn step(
         &mut self,
         dev: &mut dyn Engine,

@@ -1,4 +1,6 @@
-//! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
+//! The evaluation of a trained network on labelled images: scores are resampled to the size of the
+//! labels, the arg-max is the predicted cluster, and a confusion matrix counts clusters against
+//! classes.
 
 use crate::augment::{Augment, Feeder, FeederSpec, View, crop_labels};
 use crate::base::rng::{Rng, Stream};
@@ -14,27 +16,36 @@ use crate::method::{Batching, Programs, Tick, geometry};
 use crate::net::{FEATURES, Mode, Network, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
 
-/// Evaluates classifiers on a set of square images with labels of the same size.
+/// An evaluation of classifiers on a set of square images with labels of the same size.
 pub struct Evaluator {
+    /// The programs for plain images.
     programs: Programs,
-    /// For images and their mirror images together, where predictions are of both.
+    /// The programs for images together with their mirror images. `None` if predictions are made
+    /// from plain images only.
     mirrored: Option<Programs>,
     feeder: Feeder,
+    /// Number of images in a full batch.
     batch: usize,
+    /// (images of a batch, size, size), predicted clusters.
     pred: Slot<u16>,
+    /// (images of a batch, size, size), true classes.
     labels: Slot<u8>,
+    /// (classes, clusters), the confusion matrix.
     counts: Slot<u32>,
+    /// Number of classes.
     classes: usize,
+    /// The label maps of a batch on the host.
     host: Vec<u8>,
-    /// For a k-means of the set's own features.
+    /// The k-means of this set's own features, if planned.
     cluster: Option<MiniBatch>,
 }
 
-/// What an [`Evaluator`] is planned for, besides a network and its recipe.
+/// The sizes of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvalShape {
+    /// The division of the set into batches.
     pub batching: Batching,
-    /// Side of the pictures and of their label maps.
+    /// Side of the pictures and of their label maps, in pixels.
     pub size: usize,
 }
 
@@ -45,8 +56,9 @@ impl EvalShape {
 }
 
 impl Evaluator {
-    /// For networks and clusters of `recipe`, and `classes` classes. `kmeans`: for a k-means of the
-    /// set's own features, too.
+    /// Plans an evaluation for networks and clusters of `recipe` on `classes` classes, and, if
+    /// `kmeans` is given, a k-means of the set's own features. Fails if that has fewer points than
+    /// clusters.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -91,11 +103,12 @@ impl Evaluator {
         })
     }
 
-    /// Scores are averaged over the picture and its mirror image from here on. Part of the plan,
-    /// with the arguments of [`Evaluator::plan`].
+    /// Makes predictions average the scores of the picture and of its mirror image from here on.
+    /// Part of the plan; the arguments are those of [`Evaluator::plan`].
     ///
-    /// NOTE: they are linear in the features, so this is the average of features that later work
-    /// predicts from, each view's divided by its norm first where the recipe's are.
+    /// NOTE: scores are linear in the features, so this is the same as predicting from averaged
+    /// features, as later papers do; if the recipe normalises features, each view's are normalised
+    /// before.
     pub fn add_mirror(
         &mut self,
         dev: &mut dyn Engine,
@@ -110,8 +123,9 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The confusion of `classifier` over the whole set, pictures and label maps as `view` has
-    /// them: plain, or changed and cut by the draws of `augment` and `seed`.
+    /// Counts the confusion matrix of the classifier over the whole set. Pictures and label maps
+    /// are rendered as `view`: plain, or changed and cropped by the draws set with
+    /// [`Evaluator::draw_from`].
     pub fn run(
         &mut self,
         dev: &mut dyn Engine,
@@ -144,12 +158,12 @@ impl Evaluator {
         Ok(Confusion { classes: self.classes, clusters: classifier.k, counts })
     }
 
-    /// What views that are not plain are drawn from.
+    /// Sets the source of draws for views that are not plain.
     pub fn draw_from(&mut self, augment: Augment, seed: u64) {
         self.feeder.draw_from(augment, seed);
     }
 
-    /// The label maps in `host`, cut as their pictures are.
+    /// Crops and mirrors the label maps in `host` as their pictures are.
     fn crop_labels(&mut self, ids: &[u32], view: View) {
         let side = self.feeder.size();
         for (map, crop) in
@@ -160,7 +174,7 @@ impl Evaluator {
         }
     }
 
-    /// Predicted clusters (images, size, size) of the first `images` of the set.
+    /// The predicted clusters (images, size, size) of the first `images` images of the set.
     pub fn predict(
         &mut self,
         dev: &mut dyn Engine,
@@ -184,7 +198,8 @@ impl Evaluator {
         Ok(out)
     }
 
-    /// Centroids of the set's own features, as a classifier without training would have them.
+    /// Computes the scorer's centroids by k-means of the set's own features. Panics if no k-means
+    /// was planned.
     pub fn cluster(
         &mut self,
         dev: &mut dyn Engine,
@@ -220,13 +235,15 @@ impl Evaluator {
         ids: &[u32],
         view: View,
     ) -> Result<()> {
-        // With the mirror's draws the second is the image mirrored, and nothing else.
+        // With the draws of `add_mirror`, the second view is the mirrored image without other
+        // changes.
         let views: &[View] =
             if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
         self.feeder.stage(dev, set, ids, 0, views)
     }
 
-    /// Predictions of the `n` images that are staged.
+    /// Queues predictions for the `n` images that are staged, and returns their slot (n, size,
+    /// size).
     fn predict_staged(
         &mut self,
         dev: &mut dyn Engine,

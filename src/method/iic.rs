@@ -1,13 +1,15 @@
-//! IIC (Ji et al., ICCV 2019) with ResNet-18 and pyramid, as the supplement of PiCIE compares it.
+//! IIC (Invariant Information Clustering; Ji et al., ICCV 2019) with a ResNet-18 and a feature
+//! pyramid, as PiCIE's supplement compares it.
 //!
 //! ```text
 //! each epoch, for the auxiliary head, then for the main one:
-//!     each batch: p₁, p₂ = softmax(W·f) of a window of each image, and of the same window jittered and mirrored (mirrored back)
-//!                 L = −I(p₁; p₂), the mutual information over all shifts of up to T pixels of the input, λ times the marginals
+//! each batch: p₁, p₂ = softmax(W·f) of a window, and of it jittered and mirrored (and back)
+//! L = −I(p₁; p₂), mutual information over all shifts of up to T input pixels
 //! ```
-//! Heads are linear layers without bias; one Adam has all parameters, so the idle head goes on by
-//! its momentum (as it did in the reference, where gradients were zeroed). The reference masks
-//! pixels by ground truth; nothing is masked here.
+//! In I, the marginals' entropies are weighted by λ (see [`IicSpec`]). Heads are linear layers
+//! without bias. All parameters share one Adam, so the head that is not trained in a step still
+//! moves by its momentum, as in the reference code, where its gradients are zero. The reference
+//! masks pixels by the ground truth; nothing is masked here.
 
 use crate::augment::View;
 use crate::base::{BySize, Result};
@@ -23,26 +25,34 @@ use crate::method::{Algorithm, Batching, Learned, Losses};
 use crate::net::STRIDE;
 use crate::recipe::Recipe;
 
-/// A linear layer that learns, and what its loss is computed with.
+/// A linear layer that is learned, and the plans of its loss.
 struct Head {
+    /// The head's name in checkpoints.
     name: &'static str,
+    /// The name of its loss in logs.
     loss_name: &'static str,
+    /// The linear layer.
     learned: Learned,
-    /// By pairs of a batch.
+    /// The plans of its ops, by number of pairs in a batch.
     plans: BySize<(Plan<SoftmaxSpec>, Plan<IicSpec>)>,
 }
 
+/// IIC, planned for one data set.
 pub struct Iic {
     common: Common,
-    /// In the order of an epoch's rounds: the auxiliary one, where there is one, and the main one.
+    /// The heads in the order of an epoch's rounds: the auxiliary one, if any, and the main one.
     heads: Vec<Head>,
-    /// Probabilities of a batch (2·pairs, size/4, size/4, clusters), and their gradient.
+    /// (2·pairs, size/4, size/4, clusters), the class probabilities of a batch.
     maps: Slot<f32>,
+    /// (2·pairs, size/4, size/4, clusters), their gradient.
     dmaps: Slot<f32>,
+    /// (1), the loss of a step.
     loss: Slot<f32>,
 }
 
 impl Iic {
+    /// Plans IIC for a data set of `images` images, except for the images' memory. Fails on shifts
+    /// as large as the input.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -78,6 +88,7 @@ impl Iic {
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 
+    /// The main head's layer.
     fn main(&self) -> &Learned {
         &self.heads[self.heads.len() - 1].learned
     }

@@ -1,11 +1,13 @@
-//! Modified DeepCluster (MDC, supplement of PiCIE; Caron et al., ECCV 2018, pixel by pixel).
+//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster (Caron et al., ECCV
+//! 2018) applied to pixels.
 //!
 //! ```text
-//! each epoch:  C = k-means of the one view,  y = nearest of C,  w = weights of its classes,  W = a new linear layer
-//!              each batch: L = CE(W·f, y; w), which W learns too; without W (`classifier` centroids) CE(C·f, y; w)
+//! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new layer
+//! each batch: L = CE(W·f, y; w), which trains W too; or CE(C·f, y; w), if the recipe has no W
 //! ```
-//! The view has photometric and geometric change, the same in k-means, labels and training.
-//! Over-clustering is a larger number of clusters, matched many-to-one.
+//! The view has photometric and geometric changes, the same in k-means, labels and training. The
+//! recipe's `classifier` says whether W is learned or the centroids C are the classifier.
+//! Over-clustering is a larger number of clusters, matched many-to-one to classes.
 
 use crate::augment::View;
 use crate::base::Result;
@@ -17,16 +19,18 @@ use crate::method::supervised::Scored;
 use crate::method::{Algorithm, Clustering, Learned, Losses, Start};
 use crate::recipe::Recipe;
 
+/// MDC, planned for one data set.
 pub struct Mdc {
     common: Common,
     clustering: Clustering,
-    /// The layer that learns, where one does, and its scores.
+    /// The layer W and its scores. `None` if the centroids are the classifier.
     parametric: Option<(Learned, Scored)>,
-    /// (images of a batch)
+    /// (images of a batch), the losses of a step.
     losses: Slot<f32>,
 }
 
 impl Mdc {
+    /// Plans MDC for a data set of `images` images, except for the images' memory.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -100,7 +104,7 @@ impl Algorithm for Mdc {
         let labels = SoftmaxLabels { labels: pseudo.labels, index, weights: pseudo.weights };
         let ops = Ops {
             rounds: 1,
-            // Its optimizer is as new as the layer is.
+            // The layer is new in each epoch, so its Adam counts the steps of the epoch.
             stage: &mut |dev, _, batch| {
                 learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate))
             },

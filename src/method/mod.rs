@@ -1,13 +1,13 @@
-//! The methods: each reads like the algorithm box of its paper.
+//! The learning methods. Each file reads like the algorithm box of its paper.
 //!
 //! ```text
-//! picie mdc iic supervised     the algorithms
-//! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
-//! laterals                     where the pyramid of a trained backbone begins
-//! choose                       the number of clusters, where nobody says it
-//! common                       the network, views of a data set, the skeleton of a training step
-//! evaluate search              predictions of a trained network; pixels with like features
-//! predict baselines            clusters of any pictures, by a network or by what trains nothing
+//! picie mdc iic supervised     the methods that train a network
+//! clustering learned           the pseudo labels of an epoch; classifiers with learned weights
+//! laterals                     first weights of the pyramid, by principal component analysis
+//! choose                       the choice of the number of clusters, if the user gives none
+//! common                       the network, the views of a data set, the skeleton of a step
+//! evaluate search              evaluation of a trained network; search for similar pixels
+//! predict baselines            predictions for any pictures; baselines, which train nothing
 //! ```
 
 pub mod baselines;
@@ -39,37 +39,44 @@ use crate::device::{Engine, Layout, Slot};
 use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::{self, Recipe};
 
-/// Called after each batch with its number of images; an error stops the pass.
+/// A function that is called after each batch with its number of images. An error from it stops the
+/// pass.
 pub type Tick<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
-/// What a training step minimised, and the parts that a method has names for.
+/// The loss of a training step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losses {
+    /// The number that the step minimises.
     pub total: f64,
+    /// Parts of the loss, with the names that the method gives them in logs.
     pub parts: Vec<(&'static str, f64)>,
 }
 
-/// A way of learning, planned for one data set.
+/// A method that trains a network, planned for one data set.
 pub trait Algorithm {
+    /// The parts that all methods have.
     fn common(&self) -> &Common;
 
+    /// The parts that all methods have.
     fn common_mut(&mut self) -> &mut Common;
 
-    /// The k-means and label passes that an epoch begins with, where it does.
+    /// The k-means and label passes that an epoch begins with. `None` if the method has no pseudo
+    /// labels.
     fn clustering(&self) -> Option<&Clustering> {
         None
     }
 
+    /// The same as [`Algorithm::clustering`], with the common parts that the passes need.
     fn clustering_mut(&mut self) -> Option<(&mut Common, &mut Clustering)> {
         None
     }
 
-    /// What is learned besides the network, each with its name in checkpoints.
+    /// The classifiers that are learned besides the network, each with its name in checkpoints.
     fn learned(&self) -> Vec<(&'static str, &Learned)> {
         Vec::new()
     }
 
-    /// Random weights: of the network, and of what is learned besides.
+    /// Writes random weights for the network and for the classifiers that are learned besides it.
     fn init(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let common = self.common();
         common.net.init(dev, common.seed)?;
@@ -79,26 +86,26 @@ pub trait Algorithm {
         Ok(())
     }
 
-    /// Training passes over the data set in an epoch.
+    /// Number of training passes over the data set in an epoch.
     fn rounds(&self) -> usize {
         1
     }
 
-    /// Before the training steps of an epoch. `first`: none of them has been done yet (else a
-    /// checkpoint brought back what they did).
+    /// Prepares the training steps of an epoch. `first`: none of them has been done yet; else a
+    /// checkpoint from the middle of the epoch was loaded.
     fn begin_steps(&mut self, dev: &mut dyn Engine, epoch: usize, first: bool) -> Result<()>;
 
-    /// One optimizer step; the device may still be at it.
+    /// Queues one optimizer step, and returns before the device has finished it.
     fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()>;
 
-    /// Where steps leave their losses: at the beginning of this slot, which is as large as the
-    /// largest batch wants it.
+    /// The slot that steps write their losses to, from its beginning. It is large enough for the
+    /// largest batch.
     fn losses(&self) -> Slot<f32>;
 
-    /// What the values in that slot say of a step on `images` images in round `round`.
+    /// The losses of a step on `images` images in round `round`, from the values in that slot.
     fn read_losses(&self, values: &[f32], images: usize, round: usize) -> Losses;
 
-    /// One optimizer step, done.
+    /// Runs one optimizer step, and waits for its losses.
     fn step(
         &mut self,
         dev: &mut dyn Engine,
@@ -111,12 +118,13 @@ pub trait Algorithm {
         Ok(self.read_losses(&values, ids.len(), round))
     }
 
-    /// What evaluation scores with. `trained`: after training steps, else before the first.
+    /// The classifier for evaluation. `trained`: training steps of this epoch have been done.
     fn classifier(&self, dev: &mut dyn Engine, trained: bool) -> Result<Classifier>;
 }
 
-/// Plans the recipe's algorithm for a data set of `images` images, all but the place of the images
-/// themselves: that comes last ([`Common::place_images`]), when everything else has its place.
+/// Plans the recipe's method for a data set of `images` images. The images themselves get their
+/// memory last, by [`Common::place_images`], when everything else has its place. Fails on sizes
+/// that the engine cannot run.
 pub fn plan(
     dev: &mut dyn Engine,
     layout: &mut Layout,
@@ -134,33 +142,35 @@ pub fn plan(
     })
 }
 
-/// How a data set is cut into batches.
+/// The division of a data set into batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Images of the data set.
+    /// Number of images in the data set.
     pub images: usize,
-    /// Images of a full batch, at most.
+    /// Number of images in a full batch, if the data set has as many.
     pub batch: usize,
 }
 
 impl Batching {
-    /// Images of a full batch.
+    /// Number of images in a full batch.
     pub fn full(self) -> usize {
         self.batch.min(self.images)
     }
 
-    /// Images of a full batch, and of the last one where it is not full.
+    /// The numbers of images that batches have: that of a full batch, and that of the last one if
+    /// it is not full.
     pub fn sizes(self) -> Vec<usize> {
         let tail = if self.images < self.batch { 0 } else { self.images % self.batch };
         [self.full(), tail].into_iter().filter(|&images| images > 0).collect()
     }
 }
 
-/// A program for each size of batch.
+/// Programs (sequences of the network's ops), one for each size of batch.
 pub struct Programs(BySize<Program>);
 
 impl Programs {
-    /// `geometry.n` and `geometry.groups` are per `views` views of an image.
+    /// Plans a program for each size of batch, with `views` views of each image. `geometry.n` and
+    /// `geometry.groups` are ignored: they are set to images × views, and to views.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -177,13 +187,13 @@ impl Programs {
         Ok(Programs(programs?))
     }
 
-    /// The program for `n` images in memory (views counted).
+    /// The program for batches of `n` inputs: images × views.
     pub fn of(&self, n: usize) -> &Program {
         self.0.of(n)
     }
 }
 
-/// The recipe's geometry; images of a batch and their groups are still to be said.
+/// The sizes of programs for this recipe, except for `n` and `groups`, which callers set.
 fn geometry(recipe: &Recipe) -> ProgramSpec {
     let Recipe { size, merge, .. } = *recipe;
     ProgramSpec {

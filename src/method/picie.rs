@@ -1,16 +1,17 @@
-//! PiCIE (Cho et al., CVPR 2021): pixel-level clustering with invariance to photometric and
-//! equivariance to geometric change.
+//! PiCIE (Cho et al., CVPR 2021): clusters pixels so that changes of colour do not change their
+//! cluster (invariance), and a crop or flip moves clusters with the picture (equivariance).
 //!
 //! ```text
 //! each epoch:  C₁ = k-means of view 1      C₂ = k-means of view 2
 //!              y₁ = nearest of C₁          y₂ = nearest of C₂             and their class weights w₁, w₂
 //!              each batch: L = ¼ Σ over views v and classifiers j of CE(Cⱼ·fᵥ, yⱼ; wⱼ)
 //! ```
-//! v = j are the within-view terms, v ≠ j the cross-view ones.
+//! Here fᵥ are the features of view v, and CE is the cross-entropy. Terms with v = j are the
+//! within-view loss, those with v ≠ j the cross-view loss.
 //!
-//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L + λ₂·L′
-//! of both numbers of clusters: λ₁ = log K₂/(log K₁ + log K₂), λ₂ = 1 − λ₁. NOTE: that formula is
-//! from memory (see [`Recipe::picie_h`]).
+//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L +
+//! λ₂·L′, the losses for both numbers of clusters, with λ₁ = log K₂/(log K₁ + log K₂) and λ₂ = 1 −
+//! λ₁. NOTE: that formula is from memory (see [`Recipe::picie_h`]).
 
 use crate::augment::View;
 use crate::base::Result;
@@ -21,14 +22,16 @@ use crate::method::common::{Common, Ops, Trained, Training};
 use crate::method::{Algorithm, Clustering, Losses};
 use crate::recipe::Recipe;
 
+/// PiCIE, planned for one data set.
 pub struct Picie {
     common: Common,
     clustering: Clustering,
-    /// (2 views of a batch, targets)
+    /// (2 × images of a batch, targets), the losses of a step.
     losses: Slot<f32>,
 }
 
-/// λ of each number of clusters, the larger for the fewer.
+/// The weights λ of the losses for each number of clusters; the smaller number has the larger
+/// weight. One weight of 1 if `auxiliary` is 0.
 pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
     if auxiliary == 0 {
         return vec![1.0];
@@ -38,6 +41,7 @@ pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
 }
 
 impl Picie {
+    /// Plans PiCIE for a data set of `images` images, except for the images' memory.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -82,7 +86,7 @@ impl Algorithm for Picie {
         let (n, common) = (training.batch.ids.len(), &mut self.common);
         let shares = shares(common.recipe.clusters, common.recipe.auxiliary);
         let scale = 0.25 / f64::from(common.adam(dev, n).grad_scale);
-        // View by view, and in each the numbers of clusters.
+        // Targets are ordered by view, then by number of clusters.
         let labels = self.clustering.pseudo().iter().flat_map(|view| view.iter().zip(&shares));
         let targets: Vec<_> =
             labels.map(|(labels, share)| labels.target((share * scale) as f32)).collect();
@@ -113,7 +117,7 @@ impl Algorithm for Picie {
         for (i, row) in values[..2 * images * targets].chunks(targets).enumerate() {
             for (j, &loss) in row.iter().enumerate() {
                 let part = if i / images == j / shares.len() { &mut within } else { &mut cross };
-                // Either is the mean of two terms.
+                // Within and cross are each the mean of two terms.
                 *part += shares[j % shares.len()] * f64::from(loss) / 2.0;
             }
         }

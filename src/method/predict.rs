@@ -1,5 +1,4 @@
-//! Clusters of pictures in host memory, whatever predicts them, and what is measured of such
-//! predictions.
+//! Predicted clusters of pictures in host memory, by any predictor, and measurements of them.
 
 use crate::base::{BySize, Result};
 use crate::data::transform::resize;
@@ -15,14 +14,14 @@ use crate::method::{Tick, geometry};
 use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::Recipe;
 
-/// Assigns pixels to clusters.
+/// A way to assign the pixels of pictures to clusters.
 pub trait Predictor {
-    /// Clusters (n, `out`, `out`) of square pictures u8 (n, `side`, `side`, 3), once for each of
-    /// the predictor's classifiers.
+    /// Predicts clusters (n, `out`, `out`) for square pictures (n, `side`, `side`, 3), once for
+    /// each of the predictor's classifiers.
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>>;
 }
 
-/// One cluster for every pixel.
+/// The predictor that puts all pixels into one cluster.
 pub struct Constant;
 
 impl Predictor for Constant {
@@ -31,13 +30,14 @@ impl Predictor for Constant {
     }
 }
 
-/// The other side of the input that predictions are compared at: three quarters of `size`, a
-/// multiple of 32; twice 32.
+/// The other input size at which predictions are compared: three quarters of `size`, rounded down
+/// to a multiple of 32. If `size` is below 64, twice `size`.
 pub fn other_size(size: usize) -> usize {
     if size < 64 { 2 * size } else { size * 3 / 4 / 32 * 32 }
 }
 
-/// The confusion of each classifier over the whole set, read in batches of `batch`.
+/// Counts the confusion matrix of each of the predictor's classifiers over the whole set. `batch`
+/// is the number of images read at a time, and `clusters` that of the classifiers.
 pub fn confusions(
     predictor: &mut dyn Predictor,
     set: &EvalStore,
@@ -59,8 +59,8 @@ pub fn confusions(
     Ok(all)
 }
 
-/// What can be measured of each classifier without labels, over the whole set, read in batches of
-/// `batch`. The predictor is asked at the pictures' side and at [`other_size`] of it.
+/// Measures each of the predictor's classifiers without labels, over the whole set, read `batch`
+/// images at a time. The predictor is asked at the pictures' side and at its [`other_size`].
 pub fn unlabelled(
     predictor: &mut dyn Predictor,
     set: &ImageStore,
@@ -101,8 +101,8 @@ pub fn unlabelled(
     Ok(all.iter().map(Tally::finish).collect())
 }
 
-/// Calls `f` with the numbers of up to `batch` pictures, these pictures and their side, until all
-/// were seen.
+/// Calls `f` with the numbers of up to `batch` pictures, the pictures (n, side, side, 3) and their
+/// side, until all were seen. Fails with the first error.
 pub fn each_batch(
     set: &ImageStore,
     batch: usize,
@@ -118,32 +118,37 @@ pub fn each_batch(
     Ok(())
 }
 
-/// Runs a network on square pictures in host memory, of some sizes.
+/// Programs that run a network on square pictures in host memory, for some sizes.
 pub struct Frames {
     batch: usize,
+    /// Whether the network reads Sobel gradients.
     sobel: bool,
-    /// By side.
+    /// The programs and their rendering ops, by side.
     programs: BySize<(Program, Plan<ViewSpec>)>,
+    /// (batch, side, side, 3), the pictures on the device.
     pictures: Slot<u8>,
+    /// (batch), the numbers 0, 1, 2, …
     index: Slot<u32>,
 }
 
-/// The pictures that [`Frames`] are planned for.
+/// The sizes of pictures that [`Frames`] are planned for.
 #[derive(Clone, Copy, Debug)]
 pub struct FramesShape<'a> {
-    /// Pictures at a time.
+    /// Number of pictures at a time.
     pub batch: usize,
+    /// Every side of pictures, in pixels.
     pub sides: &'a [usize],
 }
 
 impl FramesShape<'_> {
+    /// The largest side.
     pub fn largest(&self) -> usize {
         self.sides.iter().max().copied().unwrap_or(0)
     }
 }
 
 impl Frames {
-    /// For the features and clusters of `recipe`.
+    /// Plans the network's programs for the features and clusters of `recipe`, in the given mode.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -167,8 +172,8 @@ impl Frames {
         })
     }
 
-    /// Runs the network on up to `batch` pictures u8 (n, `side`, `side`, 3). The program that ran
-    /// has `batch` images; those from n on are of no meaning.
+    /// Runs the network on up to `batch` pictures (n, `side`, `side`, 3). Returns the program,
+    /// which has `batch` images; the outputs of those from n on mean nothing.
     pub fn forward(
         &self,
         dev: &mut dyn Engine,
@@ -189,19 +194,22 @@ impl Frames {
         Ok(program)
     }
 
-    /// Pictures that [`Frames::forward`] takes.
+    /// The largest number of pictures that [`Frames::forward`] takes.
     pub fn batch(&self) -> usize {
         self.batch
     }
 }
 
-/// A network in evaluation mode, batch norm folded, and its classifier.
+/// A predictor by a trained network with batch norm folded, and its classifier.
 pub struct Segmenter<'a> {
+    /// The engine that the network runs on.
     pub dev: &'a mut dyn Engine,
+    /// The network.
     pub net: &'a Network,
+    /// Its programs.
     pub frames: &'a Frames,
     pub classifier: Classifier,
-    /// Room for `batch` maps of the largest size that is asked for.
+    /// Memory for `batch` predictions at the largest size that is asked for.
     pub pred: Slot<u16>,
 }
 
@@ -226,7 +234,8 @@ impl Predictor for Segmenter<'_> {
 mod tests {
     use super::*;
 
-    /// Clusters by a pixel's place alone (`bands` of columns), and by its brightness alone.
+    /// A predictor of clusters by a pixel's column alone (in `bands` bands), and by its brightness
+    /// alone.
     struct Fake {
         bands: usize,
     }
@@ -258,12 +267,12 @@ mod tests {
         };
         let all = unlabelled(&mut Fake { bands: 4 }, &set, (2, 4), &mut tick).unwrap();
         assert_eq!((seen, all.len()), (5, 2));
-        // Bands end at columns 16, 32, 48 of the picture, which are 8, 24, 40 of its centre, where
-        // the enlarged centre has 12, 24, 36.
+        // Bands end at columns 16, 32, 48 of the picture, which are columns 8, 24, 40 of its
+        // centre, whereas those of the enlarged centre end at 12, 24, 36.
         assert_eq!((all[0].mirror, all[0].size), (0.0, 100.0));
         assert!((all[0].crop - 100.0 * 40.0 / 48.0).abs() <= 1e-9, "{:?}", all[0]);
         assert_eq!((all[0].used, all[0].largest), (4, 25.0));
-        // Noise is mirrored exactly, and is another one where it is resized.
+        // Noise is mirrored exactly, but resizing makes another noise of it.
         assert_eq!(all[1].mirror, 100.0);
         assert!(
             (50.0..95.0).contains(&all[1].crop) && (50.0..95.0).contains(&all[1].size),

@@ -1,5 +1,5 @@
-//! Nearest neighbours of pixels among all pixels of a set, by the cosine of their features: exact,
-//! a running top N on the device.
+//! The search for the nearest neighbours of some pixels among all pixels of a data set, by the
+//! cosine of their features. It is exact, and keeps a running list of the best N on the device.
 
 use crate::augment::{Augment, Feeder, FeederSpec, View};
 use crate::base::{BySize, Result};
@@ -16,42 +16,53 @@ use crate::recipe::Recipe;
 /// A pixel of the feature map of an image, and its cosine with a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
+    /// Cosine with the query, −1 to 1.
     pub score: f32,
+    /// Number of the image in the data set.
     pub image: usize,
+    /// Column in the feature map. `y`: row.
     pub x: usize,
     pub y: usize,
 }
 
-/// Searches a set of square images.
+/// A search in a set of square images.
 pub struct Search {
+    /// The programs for the images that are searched.
     programs: Programs,
-    /// For the image of a query.
+    /// The program for the image of a query.
     one: Program,
     feeder: Feeder,
+    /// Number of images in a full batch.
     batch: usize,
-    /// Of an image.
+    /// (size/4, size/4, FEATURES), the features of a query's image.
     features: Slot<f32>,
-    /// Unit features of the queries: their scores are cosines.
+    /// The features of the queries as a classifier. They have length 1, so that its scores are
+    /// cosines.
     queries: Classifier,
+    /// (pixels of a batch, queries), cosines.
     scores: Slot<f32>,
+    /// (queries, nearest), the best cosines so far.
     best: Slot<f32>,
+    /// (queries, nearest), the pixels that they belong to: image · pixels of an image + pixel.
     places: Slot<u32>,
-    /// By number of images.
+    /// The plan of the running list, by number of images.
     plans: BySize<Plan<TopSpec>>,
 }
 
-/// What is looked for.
+/// The size of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
+    /// Number of queries.
     pub queries: usize,
-    /// Nearest of each query.
+    /// Number of neighbours to find for each query.
     pub nearest: usize,
-    /// Every pixel of an image, or the best of it alone.
+    /// Whether several pixels of one image may be found, or only its best one.
     pub every_pixel: bool,
 }
 
 impl Search {
-    /// In images of `size`² pixels.
+    /// Plans a search in images of `size`² pixels. Fails on more neighbours or queries than
+    /// [`plan_top`] allows.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -61,7 +72,7 @@ impl Search {
         size: usize,
         Wanted { queries: q, nearest: n, every_pixel }: Wanted,
     ) -> Result<Self> {
-        // Directions, whatever the recipe makes of features' lengths.
+        // Features are normalised to length 1 here, whether the recipe does it or not.
         let geometry = ProgramSpec { h: size, w: size, k: q, unit: true, ..geometry(recipe) };
         let programs = Programs::plan(dev, layout, net, batching, 1, geometry, Mode::Eval)?;
         let one = Program::plan(dev, layout, net, ProgramSpec { n: 1, ..geometry }, Mode::Eval)?;
@@ -97,7 +108,8 @@ impl Search {
         })
     }
 
-    /// The unit feature of pixel (x, y) of the feature map of a picture, u8 (size, size, 3).
+    /// The feature (FEATURES), of length 1, at pixel (x, y) of the feature map of a picture (size,
+    /// size, 3).
     pub fn feature(
         &mut self,
         dev: &mut dyn Engine,
@@ -114,8 +126,8 @@ impl Search {
         Ok(dev.read(self.features)?[at * FEATURES..][..FEATURES].to_vec())
     }
 
-    /// The nearest of each query, the nearest first; of equal ones that in the earlier image, row,
-    /// column. Fewer where there are not as many.
+    /// Finds the nearest neighbours of each query (FEATURES), the nearest first. Among equal ones
+    /// the earlier image, row and column comes first. A list is shorter if there are not as many.
     pub fn run(
         &mut self,
         dev: &mut dyn Engine,

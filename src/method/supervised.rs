@@ -1,12 +1,12 @@
-//! Training on labels, of the whole network or (transfer, `freeze` backbone) of one linear layer on
-//! top of it.
+//! Training on labels, either of the whole network or of only one linear layer on top of it
+//! (transfer: `freeze` is `backbone` in the recipe).
 //!
 //! ```text
-//! each batch: L = CE(W·f + b, y),  y the label map at the features' size, pixels without a class left out
+//! each batch: L = CE(W·f + b, y),  y the label map at the features' size
 //! ```
-//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's
-//! choice: one view with the recipe's changes, labels by nearest neighbour, features as the pyramid
-//! leaves them.
+//! Pixels without a class are left out. PiCIE's supplement states Adam and the learning rate. The
+//! rest is a choice made here: one view with the recipe's augmentation, labels resized by nearest
+//! neighbour, and features that are not normalised.
 
 use crate::augment::{Feeder, View, crop_labels};
 use crate::base::{BySize, Error, Result};
@@ -21,12 +21,14 @@ use crate::method::{Algorithm, Batching, Learned, Losses};
 use crate::net::{Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
-/// Scores of a learned classifier that stay in memory between its forward and backward.
+/// The scores of a learned classifier, which stay in memory between the forward and the backward
+/// pass.
 pub struct Scored {
-    /// By images of a batch.
+    /// The plans of the loss, by number of images in a batch.
     plans: BySize<Plan<SoftmaxSpec>>,
-    /// (images of a batch, size/4, size/4, clusters)
+    /// (images of a batch, size/4, size/4, clusters), the scores.
     scores: Slot<f32>,
+    /// Whether the network's weights are not trained.
     frozen: bool,
 }
 
@@ -45,8 +47,9 @@ impl Scored {
         Ok(Scored { plans, scores, frozen: recipe.freeze == Freeze::Backbone })
     }
 
-    /// losses (n) = shares of the mean cross-entropy; gradients of the classifier, and of the
-    /// pyramid unless it is frozen.
+    /// Queues the loss and its gradients: losses (n) = each image's share of the mean
+    /// cross-entropy; then the gradients, times `scale`, of the classifier and, unless the network
+    /// is frozen, of the pyramid.
     pub fn cross_entropy(
         &self,
         dev: &mut dyn Engine,
@@ -69,14 +72,20 @@ impl Scored {
     }
 }
 
+/// Supervised training, planned for one data set.
 pub struct Supervised {
     common: Common,
+    /// The linear layer on the features.
     classifier: Learned,
+    /// Its scores.
     scored: Scored,
-    /// Labels (images of a batch, size/4, size/4); their rows (images of a batch); weights of 1.
+    /// (images of a batch, size/4, size/4), the labels of a batch.
     labels: Slot<u16>,
+    /// (images of a batch), the rows of `labels`: 0, 1, 2, …
     rows: Slot<u32>,
+    /// (clusters), class weights, which are all 1.
     weights: Slot<f32>,
+    /// (images of a batch), the losses of a step.
     losses: Slot<f32>,
 }
 
@@ -100,7 +109,8 @@ impl Supervised {
         Ok(Supervised { common, classifier, scored, labels, rows, weights, losses })
     }
 
-    /// The label maps (n, size/4, size/4) of a batch, cut as its view is.
+    /// The label maps (n, size/4, size/4) of a batch, cropped and mirrored as its view is;
+    /// `u16::MAX` for pixels without a class. Fails if the images have no labels.
     fn view_labels(feeder: &Feeder, set: &PictureSet, batch: &Batch) -> Result<Vec<u16>> {
         let PictureSet::Labelled(set) = set else {
             let remedy = "give labelled images, or choose a recipe that needs none, such as picie";
@@ -140,7 +150,7 @@ impl Algorithm for Supervised {
     fn begin_steps(&mut self, dev: &mut dyn Engine, _epoch: usize, _first: bool) -> Result<()> {
         dev.write(self.weights, &vec![1.0; self.weights.len])?;
         dev.write(self.rows, &Vec::from_iter(0..self.rows.len as u32))?;
-        // Only a frozen network is run with its norms folded.
+        // Only a frozen network runs with its batch norms folded into the convolutions.
         if self.common.frozen() { self.common.net.fold(dev) } else { Ok(()) }
     }
 

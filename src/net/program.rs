@@ -7,6 +7,7 @@ use crate::device::ops::{
     StemForward, StemInfer, StemSpec, conv_forward, norm_forward, stem_forward, stem_infer,
 };
 use crate::device::{Act, Engine, Slot};
+use crate::net::STRIDE;
 use crate::net::architecture::{Conv, Unit};
 use crate::net::backward::Backward;
 use crate::net::params::Network;
@@ -46,6 +47,13 @@ pub struct ProgramSpec {
     pub merge: Merge,
     /// Whether features are divided by their norm.
     pub unit: bool,
+}
+
+impl ProgramSpec {
+    /// Feature vectors of a batch: pixels of all its feature maps.
+    pub fn features(&self) -> usize {
+        self.n * (self.h / STRIDE) * (self.w / STRIDE)
+    }
 }
 
 /// The stem: a convolution; batch norm, ReLU and pooling in one op.

@@ -1,5 +1,5 @@
-//! The state of a run as one safetensors file: torchvision's names, Adam's moments, centroids, and
-//! where in the epoch it is.
+//! The state of a run as one safetensors file: parameters by torchvision's names, Adam's moments,
+//! centroids, and the place in the epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,48 +16,62 @@ use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
 
-/// What comes next in the epoch.
+/// The phase of an epoch that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// k-means of each view.
     KMeans,
+    /// Pseudo labels of each view.
     Labels,
+    /// Training steps, and the evaluation after them.
     Train,
 }
 
-/// Everything that is not a tensor.
+/// Everything in a checkpoint that is not a tensor, stored as JSON.
 ///
-/// NOTE: at the beginning of an epoch it holds no times, so that a resumed run ends with the same
-/// bytes.
+/// NOTE: at the beginning of an epoch it holds no times, so that the files of a resumed run have
+/// the same bytes as those of an uninterrupted one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// The run's hyperparameters.
     pub recipe: Recipe,
+    /// The run's seed.
     pub seed: u64,
-    /// What the network started from.
+    /// The weights that the network started from.
     pub start: Provenance,
+    /// Number of training images.
     pub images: usize,
-    /// Of the images' names, in order: pseudo labels belong to rows.
+    /// Hash of the images' names in order. It must not change, because pseudo labels belong to
+    /// rows.
     pub fingerprint: u64,
-    /// From 1.
+    /// The present epoch, counted from 1.
     pub epoch: usize,
+    /// The phase of the epoch that comes next, or is under way.
     pub phase: Phase,
-    /// Training steps of this epoch that are done.
+    /// Number of training steps that are done in this epoch.
     pub step: usize,
-    /// Of the whole run.
+    /// Number of training steps that are done in the whole run.
     pub adam_step: u64,
-    /// Of each loss the sum over the done steps, weighted by their images, and the images.
+    /// For each loss, by name: its sum over this epoch's steps, weighted by their images, and the
+    /// number of these images.
     pub losses: BTreeMap<String, [f64; 2]>,
+    /// The results of this epoch's k-means, by view.
     pub kmeans: Vec<KMeansSummary>,
-    /// Before any training.
+    /// The score before any training.
     pub untrained: Option<Score>,
-    /// Seconds spent in this epoch's k-means, label and train phases before the save.
+    /// Seconds spent in this epoch's k-means, label and training phases so far.
     pub seconds: [f64; 3],
 }
 
+/// The result of a k-means pass, as [`Summary`] describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KMeansSummary {
+    /// Mean squared distance of points to their nearest centroid.
     pub objective: f64,
+    /// Imbalance of the clusters' sizes, 1 if all are equal.
     pub imbalance: f64,
+    /// Number of clusters that were empty and took half of another.
     pub splits: u32,
 }
 
@@ -68,6 +82,8 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
+    /// The state at the beginning of a run, for a data set given as its number of images and their
+    /// fingerprint.
     pub fn begin(
         recipe: Recipe,
         seed: u64,
@@ -99,7 +115,7 @@ impl State {
     }
 }
 
-/// Names of a clustering method's pseudo labels in a file, each with its place.
+/// The pseudo labels of a method, with their names in the file. Empty if the method has none.
 fn pseudo(method: &dyn Algorithm) -> Vec<(String, PseudoLabels)> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, which: usize| format!("{}{}", ["", "auxiliary"][which], view + 1);
@@ -112,7 +128,8 @@ fn pseudo(method: &dyn Algorithm) -> Vec<(String, PseudoLabels)> {
     views.iter().enumerate().flat_map(each).collect()
 }
 
-/// Weights, running statistics, centroids and learned classifiers: what evaluation needs.
+/// The tensors that evaluation needs: weights, running statistics, centroids and learned
+/// classifiers; and the state.
 fn evaluable(dev: &mut dyn Engine, method: &dyn Algorithm, state: &State) -> Result<Weights> {
     let mut weights = Weights::default();
     method.common().net.save(dev, &mut weights)?;
@@ -131,7 +148,7 @@ fn evaluable(dev: &mut dyn Engine, method: &dyn Algorithm, state: &State) -> Res
     Ok(weights)
 }
 
-/// Writes what evaluation needs after an epoch.
+/// Writes the file of an epoch, which has everything that evaluation needs.
 pub fn save_epoch(
     path: &Path,
     dev: &mut dyn Engine,
@@ -141,7 +158,7 @@ pub fn save_epoch(
     weights::write(path, &evaluable(dev, method, state)?)
 }
 
-/// Writes everything that resuming needs.
+/// Writes the checkpoint, which has everything that resuming needs.
 pub fn save(
     path: &Path,
     dev: &mut dyn Engine,
@@ -170,8 +187,9 @@ pub fn save(
     weights::write(path, &weights)
 }
 
-/// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must
-/// be this run's.
+/// Reads a checkpoint that [`save`] wrote, writes its tensors to the device, and returns the state.
+/// Fails if the file is damaged, or if its recipe, seed, number of images or their fingerprint are
+/// not those of this run.
 pub fn load(
     path: &Path,
     dev: &mut dyn Engine,
@@ -237,7 +255,7 @@ pub fn load(
     Ok(state)
 }
 
-/// The state in one of our own files.
+/// The state in a file that this program wrote. Fails on other files.
 fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     match (origin, weights.metadata.get("picie")) {
         (Origin::Picie, Some(text)) => serde_json::from_str(text).map_err(|e| {
@@ -255,29 +273,36 @@ fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     }
 }
 
+/// The values of a tensor of `weights`, which were read from `path`. Fails if there is no such
+/// tensor of f32.
 fn floats<'a>(path: &Path, weights: &'a Weights, name: &str) -> Result<&'a [f32]> {
     weights.tensors.get(name).and_then(Tensor::f32).ok_or_else(|| {
         Error::file(path, format!("{name} is missing"), "use the checkpoint of a trained run")
     })
 }
 
-/// A network to evaluate, and what scores its features.
+/// A trained network and its classifier, read from a file.
 pub struct Trained {
+    /// The network's parameters and running statistics.
     pub weights: Weights,
+    /// The recipe that it was trained with.
     pub recipe: Recipe,
-    /// (clusters, FEATURES): centroids, or the weights of a learned classifier.
+    /// (clusters, FEATURES), centroids, or the weights of a learned classifier.
     classifier: Vec<f32>,
-    /// (clusters)
+    /// (clusters), the biases of a learned classifier, or zeros.
     bias: Vec<f32>,
 }
 
-/// Where a [`Trained`] lies in an engine's memory.
+/// The memory of a trained network and its classifier on an engine.
 pub struct Loaded {
+    /// The network's parameters.
     pub net: Network,
+    /// The centroids, and room for the classifier.
     pub scorer: Scorer,
 }
 
 impl Loaded {
+    /// Takes the memory for a network and classifier of `recipe`.
     pub fn plan(layout: &mut Layout, recipe: &Recipe) -> Self {
         let net = Network::plan(layout, recipe.architecture);
         Loaded { net, scorer: Scorer::plan(layout, "", recipe.clusters) }
@@ -285,8 +310,9 @@ impl Loaded {
 }
 
 impl Trained {
-    /// From a checkpoint of ours, or of the released code (cascade merge, dot-product scores of
-    /// classifier 1).
+    /// Reads a checkpoint of this program, or one of the released code, which merges by cascade and
+    /// scores by dot products with its first classifier. Fails if the file is damaged or holds only
+    /// ImageNet weights.
     pub fn read(path: &Path) -> Result<Self> {
         let file = weights::read(path)?;
         let ours =
@@ -305,7 +331,7 @@ impl Trained {
                 ));
             }
         };
-        // MDC's layer is learned anew in each epoch; before the first there are only centroids.
+        // MDC learns its layer anew in each epoch, so there are only centroids before the first.
         let name = match recipe.method {
             recipe::Method::Mdc if recipe.learned() => "parametric",
             _ => "classifier1",
@@ -322,7 +348,8 @@ impl Trained {
         Ok(Trained { weights, recipe, classifier, bias })
     }
 
-    /// Brings network and classifier to the device, batch norm folded. Returns what scores.
+    /// Copies the network, with batch norm folded, and the classifier to the device. Returns the
+    /// classifier.
     pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
         to.net.init(dev, 0)?;
         to.net.load(dev, &self.weights)?;

@@ -1,4 +1,4 @@
-//! The phases of an epoch: k-means, labels, training steps.
+//! The phases of an epoch: k-means, pseudo labels, training steps.
 
 use std::time::Instant;
 
@@ -11,20 +11,24 @@ use crate::train::kept::Kept;
 use crate::train::observer::{ticker, unless_stopped};
 use crate::train::{Observer, RunFolder, Sets, finite, outlook};
 
-/// A run in progress.
+/// A run in progress: everything that its phases work with.
 pub(super) struct Trainer<'a> {
     pub dev: &'a mut dyn Engine,
     pub sets: &'a Sets,
+    /// The files of the run.
     pub folder: &'a RunFolder,
+    /// Shows progress, and may stop the run.
     pub watch: &'a mut dyn Observer,
     pub method: Box<dyn Algorithm>,
     pub evaluator: Evaluator,
+    /// The losses that have not been looked at yet.
     pub kept: Kept,
+    /// The place in the run; saved in checkpoints.
     pub state: State,
 }
 
 impl Trainer<'_> {
-    /// One epoch, or what is left of it.
+    /// Runs one epoch, or what is left of it after a resume.
     pub fn epoch(&mut self) -> Result<()> {
         let mut untrained_s = 0.0;
         if self.state.phase == Phase::KMeans {
@@ -67,14 +71,15 @@ impl Trainer<'_> {
         self.finish()
     }
 
-    /// Views that are clustered.
+    /// Number of views that are clustered; 0 if the method does not cluster.
     pub(super) fn views(&self) -> usize {
         self.method.clustering().map_or(0, |clustering| clustering.pseudo().len())
     }
 
-    /// A pass without gradients over each view, where there are any. Interrupted, it is forgotten
-    /// and begins anew when resumed: it is cheap beside the training steps, and all it can have
-    /// changed are running statistics and centroids.
+    /// Runs a pass without gradients over each view that is clustered. If interrupted, the pass is
+    /// undone and begins anew when the run is resumed: it is cheap beside the training steps, and
+    /// it can only have changed running statistics and centroids. `clock` is the place of its time
+    /// in [`State::seconds`].
     fn pass(&mut self, name: &str, clock: usize, pass: fn(&mut Self) -> Result<()>) -> Result<()> {
         if self.views() == 0 {
             return Ok(());
@@ -98,6 +103,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Clusters each view.
     fn kmeans(&mut self) -> Result<()> {
         self.state.kmeans.clear();
         for view in 0..self.views() {
@@ -122,6 +128,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Labels each view.
     fn labels(&mut self) -> Result<()> {
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
@@ -137,7 +144,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// The training steps that are left of the epoch.
+    /// Runs the training steps that are left of the epoch.
     fn steps(&mut self) -> Result<()> {
         let done = self.state.step;
         self.method.begin_steps(self.dev, self.state.epoch, done == 0)?;
@@ -171,7 +178,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Waits for the steps that were queued and looks at their losses.
+    /// Waits for the queued steps and looks at their losses. Fails if one is not finite.
     fn look(&mut self) -> Result<()> {
         for (step, images, losses) in self.kept.take(self.dev, &*self.method)? {
             if let Some(what) = finite::loss(&losses) {
@@ -183,7 +190,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Adds a step's losses to the epoch's, weighted by its images.
+    /// Adds a step's losses to those of the epoch, weighted by its images.
     fn add(&mut self, losses: &Losses, images: usize) {
         for (name, loss) in [("loss", losses.total)].into_iter().chain(losses.parts.iter().copied())
         {

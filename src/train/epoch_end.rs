@@ -1,5 +1,4 @@
-//! The end of an epoch, or of the run for now: scores, record, checkpoint, and what is said of a run
-//! that stopped.
+//! The end of an epoch (scores, record, checkpoint), and the end of a run that stops early.
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::train::finite;
 use crate::train::observer::{ticker, unless_stopped};
 
 impl Trainer<'_> {
-    /// Evaluation, record, checkpoint.
+    /// Evaluates, records and saves the epoch, and begins the next one.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.check()?;
         let started = Instant::now();
@@ -65,13 +64,14 @@ impl Trainer<'_> {
             untrained: self.state.untrained,
             fresh,
         };
-        // The row first: should the process die in between, resuming drops it and writes it again.
+        // The row is written first: if the process dies before the checkpoint is written, resuming
+        // drops the row and writes it again.
         row.append(&self.folder.metrics())?;
         self.state = self.state.next();
         checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)
     }
 
-    /// The score of a classifier, where there are labels.
+    /// The score of a classifier on the validation images. `None` if they have no labels.
     pub(super) fn evaluate(&mut self, name: &str, classifier: Classifier) -> Result<Option<Score>> {
         let PictureSet::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
@@ -85,8 +85,8 @@ impl Trainer<'_> {
         Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
     }
 
-    /// The score of a fresh k-means on images without augmentation. Leaves centroids and running
-    /// statistics as they were.
+    /// The score of a fresh k-means on images without augmentation. Centroids and running
+    /// statistics are put back afterwards.
     fn fresh(&mut self) -> Result<Option<Score>> {
         let running = self.method.common().net.running(self.dev)?;
         let (common, clustering) = self.method.clustering_mut().expect("there are views");
@@ -109,8 +109,8 @@ impl Trainer<'_> {
         scored.map_or_else(|| self.interrupt(), Ok)
     }
 
-    /// Errors: something of the state is not finite. The last step's update has been through no
-    /// loss yet, and what it broke must not replace the last good checkpoint.
+    /// Fails if a number in the state is not finite. The last step's update has not been tested by
+    /// any loss yet, and if it broke something, that must not replace the last good checkpoint.
     pub(super) fn check(&mut self) -> Result<()> {
         let State { epoch, phase, adam_step, .. } = self.state;
         let clustered = epoch > 1 || phase > Phase::KMeans;
@@ -120,13 +120,14 @@ impl Trainer<'_> {
         }
     }
 
+    /// The error for a number that is not finite, with the checkpoint to start from, if any.
     pub(super) fn not_finite(&self, what: String, place: Option<String>, step: u64) -> Error {
         let checkpoint = Some(self.folder.checkpoint()).filter(|path| path.exists());
         let place = place.map_or(String::new(), |place| format!(": {place}"));
         Error::NotFinite { what, place, epoch: self.state.epoch, step, checkpoint }
     }
 
-    /// Saves where the run is, and reports the interruption.
+    /// Saves the state of the run, and fails with the interruption.
     pub(super) fn interrupt<T>(&mut self) -> Result<T> {
         self.check()?;
         checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)?;

@@ -1,14 +1,15 @@
-//! Which tensor holds a number that is not finite: looked for when a loss or an objective is not,
-//! and before a checkpoint replaces the last good one.
+//! The search for tensors that hold a number that is not finite. It runs when a loss or an
+//! objective is not finite, and before a checkpoint replaces the last good one.
 
 use crate::base::Result;
 use crate::device::{Engine, Slot};
 use crate::method::{Algorithm, Losses, PseudoLabels};
 
-/// A tensor and its name in checkpoints, where it is saved in one.
+/// A tensor, with its name in checkpoints, or a description if it is not saved.
 type Named = (String, Slot<f32>);
 
-/// The first of `tensors` with a number that is not finite, and that number.
+/// A text that names the first of `tensors` with a number that is not finite, and that number.
+/// `None` if all are finite.
 fn first(dev: &mut dyn Engine, tensors: &[Named]) -> Result<Option<String>> {
     for (name, slot) in tensors {
         if let Some(value) = dev.read(*slot)?.into_iter().find(|value| !value.is_finite()) {
@@ -18,7 +19,7 @@ fn first(dev: &mut dyn Engine, tensors: &[Named]) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// A tensor of every view and number of clusters.
+/// The tensor that `of` selects, for every view and number of clusters, described by `what`.
 fn of_views(method: &dyn Algorithm, what: &str, of: fn(&PseudoLabels) -> Slot<f32>) -> Vec<Named> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, k: usize| format!("{what} of view {}, {k} clusters,", view + 1);
@@ -28,9 +29,9 @@ fn of_views(method: &dyn Algorithm, what: &str, of: fn(&PseudoLabels) -> Slot<f3
     views.iter().enumerate().flat_map(each).collect()
 }
 
-/// What is not finite of a state that is to be saved, or that a k-means began with: of the network,
-/// in the order of a forward pass, of what is learned besides, and of Adam's moments. `clustered`:
-/// of the centroids too, since there are some.
+/// Searches a state that is to be saved, or that a k-means began with: the network in the order of
+/// a forward pass, the learned classifiers, and Adam's moments. `clustered`: the centroids too,
+/// which exist by then.
 pub fn state(
     dev: &mut dyn Engine,
     method: &dyn Algorithm,
@@ -48,10 +49,10 @@ pub fn state(
     first(dev, &tensors)
 }
 
-/// What is not finite of what a training step computed its loss with.
+/// Searches the tensors that a training step computed its loss with.
 ///
-/// NOTE: by the time that a loss is read its step has spoilt all weights. The running statistics
-/// tell where in the forward pass it began, for they are of this pass and of nothing behind it.
+/// NOTE: when a loss is read, its step has already spoilt all weights. The running statistics tell
+/// where in the forward pass it began, because they come from this pass and from nothing after it.
 pub fn step(dev: &mut dyn Engine, method: &dyn Algorithm) -> Result<Option<String>> {
     let mut tensors = method.common().net.statistics();
     tensors.extend(of_views(method, "a centroid", |p| p.scorer.centroids));
@@ -59,7 +60,8 @@ pub fn step(dev: &mut dyn Engine, method: &dyn Algorithm) -> Result<Option<Strin
     first(dev, &tensors)
 }
 
-/// The part of a step's losses that is not finite, by its name in `metrics.jsonl`, and its value.
+/// A text that names the first part of a step's losses that is not finite, as `metrics.jsonl` does,
+/// and its value. `None` if all are finite.
 pub fn loss(losses: &Losses) -> Option<String> {
     let mut all = losses.parts.iter().copied().chain([("loss", losses.total)]);
     all.find(|(_, loss)| !loss.is_finite()).map(|(name, loss)| format!("{name} is {loss}"))
@@ -73,7 +75,8 @@ mod tests {
     use crate::method;
     use crate::recipe::Recipe;
 
-    /// Puts `value` into a tensor of a method that is all finite, and says what is found.
+    /// Puts `value` into a tensor of a method in which everything is finite, and returns what is
+    /// found.
     fn found(
         recipe: Recipe,
         name: &str,
@@ -127,10 +130,10 @@ mod tests {
         for name in ["parametric.bias", "adam.m.parametric.weight"] {
             assert_eq!(found(Recipe::mdc(), name, all), format!("{name} holds -inf"));
         }
-        // Before the first k-means centroids are whatever was in memory.
+        // Before the first k-means, the centroids hold whatever was in memory.
         let begun = |dev: &mut dyn Engine, method: &dyn Algorithm| state(dev, method, false);
         assert_eq!(found(Recipe::picie(), "a centroid of view 1, 3 clusters,", begun), "");
-        // What a step has spoilt itself says nothing of its loss.
+        // A tensor that the step itself has spoilt does not explain its loss.
         assert_eq!(found(Recipe::picie(), "conv1.weight", step), "");
         assert_eq!(found(Recipe::picie(), "bn1.running_mean", step), "bn1.running_mean holds -inf");
     }

@@ -1,5 +1,5 @@
-//! Epochs for the clock: the passes and steps of training, without evaluation, record and
-//! checkpoint.
+//! Epochs that are run to be timed: the passes and steps of training, without evaluation, record
+//! and checkpoints.
 
 use std::time::Instant;
 
@@ -16,12 +16,16 @@ use crate::train::kept::Kept;
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EpochSeconds {
+    /// Seconds of the k-means passes.
     pub kmeans: f64,
+    /// Seconds of the label passes.
     pub labels: f64,
+    /// Seconds of the training steps.
     pub train: f64,
 }
 
 impl EpochSeconds {
+    /// Seconds of the whole epoch.
     pub fn total(&self) -> f64 {
         self.kmeans + self.labels + self.train
     }
@@ -32,14 +36,17 @@ pub struct Measured<'a> {
     method: Box<dyn Algorithm>,
     set: &'a PictureSet,
     kept: Kept,
+    /// Number of steps between two looks at their losses.
     look_every: usize,
+    /// Number of epochs so far.
     epoch: usize,
+    /// Number of training steps so far.
     step: u64,
 }
 
 impl<'a> Measured<'a> {
-    /// Plans, reserves, and starts from random weights. `look_every`: steps between two looks at
-    /// their losses.
+    /// Plans a training, allocates its memory, and begins from random weights. `look_every` is the
+    /// number of steps between two looks at their losses. Fails if memory does not suffice.
     pub fn plan(
         dev: &mut dyn Engine,
         recipe: &Recipe,
@@ -56,8 +63,8 @@ impl<'a> Measured<'a> {
         Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
     }
 
-    /// One epoch: k-means and labels of the views, where the method has them, and one training step
-    /// for every batch. `tick` is called with each batch of each of them.
+    /// Runs one epoch: k-means and labels of the views, if the method has them, and one training
+    /// step for every batch. `tick` is called for each batch of each pass.
     pub fn epoch(&mut self, dev: &mut dyn Engine, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
         let Measured { method, set, kept, look_every, epoch, .. } = self;
@@ -93,7 +100,7 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// Seconds until everything that `work` queued is done.
+/// Seconds until everything that `work` queues is done.
 fn clock(dev: &mut dyn Engine, work: impl FnOnce(&mut dyn Engine) -> Result<()>) -> Result<f64> {
     let start = (Instant::now(), dev.mark()?);
     work(dev)?;

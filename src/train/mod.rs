@@ -1,5 +1,5 @@
-//! The loop: k-means, labels, training and evaluation of each epoch; what is saved when, and what
-//! happens on Ctrl-C.
+//! The loop of a run: k-means, labels, training and evaluation of each epoch, the saving of
+//! checkpoints, and the handling of Ctrl-C.
 
 mod batches;
 mod checkpoint;
@@ -31,22 +31,30 @@ use crate::train::epoch::Trainer;
 use crate::train::observer::ticker;
 use crate::train::plan::name_batches;
 
-/// Images to learn from, and images to look at: where those have labels, to evaluate on.
+/// The data sets of a run.
 pub struct Sets {
+    /// The images to learn from.
     pub train: PictureSet,
+    /// The images to make pictures of, and, if they have labels, to evaluate on.
     pub val: PictureSet,
 }
 
-/// What a finished run leaves in memory for its pictures.
+/// The result of a finished run, from which its pictures are made.
 pub struct Outcome {
+    /// The trained method.
     pub method: Box<dyn Algorithm>,
+    /// The evaluation that was planned for the run.
     pub evaluator: Evaluator,
-    /// From `metrics.jsonl`, all epochs.
+    /// The rows of `metrics.jsonl` for all epochs.
     pub rows: Vec<EpochRow>,
 }
 
-/// Plans, starts from `start` or resumes, and trains to the end. A run begins, that is its settings
-/// are written, once everything is known to be in order: until then an error leaves nothing behind.
+/// Trains to the end of the recipe's epochs, from the weights of `start`, or with `resume` from the
+/// folder's checkpoint if there is one. The settings are written once everything is known to be in
+/// order, so that an error before that leaves nothing behind. Fails if memory does not suffice, a
+/// file cannot be written, the checkpoint belongs to other settings or data, or a loss is not
+/// finite; and with [`Error::Interrupted`](crate::base::Error::Interrupted) after the state was
+/// saved, if the user asked to stop.
 pub fn train(
     dev: &mut dyn Engine,
     folder: &RunFolder,
@@ -78,7 +86,8 @@ pub fn train(
             (images, fingerprint),
         )?
     } else {
-        // ImageNet weights have no pyramid: it keeps its random start, or begins as the data says.
+        // ImageNet weights have no pyramid: it keeps its random weights, or gets some computed from
+        // the images.
         if let Some(weights) = &start.weights {
             method.common().net.load(dev, weights)?;
         }

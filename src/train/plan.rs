@@ -1,4 +1,4 @@
-//! What a run will do and where its tensors will lie, before anything is allocated.
+//! The plan of a run: what it will do and where its tensors will lie, before anything is allocated.
 
 use crate::base::{Error, Result};
 use crate::device::{Engine, Layout, Pool};
@@ -7,23 +7,28 @@ use crate::recipe::{Laterals, Recipe};
 use crate::train::kept::Kept;
 use crate::train::{Sets, Settings};
 
-/// What a run will do, and where every tensor of it will lie.
+/// The plan of a run: its passes, and the place of each of its tensors.
 pub struct RunPlan {
+    /// The place of every tensor.
     pub(super) layout: Layout,
+    /// The method's passes and steps.
     pub(super) method: Box<dyn Algorithm>,
+    /// The computation of the pyramid's first weights, if the recipe has them from the images.
     pub(super) laterals: Option<PcaLaterals>,
+    /// The evaluation after each epoch.
     pub(super) evaluator: Evaluator,
+    /// Room for losses that have not been looked at.
     pub(super) kept: Kept,
 }
 
 impl RunPlan {
-    /// What the engine chose, and the memory, pool by pool.
+    /// The plan as text: the engine's choices, and the memory pool by pool.
     pub fn text(&self, dev: &dyn Engine) -> String {
         dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Nothing is allocated yet.
+/// Plans a run, without allocating anything. Fails on sizes that the engine cannot run.
 pub fn plan(dev: &mut dyn Engine, settings: &Settings, sets: &Sets) -> Result<RunPlan> {
     let recipe = &settings.recipe;
     let images = sets.train.images().len();
@@ -40,12 +45,13 @@ pub fn plan(dev: &mut dyn Engine, settings: &Settings, sets: &Sets) -> Result<Ru
     let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, classes, None)?;
     let kept = Kept::plan(&mut layout, method.losses());
     method.common_mut().place_images(dev, &mut layout)?;
-    // Only for the plan's readers: engines reserve their scratch by themselves.
+    // This slot is only for people who read the plan: engines allocate their scratch themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     Ok(RunPlan { layout, method, laterals, evaluator, kept })
 }
 
-/// Says of a plan that is too large which batches would fit.
+/// Adds to the error for a plan that is too large which batches would fit. Other errors stay as
+/// they are.
 pub(super) fn name_batches(e: Error, recipe: &Recipe) -> Error {
     let Error::Memory { share: Some(share), .. } = e else { return e };
     let part = |batch: usize| ((batch as f64 * share) as usize).max(1);

@@ -9,7 +9,7 @@ pub struct Mat<'a> {
 }
 
 impl<'a> Mat<'a> {
-    /// Row-major with `width` elements from row to row.
+    /// A row-major matrix with `width` elements from row to row.
     pub fn row_major(data: &'a [f32], width: usize) -> Self {
         Mat { data, rows: width, cols: 1 }
     }
@@ -24,8 +24,8 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// c (m, n), row-major with `width` elements from row to row, = (or, with `add`, +=) a (m, k) · b
-/// (k, n).
+/// The product of two matrices: c (m, n) = a (m, k) · b (k, n), or += with `add`. c is row-major
+/// with `width` elements from row to row.
 ///
 /// The result does not depend on threads: one call runs on one thread, in an order that its sizes
 /// fix.

@@ -1,4 +1,4 @@
-//! One allocation for all pools, handed out as disjoint mutable slices.
+//! The engine's memory: one allocation for all pools, handed out as disjoint mutable slices.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::device::{
 #[repr(C, align(64))]
 struct Line([u8; ALIGN]);
 
-/// The CPU engine.
+/// The CPU engine: its memory, and what plans asked for.
 pub struct Cpu {
     lines: Vec<Line>,
-    /// First line of each pool.
+    /// The first line of each pool.
     base: [usize; POOLS.len()],
     /// Bytes of scratch that the plans asked for.
     scratch: usize,
@@ -97,7 +97,7 @@ impl Default for Cpu {
 pub(super) trait OneSlot {
     type Slice<'a>;
 
-    /// The lines of the allocation that it covers.
+    /// The lines of the allocation that the slot covers.
     fn range(&self, cpu: &Cpu) -> Range<usize>;
 
     /// The slice, out of the bytes of these lines.
@@ -282,13 +282,15 @@ mod tests {
         let mut layout = Layout::new(Dtype::F32);
         let a = layout.take::<f32>(Pool::Acts, "a", 5);
         let b = layout.take::<u16>(Pool::State, "b", 7);
+        let c = layout.acts(Pool::Acts, "c", 3);
         let mut cpu = Cpu::new();
         cpu.reserve(&layout).unwrap();
         let dev: &mut dyn Engine = &mut cpu;
         dev.write(a, &[1., 2., 3., 4., 5.]).unwrap();
         dev.write(b, &[9; 7]).unwrap();
-        let (x, none, y) = cpu.get((a, None::<Slot<f32>>, b));
-        assert_eq!((x[4], none.is_none(), y.len()), (5.0, true, 7));
+        dev.write_acts(c, &[6.0; 3]).unwrap();
+        let (x, none, y, z) = cpu.get((a, None::<Slot<f32>>, b, Some(c)));
+        assert_eq!((x[4], none.is_none(), y.len(), z), (5.0, true, 7, Some(&mut [6.0; 3][..])));
         y[6] = 1;
         let dev: &mut dyn Engine = &mut cpu;
         assert_eq!(dev.read(b).unwrap(), [9, 9, 9, 9, 9, 9, 1]);

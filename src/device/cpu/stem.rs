@@ -8,8 +8,8 @@ use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
 use crate::device::ops::stem::Stem;
 use crate::device::ops::{NormParams, Passed, StemBackward, StemForward, StemInfer, StemSpec};
 
-/// The taps of output position `o` that lie inside of `len` input positions: (first input position,
-/// taps skipped, taps).
+/// The taps of the window at output position `o` that lie inside of `len` input positions, as
+/// (first input position, number of taps skipped before it, number of taps).
 #[inline(always)]
 fn window(o: usize, len: usize) -> (usize, usize, usize) {
     // Position 2·o − 1 is tap 0.
@@ -18,14 +18,14 @@ fn window(o: usize, len: usize) -> (usize, usize, usize) {
     (first, skip, (2 * o + 2).min(len) - first)
 }
 
-/// The larger of both, NaN where either is.
+/// The larger of two numbers; NaN where either is NaN.
 #[inline(always)]
 fn larger(v: f32, z: f32) -> f32 {
     if (v > z) | v.is_nan() { v } else { z }
 }
 
-/// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of 2,
-/// argmax = which tap of the window it was. `tap` (c) is scratch.
+/// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of
+/// 2, argmax = which tap of the window it was. `tap` (c) is scratch.
 #[inline(always)]
 fn pool(
     s: &StemSpec,

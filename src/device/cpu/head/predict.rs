@@ -37,8 +37,8 @@ pub fn head_predict(cpu: &mut Cpu, a: Passed<HeadPredict>) -> Result<()> {
     Ok(())
 }
 
-/// pred (out) = the arg-max over k of the scores (h, w, columns(k)) resampled to the height and width
-/// of `out`. `row` is scratch for one row of scores.
+/// pred (out) = the arg-max over k of the scores (h, w, columns(k)) resampled to the height and
+/// width of `out`. `row` is scratch for one row of scores.
 fn upsample_argmax(
     simd: pulp::Arch,
     pred: &mut [u16],
