@@ -1,6 +1,6 @@
 //! PiCIE's passes against the same algorithm written down on the host, point by point.
 
-use picie::augment::{Feeder, View};
+use picie::augment::{Feeder, InputShape, View};
 use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
@@ -84,9 +84,9 @@ impl Rig {
         let program =
             Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Eval)
                 .unwrap();
-        let sizes = (recipe.stored, recipe.size, 4);
+        let shape = InputShape { stored: recipe.stored, size: recipe.size, channels: 4 };
         let feeder =
-            Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
+            Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, shape, &[1], None).unwrap();
         let features = layout.take(Pool::State, "features", 64 * FEATURES);
         dev.reserve(&layout).unwrap();
         picie.init(&mut dev).unwrap();
@@ -366,9 +366,9 @@ fn step_s_losses(score_scale: f32) {
     };
     let program =
         Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
-    let sizes = (recipe.stored, recipe.size, 4);
+    let shape = InputShape { stored: recipe.stored, size: recipe.size, channels: 4 };
     let mut feeder =
-        Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
+        Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, shape, &[3], None).unwrap();
     let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
     dev.reserve(&layout).unwrap();
     picie.init(&mut dev).unwrap();

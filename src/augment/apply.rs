@@ -41,6 +41,17 @@ impl View {
     }
 }
 
+/// The squares that views are rendered from, and to.
+#[derive(Clone, Copy, Debug)]
+pub struct InputShape {
+    /// Side of a stored image.
+    pub stored: usize,
+    /// Side of the network's input.
+    pub size: usize,
+    /// Channels of the network's input; above 4 it has the Sobel gradient.
+    pub channels: usize,
+}
+
 /// Renders views of stored images: what the host stages before a step, and the ops of the step.
 pub struct Feeder<B: Backend> {
     augment: Augment,
@@ -89,10 +100,11 @@ impl<B: Backend> Feeder<B> {
         layout: &mut Layout,
         augment: Augment,
         seed: u64,
-        (stored, size, channels): (usize, usize, usize),
+        shape: InputShape,
         batches: &[usize],
         resident: Option<usize>,
     ) -> Result<Self> {
+        let InputShape { stored, size, channels } = shape;
         let capacity = batches.iter().copied().max().unwrap_or(1);
         let mut plans = Vec::new();
         for &n in batches {

@@ -3,5 +3,5 @@
 pub mod apply;
 pub mod draw;
 
-pub use apply::{Feeder, View, crop_labels};
-pub use draw::{Augment, Geometry, Jitter};
+pub use apply::{Feeder, InputShape, View, crop_labels};
+pub use draw::{Augment, CropDraw, Jitter};

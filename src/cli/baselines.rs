@@ -11,9 +11,9 @@ use crate::cli::say;
 use crate::data::{Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Backend, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Confusion, Matching, Scores, Unlabelled};
-use crate::method::baselines::{Clustered, Features, Lab, Pyramid, Stages, pca, settle};
+use crate::method::baselines::{Clustered, Features, Fitting, Lab, Pyramid, Stages, pca, settle};
 use crate::method::predict::{Constant, Frames, confusions, other_size, unlabelled};
 use crate::method::{STRIDE, Tick};
 use crate::net::weights::{Source, Weights};
@@ -72,7 +72,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         )),
         (PictureSet::Plain(_), true) => say_json(looks),
         (PictureSet::Plain(images), false) => {
-            say(report::unlabelled(&looks, images.len(), (args.size, other_size(args.size))))
+            say(report::unlabelled(&looks, images.len(), args.size))
         }
     }
 }
@@ -122,8 +122,8 @@ impl Table<'_> {
         let phase = Progress::phase(name.expect("a row has begun"), images as u64);
         let tick: Tick = &mut |n| phase.tick(n);
         let (k, sides) = (self.args.clusters, self.sides());
-        let mut clustered =
-            Clustered::fit(features, self.train, (k, seeds), (self.batch, &sides), tick)?;
+        let fitting = Fitting { k, seeds, batch: self.batch, sides: &sides };
+        let mut clustered = Clustered::fit(features, self.train, &fitting, tick)?;
         match self.set {
             PictureSet::Labelled(store) => {
                 let confusions = confusions(&mut clustered, store, (self.batch, k), tick)?;

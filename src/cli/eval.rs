@@ -13,7 +13,7 @@ use crate::data::{EvalStore, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Metric;
 use crate::device::{Backend, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Matching, Scores};
 use crate::method::Evaluator;
 use crate::method::predict::{Frames, Scorer, other_size, unlabelled};
@@ -88,7 +88,8 @@ impl Job for Evaluate<'_> {
         let report = EvalReport::new(
             &confusion,
             &matching.of(&confusion)?,
-            (images, size),
+            images,
+            size,
             &names,
             &store.taxonomy.parts,
         )?;
@@ -147,11 +148,7 @@ impl Job for Look<'_> {
             unlabelled(&mut scorer, images, (batch, recipe.clusters), &mut |n| phase.tick(n))?;
         phase.finish();
         if !args.json {
-            return say(report::unlabelled(
-                &[(recipe.name.clone(), measured)],
-                images.len(),
-                (size, other),
-            ));
+            return say(report::unlabelled(&[(recipe.name.clone(), measured)], images.len(), size));
         }
         let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
         say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))

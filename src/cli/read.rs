@@ -8,19 +8,20 @@ use crate::cli::args::KeepArgs;
 use crate::cli::plan::{FileBar, cache};
 use crate::data::{Dataset, EvalStore, ImageStore, Load, Square};
 
-/// A set of files that are smaller together is not kept: one core decodes so much in about a
-/// second.
+/// The bytes of files from which on a set is kept: one core decodes this much in about a second.
 const KEPT_FROM: u64 = 32 << 20;
-/// The budget where the system does not say what memory there is.
+/// The budget for images in memory where the system does not say what memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
 
+/// Reads images as the flags `--strict` and `--no-cache` say.
 #[derive(Clone, Copy)]
 pub struct Reader {
     strict: bool,
     keep: bool,
 }
 
-/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had.
+/// The bytes that images may take in memory where their set is not kept in a file: a quarter of
+/// what is to be had.
 /// A set is followed by another one and by the plan of the network, and the system caches the files
 /// that are read.
 fn budget() -> u64 {
@@ -32,14 +33,14 @@ impl Reader {
         Reader { strict, keep: !keep.no_cache }
     }
 
-    /// The images; labels are not looked at. `name`: of the progress bar.
+    /// Reads the images, with a progress bar of the name `name`; labels are not looked at.
     pub fn images(self, set: &Dataset, square: Square, name: &'static str) -> Result<ImageStore> {
         let store = self.load(square, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
-    /// The images with their labels.
+    /// Reads the images with their labels.
     pub fn labelled(self, set: &Dataset, square: Square, name: &'static str) -> Result<EvalStore> {
         let store = self.load(square, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
@@ -67,7 +68,8 @@ impl Reader {
     }
 }
 
-/// Where the images come from, what did not go as it should, and which images were left out.
+/// Tells the user where the images come from, what did not go as it should, and which images were
+/// left out.
 fn report(store: &ImageStore) {
     store.notes.iter().for_each(tell);
     if let Some(kept) = &store.kept {

@@ -1,4 +1,4 @@
-//! `picie scenes`.
+//! `picie scenes` draws a small data set.
 
 use crate::base::Result;
 use crate::cli::args::ScenesArgs;

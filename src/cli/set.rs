@@ -10,7 +10,7 @@ use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Squ
 const BAR: &str = "read images";
 
 impl SetArgs {
-    /// The files; nothing is decoded yet.
+    /// Lists the files of the data set; nothing is decoded yet.
     pub fn open(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
@@ -21,18 +21,18 @@ impl SetArgs {
         Ok(set)
     }
 
-    /// The images; labels are not looked at.
+    /// Reads the images; labels are not looked at.
     pub fn images(&self, square: Square) -> Result<ImageStore> {
         self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
     }
 
-    /// The images with their labels.
+    /// Reads the images with their labels.
     pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
         self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
-    /// The images, with labels where any of them has some. `classes` None: the default ones.
-    /// `asked`: to have none is an error.
+    /// Reads the images, with labels where any of them has some. `classes` None stands for the usual
+    /// number of classes. With `asked`, a set without labels is an error.
     pub fn pictures(
         &self,
         classes: Option<Classes>,

@@ -239,16 +239,27 @@ pub struct Clustered<'a> {
     classifiers: Vec<Classifier>,
 }
 
+/// What [`Clustered::fit`] fits, and for which predictions.
+pub struct Fitting<'a> {
+    /// Clusters to find.
+    pub k: usize,
+    /// A clustering is made for each of these seeds.
+    pub seeds: &'a [u64],
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// Sides of the pictures that predictions will be asked for.
+    pub sides: &'a [usize],
+}
+
 impl<'a> Clustered<'a> {
-    /// Fits `k` clusters to the pictures of `train`, for predictions of pictures of `sides` in
-    /// batches of `batch`. Errors: fewer points than clusters.
+    /// Fits clusters to the pictures of `train`. Errors: fewer points than clusters.
     pub fn fit(
         features: &'a mut dyn Features,
         train: &ImageStore,
-        (k, seeds): (usize, &[u64]),
-        (batch, sides): (usize, &[usize]),
+        fitting: &Fitting,
         tick: Tick,
     ) -> Result<Self> {
+        let &Fitting { k, seeds, batch, sides } = fitting;
         let d = features.width();
         let points = sample(features, train, batch, tick)?;
         let mut lloyd = Lloyd::new(&points, d, k)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::augment::{Feeder, View};
+use crate::augment::{Feeder, InputShape, View};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
 use crate::data::ImageStore;
@@ -105,7 +105,7 @@ impl<B: Backend> Common<B> {
         );
         let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
         let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let shape = (r.stored, r.size, r.architecture.input());
+        let shape = InputShape { stored: r.stored, size: r.size, channels: r.architecture.input() };
         let feeder =
             Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident.then_some(images))?;
         Ok(Common {

@@ -1,6 +1,6 @@
 //! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
 
-use crate::augment::{Augment, Feeder, View, crop_labels};
+use crate::augment::{Augment, Feeder, InputShape, View, crop_labels};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
 use crate::cluster::{MiniBatch, Schedule, Summary};
@@ -49,7 +49,7 @@ impl<B: Backend> Evaluator<B> {
             layout,
             recipe.augment,
             0,
-            (size, size, recipe.architecture.input()),
+            InputShape { stored: size, size, channels: recipe.architecture.input() },
             &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
             None,
         )?;

@@ -1,7 +1,7 @@
 //! Nearest neighbours of pixels among all pixels of a set, by the cosine of their features: exact,
 //! a running top N on the device.
 
-use crate::augment::{Augment, Feeder, View};
+use crate::augment::{Augment, Feeder, InputShape, View};
 use crate::base::Result;
 use crate::data::ImageStore;
 use crate::device::ops::{Backend, Classifier, TopSpec};
@@ -57,13 +57,13 @@ impl<B: Backend> Search<B> {
         let one = Program::plan(dev, layout, net, Geometry { n: 1, ..geometry }, Mode::Eval)?;
         let batches: Vec<usize> =
             batch_sizes(total, batch).into_iter().filter(|&n| n > 0).collect();
-        let sizes = (size, size, recipe.architecture.input());
+        let shape = InputShape { stored: size, size, channels: recipe.architecture.input() };
         let feeder = Feeder::plan(
             dev,
             layout,
             Augment::none(),
             0,
-            sizes,
+            shape,
             &[&batches[..], &[1]].concat(),
             None,
         )?;

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 use crate::cluster::Summary;
+use crate::data::Fingerprint;
 use crate::device::ops::{Backend, Classifier, Metric};
 use crate::device::{Layout, Pool, Slot};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::method::{Method, PseudoLabels};
 use crate::net::weights::{self, Data, Origin, StartRecord, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
@@ -68,18 +69,13 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    pub fn begin(
-        recipe: Recipe,
-        seed: u64,
-        start: StartRecord,
-        (images, fingerprint): (usize, u64),
-    ) -> Self {
+    pub fn begin(recipe: Recipe, seed: u64, start: StartRecord, data: Fingerprint) -> Self {
         State {
             recipe,
             seed,
             start,
-            images,
-            fingerprint,
+            images: data.images,
+            fingerprint: data.names,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -93,8 +89,8 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let images = (self.images, self.fingerprint);
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), images);
+        let data = Fingerprint { images: self.images, names: self.fingerprint };
+        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), data);
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }
@@ -178,7 +174,7 @@ pub fn load<B: Backend>(
     method: &dyn Method<B>,
     recipe: &Recipe,
     seed: u64,
-    (images, fingerprint): (usize, u64),
+    data: Fingerprint,
 ) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected(recipe.architecture))?;
     let state = state(path, &weights, origin)?;
@@ -195,10 +191,10 @@ pub fn load<B: Backend>(
     if state.seed != seed {
         return other("seed");
     }
-    if state.images != images {
-        return other(&format!("data set ({} images, now {images})", state.images));
+    if state.images != data.images {
+        return other(&format!("data set ({} images, now {})", state.images, data.images));
     }
-    if state.fingerprint != fingerprint {
+    if state.fingerprint != data.names {
         return other("data set (as many images, but not the same ones)");
     }
     method.common().net.load(dev, &weights)?;

@@ -25,7 +25,7 @@ use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::{Backend, Classifier};
 use crate::eval::Scores;
-use crate::eval::record::{self, EpochRow, Score};
+use crate::eval::epochs::{self, EpochRow, Score};
 use crate::method::{Evaluator, Losses, Method, PcaLaterals};
 use crate::net::weights::Start;
 use crate::train::batches::Batches;
@@ -83,14 +83,7 @@ pub fn train<'a, B: Backend + 'a>(
     method.init(dev)?;
     let fingerprint = sets.train.images().fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(
-            &folder.checkpoint(),
-            dev,
-            &*method,
-            recipe,
-            settings.seed,
-            (images, fingerprint),
-        )?
+        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, fingerprint)?
     } else {
         // ImageNet weights have no pyramid: it keeps its random start, or begins as the data says.
         if let Some(weights) = &start.weights {
@@ -101,13 +94,13 @@ pub fn train<'a, B: Backend + 'a>(
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
-        State::begin(recipe.clone(), settings.seed, settings.start.clone(), (images, fingerprint))
+        State::begin(recipe.clone(), settings.seed, settings.start.clone(), fingerprint)
     };
     if !resume {
         folder.write_settings(settings)?;
     }
     folder.write_plan(&text)?;
-    record::truncate_from(&folder.metrics(), state.epoch)?;
+    epochs::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, kept, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
@@ -116,7 +109,7 @@ pub fn train<'a, B: Backend + 'a>(
         done?;
     }
     let (method, evaluator) = (trainer.method, trainer.evaluator);
-    Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
+    Ok(Outcome { method, evaluator, rows: epochs::read(&folder.metrics())? })
 }
 
 impl<B: Backend> Trainer<'_, '_, B> {
