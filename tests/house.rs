@@ -138,6 +138,115 @@ fn kernels_are_launched_by_the_file_of_their_family() {
     }
 }
 
+/// A data set layout is a file and its lines in the table: nothing else names it.
+#[test]
+fn every_layout_is_in_the_table_and_nowhere_else() {
+    let table = read("src/data/layouts/mod.rs");
+    let listed = table.split("LAYOUTS: &[").nth(1).unwrap().split(';').next().unwrap();
+    let layouts: Vec<PathBuf> =
+        files("src/data/layouts", "rs").into_iter().filter(|p| !p.ends_with("mod.rs")).collect();
+    assert!(layouts.len() >= 4, "{layouts:?}");
+    for path in &layouts {
+        let stem = path.file_stem().unwrap().to_string_lossy();
+        assert!(listed.contains(&format!("&{stem}::LAYOUT")), "LAYOUTS lacks {stem}");
+        let code = read(path);
+        let name = code.split("name: \"").nth(1).unwrap().split('"').next().unwrap();
+        for other in files("src", "rs").iter().filter(|p| !p.starts_with("src/data/layouts")) {
+            let named = [format!("\"{name}\""), format!("{stem}::")];
+            let own = read(other).split("\n#[cfg(test)]").next().unwrap().to_string();
+            for name in named {
+                assert!(!own.contains(&name), "{} names the layout {name}", other.display());
+            }
+        }
+    }
+}
+
+/// Modules with files of their own are `mod.rs` in their folder.
+#[test]
+fn a_module_and_its_files_share_a_folder() {
+    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")) {
+        let folder = path.with_extension("");
+        assert!(
+            !root().join(&folder).is_dir(),
+            "{} is {}/mod.rs",
+            path.display(),
+            folder.display()
+        );
+    }
+}
+
+/// The first names of all paths in `code` that begin with `prefix`, those in braces one by one.
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for rest in code.split(prefix).skip(1) {
+        let group = rest.starts_with('{');
+        let (mut depth, mut fresh, mut name) = (0, true, String::new());
+        for c in rest.chars() {
+            let word = c.is_alphanumeric() || c == '_';
+            if word && fresh {
+                name.push(c);
+                continue;
+            }
+            fresh &= name.is_empty();
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if !group || depth == 0 {
+                break;
+            }
+            if c == ',' && depth == 1 {
+                names.insert(std::mem::take(&mut name));
+                fresh = true;
+            }
+        }
+        names.insert(name);
+    }
+    names
+}
+
+/// Folders of modules that still import each other in a circle.
+const CIRCLES: [&str; 4] = ["device/cpu/conv", "device/cuda", "device/cuda/cudnn", "net"];
+
+/// Modules that share a folder do not import each other in a circle.
+#[test]
+fn imports_of_a_folder_are_no_circle() {
+    let files = files("src", "rs");
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|p| p.parent()).collect();
+    let mut seen = 0;
+    for folder in folders.into_iter().filter(|folder| *folder != Path::new("src")) {
+        let below = folder.strip_prefix("src").unwrap().to_string_lossy().to_string();
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for path in files.iter().filter(|p| p.starts_with(folder)) {
+            let inner = path.strip_prefix(folder).unwrap();
+            let node = inner.iter().next().unwrap().to_string_lossy();
+            let node = node.trim_end_matches(".rs").to_string();
+            let own = read(path).split("#[cfg(test)]\nmod tests").next().unwrap().to_string();
+            let code: String = own
+                .lines()
+                .filter(|l| !l.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            let mut there = named_after(&code, &format!("crate::{}::", below.replace('/', "::")));
+            if inner.iter().count() == 1 || inner.ends_with(format!("{node}/mod.rs")) {
+                there.extend(named_after(&code, "super::"));
+            }
+            there.remove(&node);
+            seen += there.len();
+            edges.entry(node).or_default().extend(there);
+        }
+        edges.remove("mod");
+        // Whoever imports nothing that is left is in no circle.
+        while let Some(free) = (edges.iter())
+            .find(|(_, there)| !there.iter().any(|name| edges.contains_key(name)))
+            .map(|(name, _)| name.clone())
+        {
+            edges.remove(&free);
+        }
+        let known = CIRCLES.contains(&below.as_str());
+        let left: Vec<&String> = edges.keys().collect();
+        assert!(known != edges.is_empty(), "{below}: a circle is among {left:?}, known: {known}");
+    }
+    assert!(seen > 100, "only {seen} imports seen: the test has gone blind");
+}
+
 #[test]
 fn files_are_short() {
     let code = ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs"));

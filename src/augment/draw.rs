@@ -171,11 +171,10 @@ impl Augment {
         }
     }
 
-    /// The geometric draw for one image: the crop and flip of view 1's input and of view 2's
-    /// features.
-    pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> Geometry {
+    /// The geometric draw of one image: the crop of view 1's input and of view 2's features.
+    pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> CropDraw {
         let mut rng = Rng::new(seed, Stream::Geometric, epoch as u32, image as u32);
-        Geometry {
+        CropDraw {
             ratio: rng.uniform(self.crop.0, self.crop.1),
             down: rng.unit(),
             right: rng.unit(),
@@ -184,10 +183,10 @@ impl Augment {
     }
 }
 
-/// A crop and a flip of a square map of any side.
+/// A crop and a flip, as fractions of a square map of any side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Geometry {
-    /// Side of the crop, as a fraction of the map's side.
+pub struct CropDraw {
+    /// Side of the crop over side of the map.
     pub ratio: f32,
     /// The crop's position from top (0) to bottom (1) of the room that it leaves. `right`: likewise
     /// from left to right.
@@ -196,10 +195,9 @@ pub struct Geometry {
     pub flip: bool,
 }
 
-impl Geometry {
-    /// The crop in a map of S = `side` cells a side: its own side is s = ⌊ratio·S⌋, its corner
-    /// (round((S − s)·down), round((S − s)·right)), with halves rounded to even (released code,
-    /// `custom_transforms.py:207-235`).
+impl CropDraw {
+    /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S −
+    /// s)·right)), halves to even (`custom_transforms.py:207-235`).
     ///
     /// NOTE: rounding depends on the map's side, so the crops of an image and of its features
     /// differ by less than a cell.
@@ -361,7 +359,7 @@ mod tests {
 
     #[test]
     fn crops_lie_inside_and_their_draws_are_uniform() {
-        let draws: Vec<Geometry> =
+        let draws: Vec<CropDraw> =
             (0..N).map(|i| Augment::supplement().geometry(9, 1, i)).collect();
         uniform("ratio", 0.5, 1.0, draws.iter().map(|g| g.ratio));
         uniform("down", 0.0, 1.0, draws.iter().map(|g| g.down));
@@ -384,7 +382,7 @@ mod tests {
 
     #[test]
     fn crops_round_as_the_reference_does() {
-        let g = Geometry { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
+        let g = CropDraw { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
         // 640: s = 480, 160·0.5 = 80, 160·0.25 = 40.
         assert_eq!(g.crop(640), Crop { top: 80, left: 40, side: 480, flip: 1 });
         // 10: s = int(7.5) = 7, round(1.5) = 2, round(0.75) = 1.
@@ -393,7 +391,7 @@ mod tests {
         assert_eq!(g.crop(20), Crop { top: 2, left: 1, side: 15, flip: 1 });
         // 8: s = 6; round(1.0) = 1, round(0.5) = 0 to even.
         assert_eq!(
-            Geometry { flip: false, ..g }.crop(8),
+            CropDraw { flip: false, ..g }.crop(8),
             Crop { top: 1, left: 0, side: 6, flip: 0 }
         );
     }

@@ -11,7 +11,7 @@ use crate::cli::say;
 use crate::data::{Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Confusion, Matching, Scores, Unlabelled};
 use crate::method::Tick;
 use crate::method::baselines::{Clustered, Features, Lab, Pyramid, Stages, pca, settle};
@@ -74,7 +74,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         )),
         (PictureSet::Plain(_), true) => say_json(looks),
         (PictureSet::Plain(images), false) => {
-            say(report::unlabelled(&looks, images.len(), (args.size, other_size(args.size))))
+            say(report::unlabelled(&looks, images.len(), args.size))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command `picie cache`, which lists and clears the user's cache folder.
+//! `picie cache` lists what lies in the user's cache folder, or removes it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,7 @@ pub fn run(args: &CacheArgs) -> Result<()> {
     ))
 }
 
-/// Removes kept sets of images, unfinished ones that killed processes left, and the measured
-/// engines of cuDNN.
+/// Removes kept sets, what killed writers left of them, and measured engines.
 fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
     let engines = entries(folder).into_iter().filter(|path| name(path).starts_with("cudnn-"));
     let mut freed = remove_abandoned(&folder.join(kept::FOLDER));
@@ -55,7 +54,7 @@ fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
     say(format_args!("{:.1} MiB freed in {}", mib(freed), folder.display()))
 }
 
-/// The paths in a folder, sorted by name. Empty if the folder does not exist.
+/// Lists what lies in a folder, by name; nothing where there is no such folder.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
@@ -67,7 +66,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes that a file or a folder takes on the disk. Links are not followed.
+/// The bytes of the disk that a file or a folder takes. Links are not followed.
 fn taken(path: &Path) -> u64 {
     let own = path
         .symlink_metadata()

@@ -13,7 +13,7 @@ use crate::data::{EvalStore, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::ops::{Classifier, Metric};
 use crate::device::{Engine, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Matching, Scores};
 use crate::method::predict::{Frames, FramesShape, Segmenter, other_size, unlabelled};
 use crate::method::{Batching, EvalShape, Evaluator};
@@ -93,7 +93,8 @@ fn evaluate(
     let report = EvalReport::new(
         &confusion,
         &matching.of(&confusion)?,
-        (images.len(), size),
+        images.len(),
+        size,
         &names,
         &store.taxonomy.parts,
     )?;
@@ -135,7 +136,7 @@ fn look(
     phase.finish();
     if !args.json {
         let rows = [(recipe.name.clone(), measured)];
-        return say(report::unlabelled(&rows, images.len(), (size, other)));
+        return say(report::unlabelled(&rows, images.len(), size));
     }
     let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
     say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))

@@ -9,13 +9,12 @@ use crate::cli::bar::FileBar;
 use crate::cli::paths::cache;
 use crate::data::{Dataset, EvalStore, ImageStore, Load, Square};
 
-/// The size in bytes of a set's files from which decoded images are kept. One core decodes 32 MiB
-/// in about a second.
+/// The bytes of files from which on a set is kept: one core decodes this much in about a second.
 const KEPT_FROM: u64 = 32 << 20;
-/// The budget in bytes if the system does not say how much memory there is.
+/// The budget for images in memory where the system does not say what memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
 
-/// The options for reading images.
+/// Reads images as the flags `--strict` and `--no-cache` say.
 #[derive(Clone, Copy)]
 pub struct Reader {
     /// Whether an image that cannot be read is an error.
@@ -24,9 +23,10 @@ pub struct Reader {
     keep: bool,
 }
 
-/// Number of bytes that the images of a set may take in memory, if they are not kept in a file: a
-/// quarter of what is available. The rest is for a second set, for the network, and for the
-/// system's cache of files.
+/// The bytes that images may take in memory where their set is not kept in a file: a quarter of
+/// what is to be had.
+/// A set is followed by another one and by the plan of the network, and the system caches the files
+/// that are read.
 fn budget() -> u64 {
     memory::available().map_or(USUAL_BUDGET, |bytes| bytes / 4)
 }
@@ -37,15 +37,14 @@ impl Reader {
         Reader { strict, keep: !keep.no_cache }
     }
 
-    /// Reads the images without labels, as squares of `shape`. `name` is that of the progress bar.
-    /// Fails if no image can be read, or with `strict` if any cannot.
+    /// Reads the images, with a progress bar of the name `name`; labels are not looked at.
     pub fn images(self, set: &Dataset, square: Square, name: &'static str) -> Result<ImageStore> {
         let store = self.load(square, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
-    /// Reads the images with their labels, likewise.
+    /// Reads the images with their labels.
     pub fn labelled(self, set: &Dataset, square: Square, name: &'static str) -> Result<EvalStore> {
         let store = self.load(square, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
@@ -73,7 +72,8 @@ impl Reader {
     }
 }
 
-/// Tells the user where the images come from, what went wrong, and which were left out.
+/// Tells the user where the images come from, what did not go as it should, and which images were
+/// left out.
 fn report(store: &ImageStore) {
     store.notes.iter().for_each(tell);
     if let Some(kept) = &store.kept {

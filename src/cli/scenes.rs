@@ -1,4 +1,4 @@
-//! The command `picie scenes`, and the scenes of the demo.
+//! `picie scenes` draws a small data set.
 
 use std::path::Path;
 

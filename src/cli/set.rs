@@ -11,7 +11,7 @@ use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Squ
 const BAR: &str = "read images";
 
 impl SetArgs {
-    /// Lists the files of the split; nothing is decoded yet. Fails if the folder has no such split.
+    /// Lists the files of the data set; nothing is decoded yet.
     pub fn open(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
@@ -22,18 +22,18 @@ impl SetArgs {
         Ok(set)
     }
 
-    /// Reads the images, without labels, as squares of `size` pixels a side.
+    /// Reads the images; labels are not looked at.
     pub fn images(&self, square: Square) -> Result<ImageStore> {
         self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
     }
 
-    /// Reads the images with their labels, likewise.
+    /// Reads the images with their labels.
     pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
         self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
-    /// Reads the images, with labels if any of them has one. `classes` `None`: the default ones.
-    /// `asked`: fails if no image has labels.
+    /// Reads the images, with labels where any of them has some. `classes` None stands for the usual
+    /// number of classes. With `asked`, a set without labels is an error.
     pub fn pictures(
         &self,
         classes: Option<Classes>,

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::base::{Error, Result};
 use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
 use crate::cli::{say, train};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::report::table;
 
 /// The values of λ in table 1 of the paper's supplement.

@@ -25,5 +25,5 @@ pub use dataset::{Dataset, any_classes, open, taxonomy};
 pub use files::{Item, OnProgress};
 pub use labels::{IGNORE, Taxonomy};
 pub use layouts::{Classes, DataLayout, LAYOUTS};
-pub use store::{EvalStore, ImageStore, Load, PictureSet, kept};
+pub use store::{EvalStore, Fingerprint, ImageStore, Load, PictureSet, kept};
 pub use transform::{Fit, Square};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::IGNORE;
 use super::decode::{LabelMap, Rgb};
 
-/// How a picture becomes a square of side S.
+/// How a picture of any shape becomes a square of side S.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
 use crate::cluster::{Scorer, Summary};
+use crate::data::Fingerprint;
 use crate::device::ops::Classifier;
 use crate::device::{Engine, Layout};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::method::{Algorithm, PseudoLabels};
 use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
@@ -82,20 +83,14 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    /// The state at the beginning of a run, for a data set given as its number of images and their
-    /// fingerprint.
-    pub fn begin(
-        recipe: Recipe,
-        seed: u64,
-        start: Provenance,
-        (images, fingerprint): (usize, u64),
-    ) -> Self {
+    /// The state at the beginning of a run on the data set `data`.
+    pub fn begin(recipe: Recipe, seed: u64, start: Provenance, data: Fingerprint) -> Self {
         State {
             recipe,
             seed,
             start,
-            images,
-            fingerprint,
+            images: data.images,
+            fingerprint: data.names,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -109,8 +104,8 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let images = (self.images, self.fingerprint);
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), images);
+        let data = Fingerprint { images: self.images, names: self.fingerprint };
+        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), data);
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }
@@ -196,7 +191,7 @@ pub fn load(
     method: &dyn Algorithm,
     recipe: &Recipe,
     seed: u64,
-    (images, fingerprint): (usize, u64),
+    data: Fingerprint,
 ) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected(recipe.architecture))?;
     let state = state(path, &weights, origin)?;
@@ -213,10 +208,10 @@ pub fn load(
     if state.seed != seed {
         return other("seed");
     }
-    if state.images != images {
-        return other(&format!("data set ({} images, now {images})", state.images));
+    if state.images != data.images {
+        return other(&format!("data set ({} images, now {})", state.images, data.images));
     }
-    if state.fingerprint != fingerprint {
+    if state.fingerprint != data.names {
         return other("data set (as many images, but not the same ones)");
     }
     method.common().net.load(dev, &weights)?;

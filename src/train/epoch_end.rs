@@ -7,7 +7,7 @@ use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
 use crate::eval::Scores;
-use crate::eval::record::{EpochRow, Score};
+use crate::eval::epochs::{EpochRow, Score};
 use crate::train::checkpoint::{self, Phase, State};
 use crate::train::epoch::Trainer;
 use crate::train::finite;

@@ -23,7 +23,7 @@ pub use run::{Host, RunFolder, Settings};
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::Engine;
-use crate::eval::record::{self, EpochRow};
+use crate::eval::epochs::{self, EpochRow};
 use crate::method::{Algorithm, Evaluator, PcaLaterals};
 use crate::net::weights::Start;
 use crate::train::checkpoint::State;
@@ -77,14 +77,7 @@ pub fn train(
     method.init(dev)?;
     let fingerprint = sets.train.images().fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(
-            &folder.checkpoint(),
-            dev,
-            &*method,
-            recipe,
-            settings.seed,
-            (images, fingerprint),
-        )?
+        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, fingerprint)?
     } else {
         // ImageNet weights have no pyramid: it keeps its random weights, or gets some computed from
         // the images.
@@ -96,13 +89,13 @@ pub fn train(
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
-        State::begin(recipe.clone(), settings.seed, settings.start.clone(), (images, fingerprint))
+        State::begin(recipe.clone(), settings.seed, settings.start.clone(), fingerprint)
     };
     if !resume {
         folder.write_settings(settings)?;
     }
     folder.write_plan(&text)?;
-    record::truncate_from(&folder.metrics(), state.epoch)?;
+    epochs::truncate_from(&folder.metrics(), state.epoch)?;
     let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, kept, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
@@ -111,5 +104,5 @@ pub fn train(
         done?;
     }
     let (method, evaluator) = (trainer.method, trainer.evaluator);
-    Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
+    Ok(Outcome { method, evaluator, rows: epochs::read(&folder.metrics())? })
 }

@@ -3,7 +3,7 @@
 use super::canvas::{Color, mix, scale};
 use crate::base::rng::Rng;
 
-/// COCO-Stuff fine ids: nine classes of nine different coarse classes.
+/// The COCO-Stuff fine ids of the nine classes, which fall into nine different coarse classes.
 pub const SKY: u8 = 156;
 pub const MOUNTAIN: u8 = 134;
 pub const SEA: u8 = 154;
@@ -14,7 +14,7 @@ pub const PERSON: u8 = 0;
 pub const CAR: u8 = 2;
 pub const SHEEP: u8 = 19;
 
-/// The time of day: what it does to every colour.
+/// The light of a time of day, which changes every colour.
 pub struct Light {
     pub zenith: Color,
     pub horizon: Color,
@@ -23,7 +23,7 @@ pub struct Light {
     pub night: bool,
 }
 
-/// (zenith, horizon, tint of everything lit)
+/// The colours of each time of day: (zenith, horizon, tint of everything lit).
 const HOURS: [(Color, Color, Color); 6] = [
     ([0.22, 0.45, 0.82], [0.72, 0.84, 0.95], [1.0, 0.98, 0.94]), // noon
     ([0.30, 0.55, 0.85], [0.80, 0.88, 0.92], [1.05, 1.0, 0.9]),  // afternoon
@@ -34,6 +34,7 @@ const HOURS: [(Color, Color, Color); 6] = [
 ];
 
 impl Light {
+    /// Draws a time of day.
     pub fn draw(rng: &mut Rng) -> Self {
         let hour = [0, 0, 1, 1, 2, 2, 3, 3, 4, 5][rng.below(10)];
         let (zenith, horizon, tint) = HOURS[hour];
@@ -48,7 +49,7 @@ impl Light {
         }
     }
 
-    /// A surface of colour `c` at `far` (0 here, 1 at the horizon).
+    /// The look of a surface of colour `c` at the distance `far` (0 here, 1 at the horizon).
     pub fn on(&self, c: Color, far: f32) -> Color {
         let lit = std::array::from_fn(|i| c[i] * self.tint[i]);
         mix(lit, mix(self.horizon, self.zenith, 0.25), self.haze * far)
@@ -73,6 +74,7 @@ impl Ground {
         ((x - self.middle) / t, t.ln())
     }
 
+    /// How far away row `y` is: 0 here, 1 at the horizon.
     pub fn far(&self, y: f32) -> f32 {
         1.0 - ((y - self.horizon) / self.depth).clamp(0.0, 1.0).sqrt()
     }

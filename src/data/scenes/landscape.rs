@@ -9,11 +9,11 @@ use super::ground::{GRASS, Ground, Light, MOUNTAIN, ROAD, SEA, SKY};
 use super::things;
 use crate::base::rng::{Rng, Stream};
 
-/// Pictures come in these sizes (width, height), so that crops and both orientations occur.
+/// The sizes (width, height) that pictures come in, so that crops and both orientations occur.
 const SIZES: [(usize, usize); 6] =
     [(320, 240), (320, 240), (240, 320), (320, 214), (256, 256), (288, 216)];
 
-/// Scene `index` of `split` (0 train, 1 val).
+/// Draws scene `index` of `split` (0 train, 1 val).
 pub fn draw(seed: u64, split: u32, index: u32) -> Canvas {
     let rng = &mut Rng::new(seed, Stream::Scenes, split, index);
     let (width, height) = SIZES[rng.below(SIZES.len())];
@@ -135,7 +135,7 @@ fn meadow(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, grou
     });
 }
 
-/// A sea from the horizon to a shore (`wide`), or a lake in the meadow.
+/// Paints a sea from the horizon to a shore (`wide`), or a lake in the meadow.
 fn water(
     canvas: &mut Canvas,
     rng: &mut Rng,
@@ -179,7 +179,7 @@ fn water(
     });
 }
 
-/// A road to the horizon, or a street across the picture.
+/// Paints a road to the horizon, or a street across the picture.
 fn road(
     canvas: &mut Canvas,
     rng: &mut Rng,
@@ -226,7 +226,7 @@ fn road(
     });
 }
 
-/// The camera: exposure, contrast, a darker rim, grain.
+/// Changes the picture as a camera does: exposure, contrast, a darker rim, grain.
 fn expose(canvas: &mut Canvas, rng: &mut Rng) {
     let (gain, gamma, rim, grain) = (
         rng.uniform(0.85, 1.15),

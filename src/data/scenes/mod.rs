@@ -21,14 +21,14 @@ use crate::base::{Error, Result, stop};
 
 /// What a finished folder was made with; a change to the painting counts `version` up.
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Recipe {
+struct Drawing {
     version: u32,
     train: usize,
     val: usize,
     seed: u64,
 }
 
-const RECIPE: &str = "scenes.json";
+const DRAWING: &str = "scenes.json";
 const JPEG_QUALITY: u8 = 92;
 
 /// Draws `train` and `val` scenes into the folder `dir`, which then is a COCO-Stuff data set. A
@@ -46,15 +46,15 @@ pub fn write(
     seed: u64,
     on_progress: OnProgress,
 ) -> Result<()> {
-    let recipe = Recipe { version: 1, train, val, seed };
+    let drawing = Drawing { version: 1, train, val, seed };
     if train == 0 || val == 0 {
         return Err(Error::input(
             format!("{train} training and {val} validation scenes"),
             "ask for at least one of each",
         ));
     }
-    if let Ok(text) = std::fs::read(dir.join(RECIPE))
-        && serde_json::from_slice::<Recipe>(&text).is_ok_and(|old| old == recipe)
+    if let Ok(text) = std::fs::read(dir.join(DRAWING))
+        && serde_json::from_slice::<Drawing>(&text).is_ok_and(|old| old == drawing)
     {
         return Ok(());
     }
@@ -86,8 +86,8 @@ pub fn write(
         let list = temp.path().join("curated").join(name).join(layouts::CURATED);
         write_atomic(&list, |w| w.write_all(ids.as_bytes()))?;
     }
-    let text = serde_json::to_vec(&recipe).expect("plain numbers");
-    write_atomic(&temp.path().join(RECIPE), |w| w.write_all(&text))?;
+    let text = serde_json::to_vec(&drawing).expect("plain numbers");
+    write_atomic(&temp.path().join(DRAWING), |w| w.write_all(&text))?;
     open_to_all(temp.path()).map_err(io)?;
     // NOTE: `keep` comes after the rename, or a failed rename would leave the temporary folder
     // behind.
@@ -106,11 +106,12 @@ fn open_to_all(folder: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(folder, usual)
 }
 
-/// 12 digits, as COCO names its files.
+/// The id of a scene: 12 digits, as COCO names its files.
 fn id(index: u32) -> String {
     format!("{:012}", index + 1)
 }
 
+/// Draws one scene and writes its picture and its label map.
 fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Result<()> {
     let canvas = landscape::draw(seed, split, index);
     let (w, h) = (canvas.width as u32, canvas.height as u32);

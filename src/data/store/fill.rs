@@ -14,7 +14,7 @@ use crate::data::dataset::Dataset;
 use crate::data::files::Item;
 use crate::data::transform::Square;
 
-/// A record of `planes` × S × S bytes for each item that can be used.
+/// Fills a store with a record of `planes` × S × S bytes for each item that can be used.
 pub fn fill(dataset: &Dataset, load: &Load, planes: usize, decode: Decode) -> Result<ImageStore> {
     let (total, bytes) = (dataset.items.len(), planes * load.square.side * load.square.side);
     if bytes == 0 || total == 0 {
@@ -52,7 +52,7 @@ pub fn fill(dataset: &Dataset, load: &Load, planes: usize, decode: Decode) -> Re
     Ok(store)
 }
 
-/// The set as it was kept.
+/// Opens the store that was kept under this key; None where there is none.
 fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<ImageStore>> {
     let Some((file, contents)) = kept::open(key)? else { return Ok(None) };
     let Contents { bytes, entries, sizes, skipped, .. } = contents;
@@ -71,7 +71,7 @@ fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<Im
     }))
 }
 
-/// Decodes into a file that is kept. Ok(Err(why)): nothing can be written there.
+/// Decodes into a file that is kept. Ok(Err(why)) where nothing can be written there.
 fn lasting(
     dataset: &Dataset,
     load: &Load,
@@ -140,6 +140,7 @@ pub fn writer(file: &File, path: &Path) -> impl Fn(usize, Box<[u8]>) -> Result<S
     }
 }
 
+/// The line for the user where a set cannot be kept.
 fn not_kept(why: &Error) -> String {
     format!("the decoded images are not kept for the next start: {why}")
 }
@@ -149,13 +150,13 @@ struct Used<'a> {
     items: Vec<Item>,
     sizes: Vec<(usize, usize)>,
     entries: Vec<Entry>,
-    /// Those that are to stay in memory.
+    /// The records that are to stay in memory.
     records: Vec<Box<[u8]>>,
     skipped: Vec<(&'a Item, Error)>,
 }
 
 impl<'a> Used<'a> {
-    /// Errors: none can be used.
+    /// Sorts what was decoded. Errors: no picture can be used.
     fn of(dataset: &'a Dataset, decoded: Vec<Result<Decoded>>) -> Result<Self> {
         let (items, sizes, entries) = (Vec::new(), Vec::new(), Vec::new());
         let mut used = Used { items, sizes, entries, records: Vec::new(), skipped: Vec::new() };
@@ -182,7 +183,7 @@ impl<'a> Used<'a> {
         }
     }
 
-    /// A store of them, in `file` or in memory.
+    /// Makes the store, whose records lie in `file` or, without one, in memory.
     fn store(self, square: Square, file: Option<Filed>) -> ImageStore {
         let Used { items, sizes, entries, records, skipped } = self;
         let place = match file {
@@ -201,8 +202,8 @@ impl<'a> Used<'a> {
     }
 }
 
-/// Why pictures were left out, as a kept set says it. An error where one may be readable at the
-/// next start, as far as is known.
+/// Why pictures were left out, as a kept set says it. An error where one of them may well be
+/// readable at the next start.
 fn reasons(skipped: &[(&Item, Error)]) -> Result<Vec<Skipped>> {
     let reason = |(item, why): &(&Item, Error)| match (why, std::fs::read(&item.image)) {
         (_, Err(e)) if item.image.exists() => Err(Error::io(&item.image, e)),

@@ -14,23 +14,24 @@ use crate::data::dataset::Dataset;
 /// The folder of kept sets in the user's cache folder.
 pub const FOLDER: &str = "sets";
 
-/// Counted up when decoding or the base transform gives other bytes than before, or the file
-/// another layout.
+/// The version of records. It is counted up when decoding or the transform to a square gives other
+/// bytes than before, or when the file is arranged in another way.
 const VERSION: &str = concat!("picie set 2, picie ", env!("CARGO_PKG_VERSION"));
 
+/// The identity of a kept set.
 pub struct Key {
-    /// Of everything that records depend on: names, sizes and times of the files, and what is made
-    /// of them.
+    /// A hash of everything that records depend on: names, sizes and times of the files, and what
+    /// is made of them.
     pub digest: [u8; 32],
     /// The file that the set is kept in: named as the data set's folder, and by the digest's
     /// beginning.
     pub path: PathBuf,
-    /// Bytes of the set's files together, which is what decoding takes its time from.
+    /// The bytes of the set's files together; decoding takes time in proportion.
     pub source: u64,
 }
 
 impl Key {
-    /// The key of records with `planes` planes. None where the folder cannot be found.
+    /// Makes the key of records with `planes` planes; None where the folder cannot be found.
     ///
     /// NOTE: taken before anything is decoded: a file that changes meanwhile has another key at the
     /// next start.

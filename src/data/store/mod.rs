@@ -5,8 +5,8 @@
 //! fill      the kept set where there is one, else every picture decoded
 //! records   decoding on all cores; what is decoded, in memory or in a file
 //! kept      the file of a set that is kept for the next start
-//! key       what it was made from
-//! checksum  tells damage in it
+//! key       what a kept set was made from
+//! checksum  tells whether a kept set is damaged
 //! ```
 
 mod checksum;
@@ -52,26 +52,35 @@ pub struct Load<'a> {
 
 /// Pictures, u8 (N, S, S, 3).
 pub struct ImageStore {
-    /// N items in the order of the data set, without those left out.
+    /// The N items in the order of the data set, without those left out.
     pub items: Vec<Item>,
     /// (width, height) of each item's picture, before it became a square.
     pub sizes: Vec<(usize, usize)>,
-    /// Why each picture that was left out was, in order; an error names its file.
+    /// The reason for each picture that was left out, in order; each names its file.
     pub skipped: Vec<Error>,
     /// The file that the set is kept in, if any.
     pub kept: Option<Kept>,
-    /// Lines on what did not go as it should: why a set was not kept, or could not be used as it
-    /// was.
+    /// Lines for the user on what did not go as it should: why a set was not kept, or why a kept one
+    /// could not be used.
     pub notes: Vec<String>,
     /// What every picture became.
     pub square: Square,
     records: Records,
 }
 
+/// What tells one set of pictures from another: two sets with the same one have the same names in
+/// the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    pub images: usize,
+    /// A hash (FNV-1a) of the items' names, in order.
+    pub names: u64,
+}
+
 /// Where a set is kept for the next start.
 pub struct Kept {
     pub path: PathBuf,
-    /// It was there at this start already: nothing was decoded.
+    /// True where the file was there at this start already, so that nothing was decoded.
     pub reused: bool,
 }
 
@@ -89,6 +98,7 @@ pub enum PictureSet {
 }
 
 impl PictureSet {
+    /// The pictures, whether they have labels or not.
     pub fn images(&self) -> &ImageStore {
         match self {
             PictureSet::Labelled(set) => &set.images,
@@ -96,7 +106,7 @@ impl PictureSet {
         }
     }
 
-    /// Classes of its labels; 0 where there are none.
+    /// The number of classes that labels are read as; 0 where there are no labels.
     pub fn classes(&self) -> usize {
         match self {
             PictureSet::Labelled(set) => set.taxonomy.classes.len(),
@@ -115,8 +125,8 @@ impl ImageStore {
         fill(dataset, load, 3, &|item, out| picture(item, load, out))
     }
 
-    /// `images` pictures of `size`² random pixels, in memory: for measuring where no pictures are
-    /// at hand.
+    /// Makes `images` pictures of `size`² random pixels, in memory: for measuring where no pictures
+    /// are at hand.
     pub fn noise(images: usize, size: usize, seed: u64) -> Self {
         let bytes = 3 * size * size;
         let picture = |i| {
@@ -140,15 +150,16 @@ impl ImageStore {
         }
     }
 
-    /// A hash (FNV-1a) of the items' names, in order.
-    pub fn fingerprint(&self) -> u64 {
+    /// What tells this set of pictures from others.
+    pub fn fingerprint(&self) -> Fingerprint {
         let bytes = self.items.iter().flat_map(|item| item.id.bytes().chain([0]));
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        let names = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
+        });
+        Fingerprint { images: self.items.len(), names }
     }
 
-    /// N.
+    /// The number of pictures, N.
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -157,12 +168,12 @@ impl ImageStore {
         self.items.is_empty()
     }
 
-    /// Bytes of memory that they take.
+    /// The bytes of memory that the pictures take; 0 where they lie in a file.
     pub fn memory(&self) -> usize {
         self.records.memory()
     }
 
-    /// S.
+    /// The side of the stored pictures in pixels, S.
     pub fn size(&self) -> usize {
         self.square.side
     }
@@ -174,7 +185,7 @@ impl ImageStore {
 }
 
 impl EvalStore {
-    /// As `ImageStore::load`, with label maps. A picture without one is left out too (an error when
+    /// Decodes as [`ImageStore::load`] does, with label maps. A picture without one is left out too (an error when
     /// strict); a label map of another size than its picture's, upright or as stored, that cannot
     /// be read or with a value the taxonomy does not know is always an error, since scores would
     /// mean something else.
@@ -219,7 +230,7 @@ impl EvalStore {
         Ok(EvalStore { images: fill(dataset, load, 4, &pair)?, taxonomy: taxonomy.clone() })
     }
 
-    /// How many classes some pixel has.
+    /// Counts the classes that some pixel of the labels has.
     pub fn occurring(&self) -> Result<usize> {
         let mut occurs = [false; 256];
         let mut classes = vec![IGNORE; self.images.size().pow(2)];
@@ -238,6 +249,7 @@ impl EvalStore {
     }
 }
 
+/// Decodes one picture into its record.
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
     Ok(decode::rgb(&item.image).map(|image| {
         transform::image(&image, load.square, out);

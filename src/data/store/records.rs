@@ -16,17 +16,17 @@ use super::checksum::{checksum, damaged};
 use crate::base::{Error, Result, stop};
 use crate::data::files::Item;
 
-/// What a record is made of, in this order.
+/// A part of a record; records are made of these, in this order.
 #[derive(Clone, Copy)]
 pub enum Part {
-    /// u8 (S, S, 3).
+    /// The picture, u8 (S, S, 3).
     Pixels,
-    /// u8 (S, S), in the records of sets with labels only.
+    /// The class of each pixel, u8 (S, S); only in the records of sets with labels.
     Classes,
 }
 
 impl Part {
-    /// Its bytes in a record of side `size`.
+    /// The bytes of this part in a record of side `size`.
     fn of(self, size: usize) -> Range<usize> {
         let area = size * size;
         match self {
@@ -56,6 +56,7 @@ pub struct Records {
     pub place: Place,
 }
 
+/// Where records lie.
 pub enum Place {
     Memory(Vec<Box<[u8]>>),
     File(Filed),
@@ -67,11 +68,11 @@ pub enum Place {
 pub struct Filed {
     pub file: File,
     pub entries: Vec<Entry>,
-    /// Bytes of a record.
+    /// The bytes of a record.
     pub bytes: usize,
-    /// What errors name: the file, or the folder of one without a name.
+    /// The path that errors name: the file, or the folder of a file without a name.
     pub path: PathBuf,
-    /// The file has a name, and is there for the next start, too.
+    /// True where the file has a name, so that it is there for the next start, too.
     pub named: bool,
 }
 
@@ -80,7 +81,7 @@ impl Records {
         Records { size, place }
     }
 
-    /// Bytes of memory that they take.
+    /// The bytes of memory that the records take.
     pub fn memory(&self) -> usize {
         match &self.place {
             Place::Memory(records) => records.iter().map(|record| record.len()).sum(),
@@ -121,8 +122,8 @@ impl Filed {
         }
     }
 
-    /// What reading went wrong with. A damaged copy that the next start would find again is
-    /// removed.
+    /// The error for a read that failed with `e`. A damaged file that the next start would find
+    /// again is removed.
     fn error(&self, e: std::io::Error) -> Error {
         if !self.named || ![ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&e.kind()) {
             return Error::io(&self.path, e);
@@ -133,7 +134,7 @@ impl Filed {
     }
 }
 
-/// A record of zeros; None without memory.
+/// Allocates a record of zeros; None where there is no memory.
 fn zeros(bytes: usize) -> Option<Box<[u8]>> {
     let mut record = Vec::new();
     record.try_reserve_exact(bytes).ok()?;
@@ -141,24 +142,25 @@ fn zeros(bytes: usize) -> Option<Box<[u8]>> {
     Some(record.into_boxed_slice())
 }
 
-/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the
-/// picture cannot be used. Err: stop.
+/// How it went to fill a record: Ok(Ok((width, height))) from a picture of this size; Ok(Err(why))
+/// where the picture cannot be used; Err where everything is to stop.
 pub type Outcome = Result<Result<(usize, usize)>>;
 
-/// Fills a record from an item.
+/// A function that fills a record from an item.
 pub type Decode<'a> = &'a (dyn Fn(&Item, &mut [u8]) -> Outcome + Sync);
 
-/// A picture that can be used: its (width, height), and its record.
+/// A picture that can be used: its (width, height), and where its record lies.
 pub struct Decoded {
     pub size: (usize, usize),
     pub entry: Entry,
     pub record: Staying,
 }
 
-/// A record, where it is to stay in memory.
+/// A record that is to stay in memory; None where it is written to a file.
 pub type Staying = Option<Box<[u8]>>;
 
-/// Takes a record and the number of its item; gives back what is to stay in memory.
+/// A function that takes the number of an item and its record, and gives back what is to stay in
+/// memory.
 pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Staying> + Sync);
 
 /// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core

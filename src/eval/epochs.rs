@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: one line of JSON for each finished epoch, and its repair after a kill.
+//! The file `metrics.jsonl` with one line of JSON for each finished epoch, and its repair after a
+//! kill.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -10,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 
-/// Accuracy and mIoU in percent.
+/// The main scores of an evaluation, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     pub acc: f64,
     pub miou: f64,
+    /// Mean IoU over the classes that occur in the labels.
     pub miou_present: f64,
 }
 
-/// One epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no
+/// The numbers of one epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no
 /// labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
@@ -32,32 +34,32 @@ pub struct EpochRow {
     pub images_per_s: f64,
     /// The k-means objective of each view; empty where a method has no k-means.
     pub kmeans_objective: Vec<f64>,
-    /// How unequal the clusters are, mean over the views: 1 = all of one size, K = all pixels in
-    /// one.
+    /// How unequal the clusters are, as a mean over the views: 1 where all are of one size, K where
+    /// all pixels are in one.
     pub kmeans_imbalance: Option<f64>,
-    /// Mean over the steps of the epoch of what they minimised.
+    /// The loss: the mean over the steps of the epoch of what they minimised.
     pub loss: f64,
-    /// The same of its parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main`
+    /// The means of the loss's parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main`
     /// and `loss_auxiliary`.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
     pub acc: Option<f64>,
     pub miou: Option<f64>,
     pub miou_present: Option<f64>,
-    /// Side of the network's input and of the label maps that the scores are of, in pixels.
+    /// The side in pixels of the network's input and of the label maps in evaluation.
     pub eval_size: usize,
-    /// What scores before any training, such as k-means on the untrained network; in the first
-    /// epoch's row.
+    /// The score before any training, such as that of k-means on the untrained network; only in the
+    /// first epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Score>,
-    /// A fresh k-means on images without augmentation, where the recipe asks for it; in the last
-    /// epoch's row.
+    /// The score of a fresh k-means on images without augmentation, where the recipe asks for it;
+    /// only in the last epoch's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<Score>,
 }
 
 impl EpochRow {
-    /// Adds the row as the last line of `path`, on disk when the call returns.
+    /// Appends the row to `path` as a line, which is on disk when the call returns.
     pub fn append(&self, path: &Path) -> Result<()> {
         let work = || -> std::io::Result<()> {
             let mut line = serde_json::to_vec(self)?;
@@ -70,7 +72,7 @@ impl EpochRow {
     }
 }
 
-/// All rows of `path`, oldest first. A last line without its line end was torn by a kill and is
+/// Reads all rows of `path`, oldest first. A last line without its line end was torn by a kill and is
 /// left out; any other line that is no row is an error that names it.
 pub fn read(path: &Path) -> Result<Vec<EpochRow>> {
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -99,7 +101,7 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn parse(path: &Path, i: usize, line: &[u8]) -> Result<EpochRow> {
     serde_json::from_slice(line).map_err(|e| {
-        let what = format!("line {} is not an epoch's record ({e})", i + 1);
+        let what = format!("line {} is not an epoch's row ({e})", i + 1);
         Error::file(path, what, "remove that line, or start a new run folder")
     })
 }
