@@ -79,12 +79,12 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
 
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
 // block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
-// tiles of image i / tiles. Up to NEAR clusters are summed in shared memory, more in the block's
-// part of `partial` itself. Dynamic shared memory: TILE_BYTES, and k·D floats where k ≤ NEAR.
+// tiles of image i / tiles. Sums are in shared memory where `near`, else in the block's part of
+// `partial` itself. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
 KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
                                  unsigned* __restrict__ counts, const Laterals laterals,
                                  const float* __restrict__ cw, const float* __restrict__ cb, int n,
-                                 int k) {
+                                 int k, bool near) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
@@ -92,7 +92,7 @@ KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict
     SHARED(float, best, TILE);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = k <= NEAR ? tile + TILE * ROW : partial;
+    float* sums = near ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
     double score = 0.0;
@@ -106,7 +106,7 @@ KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict
         score += sum_of_best(best, rows);
         __syncthreads();
     }
-    if (k <= NEAR) copy_rows(partial, sums, k);
+    if (near) copy_rows(partial, sums, k);
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
 }
 

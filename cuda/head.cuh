@@ -112,16 +112,15 @@ struct Window {
 // The window of an image; crops (n) may be null.
 __device__ __forceinline__ Window window_of(const Crop* crops, int image, int h, int w) {
     if (crops == nullptr) return {0, 0, 0, false};
-    const Crop* crop = crops + image;
+    const Crop crop = crops[image];
     // NOTE: a window that is not inside of the map is the caller's mistake; it must not become a
     // wild read.
-    const int top = static_cast<int>(crop->top < static_cast<unsigned>(h) ? crop->top : h - 1);
-    const int left = static_cast<int>(crop->left < static_cast<unsigned>(w) ? crop->left : w - 1);
+    const int top = static_cast<int>(crop.top < static_cast<unsigned>(h) ? crop.top : h - 1);
+    const int left = static_cast<int>(crop.left < static_cast<unsigned>(w) ? crop.left : w - 1);
     const int room = h - top < w - left ? h - top : w - left;
-    const int side =
-        crop->side <= static_cast<unsigned>(room) ? static_cast<int>(crop->side) : room;
-    const bool whole = h == w && top == 0 && left == 0 && side == h && crop->flip == 0;
-    return {top, left, whole ? 0 : side, crop->flip != 0};
+    const int side = crop.side <= static_cast<unsigned>(room) ? static_cast<int>(crop.side) : room;
+    const bool whole = h == w && top == 0 && left == 0 && side == h && crop.flip == 0;
+    return {top, left, whole ? 0 : side, crop.flip != 0};
 }
 
 // The most laterals.

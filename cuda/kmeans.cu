@@ -41,7 +41,7 @@ KERNEL(kmeans_classifier, CLUSTER)(float* __restrict__ w, float* __restrict__ b,
 KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
                                    unsigned* __restrict__ counts, const float* __restrict__ points,
                                    const float* __restrict__ cw, const float* __restrict__ cb,
-                                   size_t rows, int k) {
+                                   size_t rows, int k, bool near) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
@@ -49,7 +49,7 @@ KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restri
     SHARED(float, best, TILE);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = k <= NEAR ? tile + TILE * ROW : partial;
+    float* sums = near ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
     double score = 0.0;
@@ -68,7 +68,7 @@ KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restri
         score += sum_of_best(best, here);
         __syncthreads();
     }
-    if (k <= NEAR) copy_rows(partial, sums, k);
+    if (near) copy_rows(partial, sums, k);
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
 }
 

@@ -37,9 +37,18 @@ impl KMeans for Cuda {
         let KMeansAccumulate { sums, counts, score, points, classifier } = *a;
         let (Classifier { w: cw, b: cb, k }, rows) = (classifier, points.len / D);
         let partials = Partials::new(rows.div_ceil(TILE), k);
-        let (partial, partial_score) = partials.slots(self, 0)?;
-        let kernel =
-            kernels::KmeansAccumulate { partial, partial_score, counts, points, cw, cb, rows, k };
+        let ((partial, partial_score), near) = (partials.slots(self, 0)?, partials.near);
+        let kernel = kernels::KmeansAccumulate {
+            partial,
+            partial_score,
+            counts,
+            points,
+            cw,
+            cb,
+            rows,
+            k,
+            near,
+        };
         self.launch(partials.parts, partials.shared(), kernel)?;
         self.add_parts(sums, partial, partials.parts, Some((score, partial_score)))
     }

@@ -28,6 +28,8 @@ const BUDGET: usize = 256 << 20;
 pub(super) struct Partials {
     /// Blocks.
     pub parts: usize,
+    /// Whether a block's sums fit into shared memory.
+    pub near: bool,
     k: usize,
 }
 
@@ -39,7 +41,7 @@ impl Partials {
     /// The parts of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
         let parts = (BUDGET / (k * D * 4)).clamp(1, Self::PARTS).min(tiles.max(1));
-        Partials { parts, k }
+        Partials { parts, near: k <= NEAR, k }
     }
 
     /// Scratch of any number of tiles and at most `k` clusters.
@@ -50,7 +52,7 @@ impl Partials {
 
     /// Dynamic shared memory of a block: the tile, and the sums where they fit.
     pub fn shared(&self) -> usize {
-        TILE_BYTES + if self.k <= NEAR { self.k * D * 4 } else { 0 }
+        TILE_BYTES + if self.near { self.k * D * 4 } else { 0 }
     }
 
     pub fn most_shared() -> usize {
@@ -161,9 +163,19 @@ impl Head for Cuda {
         let (Classifier { w: cw, b: cb, k }, n) = (classifier, spec.n);
         let laterals = self.merge(spec, &a.input)?;
         let partials = Partials::new(n * tiles(spec), k);
-        let (partial, partial_score) = partials.slots(self, o3_bytes(spec))?;
-        let kernel =
-            kernels::HeadAccumulate { partial, partial_score, counts, laterals, cw, cb, n, k };
+        let ((partial, partial_score), near) =
+            (partials.slots(self, o3_bytes(spec))?, partials.near);
+        let kernel = kernels::HeadAccumulate {
+            partial,
+            partial_score,
+            counts,
+            laterals,
+            cw,
+            cb,
+            n,
+            k,
+            near,
+        };
         self.launch(partials.parts, partials.shared(), kernel)?;
         self.add_parts(sums, partial, partials.parts, Some((score, partial_score)))
     }
