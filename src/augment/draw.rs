@@ -63,7 +63,8 @@ impl Augment {
         Augment {
             jitter: Jitter::Independent, // coco_train_dataset.py:118-125 (row 11)
             grey_p: 0.0, // 'grey' is asked for, 'gray' is tested: never (utils.py:257, row 9)
-            sigma: (-1.8, 0.1), // the interval's bounds are mixed up (custom_transforms.py:90-93, row 10)
+            // The interval's bounds are mixed up (custom_transforms.py:90-93, row 10).
+            sigma: (-1.8, 0.1),
             ..Augment::supplement()
         }
     }
