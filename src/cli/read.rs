@@ -83,7 +83,8 @@ fn report(store: &ImageStore) {
         } else {
             let mib = kept.path.metadata().map_or(0, |stat| stat.size()) >> 20;
             tell(format_args!(
-                "images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, --no-cache)"
+                "images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, \
+                 --no-cache)"
             ));
         }
     }

@@ -32,8 +32,8 @@ impl SetArgs {
         self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
-    /// Reads the images, with labels where any of them has some. `classes` None stands for the usual
-    /// number of classes. With `asked`, a set without labels is an error.
+    /// Reads the images, with labels where any of them has some. `classes` None stands for the
+    /// usual number of classes. With `asked`, a set without labels is an error.
     pub fn pictures(
         &self,
         classes: Option<Classes>,

@@ -39,8 +39,8 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
 }
 
 /// Reads as [`rgb`] does, for a picture with the label map `label`, which is never turned itself.
-/// Labels decide: a picture that has its label map's size only as it is stored is not turned. A label map
-/// that cannot be read decides nothing.
+/// Labels decide: a picture that has its label map's size only as it is stored is not turned. A
+/// label map that cannot be read decides nothing.
 pub fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
     let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
     let label =
@@ -169,7 +169,8 @@ pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
             return Err(Error::file(
                 path,
                 format!(
-                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} bits",
+                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} \
+                     bits",
                     depth as u8
                 ),
                 "convert it so that a pixel's value is its class id",

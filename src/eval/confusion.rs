@@ -20,8 +20,8 @@ impl Confusion {
         Confusion { classes, clusters, counts: vec![0; classes * clusters] }
     }
 
-    /// Adds the pixels of one image to the counts: `labels` (N) in 0..C or [`IGNORE`], `predictions` (N) in
-    /// 0..K, u8 or u16.
+    /// Adds the pixels of one image to the counts: `labels` (N) in 0..C or [`IGNORE`],
+    /// `predictions` (N) in 0..K, u8 or u16.
     ///
     /// Refuses slices of two lengths, a label ≥ C and a cluster ≥ K (the last also on an ignored
     /// pixel); the counts are then as before the call.

@@ -20,8 +20,8 @@ pub struct Score {
     pub miou_present: f64,
 }
 
-/// The numbers of one epoch of a run. Seconds are wall clock; shares are percent and `None` where the data has no
-/// labels.
+/// The numbers of one epoch of a run. Seconds are wall clock; shares are percent and `None` where
+/// the data has no labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// The number of the epoch, as the trainer counts them.
@@ -39,8 +39,8 @@ pub struct EpochRow {
     pub kmeans_imbalance: Option<f64>,
     /// The loss: the mean over the steps of the epoch of what they minimised.
     pub loss: f64,
-    /// The means of the loss's parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's `loss_main`
-    /// and `loss_auxiliary`.
+    /// The means of the loss's parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's
+    /// `loss_main` and `loss_auxiliary`.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
     pub acc: Option<f64>,
@@ -72,8 +72,8 @@ impl EpochRow {
     }
 }
 
-/// Reads all rows of `path`, oldest first. A last line without its line end was torn by a kill and is
-/// left out; any other line that is no row is an error that names it.
+/// Reads all rows of `path`, oldest first. A last line without its line end was torn by a kill and
+/// is left out; any other line that is no row is an error that names it.
 pub fn read(path: &Path) -> Result<Vec<EpochRow>> {
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     whole_lines(&text).enumerate().map(|(i, line)| parse(path, i, line)).collect()

@@ -30,7 +30,8 @@ impl Matching {
     pub fn check(self, occur: usize, clusters: usize) -> Result<()> {
         if self == Matching::OneToOne && occur > clusters {
             let what = format!(
-                "{occur} classes occur in the labels, more than {clusters} clusters can be matched with"
+                "{occur} classes occur in the labels, more than {clusters} clusters can be \
+                 matched with"
             );
             return Err(Error::input(
                 what,
@@ -154,10 +155,12 @@ mod tests {
         #[test]
         fn renaming_the_clusters_changes_no_score((m, order) in tables()) {
             let counts = (0..m.classes).flat_map(|c| order.iter().map(move |&k| (c, k)));
-            let renamed = matrix(m.classes, m.clusters, &counts.map(|(c, k)| m.at(c, k)).collect::<Vec<_>>());
+            let counts: Vec<u64> = counts.map(|(c, k)| m.at(c, k)).collect();
+            let renamed = matrix(m.classes, m.clusters, &counts);
             prop_assert_eq!(correct(&m, &hungarian(&m)), correct(&renamed, &hungarian(&renamed)));
             let votes = majority_vote(&m);
-            prop_assert_eq!(majority_vote(&renamed), order.iter().map(|&k| votes[k]).collect::<ClassOf>());
+            let want: ClassOf = order.iter().map(|&k| votes[k]).collect();
+            prop_assert_eq!(majority_vote(&renamed), want);
         }
     }
 

@@ -17,8 +17,8 @@ pub struct ClassScore {
     pub predicted: u64,
     /// Pixels of this class in both.
     pub correct: u64,
-    /// Intersection over union, correct / (labelled + predicted − correct), in percent; `None` for a class in neither, 0 for
-    /// one that occurs in the prediction alone.
+    /// Intersection over union, correct / (labelled + predicted − correct), in percent; `None` for
+    /// a class in neither, 0 for one that occurs in the prediction alone.
     pub iou: Option<f64>,
     /// Accuracy, correct / labelled, in percent; `None` for a class not in the labels.
     pub acc: Option<f64>,
@@ -30,8 +30,8 @@ pub struct PartScore {
     pub name: String,
     /// Pixels labelled with a class of the part.
     pub labelled: u64,
-    /// The share of those pixels that is predicted right; predicting a class outside the part is as wrong
-    /// as one inside.
+    /// The share of those pixels that is predicted right; predicting a class outside the part is as
+    /// wrong as one inside.
     pub acc: Option<f64>,
     /// Mean over the part's classes of the IoU of the *full* matrix, so pixels of the other part
     /// that were predicted as a class of this one still lower it. Classes in neither labels nor
@@ -44,8 +44,8 @@ pub struct PartScore {
 pub struct Scores {
     /// Pixel accuracy: the share of labelled pixels that are predicted right.
     pub acc: f64,
-    /// Mean IoU by the published convention: over all classes of the taxonomy, a class in neither labels
-    /// nor prediction left out, a class that occurs only in the prediction counted as 0.
+    /// Mean IoU by the published convention: over all classes of the taxonomy, a class in neither
+    /// labels nor prediction left out, a class that occurs only in the prediction counted as 0.
     pub miou: f64,
     /// Mean IoU over the classes that occur in the labels.
     pub miou_present: f64,
@@ -220,7 +220,8 @@ mod tests {
             m.add(&labels, &clusters).unwrap();
             let class_of = hungarian(&m);
             let s = Scores::new(&m, &class_of, &[]).unwrap();
-            let pairs: Vec<_> = pixels.iter().map(|&(l, k)| (l as usize, class_of[k as usize])).collect();
+            let pair = |&(l, k): &(u8, u8)| (usize::from(l), class_of[usize::from(k)]);
+            let pairs: Vec<_> = pixels.iter().map(pair).collect();
             let right = pairs.iter().filter(|(l, p)| Some(*l) == *p).count();
             prop_assert!(close(s.acc, 100.0 * right as f64 / pairs.len() as f64));
             let mut ious = vec![];

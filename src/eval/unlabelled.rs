@@ -196,8 +196,8 @@ pub fn mirror<T: Copy>(map: &[T], width: usize, channels: usize) -> Vec<T> {
     rows.flat_map(|row| row.chunks_exact(channels).rev().flatten().copied()).collect()
 }
 
-/// Cuts out the square window of `len` pixels a side in the middle of a map (`side`, `side`) of `channels`
-/// elements a pixel.
+/// Cuts out the square window of `len` pixels a side in the middle of a map (`side`, `side`) of
+/// `channels` elements a pixel.
 pub fn centre<T: Copy>(map: &[T], side: usize, len: usize, channels: usize) -> Vec<T> {
     let from = (side - len) / 2;
     let rows = map.chunks_exact(side * channels).skip(from).take(len);

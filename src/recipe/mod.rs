@@ -64,7 +64,8 @@ pub struct Information {
     pub collapsed: bool,
 }
 
-/// The rule by which a class's weight in the cross-entropy follows from its number of pseudo labels.
+/// The rule by which a class's weight in the cross-entropy follows from its number of pseudo
+/// labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
@@ -198,8 +199,8 @@ pub struct Recipe {
     /// Cosines lie within ±1, where a softmax over few clusters never saturates: at 1 the loss goes
     /// on pulling pixels that are at their centroid already.
     pub score_scale: f32,
-    /// True where, after the last epoch, the network is also evaluated with the centroids of a fresh k-means on images without
-    /// augmentation.
+    /// True where, after the last epoch, the network is also evaluated with the centroids of a
+    /// fresh k-means on images without augmentation.
     pub fresh_kmeans: bool,
     /// The released Cityscapes data set trains view 1 on images without photometric change, though
     /// its labels came from changed ones (P cityscapes_train_dataset.py:80). A bug, off in every
@@ -284,7 +285,8 @@ impl Recipe {
         {
             return fail(
                 format!("--auxiliary {} in the recipe {}", self.auxiliary, self.name),
-                "over-clustering is PiCIE+H's and IIC's: use --recipe picie-h or iic, and at least 2",
+                "over-clustering is PiCIE+H's and IIC's: use --recipe picie-h or iic, and at \
+                 least 2",
             );
         }
         let positive = |number: f32| number.is_finite() && number > 0.0;

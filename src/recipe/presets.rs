@@ -204,14 +204,16 @@ impl Recipe {
     /// larger input.
     pub fn for_photos(self) -> Self {
         let small = self.small();
-        let size = 192; // photos are finer than drawn scenes; the paper's 320 takes three times as long
+        // Photos are finer than drawn scenes; the paper's 320 takes three times as long.
+        let size = 192;
         Recipe {
             name: "photos".into(),
             size,
             eval_size: if small.weights == Source::None { size } else { 2 * size },
             stored: 2 * size,
             clusters: 8, // where it is not chosen from the images (`method/choose.rs`)
-            init_batches: 4, // 128 images, 150 MB of points: starts on more take longer than the pass itself
+            // 128 images, 150 MB of points: starts on more take longer than the pass itself.
+            init_batches: 4,
             ..small
         }
     }

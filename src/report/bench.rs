@@ -45,8 +45,8 @@ pub struct OpRow {
     pub us: f64,
     pub tflop_per_s: f64,
     pub gb_per_s: f64,
-    /// The least time of a call: the larger of bytes over the copy bandwidth and FLOPs over the peak, where the peak is
-    /// known.
+    /// The least time of a call: the larger of bytes over the copy bandwidth and FLOPs over the
+    /// peak, where the peak is known.
     pub floor_us: f64,
     pub percent_of_floor: f64,
     /// The share of this op in the time of all ops.
@@ -63,8 +63,8 @@ pub struct Peaks {
 }
 
 impl OpRow {
-    /// The row of an op that took `seconds` in all its calls and moves these bytes and FLOPs in one;
-    /// all ops together took `total` seconds.
+    /// The row of an op that took `seconds` in all its calls and moves these bytes and FLOPs in
+    /// one; all ops together took `total` seconds.
     pub fn new(
         op: String,
         calls: usize,
@@ -117,7 +117,8 @@ impl BenchReport {
         let mut text =
             format!("{} · picie {} ({}) · {}\n", self.engine, self.version, self.commit, self.date);
         text += &format!(
-            "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} epochs after {} to warm up\n",
+            "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} \
+             epochs after {} to warm up\n",
             r.name,
             self.images,
             r.stored,
@@ -141,7 +142,8 @@ impl BenchReport {
         text += &format!("{}\n", plain(&header, 2, phases));
         let peak = self.peaks.tflop_per_s.map_or("not known".into(), |p| format!("{p:.0} TFLOP/s"));
         text += &format!(
-            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must move\n",
+            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must \
+             move\n",
             self.peaks.copy_gb_per_s
         );
         let ops = self.ops.iter().map(|o| {

@@ -62,7 +62,8 @@ fn put(page: &mut RgbImage, x: u32, y: u32, marked: &Marked) {
     text::draw(page, x, y + CELL, &marked.caption, INK);
 }
 
-/// Cuts out the half of a picture around its pixel, moved inwards at the edges, with the pixel marked.
+/// Cuts out the half of a picture around its pixel, moved inwards at the edges, with the pixel
+/// marked.
 fn crop(marked: &Marked) -> RgbImage {
     let (picture, (x, y)) = (&marked.picture, marked.at);
     let side = (picture.width().min(picture.height()) / 2).max(1);

@@ -23,8 +23,8 @@ const LEVELS: [u8; 9] = [0, 32, 64, 96, 128, 160, 192, 224, 255];
 /// The number of colours before the set begins anew; nobody tells more apart.
 const DISTINCT: usize = 256;
 
-/// Gives `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in every
-/// picture.
+/// Gives `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in
+/// every picture.
 ///
 /// Each colour after the first seven is the one, among those neither near black nor near white,
 /// whose nearest neighbour is farthest to normal, red-blind and green-blind eyes.

@@ -9,7 +9,8 @@ use crate::base::Result;
 use crate::eval::{ClassOf, ClassScore, Confusion, PartScore, Scores};
 use crate::report::table::{number, plain, scored_at};
 
-/// The scores of an evaluation, as the `--json` line has them. Shares are percent; `null` stands for a mean of nothing.
+/// The scores of an evaluation, as the `--json` line has them. Shares are percent; `null` stands
+/// for a mean of nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
     pub acc: f64,
@@ -37,8 +38,9 @@ pub struct NamedClass {
 }
 
 impl EvalReport {
-    /// The report of `m` (C, K), counted on `images` images at the input side `size`.
-    /// `names` (C) are those of the classes, `parts` named ranges of classes. Refuses a table without a labelled pixel.
+    /// The report of `m` (C, K), counted on `images` images at the input side `size`. `names` (C)
+    /// are those of the classes, `parts` named ranges of classes. Refuses a table without a
+    /// labelled pixel.
     pub fn new(
         m: &Confusion,
         class_of: &ClassOf,
@@ -102,7 +104,8 @@ impl EvalReport {
         }
         let (acc, miou, present) = (self.acc, self.miou, self.miou_present);
         text + &format!(
-            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that occur in the labels)\n{}",
+            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that \
+             occur in the labels)\n{}",
             self.images,
             scored_at(self.size)
         )

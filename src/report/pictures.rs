@@ -17,9 +17,9 @@ pub const NONE: u16 = u16::MAX;
 /// The opacity of a class colour over the image, where 255 is opaque.
 const OPACITY: u32 = 150;
 
-/// Writes the label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where all are
-/// below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look the
-/// same.
+/// Writes the label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where
+/// all are below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look
+/// the same.
 pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<()> {
     check("label picture", "labels", labels.len(), w * h)?;
     if labels.iter().all(|&l| l < 255 || l == NONE) {
@@ -38,9 +38,9 @@ pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
     write_png(path, picture.as_raw(), w, h, ExtendedColorType::Rgb8)
 }
 
-/// Draws `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full
-/// colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start
-/// it anew.
+/// Draws `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their
+/// full colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette`
+/// start it anew.
 pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Colour]) -> Result<RgbImage> {
     let (w, h) = (image.width() as usize, image.height() as usize);
     check("overlay", "labels", labels.len(), w * h)?;

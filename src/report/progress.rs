@@ -57,8 +57,8 @@ impl Phase {
         self.bar.inc(n);
     }
 
-    /// Moves the bar as [`Phase::add`] does. Passes over images call this as their tick, since it is
-    /// an error where the user asked to stop.
+    /// Moves the bar as [`Phase::add`] does. Passes over images call this as their tick, since it
+    /// is an error where the user asked to stop.
     pub fn tick(&self, n: usize) -> Result<()> {
         self.add(n as u64);
         stop::check()

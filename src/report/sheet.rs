@@ -24,8 +24,8 @@ pub(super) const GAP: u32 = 10;
 /// The width below which an image is shown enlarged, by a whole factor.
 const CELL: u32 = 240;
 
-/// Draws the sheet of `rows`; `methods` are the titles of the predictions, and the legend has the classes
-/// that occur, by `names` (C). The last column is there where some row has a truth.
+/// Draws the sheet of `rows`; `methods` are the titles of the predictions, and the legend has the
+/// classes that occur, by `names` (C). The last column is there where some row has a truth.
 pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<RgbImage> {
     let colours = palette(names.len().max(1));
     let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());

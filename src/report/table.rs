@@ -6,8 +6,8 @@ use crate::eval::EpochRow;
 use crate::eval::epochs::Score;
 use crate::method::Candidate;
 
-/// Makes a table with the first column to the left and all others to the right, as numbers are read,
-/// `gap` + 1 spaces between them.
+/// Makes a table with the first column to the left and all others to the right, as numbers are
+/// read, `gap` + 1 spaces between them.
 pub(super) fn plain(header: &[&str], gap: u16, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
@@ -24,10 +24,10 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_string(), |v| format!("{v:.digits$}"))
 }
 
-/// The table of a run's epochs, one line each: k-means objective (mean of the views), losses, scores
-/// in percent, seconds of each phase. Columns without a value are left out. Epoch 0 is before any
-/// training (k-means on the untrained network); `fresh` is a new k-means on the trained network,
-/// where the recipe asks for it. The last line says at which size images were evaluated.
+/// The table of a run's epochs, one line each: k-means objective (mean of the views), losses,
+/// scores in percent, seconds of each phase. Columns without a value are left out. Epoch 0 is
+/// before any training (k-means on the untrained network); `fresh` is a new k-means on the trained
+/// network, where the recipe asks for it. The last line says at which size images were evaluated.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
     let mut parts: Vec<&String> =
@@ -98,8 +98,8 @@ pub fn scored_at(side: usize) -> String {
     format!("scores: network input and label maps of {side} × {side} pixels")
 }
 
-/// The table of accuracy and mIoU, a line for each row, as mean ± standard deviation where a row has
-/// several scores. `what` is the title of the column with the names of the rows.
+/// The table of accuracy and mIoU, a line for each row, as mean ± standard deviation where a row
+/// has several scores. `what` is the title of the column with the names of the rows.
 pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
     let lines = rows.iter().map(|(name, scores)| {
         let cell = |of: fn(&Score) -> f64| spread(&scores.iter().map(of).collect::<Vec<_>>(), 2);

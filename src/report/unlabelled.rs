@@ -34,10 +34,14 @@ pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, size: usize
     let table = plain(&header, 1, lines);
     format!(
         "{table}\n\
-         {images} images without labels. kept: pixels with the same cluster when the picture is mirrored; when its\n\
-         centre, 3/4 of a side, is enlarged to the input; when the input has {there} pixels instead of {here}.\n\
-         borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a picture with the\n\
-         steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see the largest."
+         {images} images without labels. kept: pixels with the same cluster when the picture is \
+         mirrored; when its\n\
+         centre, 3/4 of a side, is enlarged to the input; when the input has {there} pixels \
+         instead of {here}.\n\
+         borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a \
+         picture with the\n\
+         steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see \
+         the largest."
     )
 }
 

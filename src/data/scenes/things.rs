@@ -101,8 +101,8 @@ struct Brush<'a> {
 }
 
 impl Brush<'_> {
-    /// Paints a region inside the box (left, bottom, right, top); `shade` gives signed distance (metres)
-    /// and colour.
+    /// Paints a region inside the box (left, bottom, right, top); `shade` gives signed distance
+    /// (metres) and colour.
     fn paint(&mut self, id: u8, bounds: [f32; 4], shade: impl Fn(Point) -> (f32, Color)) {
         let (x, y, m) = (self.x, self.y, self.metre);
         let lit = self.lit;

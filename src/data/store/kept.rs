@@ -124,7 +124,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Starts the file of this key, which will have some `bytes` bytes; older sets make room for it.
+    /// Starts the file of this key, which will have some `bytes` bytes; older sets make room for
+    /// it.
     pub fn new(key: &Key, bytes: u64) -> Result<Self> {
         let folder = key.path.parent().expect("a file in a folder");
         let temp = std::fs::create_dir_all(folder).and_then(|()| {

@@ -60,8 +60,8 @@ pub struct ImageStore {
     pub skipped: Vec<Error>,
     /// The file that the set is kept in, if any.
     pub kept: Option<Kept>,
-    /// Lines for the user on what did not go as it should: why a set was not kept, or why a kept one
-    /// could not be used.
+    /// Lines for the user on what did not go as it should: why a set was not kept, or why a kept
+    /// one could not be used.
     pub notes: Vec<String>,
     /// What every picture became.
     pub square: Square,
@@ -185,10 +185,10 @@ impl ImageStore {
 }
 
 impl EvalStore {
-    /// Decodes as [`ImageStore::load`] does, with label maps. A picture without one is left out too (an error when
-    /// strict); a label map of another size than its picture's, upright or as stored, that cannot
-    /// be read or with a value the taxonomy does not know is always an error, since scores would
-    /// mean something else.
+    /// Decodes as [`ImageStore::load`] does, with label maps. A picture without one is left out too
+    /// (an error when strict); a label map of another size than its picture's, upright or as
+    /// stored, that cannot be read or with a value the taxonomy does not know is always an error,
+    /// since scores would mean something else.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         let Some(taxonomy) = &dataset.taxonomy else {
             return Err(Error::file(

@@ -1,5 +1,7 @@
 //! Weights files of every format, sound and damaged, and whose they are.
 
+mod hostile;
+
 use std::path::{Path, PathBuf};
 
 use picie::base::Result;
