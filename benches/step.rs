@@ -9,11 +9,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::{Engine, Layout};
-use picie::method::{self, Batch, TrainSet};
+use picie::method::{self, Batch, Training};
 use picie::recipe::Recipe;
 
 const IMAGES: usize = 64;
-const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 
 fn step(c: &mut Criterion) {
     let recipe = Recipe {
@@ -27,7 +26,8 @@ fn step(c: &mut Criterion) {
     let set = PictureSet::Plain(ImageStore::noise(IMAGES, recipe.stored, 1));
     let dev: &mut dyn Engine = &mut Cpu::new();
     let mut layout = Layout::new(dev.dtype());
-    let mut picie = method::plan(dev, &mut layout, &recipe, 1, SET).expect("a plan");
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).expect("a plan");
+    picie.common_mut().place_images(dev, &mut layout).expect("room");
     dev.reserve(&layout).expect("memory");
     picie.init(dev).expect("weights");
     let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());
@@ -55,7 +55,7 @@ fn step(c: &mut Criterion) {
         b.iter(|| {
             number += 1;
             let batch = Batch { ids: &ids, epoch: 1, round: 0, before: 0, step: number, rate: 1.0 };
-            picie.step(dev, &set, batch, None).expect("a step")
+            picie.step(dev, &set, Training { batch, next: None }).expect("a step")
         })
     });
     group.finish();

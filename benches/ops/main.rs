@@ -109,7 +109,7 @@ fn ops(c: &mut Criterion) {
         return;
     }
     let engine = || -> Box<dyn Engine> {
-        Box::new(Cuda::new(Dtype::Bf16, Options::default()).expect("a GPU"))
+        Box::new(Cuda::new(Options::default(), Dtype::Bf16).expect("a GPU"))
     };
     all(c, &Place { name: "cuda bf16", engine, images: 256, side: 320 });
 }
