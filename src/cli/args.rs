@@ -14,6 +14,7 @@ use crate::data::{Classes, DataLayout};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
+use crate::net::Backbone;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 use crate::train::MOST_UNSEEN;
@@ -82,7 +83,7 @@ pub enum RecipeName {
     MdcReleased,
     /// Invariant information clustering
     Iic,
-    /// The same with the first stages of ResNet-18 only
+    /// The same with the first stages of the backbone only
     #[value(name = "iic-res12")]
     IicRes12,
     /// Cross-entropy on labels
@@ -206,7 +207,10 @@ pub struct ShapeArgs {
     /// Clusters of the auxiliary over-clustering of PiCIE+H and IIC; 0 for none
     #[arg(long, value_name = "K")]
     pub auxiliary: Option<usize>,
-    /// Stages of ResNet-18, with their laterals: 4, or 2 or 1 as IIC-res12 has
+    /// The residual network below the pyramid [default: the recipe's, resnet18]
+    #[arg(long, value_enum)]
+    pub backbone: Option<&'static Backbone>,
+    /// Stages of the backbone, with their laterals: 4, or 2 or 1 as IIC-res12 has
     #[arg(long, value_name = "N")]
     pub levels: Option<usize>,
     /// Concatenate the Sobel gradient to the input, as the paper does for MDC and IIC without
@@ -283,8 +287,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
-    /// paper's numbers for them), torchvision (its own file in torch's cache folder), or a file:
-    /// safetensors or a PyTorch checkpoint [default: the recipe's]
+    /// paper's numbers for them), torchvision (its own file of the backbone in torch's cache
+    /// folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
     /// How the laterals of the pyramid begin: random, or pca (principal components of the network's
