@@ -17,7 +17,7 @@ use crate::method::Tick;
 use crate::method::baselines::{Clustered, Features, Lab, Pyramid, Stages, pca, settle};
 use crate::method::predict::{Constant, Frames, FramesShape, confusions, other_size, unlabelled};
 use crate::net::weights::{Source, Weights};
-use crate::net::{FEATURES, Mode, Network, STRIDE};
+use crate::net::{Architecture, FEATURES, Mode, Network, STRIDE};
 use crate::recipe::Recipe;
 use crate::report::{Progress, table, unlabelled as report};
 
@@ -35,7 +35,8 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         let remedy = "clusters of k-means are no classes: use one-to-one or many-to-one";
         return Err(Error::input("--matching identity", remedy));
     }
-    let recipe = Recipe { clusters: args.clusters, ..Recipe::picie() };
+    let architecture = Architecture::of(args.backbone);
+    let recipe = Recipe { clusters: args.clusters, architecture, ..Recipe::picie() };
     let start = args.weights.open(recipe.architecture)?;
     if let Some(warning) = &start.warning {
         tell(warning);

@@ -43,9 +43,9 @@ impl ShapeArgs {
             },
             auxiliary: self.auxiliary.unwrap_or(recipe.auxiliary),
             architecture: Architecture {
+                backbone: self.backbone.unwrap_or(recipe.architecture.backbone),
                 levels: self.levels.unwrap_or(recipe.architecture.levels),
                 sobel: self.sobel || recipe.architecture.sobel,
-                ..recipe.architecture
             },
             ..recipe
         }

@@ -312,12 +312,13 @@ impl Trained {
         let file = weights::read(path)?;
         let ours =
             file.metadata.get("picie").and_then(|text| serde_json::from_str::<State>(text).ok());
-        let architecture = ours.map_or(Architecture::RESNET18, |state| state.recipe.architecture);
+        let foreign = || Architecture::of(weights::backbone(&file.tensors).unwrap_or_default());
+        let architecture = ours.map_or_else(foreign, |state| state.recipe.architecture);
         let (weights, origin) =
             weights::canonical(file, path, &crate::net::expected(architecture))?;
         let recipe = match &origin {
             Origin::Picie => state(path, &weights, origin)?.recipe,
-            Origin::ReleasedPicie { .. } => Recipe::picie_released(),
+            Origin::ReleasedPicie { .. } => Recipe { architecture, ..Recipe::picie_released() },
             Origin::Torchvision => {
                 return Err(Error::file(
                     path,

@@ -3,6 +3,7 @@
 use crate::cli::args::{EngineArgs, SetArgs};
 use crate::data::Classes;
 use crate::eval::Matching;
+use crate::net::Backbone;
 use crate::net::weights::Source;
 
 #[derive(Debug, clap::Args)]
@@ -28,8 +29,11 @@ pub struct BaselinesArgs {
     /// How clusters are matched to classes for scores [default: one-to-one]
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
-    /// Weights of the trained network's rows: imagenet (a ResNet-18 inside of this program),
-    /// torchvision (its own file in torch's cache folder), or a file: safetensors or a PyTorch
+    /// The residual network below the pyramid
+    #[arg(long, value_enum, default_value = "resnet18")]
+    pub backbone: &'static Backbone,
+    /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision
+    /// (its own file of the backbone in torch's cache folder), or a file: safetensors or a PyTorch
     /// checkpoint; none leaves these rows out
     #[arg(long, default_value = "imagenet", value_name = "SOURCE")]
     pub weights: Source,

@@ -14,6 +14,7 @@ use crate::data::{Classes, DataLayout};
 use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
+use crate::net::Backbone;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
 use crate::train::MOST_UNSEEN;
@@ -82,7 +83,7 @@ pub enum RecipeName {
     MdcReleased,
     /// Invariant Information Clustering
     Iic,
-    /// IIC with the first stages of ResNet-18 only
+    /// The same with the first stages of the backbone only
     #[value(name = "iic-res12")]
     IicRes12,
     /// Supervised training: cross-entropy on labels
@@ -205,7 +206,10 @@ pub struct ShapeArgs {
     /// Clusters of the auxiliary over-clustering in PiCIE+H and IIC; 0 for none
     #[arg(long, value_name = "K")]
     pub auxiliary: Option<usize>,
-    /// Stages of the backbone to use: 4, or 2 or 1 as in IIC-res12
+    /// The residual network below the pyramid [default: the recipe's, resnet18]
+    #[arg(long, value_enum)]
+    pub backbone: Option<&'static Backbone>,
+    /// Stages of the backbone, with their laterals: 4, or 2 or 1 as IIC-res12 has
     #[arg(long, value_name = "N")]
     pub levels: Option<usize>,
     /// Add Sobel gradients to the input, as the paper does for MDC and IIC without pretrained
@@ -282,9 +286,9 @@ pub struct TrainArgs {
     /// label_metric=cosine
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Weights to start from: imagenet (a ResNet-18 inside of this program), none (random weights,
-    /// and the paper's numbers for these), torchvision (its own file in torch's cache folder), or a
-    /// file: safetensors or a PyTorch checkpoint [default: the recipe's]
+    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
+    /// paper's numbers for them), torchvision (its own file of the backbone in torch's cache
+    /// folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
     /// First weights of the feature pyramid's laterals: random, or pca (principal components of the
