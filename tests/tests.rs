@@ -10,6 +10,7 @@ mod losses;
 mod methods;
 mod net;
 mod ops;
+mod recipe;
 mod softgpu;
 mod systems;
 mod util;
