@@ -4,8 +4,10 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use clap::ValueEnum;
 use picie::base::Error;
 use picie::base::rng::{Rng, Stream};
+use picie::cli::args::RecipeName;
 use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
@@ -116,8 +118,8 @@ fn tiny() -> Vec<Recipe> {
         fit: Fit::Crop,
         ..recipe
     };
-    let mut recipes: Vec<Recipe> =
-        Recipe::all().into_iter().filter(|r| r.name != "photos").map(shrink).collect();
+    let all = RecipeName::value_variants().iter().map(|name| name.recipe());
+    let mut recipes: Vec<Recipe> = all.filter(|r| r.name != "photos").map(shrink).collect();
     recipes.push(shrink(Recipe { classifier: ClassifierKind::Centroids, ..Recipe::mdc() }));
     recipes.push(shrink(Recipe { freeze: Freeze::Backbone, ..Recipe::transfer() }));
     recipes

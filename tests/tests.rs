@@ -10,6 +10,7 @@ mod losses;
 mod methods;
 mod net;
 mod ops;
+mod recipe;
 mod rooms;
 mod softgpu;
 mod systems;

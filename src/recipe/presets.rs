@@ -21,23 +21,6 @@ const EPOCHS_FROM_SCRATCH: usize = 20;
 const PHOTOS_STEPS: usize = 60;
 
 impl Recipe {
-    /// Every recipe.
-    pub fn all() -> Vec<Recipe> {
-        vec![
-            Self::demo(),
-            Self::photos(),
-            Self::picie(),
-            Self::picie_released(),
-            Self::picie_h(),
-            Self::mdc(),
-            Self::mdc_released(),
-            Self::iic(),
-            Self::iic_res12(),
-            Self::supervised(),
-            Self::transfer(),
-        ]
-    }
-
     /// The supplement's numbers.
     pub fn picie() -> Self {
         Recipe {
