@@ -282,8 +282,8 @@ impl<A: Activation> Cuda<A> {
             return Ok(*kernel);
         }
         let entry = CString::new(format!("{name}_{}", A::NAME)).expect("names have no zero byte");
-        // SAFETY: modules are never unloaded while the engine lives.
         let find = |&module: &sys::CUmodule| {
+            // SAFETY: modules are never unloaded while the engine lives.
             unsafe { result::module::get_function(module, entry.clone()) }.ok()
         };
         match self.modules.iter().find_map(find) {

@@ -106,8 +106,8 @@ impl<A: Activation> Cuda<A> {
             Recording::Recorded(_) | Recording::Plain => {}
         }
         match recording {
-            // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
             Recording::Recorded(exec) => {
+                // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
                 unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
             }
             // What was captured before it failed has not run. Should an op itself be at fault it
