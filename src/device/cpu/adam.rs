@@ -5,36 +5,15 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::wide::wide;
 use crate::base::Result;
-use crate::device::ops::{Adam, AdamSpec, ParamBlocks, want};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::adam::Adam;
+use crate::device::ops::{AdamStep, AdamSync, Passed};
 
-/// Parameters a piece.
+/// Number of parameters in a piece of work.
 const PIECE: usize = 1 << 15;
 
 impl Adam for Cpu {
-    fn plan_params(&mut self, layout: &mut Layout, len: usize) -> ParamBlocks<f32> {
-        let mut block = |name| layout.take(Pool::Params, name, len);
-        let weights = block("weights");
-        ParamBlocks {
-            weights,
-            grads: block("gradients"),
-            m: block("Adam's m"),
-            v: block("Adam's v"),
-            compute: weights,
-        }
-    }
-
-    fn adam_step(
-        &mut self,
-        blocks: ParamBlocks<f32>,
-        spec: AdamSpec,
-        correction: Slot<f32>,
-    ) -> Result<()> {
-        const OP: &str = "adam_step";
-        for (what, slot) in [("grads", blocks.grads), ("m", blocks.m), ("v", blocks.v)] {
-            want(OP, what, slot, blocks.weights.len)?;
-        }
-        want(OP, "correction", correction, 2)?;
+    fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()> {
+        let AdamStep { blocks, spec, correction } = *a;
         let (new1, new2) = ((1.0 - spec.beta1) as f32, (1.0 - spec.beta2) as f32);
         let (beta2, eps, scale) = (spec.beta2 as f32, spec.eps, spec.grad_scale);
         let simd = self.simd;
@@ -60,8 +39,8 @@ impl Adam for Cpu {
         Ok(())
     }
 
-    /// Nothing to do: both are the same memory.
-    fn sync_compute(&mut self, _: ParamBlocks<f32>) -> Result<()> {
+    /// Nothing to do: convolutions read the weights themselves.
+    fn adam_sync(&mut self, _: Passed<AdamSync>) -> Result<()> {
         Ok(())
     }
 }

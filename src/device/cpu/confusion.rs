@@ -5,27 +5,19 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::{Confusion, want};
+use crate::device::ops::confusion::Confusion;
+use crate::device::ops::{ConfusionCount, Passed};
 
-/// Pixels a piece.
+/// Number of pixels in a piece of work.
 const PIECE: usize = 1 << 17;
 
-/// The label of a pixel that counts nowhere.
+/// The label of a pixel without ground truth, which is not counted.
 const UNLABELLED: u8 = 255;
 
 impl Confusion for Cpu {
-    fn confusion(
-        &mut self,
-        counts: Slot<u32>,
-        pred: Slot<u16>,
-        labels: Slot<u8>,
-        clusters: usize,
-    ) -> Result<()> {
-        const OP: &str = "confusion";
-        want(OP, "labels", labels, pred.len)?;
-        want(OP, "counts", counts, (counts.len / clusters.max(1)).max(1) * clusters)?;
-        let (counts, pred, labels) = self.get((counts, pred, labels));
+    fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()> {
+        let clusters = a.clusters;
+        let (counts, pred, labels) = self.get((a.counts, a.pred, a.labels));
         let histogram = |(pred, labels): (&[u16], &[u8])| {
             let mut histogram = vec![0u32; counts.len()];
             for (&p, &l) in pred.iter().zip(labels).filter(|(_, l)| **l != UNLABELLED) {

@@ -3,19 +3,22 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::head::scores::{BLOCK, Packed, Sums, columns, packed_len};
+use super::head::scores::{BLOCK, ClusterSums, Packed, columns, packed_len};
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::kmeans::{check_classifier, check_mean, check_step};
-use crate::device::ops::{Classifier, KMeans, KMeansSpec, Metric};
+use crate::device::ops::kmeans::KMeans;
+use crate::device::ops::{
+    Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
+    Passed,
+};
 
 /// Stored points are cut into at most this many pieces, whatever the threads.
 const PIECES: usize = 64;
 
-/// Of the two halves of a split cluster (Faiss).
+/// Relative distance by which the two halves of a split cluster are moved apart (Faiss).
 const EPS: f32 = 1.0 / 1024.0;
 
-/// Each of (k, d) to its metric's row; returns the bias.
+/// w (d) = the row by which a linear classifier scores points against centroid c (d); returns the
+/// bias.
 fn classify(w: &mut [f32], c: &[f32], metric: Metric) -> f32 {
     w.copy_from_slice(c);
     let square = c.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
@@ -53,40 +56,26 @@ fn split_empty(centroids: &mut [f32], counts: &mut [u32], d: usize) -> u32 {
 }
 
 impl KMeans for Cpu {
-    type KMeansPlan = KMeansSpec;
-
-    fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<KMeansSpec> {
-        Ok(spec)
+    /// Partial sums are allocated where they are needed: no scratch.
+    fn plan_kmeans(&mut self, _: KMeansSpec) -> Result<usize> {
+        Ok(0)
     }
 
-    fn kmeans_classifier(
-        &mut self,
-        classifier: Classifier,
-        centroids: Slot<f32>,
-        metric: Metric,
-    ) -> Result<()> {
-        let d = check_classifier(classifier, centroids)?;
-        let (w, b, centroids) = self.get((classifier.w, classifier.b, centroids));
+    fn kmeans_classifier(&mut self, a: Passed<KMeansClassifier>) -> Result<()> {
+        let Classifier { w, b, k } = a.classifier;
+        let d = w.len / k;
+        let (w, b, centroids) = self.get((w, b, a.centroids));
         for ((w, b), c) in w.chunks_exact_mut(d).zip(b).zip(centroids.chunks_exact(d)) {
-            *b = classify(w, c, metric);
+            *b = classify(w, c, a.metric);
         }
         Ok(())
     }
 
-    fn kmeans_accumulate(
-        &mut self,
-        spec: &KMeansSpec,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-        score: Slot<f32>,
-        points: Slot<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        spec.check_accumulate(sums, counts, score, points, classifier)?;
-        let (k, d) = (classifier.k, spec.d);
+    fn kmeans_accumulate(&mut self, a: Passed<KMeansAccumulate>) -> Result<()> {
+        let (Classifier { w, b, k }, d) = (a.classifier, a.spec().d);
         let simd = self.simd;
         let (sums, counts, score, points, w, b) =
-            self.get((sums, counts, score, points, classifier.w, classifier.b));
+            self.get((a.sums, a.counts, a.score, a.points, w, b));
         // NOTE: room that is allocated in an op: 64 partial sums, little beside the pass over all
         // points.
         let mut packed = vec![0.0; packed_len(columns(k), d)];
@@ -98,14 +87,14 @@ impl KMeans for Cpu {
                 || vec![0.0; BLOCK * columns(k)],
                 |room, points| {
                     let (mut sums, mut counts) = (vec![0.0; k * d], vec![0; k]);
-                    let mut all = Sums { sums: &mut sums, counts: &mut counts, score: 0.0 };
+                    let mut all = ClusterSums { sums: &mut sums, counts: &mut counts, score: 0.0 };
                     all.add(simd, points, packed, room);
                     let score = all.score;
                     (sums, counts, score)
                 },
             )
             .collect();
-        let mut total = Sums { sums, counts, score: 0.0 };
+        let mut total = ClusterSums { sums, counts, score: 0.0 };
         for (sums, counts, score) in &pieces {
             total.add_part(sums, counts, *score);
         }
@@ -113,15 +102,9 @@ impl KMeans for Cpu {
         Ok(())
     }
 
-    fn kmeans_mean(
-        &mut self,
-        centroids: Slot<f32>,
-        counts: Slot<u32>,
-        splits: Slot<u32>,
-        sums: Slot<f32>,
-    ) -> Result<()> {
-        let d = check_mean(centroids, counts, splits, sums)?;
-        let (centroids, counts, splits, sums) = self.get((centroids, counts, splits, sums));
+    fn kmeans_mean(&mut self, a: Passed<KMeansMean>) -> Result<()> {
+        let d = a.centroids.len / a.counts.len;
+        let (centroids, counts, splits, sums) = self.get((a.centroids, a.counts, a.splits, a.sums));
         for ((c, s), &m) in centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(&*counts) {
             if m > 0 {
                 c.iter_mut().zip(s).for_each(|(c, s)| *c = s / m as f32);
@@ -131,15 +114,9 @@ impl KMeans for Cpu {
         Ok(())
     }
 
-    fn kmeans_step(
-        &mut self,
-        centroids: Slot<f32>,
-        totals: Slot<f32>,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-    ) -> Result<()> {
-        let d = check_step(centroids, totals, sums, counts)?;
-        let (centroids, totals, sums, counts) = self.get((centroids, totals, sums, counts));
+    fn kmeans_step(&mut self, a: Passed<KMeansStep>) -> Result<()> {
+        let d = a.centroids.len / a.counts.len;
+        let (centroids, totals, sums, counts) = self.get((a.centroids, a.totals, a.sums, a.counts));
         let rows = centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d));
         for (((c, s), total), &m) in rows.zip(totals).zip(&*counts).filter(|(_, m)| **m > 0) {
             let m = m as f32;

@@ -1,15 +1,18 @@
 //! One allocation for all pools, handed out as disjoint mutable slices.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::base::Result;
 use crate::base::memory::available;
-use crate::base::{Error, Result};
-use crate::device::arena::{ALIGN, POOLS};
-use crate::device::ops::Memory;
-use crate::device::{Element, Layout, Pool, Slot};
+use crate::device::cpu::iic::Tables;
+use crate::device::engine::Fill;
+use crate::device::{
+    ALIGN, Act, Dtype, Element, Engine, Layout, Mark, POOLS, Pool, Recording, Slot, Trace,
+};
 
 /// The unit of the allocation, so that every slot is aligned to a cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -25,12 +28,22 @@ pub struct Cpu {
     scratch: usize,
     /// The widest vector unit of this machine.
     pub(super) simd: pulp::Arch,
+    /// What plans of IIC's loss computed ahead, by their numbers. No other plan keeps anything.
+    pub(super) tables: Vec<Arc<Tables>>,
+    trace: Trace,
 }
 
 impl Cpu {
     /// Threads are rayon's: install a pool around the calls to choose their number.
     pub fn new() -> Self {
-        Cpu { lines: Vec::new(), base: [0; POOLS.len()], scratch: 0, simd: pulp::Arch::new() }
+        Cpu {
+            lines: Vec::new(),
+            base: [0; POOLS.len()],
+            scratch: 0,
+            simd: pulp::Arch::new(),
+            tables: Vec::new(),
+            trace: Trace::default(),
+        }
     }
 
     /// The name of the widest vector unit in use.
@@ -63,11 +76,12 @@ impl Cpu {
 
     /// Mutable slices of several slots at once: `let (y, x) = cpu.get((y, x));`. Panics where two
     /// of them overlap.
-    pub(super) fn get<S: Slots>(&mut self, slots: S) -> S::Views<'_> {
-        slots.views(self)
+    pub(super) fn get<S: Slots>(&mut self, slots: S) -> S::Slices<'_> {
+        slots.slices(self)
     }
 
-    fn lines_of<T: Element>(&self, slot: Slot<T>) -> Range<usize> {
+    /// The lines of the allocation that a slot covers.
+    fn lines_of<T>(&self, slot: Slot<T>) -> Range<usize> {
         let start = self.base[slot.pool as usize] + slot.offset / ALIGN;
         start..start + slot.bytes().div_ceil(ALIGN)
     }
@@ -79,57 +93,74 @@ impl Default for Cpu {
     }
 }
 
-/// A slot, or maybe one: what [`Cpu::get`] resolves.
+/// What [`Cpu::get`] resolves to a slice of memory: a slot, or one that may be missing.
 pub(super) trait OneSlot {
-    type View<'a>;
+    type Slice<'a>;
+
+    /// The lines of the allocation that it covers.
     fn range(&self, cpu: &Cpu) -> Range<usize>;
-    fn view<'a>(&self, lines: &'a mut [u8]) -> Self::View<'a>;
+
+    /// The slice, out of the bytes of these lines.
+    fn slice<'a>(&self, bytes: &'a mut [u8]) -> Self::Slice<'a>;
 }
 
 impl<T: Element> OneSlot for Slot<T> {
-    type View<'a> = &'a mut [T];
+    type Slice<'a> = &'a mut [T];
 
     fn range(&self, cpu: &Cpu) -> Range<usize> {
         cpu.lines_of(*self)
     }
 
-    fn view<'a>(&self, bytes: &'a mut [u8]) -> &'a mut [T] {
-        bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<T>()])
+    fn slice<'a>(&self, bytes: &'a mut [u8]) -> &'a mut [T] {
+        bytemuck::cast_slice_mut(&mut bytes[..self.bytes()])
     }
 }
 
-impl<T: Element> OneSlot for Option<Slot<T>> {
-    type View<'a> = Option<&'a mut [T]>;
+/// Activations of this engine are f32.
+impl OneSlot for Slot<Act> {
+    type Slice<'a> = &'a mut [f32];
 
     fn range(&self, cpu: &Cpu) -> Range<usize> {
-        self.map_or(0..0, |s| cpu.lines_of(s))
+        cpu.lines_of(*self)
     }
 
-    fn view<'a>(&self, bytes: &'a mut [u8]) -> Option<&'a mut [T]> {
-        self.map(|s| s.view(bytes))
+    fn slice<'a>(&self, bytes: &'a mut [u8]) -> &'a mut [f32] {
+        bytemuck::cast_slice_mut(&mut bytes[..self.bytes()])
     }
 }
 
-/// A tuple of slots.
+impl<S: OneSlot> OneSlot for Option<S> {
+    type Slice<'a> = Option<S::Slice<'a>>;
+
+    fn range(&self, cpu: &Cpu) -> Range<usize> {
+        self.as_ref().map_or(0..0, |slot| slot.range(cpu))
+    }
+
+    fn slice<'a>(&self, bytes: &'a mut [u8]) -> Self::Slice<'a> {
+        self.as_ref().map(|slot| slot.slice(bytes))
+    }
+}
+
+/// A tuple of slots, resolved to as many slices.
 pub(super) trait Slots {
-    type Views<'a>;
-    fn views(self, cpu: &mut Cpu) -> Self::Views<'_>;
+    type Slices<'a>;
+    fn slices(self, cpu: &mut Cpu) -> Self::Slices<'_>;
 }
 
 macro_rules! slots {
     ($($slot:ident),+) => {
         impl<$($slot: OneSlot),+> Slots for ($($slot,)+) {
-            type Views<'a> = ($($slot::View<'a>,)+);
+            type Slices<'a> = ($($slot::Slice<'a>,)+);
 
             #[allow(non_snake_case)]
-            fn views(self, cpu: &mut Cpu) -> Self::Views<'_> {
+            fn slices(self, cpu: &mut Cpu) -> Self::Slices<'_> {
                 let ($($slot,)+) = self;
                 let ranges = [$($slot.range(cpu)),+];
                 let (shown, total) = (ranges.clone(), cpu.lines.len());
                 match cpu.lines.get_disjoint_mut(ranges) {
                     Ok(lines) => {
                         let mut lines = lines.into_iter();
-                        ($($slot.view(bytemuck::cast_slice_mut(lines.next().unwrap_or_default())),)+)
+                        ($($slot.slice(bytemuck::cast_slice_mut(lines.next().unwrap_or_default())),)+)
                     }
                     Err(e) => panic!("slots of one op: {e} (lines {shown:?} of {total})"),
                 }
@@ -152,10 +183,10 @@ slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 slots!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, R, S, T);
 
-impl Memory for Cpu {
-    type Act = f32;
-    type Recording = ();
-    type Mark = Instant;
+impl Engine for Cpu {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
 
     fn scratch_bytes(&self) -> usize {
         self.scratch
@@ -191,54 +222,54 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
-        if src.len() > dst.len {
-            return Err(Error::Shape { op: "write", what: "src", got: src.len(), want: dst.len });
-        }
+    fn write_bytes(&mut self, dst: Slot<u8>, src: &[u8]) -> Result<()> {
         let (dst,) = self.get((dst,));
-        dst[..src.len()].copy_from_slice(src);
+        dst.copy_from_slice(src);
         Ok(())
     }
 
-    fn fill<T: Element>(
-        &mut self,
-        dst: Slot<T>,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    fn fill_bytes(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         let (dst,) = self.get((dst,));
         fill(dst)
     }
 
-    fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
+    fn read_bytes(&mut self, dst: &mut [u8], src: Slot<u8>) -> Result<()> {
         let (src,) = self.get((src,));
-        Ok(src.to_vec())
-    }
-
-    fn zero<T: Element>(&mut self, dst: Slot<T>) -> Result<()> {
-        let (dst,) = self.get((dst,));
-        dst.fill(T::zeroed());
+        dst.copy_from_slice(src);
         Ok(())
     }
 
-    fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
-        if src.len != dst.len {
-            return Err(Error::Shape { op: "copy", what: "src", got: src.len, want: dst.len });
-        }
+    fn zero_bytes(&mut self, dst: Slot<u8>) -> Result<()> {
+        let (dst,) = self.get((dst,));
+        dst.fill(0);
+        Ok(())
+    }
+
+    fn copy_bytes(&mut self, dst: Slot<u8>, src: Slot<u8>) -> Result<()> {
         let (dst, src) = self.get((dst, src));
         dst.copy_from_slice(src);
         Ok(())
     }
 
-    fn replay(&mut self, _: &mut (), mut ops: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    fn replay_ops(
+        &mut self,
+        _: &mut Recording,
+        ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
+    ) -> Result<()> {
         ops(self)
     }
 
-    fn mark(&mut self) -> Result<Instant> {
-        Ok(Instant::now())
+    fn mark(&mut self) -> Result<Mark> {
+        Ok(Mark(Box::new(Instant::now())))
     }
 
-    fn seconds(&mut self, start: Instant, end: Instant) -> Result<f64> {
-        Ok((end - start).as_secs_f64())
+    fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64> {
+        let at = |mark: &Mark| *mark.0.downcast_ref::<Instant>().expect("a mark of this engine");
+        Ok((at(end) - at(start)).as_secs_f64())
+    }
+
+    fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
     }
 }
 
@@ -248,24 +279,26 @@ mod tests {
 
     #[test]
     fn slots_of_different_pools_and_types_are_resolved_together() {
-        let mut layout = Layout::default();
+        let mut layout = Layout::new(Dtype::F32);
         let a = layout.take::<f32>(Pool::Acts, "a", 5);
         let b = layout.take::<u16>(Pool::State, "b", 7);
         let mut cpu = Cpu::new();
         cpu.reserve(&layout).unwrap();
-        cpu.write(a, &[1., 2., 3., 4., 5.]).unwrap();
-        cpu.write(b, &[9; 7]).unwrap();
+        let dev: &mut dyn Engine = &mut cpu;
+        dev.write(a, &[1., 2., 3., 4., 5.]).unwrap();
+        dev.write(b, &[9; 7]).unwrap();
         let (x, none, y) = cpu.get((a, None::<Slot<f32>>, b));
         assert_eq!((x[4], none.is_none(), y.len()), (5.0, true, 7));
         y[6] = 1;
-        assert_eq!(cpu.read(b).unwrap(), [9, 9, 9, 9, 9, 9, 1]);
-        assert_eq!(cpu.read(a).unwrap(), [1., 2., 3., 4., 5.]);
+        let dev: &mut dyn Engine = &mut cpu;
+        assert_eq!(dev.read(b).unwrap(), [9, 9, 9, 9, 9, 9, 1]);
+        assert_eq!(dev.read(a).unwrap(), [1., 2., 3., 4., 5.]);
     }
 
     #[test]
     #[should_panic(expected = "overlap")]
     fn an_op_cannot_be_given_the_same_memory_twice() {
-        let mut layout = Layout::default();
+        let mut layout = Layout::new(Dtype::F32);
         let a = layout.take::<f32>(Pool::Acts, "a", 5);
         let mut cpu = Cpu::new();
         cpu.reserve(&layout).unwrap();

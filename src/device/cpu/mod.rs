@@ -25,7 +25,8 @@ pub use memory::Cpu;
 
 use crate::base::{Error, Result};
 
-/// Fails where an image of a batch has no row in a label store of `images`.
+/// Refuses an image of a batch whose labels a store of `images` label maps does not hold. Doors
+/// cannot see it: the indices are not arguments, they lie in the engine's memory.
 fn check_index(op: &'static str, index: &[u32], images: usize) -> Result<()> {
     match index.iter().find(|&&i| i as usize >= images) {
         Some(&i) => Err(Error::Shape {

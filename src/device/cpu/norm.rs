@@ -3,26 +3,25 @@
 use rayon::prelude::*;
 
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::norm::{EPS, MOMENTUM};
-use crate::device::ops::{Norm, NormGrads, NormParams, NormSpec, want};
+use crate::device::ops::norm::{EPS, MOMENTUM, Norm};
+use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
 
-/// Rows of a piece: sums over one are f32, sums over pieces f64 in the order of the pieces.
+/// Number of rows in a piece of work: sums over one are f32, sums over pieces f64 in the order of the pieces.
 const ROWS: usize = 256;
 
-/// (c) each, f64: what [`reduce`] returns for one group.
-pub(super) struct Sums {
+/// Two sums over all rows of a group, each channel by channel (c): what [`reduce`] returns.
+pub(super) struct ChannelSums {
     pub first: Vec<f64>,
     pub second: Vec<f64>,
 }
 
-impl Sums {
+impl ChannelSums {
     /// The sums of all pieces (pieces, 2, c), in their order.
     pub fn of(partial: &[f32], c: usize) -> Self {
-        let mut sums = Sums { first: vec![0.0; c], second: vec![0.0; c] };
+        let mut sums = ChannelSums { first: vec![0.0; c], second: vec![0.0; c] };
         for part in partial.chunks(2 * c) {
             let (first, second) = part.split_at(c);
             sums.first.iter_mut().zip(first).for_each(|(s, &p)| *s += f64::from(p));
@@ -40,8 +39,8 @@ pub(super) fn reduce(
     c: usize,
     partial: &mut [f32],
     piece: impl Fn(usize, usize, &mut [f32]) + Sync,
-) -> Sums {
-    let partial = &mut partial[..rows.div_ceil(ROWS) * 2 * c];
+) -> ChannelSums {
+    let partial = &mut partial[..partial_len(rows, c)];
     partial.par_chunks_mut(2 * c).enumerate().for_each(|(i, sums)| {
         sums.fill(0.0);
         wide(
@@ -50,9 +49,10 @@ pub(super) fn reduce(
             || piece(i * ROWS, ROWS.min(rows - i * ROWS), sums),
         );
     });
-    Sums::of(partial, c)
+    ChannelSums::of(partial, c)
 }
 
+/// Floats of the sums of all pieces, the room that [`reduce`] works in.
 pub(super) fn partial_len(rows: usize, c: usize) -> usize {
     rows.div_ceil(ROWS) * 2 * c
 }
@@ -109,7 +109,7 @@ pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, V
 /// channel: γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n). Also adds Σ(g·x̂) to dγ and Σg to dβ. `sums` = (Σg,
 /// Σ(g·x̂)).
 pub(super) fn backward_affine(
-    sums: &Sums,
+    sums: &ChannelSums,
     rows: usize,
     saved: &[f32],
     gamma: &[f32],
@@ -134,40 +134,33 @@ pub(super) fn backward_affine(
 }
 
 impl Norm for Cpu {
-    type NormPlan = NormSpec;
-
-    fn plan_norm(&mut self, spec: NormSpec) -> Result<NormSpec> {
+    fn plan_norm(&mut self, spec: NormSpec) -> Result<usize> {
         self.ask_scratch(partial_len(spec.rows, spec.c));
-        Ok(spec)
+        Ok(0)
     }
 
-    fn norm_forward(
-        &mut self,
-        spec: &NormSpec,
-        z: Slot<f32>,
-        saved: Slot<f32>,
-        x: Slot<f32>,
-        residual: Option<Slot<f32>>,
-        relu: bool,
-        params: NormParams,
-    ) -> Result<()> {
-        let &NormSpec { rows, c, .. } = spec;
-        want("norm_forward", "z", z, spec.len())?;
-        want("norm_forward", "saved", saved, spec.saved_len())?;
-        want("norm_forward", "x", x, spec.len())?;
-        residual.map_or(Ok(()), |r| want("norm_forward", "residual", r, spec.len()))?;
-        params.check("norm_forward", c)?;
+    fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()> {
+        let NormSpec { groups, rows, c } = *a.spec();
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
-        let NormParams { gamma, beta, running_mean, running_var } = params;
-        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) =
-            self.get((z, saved, x, residual, gamma, beta, running_mean, running_var, partial));
-        for g in 0..spec.groups {
+        let floor = if a.relu { 0.0 } else { f32::NEG_INFINITY };
+        let NormParams { gamma, beta, running_mean, running_var } = a.params;
+        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) = self.get((
+            a.z,
+            a.saved,
+            a.x,
+            a.residual,
+            gamma,
+            beta,
+            running_mean,
+            running_var,
+            partial,
+        ));
+        for g in 0..groups {
             let x = &x[g * rows * c..][..rows * c];
             let saved = &mut saved[g * 2 * c..][..2 * c];
             statistics(simd, saved, (running_mean, running_var), x, partial);
             let (scale, shift) = affine(saved, gamma, beta);
             let residual = residual.as_deref().map(|r| &r[g * rows * c..][..rows * c]);
-            let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
             z[g * rows * c..][..rows * c].par_chunks_mut(ROWS * c).enumerate().for_each(
                 |(i, z)| {
                     let range = i * ROWS * c..i * ROWS * c + z.len();
@@ -206,31 +199,13 @@ impl Norm for Cpu {
         Ok(())
     }
 
-    fn norm_backward(
-        &mut self,
-        spec: &NormSpec,
-        grads: NormGrads<f32>,
-        dz: Slot<f32>,
-        z: Option<Slot<f32>>,
-        x: Slot<f32>,
-        saved: Slot<f32>,
-        gamma: Slot<f32>,
-    ) -> Result<()> {
-        let &NormSpec { rows, c, .. } = spec;
-        want("norm_backward", "dx", grads.dx, spec.len())?;
-        grads.dresidual.map_or(Ok(()), |r| want("norm_backward", "dresidual", r, spec.len()))?;
-        want("norm_backward", "dgamma", grads.dgamma, c)?;
-        want("norm_backward", "dbeta", grads.dbeta, c)?;
-        want("norm_backward", "dz", dz, spec.len())?;
-        z.map_or(Ok(()), |z| want("norm_backward", "z", z, spec.len()))?;
-        want("norm_backward", "x", x, spec.len())?;
-        want("norm_backward", "saved", saved, spec.saved_len())?;
-        want("norm_backward", "gamma", gamma, c)?;
+    fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()> {
+        let NormSpec { groups, rows, c } = *a.spec();
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
-        let NormGrads { dx, dresidual, dgamma, dbeta } = grads;
+        let NormBackward { dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma } = *a;
         let (dx, mut dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial) =
             self.get((dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial));
-        for g in 0..spec.groups {
+        for g in 0..groups {
             let group = g * rows * c..(g + 1) * rows * c;
             let (dz, x, saved) =
                 (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
@@ -309,20 +284,11 @@ impl Norm for Cpu {
         Ok(())
     }
 
-    fn norm_fold(
-        &mut self,
-        folded: Slot<f32>,
-        bias: Slot<f32>,
-        w: Slot<f32>,
-        params: NormParams,
-    ) -> Result<()> {
-        let k = params.gamma.len;
-        want("norm_fold", "folded", folded, w.len)?;
-        want("norm_fold", "bias", bias, k)?;
-        params.check("norm_fold", k)?;
-        let NormParams { gamma, beta, running_mean, running_var } = params;
+    fn norm_fold(&mut self, a: Passed<NormFold>) -> Result<()> {
+        let k = a.params.gamma.len;
+        let NormParams { gamma, beta, running_mean, running_var } = a.params;
         let (folded, bias, w, gamma, beta, mean, var) =
-            self.get((folded, bias, w, gamma, beta, running_mean, running_var));
+            self.get((a.folded, a.bias, a.w, gamma, beta, running_mean, running_var));
         let per = w.len() / k;
         for j in 0..k {
             let scale = gamma[j] / (var[j] + EPS).sqrt();

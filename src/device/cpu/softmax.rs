@@ -6,31 +6,31 @@ use super::vector::{cross_entropy, dot, exp_row};
 use super::wide::wide;
 use super::{Cpu, check_index};
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::{Softmax, SoftmaxLabels, SoftmaxSpec, want};
+use crate::device::ops::softmax::Softmax;
+use crate::device::ops::{
+    Op, Passed, SoftmaxBackward, SoftmaxForward, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec,
+};
 
-/// Scores a piece, at least: they stay in the second-level cache.
+/// Least number of scores in a piece of work: they stay in the second-level cache.
 const PIECE: usize = 1 << 15;
 
 impl SoftmaxSpec {
-    /// Rows of a piece.
+    /// Number of rows in a piece of work.
     fn piece(&self) -> usize {
         PIECE.div_ceil(self.k)
     }
 }
 
 impl Softmax for Cpu {
-    type SoftmaxPlan = SoftmaxSpec;
-
-    fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<SoftmaxSpec> {
-        spec.check()?;
-        Ok(spec)
+    /// All is in place: no scratch.
+    fn plan_softmax(&mut self, _: SoftmaxSpec) -> Result<usize> {
+        Ok(0)
     }
 
-    fn softmax_forward(&mut self, spec: &SoftmaxSpec, x: Slot<f32>) -> Result<()> {
-        want("softmax_forward", "x", x, spec.len())?;
+    fn softmax_forward(&mut self, a: Passed<SoftmaxForward>) -> Result<()> {
+        let spec = a.spec();
         let (simd, k) = (self.simd, spec.k);
-        let (x,) = self.get((x,));
+        let (x,) = self.get((a.x,));
         x.par_chunks_mut(spec.piece() * k).for_each(|x| {
             wide(
                 simd,
@@ -46,12 +46,10 @@ impl Softmax for Cpu {
         Ok(())
     }
 
-    fn softmax_backward(&mut self, spec: &SoftmaxSpec, dp: Slot<f32>, p: Slot<f32>) -> Result<()> {
-        const OP: &str = "softmax_backward";
-        want(OP, "dp", dp, spec.len())?;
-        want(OP, "p", p, spec.len())?;
+    fn softmax_backward(&mut self, a: Passed<SoftmaxBackward>) -> Result<()> {
+        let spec = a.spec();
         let (simd, k, piece) = (self.simd, spec.k, spec.piece() * spec.k);
-        let (dp, p) = self.get((dp, p));
+        let (dp, p) = self.get((a.dp, a.p));
         dp.par_chunks_mut(piece).zip(p.par_chunks(piece)).for_each(|(dp, p)| {
             wide(
                 simd,
@@ -67,21 +65,15 @@ impl Softmax for Cpu {
         Ok(())
     }
 
-    fn softmax_loss(
-        &mut self,
-        spec: &SoftmaxSpec,
-        losses: Slot<f32>,
-        scores: Slot<f32>,
-        labels: SoftmaxLabels,
-        scale: f32,
-    ) -> Result<()> {
-        let images = spec.check_loss(losses, scores, labels)?;
+    fn softmax_loss(&mut self, a: Passed<SoftmaxLoss>) -> Result<()> {
+        let (spec, scale) = (a.spec(), a.scale);
         let SoftmaxSpec { pixels, k, .. } = *spec;
         let (simd, piece) = (self.simd, spec.piece());
+        let SoftmaxLabels { labels, index, weights } = a.labels;
         let (losses, scores, labels, index, weights) =
-            self.get((losses, scores, labels.labels, labels.index, labels.weights));
+            self.get((a.losses, a.scores, labels, index, weights));
         let (labels, index, weights): (&[u16], &[u32], &[f32]) = (labels, index, weights);
-        check_index("softmax_loss", index, images)?;
+        check_index(SoftmaxLoss::NAME, index, a.images(spec))?;
 
         let labels_of = |i: usize| &labels[index[i] as usize * pixels..][..pixels];
         let weigh = |y: &u16| weights.get(usize::from(*y)).map_or(0.0, |&w| f64::from(w));

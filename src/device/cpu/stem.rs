@@ -1,12 +1,12 @@
-//! Batch norm + ReLU + max-pool on the CPU, one image a piece.
+//! Batch norm + ReLU + max-pool on the CPU: an image is one piece of work.
 
 use rayon::prelude::*;
 
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::cpu::norm::{Sums, affine, backward_affine, partial_len, statistics};
+use crate::device::cpu::norm::{ChannelSums, affine, backward_affine, partial_len, statistics};
 use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
-use crate::device::ops::{NormParams, Stem, StemSpec, want};
+use crate::device::ops::stem::Stem;
+use crate::device::ops::{NormParams, Passed, StemBackward, StemForward, StemInfer, StemSpec};
 
 /// The taps of output position `o` that lie inside of `len` input positions: (first input position,
 /// taps skipped, taps).
@@ -24,7 +24,8 @@ fn larger(v: f32, z: f32) -> f32 {
     if (v > z) | v.is_nan() { v } else { z }
 }
 
-/// z (p, q, c) = 3×3/2 max of relu(x·scale + shift), and which tap it was, of one image.
+/// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of 2,
+/// argmax = which tap of the window it was. `tap` (c) is scratch.
 #[inline(always)]
 fn pool(
     s: &StemSpec,
@@ -65,7 +66,7 @@ fn pool(
     }
 }
 
-/// dx (h, w, c) = dz where it was the maximum of its window, of one image; zero elsewhere.
+/// One image: dx (h, w, c) = dz where x was the maximum of its window, and zero elsewhere.
 #[inline(always)]
 fn unpool(s: &StemSpec, dx: &mut [f32], dz: &[f32], argmax: &[u8]) {
     let (q, c) = (s.q(), s.c);
@@ -85,36 +86,21 @@ fn unpool(s: &StemSpec, dx: &mut [f32], dz: &[f32], argmax: &[u8]) {
 }
 
 impl Stem for Cpu {
-    type StemPlan = StemSpec;
-
-    fn plan_stem(&mut self, spec: StemSpec) -> Result<StemSpec> {
+    fn plan_stem(&mut self, spec: StemSpec) -> Result<usize> {
         let per_group = spec.n / spec.groups;
         let rows = per_group * spec.h * spec.w;
         self.ask_scratch(
             partial_len(rows, spec.c).max(workers() * spec.c).max(per_group * 2 * spec.c),
         );
-        Ok(spec)
+        Ok(0)
     }
 
-    fn stem_forward(
-        &mut self,
-        spec: &StemSpec,
-        z: Slot<f32>,
-        argmax: Option<Slot<u8>>,
-        saved: Slot<f32>,
-        x: Slot<f32>,
-        params: NormParams,
-    ) -> Result<()> {
-        let c = spec.c;
-        want("stem_forward", "z", z, spec.z_len())?;
-        argmax.map_or(Ok(()), |a| want("stem_forward", "argmax", a, spec.z_len()))?;
-        want("stem_forward", "saved", saved, spec.saved_len())?;
-        want("stem_forward", "x", x, spec.x_len())?;
-        params.check("stem_forward", c)?;
+    fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()> {
+        let (spec, c) = (a.spec(), a.spec().c);
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let NormParams { gamma, beta, running_mean, running_var } = params;
-        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) =
-            self.get((z, argmax, saved, x, gamma, beta, running_mean, running_var, scratch));
+        let NormParams { gamma, beta, running_mean, running_var } = a.params;
+        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) = self
+            .get((a.z, a.argmax, a.saved, a.x, gamma, beta, running_mean, running_var, scratch));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {
@@ -142,11 +128,10 @@ impl Stem for Cpu {
         Ok(())
     }
 
-    fn stem_infer(&mut self, spec: &StemSpec, z: Slot<f32>, x: Slot<f32>) -> Result<()> {
-        want("stem_infer", "z", z, spec.z_len())?;
-        want("stem_infer", "x", x, spec.x_len())?;
+    fn stem_infer(&mut self, a: Passed<StemInfer>) -> Result<()> {
+        let spec = a.spec();
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let (z, x, scratch) = self.get((z, x, scratch));
+        let (z, x, scratch) = self.get((a.z, a.x, scratch));
         let images = z.chunks_mut(spec.z_len() / spec.n).zip(x.chunks(spec.x_len() / spec.n));
         share(images, scratch, |(z, x), tap| {
             wide(
@@ -158,28 +143,10 @@ impl Stem for Cpu {
         Ok(())
     }
 
-    fn stem_backward(
-        &mut self,
-        spec: &StemSpec,
-        dx: Slot<f32>,
-        dgamma: Slot<f32>,
-        dbeta: Slot<f32>,
-        dz: Slot<f32>,
-        argmax: Slot<u8>,
-        x: Slot<f32>,
-        saved: Slot<f32>,
-        params: NormParams,
-    ) -> Result<()> {
-        let c = spec.c;
-        want("stem_backward", "dx", dx, spec.x_len())?;
-        want("stem_backward", "dgamma", dgamma, c)?;
-        want("stem_backward", "dbeta", dbeta, c)?;
-        want("stem_backward", "dz", dz, spec.z_len())?;
-        want("stem_backward", "argmax", argmax, spec.z_len())?;
-        want("stem_backward", "x", x, spec.x_len())?;
-        want("stem_backward", "saved", saved, spec.saved_len())?;
-        params.check("stem_backward", c)?;
+    fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()> {
+        let (spec, c) = (a.spec(), a.spec().c);
         let (simd, scratch) = (self.simd, self.whole_scratch());
+        let StemBackward { dx, dgamma, dbeta, dz, argmax, x, saved, params } = *a;
         let (dx, dgamma, dbeta, dz, argmax, x, saved, gamma, beta, scratch) =
             self.get((dx, dgamma, dbeta, dz, argmax, x, saved, params.gamma, params.beta, scratch));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
@@ -221,7 +188,7 @@ impl Stem for Cpu {
                         },
                     );
                 });
-            let sums = Sums::of(partial, c);
+            let sums = ChannelSums::of(partial, c);
             let [a, b, s] =
                 backward_affine(&sums, images * spec.h * spec.w, saved, gamma, dgamma, dbeta);
             dx.par_chunks_mut(x_image).zip(x.par_chunks(x_image)).for_each(|(dx, x)| {

@@ -1,41 +1,32 @@
-//! The best rows on the CPU: a query is one piece of work, its list kept in order by insertion.
+//! The search for the best rows on the CPU: a query is one piece of work, and its list is kept in
+//! order by insertion.
 
 use rayon::prelude::*;
 
 use super::Cpu;
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::{Top, TopSpec};
+use crate::device::ops::top::Top;
+use crate::device::ops::{Passed, TopSpec, TopUpdate};
 
-/// Whether a (score, place) comes before another; false of NaN.
+/// Whether `a`, a score and its place, comes before `b` in a list of the best. A NaN never does.
 fn better(a: (f32, u32), b: (f32, u32)) -> bool {
     a.0 > b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
 impl Top for Cpu {
-    type TopPlan = TopSpec;
-
-    fn plan_top(&mut self, spec: TopSpec) -> Result<TopSpec> {
-        spec.check()?;
-        Ok(spec)
+    /// Lists are kept in place: no scratch.
+    fn plan_top(&mut self, _: TopSpec) -> Result<usize> {
+        Ok(0)
     }
 
-    fn top_update(
-        &mut self,
-        spec: &TopSpec,
-        best: Slot<f32>,
-        places: Slot<u32>,
-        scores: Slot<f32>,
-        first: usize,
-    ) -> Result<()> {
-        spec.check_update(best, places, scores, first)?;
-        let TopSpec { q, n, group, .. } = *spec;
-        let (best, places, scores) = self.get((best, places, scores));
+    fn top_update(&mut self, a: Passed<TopUpdate>) -> Result<()> {
+        let TopSpec { q, n, group, .. } = *a.spec();
+        let (best, places, scores) = self.get((a.best, a.places, a.scores));
         let lists = best.par_chunks_exact_mut(n).zip(places.par_chunks_exact_mut(n)).enumerate();
         lists.for_each(|(query, (best, places))| {
             for (g, rows) in scores.chunks_exact(group * q).enumerate() {
                 let nothing = (f32::NEG_INFINITY, u32::MAX);
-                let rows = rows.iter().skip(query).step_by(q).zip((first + g * group) as u32..);
+                let rows = rows.iter().skip(query).step_by(q).zip((a.first + g * group) as u32..);
                 let top =
                     rows.fold(
                         nothing,

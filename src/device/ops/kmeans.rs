@@ -40,7 +40,10 @@ impl fmt::Display for KMeansSpec {
 
 /// Refuses a slot that is not (k, d), both at least 1.
 fn want_rows(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) -> Result<()> {
-    want(op, what, slot, k.max(1) * (slot.len / k.max(1)).max(1))
+    if k == 0 {
+        return Err(Error::Shape { op, what: "a set of centroids", got: 0, want: 1 });
+    }
+    want(op, what, slot, k * (slot.len / k).max(1))
 }
 
 /// Arguments of [`kmeans_classifier`].

@@ -9,39 +9,50 @@ mod transform;
 mod unfold;
 mod winograd;
 
+use pulp::Arch;
+
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::conv::Door;
-use crate::device::ops::{Conv, ConvSpec, Epilogue, Uses};
+use crate::device::ops::conv::Conv;
+use crate::device::ops::{
+    ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, Passed,
+};
+use unfold::Unfold;
+use winograd::Winograd;
 
-#[derive(Clone, Copy, Debug)]
+/// The algorithm for a convolution, the same in all three directions.
 enum Way {
-    Winograd(winograd::Winograd),
-    Unfold(unfold::Unfold),
+    Winograd(Winograd),
+    Unfold(Unfold),
 }
 
-/// The same algorithm serves every use.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvPlan {
-    door: Door,
-    way: Way,
+impl Way {
+    fn new(simd: Arch, spec: ConvSpec) -> Self {
+        if Winograd::applies(spec) {
+            Way::Winograd(Winograd { simd, spec })
+        } else {
+            Way::Unfold(Unfold { simd, spec })
+        }
+    }
 }
 
-/// [`Epilogue`] with its slots resolved to the rows of one piece.
-#[derive(Clone, Copy)]
+/// What happens to the sums of a piece of the output before they are stored: out = relu?(sums +
+/// bias + residual), added to what is there with `accumulate`.
+#[derive(Clone, Copy, Default)]
 pub struct Finish<'a> {
+    /// (k)
     bias: Option<&'a [f32]>,
+    /// From the piece's first element on.
     residual: Option<&'a [f32]>,
     relu: bool,
+    /// Only without the others.
+    accumulate: bool,
 }
 
-impl<'a> Finish<'a> {
-    const NONE: Self = Finish { bias: None, residual: None, relu: false };
-
-    /// The same for the piece of y that begins at element `start`.
+impl Finish<'_> {
+    /// The same for the piece of the output that begins at element `start`.
     fn at(self, start: usize) -> Self {
         Finish { residual: self.residual.map(|r| &r[start..]), ..self }
     }
@@ -63,75 +74,45 @@ impl<'a> Finish<'a> {
 }
 
 impl Conv for Cpu {
-    type ConvPlan = ConvPlan;
-
-    fn plan_conv(&mut self, spec: ConvSpec, uses: Uses) -> Result<ConvPlan> {
-        spec.check()?;
-        let way = if winograd::Winograd::applies(spec) {
-            Way::Winograd(winograd::Winograd { spec })
-        } else {
-            Way::Unfold(unfold::Unfold { spec })
-        };
-        self.ask_scratch(match &way {
-            Way::Winograd(p) => p.scratch_len(),
-            Way::Unfold(p) => p.scratch_len(),
+    fn plan_conv(&mut self, plan: ConvUse) -> Result<usize> {
+        self.ask_scratch(match Way::new(self.simd, plan.spec) {
+            Way::Winograd(way) => way.scratch_len(),
+            Way::Unfold(way) => way.scratch_len(),
         });
-        Ok(ConvPlan { door: Door { spec, uses }, way })
+        Ok(0)
     }
 
-    fn conv_forward(
-        &mut self,
-        plan: &ConvPlan,
-        y: Slot<f32>,
-        x: Slot<f32>,
-        w: Slot<f32>,
-        epilogue: Epilogue<f32>,
-    ) -> Result<()> {
-        plan.door.forward(y, x, w, epilogue)?;
-        let (simd, scratch) = (self.simd, self.whole_scratch());
+    fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
+        let (way, scratch) = (Way::new(self.simd, a.spec().spec), self.whole_scratch());
+        let ConvForward { y, x, w, epilogue } = *a;
         let (y, x, w, bias, residual, scratch) =
             self.get((y, x, w, epilogue.bias, epilogue.residual, scratch));
-        let finish =
-            Finish { bias: bias.as_deref(), residual: residual.as_deref(), relu: epilogue.relu };
-        match plan.way {
-            Way::Winograd(p) => p.forward(simd, y, x, w, finish, scratch),
-            Way::Unfold(p) => p.forward(simd, y, x, w, finish, scratch),
+        let (bias, residual) = (bias.as_deref(), residual.as_deref());
+        let finish = Finish { bias, residual, relu: epilogue.relu, accumulate: false };
+        match way {
+            Way::Winograd(way) => way.forward(y, x, w, finish, scratch),
+            Way::Unfold(way) => way.forward(y, x, w, finish, scratch),
         }
         Ok(())
     }
 
-    fn conv_backward_data(
-        &mut self,
-        plan: &ConvPlan,
-        dx: Slot<f32>,
-        dy: Slot<f32>,
-        w: Slot<f32>,
-        accumulate: bool,
-    ) -> Result<()> {
-        plan.door.backward_data(dx, dy, w, accumulate)?;
-        let (simd, scratch) = (self.simd, self.whole_scratch());
-        let (dx, dy, w, scratch) = self.get((dx, dy, w, scratch));
-        match plan.way {
-            Way::Winograd(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
-            Way::Unfold(p) => p.backward_data(simd, dx, dy, w, accumulate, scratch),
+    fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()> {
+        let (way, scratch) = (Way::new(self.simd, a.spec().spec), self.whole_scratch());
+        let (dx, dy, w, scratch) = self.get((a.dx, a.dy, a.w, scratch));
+        match way {
+            Way::Winograd(way) => way.backward_data(dx, dy, w, a.accumulate, scratch),
+            Way::Unfold(way) => way.backward_data(dx, dy, w, a.accumulate, scratch),
         }
         Ok(())
     }
 
-    fn conv_backward_weight(
-        &mut self,
-        plan: &ConvPlan,
-        dw: Slot<f32>,
-        db: Option<Slot<f32>>,
-        x: Slot<f32>,
-        dy: Slot<f32>,
-    ) -> Result<()> {
-        plan.door.backward_weight(dw, db, x, dy)?;
+    fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let (dw, db, x, dy, scratch) = self.get((dw, db, x, dy, scratch));
-        match plan.way {
-            Way::Winograd(p) => p.backward_weight(simd, dw, x, dy, scratch),
-            Way::Unfold(p) => p.backward_weight(simd, dw, x, dy, scratch),
+        let way = Way::new(simd, a.spec().spec);
+        let (dw, db, x, dy, scratch) = self.get((a.dw, a.db, a.x, a.dy, scratch));
+        match way {
+            Way::Winograd(way) => way.backward_weight(dw, x, dy, scratch),
+            Way::Unfold(way) => way.backward_weight(dw, x, dy, scratch),
         }
         if let Some(db) = db {
             bias_gradient(simd, db, dy);
@@ -142,7 +123,7 @@ impl Conv for Cpu {
 
 /// db (k) += Σ of the rows of dy. Sequential: only the four 1×1 laterals have a bias, and the sweep
 /// runs at memory speed.
-fn bias_gradient(simd: pulp::Arch, db: &mut [f32], dy: &[f32]) {
+fn bias_gradient(simd: Arch, db: &mut [f32], dy: &[f32]) {
     wide(
         simd,
         #[inline(always)]

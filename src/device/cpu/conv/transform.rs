@@ -13,33 +13,29 @@ use crate::device::ops::ConvSpec;
 
 /// What is done with each tile.
 pub(super) trait Kind {
-    /// Channels `lane..` of one vector: tile number `t` of `tiles` in this piece, whose top left
-    /// output pixel is (`y`, `x`) of `image`.
-    #[allow(clippy::too_many_arguments)]
-    fn tile<S: Simd>(
-        &mut self,
-        s: S,
-        conv: &ConvSpec,
-        at: At,
-        t: usize,
-        tiles: usize,
-        lane: usize,
-        channels: usize,
-    );
+    /// Transforms one vector of channels of one tile.
+    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At);
 }
 
-/// Where a tile lies.
+/// Where one vector of channels of a tile lies.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    /// Row of pixels over all images where this image begins, relative to the buffer that the kind
-    /// holds.
+    /// The row of pixels, counted over all images, where the tile's image begins.
     pub image: usize,
+    /// The tile's top left output pixel in the image.
     pub y: usize,
     pub x: usize,
-    /// Rows of pixels over all images before this piece.
+    /// The row of pixels, counted over all images, where this piece begins.
     pub piece: usize,
+    /// The tile's number in this piece, of `tiles`.
+    pub tile: usize,
+    pub tiles: usize,
+    /// The first channel of the vector, of `channels`.
+    pub lane: usize,
+    pub channels: usize,
 }
 
+/// Rows `first..first + rows` of tiles, counted over all images, all channels of each.
 pub(super) struct Tiles<'a, K> {
     pub conv: &'a Winograd,
     pub first: usize,
@@ -54,23 +50,16 @@ impl<K: Kind> WithSimd for Tiles<'_, K> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, s: S) {
         let (per, across) = (self.conv.spec.h.div_ceil(2), self.conv.tiles_across());
-        let tiles = self.rows * across;
+        let (tiles, channels) = (self.rows * across, self.channels);
         let piece = self.conv.first_row(self.first);
         for row in 0..self.rows {
             let tile_row = self.first + row;
             let (image, y) = (tile_row / per * self.conv.spec.h, tile_row % per * 2);
             for column in 0..across {
-                let at = At { image, y, x: column * 2, piece };
-                for lane in (0..self.channels).step_by(S::F32_LANES) {
-                    self.kind.tile(
-                        s,
-                        &self.conv.spec,
-                        at,
-                        row * across + column,
-                        tiles,
-                        lane,
-                        self.channels,
-                    );
+                let (x, tile) = (column * 2, row * across + column);
+                for lane in (0..channels).step_by(S::F32_LANES) {
+                    let at = At { image, y, x, piece, tile, tiles, lane, channels };
+                    self.kind.tile(s, &self.conv.spec, at);
                 }
             }
         }
@@ -95,16 +84,8 @@ pub(super) struct Input<'a> {
 
 impl Kind for Input<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(
-        &mut self,
-        s: S,
-        conv: &ConvSpec,
-        at: At,
-        t: usize,
-        tiles: usize,
-        lane: usize,
-        c: usize,
-    ) {
+    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At) {
+        let At { tile: t, tiles, lane, channels: c, .. } = at;
         let mut d = [[s.splat_f32s(0.0); 4]; 4];
         let inside = at.y > 0 && at.x > 0 && at.y + 3 <= conv.h && at.x + 3 <= conv.w;
         for i in 0..4 {
@@ -141,16 +122,8 @@ pub(super) struct Output<'a> {
 
 impl Kind for Output<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(
-        &mut self,
-        s: S,
-        conv: &ConvSpec,
-        at: At,
-        t: usize,
-        tiles: usize,
-        lane: usize,
-        k: usize,
-    ) {
+    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At) {
+        let At { tile: t, tiles, lane, channels: k, .. } = at;
         let plane = plane(tiles, k);
         let mut rows = [[s.splat_f32s(0.0); 2]; 4];
         for i in 0..4 {
@@ -178,7 +151,7 @@ impl Kind for Output<'_> {
     }
 }
 
-/// Aᵀ m.
+/// Aᵀ m of one column.
 #[inline(always)]
 fn pair<S: Simd>(s: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 2] {
     [s.add_f32s(s.add_f32s(a, b), c), s.sub_f32s(s.sub_f32s(b, c), d)]
@@ -192,16 +165,8 @@ pub(super) struct OutputGradient<'a> {
 
 impl Kind for OutputGradient<'_> {
     #[inline(always)]
-    fn tile<S: Simd>(
-        &mut self,
-        s: S,
-        conv: &ConvSpec,
-        at: At,
-        t: usize,
-        tiles: usize,
-        lane: usize,
-        k: usize,
-    ) {
+    fn tile<S: Simd>(&mut self, s: S, conv: &ConvSpec, at: At) {
+        let At { tile: t, tiles, lane, channels: k, .. } = at;
         let zero = s.splat_f32s(0.0);
         let mut rows = [[zero; 4]; 2];
         for i in 0..2 {
@@ -224,7 +189,7 @@ impl Kind for OutputGradient<'_> {
     }
 }
 
-/// A d.
+/// A d of one column.
 #[inline(always)]
 fn spread<S: Simd>(s: S, [a, b]: [S::f32s; 2]) -> [S::f32s; 4] {
     [a, s.add_f32s(a, b), s.sub_f32s(a, b), s.neg_f32s(b)]
@@ -281,7 +246,7 @@ pub(super) fn transform_weights(
         .for_each(|(points, w)| simd.dispatch(Kernel { points, w, c, mirror }));
 }
 
-/// G w.
+/// G w of one column.
 #[inline(always)]
 fn widen<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
     let half = s.splat_f32s(0.5);
@@ -289,7 +254,7 @@ fn widen<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
     [a, s.add_f32s(ends, middle), s.sub_f32s(ends, middle), c]
 }
 
-/// Gᵀ u.
+/// Gᵀ u of one column.
 #[inline(always)]
 fn narrow<S: Simd>(s: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 3] {
     let half = s.splat_f32s(0.5);

@@ -11,24 +11,27 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Output pixels in a piece: enough for the product to run at speed, few enough for `col` to stay
+/// Number of output pixels in a piece of work: enough for the product to run at speed, few enough for `col` to stay
 /// in cache.
 const PIXELS: usize = 256;
-/// Partial weight gradients that are summed in order; a constant, so that the sum does not depend
+/// Number of partial weight gradients, which are summed in order; a constant, so that the sum does not depend
 /// on threads.
 const PARTS: usize = 8;
 
-#[derive(Clone, Copy, Debug)]
+/// A convolution that is computed so.
+#[derive(Clone, Copy)]
 pub struct Unfold {
+    pub simd: Arch,
     pub spec: ConvSpec,
 }
 
 impl Unfold {
+    /// Floats of a patch.
     fn patch(&self) -> usize {
         self.spec.r * self.spec.r * self.spec.c
     }
 
-    /// A patch is a pixel: x itself is `col`.
+    /// Whether a patch is one pixel: then x itself is `col`.
     fn pointwise(&self) -> bool {
         self.spec.r == 1 && self.spec.stride == 1 && self.spec.pad == 0
     }
@@ -39,7 +42,6 @@ impl Unfold {
 
     pub fn forward(
         &self,
-        simd: Arch,
         y: &mut [f32],
         x: &[f32],
         w: &[f32],
@@ -50,7 +52,7 @@ impl Unfold {
         let pieces = y.chunks_mut(PIXELS * k).enumerate();
         share(pieces, scratch, |(i, y), col| {
             let rows = y.len() / k;
-            let col = self.unfold(simd, col, x, i * PIXELS, rows);
+            let col = self.unfold(col, x, i * PIXELS, rows);
             gemm(
                 y,
                 k,
@@ -60,7 +62,7 @@ impl Unfold {
                 (rows, k, patch),
             );
             wide(
-                simd,
+                self.simd,
                 #[inline(always)]
                 || finish.at(i * PIXELS * k).apply(y, k),
             );
@@ -69,7 +71,6 @@ impl Unfold {
 
     pub fn backward_data(
         &self,
-        simd: Arch,
         dx: &mut [f32],
         dy: &[f32],
         w: &[f32],
@@ -113,7 +114,7 @@ impl Unfold {
                     (rows, patch, k),
                 );
                 wide(
-                    simd,
+                    self.simd,
                     #[inline(always)]
                     || self.fold(dx, col, i * PIXELS, rows),
                 );
@@ -121,14 +122,7 @@ impl Unfold {
         });
     }
 
-    pub fn backward_weight(
-        &self,
-        simd: Arch,
-        dw: &mut [f32],
-        x: &[f32],
-        dy: &[f32],
-        scratch: &mut [f32],
-    ) {
+    pub fn backward_weight(&self, dw: &mut [f32], x: &[f32], dy: &[f32], scratch: &mut [f32]) {
         let (k, patch) = (self.spec.k, self.patch());
         let (parts, scratch) = scratch.split_at_mut(PARTS * dw.len());
         let total = dy.len() / k;
@@ -139,7 +133,7 @@ impl Unfold {
             dw.fill(0.0);
             for first in (start..end).step_by(PIXELS) {
                 let rows = PIXELS.min(end - first);
-                let col = self.unfold(simd, col, x, first, rows);
+                let col = self.unfold(col, x, first, rows);
                 let dy = &dy[first * k..(first + rows) * k];
                 gemm(
                     dw,
@@ -152,7 +146,7 @@ impl Unfold {
             }
         });
         wide(
-            simd,
+            self.simd,
             #[inline(always)]
             || {
                 for part in parts.chunks(dw.len()) {
@@ -163,21 +157,14 @@ impl Unfold {
     }
 
     /// The patches under output pixels `first..first + rows`, counted over all images.
-    fn unfold<'a>(
-        &self,
-        simd: Arch,
-        col: &'a mut [f32],
-        x: &'a [f32],
-        first: usize,
-        rows: usize,
-    ) -> &'a [f32] {
+    fn unfold<'a>(&self, col: &'a mut [f32], x: &'a [f32], first: usize, rows: usize) -> &'a [f32] {
         let patch = self.patch();
         if self.pointwise() {
             return &x[first * patch..(first + rows) * patch];
         }
         let col = &mut col[..rows * patch];
         wide(
-            simd,
+            self.simd,
             #[inline(always)]
             || {
                 self.runs(first, rows, |to, from, len| match from {
@@ -201,7 +188,7 @@ impl Unfold {
     }
 
     /// Calls `run(position in col, position in x or None for padding, length)` for each contiguous
-    /// run of the patches.
+    /// run of the patches under output pixels `first..first + rows`.
     #[inline(always)]
     fn runs(&self, first: usize, rows: usize, mut run: impl FnMut(usize, Option<usize>, usize)) {
         let ConvSpec { h, w, c, r, stride, pad, .. } = self.spec;

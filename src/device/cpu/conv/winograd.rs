@@ -17,13 +17,13 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Tiles in a piece: 16 products of this height, their operands within a core's second-level cache
+/// Number of tiles in a piece of work: 16 products of this height, their operands within a core's second-level cache
 /// for 64 channels.
 const TILES: usize = 128;
-/// Scratch for the transformed operands of a weight gradient, in f32 (32 MiB), shared by all
+/// Floats of scratch for the transformed operands of a weight gradient (32 MiB), shared by all
 /// threads.
 const ROUND: usize = 8 << 20;
-/// Positions of a transformed tile.
+/// Number of positions in a transformed tile of 4×4.
 pub(super) const POINTS: usize = 16;
 
 /// Elements from one point's (tiles, channels) matrix to the next.
@@ -34,13 +34,16 @@ pub(super) fn plane(tiles: usize, channels: usize) -> usize {
     tiles * channels + 16
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A convolution that is computed so.
+#[derive(Clone, Copy)]
 pub struct Winograd {
+    pub simd: Arch,
     pub spec: ConvSpec,
 }
 
 impl Winograd {
-    /// Channels come in whole vector registers of any width up to 16.
+    /// Whether the algorithm applies: channels must come in whole vector registers of any width up
+    /// to 16.
     pub fn applies(s: ConvSpec) -> bool {
         s.r == 3 && s.stride == 1 && s.pad == 1 && s.c.is_multiple_of(16) && s.k.is_multiple_of(16)
     }
@@ -49,12 +52,12 @@ impl Winograd {
         self.spec.w.div_ceil(2)
     }
 
-    /// Rows of tiles over all images.
+    /// Number of rows of tiles over all images.
     fn tile_rows(&self) -> usize {
         self.spec.n * self.spec.h.div_ceil(2)
     }
 
-    /// Rows of tiles in a piece.
+    /// Number of rows of tiles in a piece.
     fn piece_rows(&self) -> usize {
         (TILES / self.tiles_across()).clamp(1, self.tile_rows())
     }
@@ -63,12 +66,12 @@ impl Winograd {
         self.piece_rows() * self.tiles_across()
     }
 
-    /// Transformed input and output of a piece.
+    /// Floats of the transformed input and output of a piece.
     fn operands_len(&self) -> usize {
         POINTS * (plane(self.piece_tiles(), self.spec.c) + plane(self.piece_tiles(), self.spec.k))
     }
 
-    /// Pieces whose operands a weight gradient holds at a time.
+    /// Number of pieces whose operands a weight gradient holds at a time.
     fn round_pieces(&self) -> usize {
         (ROUND / self.operands_len()).clamp(1, self.tile_rows().div_ceil(self.piece_rows()))
     }
@@ -80,7 +83,6 @@ impl Winograd {
 
     pub fn forward(
         &self,
-        simd: Arch,
         y: &mut [f32],
         x: &[f32],
         w: &[f32],
@@ -89,8 +91,8 @@ impl Winograd {
     ) {
         let ConvSpec { c, k, .. } = self.spec;
         let (u, scratch) = scratch.split_at_mut(POINTS * c * k);
-        transform_weights(simd, u, w, c, k, false);
-        self.convolve(simd, y, x, (c, k), false, finish, scratch, |v, m, point, tiles| {
+        transform_weights(self.simd, u, w, c, k, false);
+        self.convolve(y, x, (c, k), finish, scratch, |v, m, point, tiles| {
             let u = &u[point * c * k..][..c * k];
             gemm(m, k, false, Mat::row_major(v, c), Mat::transposed(u, c), (tiles, k, c));
         });
@@ -98,7 +100,6 @@ impl Winograd {
 
     pub fn backward_data(
         &self,
-        simd: Arch,
         dx: &mut [f32],
         dy: &[f32],
         w: &[f32],
@@ -107,32 +108,22 @@ impl Winograd {
     ) {
         let ConvSpec { c, k, .. } = self.spec;
         let (u, scratch) = scratch.split_at_mut(POINTS * c * k);
-        transform_weights(simd, u, w, c, k, true);
-        self.convolve(
-            simd,
-            dx,
-            dy,
-            (k, c),
-            accumulate,
-            Finish::NONE,
-            scratch,
-            |v, m, point, tiles| {
-                let u = &u[point * c * k..][..c * k];
-                gemm(m, c, false, Mat::row_major(v, k), Mat::row_major(u, c), (tiles, c, k));
-            },
-        );
+        transform_weights(self.simd, u, w, c, k, true);
+        let finish = Finish { accumulate, ..Finish::default() };
+        self.convolve(dx, dy, (k, c), finish, scratch, |v, m, point, tiles| {
+            let u = &u[point * c * k..][..c * k];
+            gemm(m, c, false, Mat::row_major(v, k), Mat::row_major(u, c), (tiles, c, k));
+        });
     }
 
-    /// out = (or +=) the convolution of `input` (n, h, w, channels.0) to channels.1, with
-    /// `product(v, m, point, tiles)` for each point.
-    #[allow(clippy::too_many_arguments)]
+    /// out (n, h, w, co) = the convolution of `input` (n, h, w, ci), finished. `product(v, m, point,
+    /// tiles)` multiplies the transformed input v (tiles, ci) of a piece by the weights of a point
+    /// to m (tiles, co).
     fn convolve(
         &self,
-        simd: Arch,
         mut out: &mut [f32],
         input: &[f32],
         (ci, co): (usize, usize),
-        accumulate: bool,
         finish: Finish,
         scratch: &mut [f32],
         product: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
@@ -151,7 +142,7 @@ impl Winograd {
             let (vs, ms) = (plane(tiles, ci), plane(tiles, co));
             let (v, rest) = scratch.split_at_mut(POINTS * vs);
             let m = &mut rest[..POINTS * ms];
-            simd.dispatch(Tiles {
+            self.simd.dispatch(Tiles {
                 conv: self,
                 first,
                 rows,
@@ -162,16 +153,16 @@ impl Winograd {
                 let (v, m) = (&v[point * vs..][..tiles * ci], &mut m[point * ms..][..tiles * co]);
                 product(v, m, point, tiles);
             }
-            simd.dispatch(Tiles {
+            self.simd.dispatch(Tiles {
                 conv: self,
                 first,
                 rows,
                 channels: co,
-                kind: Output { y: out, m, accumulate },
+                kind: Output { y: out, m, accumulate: finish.accumulate },
             });
             if finish.bias.is_some() || finish.residual.is_some() || finish.relu {
                 wide(
-                    simd,
+                    self.simd,
                     #[inline(always)]
                     || finish.at(start).apply(out, co),
                 );
@@ -179,14 +170,7 @@ impl Winograd {
         });
     }
 
-    pub fn backward_weight(
-        &self,
-        simd: Arch,
-        dw: &mut [f32],
-        x: &[f32],
-        dy: &[f32],
-        scratch: &mut [f32],
-    ) {
+    pub fn backward_weight(&self, dw: &mut [f32], x: &[f32], dy: &[f32], scratch: &mut [f32]) {
         let ConvSpec { c, k, .. } = self.spec;
         let (du, scratch) = scratch.split_at_mut(POINTS * c * k);
         let (piece, split) = (self.operands_len(), POINTS * plane(self.piece_tiles(), c));
@@ -195,8 +179,14 @@ impl Winograd {
             scratch.par_chunks_mut(piece).zip(firsts).for_each(|(operands, &first)| {
                 let rows = self.piece_rows().min(self.tile_rows() - first);
                 let (v, m) = operands.split_at_mut(split);
-                simd.dispatch(Tiles { conv: self, first, rows, channels: c, kind: Input { v, x } });
-                simd.dispatch(Tiles {
+                self.simd.dispatch(Tiles {
+                    conv: self,
+                    first,
+                    rows,
+                    channels: c,
+                    kind: Input { v, x },
+                });
+                self.simd.dispatch(Tiles {
                     conv: self,
                     first,
                     rows,
@@ -225,7 +215,7 @@ impl Winograd {
                 }
             });
         }
-        simd.dispatch(WeightGradient { dw, du, c });
+        self.simd.dispatch(WeightGradient { dw, du, c });
     }
 
     /// The first row of pixels, counted over all images, of a row of tiles.

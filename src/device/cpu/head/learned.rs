@@ -1,34 +1,25 @@
 //! Scores of classifiers that are learned, and their gradient down to the laterals and to the
 //! classifier.
 
-use super::gradient::{by_image, sweep};
+use super::gradient::by_image;
 use super::{Images, Room, part_len, scratch_len};
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::share::share;
 use crate::device::cpu::vector::add_scaled;
-use crate::device::ops::{Classifier, HeadInput, HeadSpec};
+use crate::device::ops::{Classifier, HeadScores, HeadScoresBackward, Passed};
 
-pub fn head_scores(
-    cpu: &mut Cpu,
-    spec: &HeadSpec,
-    scores: Slot<f32>,
-    input: HeadInput<f32>,
-    classifier: Classifier,
-) -> Result<()> {
-    spec.check_scores("head_scores", scores, &input, classifier)?;
-    let (simd, scratch, [p2, p3, p4, p5]) =
-        (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
-    let Classifier { w, b, k } = classifier;
+pub fn head_scores(cpu: &mut Cpu, a: Passed<HeadScores>) -> Result<()> {
+    let (simd, spec, Classifier { w, b, k }) = (cpu.simd, a.spec(), a.classifier);
+    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
     let (scratch, scores, p2, p3, p4, p5, crops, w, b) =
-        cpu.get((scratch, scores, p2, p3, p4, p5, input.crops, w, b));
-    let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
+        cpu.get((scratch, a.scores, p2, p3, p4, p5, a.input.crops, w, b));
+    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
     let (w, b, d) = (Mat::transposed(w, spec.d), &*b, spec.d);
     share(scores.chunks_exact_mut(spec.pixels() * k).enumerate(), scratch, |(i, scores), mine| {
-        let room = Room::new(spec, mine);
-        images.features(simd, i, room.features, room.merge, room.inverse);
+        let (mut room, _) = Room::new(spec, mine);
+        images.features(i, &mut room);
         for row in scores.chunks_exact_mut(k) {
             row.copy_from_slice(b);
         }
@@ -37,38 +28,15 @@ pub fn head_scores(
     Ok(())
 }
 
-pub fn head_scores_backward(
-    cpu: &mut Cpu,
-    spec: &HeadSpec,
-    dlaterals: Option<[Slot<f32>; 4]>,
-    (dw, db): (Slot<f32>, Slot<f32>),
-    dscores: Slot<f32>,
-    input: HeadInput<f32>,
-    classifier: Classifier,
-) -> Result<()> {
-    spec.check_scores_backward(dlaterals, (dw, db), dscores, &input, classifier)?;
-    let (simd, scratch, [p2, p3, p4, p5]) =
-        (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
-    let [d2, d3, d4, d5] = [0, 1, 2, 3].map(|level| dlaterals.map(|d| d[level]));
-    let (scratch, dw, db, dscores, d2, d3, d4, d5, p2, p3, p4, p5, crops, w) = cpu.get((
-        scratch,
-        dw,
-        db,
-        dscores,
-        d2,
-        d3,
-        d4,
-        d5,
-        p2,
-        p3,
-        p4,
-        p5,
-        input.crops,
-        classifier.w,
-    ));
-    let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
-    let (k, d, pixels, dscores, w) =
-        (classifier.k, spec.d, spec.pixels(), &*dscores, Mat::row_major(w, spec.d));
+pub fn head_scores_backward(cpu: &mut Cpu, a: Passed<HeadScoresBackward>) -> Result<()> {
+    let (spec, Classifier { w, k, .. }) = (a.spec(), a.classifier);
+    let (simd, d, pixels) = (cpu.simd, spec.d, spec.pixels());
+    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
+    let [d2, d3, d4, d5] = [0, 1, 2, 3].map(|level| a.dlaterals.map(|d| d[level]));
+    let (scratch, dw, db, dscores, d2, d3, d4, d5, p2, p3, p4, p5, crops, w) =
+        cpu.get((scratch, a.dw, a.db, a.dscores, d2, d3, d4, d5, p2, p3, p4, p5, a.input.crops, w));
+    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let (dscores, w) = (&*dscores, Mat::row_major(w, d));
 
     let (parts, rest) = scratch.split_at_mut(spec.n * part_len(spec));
     let gradients = by_image(spec.n, [d2, d3, d4, d5].map(Option::unwrap_or_default));
@@ -76,39 +44,19 @@ pub fn head_scores_backward(
         parts.chunks_exact_mut(part_len(spec)).zip(gradients).enumerate(),
         rest,
         |(i, (part, gradients)), mine| {
-            let Room { features, merge, inverse, .. } = Room::new(spec, mine);
+            let (mut room, _) = Room::new(spec, mine);
             let dscores = &dscores[i * pixels * k..][..pixels * k];
-            if dlaterals.is_some() {
-                sweep(
-                    simd,
-                    spec,
-                    &images.get(i),
-                    gradients,
-                    (&mut *features, merge, inverse),
-                    |first, f, g| {
-                        let rows = f.len() / d;
-                        gemm(
-                            g,
-                            d,
-                            false,
-                            Mat::row_major(&dscores[first * k..], k),
-                            w,
-                            (rows, d, k),
-                        );
-                    },
-                );
+            if a.dlaterals.is_some() {
+                images.sweep(i, gradients, &mut room, |first, f, g| {
+                    let dscores = Mat::row_major(&dscores[first * k..], k);
+                    gemm(g, d, false, dscores, w, (f.len() / d, d, k));
+                });
             } else {
-                images.features(simd, i, features, merge, inverse);
+                images.features(i, &mut room);
             }
             let (dw, db) = part.split_at_mut(k * d);
-            gemm(
-                dw,
-                d,
-                false,
-                Mat::transposed(dscores, k),
-                Mat::row_major(features, d),
-                (k, d, pixels),
-            );
+            let features = Mat::row_major(room.features, d);
+            gemm(dw, d, false, Mat::transposed(dscores, k), features, (k, d, pixels));
             let db = &mut db[..k];
             db.fill(0.0);
             for row in dscores.chunks_exact(k) {

@@ -3,26 +3,29 @@
 
 use rayon::prelude::*;
 
-use super::gradient::{by_image, sweep};
+use super::gradient::by_image;
 use super::scores::{Packed, Truth, cross_entropy, packed_len};
 use super::{Images, Room, scratch_len};
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::share::share;
 use crate::device::cpu::{Cpu, check_index};
-use crate::device::ops::{HeadInput, HeadSpec, LossInput};
+use crate::device::ops::head::MOST_TARGETS;
+use crate::device::ops::{HeadLoss, HeadSpec, Op, Passed};
 
-/// What the images of a batch have against one target.
+/// One target as the images of a batch see it.
 struct Answers<'a> {
+    /// All label maps of the store.
     labels: &'a [u16],
+    /// Class weights (k).
     weights: &'a [f32],
-    /// 1/Σ w[y] over the pixels of each view; 0 where the sum is.
+    /// 1/Σ w[y] over the pixels of each view; 0 where that sum is 0.
     shares: Vec<f64>,
     scale: f32,
-    /// Of the scores.
+    /// The first of the target's columns of scores.
     column: usize,
 }
 
+/// 1/Σ w[y] over the pixels of each view of `view` images; 0 where that sum is 0.
 fn shares(
     spec: &HeadSpec,
     view: usize,
@@ -39,21 +42,13 @@ fn shares(
     images.chunks(view).map(|view| share(view.iter().sum())).collect()
 }
 
-pub fn head_loss(
-    cpu: &mut Cpu,
-    spec: &HeadSpec,
-    losses: Slot<f32>,
-    dlaterals: [Slot<f32>; 4],
-    input: HeadInput<f32>,
-    loss: LossInput,
-) -> Result<()> {
-    spec.check_loss(losses, dlaterals, &input, &loss)?;
-    let (simd, d, targets) = (cpu.simd, spec.d, loss.targets);
+pub fn head_loss(cpu: &mut Cpu, a: Passed<HeadLoss>) -> Result<()> {
+    let (simd, spec, targets) = (cpu.simd, a.spec(), a.targets);
     let firsts = cpu.pack(spec, targets.iter().map(|t| t.classifier));
     let stride = firsts[targets.len()];
 
     let scratch = cpu.scratch(scratch_len(spec));
-    let ([p2, p3, p4, p5], [d2, d3, d4, d5]) = (input.laterals, dlaterals);
+    let ([p2, p3, p4, p5], [d2, d3, d4, d5]) = (a.input.laterals, a.dlaterals);
     let [y0, y1, y2, y3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.labels));
     let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.weights));
     let (
@@ -79,7 +74,7 @@ pub fn head_loss(
         w3,
     ) = cpu.get((
         scratch,
-        losses,
+        a.losses,
         d2,
         d3,
         d4,
@@ -88,8 +83,8 @@ pub fn head_loss(
         p3,
         p4,
         p5,
-        input.crops,
-        loss.index,
+        a.input.crops,
+        a.index,
         y0,
         y1,
         y2,
@@ -99,44 +94,37 @@ pub fn head_loss(
         w2,
         w3,
     ));
-    let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    check_index(HeadLoss::NAME, index, a.images(spec))?;
     let mut answers = Vec::new();
     let stored = [y0, y1, y2, y3].into_iter().flatten().zip([w0, w1, w2, w3].into_iter().flatten());
     for ((target, &column), (labels, weights)) in targets.iter().zip(&firsts).zip(stored) {
-        check_index("head_loss", index, labels.len() / spec.pixels())?;
-        let shares = shares(spec, loss.view, index, labels, weights);
+        let shares = shares(spec, a.view, index, labels, weights);
         answers.push(Answers { labels, weights, shares, scale: target.scale, column });
     }
 
-    let (packed, rest) = scratch.split_at_mut(packed_len(stride, d));
-    let packed = Packed::again(packed, stride, d);
+    let (packed, rest) = scratch.split_at_mut(packed_len(stride, spec.d));
+    let packed = Packed::again(packed, stride, spec.d);
     let gradients = by_image(spec.n, [d2, d3, d4, d5]);
     share(
         losses.chunks_exact_mut(targets.len()).zip(gradients).enumerate(),
         rest,
         |(i, (losses, gradients)), mine| {
-            let Room { features, merge, inverse, scores } = Room::new(spec, mine);
-            let (row, view) = (index[i] as usize * spec.pixels(), i / loss.view);
-            let mut sums = [0.0; 4];
-            sweep(
-                simd,
-                spec,
-                &images.get(i),
-                gradients,
-                (features, merge, inverse),
-                |first, f, g| {
-                    let rows = f.len() / d;
-                    let scores = &mut scores[..rows * stride];
-                    packed.scores(scores, f);
-                    for (sum, answer) in sums.iter_mut().zip(&answers) {
-                        let Answers { labels, weights, ref shares, scale, column } = *answer;
-                        let labels = &labels[row + first..][..rows];
-                        let truth = Truth { labels, weights, share: shares[view], scale };
-                        *sum += cross_entropy(simd, scores, stride, column, &truth);
-                    }
-                    packed.backward(g, scores);
-                },
-            );
+            let (mut room, scores) = Room::new(spec, mine);
+            let (row, view) = (index[i] as usize * spec.pixels(), i / a.view);
+            let mut sums = [0.0; MOST_TARGETS];
+            images.sweep(i, gradients, &mut room, |first, f, g| {
+                let rows = f.len() / spec.d;
+                let scores = &mut scores[..rows * stride];
+                packed.scores(scores, f);
+                for (sum, answer) in sums.iter_mut().zip(&answers) {
+                    let Answers { labels, weights, ref shares, scale, column } = *answer;
+                    let labels = &labels[row + first..][..rows];
+                    let truth = Truth { labels, weights, share: shares[view], scale };
+                    *sum += cross_entropy(simd, scores, stride, column, &truth);
+                }
+                packed.backward(g, scores);
+            });
             for ((loss, sum), answer) in losses.iter_mut().zip(sums).zip(&answers) {
                 *loss = (sum * answer.shares[view]) as f32;
             }

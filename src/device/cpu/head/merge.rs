@@ -1,9 +1,9 @@
 //! One image's laterals merged to p2's size, then warped, and the gradient of both.
 
-use super::resample::{Axis, Sampling};
+use super::resample::{Samples, Sampling};
 use crate::device::ops::{Crop, HeadSpec, Merge};
 
-/// What the ops read of one image.
+/// The laterals and the crop of one image.
 pub struct Image<'a> {
     /// p2, p3, p4, p5.
     pub laterals: [&'a [f32]; 4],
@@ -11,7 +11,7 @@ pub struct Image<'a> {
     pub crop: Option<Crop>,
 }
 
-/// f32 that [`forward`] works in: the map before the warp, and the cascade's sums at the sizes of
+/// f32 of scratch that [`forward`] works in: the map before the warp, and the cascade's sums at the sizes of
 /// p3 and p4.
 pub fn room_len(spec: &HeadSpec) -> usize {
     let [s2, s3, s4, _] = spec.sizes();
@@ -23,9 +23,14 @@ fn up(spec: &HeadSpec, level: usize, to: usize) -> Sampling {
     Sampling::whole(spec.sizes()[level], spec.sizes()[to], spec.d)
 }
 
+/// How the merged map is resampled by a crop.
 fn warp(spec: &HeadSpec, crop: Crop) -> Sampling {
-    let side =
-        |start: u32, out, flip| Axis { start: start as usize, len: crop.side as usize, out, flip };
+    let side = |start: u32, out, flip| Samples {
+        start: start as usize,
+        len: crop.side as usize,
+        out,
+        flip,
+    };
     Sampling {
         rows: side(crop.top, spec.h, false),
         cols: side(crop.left, spec.w, crop.flip != 0),
@@ -67,7 +72,7 @@ pub fn forward(
     }
 }
 
-/// dlaterals = gradient of p2..p5. Where the image is not warped, dF stands in dlaterals[0]
+/// dp2 … dp5 = the gradient of p2 … p5 from that of F. Where the image is not warped, dF stands in dlaterals[0]
 /// already, else in `warped`.
 pub fn backward(
     simd: pulp::Arch,

@@ -1,12 +1,12 @@
-//! The head on the CPU: one image is one piece of work, in scratch of the thread that has it.
+//! The head on the CPU: an image is one piece of work, in the scratch of the thread that has it.
 //!
 //! * [`resample`]: bilinear sampling and its adjoint; [`merge`]: the laterals to F by it.
-//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from that of F̂
-//!   back to the laterals.
+//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from the gradient
+//!   of F̂ back to the laterals.
 //! * [`loss`], [`learned`] and [`predict`]: the ops with more to them.
 //!
-//! Scratch: packed classifiers | one part an image, for what is put together in image order | one
-//! [`Room`] a thread.
+//! Scratch holds the packed classifiers, then a part for each image, whose results are put together
+//! in the order of the images, then a [`Room`] for each thread.
 
 mod gradient;
 mod learned;
@@ -17,63 +17,77 @@ mod predict;
 mod resample;
 pub(super) mod scores;
 
-use scores::{BLOCK, Packed, Sums, columns, each_argmax, packed_len};
+use pulp::Arch;
 
 use super::share::{share, workers};
 use super::{Cpu, check_index};
 use crate::base::{Error, Result};
-use crate::device::Slot;
-use crate::device::ops::head::MOST_TARGETS;
-use crate::device::ops::{Classifier, Crop, Head, HeadInput, HeadSpec, LossInput, want};
+use crate::device::ops::head::{Head, MOST_TARGETS};
+use crate::device::ops::{
+    Classifier, Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadLoss, HeadPredict, HeadScores,
+    HeadScoresBackward, HeadSpec, Op, Passed,
+};
 use merge::Image;
+use scores::{BLOCK, ClusterSums, Packed, columns, each_argmax, packed_len};
 
-/// What a thread works in.
+/// What a thread works in while it has an image.
 struct Room<'a> {
-    /// (h, w, d)
+    /// F, later F̂ (h, w, d).
     features: &'a mut [f32],
-    /// For [`merge::forward`].
+    /// Scratch for [`merge::forward`].
     merge: &'a mut [f32],
-    /// 1/‖F‖ of a block.
+    /// 1/‖F‖ of the pixels of a block.
     inverse: &'a mut [f32],
-    /// Of a block against all targets, or of a whole image and one row more against one.
-    scores: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
+    /// f32 of scratch that a thread needs.
     fn len(spec: &HeadSpec) -> usize {
         let scores = columns(spec.k) * (MOST_TARGETS * BLOCK).max(spec.pixels() + spec.w);
         spec.pixels() * spec.d + merge::room_len(spec) + BLOCK + scores
     }
 
-    fn new(spec: &HeadSpec, scratch: &'a mut [f32]) -> Self {
+    /// The room in a thread's scratch, and scratch for scores behind it: enough for those of a
+    /// block against all targets (loss), and of a whole image and one row more against one
+    /// classifier (predict).
+    fn new(spec: &HeadSpec, scratch: &'a mut [f32]) -> (Self, &'a mut [f32]) {
         let (features, rest) = scratch.split_at_mut(spec.pixels() * spec.d);
         let (merge, rest) = rest.split_at_mut(merge::room_len(spec));
         let (inverse, scores) = rest.split_at_mut(BLOCK);
-        Room { features, merge, inverse, scores }
+        (Room { features, merge, inverse }, scores)
     }
 }
 
-/// f32 of one image's part in the middle of the scratch: labels as u16; sums (k, d), counts (k) and
-/// a score; or dw and db.
+/// f32 of one image's part in the middle of the scratch, which holds labels as u16; or sums (k, d),
+/// counts (k) and a score; or dw and db.
 fn part_len(spec: &HeadSpec) -> usize {
     spec.pixels().div_ceil(2).max(spec.k * (spec.d + 1) + 1)
 }
 
+/// f32 of scratch that any op of the family needs.
 fn scratch_len(spec: &HeadSpec) -> usize {
     packed_len(MOST_TARGETS * columns(spec.k), spec.d)
         + spec.n * part_len(spec)
         + workers() * Room::len(spec)
 }
 
-/// Laterals and crops as an op reads them.
+/// Laterals and crops of a batch as an op reads them.
 struct Images<'a> {
-    spec: HeadSpec,
+    simd: Arch,
+    spec: &'a HeadSpec,
     laterals: [&'a [f32]; 4],
     crops: Option<&'a [Crop]>,
 }
 
 impl<'a> Images<'a> {
-    fn new(spec: &HeadSpec, laterals: [&'a [f32]; 4], crops: Option<&'a [Crop]>) -> Result<Self> {
+    /// Refuses crops that reach out of their map. Doors cannot see it: crops are not arguments,
+    /// they lie in the engine's memory.
+    fn new(
+        simd: Arch,
+        spec: &'a HeadSpec,
+        laterals: [&'a [f32]; 4],
+        crops: Option<&'a [Crop]>,
+    ) -> Result<Self> {
         let inside =
             |start: u32, side: u32, len: usize| start as usize + side as usize <= len && side > 0;
         for c in crops.unwrap_or_default() {
@@ -82,9 +96,10 @@ impl<'a> Images<'a> {
                 return Err(Error::input(what, "draw crops for the size of the feature map"));
             }
         }
-        Ok(Images { spec: *spec, laterals, crops })
+        Ok(Images { simd, spec, laterals, crops })
     }
 
+    /// Image `i` of the batch. A crop that is the whole of the map is none.
     fn get(&self, i: usize) -> Image<'a> {
         let whole = |c: &Crop| self.spec.h == self.spec.w && *c == Crop::whole(self.spec.h);
         let part = |p: &'a [f32]| &p[i * (p.len() / self.spec.n)..][..p.len() / self.spec.n];
@@ -94,25 +109,18 @@ impl<'a> Images<'a> {
         }
     }
 
-    /// features (h, w, d) = F̂ of image i.
-    fn features(
-        &self,
-        simd: pulp::Arch,
-        i: usize,
-        features: &mut [f32],
-        merge: &mut [f32],
-        inverse: &mut [f32],
-    ) {
-        merge::forward(simd, &self.spec, features, &self.get(i), merge);
-        for block in features.chunks_mut(BLOCK * self.spec.d) {
-            normalise::forward(simd, &self.spec, block, inverse);
+    /// The room's features (h, w, d) = F̂ of image `i`.
+    fn features(&self, i: usize, room: &mut Room) {
+        merge::forward(self.simd, self.spec, room.features, &self.get(i), room.merge);
+        for block in room.features.chunks_mut(BLOCK * self.spec.d) {
+            normalise::forward(self.simd, self.spec, block, room.inverse);
         }
     }
 }
 
 impl Cpu {
     /// Packs classifiers side by side into the first elements of the scratch. Returns the first
-    /// column of each, and of none more.
+    /// column of each, and the number of columns of all.
     fn pack(
         &mut self,
         spec: &HeadSpec,
@@ -134,73 +142,45 @@ impl Cpu {
 }
 
 impl Head for Cpu {
-    type HeadPlan = HeadSpec;
-
-    fn plan_head(&mut self, spec: HeadSpec) -> Result<HeadSpec> {
-        spec.check()?;
+    fn plan_head(&mut self, spec: HeadSpec) -> Result<usize> {
         self.ask_scratch(scratch_len(&spec));
-        Ok(spec)
+        Ok(0)
     }
 
-    fn head_features(
-        &mut self,
-        spec: &HeadSpec,
-        features: Slot<f32>,
-        input: HeadInput<f32>,
-    ) -> Result<()> {
-        const OP: &str = "head_features";
-        spec.check_input(OP, &input)?;
-        want(OP, "features", features, spec.lateral_len(0))?;
-        let (simd, scratch, [p2, p3, p4, p5]) =
-            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+    fn head_features(&mut self, a: Passed<HeadFeatures>) -> Result<()> {
+        let (simd, spec) = (self.simd, a.spec());
+        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
         let (scratch, features, p2, p3, p4, p5, crops) =
-            self.get((scratch, features, p2, p3, p4, p5, input.crops));
-        let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
-        share(
-            features.chunks_exact_mut(spec.pixels() * spec.d).enumerate(),
-            scratch,
-            |(i, features), mine| {
-                let room = Room::new(spec, mine);
-                images.features(simd, i, features, room.merge, room.inverse);
-            },
-        );
+            self.get((scratch, a.features, p2, p3, p4, p5, a.input.crops));
+        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+        let features = features.chunks_exact_mut(spec.pixels() * spec.d).enumerate();
+        share(features, scratch, |(i, features), mine| {
+            let (room, _) = Room::new(spec, mine);
+            images.features(i, &mut Room { features, ..room });
+        });
         Ok(())
     }
 
-    fn head_assign(
-        &mut self,
-        spec: &HeadSpec,
-        labels: Slot<u16>,
-        counts: Slot<u32>,
-        input: HeadInput<f32>,
-        index: Slot<u32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        const OP: &str = "head_assign";
-        let k = classifier.k;
-        spec.check_input(OP, &input)?;
-        spec.check_classifier(OP, classifier)?;
-        spec.check_labels(OP, labels, index)?;
-        want(OP, "counts", counts, k)?;
-        self.pack(spec, std::iter::once(classifier));
-        let (simd, scratch, [p2, p3, p4, p5]) =
-            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+    fn head_assign(&mut self, a: Passed<HeadAssign>) -> Result<()> {
+        let (simd, spec, k) = (self.simd, a.spec(), a.classifier.k);
+        self.pack(spec, std::iter::once(a.classifier));
+        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
         let (scratch, labels, counts, p2, p3, p4, p5, crops, index) =
-            self.get((scratch, labels, counts, p2, p3, p4, p5, input.crops, index));
-        let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
-        check_index(OP, index, labels.len() / spec.pixels())?;
+            self.get((scratch, a.labels, a.counts, p2, p3, p4, p5, a.input.crops, a.index));
+        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+        check_index(HeadAssign::NAME, index, spec.images(a.labels))?;
 
         let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
         let packed = Packed::again(packed, columns(k), spec.d);
         let (parts, rest) = rest.split_at_mut(spec.n * part_len(spec));
         share(parts.chunks_exact_mut(part_len(spec)).enumerate(), rest, |(i, part), mine| {
-            let room = Room::new(spec, mine);
-            images.features(simd, i, room.features, room.merge, room.inverse);
+            let (mut room, scores) = Room::new(spec, mine);
+            images.features(i, &mut room);
             let part: &mut [u16] = bytemuck::cast_slice_mut(part);
             for (block, part) in room.features.chunks(BLOCK * spec.d).zip(part.chunks_mut(BLOCK)) {
-                let scores = &mut room.scores[..block.len() / spec.d * packed.columns()];
+                let scores = &mut scores[..block.len() / spec.d * packed.columns()];
                 packed.scores(scores, block);
-                each_argmax(simd, scores, k, |p, a, _| part[p] = a as u16);
+                each_argmax(simd, scores, k, |p, label, _| part[p] = label as u16);
             }
         });
         for (part, &image) in parts.chunks_exact(part_len(spec)).zip(&*index) {
@@ -213,43 +193,30 @@ impl Head for Cpu {
         Ok(())
     }
 
-    fn head_accumulate(
-        &mut self,
-        spec: &HeadSpec,
-        sums: Slot<f32>,
-        counts: Slot<u32>,
-        score: Slot<f32>,
-        input: HeadInput<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        const OP: &str = "head_accumulate";
-        let (k, d) = (classifier.k, spec.d);
-        spec.check_input(OP, &input)?;
-        spec.check_classifier(OP, classifier)?;
-        want(OP, "sums", sums, k * d)?;
-        want(OP, "counts", counts, k)?;
-        want(OP, "score", score, 1)?;
-        self.pack(spec, std::iter::once(classifier));
-        let (simd, scratch, [p2, p3, p4, p5]) =
-            (self.simd, self.scratch(scratch_len(spec)), input.laterals);
+    fn head_accumulate(&mut self, a: Passed<HeadAccumulate>) -> Result<()> {
+        let (simd, spec) = (self.simd, a.spec());
+        let (k, d) = (a.classifier.k, spec.d);
+        self.pack(spec, std::iter::once(a.classifier));
+        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
         let (scratch, sums, counts, score, p2, p3, p4, p5, crops) =
-            self.get((scratch, sums, counts, score, p2, p3, p4, p5, input.crops));
-        let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
+            self.get((scratch, a.sums, a.counts, a.score, p2, p3, p4, p5, a.input.crops));
+        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
 
         let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), d));
         let packed = Packed::again(packed, columns(k), d);
         let (parts, rest) = rest.split_at_mut(spec.n * part_len(spec));
         share(parts.chunks_exact_mut(part_len(spec)).enumerate(), rest, |(i, part), mine| {
-            let room = Room::new(spec, mine);
-            images.features(simd, i, room.features, room.merge, room.inverse);
+            let (mut room, scores) = Room::new(spec, mine);
+            images.features(i, &mut room);
             part.fill(0.0);
             let (sums, part) = part.split_at_mut(k * d);
             let (counts, score) = part.split_at_mut(k);
-            let mut all = Sums { sums, counts: bytemuck::cast_slice_mut(counts), score: 0.0 };
-            all.add(simd, room.features, packed, room.scores);
+            let counts = bytemuck::cast_slice_mut(counts);
+            let mut all = ClusterSums { sums, counts, score: 0.0 };
+            all.add(simd, room.features, packed, scores);
             score[0] = all.score as f32;
         });
-        let mut total = Sums { sums, counts, score: 0.0 };
+        let mut total = ClusterSums { sums, counts, score: 0.0 };
         for part in parts.chunks_exact(part_len(spec)) {
             let (sums, part) = part.split_at(k * d);
             total.add_part(sums, bytemuck::cast_slice(&part[..k]), part[k].into());
@@ -258,48 +225,19 @@ impl Head for Cpu {
         Ok(())
     }
 
-    fn head_loss(
-        &mut self,
-        spec: &HeadSpec,
-        losses: Slot<f32>,
-        dlaterals: [Slot<f32>; 4],
-        input: HeadInput<f32>,
-        loss: LossInput<'_>,
-    ) -> Result<()> {
-        loss::head_loss(self, spec, losses, dlaterals, input, loss)
+    fn head_loss(&mut self, a: Passed<HeadLoss>) -> Result<()> {
+        loss::head_loss(self, a)
     }
 
-    fn head_scores(
-        &mut self,
-        spec: &HeadSpec,
-        scores: Slot<f32>,
-        input: HeadInput<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        learned::head_scores(self, spec, scores, input, classifier)
+    fn head_scores(&mut self, a: Passed<HeadScores>) -> Result<()> {
+        learned::head_scores(self, a)
     }
 
-    fn head_scores_backward(
-        &mut self,
-        spec: &HeadSpec,
-        dlaterals: Option<[Slot<f32>; 4]>,
-        dw: Slot<f32>,
-        db: Slot<f32>,
-        dscores: Slot<f32>,
-        input: HeadInput<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        learned::head_scores_backward(self, spec, dlaterals, (dw, db), dscores, input, classifier)
+    fn head_scores_backward(&mut self, a: Passed<HeadScoresBackward>) -> Result<()> {
+        learned::head_scores_backward(self, a)
     }
 
-    fn head_predict(
-        &mut self,
-        spec: &HeadSpec,
-        pred: Slot<u16>,
-        out: (usize, usize),
-        input: HeadInput<f32>,
-        classifier: Classifier,
-    ) -> Result<()> {
-        predict::head_predict(self, spec, pred, out, input, classifier)
+    fn head_predict(&mut self, a: Passed<HeadPredict>) -> Result<()> {
+        predict::head_predict(self, a)
     }
 }

@@ -1,43 +1,35 @@
-//! Scores resampled to the size of the labels, then arg-max: a row of scores is the most that
-//! exists at once.
+//! Scores resampled to the size of the labels, then arg-max: a row of the resampled scores is the
+//! most that exists at once.
 
-use super::resample::Axis;
+use super::resample::Samples;
 use super::scores::{Packed, argmax_by, columns, packed_len};
 use super::{Images, Room, scratch_len};
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::share;
 use crate::device::cpu::vector::LANES;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::{Classifier, HeadInput, HeadSpec};
+use crate::device::ops::{HeadPredict, Passed};
 
-pub fn head_predict(
-    cpu: &mut Cpu,
-    spec: &HeadSpec,
-    pred: Slot<u16>,
-    out: (usize, usize),
-    input: HeadInput<f32>,
-    classifier: Classifier,
-) -> Result<()> {
-    let (views, k) = (spec.check_predict(pred, out, &input, classifier)?, classifier.k);
-    cpu.pack(spec, std::iter::once(classifier));
-    let (simd, scratch, [p2, p3, p4, p5]) =
-        (cpu.simd, cpu.scratch(scratch_len(spec)), input.laterals);
+pub fn head_predict(cpu: &mut Cpu, a: Passed<HeadPredict>) -> Result<()> {
+    let (simd, spec, k) = (cpu.simd, a.spec(), a.classifier.k);
+    let (views, out) = (a.views(spec), (a.height, a.width));
+    cpu.pack(spec, std::iter::once(a.classifier));
+    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
     let (scratch, pred, p2, p3, p4, p5, crops) =
-        cpu.get((scratch, pred, p2, p3, p4, p5, input.crops));
-    let images = Images::new(spec, [p2, p3, p4, p5], crops.as_deref())?;
+        cpu.get((scratch, a.pred, p2, p3, p4, p5, a.input.crops));
+    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
 
     let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
     let packed = Packed::again(packed, columns(k), spec.d);
     share(pred.chunks_exact_mut(out.0 * out.1).enumerate(), rest, |(i, pred), mine| {
-        let room = Room::new(spec, mine);
+        let (mut room, scores) = Room::new(spec, mine);
         let width = spec.w * columns(k);
-        let (scores, row) = room.scores.split_at_mut(spec.h * width);
-        images.features(simd, i, room.features, room.merge, room.inverse);
+        let (scores, row) = scores.split_at_mut(spec.h * width);
+        images.features(i, &mut room);
         packed.scores(scores, room.features);
         if views == 2 {
-            images.features(simd, spec.n / 2 + i, room.features, room.merge, room.inverse);
+            images.features(spec.n / 2 + i, &mut room);
             packed.add_scores(scores, room.features);
         }
         upsample_argmax(simd, pred, out, scores, &mut row[..width], (spec.h, spec.w, k));
@@ -45,8 +37,8 @@ pub fn head_predict(
     Ok(())
 }
 
-/// pred (out) = arg-max over k of scores (h, w, columns(k)) resampled to `out`; `row` is one row of
-/// scores.
+/// pred (out) = the arg-max over k of the scores (h, w, columns(k)) resampled to the height and width
+/// of `out`. `row` is scratch for one row of scores.
 fn upsample_argmax(
     simd: pulp::Arch,
     pred: &mut [u16],
@@ -56,7 +48,7 @@ fn upsample_argmax(
     (h, w, k): (usize, usize, usize),
 ) {
     let (rows, cols, columns, width) =
-        (Axis::whole(h, out.0), Axis::whole(w, out.1), columns(k), row.len());
+        (Samples::whole(h, out.0), Samples::whole(w, out.1), columns(k), row.len());
     wide(
         simd,
         #[inline(always)]

@@ -4,17 +4,17 @@
 use crate::device::cpu::vector::add_scaled;
 use crate::device::cpu::wide::wide;
 
-/// `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`:
+/// Where one side of a map is sampled: `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`:
 /// torch's `interpolate`, align_corners = false, of the cut-out window.
 #[derive(Clone, Copy)]
-pub struct Axis {
+pub struct Samples {
     pub start: usize,
     pub len: usize,
     pub out: usize,
     pub flip: bool,
 }
 
-/// The sample is (1 − t)·map[lo] + t·map[hi].
+/// The two elements that a sample lies between: it is (1 − t)·map[lo] + t·map[hi].
 #[derive(Clone, Copy)]
 pub struct Tap {
     pub lo: usize,
@@ -22,12 +22,13 @@ pub struct Tap {
     pub t: f32,
 }
 
-impl Axis {
+impl Samples {
     /// The whole side of `len`, as `out` samples.
     pub fn whole(len: usize, out: usize) -> Self {
-        Axis { start: 0, len, out, flip: false }
+        Samples { start: 0, len, out, flip: false }
     }
 
+    /// Sample `i`.
     #[inline(always)]
     pub fn tap(&self, i: usize) -> Tap {
         let i = if self.flip { self.out - 1 - i } else { i };
@@ -38,11 +39,11 @@ impl Axis {
     }
 }
 
-/// A map's width and channels, and how its two sides are sampled.
+/// How a map is sampled: its two sides, its width and its channels.
 #[derive(Clone, Copy)]
 pub struct Sampling {
-    pub rows: Axis,
-    pub cols: Axis,
+    pub rows: Samples,
+    pub cols: Samples,
     /// Pixels from row to row of the sampled map.
     pub width: usize,
     pub d: usize,
@@ -52,8 +53,8 @@ impl Sampling {
     /// All of a map of size `from`, resampled to size `to`.
     pub fn whole(from: (usize, usize), to: (usize, usize), d: usize) -> Self {
         Sampling {
-            rows: Axis::whole(from.0, to.0),
-            cols: Axis::whole(from.1, to.1),
+            rows: Samples::whole(from.0, to.0),
+            cols: Samples::whole(from.1, to.1),
             width: from.1,
             d,
         }
@@ -125,8 +126,8 @@ mod tests {
         let simd = pulp::Arch::new();
         let mut rng = Rng::new(1, Stream::Other, 0, 0);
         let window = Sampling {
-            rows: Axis { start: 1, len: 3, out: 5, flip: false },
-            cols: Axis { start: 2, len: 4, out: 7, flip: true },
+            rows: Samples { start: 1, len: 3, out: 5, flip: false },
+            cols: Samples { start: 2, len: 4, out: 7, flip: true },
             width: 7,
             d: 3,
         };

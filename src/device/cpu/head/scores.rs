@@ -52,7 +52,7 @@ impl<'a> Packed<'a> {
         bs_rest.fill(NEVER);
     }
 
-    /// What was packed into `room`.
+    /// The classifiers that were packed into `room`.
     pub fn again(room: &'a [f32], total: usize, d: usize) -> Self {
         let (w, b) = room[..packed_len(total, d)].split_at(total * d);
         Packed { w, b, d }
@@ -92,13 +92,13 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// The largest element of a padded row and its place, the first of equals.
+/// The place of the largest element of a padded row, the first of equals, and the element.
 #[inline(always)]
 pub fn argmax(row: &[f32]) -> (usize, f32) {
     argmax_by(row.len(), |chunk| row.as_chunks::<LANES>().0[chunk])
 }
 
-/// The arg-max of a row whose chunks `chunk` computes.
+/// As [`argmax`], of a row whose chunks `chunk` computes.
 #[inline(always)]
 pub fn argmax_by(columns: usize, chunk: impl Fn(usize) -> [f32; LANES]) -> (usize, f32) {
     let mut best = [f32::NEG_INFINITY; LANES];
@@ -119,7 +119,7 @@ pub fn argmax_by(columns: usize, chunk: impl Fn(usize) -> [f32; LANES]) -> (usiz
     (tree(first, |a, b| a.min(b)) as usize, max)
 }
 
-/// For each row of `scores` the place and value of its maximum.
+/// Calls `each(row, cluster, score)` with the arg-max of each row of scores against `k` clusters.
 pub fn each_argmax(
     simd: pulp::Arch,
     scores: &[f32],
@@ -140,14 +140,15 @@ pub fn each_argmax(
     );
 }
 
-/// Sums over some points: sums (k, d), counts (k), and Σ score.
-pub struct Sums<'a> {
+/// Sums over points by the cluster that each is assigned to: the points themselves (k, d), their
+/// counts (k), and their scores, added up over clusters.
+pub struct ClusterSums<'a> {
     pub sums: &'a mut [f32],
     pub counts: &'a mut [u32],
     pub score: f64,
 }
 
-impl Sums<'_> {
+impl ClusterSums<'_> {
     /// Adds the sums over other points. Callers do so in a fixed order.
     pub fn add_part(&mut self, sums: &[f32], counts: &[u32], score: f64) {
         self.sums.iter_mut().zip(sums).for_each(|(a, b)| *a += b);
@@ -177,15 +178,15 @@ impl Sums<'_> {
     }
 }
 
-/// What the cross-entropy of one image against one target reads.
+/// What the cross-entropy of one image against one target reads beside the scores.
 pub struct Truth<'a> {
-    /// One a pixel.
+    /// A label for each pixel.
     pub labels: &'a [u16],
-    /// (k)
+    /// Class weights (k).
     pub weights: &'a [f32],
     /// 1 / Σ w[y] over the view, 0 if that sum is 0.
     pub share: f64,
-    /// Factor of the gradient.
+    /// The gradient is multiplied by this.
     pub scale: f32,
 }
 

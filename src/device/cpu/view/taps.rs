@@ -1,24 +1,27 @@
-//! Resampling of one axis: every output is a weighted sum of a few neighbours of the input.
+//! Blur and resize along one axis of an image: every output is a weighted sum of a few neighbours of
+//! the input.
 //!
 //! A blur is such a sum and so is a resize; their product is computed once per axis and image, and
 //! pixels are read once.
 
 use std::ops::Range;
 
-/// One axis of the geometry: `out` samples of the window `start..start + side` of `len` elements.
+/// How an image is cut out and resized along one axis: `out` samples of the window `start..start +
+/// side` of `len` elements.
 #[derive(Clone, Copy, Debug)]
-pub struct Axis {
+pub struct Resize {
     pub len: usize,
     pub out: usize,
     pub start: usize,
     pub side: usize,
-    /// Widen the triangle to the scale when shrinking, as Pillow does; otherwise plain linear
-    /// interpolation.
+    /// Whether a triangle as wide as the scale is used when shrinking, as Pillow does. Otherwise it
+    /// is plain linear interpolation.
     pub antialias: bool,
     pub flip: bool,
 }
 
-/// Output `o` = Σ_t weight[o, t] · input[start[o] + t], `taps` terms each.
+/// The weighted sums along one axis: output `o` = Σ_t weight[o, t] · input[start[o] + t], with `taps`
+/// terms each.
 pub struct Bank<'a> {
     taps: usize,
     start: &'a [u32],
@@ -40,8 +43,8 @@ impl Bank<'_> {
     }
 }
 
-impl Axis {
-    /// Centre of output `o` in input coordinates, half the width of its triangle, and the elements
+impl Resize {
+    /// The centre of output `o` in input coordinates, half the width of its triangle, and the elements
     /// below the triangle.
     ///
     /// NOTE: dropping what lies outside of the window and normalising the rest is Pillow's rule.
@@ -57,7 +60,7 @@ impl Axis {
         (centre, half, inside(first)..inside(last))
     }
 
-    /// The sums of this axis after a blur with `kernel` (from [`gaussian`]) whose edges are
+    /// The sums along this axis after a blur with `kernel` (from [`gaussian`]) whose edges are
     /// replicated. `weight` holds `out · len` numbers at most.
     pub fn bank<'a>(
         &self,
@@ -106,30 +109,30 @@ pub fn gaussian(sigma: f32, into: &mut [f32]) -> &[f32] {
 mod tests {
     use super::*;
 
-    fn bank_of(axis: Axis, sigma: f32) -> Vec<(usize, Vec<f32>)> {
-        let (mut kernel, mut start) = (vec![0.0; axis.len + 1], vec![0; axis.out]);
-        let mut weight = vec![f32::NAN; axis.out * axis.len];
-        let bank = axis.bank(gaussian(sigma, &mut kernel), &mut start, &mut weight);
+    fn bank_of(resize: Resize, sigma: f32) -> Vec<(usize, Vec<f32>)> {
+        let (mut kernel, mut start) = (vec![0.0; resize.len + 1], vec![0; resize.out]);
+        let mut weight = vec![f32::NAN; resize.out * resize.len];
+        let bank = resize.bank(gaussian(sigma, &mut kernel), &mut start, &mut weight);
         let span = bank.span();
-        assert!(span.end <= axis.len);
+        assert!(span.end <= resize.len);
         let rows: Vec<_> =
-            (0..axis.out).map(|o| bank.at(o)).map(|(s, w)| (s, w.to_vec())).collect();
+            (0..resize.out).map(|o| bank.at(o)).map(|(s, w)| (s, w.to_vec())).collect();
         assert!(rows.iter().all(|(s, w)| span.contains(s) && s + w.len() <= span.end));
         rows
     }
 
     #[test]
     fn the_whole_at_its_own_size_is_one_tap_of_weight_one() {
-        let axis = Axis { len: 9, out: 9, start: 0, side: 9, antialias: true, flip: false };
-        assert_eq!(bank_of(axis, 0.0), (0..9).map(|o| (o, vec![1.0])).collect::<Vec<_>>());
-        let flipped = bank_of(Axis { flip: true, ..axis }, f32::NAN);
+        let resize = Resize { len: 9, out: 9, start: 0, side: 9, antialias: true, flip: false };
+        assert_eq!(bank_of(resize, 0.0), (0..9).map(|o| (o, vec![1.0])).collect::<Vec<_>>());
+        let flipped = bank_of(Resize { flip: true, ..resize }, f32::NAN);
         assert_eq!(flipped, (0..9).map(|o| (8 - o, vec![1.0])).collect::<Vec<_>>());
     }
 
     #[test]
     fn halving_takes_one_three_three_one_eighths() {
         let bank = bank_of(
-            Axis { len: 12, out: 6, start: 0, side: 12, antialias: true, flip: false },
+            Resize { len: 12, out: 6, start: 0, side: 12, antialias: true, flip: false },
             0.0,
         );
         assert_eq!(bank[2], (3, vec![0.125, 0.375, 0.375, 0.125]));
@@ -143,12 +146,12 @@ mod tests {
             for sigma in [0.0, 0.1, 0.9, 4.0, 1e3, f32::INFINITY] {
                 for (start, side) in [(0, len), (len / 3, len.div_ceil(2)), (len - 1, 1)] {
                     for antialias in [false, true] {
-                        let axis = Axis { len, out, start, side, antialias, flip: true };
-                        for (_, weights) in bank_of(axis, sigma) {
+                        let resize = Resize { len, out, start, side, antialias, flip: true };
+                        for (_, weights) in bank_of(resize, sigma) {
                             let sum: f32 = weights.iter().sum();
                             // Up to 43·129 terms are added, each addition off by at most 2⁻²⁵ of
                             // the sum.
-                            assert!((sum - 1.0).abs() <= 1.7e-4, "{axis:?} σ {sigma}: {sum}");
+                            assert!((sum - 1.0).abs() <= 1.7e-4, "{resize:?} σ {sigma}: {sum}");
                         }
                     }
                 }

@@ -1,4 +1,5 @@
-//! Views: one image a thread, everything of an image in that thread's scratch.
+//! Views on the CPU: an image is one piece of work, and lies in the scratch of the thread that
+//! renders it.
 //!
 //! u8 → planes of f32 → photometric steps row by row → vertical sums → horizontal sums → normalised
 //! pixels. Only the window that the crop reads is touched, except that contrast needs the mean of
@@ -11,61 +12,35 @@ mod taps;
 use std::ops::Range;
 
 use crate::base::Result;
-use crate::device::Slot;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::{share, workers};
-use crate::device::ops::view::{MEAN, STD};
-use crate::device::ops::{Crop, Photo, View, ViewSpec, want};
+use crate::device::ops::view::{MEAN, STD, View};
+use crate::device::ops::{Crop, Passed, Photo, ViewRender, ViewSobel, ViewSpec};
 use photo::Step;
-use taps::{Axis, Bank};
+use taps::{Bank, Resize};
 
-#[derive(Clone, Copy, Debug)]
-pub struct ViewPlan {
-    spec: ViewSpec,
-}
-
-impl ViewPlan {
-    /// f32 of scratch a thread: planes, a row of planes, a row of pixels, the kernel, and a bank
-    /// for each axis.
-    fn scratch(&self) -> usize {
-        let ViewSpec { sh, sw, h, w, .. } = self.spec;
-        let rows = 3 * sh * sw + 3 * sw + 4 * sw;
-        let render = rows + sh.max(sw) + 1 + h * (sh + 1) + w * (sw + 1);
-        // Whole cache lines, so that threads do not share one.
-        render.max(sobel::scratch(w)).next_multiple_of(16)
-    }
+/// f32 of scratch that a thread renders in: planes, a row of planes, a row of pixels, the kernel of
+/// the blur, and a bank of weights for each axis.
+fn scratch_len(spec: &ViewSpec) -> usize {
+    let ViewSpec { sh, sw, h, w, .. } = *spec;
+    let rows = 3 * sh * sw + 3 * sw + 4 * sw;
+    let render = rows + sh.max(sw) + 1 + h * (sh + 1) + w * (sw + 1);
+    // Whole cache lines, so that threads do not share one.
+    render.max(sobel::scratch(w)).next_multiple_of(16)
 }
 
 impl View for Cpu {
-    type ViewPlan = ViewPlan;
-
-    fn plan_view(&mut self, spec: ViewSpec) -> Result<ViewPlan> {
-        spec.check()?;
-        let plan = ViewPlan { spec };
-        self.ask_scratch(plan.scratch() * workers());
-        Ok(plan)
+    fn plan_view(&mut self, spec: ViewSpec) -> Result<usize> {
+        self.ask_scratch(scratch_len(&spec) * workers());
+        Ok(0)
     }
 
-    fn view_render(
-        &mut self,
-        plan: &ViewPlan,
-        x: Slot<f32>,
-        images: Slot<u8>,
-        index: Slot<u32>,
-        photo: Option<Slot<Photo>>,
-        crops: Option<Slot<Crop>>,
-    ) -> Result<()> {
-        let spec = plan.spec;
+    fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()> {
+        let spec = *a.spec();
         let bytes = spec.sh * spec.sw * 3;
-        want("view", "x", x, spec.x_len())?;
-        want("view", "images", images, (images.len / bytes).max(1) * bytes)?;
-        want("view", "index", index, spec.n)?;
-        photo.map_or(Ok(()), |s| want("view", "photo", s, spec.n))?;
-        crops.map_or(Ok(()), |s| want("view", "crops", s, spec.n))?;
-
-        let (simd, scratch) = (self.simd, self.scratch(plan.scratch() * workers()));
+        let (simd, scratch) = (self.simd, self.scratch(scratch_len(&spec) * workers()));
         let (x, images, index, photo, crops, scratch) =
-            self.get((x, images, index, photo, crops, scratch));
+            self.get((a.x, a.images, a.index, a.photo, a.crops, scratch));
         let (photo, crops) = (photo.as_deref(), crops.as_deref());
         let outs = x.chunks_exact_mut(spec.h * spec.w * spec.channels).enumerate();
         share(outs, scratch, |(i, out), scratch| {
@@ -77,18 +52,18 @@ impl View for Cpu {
         Ok(())
     }
 
-    fn view_sobel(&mut self, plan: &ViewPlan, x: Slot<f32>) -> Result<()> {
-        plan.spec.check_sobel(x)?;
-        let ViewSpec { h, w, .. } = plan.spec;
-        let (simd, scratch) = (self.simd, self.scratch(plan.scratch() * workers()));
-        let (x, scratch) = self.get((x, scratch));
+    fn view_sobel(&mut self, a: Passed<ViewSobel>) -> Result<()> {
+        let spec = *a.spec();
+        let ViewSpec { h, w, .. } = spec;
+        let (simd, scratch) = (self.simd, self.scratch(scratch_len(&spec) * workers()));
+        let (x, scratch) = self.get((a.x, scratch));
         let images = x.as_chunks_mut::<8>().0.chunks_exact_mut(h * w);
         share(images, scratch, |image, scratch| sobel::sobel(simd, image, w, scratch));
         Ok(())
     }
 }
 
-/// One image.
+/// Renders one image.
 ///
 /// NOTE: not a closure. `dispatch` calls a closure that could run twice through a shim that is
 /// never inlined, so all of its code would be compiled for SSE2.
@@ -113,7 +88,7 @@ impl pulp::WithSimd for Render<'_> {
         let (kernel, row_start, row_weight) = (take(sh.max(sw) + 1), take(h), take(h * sh));
         let (col_start, col_weight) = (take(w), take(w * sw));
 
-        let (rows, cols) = axes(spec, crop);
+        let (rows, cols) = resizes(spec, crop);
         let kernel = taps::gaussian(photo.sigma, kernel);
         let rows = rows.bank(kernel, bytemuck::cast_slice_mut(row_start), row_weight);
         let cols = cols.bank(kernel, bytemuck::cast_slice_mut(col_start), col_weight);
@@ -122,23 +97,24 @@ impl pulp::WithSimd for Render<'_> {
     }
 }
 
-fn axes(spec: ViewSpec, crop: Option<Crop>) -> (Axis, Axis) {
+/// How the rows and the columns of a view come from those of the stored image.
+fn resizes(spec: ViewSpec, crop: Option<Crop>) -> (Resize, Resize) {
     let ViewSpec { sh, sw, h, w, .. } = spec;
-    let axis = |len, out| Axis { len, out, start: 0, side: len, antialias: true, flip: false };
+    let whole = |len, out| Resize { len, out, start: 0, side: len, antialias: true, flip: false };
     match crop {
-        None => (axis(sh, h), axis(sw, w)),
+        None => (whole(sh, h), whole(sw, w)),
         Some(Crop { top, left, side, flip }) => {
-            let window = Axis { side: side as usize, antialias: false, ..axis(0, 0) };
+            let window = Resize { side: side as usize, antialias: false, ..whole(0, 0) };
             (
-                Axis { len: sh, out: h, start: top as usize, ..window },
-                Axis { len: sw, out: w, start: left as usize, flip: flip != 0, ..window },
+                Resize { len: sh, out: h, start: top as usize, ..window },
+                Resize { len: sw, out: w, start: left as usize, flip: flip != 0, ..window },
             )
         }
     }
 }
 
-/// The planes (sh, 3, sw) of the photometric draw; elements outside of the window `rows` × `cols`
-/// are not defined.
+/// planes (sh, 3, sw) = the image after the photometric draw. Elements outside of the window `rows`
+/// × `cols` are not defined.
 #[inline(always)]
 fn develop(
     planes: &mut [f32],
@@ -177,7 +153,7 @@ fn develop(
     }
 }
 
-/// Columns `cols` of the three planes of a row.
+/// The red, green and blue planes of a row, columns `cols` of each.
 #[inline(always)]
 fn channels<'a>(row: &'a mut [f32], sw: usize, cols: &Range<usize>) -> [&'a mut [f32]; 3] {
     let (r, rest) = row.split_at_mut(sw);
@@ -185,7 +161,8 @@ fn channels<'a>(row: &'a mut [f32], sw: usize, cols: &Range<usize>) -> [&'a mut 
     [r, g, b].map(|plane| &mut plane[cols.clone()])
 }
 
-/// out (h, w, channels) = normalised sums over rows, then over columns.
+/// out (h, w, channels) = the normalised pixels of weighted sums over rows, then over columns.
+/// `sums` and `pixels` are scratch for a row.
 #[inline(always)]
 fn resample(
     out: &mut [f32],
@@ -228,6 +205,6 @@ fn resample(
     }
 }
 
-/// The normalisation of a pixel of four; the fourth stays 0.
+/// What is subtracted from the channels of a pixel, and then multiplied by; the fourth stays 0.
 const SHIFT: [f32; 4] = [MEAN[0], MEAN[1], MEAN[2], 0.0];
 const SCALE: [f32; 4] = [1.0 / STD[0], 1.0 / STD[1], 1.0 / STD[2], 0.0];

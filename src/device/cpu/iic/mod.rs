@@ -11,39 +11,43 @@
 //! start P is almost p_a·p_b, and both the loss and its gradient are what is left of numbers that
 //! cancel. They are few.
 
+mod joint;
+
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::Cpu;
 use super::gemm::{Mat, gemm};
 use super::share::{share, workers};
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::iic::{Axis, CLASSES, EPS, FIRST, INNER, LAST};
-use crate::device::ops::{Iic, IicSpec};
+use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, Iic, LAST};
+use crate::device::ops::{IicLoss, IicSpec, Passed};
 
 /// Pairs are cut into at most this many groups, whatever the threads, and fewer where their
 /// correlations would take more than `GROUP_FLOATS`.
 const GROUPS: usize = 8;
 const GROUP_FLOATS: usize = 1 << 24;
 
-/// Matrices (k, lags·k) of a lag and class of rows on the way back: by class of columns, and the
-/// inner one with lags reversed.
+/// Number of matrices (k, lags·k) that the backward needs for a lag and class of rows: one for each
+/// class of columns, and a copy of the inner one with its lags reversed, for view 2.
 const BACK: usize = CLASSES + 1;
 const REVERSED: usize = CLASSES;
 
-#[derive(Clone)]
-pub struct IicPlan {
+/// What a plan computes ahead: the axes of its maps and their coefficients.
+pub struct Tables {
     spec: IicSpec,
     y: Axis,
     x: Axis,
-    /// K of rows (shifts, lags, classes), and of columns.
+    /// The coefficients K along rows (shifts, lags, classes), and along columns.
     ky: Vec<f32>,
     kx: Vec<f32>,
+    /// Number of groups that pairs are cut into.
     groups: usize,
 }
 
-impl IicPlan {
-    /// Floats of a pixel row of inner columns and the zeros behind it; 0 where there are none.
+impl Tables {
+    /// Floats of a row of inner columns and the zeros behind it; 0 where there are none.
     fn pitch(&self) -> usize {
         if self.x.len > 2 { self.x.len - 2 + self.x.radius } else { 0 }
     }
@@ -53,18 +57,19 @@ impl IicPlan {
         (self.x.radius + self.y.len * self.pitch()) * self.spec.k
     }
 
-    /// Floats of one (k, lags of columns · k).
+    /// Floats of one matrix (k, lags of columns · k).
     fn lagged(&self) -> usize {
         self.x.lags() * self.spec.k * self.spec.k
     }
 
-    /// Lags and classes of rows.
+    /// Number of lags and classes of rows.
     fn rows(&self) -> usize {
         self.y.lags() * CLASSES
     }
 
-    /// Floats of scratch: inner columns; correlations of each group, later their gradients; rows ×
-    /// shifts of columns; Q; a thread's.
+    /// Floats of the five parts of scratch: the inner columns of both views; the correlations of
+    /// each group, later their gradients; the matrices by lag of rows and shift of columns; Q; and
+    /// the rooms of the threads.
     fn parts(&self) -> [usize; 5] {
         let square = self.spec.k * self.spec.k;
         let lags = self.rows() * self.lagged() * (self.groups * CLASSES).max(BACK);
@@ -84,12 +89,12 @@ impl IicPlan {
         (self.x.radius + row * self.pitch() + column - 1) * self.spec.k
     }
 
-    /// Where the window around it begins.
+    /// Where the window around such a pixel begins.
     fn window_at(&self, row: usize, column: usize) -> usize {
         self.inner_at(row, column) - self.x.radius * self.spec.k
     }
 
-    /// The inner columns of a map, zeros between rows.
+    /// padded = the inner columns of a map, zeros between rows.
     fn pad(&self, padded: &mut [f32], map: &[f32]) {
         let (k, width) = (self.spec.k, self.x.len * self.spec.k);
         padded.fill(0.0);
@@ -108,7 +113,7 @@ impl IicPlan {
         (count - 1) * self.pitch() + self.x.len - 2
     }
 
-    /// Class, lag and columns (p, q) of the pairs with a pixel in a border column.
+    /// The pairs with a pixel in a border column, as (class, lag, p, q) where p and q are columns.
     fn borders(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> {
         let lags = (0..self.x.lags()).flat_map(|j| [(FIRST, j), (LAST, j)]);
         lags.filter_map(|(class, j)| self.x.pairs(j, class).map(|(p, q, _)| (class, j, p, q)))
@@ -141,8 +146,8 @@ impl IicPlan {
         }
     }
 
-    /// The correlations of all pairs, a part a group: (groups, lags of rows, classes of rows,
-    /// classes of columns, k, lags, k).
+    /// c (groups, lags of rows, classes of rows, classes of columns, k, lags, k) = the correlations
+    /// of all pairs, group by group.
     fn correlations(&self, c: &mut [f32], maps: &[f32], inner: &[f32]) {
         let IicSpec { n, h, w, k, .. } = self.spec;
         let (image, padded) = (h * w * k, self.inner_image());
@@ -165,91 +170,8 @@ impl IicPlan {
         );
     }
 
-    /// mixed (lags and classes of rows, shifts of columns, k, k) = Σ K · the correlations, and over
-    /// groups.
-    fn mix_columns(&self, mixed: &mut [f32], c: &[f32]) {
-        let (k, lags, lagged) = (self.spec.k, self.x.lags(), self.lagged());
-        let square = k * k;
-        let group = self.rows() * CLASSES * lagged;
-        mixed.par_chunks_exact_mut(self.x.shifts * square).enumerate().for_each(|(row, mixed)| {
-            let mut sum = vec![0.0; CLASSES * lagged];
-            for group in c.chunks_exact(group) {
-                add(&mut sum, 1.0, &group[row * CLASSES * lagged..][..CLASSES * lagged]);
-            }
-            for (mixed, k_shift) in
-                mixed.chunks_exact_mut(square).zip(self.kx.chunks_exact(lags * CLASSES))
-            {
-                mixed.fill(0.0);
-                for (at, &weight) in
-                    k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0)
-                {
-                    let (j, class) = (at / CLASSES, at % CLASSES);
-                    for (a, row) in mixed.chunks_exact_mut(k).enumerate() {
-                        add(row, weight, &sum[class * lagged + (a * lags + j) * k..][..k]);
-                    }
-                }
-            }
-        });
-    }
-
-    /// joint (shifts, k, k) = Q, then the gradient of Q; returns the loss.
-    fn joints(&self, joint: &mut [f32], mixed: &[f32], scale: f32) -> f64 {
-        let (square, columns) = (self.spec.k * self.spec.k, self.x.shifts);
-        let losses: Vec<f64> = joint
-            .par_chunks_exact_mut(square)
-            .enumerate()
-            .map(|(shift, q)| {
-                q.fill(0.0);
-                let weights = &self.ky[shift / columns * self.rows()..][..self.rows()];
-                for (row, &weight) in weights.iter().enumerate() {
-                    add(q, weight, &mixed[(row * columns + shift % columns) * square..][..square]);
-                }
-                mutual(q, &self.spec, scale)
-            })
-            .collect();
-        losses.iter().sum()
-    }
-
-    /// back (lags and classes of rows, BACK, k, lags, k) = the gradient of the correlations,
-    /// through `mixed`.
-    fn unmix(&self, back: &mut [f32], mixed: &mut [f32], joint: &[f32]) {
-        let (k, lags, lagged) = (self.spec.k, self.x.lags(), self.lagged());
-        let (square, rows) = (k * k, self.rows());
-        let line = self.x.shifts * square;
-        let work = back
-            .par_chunks_exact_mut(BACK * lagged)
-            .zip(mixed.par_chunks_exact_mut(line))
-            .enumerate();
-        work.for_each(|(row, (back, mixed))| {
-            mixed.fill(0.0);
-            for (joint, weights) in joint.chunks_exact(line).zip(self.ky.chunks_exact(rows)) {
-                add(mixed, weights[row], joint);
-            }
-            back.fill(0.0);
-            for (mixed, k_shift) in
-                mixed.chunks_exact(square).zip(self.kx.chunks_exact(lags * CLASSES))
-            {
-                for (at, &weight) in
-                    k_shift.iter().enumerate().filter(|(_, weight)| **weight != 0.0)
-                {
-                    let (j, class) = (at / CLASSES, at % CLASSES);
-                    for (a, row) in mixed.chunks_exact(k).enumerate() {
-                        add(&mut back[class * lagged + (a * lags + j) * k..][..k], weight, row);
-                    }
-                }
-            }
-            let (classes, reversed) = back.split_at_mut(REVERSED * lagged);
-            let inner = classes[INNER * lagged..][..lagged].chunks_exact(lags * k);
-            for (reversed, inner) in reversed.chunks_exact_mut(lags * k).zip(inner) {
-                reversed
-                    .chunks_exact_mut(k)
-                    .zip(inner.chunks_exact(k).rev())
-                    .for_each(|(r, i)| r.copy_from_slice(i));
-            }
-        });
-    }
-
-    /// dmap (h, w, k) of one image of a view, from the other view's. `room` is for inner columns.
+    /// dmap (h, w, k) = the gradient of one image's map in a view, from the other view's `map` and
+    /// its `inner` columns, and from `back`. `room` is scratch for inner columns.
     ///
     /// NOTE: gradients of joint matrices are symmetric, and so are those of the correlations: (a,
     /// b) and (b, a) are one.
@@ -301,86 +223,29 @@ impl IicPlan {
     }
 }
 
-/// y += weight · x
+/// y += weight · x.
 fn add(y: &mut [f32], weight: f32, x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * x);
 }
 
-/// q (k, k) = scale · the gradient of what it adds to the loss, which is returned.
-///
-/// With both clamped to at least EPS, `G = −(log P + 1) + λ·(log p_a + log p_b)`, 0 where P was
-/// below it, plus `λ·(Σ_b P)/p_a` and the same of b (each λ where nothing was below it) is the
-/// gradient of P; that of Q is (G − ⟨G, P⟩)/ΣQ.
-fn mutual(q: &mut [f32], spec: &IicSpec, scale: f32) -> f64 {
-    let (k, lambda) = (spec.k, f64::from(spec.lambda));
-    let total: f64 = q.iter().map(|&q| f64::from(q)).sum();
-    let joint =
-        |a: usize, b: usize| (f64::from(q[a * k + b]) + f64::from(q[b * k + a])) / (2.0 * total);
-    let marginal: Vec<f64> = (0..k).map(|a| (0..k).map(|b| joint(a, b)).sum()).collect();
-    let log: Vec<f64> = marginal.iter().map(|m| lambda * m.max(EPS).ln()).collect();
-    // P is symmetric: one half of it, off the diagonal counted twice.
-    let mut slopes = Vec::with_capacity(k * (k + 1) / 2);
-    let (mut clamped_rows, mut loss, mut mean) = (vec![0.0; k], 0.0, 0.0);
-    for a in 0..k {
-        for b in 0..=a {
-            let p = joint(a, b);
-            let (clamped, times) = (p.max(EPS), if a == b { 1.0 } else { 2.0 });
-            let gain = clamped.ln() - log[a] - log[b];
-            let slope = if p < EPS { 0.0 } else { -(gain + 1.0) };
-            loss -= times * clamped * gain;
-            mean += times * p * slope;
-            clamped_rows[a] += clamped;
-            if a != b {
-                clamped_rows[b] += clamped;
-            }
-            slopes.push(slope);
-        }
-    }
-    let of_marginal = |(&m, &row): (&f64, &f64)| if m < EPS { 0.0 } else { lambda * row / m };
-    let row_slope: Vec<f64> = marginal.iter().zip(&clamped_rows).map(of_marginal).collect();
-    mean += 2.0 * marginal.iter().zip(&row_slope).map(|(m, slope)| m * slope).sum::<f64>();
-    if spec.collapsed {
-        mean = 0.0;
-    }
-    let rate = f64::from(scale) * spec.share() / total;
-    let mut slopes = slopes.into_iter();
-    for a in 0..k {
-        for (b, slope) in (0..=a).zip(&mut slopes) {
-            let gradient = (rate * (slope + row_slope[a] + row_slope[b] - mean)) as f32;
-            q[a * k + b] = gradient;
-            q[b * k + a] = gradient;
-        }
-    }
-    loss * spec.share()
-}
-
 impl Iic for Cpu {
-    type IicPlan = IicPlan;
-
-    fn plan_iic(&mut self, spec: IicSpec) -> Result<IicPlan> {
+    fn plan_iic(&mut self, spec: IicSpec) -> Result<usize> {
         let [y, x] = spec.axes()?;
-        let mut plan =
-            IicPlan { spec, y, x, ky: y.coefficients(), kx: x.coefficients(), groups: 1 };
+        let mut plan = Tables { spec, y, x, ky: y.coefficients(), kx: x.coefficients(), groups: 1 };
         let part = plan.rows() * CLASSES * plan.lagged();
         plan.groups = (GROUP_FLOATS / part).clamp(1, GROUPS.min(spec.n));
         self.ask_scratch(plan.parts().iter().sum());
-        Ok(plan)
+        self.tables.push(Arc::new(plan));
+        Ok(self.tables.len() - 1)
     }
 
-    fn iic_loss(
-        &mut self,
-        plan: &IicPlan,
-        loss: Slot<f32>,
-        dmaps: Slot<f32>,
-        maps: Slot<f32>,
-        scale: f32,
-    ) -> Result<()> {
-        plan.spec.check(loss, dmaps, maps)?;
+    fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()> {
+        let plan = Arc::clone(&self.tables[a.number()]);
         let IicSpec { n, h, w, k, .. } = plan.spec;
         let (image, padded) = (h * w * k, plan.inner_image());
         let [inner, lags, mixed, joint, room] = plan.parts();
         let scratch = self.scratch(inner + lags + mixed + joint + room);
-        let (loss, dmaps, maps, scratch) = self.get((loss, dmaps, maps, scratch));
+        let (loss, dmaps, maps, scratch) = self.get((a.loss, a.dmaps, a.maps, scratch));
         let maps = &*maps;
         let (inner, scratch) = scratch.split_at_mut(inner);
         let (lags, scratch) = scratch.split_at_mut(lags);
@@ -394,7 +259,7 @@ impl Iic for Cpu {
         let part = plan.rows() * CLASSES * plan.lagged();
         plan.correlations(&mut lags[..plan.groups * part], maps, inner);
         plan.mix_columns(mixed, &lags[..plan.groups * part]);
-        loss[0] = plan.joints(joint, mixed, scale) as f32;
+        loss[0] = plan.joints(joint, mixed, a.scale) as f32;
         let back = &mut lags[..plan.rows() * BACK * plan.lagged()];
         plan.unmix(back, mixed, joint);
         let (back, inner) = (&*back, &*inner);
