@@ -1,11 +1,9 @@
 //! Adam: PyTorch's steps, CUDA against the CPU, the rounded copy of the weights.
 
-use picie::device::ops::{
-    AdamSpec, AdamStep, AdamSync, ParamBlocks, adam_step, adam_sync,
-};
+use picie::device::ops::{AdamSpec, AdamStep, AdamSync, ParamBlocks, adam_step, adam_sync};
 use picie::device::{Dtype, Layout, Pool, Slot};
 
-use crate::util::{OpCase, Results, Rig, close, equal, golden, rounding, signed};
+use crate::util::{OpCase, Results, Rig, close, equal, golden, signed};
 
 /// A few roundings of f32; the GPU fuses multiplications and additions.
 const TOL: f32 = 5e-7;
@@ -21,7 +19,7 @@ struct Given {
 impl Given {
     /// Gradients of many sizes, some of them zero.
     fn random(len: usize, spec: AdamSpec) -> Self {
-        let grads = |step| {
+        let grads = |step: u64| {
             let draws = signed(10 + step, len).into_iter();
             draws.map(|g| g.powi(5) * f32::from(g > -1.0)).collect()
         };
@@ -32,14 +30,14 @@ impl Given {
     fn blocks(&self, rig: &mut Rig, copy: bool) -> ParamBlocks {
         let (weights, none) = (rig.inout("weights", &self.weights), Slot::empty());
         let compute =
-            if copy { rig.act_output("compute", weights.len) } else { weights.as_acts() };
+            if copy { rig.act_output("compute", self.weights.len()) } else { weights.as_acts() };
         ParamBlocks { weights, grads: none, m: none, v: none, compute }
     }
 
     /// Each of the steps.
     fn steps(&self, rig: &mut Rig, copy: bool) -> Vec<AdamStep> {
         let (blocks, spec) = (self.blocks(rig, copy), self.spec);
-        let [m, v] = ["m", "v"].map(|name| rig.inout(name, &vec![0.0f32; blocks.weights.len]));
+        let [m, v] = ["m", "v"].map(|name| rig.inout(name, &vec![0.0f32; self.weights.len()]));
         let step = |(i, grads): (usize, &Vec<f32>)| {
             let grads = rig.input(&format!("grads#{i}"), grads);
             let correction = spec.correction(i as u64 + 1, 1.0);
@@ -54,8 +52,9 @@ impl Given {
         let len = self.weights.len();
         OpCase::new(format!("adam_step of {len} parameters"), move |rig| {
             let steps = self.steps(rig, rig.dev.dtype() != Dtype::F32);
-            let mut keep =
-                |i: usize| ["weights", "m", "v"].map(|n| rig.output(&format!("{n} after {i}"), len));
+            let mut keep = |i: usize| {
+                ["weights", "m", "v"].map(|n| rig.output(&format!("{n} after {i}"), len))
+            };
             let kept: Vec<[Slot<f32>; 3]> = (0..steps.len()).map(&mut keep).collect();
             move |dev| {
                 steps.iter().zip(&kept).try_for_each(|(&step, kept)| {
@@ -102,8 +101,7 @@ fn three_steps(loss_scale: f32) {
     };
     let got = given.case().cpu();
     for step in 1..=3 {
-        let (got, want) =
-            (&got[&*format!("weights after {}", step - 1)], &g[&format!("w{step}")]);
+        let (got, want) = (&got[&*format!("weights after {}", step - 1)], &g[&format!("w{step}")]);
         close("weights", got, want, TOL);
         // Roundings of weights over lr.
         close("updates", &given.updates(got), &given.updates(want), 1e-4);

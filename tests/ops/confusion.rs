@@ -61,7 +61,8 @@ impl Given {
     fn plain(&self) -> Results {
         let mut counts = vec![0u32; self.classes * self.clusters];
         let pixels = self.pred.len() - self.behind;
-        for (&y, &p) in self.labels.iter().zip(&self.pred).take(pixels).filter(|(y, _)| **y != 255) {
+        for (&y, &p) in self.labels.iter().zip(&self.pred).take(pixels).filter(|(y, _)| **y != 255)
+        {
             counts[usize::from(y) * self.clusters + usize::from(p)] += 1;
         }
         Results::of([("counts", added(&counts).into())])

@@ -8,9 +8,7 @@ use picie::device::ops::{
     WeightGrad, conv_backward_data, conv_backward_weight, conv_forward, plan_conv,
 };
 
-use crate::util::{
-    Number, On, OpCase, Results, Rig, Steps, added, golden_cases, plus, signed, to_f32, uniform,
-};
+use crate::util::{On, OpCase, Results, Rig, Steps, added, golden_cases, signed, to_f32, uniform};
 
 /// Of the largest output. Direct f32 sums of up to 49·64 terms stay below 1e-6; Winograd F(2×2,
 /// 3×3) adds up to 16 inputs of both signs before it multiplies and up to 9 products after, which
@@ -75,7 +73,8 @@ impl Given {
                 relu,
             };
             let y = rig.act_output("y", self.spec.y_len());
-            let a = ConvForward { y, x: rig.acts("x", &self.x), w: rig.acts("w", &self.w), epilogue };
+            let a =
+                ConvForward { y, x: rig.acts("x", &self.x), w: rig.acts("w", &self.w), epilogue };
             move |dev| conv_forward(dev, &plan, a)
         })
     }

@@ -3,7 +3,7 @@
 use picie::device::Dtype;
 use picie::device::ops::{IicLoss, IicSpec, iic_loss, plan_iic};
 
-use crate::util::{On, OpCase, Results, Rig, Steps, golden, signed};
+use crate::util::{On, OpCase, Results, Steps, golden, signed};
 
 fn spec(n: usize, (h, w): (usize, usize), k: usize, up: usize, t: usize) -> IicSpec {
     IicSpec { n, h, w, k, up, t, collapsed: false, lambda: 1.0 }

@@ -7,9 +7,7 @@ use picie::device::ops::{
     kmeans_accumulate, kmeans_classifier, kmeans_mean, kmeans_step, plan_kmeans,
 };
 
-use crate::util::{
-    EXACT, Number, On, OpCase, Results, Rig, added, close, equal, golden, signed,
-};
+use crate::util::{EXACT, Number, On, OpCase, Results, Rig, added, close, equal, golden, signed};
 
 /// Sizes of the goldens.
 const D: usize = 6;
@@ -58,7 +56,11 @@ impl Points {
                 counts: rig.adds("counts", k),
                 score: rig.adds("score", 1),
                 points: rig.input("points", &self.points),
-                classifier: Classifier { w: rig.input("w", &self.w), b: rig.input("b", &self.b), k },
+                classifier: Classifier {
+                    w: rig.input("w", &self.w),
+                    b: rig.input("b", &self.b),
+                    k,
+                },
             };
             move |dev| kmeans_accumulate(dev, &plan, a)
         })
@@ -305,12 +307,11 @@ fn mini_batch_updates_are_the_cpus_and_empty_clusters_stay() {
 
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
-    let [centroids, sums] = [5, 6].map(|seed| signed(seed, 3 * 4));
+    let [centroids, sums] = [5, 6].map(|seed| signed(seed, 3 * 5));
     // Sizes are those of w, of counts, and of whole points.
-    classifier(3, &centroids, Metric::L2).refuses_other_sizes("kmeans_classifier", &[
-        ("centroids", "w"),
-    ]);
-    let given = Points::new(3, signed(1, 8), centroids.clone());
+    classifier(3, &centroids, Metric::L2)
+        .refuses_other_sizes("kmeans_classifier", &[("centroids", "w")]);
+    let given = Points::new(3, signed(1, 10), centroids.clone());
     given.case().refuses_other_sizes("kmeans_accumulate", &[("points", "points")]);
     mean(&centroids, &[1, 2, 3], &sums)
         .refuses_other_sizes("kmeans_mean", &[("counts", "centroids"), ("centroids", "centroids")]);

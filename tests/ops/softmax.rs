@@ -221,8 +221,8 @@ fn the_same_bits_for_any_number_of_threads() {
         forward(spec, &loss.scores).same_bits_on_any_threads();
         backward(spec, &dp, &p["x"]).same_bits_on_any_threads();
         loss.case().same_bits_on_any_threads();
-        let total: f32 = p["x"].iter().sum();
-        close("rows sum to one", &[total / spec.rows() as f32], &[1.0], 1e-4);
+        let total: f64 = p["x"].iter().map(|&p| f64::from(p)).sum();
+        close("rows sum to one", &[(total / spec.rows() as f64) as f32], &[1.0], 1e-4);
     }
 }
 
@@ -260,7 +260,7 @@ fn sizes_that_do_not_fit_are_refused() {
     backward(spec, &loss.scores, &loss.scores).refuses_other_sizes("softmax_backward", &[]);
     loss.case().refuses_other_sizes("softmax_loss", &[("labels", "labels")]);
     for on in On::all() {
-        let mut refused = |spec| plan_softmax(&mut *on.rig().dev, spec).err().map(|e| e.to_string());
+        let refused = |spec| plan_softmax(&mut *on.rig().dev, spec).err().map(|e| e.to_string());
         assert!(refused(SoftmaxSpec { pixels: 0, ..spec }).is_some());
         assert!(refused(SoftmaxSpec { k: 0, ..spec }).is_some());
         assert!(refused(SoftmaxSpec { k: 65_536, ..spec }).is_some());

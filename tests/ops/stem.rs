@@ -268,8 +268,11 @@ fn gradients_are_slopes_of_the_forward() {
     for on in On::all() {
         let kept = given.forward(true).run(on.rig());
         let back = given.backward(&kept).run(on.rig());
-        let gradients =
-            [("x", back["dx"].clone()), ("gamma", back.bare("dgamma")), ("beta", back.bare("dbeta"))];
+        let gradients = [
+            ("x", back["dx"].clone()),
+            ("gamma", back.bare("dgamma")),
+            ("beta", back.bare("dbeta")),
+        ];
         // step²·f''' and f32 in z over the step stay below 1e-3. NOTE: a maximum or a ReLU that
         // changes hands within the step adds 1e-2 and more: few do at this one.
         let steps = Steps { picks: 20, step: 0.001, tol: 0.01 };

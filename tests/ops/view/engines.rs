@@ -104,10 +104,8 @@ fn all_steps_in_every_order() {
 #[test]
 fn the_mean_grey_is_of_the_whole_image_for_any_crop() {
     // More pixels than the 32 blocks of an image take at once.
-    let photo = [
-        Photo { contrast: 0.3, order: 0b01_11_10_00, ..STRONG },
-        Photo { contrast: 1.7, ..NONE },
-    ];
+    let photo =
+        [Photo { contrast: 0.3, order: 0b01_11_10_00, ..STRONG }, Photo { contrast: 1.7, ..NONE }];
     let crops = [crop(100, 0, 20, 0), crop(0, 180, 16, 1)];
     let views = Views { index: vec![0, 2], ..Views::random((181, 197)) };
     views.drawn(&photo).cropped(&crops).sized((9, 11)).agree(F32);
@@ -205,11 +203,10 @@ fn plans_of_several_sizes_live_together() {
     let big = Views::new(&[255; 24_000], (2, 4000), &[0]).sized((2, 3)).drawn(&[blur]);
     let small = Views::new(&[255; 27], (3, 3), &[0, 0]);
     let both = OpCase::sequence("two".into(), vec![big.case(), small.case()]);
-    for on in On::all() {
-        let got = both.run(on.rig());
-        // White, whatever is averaged.
-        let white = [(1.0 - 0.485) / 0.229, (1.0 - 0.456) / 0.224, (1.0 - 0.406) / 0.225, 0.0];
-        close("white", &got["x#0"], &white.repeat(6), 1e-4);
-        close("white", &got["x#1"], &white.repeat(18), 1e-4);
-    }
+    let Some(rig) = Rig::cuda(Dtype::F32) else { return };
+    let got = both.run(rig);
+    // White, whatever is averaged.
+    let white = [(1.0 - 0.485) / 0.229, (1.0 - 0.456) / 0.224, (1.0 - 0.406) / 0.225, 0.0];
+    close("white", &got["x#0"], &white.repeat(6), 1e-4);
+    close("white", &got["x#1"], &white.repeat(18), 1e-4);
 }

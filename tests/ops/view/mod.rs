@@ -229,8 +229,7 @@ fn at_its_own_size_an_image_is_only_normalised() {
     for (on, side) in On::all().into_iter().flat_map(|on| [5, 33].map(|side| (on, side))) {
         let image: Vec<u8> = below(9, side * side * 3, 256).into_iter().map(|v| v as u8).collect();
         let plain = Views::new(&image, (side, side), &[0; 4]);
-        let neutral =
-            plain.clone().drawn(&[Photo::NONE; 4]).cropped(&[Crop::whole(side); 4]);
+        let neutral = plain.clone().drawn(&[Photo::NONE; 4]).cropped(&[Crop::whole(side); 4]);
         let [plain, neutral] = [plain, neutral].map(|v| v.case().run(on.rig())["x"].clone());
         assert_eq!(plain, neutral, "neutral draws change no bit");
     }
@@ -307,7 +306,7 @@ fn wrong_sizes_are_refused() {
     let said = sobel(spec, &x[..spec.x_len()]).refusal(Rig::cpu(Dtype::F32)).to_string();
     assert!(said.starts_with("view_sobel: a pixel has 4 elements, the contract wants 8"), "{said}");
     for on in On::all() {
-        let mut refused = |spec| plan_view(&mut *on.rig().dev, spec).err().map(|e| e.to_string());
+        let refused = |spec| plan_view(&mut *on.rig().dev, spec).err().map(|e| e.to_string());
         assert!(refused(ViewSpec { w: 0, ..spec }).is_some());
         assert!([3, 5].iter().all(|&channels| refused(ViewSpec { channels, ..spec }).is_some()));
         let large = refused(ViewSpec { sh: 4097, ..spec });
