@@ -1,5 +1,6 @@
 //! Compiles each `cuda/*.cu` once per element type into a fatbin, and lists them in
-//! `$OUT_DIR/images.rs`.
+//! `$OUT_DIR/images.rs`. What launchers need to know of the kernels goes to `$OUT_DIR/kernels.rs`:
+//! see `cuda/generate.rs`.
 //!
 //! nvcc is `$NVCC`, or the first of version 13 or later in `$CUDA_HOME/bin`, where `pip install
 //! nvidia-cuda-nvcc` puts it for the active Python, and `$PATH`; an older one only where there is
@@ -14,6 +15,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
+
+#[path = "cuda/generate.rs"]
+mod generate;
+#[path = "cuda/parse.rs"]
+mod parse;
 
 const ARCHS: &str = "80,86,89,90a,100,120";
 const TYPES: [&str; 3] = ["f32", "bf16", "f16"];
@@ -30,7 +36,8 @@ struct Nvcc {
 
 /// One invocation of nvcc.
 struct Job {
-    name: String,
+    stem: String,
+    act: &'static str,
     source: PathBuf,
     define: String,
     fatbin: PathBuf,
@@ -47,6 +54,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     commit();
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let sources: Vec<_> = [files("cuh"), files("cu")].concat();
+    let texts: Vec<_> = sources.into_iter().map(|path| (path.clone(), read(&path))).collect();
+    fs::write(out.join("kernels.rs"), generate::generate(&texts)).expect("a writable OUT_DIR");
     let jobs = jobs(&out);
     let missing = match nvcc() {
         Some(nvcc) => {
@@ -68,12 +78,13 @@ fn main() {
     let mut text = "/// Why there are no kernels in this binary.\n".to_string();
     writeln!(text, "pub const MISSING_KERNELS: Option<&str> = {missing:?};").expect("memory");
     text += "pub(super) const IMAGES: &[Image] = &[\n";
-    for Job { name, fatbin, .. } in &jobs {
+    for Job { stem, act, fatbin, .. } in &jobs {
         let data = match missing {
             None => format!("include_bytes!({fatbin:?})"),
             Some(_) => r#"b"no kernels\0""#.into(),
         };
-        writeln!(text, "    Image {{ name: {name:?}, data: &Aligned(*{data}).0 }},")
+        let data = format!("&Aligned(*{data}).0");
+        writeln!(text, "    Image {{ stem: {stem:?}, act: {act:?}, data: {data} }},")
             .expect("memory");
     }
     text += "];\n";
@@ -109,16 +120,17 @@ fn read(path: &Path) -> String {
 
 fn jobs(out: &Path) -> Vec<Job> {
     let sources = files("cu");
-    let job = |source: &PathBuf, ty: &str| {
-        let stem = source.file_stem().expect("a file name").to_string_lossy();
+    let job = |source: &PathBuf, act: &'static str| {
+        let stem = source.file_stem().expect("a file name").to_string_lossy().into_owned();
         Job {
-            name: format!("{stem}.{ty}"),
             source: source.clone(),
-            define: format!("-DPICIE_ACT_{}", ty.to_uppercase()),
-            fatbin: out.join(format!("{stem}.{ty}.fatbin")),
+            define: format!("-DPICIE_ACT_{}", act.to_uppercase()),
+            fatbin: out.join(format!("{stem}.{act}.fatbin")),
+            stem,
+            act,
         }
     };
-    sources.iter().flat_map(|source| TYPES.map(|ty| job(source, ty))).collect()
+    sources.iter().flat_map(|source| TYPES.map(|act| job(source, act))).collect()
 }
 
 /// The nvcc to compile with.

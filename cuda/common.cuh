@@ -1,19 +1,22 @@
-// What every kernel file shares: the element type of activations, entries, shared memory, 128-bit accesses, warp sums.
+// What every kernel file shares: the element type of activations, entries, shared memory, 128-bit
+// accesses and sums over a warp.
 //
-// A file is compiled once per element type, with PICIE_ACT_F32, PICIE_ACT_BF16 or PICIE_ACT_F16 defined. `act` is that type;
-// arithmetic is f32. The software GPU of the tests compiles the same files with the host's compiler, after its own shim.h
-// (tests/softgpu/), which defines `SHARED` and `DYNAMIC_SHARED` and everything that CUDA's headers give here.
+// A file is compiled once per element type, with PICIE_ACT_F32, PICIE_ACT_BF16 or PICIE_ACT_F16
+// defined. `act` is that type; arithmetic is f32. The software GPU of the tests compiles the same
+// files with the host's compiler, after its own shim.h (tests/softgpu/), which defines `SHARED` and
+// `DYNAMIC_SHARED` and everything that CUDA's headers give here.
 #pragma once
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-// A shared array of fixed size. NOTE: in the software GPU it is a pointer, so `sizeof` must not be used on it.
+// A shared array of fixed size. NOTE: in the software GPU it is a pointer, so `sizeof` must not be
+// used on it.
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
-// The shared memory that the launcher sizes; once a kernel.
-#define DYNAMIC_SHARED(type, name)                                  \
-    extern __shared__ __align__(16) unsigned char picie_shared[];   \
+// The shared memory whose size the launcher gives; at most one in a kernel.
+#define DYNAMIC_SHARED(type, name)                                \
+    extern __shared__ __align__(16) unsigned char picie_shared[]; \
     type* name = reinterpret_cast<type*>(picie_shared)
 #endif
 
@@ -30,10 +33,26 @@ typedef __half act;
 #error "define PICIE_ACT_F32, PICIE_ACT_BF16 or PICIE_ACT_F16"
 #endif
 
-// An entry: `KERNEL(norm_stats, 256)(outputs, inputs, sizes, scalars) { … }` is launched as norm_stats_<type> with 256 threads.
-#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
+// An entry: `KERNEL(norm_stats, 256)(outputs, inputs, sizes, scalars) { … }` is launched with
+// blocks of 256 threads, and is called norm_stats_<type> in the binary. build.rs reads these heads,
+// the integer constants of all files and the structs that kernels take, and writes the launchers'
+// typed arguments from them: a pointer becomes a slot, `Maybe<…>` an optional slot, `int` and
+// `size_t` a checked size, `bool` a flag (cuda/generate.rs).
+#define KERNEL(name, threads) \
+    extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
 
+// A pointer parameter that may be null.
+template <class T>
+using Maybe = T*;
+
+constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
+// Channels that a thread of most kernels has: one 128-bit access of a 16-bit type.
+constexpr int VECTOR = 8;
+// Bytes of shared memory that a block has without asking for more.
+constexpr int PLAIN_SHARED = 48 << 10;
+// The most that a block can ask for on every GPU that the kernels are compiled for.
+constexpr int MOST_SHARED = 99 << 10;
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -47,15 +66,16 @@ __device__ __forceinline__ act to_act(float x) { return __float2bfloat16(x); }
 __device__ __forceinline__ act to_act(float x) { return __float2half(x); }
 #endif
 
-// Four and eight activations as f32.
+// Four activations as f32, and eight.
 struct F4 {
     float v[4];
 };
 struct F8 {
     float v[8];
 };
+static_assert(sizeof(F8) == VECTOR * sizeof(float), "an F8 holds a vector of channels");
 
-// N activations in one register image, aligned as the widest access that holds them.
+// N activations as they lie in memory, aligned for the widest access that holds them.
 template <int N>
 struct alignas(sizeof(act) * N > 16 ? 16 : sizeof(act) * N) Pack {
     act v[N];
@@ -93,7 +113,8 @@ __device__ __forceinline__ void store8(act* p, const F8& x) {
     *reinterpret_cast<Pack<8>*>(p) = pack;
 }
 
-// The larger of both, NaN where either is: fmaxf drops NaN, and with it the first sign that a run has gone wrong.
+// The larger of both, NaN where either is NaN: fmaxf drops NaN, and with it the first sign that a
+// run has gone wrong.
 __device__ __forceinline__ float max_nan(float a, float b) {
 #ifdef __CUDA_ARCH__
     float larger;
@@ -104,15 +125,17 @@ __device__ __forceinline__ float max_nan(float a, float b) {
 #endif
 }
 
-// The sum of all lanes, in all lanes. All 32 must call it.
+// The sum of x over all lanes of a warp, returned in every lane. All 32 must call it.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
-    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(ALL_LANES, x, step);
+    for (int step = WARP / 2; step > 0; step >>= 1) x += __shfl_xor_sync(ALL_LANES, x, step);
     return x;
 }
 
+// The largest x of all lanes, returned in every lane.
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
-    for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
+    for (int step = WARP / 2; step > 0; step >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
     return x;
 }

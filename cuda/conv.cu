@@ -1,86 +1,106 @@
-// What stands around cuDNN's convolutions where its engines do not do it themselves.
+// Passes that follow a convolution of cuDNN where its engine does not do all that is asked.
 //
-// conv_epilogue         y = relu?(y + bias + residual)     y, residual (rows, k); bias (k)      reads 1 or 2 maps, writes 1
-// conv_add              dx += more                         of activations                       reads 2, writes 1
-// conv_add_weight       dw += more                         dw f32, more of activations: weights are few, launch-bound
-// conv_add_weight_wide  dw += more                         both f32
-// conv_bias_partial     partial[block] = Σ of its rows     dy (rows, k) → (blocks, k) f32       reads dy once: the floor is its bytes
-// conv_bias_sum         db += Σ of partial                 in the order of blocks               a few hundred KiB
+// conv_epilogue         y = relu?(y + bias + residual)   reads one or two maps, writes one
+// conv_add              dx += more                       reads two maps, writes one
+// conv_add_weight       dw += more                       more of activations; small
+// conv_add_weight_wide  dw += more                       both f32; small
+// conv_bias_partial     partial[block] = Σ of its rows   reads dy once
+// conv_bias_sum         db += Σ of partial               in the order of blocks; a few hundred KiB
 //
-// Maps are walked in vectors of 8 channels, 128 bits of a 16-bit type. A block is 8 vectors wide and 32 rows deep: a thread keeps
-// its channels, so their bias stays in registers and no index is divided. 8 vectors are 128 contiguous bytes of 16-bit values.
+// The floor of each is those bytes at the memory's rate. Maps are walked in vectors of 8 channels,
+// 128 bits of a 16-bit type. A block is COLUMNS vectors wide and LANES rows deep: a thread keeps
+// its channels, so their bias stays in registers and no index is divided. 8 vectors are 128
+// contiguous bytes of 16-bit values.
 #include "common.cuh"
 
+constexpr int THREADS = 256;
 constexpr int COLUMNS = 8;
 constexpr int LANES = 32;
-constexpr int CHANNELS = COLUMNS * 8;
+// Channels of a block.
+constexpr int CHANNELS = COLUMNS * VECTOR;
+// A block of conv_bias_sum: channels, and threads that share the partial sums of one.
+constexpr int SUMMED = 32;
+constexpr int SHARERS = 8;
 
-// Blocks (rows / LANES at most, k / CHANNELS rounded up).
-KERNEL(conv_epilogue, 256)
-(act* y, const act* __restrict__ bias, const act* __restrict__ residual, size_t rows, int k, int relu) {
-    const int c = blockIdx.y * CHANNELS + threadIdx.x % COLUMNS * 8;
+static_assert(COLUMNS * LANES == THREADS, "a thread for each vector and row of a block");
+static_assert(CHANNELS <= THREADS, "a thread for each channel that a block sums");
+static_assert(SUMMED * SHARERS == THREADS, "a thread for each channel and share");
+static_assert(LANES * CHANNELS * sizeof(float) <= PLAIN_SHARED, "the tile fits");
+
+// y, residual (rows, k), bias (k). Blocks (⌈rows/LANES⌉ or fewer, ⌈k/CHANNELS⌉).
+KERNEL(conv_epilogue, THREADS)
+(act* y, Maybe<const act> __restrict__ bias, Maybe<const act> __restrict__ residual, size_t rows,
+ int k, bool relu) {
+    const int c = blockIdx.y * CHANNELS + threadIdx.x % COLUMNS * VECTOR;
     if (c >= k) return;
     F8 b = {};
     if (bias) b = load8(bias + c);
-    for (size_t row = size_t(blockIdx.x) * LANES + threadIdx.x / COLUMNS; row < rows; row += size_t(gridDim.x) * LANES) {
+    for (size_t row = size_t(blockIdx.x) * LANES + threadIdx.x / COLUMNS; row < rows;
+         row += size_t(gridDim.x) * LANES) {
         const size_t at = row * k + c;
         F8 v = load8(y + at);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v.v[i] += b.v[i];
+        for (int i = 0; i < VECTOR; ++i) v.v[i] += b.v[i];
         if (residual) {
             const F8 r = load8(residual + at);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) v.v[i] += r.v[i];
+            for (int i = 0; i < VECTOR; ++i) v.v[i] += r.v[i];
         }
         if (relu) {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) v.v[i] = max_nan(v.v[i], 0.0f);
+            for (int i = 0; i < VECTOR; ++i) v.v[i] = max_nan(v.v[i], 0.0f);
         }
         store8(y + at, v);
     }
 }
 
-// `len` is a multiple of 8, here and below.
-KERNEL(conv_add, 256)(act* dx, const act* __restrict__ more, size_t len) {
-    const size_t step = size_t(gridDim.x) * 256 * 8;
-    for (size_t at = (size_t(blockIdx.x) * 256 + threadIdx.x) * 8; at < len; at += step) {
+// dx, more (len); `len` is a multiple of VECTOR, here and below.
+KERNEL(conv_add, THREADS)(act* dx, const act* __restrict__ more, size_t len) {
+    const size_t step = size_t(gridDim.x) * THREADS * VECTOR;
+    for (size_t at = (size_t(blockIdx.x) * THREADS + threadIdx.x) * VECTOR; at < len; at += step) {
         F8 v = load8(dx + at);
         const F8 m = load8(more + at);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v.v[i] += m.v[i];
+        for (int i = 0; i < VECTOR; ++i) v.v[i] += m.v[i];
         store8(dx + at, v);
     }
 }
 
-KERNEL(conv_add_weight, 256)(float* dw, const act* __restrict__ more, size_t len) {
-    const size_t step = size_t(gridDim.x) * 256 * 8;
-    for (size_t at = (size_t(blockIdx.x) * 256 + threadIdx.x) * 8; at < len; at += step) {
+// dw, more (len).
+KERNEL(conv_add_weight, THREADS)(float* dw, const act* __restrict__ more, size_t len) {
+    const size_t step = size_t(gridDim.x) * THREADS * VECTOR;
+    for (size_t at = (size_t(blockIdx.x) * THREADS + threadIdx.x) * VECTOR; at < len; at += step) {
         const F8 m = load8(more + at);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) dw[at + i] += m.v[i];
+        for (int i = 0; i < VECTOR; ++i) dw[at + i] += m.v[i];
     }
 }
 
-KERNEL(conv_add_weight_wide, 256)(float* dw, const float* __restrict__ more, size_t len) {
-    const size_t step = size_t(gridDim.x) * 256;
-    for (size_t at = size_t(blockIdx.x) * 256 + threadIdx.x; at < len; at += step) dw[at] += more[at];
+// As conv_add_weight, where cuDNN gives f32.
+KERNEL(conv_add_weight_wide, THREADS)(float* dw, const float* __restrict__ more, size_t len) {
+    const size_t step = size_t(gridDim.x) * THREADS;
+    for (size_t at = size_t(blockIdx.x) * THREADS + threadIdx.x; at < len; at += step)
+        dw[at] += more[at];
 }
 
-// Blocks as of conv_epilogue; partial (gridDim.x, k).
-KERNEL(conv_bias_partial, 256)(float* __restrict__ partial, const act* __restrict__ dy, size_t rows, int k) {
+// partial (gridDim.x, k) = sums of dy (rows, k) over the rows of a block. Blocks as of
+// conv_epilogue.
+KERNEL(conv_bias_partial, THREADS)(float* __restrict__ partial, const act* __restrict__ dy,
+                                   size_t rows, int k) {
     SHARED(float, tile, LANES * CHANNELS);
-    const int column = threadIdx.x % COLUMNS * 8, lane = threadIdx.x / COLUMNS;
+    const int column = threadIdx.x % COLUMNS * VECTOR, lane = threadIdx.x / COLUMNS;
     const int first = blockIdx.y * CHANNELS;
     F8 sum = {};
     if (first + column < k) {
-        for (size_t row = size_t(blockIdx.x) * LANES + lane; row < rows; row += size_t(gridDim.x) * LANES) {
+        for (size_t row = size_t(blockIdx.x) * LANES + lane; row < rows;
+             row += size_t(gridDim.x) * LANES) {
             const F8 d = load8(dy + row * k + first + column);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) sum.v[i] += d.v[i];
+            for (int i = 0; i < VECTOR; ++i) sum.v[i] += d.v[i];
         }
     }
 #pragma unroll
-    for (int i = 0; i < 8; ++i) tile[lane * CHANNELS + column + i] = sum.v[i];
+    for (int i = 0; i < VECTOR; ++i) tile[lane * CHANNELS + column + i] = sum.v[i];
     __syncthreads();
     const int c = threadIdx.x;
     if (c < CHANNELS && first + c < k) {
@@ -90,18 +110,19 @@ KERNEL(conv_bias_partial, 256)(float* __restrict__ partial, const act* __restric
     }
 }
 
-// A block of 32 channels by 8 lanes; k / 32 blocks, rounded up.
-KERNEL(conv_bias_sum, 256)(float* db, const float* __restrict__ partial, int blocks, int k) {
-    SHARED(float, tile, 256);
-    const int c = blockIdx.x * 32 + threadIdx.x % 32, lane = threadIdx.x / 32;
+// db (k) += Σ partial (blocks, k). ⌈k/SUMMED⌉ blocks.
+KERNEL(conv_bias_sum, THREADS)(float* db, const float* __restrict__ partial, int blocks, int k) {
+    SHARED(float, tile, THREADS);
+    const int c = blockIdx.x * SUMMED + threadIdx.x % SUMMED, lane = threadIdx.x / SUMMED;
     float sum = 0.0f;
     if (c < k) {
-        for (int block = lane; block < blocks; block += 8) sum += partial[size_t(block) * k + c];
+        for (int block = lane; block < blocks; block += SHARERS)
+            sum += partial[size_t(block) * k + c];
     }
     tile[threadIdx.x] = sum;
     __syncthreads();
     if (lane == 0 && c < k) {
-        for (int l = 1; l < 8; ++l) sum += tile[l * 32 + threadIdx.x];
+        for (int l = 1; l < SHARERS; ++l) sum += tile[l * SUMMED + threadIdx.x];
         db[c] += sum;
     }
 }

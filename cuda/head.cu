@@ -1,24 +1,27 @@
-// From the laterals to features, labels and sums by cluster.
+// From the pyramid's lateral maps to features, labels and sums by cluster.
 //
-//   F = p2 + up(p3 + up(p4 + up(p5)))  (cascade)   or   p2 + up(p3) + up(p4) + up(p5)  (direct);  up bilinear
-//   F̂ = warp(F)/max(‖warp(F)‖₂, 1e-12);   scores = F̂·wᵀ + b
+//   F = p2 + up(p3 + up(p4 + up(p5)))     the cascade, or
+//   F = p2 + up(p3) + up(p4) + up(p5)     the direct merge; `up` is bilinear
+//   F̂ = warp(F)/max(‖warp(F)‖₂, 1e-12),  scores = F̂·wᵀ + b
 //
-// p2 (n, h, w, 128), p3 … p5 of half the size each, rounded up. Bytes of an op: the laterals once, 1.33·n·h·w·128·sizeof(act) (taps
-// of coarse maps and of the warp are read again from L1 and L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and
-// the result: 512 bytes a pixel for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s;
+// p2 is (n, h, w, 128), p3 … p5 have half the size each, rounded up. Bytes of an op: the laterals
+// once, 1.33·n·h·w·128·sizeof(act) (taps of coarse maps and of the warp are read again from L1 and
+// L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and the result: 512 bytes a pixel
+// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s;
 // the scores of 32 classes are 13 GFLOP of f32 multiply-adds, which take as long.
-#include "head.cuh"
+#include "head_clusters.cuh"
 
-// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (pixels/8, n).
-KERNEL(head_cascade, 256)(float* __restrict__ o3, const Laterals in) {
-    const int h3 = (in.h + 1) / 2, w3 = (in.w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
+// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (⌈pixels/WARPS⌉, n).
+KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {
+    const int h3 = (laterals.h + 1) / 2, w3 = (laterals.w + 1) / 2, h4 = (h3 + 1) / 2,
+              w4 = (w3 + 1) / 2;
     const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2;
     const int pixel = blockIdx.x * WARPS + threadIdx.x / 32;
     if (pixel >= h3 * w3) return;
     const int y = pixel / w3, x = pixel - y * w3, lane = 4 * (threadIdx.x % 32);
     const size_t image = blockIdx.y;
-    const act* p4 = in.p[2] + image * h4 * w4 * D + lane;
-    const act* p5 = in.p[3] + image * h5 * w5 * D + lane;
+    const act* p4 = laterals.p[2] + image * h4 * w4 * D + lane;
+    const act* p5 = laterals.p[3] + image * h5 * w5 * D + lane;
     const auto o4 = [&](int y, int x) {
         F4 f = load(p4 + (y * w4 + x) * D);
         add(f, sample(p5, w5, tap(y, h5, ratio(h5, h4)), tap(x, w5, ratio(w5, w4))));
@@ -28,82 +31,91 @@ KERNEL(head_cascade, 256)(float* __restrict__ o3, const Laterals in) {
     const F4 above = lerp(o4(v.lo, u.lo), o4(v.lo, u.hi), u.t);
     const F4 below = lerp(o4(v.hi, u.lo), o4(v.hi, u.hi), u.t);
     const size_t at = (image * h3 * w3 + pixel) * D + lane;
-    F4 f = load(in.p[1] + at);
+    F4 f = load(laterals.p[1] + at);
     add(f, lerp(above, below, v.t));
     store(o3 + at, f);
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, 256)(float* __restrict__ features, const Laterals in) {
+KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals laterals) {
     const int image = blockIdx.y, lane = 4 * (threadIdx.x % 32);
-    const Maps maps = maps_of(image, in);
-    features += static_cast<size_t>(image) * in.h * in.w * D + lane;
-    for_my_pixels(blockIdx.x * TILE, in.h, in.w, [&](int, int y, int x, bool exists) {
+    const Maps maps = maps_of(image, laterals);
+    features += static_cast<size_t>(image) * laterals.h * laterals.w * D + lane;
+    for_my_pixels(blockIdx.x * TILE, laterals.h, laterals.w, [&](int, int y, int x, bool exists) {
         if (!exists) return;
         F4 f = maps.feature(y, x);
         const float scale = inverse_norm(f, maps.unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(features + (y * in.w + x) * D, f);
+        store(features + (y * laterals.w + x) * D, f);
     });
 }
 
-// labels (images, h, w): row index[i] = arg-max of image i; counts (k) += pixels of each. Grid (tiles of an image, n).
-KERNEL(head_assign, 256)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts, const Laterals in,
-                         const unsigned* __restrict__ index, const float* __restrict__ cw, const float* __restrict__ cb,
-                         int images, int k) {
+// labels (images, h, w): row index[i] = the best class of each pixel of image i; counts (k) +=
+// pixels of each class. Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES.
+KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
+                             const Laterals laterals, const unsigned* __restrict__ index,
+                             const float* __restrict__ cw, const float* __restrict__ cb, int images,
+                             int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = in.h * in.w;
+    const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = laterals.h * laterals.w;
     const int rows = pixels - first < TILE ? pixels - first : TILE;
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
-    fill(tile, nullptr, maps_of(blockIdx.y, in), first);
+    fill(tile, nullptr, maps_of(blockIdx.y, laterals), first);
     arg_max(places, best, tile, chunk, bias, cw, cb, k);
     const unsigned row = index[blockIdx.y];
-    // NOTE: an index outside of the label store is the caller's mistake; it must not become a wild write.
+    // NOTE: an index outside of the label store is the caller's mistake; it must not become a wild
+    // write.
     if (row >= static_cast<unsigned>(images)) return;
-    if (t < rows) labels[static_cast<size_t>(row) * pixels + first + t] = static_cast<unsigned short>(places[t]);
+    if (t < rows)
+        labels[static_cast<size_t>(row) * pixels + first + t] =
+            static_cast<unsigned short>(places[t]);
     count(counts, places, rows);
 }
 
-// partial (parts, k, D), partial_score (parts) = sums of F̂ and of the best score over a block's tiles; counts (k) += pixels.
-// `parts` blocks; tile i of all is tile i % tiles of image i / tiles. Up to `near` clusters are summed in shared memory, more in
-// the block's part of `partial` itself.
-KERNEL(head_accumulate, 256)(float* __restrict__ partial, double* __restrict__ partial_score, unsigned* __restrict__ counts,
-                             const Laterals in, const float* __restrict__ cw, const float* __restrict__ cb, int n, int k,
-                             int near) {
+// partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
+// block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
+// tiles of image i / tiles. Sums are in shared memory where `near`, else in the block's part of
+// `partial` itself. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
+KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
+                                 unsigned* __restrict__ counts, const Laterals laterals,
+                                 const float* __restrict__ cw, const float* __restrict__ cb, int n,
+                                 int k, bool near) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
     SHARED(int, places, TILE);
     SHARED(float, best, TILE);
-    const int pixels = in.h * in.w, tiles = (pixels + TILE - 1) / TILE;
+    const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = k <= near ? tile + TILE * ROW : partial;
+    float* sums = near ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
     double score = 0.0;
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
         const int rows = pixels - first < TILE ? pixels - first : TILE;
-        fill(tile, nullptr, maps_of(image, in), first);
+        fill(tile, nullptr, maps_of(image, laterals), first);
         arg_max(places, best, tile, chunk, bias, cw, cb, k);
         add_rows(sums, tile, places, rows);
         count(counts, places, rows);
         score += sum_of_best(best, rows);
         __syncthreads();
     }
-    if (k <= near) copy_rows(partial, sums, k);
+    if (near) copy_rows(partial, sums, k);
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
 }
 
-// sums (len) += Σ partial, score (1) += Σ partial_score unless null. Grid (len/32).
-KERNEL(head_sums, 256)(float* __restrict__ sums, float* __restrict__ score, const float* __restrict__ partial,
-                       const double* __restrict__ partial_score, int parts, size_t len) {
-    SHARED(float, columns, 256);
-    SHARED(double, scores, 256);
+// sums (len) += Σ partial (parts, len), score (1) += Σ partial_score (parts) unless null.
+// Grid (⌈len/SUMMED⌉).
+KERNEL(head_sums, THREADS)(float* __restrict__ sums, Maybe<float> __restrict__ score,
+                           const float* __restrict__ partial,
+                           Maybe<const double> __restrict__ partial_score, int parts, size_t len) {
+    SHARED(float, columns, THREADS);
+    SHARED(double, scores, THREADS);
     add_partials(sums, score, partial, partial_score, parts, len, columns, scores);
 }

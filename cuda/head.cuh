@@ -1,26 +1,40 @@
-// What the kernels of head and k-means share. All of them work on tiles of 64 pixels (or stored points) of 128 channels:
+// What the kernels of head and k-means share. All of them work on tiles of 64 pixels (or stored
+// points) of 128 channels:
 //
-//   fill      a warp has 8 pixels of the tile, a lane 4 of a pixel's channels: merge → warp → F̂ into shared memory
-//   scores    s = F̂·wᵀ + b, 32 classes at a time: a thread has 2 pixels × 4 classes, both operands from shared memory
-//   arg-max   running over the chunks of classes, so memory does not grow with K
+//   fill    merge → warp → F̂ into shared memory: a warp has 8 pixels of the tile, a lane 4 of a
+//           pixel's channels
+//   scores  s = F̂·wᵀ + b, 32 classes at a time: a thread has 2 pixels × 4 classes, and reads both
+//           operands from shared memory; memory does not grow with the number of classes
 //
-// F and F̂ are recomputed by every op and stored by none but head_features.
+// F and F̂ are computed anew by every op; only head_features stores them.
 #pragma once
 #include "common.cuh"
+#include "draws.cuh"
 
 // NOTE: one namespace an element type, because the software GPU links all of them into one library.
 inline namespace PICIE_SUFFIX(head) {
 
+// Channels of a feature.
 constexpr int D = 128;
+// Pixels of a block.
 constexpr int TILE = 64;
+// Classes whose scores are computed at once.
 constexpr int CHUNK = 32;
-constexpr int WARPS = 8;
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / WARP;
 // Pixels of a tile that a warp fills.
 constexpr int MINE = TILE / WARPS;
 // Floats from row to row in shared memory: 16-byte reads of 8 rows fall on different banks.
 constexpr int ROW = D + 4;
-// Below it a norm counts as this constant.
+constexpr int TILE_BYTES = TILE * ROW * sizeof(float);
+// A norm below this counts as this constant.
 constexpr float EPS = 1e-12f;
+
+static_assert(D == 4 * WARP, "a lane has four channels of a pixel");
+static_assert(MINE * WARPS == TILE && MINE == 8, "a thread has 2 × 4 scores of its warp's pixels");
+static_assert(CHUNK == 32, "a thread has 4 classes of a chunk, eight apart");
+static_assert(ROW % 4 == 0, "rows are read 16 bytes at a time");
+static_assert(CHUNK * ROW * sizeof(float) <= PLAIN_SHARED, "a chunk fits");
 
 template <class T>
 struct alignas(sizeof(T) * 4) Four {
@@ -59,13 +73,14 @@ __device__ __forceinline__ F4 lerp(const F4& a, const F4& b, float t) {
     return out;
 }
 
-// A sample of one side of a map: (1 − t)·map[lo] + t·map[hi].
+// Where a sample falls along one side of a map: it is (1 − t)·map[lo] + t·map[hi].
 struct Tap {
     int lo, hi;
     float t;
 };
 
-// Sample i where `len` pixels are resampled with ratio = len/samples (torch's interpolate, align_corners = false).
+// Sample i where `len` pixels are resampled with ratio = len/samples (torch's interpolate,
+// align_corners = false).
 __device__ __forceinline__ Tap tap(int i, int len, float ratio) {
     const float at = fmaxf((i + 0.5f) * ratio - 0.5f, 0.0f);
     int lo = static_cast<int>(at);
@@ -77,7 +92,7 @@ __device__ __forceinline__ float ratio(int len, int samples) {
     return static_cast<float>(len) / static_cast<float>(samples);
 }
 
-// map points at a lane's channels of the first pixel.
+// The bilinear sample of a map at (v, h); `map` points at a lane's channels of the first pixel.
 template <class T>
 __device__ __forceinline__ F4 sample(const T* map, int width, const Tap& v, const Tap& h) {
     const T* top = map + v.lo * width * D;
@@ -87,35 +102,42 @@ __device__ __forceinline__ F4 sample(const T* map, int width, const Tap& v, cons
     return lerp(above, below, v.t);
 }
 
-// A window of F and its mirror. side = 0: the whole of F, as it is.
+// The window of F that a crop takes, and whether it is mirrored. side = 0: the whole of F, as it
+// is.
 struct Window {
     int top, left, side;
     bool flip;
 };
 
-// crops (n, 4) = top, left, side, flip, or null.
-__device__ __forceinline__ Window window_of(const unsigned* crops, int image, int h, int w) {
+// The window of an image; crops (n) may be null.
+__device__ __forceinline__ Window window_of(const Crop* crops, int image, int h, int w) {
     if (crops == nullptr) return {0, 0, 0, false};
-    const unsigned* crop = crops + 4 * image;
-    // NOTE: a window that is not inside of the map is the caller's mistake; it must not become a wild read.
-    const int top = static_cast<int>(crop[0] < static_cast<unsigned>(h) ? crop[0] : h - 1);
-    const int left = static_cast<int>(crop[1] < static_cast<unsigned>(w) ? crop[1] : w - 1);
+    const Crop crop = crops[image];
+    // NOTE: a window that is not inside of the map is the caller's mistake; it must not become a
+    // wild read.
+    const int top = static_cast<int>(crop.top < static_cast<unsigned>(h) ? crop.top : h - 1);
+    const int left = static_cast<int>(crop.left < static_cast<unsigned>(w) ? crop.left : w - 1);
     const int room = h - top < w - left ? h - top : w - left;
-    const int side = crop[2] <= static_cast<unsigned>(room) ? static_cast<int>(crop[2]) : room;
-    const bool whole = h == w && top == 0 && left == 0 && side == h && crop[3] == 0;
-    return {top, left, whole ? 0 : side, crop[3] != 0};
+    const int side = crop.side <= static_cast<unsigned>(room) ? static_cast<int>(crop.side) : room;
+    const bool whole = h == w && top == 0 && left == 0 && side == h && crop.flip == 0;
+    return {top, left, whole ? 0 : side, crop.flip != 0};
 }
 
-// What every kernel reads, passed by value. o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)) where the merge is a cascade, else null;
-// p: p2 (n, h, w, D), p3 … as many as there are `levels`; crops (n, 4) or null. Without `unit` F̂ is F.
+// The most laterals.
+constexpr int LEVELS = 4;
+
+// What every kernel of the head reads, passed by value. o3 (n, h3, w3, D) = p3 + up(p4 + up(p5))
+// where the merge is a cascade, else null; p: p2 (n, h, w, D), p3 … as many as there are `levels`;
+// crops (n) may be null. Without `unit` F̂ is F.
 struct Laterals {
-    const float* o3;
-    const act* p[4];
-    const unsigned* crops;
-    int h, w, levels, unit;
+    Maybe<const float> o3;
+    const act* p[LEVELS];
+    Maybe<const Crop> crops;
+    int h, w, levels;
+    bool unit;
 };
 
-// The maps of one image, each from a lane's channels on.
+// The maps of one image; each pointer points at a lane's channels of the first pixel.
 struct Maps {
     const float* o3;
     const act *p2, *p3, *p4, *p5;
@@ -159,7 +181,7 @@ struct Maps {
 
 __device__ __forceinline__ Maps maps_of(int image, const Laterals& in) {
     const int h3 = (in.h + 1) / 2, w3 = (in.w + 1) / 2, h4 = (h3 + 1) / 2, w4 = (w3 + 1) / 2;
-    const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2, lane = 4 * (threadIdx.x % 32);
+    const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2, lane = 4 * (threadIdx.x % WARP);
     const size_t i = image;
     return {in.o3 == nullptr ? nullptr : in.o3 + i * h3 * w3 * D + lane,
             in.p[0] + i * in.h * in.w * D + lane,
@@ -169,18 +191,20 @@ __device__ __forceinline__ Maps maps_of(int image, const Laterals& in) {
             in.h,
             in.w,
             in.levels,
-            in.unit != 0,
+            in.unit,
             window_of(in.crops, image, in.h, in.w)};
 }
 
-// 1/max(‖f‖, ε) of the pixel that a warp has, 1 without `unit`. NOTE: not fmaxf, which would turn a NaN norm into ε.
+// 1/max(‖f‖, ε) of the pixel that a warp has, 1 without `unit`. NOTE: not fmaxf, which would turn a
+// NaN norm into ε.
 __device__ __forceinline__ float inverse_norm(const F4& f, bool unit) {
     if (!unit) return 1.0f;
     const float norm = sqrtf(warp_sum(dot(f, f)));
     return 1.0f / (norm < EPS ? EPS : norm);
 }
 
-// What a warp does with its 8 pixels `first + 8·warp ..` of an image: each(row of the tile, y, x, whether there is one).
+// Calls each(row of the tile, y, x, whether the pixel exists) for the 8 pixels from
+// `first + 8·warp` on, which are this warp's.
 template <class Each>
 __device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each) {
     const int row = threadIdx.x / 32 * MINE;
@@ -195,8 +219,8 @@ __device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each
     }
 }
 
-// tile (TILE, ROW) = F̂ of pixels first.. of the image, 0 behind the last; inverse (TILE) = 1/‖F‖ unless null. A warp writes its
-// own rows: a barrier must follow.
+// tile (TILE, ROW) = F̂ of the image's pixels from `first` on, 0 behind the last; inverse (TILE) =
+// 1/‖F‖ unless null. A warp writes its own rows: a barrier must follow.
 __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps, int first) {
     const int lane = threadIdx.x % 32;
     for_my_pixels(first, maps.h, maps.w, [&](int row, int y, int x, bool exists) {
@@ -210,7 +234,7 @@ __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& ma
     });
 }
 
-// chunk (CHUNK, ROW) = rows first.. of w (k, D), zeros behind the last.
+// chunk (CHUNK, ROW) = rows of w (k, D) from `first` on, zeros behind the last.
 __device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, int first) {
     for (int i = threadIdx.x; i < CHUNK * D / 4; i += blockDim.x) {
         const int row = i / (D / 4), column = i % (D / 4) * 4;
@@ -220,8 +244,9 @@ __device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, i
     }
 }
 
-// The same, and bias (CHUNK) = b; behind the last row one that never wins.
-__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w, const float* b, int k, int first) {
+// As load_rows, and bias (CHUNK) = b; behind the last row a bias that never wins.
+__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w,
+                                           const float* b, int k, int first) {
     load_rows(chunk, w, k, first);
     if (threadIdx.x < CHUNK) {
         const int row = first + static_cast<int>(threadIdx.x);
@@ -229,12 +254,16 @@ __device__ __forceinline__ void load_chunk(float* chunk, float* bias, const floa
     }
 }
 
-// A thread's pixels in the tile and classes in the chunk.
-__device__ __forceinline__ int my_pixel(int i) { return threadIdx.x / 32 * MINE + threadIdx.x % 32 / 8 + 4 * i; }
+// This thread's pixels in the tile (i < 2) and classes in the chunk (j < 4).
+__device__ __forceinline__ int my_pixel(int i) {
+    return threadIdx.x / 32 * MINE + threadIdx.x % 32 / 8 + 4 * i;
+}
 __device__ __forceinline__ int my_class(int j) { return threadIdx.x % 8 + 8 * j; }
 
-// s[i][j] = score of my_pixel(i) and my_class(j). 6 wavefronts of shared memory for 32 multiply-adds a lane.
-__device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, const float* chunk, const float* bias) {
+// s[i][j] = the score of my_pixel(i) and my_class(j). Six wavefronts of shared memory feed 32
+// multiply-adds of a lane.
+__device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, const float* chunk,
+                                       const float* bias) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) s[0][j] = s[1][j] = 0.0f;
     const float* f = tile + my_pixel(0) * ROW;
@@ -259,7 +288,7 @@ __device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, cons
     }
 }
 
-// The best score of the 8 lanes of a pixel and its place, the first of equals, in all of them.
+// Gives all 8 lanes of a pixel the best score among them and its place; of equals the first.
 __device__ __forceinline__ void best_of_lanes(float& top, int& place) {
 #pragma unroll
     for (int step = 1; step < 8; step *= 2) {
@@ -272,109 +301,4 @@ __device__ __forceinline__ void best_of_lanes(float& top, int& place) {
     }
 }
 
-// labels (TILE), best (TILE) = arg-max (the first of equals) and maximum of the scores of each pixel. Where K fits one chunk it is
-// loaded already. Begins and ends with a barrier.
-__device__ __forceinline__ void arg_max(int* labels, float* best, const float* tile, float* chunk, float* bias,
-                                        const float* w, const float* b, int k) {
-    float top[2] = {-INFINITY, -INFINITY};
-    int place[2] = {0, 0};
-    for (int first = 0; first < k; first += CHUNK) {
-        __syncthreads();
-        if (k > CHUNK) {
-            load_chunk(chunk, bias, w, b, k, first);
-            __syncthreads();
-        }
-        float s[2][4];
-        scores(s, tile, chunk, bias);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if (s[i][j] > top[i]) {
-                    top[i] = s[i][j];
-                    place[i] = first + my_class(j);
-                }
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        best_of_lanes(top[i], place[i]);
-        if (threadIdx.x % 8 == 0) {
-            labels[my_pixel(i)] = place[i];
-            best[my_pixel(i)] = top[i];
-        }
-    }
-    __syncthreads();
-}
-
-// counts += the labels of the first `rows` pixels of the tile: one atomic a label that occurs, by the first pixel that has it.
-__device__ __forceinline__ void count(unsigned* counts, const int* labels, int rows) {
-    const int p = threadIdx.x;
-    if (p >= rows) return;
-    const int mine = labels[p];
-    unsigned same = 0, before = 0;
-    for (int q = 0; q < rows; ++q) {
-        same += labels[q] == mine;
-        before += q < p && labels[q] == mine;
-    }
-    if (before == 0) atomicAdd(counts + mine, same);
-}
-
-// sums (k, D) += the first `rows` rows of the tile by label. A thread owns a channel of the clusters of one parity.
-__device__ __forceinline__ void add_rows(float* sums, const float* tile, const int* labels, int rows) {
-    const int c = threadIdx.x % D, parity = threadIdx.x / D;
-    for (int p = 0; p < rows; ++p) {
-        const int label = labels[p];
-        if (label % 2 == parity) sums[static_cast<size_t>(label) * D + c] += tile[p * ROW + c];
-    }
-}
-
-// The same threads write zeros to what they own.
-__device__ __forceinline__ void clear_rows(float* sums, int k) {
-    for (int row = threadIdx.x / D; row < k; row += 2) sums[static_cast<size_t>(row) * D + threadIdx.x % D] = 0.0f;
-}
-
-__device__ __forceinline__ void copy_rows(float* out, const float* sums, int k) {
-    for (int row = threadIdx.x / D; row < k; row += 2) {
-        const size_t at = static_cast<size_t>(row) * D + threadIdx.x % D;
-        out[at] = sums[at];
-    }
-}
-
-// The sum of the first `rows` of best, in all lanes of a warp.
-__device__ __forceinline__ float sum_of_best(const float* best, int rows) {
-    const int lane = threadIdx.x % 32;
-    return warp_sum((lane < rows ? best[lane] : 0.0f) + (lane + 32 < rows ? best[lane + 32] : 0.0f));
-}
-
-// sums (len) += Σ partial (parts, len), 32 columns a block, 8 threads a column; unless null score (1) += Σ partial_score (parts),
-// by the first block. `columns` (256) and `scores` (256) are shared memory.
-__device__ __forceinline__ void add_partials(float* sums, float* score, const float* partial, const double* partial_score,
-                                             int parts, size_t len, float* columns, double* scores) {
-    const int t = threadIdx.x, row = t / 32;
-    const size_t column = static_cast<size_t>(blockIdx.x) * 32 + t % 32;
-    float sum = 0.0f;
-    if (column < len) {
-        for (int part = row; part < parts; part += WARPS) sum += partial[part * len + column];
-    }
-    columns[t] = sum;
-    double share = 0.0;
-    if (blockIdx.x == 0 && score != nullptr) {
-        for (int part = t; part < parts; part += 256) share += partial_score[part];
-    }
-    scores[t] = share;
-    __syncthreads();
-    if (row == 0 && column < len) {
-        float total = 0.0f;
-        for (int i = 0; i < WARPS; ++i) total += columns[32 * i + t];
-        sums[column] += total;
-    }
-    if (blockIdx.x == 0 && t == 0 && score != nullptr) {
-        double total = 0.0;
-        for (int i = 0; i < 256; ++i) total += scores[i];
-        *score += static_cast<float>(total);
-    }
-}
-
-}  // namespace
+}  // namespace PICIE_SUFFIX(head)

@@ -1,20 +1,21 @@
-// From the gradient of F down to the laterals: adjoints of the warp and of the merge.
+// From the gradient of F down to the laterals: the adjoints of the warp and of the merge.
 //
-// They are gathers: each pixel of the result sums what it was sampled to, in a fixed order; every fine pixel is read about four
-// times, once of them from memory. Bytes: n·h·w·128·sizeof(act) in and a third of that out, and as much in and out for the warp.
+// They are gathers: each pixel of the result sums the gradients of the samples that it gave to, in
+// a fixed order; every fine pixel is read about four times, once of them from memory. Bytes:
+// n·h·w·128·sizeof(act) in and a third of that out, and as much in and out for the warp.
 #include "head.cuh"
 
-// One side of a map of `len` pixels that was resampled to `samples`.
+// One side of a map: `len` pixels that were resampled to `samples`.
 struct Side {
     int len, samples;
 
-    // What sample i takes of pixel j.
+    // The weight of pixel j in sample i.
     __device__ __forceinline__ float weight(int i, int j) const {
         const Tap at = tap(i, len, ratio(len, samples));
         return (at.lo == j ? 1.0f - at.t : 0.0f) + (at.hi == j ? at.t : 0.0f);
     }
 
-    // The samples between the neighbours of pixel j: others take nothing of it.
+    // The first and the last sample between the neighbours of pixel j: others do not weigh it.
     __device__ __forceinline__ int first(int j) const {
         const int i = static_cast<int>(floorf((j - 0.5f) * ratio(samples, len) - 0.5f));
         return i > 0 ? i : 0;
@@ -25,10 +26,13 @@ struct Side {
     }
 };
 
-// What pixel (y, x) of a map receives back from its samples dout (rows.samples, columns.samples, D), mirrored if `flip`. A warp a
-// pixel; a lane keeps the weight of one column of 32.
-__device__ __forceinline__ F4 adjoint(const act* dout, const Side& rows, const Side& columns, int y, int x, bool flip) {
-    const int lane = threadIdx.x % 32, width = columns.samples, end = columns.last(x) + 1, bottom = rows.last(y);
+// The gradient of pixel (y, x) of a map, from that of its samples dout (rows.samples,
+// columns.samples, D), which are mirrored if `flip`. A warp has a pixel; a lane keeps the weight of
+// one column of 32.
+__device__ __forceinline__ F4 adjoint(const act* dout, const Side& rows, const Side& columns, int y,
+                                      int x, bool flip) {
+    const int lane = threadIdx.x % 32, width = columns.samples, end = columns.last(x) + 1,
+              bottom = rows.last(y);
     F4 sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
     for (int base = columns.first(x); base < end; base += 32) {
         const float mine = base + lane < end ? columns.weight(base + lane, x) : 0.0f;
@@ -47,10 +51,10 @@ __device__ __forceinline__ F4 adjoint(const act* dout, const Side& rows, const S
     return sum;
 }
 
-// dp2 (n, h, w, D) = gradient of F from that of its warp, of images that are warped; others stay. A warp a pixel; grid
-// (pixels/8, n).
-KERNEL(head_unwarp, 256)(act* __restrict__ dp2, const act* __restrict__ dwarped, const unsigned* __restrict__ crops, int h,
-                         int w) {
+// dp2 (n, h, w, D) = the gradient of F from that of its warp, for images that are warped; those of
+// others stay as they are. A warp a pixel; grid (⌈pixels/WARPS⌉, n).
+KERNEL(head_unwarp, THREADS)(act* __restrict__ dp2, const act* __restrict__ dwarped,
+                             const Crop* __restrict__ crops, int h, int w) {
     const int pixel = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     const Window window = window_of(crops, blockIdx.y, h, w);
     if (pixel >= h * w || window.side == 0) return;
@@ -63,11 +67,14 @@ KERNEL(head_unwarp, 256)(act* __restrict__ dp2, const act* __restrict__ dwarped,
     store4(dp2 + image + pixel * D, sum);
 }
 
-// dcoarse (n, h, w, D) = adjoint of up from (h, w) to the size of dfine (n, fine_h, fine_w, D). A warp a pixel; grid (pixels/8, n).
-KERNEL(head_down, 256)(act* __restrict__ dcoarse, const act* __restrict__ dfine, int h, int w, int fine_h, int fine_w) {
+// dcoarse (n, h, w, D) = the adjoint of up-sampling from (h, w) to the size of dfine (n, fine_h,
+// fine_w, D). A warp a pixel; grid (⌈pixels/WARPS⌉, n).
+KERNEL(head_down, THREADS)(act* __restrict__ dcoarse, const act* __restrict__ dfine, int h, int w,
+                           int fine_h, int fine_w) {
     const int pixel = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (pixel >= h * w) return;
     dcoarse += static_cast<size_t>(blockIdx.y) * h * w * D + 4 * lane;
     dfine += static_cast<size_t>(blockIdx.y) * fine_h * fine_w * D + 4 * lane;
-    store4(dcoarse + pixel * D, adjoint(dfine, {h, fine_h}, {w, fine_w}, pixel / w, pixel % w, false));
+    store4(dcoarse + pixel * D,
+           adjoint(dfine, {h, fine_h}, {w, fine_w}, pixel / w, pixel % w, false));
 }

@@ -1,34 +1,47 @@
-// k-means on unit vectors: centroids as a classifier, sums over stored points, the two centroid updates.
+// k-means on unit vectors: centroids as a classifier, sums over stored points, and the two ways to
+// move centroids.
 //
-// kmeans_accumulate reads each point once, rows·512 bytes: 16.8 GB or 3.9 ms at 4.3 TB/s for the 32.8 million points of a start of
-// 20 batches; its f32 scores of 32 classes (269 GFLOP) take about as long. The others touch K·128 numbers.
-#include "head.cuh"
+// kmeans_accumulate reads each point once, rows·512 bytes: 16.8 GB or 3.9 ms at 4.3 TB/s for the
+// 32.8 million points of a start of 20 batches; its f32 scores of 32 classes (269 GFLOP) take about
+// as long. The others touch K·128 numbers.
+#include "head_clusters.cuh"
 
-// w (k, d), b (k) = the classifier of centroids (k, d). metric 0: L2, f·c − ‖c‖²/2; 1: dot; 2: cosine, f·c/‖c‖. A block a cluster.
-KERNEL(kmeans_classifier, 128)(float* __restrict__ w, float* __restrict__ b, const float* __restrict__ centroids, int d,
-                               int metric) {
-    SHARED(double, sums, 128);
+// Threads of a block that has a cluster.
+constexpr int CLUSTER = 128;
+
+// Metrics: f·c − ‖c‖²/2, f·c, and f·c/‖c‖.
+constexpr int L2 = 0, DOT = 1, COSINE = 2;
+
+static_assert(L2 != DOT && DOT != COSINE && COSINE != L2, "metrics differ");
+static_assert((CLUSTER & (CLUSTER - 1)) == 0 && (THREADS & (THREADS - 1)) == 0, "sums are halved");
+
+// w (k, d), b (k) = the classifier of centroids (k, d) by `metric`. A block has a cluster.
+KERNEL(kmeans_classifier, CLUSTER)(float* __restrict__ w, float* __restrict__ b,
+                                   const float* __restrict__ centroids, int d, int metric) {
+    SHARED(double, sums, CLUSTER);
     const int t = threadIdx.x;
     w += static_cast<size_t>(blockIdx.x) * d;
     centroids += static_cast<size_t>(blockIdx.x) * d;
     double square = 0.0;
-    for (int j = t; j < d; j += 128) square += static_cast<double>(centroids[j]) * centroids[j];
+    for (int j = t; j < d; j += CLUSTER) square += static_cast<double>(centroids[j]) * centroids[j];
     sums[t] = square;
-    for (int half = 64; half > 0; half /= 2) {
+    for (int half = CLUSTER / 2; half > 0; half /= 2) {
         __syncthreads();
         if (t < half) sums[t] += sums[t + half];
     }
     __syncthreads();
     square = sums[0];
     const double norm = sqrt(square) < 1e-12 ? 1e-12 : sqrt(square);
-    for (int j = t; j < d; j += 128) w[j] = metric == 2 ? static_cast<float>(centroids[j] / norm) : centroids[j];
-    if (t == 0) b[blockIdx.x] = metric == 0 ? static_cast<float>(-0.5 * square) : 0.0f;
+    for (int j = t; j < d; j += CLUSTER)
+        w[j] = metric == COSINE ? static_cast<float>(centroids[j] / norm) : centroids[j];
+    if (t == 0) b[blockIdx.x] = metric == L2 ? static_cast<float>(-0.5 * square) : 0.0f;
 }
 
-// As head_accumulate, from points (rows, D); head_sums adds the parts.
-KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__ partial_score, unsigned* __restrict__ counts,
-                               const float* __restrict__ points, const float* __restrict__ cw, const float* __restrict__ cb,
-                               size_t rows, int k, int near) {
+// As head_accumulate, from points (rows, D) that are stored; head_sums adds the parts.
+KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
+                                   unsigned* __restrict__ counts, const float* __restrict__ points,
+                                   const float* __restrict__ cw, const float* __restrict__ cb,
+                                   size_t rows, int k, bool near) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
@@ -36,11 +49,12 @@ KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__
     SHARED(float, best, TILE);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = k <= near ? tile + TILE * ROW : partial;
+    float* sums = near ? tile + TILE * ROW : partial;
     clear_rows(sums, k);
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
     double score = 0.0;
-    for (size_t first = static_cast<size_t>(blockIdx.x) * TILE; first < rows; first += static_cast<size_t>(gridDim.x) * TILE) {
+    for (size_t first = static_cast<size_t>(blockIdx.x) * TILE; first < rows;
+         first += static_cast<size_t>(gridDim.x) * TILE) {
         const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
 #pragma unroll 2
         for (int i = warp * MINE; i < (warp + 1) * MINE; ++i) {
@@ -54,33 +68,36 @@ KERNEL(kmeans_accumulate, 256)(float* __restrict__ partial, double* __restrict__
         score += sum_of_best(best, here);
         __syncthreads();
     }
-    if (k <= near) copy_rows(partial, sums, k);
+    if (near) copy_rows(partial, sums, k);
     if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
 }
 
-// centroids (k, d) = sums/counts where there are points. A block a cluster.
-KERNEL(kmeans_mean, 128)(float* __restrict__ centroids, const float* __restrict__ sums, const unsigned* __restrict__ counts,
-                         int d) {
+// centroids (k, d) = sums/counts of the clusters that have points. A block has a cluster.
+KERNEL(kmeans_mean, CLUSTER)(float* __restrict__ centroids, const float* __restrict__ sums,
+                             const unsigned* __restrict__ counts, int d) {
     const unsigned m = counts[blockIdx.x];
     if (m == 0) return;
     const size_t row = static_cast<size_t>(blockIdx.x) * d;
-    for (int j = threadIdx.x; j < d; j += 128) centroids[row + j] = sums[row + j] / static_cast<float>(m);
+    for (int j = threadIdx.x; j < d; j += CLUSTER)
+        centroids[row + j] = sums[row + j] / static_cast<float>(m);
 }
 
-// Each empty cluster, in ascending order, takes half of the largest one (the lower index of equals); splits (1) += empty
-// clusters. One block, since each split changes which cluster is the largest.
-KERNEL(kmeans_split, 256)(float* centroids, unsigned* counts, unsigned* splits, int k, int d) {
-    SHARED(unsigned, sizes, 256);
-    SHARED(int, places, 256);
+// Each empty cluster, in ascending order, takes half of the largest one (the lower index of
+// equals); splits (1) += empty clusters. One block, since each split changes which cluster is the
+// largest.
+KERNEL(kmeans_split, THREADS)(float* centroids, unsigned* counts, unsigned* splits, int k, int d) {
+    SHARED(unsigned, sizes, THREADS);
+    SHARED(int, places, THREADS);
     const int t = threadIdx.x;
     unsigned empty = 0;
     for (int i = 0; i < k; ++i) {
         // All threads read the same number: nobody writes it before the barriers below.
         if (counts[i] != 0) continue;
         ++empty;
+        // The largest cluster: each thread's own, then by halves.
         unsigned size = 0;
         int place = k;
-        for (int j = t; j < k; j += 256) {
+        for (int j = t; j < k; j += THREADS) {
             if (counts[j] > size) {
                 size = counts[j];
                 place = j;
@@ -88,7 +105,7 @@ KERNEL(kmeans_split, 256)(float* centroids, unsigned* counts, unsigned* splits, 
         }
         sizes[t] = size;
         places[t] = place;
-        for (int half = 128; half > 0; half /= 2) {
+        for (int half = THREADS / 2; half > 0; half /= 2) {
             __syncthreads();
             if (t < half) {
                 const unsigned other = sizes[t + half];
@@ -101,9 +118,9 @@ KERNEL(kmeans_split, 256)(float* centroids, unsigned* counts, unsigned* splits, 
         __syncthreads();
         const unsigned largest = sizes[0];
         const int donor = places[0];
-        // Without any point every cluster stays as it is.
+        // Two centroids a little apart share its points. Without any point every cluster stays.
         if (largest > 0) {
-            for (int j = t; j < d; j += 256) {
+            for (int j = t; j < d; j += THREADS) {
                 const float e = j % 2 == 0 ? 1.0f / 1024.0f : -1.0f / 1024.0f;
                 const float c = centroids[static_cast<size_t>(donor) * d + j];
                 centroids[static_cast<size_t>(i) * d + j] = c * (1.0f + e);
@@ -119,10 +136,11 @@ KERNEL(kmeans_split, 256)(float* centroids, unsigned* counts, unsigned* splits, 
     if (t == 0) *splits += empty;
 }
 
-// For each cluster with m = counts > 0: totals += m, η = m/(totals + 1e-6), centroid = (1 − η)·centroid + η·sums/m. A block a
-// cluster.
-KERNEL(kmeans_step, 128)(float* __restrict__ centroids, float* __restrict__ totals, const float* __restrict__ sums,
-                         const unsigned* __restrict__ counts, int d) {
+// For each cluster with m = counts > 0: totals += m, η = m/(totals + 1e-6),
+// centroid = (1 − η)·centroid + η·sums/m. A block has a cluster.
+KERNEL(kmeans_step, CLUSTER)(float* __restrict__ centroids, float* __restrict__ totals,
+                             const float* __restrict__ sums, const unsigned* __restrict__ counts,
+                             int d) {
     const float m = static_cast<float>(counts[blockIdx.x]);
     const float total = totals[blockIdx.x] + m;
     // Nobody writes the total before all have read it.
@@ -131,7 +149,7 @@ KERNEL(kmeans_step, 128)(float* __restrict__ centroids, float* __restrict__ tota
     if (threadIdx.x == 0) totals[blockIdx.x] = total;
     const float rate = m / (total + 1e-6f);
     const size_t row = static_cast<size_t>(blockIdx.x) * d;
-    for (int j = threadIdx.x; j < d; j += 128) {
+    for (int j = threadIdx.x; j < d; j += CLUSTER) {
         centroids[row + j] = (1.0f - rate) * centroids[row + j] + rate * (sums[row + j] / m);
     }
 }

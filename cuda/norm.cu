@@ -1,90 +1,118 @@
-// Batch norm + residual + ReLU of x (groups, rows, c), each group by statistics of its own, and its gradient.
+// Batch norm of x (groups, rows, c), each group by statistics of its own, with the residual and the
+// ReLU that follow it in a network, and its gradient.
 //
-//   z  = relu?(γ·(x − mean)·rstd + β + residual),  mean and rstd = 1/√(var + ε) of a channel over the rows of a group
-//   dx = γ·rstd·(g − Σg/rows − x̂·Σ(g·x̂)/rows),  g = dz where z > 0,  x̂ = (x − mean)·rstd
+//   z = relu?(γ·x̂ + β + residual),  x̂ = (x − mean)·rstd, with mean and rstd = 1/√(var + ε) of a
+//   channel over the rows of a group
+//   dx = γ·rstd·(g − Σg/rows − x̂·Σ(g·x̂)/rows),  g = dz where z > 0
 //   dresidual = g,  dγ += Σ(g·x̂),  dβ += Σg
 //
-// Either way is a reduction over rows, a tiny kernel that adds its partials up in order, and one sweep. With T the bytes of x:
+// Forward and backward are a reduction over rows, a tiny kernel that adds the partial sums up in
+// order, and one sweep. With T the bytes of x:
 //
-//   forward   stats reads T; apply reads T (+T residual), writes T                        3 T, with a residual 4 T
-//   backward  reduce reads 3 T (dz, z, x), apply reads 3 T and writes T                   7 T, without ReLU 5 T
-//             with a residual, reduce writes g to dresidual, and apply reads that instead
-//             of dz and z                                                                 7 T, without ReLU 6 T
+//   forward   stats reads T; apply reads T and writes T                               3 T
+//             with a residual, apply reads that too                                   4 T
+//   backward  reduce reads dz, z and x, 3 T; apply reads the same and writes dx       7 T
+//             without a ReLU, neither reads z                                         5 T
+//             with a residual, reduce also writes g to dresidual, and apply reads
+//             that instead of dz and z                                                7 T
+//             with a residual and without a ReLU                                      6 T
 //
-// Floor: those bytes at the memory's rate. Layer 1 of a ResNet-18 at 2×128 images of 80×80 (T = 210 MB of bf16): 0.15 ms
-// forward, 0.34 ms backward at 4.3 TB/s. Both sweeps run through a block's rows backwards: what the reduction read last is still
-// in the cache, which holds a quarter of T.
+// Floor: those bytes at the memory's rate. Layer 1 of a ResNet-18 at 2×128 images of 80×80 (T = 210
+// MB of bf16): 0.15 ms forward, 0.34 ms backward at 4.3 TB/s. Both sweeps run through a block's
+// rows backwards: what the reduction read last is still in the cache, which holds a quarter of T.
 //
-// Grids: (chunks of rows, tiles of channels, groups); partial (groups, chunks, 2, c). Channels are a multiple of 8.
+// Grids: (chunks of rows, tiles of channels, groups); partial (groups, chunks, 2, c). Channels are
+// a multiple of VECTOR.
 #include "stats.cuh"
 
 constexpr int THREADS = 256;
+// Rows that a thread has in flight: a block's rows are a multiple of DEPTH for each of its threads.
+constexpr int DEPTH = 4;
+// Channels of a block of the finalizing kernels.
+constexpr int FINALIZED = 4;
 
-// partial = Σ(x − s) and Σ(x − s)², s the first row of the group: a mean far from zero does not eat the variance's digits.
-KERNEL(norm_stats, THREADS)(float* __restrict__ partial, const act* __restrict__ x, int rows, int c, int chunk, int wide) {
+static_assert(THREADS % WARP == 0 && WARP % FINALIZED == 0, "warps have all channels of a block");
+static_assert((FINALIZED & (FINALIZED - 1)) == 0, "lanes of a channel are summed by halves");
+static_assert(VECTOR % FINALIZED == 0, "channels are a multiple of a block's");
+
+// partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero
+// does not eat the variance's digits.
+KERNEL(norm_stats, THREADS)(float* __restrict__ partial, const act* __restrict__ x, int rows, int c,
+                            int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     F8 sum = {}, squares = {};
     if (at.inside) {
         const act* column = x + size_t(blockIdx.z) * rows * c + at.channel;
         const F8 shift = load8(column);
         const int end = min(int(blockIdx.x + 1) * chunk, rows);
-#pragma unroll 4
+#pragma unroll DEPTH
         for (int row = blockIdx.x * chunk + at.lane; row < end; row += at.lanes) {
             const F8 v = load8(column + size_t(row) * c);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
+            for (int i = 0; i < VECTOR; ++i) {
                 const float d = v.v[i] - shift.v[i];
                 sum.v[i] += d;
                 squares.v[i] = fmaf(d, d, squares.v[i]);
             }
         }
     }
-    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum, squares, blockIdx.y, wide, c);
+    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
+                        squares, blockIdx.y, wide, c);
 }
 
-// Σ over chunks of partial (chunks, 2, c), of channel 4·blockIdx.x + threadIdx.x % 4, in every thread. f64, as there may be
-// hundreds of chunks.
+// Two sums over the chunks of partial (chunks, 2, c).
 struct Totals {
     double first, second;
 };
+
+// The channel that this thread of a finalizing kernel has.
+__device__ __forceinline__ int my_channel() {
+    return blockIdx.x * FINALIZED + threadIdx.x % FINALIZED;
+}
+
+// The sums of my_channel(), returned in every thread. In f64, as there may be hundreds of chunks.
 __device__ __forceinline__ Totals totals(const float* partial, int chunks, int c) {
-    const int channel = blockIdx.x * 4 + threadIdx.x % 4, warp = threadIdx.x / 32;
-    SHARED(double, shared, THREADS / 32 * 2 * 4);
+    const int channel = my_channel(), warp = threadIdx.x / WARP;
+    const int mine = threadIdx.x % FINALIZED;
+    SHARED(double, shared, THREADS / WARP * 2 * FINALIZED);
+    // Each thread its chunks, then each warp its threads, then all warps.
     double first = 0.0, second = 0.0;
 #pragma unroll 4
-    for (int i = threadIdx.x / 4; i < chunks; i += THREADS / 4) {
+    for (int i = threadIdx.x / FINALIZED; i < chunks; i += THREADS / FINALIZED) {
         first += partial[size_t(i) * 2 * c + channel];
         second += partial[(size_t(i) * 2 + 1) * c + channel];
     }
 #pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
-        first += __shfl_xor_sync(0xffffffffu, first, step);
-        second += __shfl_xor_sync(0xffffffffu, second, step);
+    for (int step = FINALIZED; step < WARP; step *= 2) {
+        first += __shfl_xor_sync(ALL_LANES, first, step);
+        second += __shfl_xor_sync(ALL_LANES, second, step);
     }
-    __syncthreads();  // The last group's have been read.
-    if (threadIdx.x % 32 < 4) {
-        shared[warp * 8 + threadIdx.x % 4] = first;
-        shared[warp * 8 + 4 + threadIdx.x % 4] = second;
+    // The sums of the group before have been read.
+    __syncthreads();
+    if (threadIdx.x % WARP < FINALIZED) {
+        shared[warp * 2 * FINALIZED + mine] = first;
+        shared[(warp * 2 + 1) * FINALIZED + mine] = second;
     }
     __syncthreads();
     Totals sums = {0.0, 0.0};
-    for (int i = 0; i < THREADS / 32; ++i) {
-        sums.first += shared[i * 8 + threadIdx.x % 4];
-        sums.second += shared[i * 8 + 4 + threadIdx.x % 4];
+    for (int i = 0; i < THREADS / WARP; ++i) {
+        sums.first += shared[i * 2 * FINALIZED + mine];
+        sums.second += shared[(i * 2 + 1) * FINALIZED + mine];
     }
     return sums;
 }
 
-// saved (groups, 2, c) = mean and rstd; running statistics moved towards each group's in turn; line (groups, 2, c) = what
-// norm_apply needs. Grid: c / 4.
+// saved (groups, 2, c) = mean and rstd; running statistics are moved towards each group's in turn;
+// line (groups, 2, c) = scale and shift of γ·x̂ + β, which norm_apply needs. Grid: c / FINALIZED.
 KERNEL(norm_finalize, THREADS)
-(float* __restrict__ saved, float* __restrict__ running_mean, float* __restrict__ running_var, float* __restrict__ line,
- const float* __restrict__ partial, const act* __restrict__ x, const float* __restrict__ gamma, const float* __restrict__ beta,
- int groups, int rows, int c, int chunks, float eps, float momentum) {
-    const int channel = blockIdx.x * 4 + threadIdx.x % 4;
+(float* __restrict__ saved, float* __restrict__ running_mean, float* __restrict__ running_var,
+ float* __restrict__ line, const float* __restrict__ partial, const act* __restrict__ x,
+ const float* __restrict__ gamma, const float* __restrict__ beta, int groups, int rows, int c,
+ int chunks, float eps, float momentum) {
+    const int channel = my_channel();
     for (int g = 0; g < groups; ++g) {
         const Totals sums = totals(partial + size_t(g) * chunks * 2 * c, chunks, c);
-        if (threadIdx.x >= 4) continue;
+        if (threadIdx.x >= FINALIZED) continue;
         const double n = rows, d = sums.first / n, raw = sums.second / n - d * d;
         // Rounding may leave it below zero. NOTE: not fmax, which would turn NaN into 0.
         const double var = raw < 0.0 ? 0.0 : raw;
@@ -96,36 +124,40 @@ KERNEL(norm_finalize, THREADS)
         line[2 * g * c + channel] = y.scale;
         line[(2 * g + 1) * c + channel] = y.shift;
         // One row has no unbiased variance: it leaves the running one as it is.
-        const float running = running_var[channel], unbiased = rows > 1 ? float(var * n / (n - 1.0)) : running;
+        const float running = running_var[channel],
+                    unbiased = rows > 1 ? float(var * n / (n - 1.0)) : running;
         running_mean[channel] += momentum * (mean - running_mean[channel]);
         running_var[channel] = running + momentum * (unbiased - running);
     }
 }
 
+// A thread's part of norm_apply; `floor` is 0 with a ReLU, else −∞.
 template <bool RESIDUAL>
-__device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict__ x, const act* __restrict__ residual,
-                                      const float* line, int rows, int c, int chunk, int wide, float floor) {
+__device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict__ x,
+                                      const act* __restrict__ residual, const float* line, int rows,
+                                      int c, int chunk, int wide, float floor) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     if (!at.inside) return;
     line += size_t(blockIdx.z) * 2 * c + at.channel;
     const F8 scale = load_floats(line), shift = load_floats(line + c);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-#pragma unroll RESIDUAL ? 2 : 4
+#pragma unroll RESIDUAL ? DEPTH / 2 : DEPTH
     for (int row = end - 1 - at.lane; row >= first; row -= at.lanes) {
         const size_t i = column + size_t(row) * c;
         F8 v = load8(x + i), r = {};
         if (RESIDUAL) r = load8(residual + i);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
+        for (int k = 0; k < VECTOR; ++k)
+            v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
         store8(z + i, v);
     }
 }
 
-// residual may be null.
+// z = relu?(x·scale + shift + residual), scale and shift from line (groups, 2, c).
 KERNEL(norm_apply, THREADS)
-(act* __restrict__ z, const act* __restrict__ x, const act* __restrict__ residual, const float* __restrict__ line, int rows,
- int c, int chunk, int wide, int relu) {
+(act* __restrict__ z, const act* __restrict__ x, Maybe<const act> __restrict__ residual,
+ const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
     const float floor = relu ? 0.0f : -INFINITY;
     if (residual) {
         apply<true>(z, x, residual, line, rows, c, chunk, wide, floor);
@@ -134,22 +166,25 @@ KERNEL(norm_apply, THREADS)
     }
 }
 
-// dz where z > 0.
+// The gradient in front of the ReLU: dz where z > 0.
 template <bool RELU>
-__device__ __forceinline__ F8 masked(const act* __restrict__ dz, const act* __restrict__ z, size_t i) {
+__device__ __forceinline__ F8 masked(const act* __restrict__ dz, const act* __restrict__ z,
+                                     size_t i) {
     F8 g = load8(dz + i);
     if (RELU) {
         const F8 open = load8(z + i);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
+        for (int k = 0; k < VECTOR; ++k) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
     }
     return g;
 }
 
+// A thread's part of norm_backward_reduce.
 template <bool RELU, bool RESIDUAL>
-__device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ dresidual, const act* __restrict__ dz,
-                                       const act* __restrict__ z, const act* __restrict__ x, const float* mean, const Place& at,
-                                       int rows, int c, int chunk) {
+__device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ dresidual,
+                                       const act* __restrict__ dz, const act* __restrict__ z,
+                                       const act* __restrict__ x, const float* mean,
+                                       const Place& at, int rows, int c, int chunk) {
     const F8 centre = load_floats(mean + at.channel);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int end = min(int(blockIdx.x + 1) * chunk, rows);
@@ -159,22 +194,24 @@ __device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ d
         const F8 g = masked<RELU>(dz, z, i), v = load8(x + i);
         if (RESIDUAL) store8(dresidual + i, g);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) {
+        for (int k = 0; k < VECTOR; ++k) {
             sum.v[k] += g.v[k];
             product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
         }
     }
 }
 
-// partial = Σg and Σ g·(x − mean); dresidual = g. dresidual and z may be null: no residual, no ReLU.
+// partial = Σg and Σ g·(x − mean); dresidual = g. Without a residual dresidual is null, without a
+// ReLU z is.
 KERNEL(norm_backward_reduce, THREADS)
-(float* __restrict__ partial, act* __restrict__ dresidual, const act* __restrict__ dz, const act* __restrict__ z,
- const act* __restrict__ x, const float* __restrict__ saved, int rows, int c, int chunk, int wide) {
+(float* __restrict__ partial, Maybe<act> __restrict__ dresidual, const act* __restrict__ dz,
+ Maybe<const act> __restrict__ z, const act* __restrict__ x, const float* __restrict__ saved,
+ int rows, int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     const float* mean = saved + size_t(blockIdx.z) * 2 * c;
     F8 sum = {}, product = {};
     if (!at.inside) {
-        // Nothing to add, but a barrier to come to.
+        // Nothing to add; but the block's sum has a barrier.
     } else if (z && dresidual) {
         reduce<true, true>(sum, product, dresidual, dz, z, x, mean, at, rows, c, chunk);
     } else if (z) {
@@ -184,19 +221,22 @@ KERNEL(norm_backward_reduce, THREADS)
     } else {
         reduce<false, false>(sum, product, nullptr, dz, nullptr, x, mean, at, rows, c, chunk);
     }
-    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum, product, blockIdx.y, wide, c);
+    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
+                        product, blockIdx.y, wide, c);
 }
 
-// dgamma and dbeta +=, group after group; line (groups, 4, c): dx = g·line[0] + x·line[1] + line[2], and line[3] is the shift of
-// the forward's γ·x̂ + β, where beta is given (the stem has no z to ask). Grid: c / 4.
+// dgamma and dbeta +=, group after group; line (groups, 4, c) are the coefficients of dx =
+// g·line[0] + x·line[1] + line[2], and line[3] is the shift of the forward's γ·x̂ + β where beta is
+// given (the stem has no z to look at). Grid: c / FINALIZED.
 KERNEL(norm_backward_finalize, THREADS)
-(float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ line, const float* __restrict__ partial,
- const float* __restrict__ saved, const float* __restrict__ gamma, const float* __restrict__ beta, int groups, int rows, int c,
+(float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ line,
+ const float* __restrict__ partial, const float* __restrict__ saved,
+ const float* __restrict__ gamma, Maybe<const float> __restrict__ beta, int groups, int rows, int c,
  int chunks) {
-    const int channel = blockIdx.x * 4 + threadIdx.x % 4;
+    const int channel = my_channel();
     for (int g = 0; g < groups; ++g, line += 4 * c) {
         const Totals sums = totals(partial + size_t(g) * chunks * 2 * c, chunks, c);
-        if (threadIdx.x >= 4) continue;
+        if (threadIdx.x >= FINALIZED) continue;
         const float mean = saved[2 * g * c + channel], rstd = saved[(2 * g + 1) * c + channel];
         const double n = rows, along = sums.second * rstd;
         dbeta[channel] += float(sums.first);
@@ -210,9 +250,11 @@ KERNEL(norm_backward_finalize, THREADS)
     }
 }
 
+// A thread's part of norm_backward_apply.
 template <bool RELU>
-__device__ __forceinline__ void backward(act* __restrict__ dx, const act* __restrict__ dz, const act* __restrict__ z,
-                                         const act* __restrict__ x, const float* line, int rows, int c, int chunk, int wide) {
+__device__ __forceinline__ void backward(act* __restrict__ dx, const act* __restrict__ dz,
+                                         const act* __restrict__ z, const act* __restrict__ x,
+                                         const float* line, int rows, int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     if (!at.inside) return;
     line += size_t(blockIdx.z) * 4 * c + at.channel;
@@ -225,15 +267,16 @@ __device__ __forceinline__ void backward(act* __restrict__ dx, const act* __rest
         F8 g = masked<RELU>(dz, z, i);
         const F8 v = load8(x + i);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) g.v[k] = fmaf(a.v[k], g.v[k], fmaf(b.v[k], v.v[k], s.v[k]));
+        for (int k = 0; k < VECTOR; ++k)
+            g.v[k] = fmaf(a.v[k], g.v[k], fmaf(b.v[k], v.v[k], s.v[k]));
         store8(dx + i, g);
     }
 }
 
-// z may be null: dz is the gradient as it is.
+// dx = g·line[0] + x·line[1] + line[2], line (groups, 4, c). Where z is null, g is dz.
 KERNEL(norm_backward_apply, THREADS)
-(act* __restrict__ dx, const act* __restrict__ dz, const act* __restrict__ z, const act* __restrict__ x,
- const float* __restrict__ line, int rows, int c, int chunk, int wide) {
+(act* __restrict__ dx, const act* __restrict__ dz, Maybe<const act> __restrict__ z,
+ const act* __restrict__ x, const float* __restrict__ line, int rows, int c, int chunk, int wide) {
     if (z) {
         backward<true>(dx, dz, z, x, line, rows, c, chunk, wide);
     } else {
@@ -241,11 +284,14 @@ KERNEL(norm_backward_apply, THREADS)
     }
 }
 
-// Eval mode as weights: folded (k, per) = w·γ/√(running_var + ε), bias (k) = β − running_mean·γ/√(…). One block an output
-// channel; reads and writes the weights once (22 MB each in bf16 for a ResNet-18), before an evaluation.
+// Batch norm of evaluation as weights of the convolution before it: folded (k, per) =
+// w·γ/√(running_var + ε), bias (k) = β − running_mean·γ/√(running_var + ε). A block has an output
+// channel; reads and writes the weights once (22 MB each in bf16 for a ResNet-18), before an
+// evaluation.
 KERNEL(norm_fold, THREADS)
-(act* __restrict__ folded, act* __restrict__ bias, const act* __restrict__ w, const float* __restrict__ gamma,
- const float* __restrict__ beta, const float* __restrict__ running_mean, const float* __restrict__ running_var, int per,
+(act* __restrict__ folded, act* __restrict__ bias, const act* __restrict__ w,
+ const float* __restrict__ gamma, const float* __restrict__ beta,
+ const float* __restrict__ running_mean, const float* __restrict__ running_var, int per,
  float eps) {
     const int k = blockIdx.x;
     const Affine y = affine(running_mean[k], 1.0f / sqrtf(running_var[k] + eps), gamma[k], beta[k]);

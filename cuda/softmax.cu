@@ -1,31 +1,43 @@
 // Softmax over rows of k scores, its gradient, and the cross-entropy against labels, in place.
 //
 //   p = exp(s − max)/Σ exp(s − max);  ds = p∘(dp − Σ dp·p)
-//   ℓ = log Σ exp(s) − s[y];  losses[i] = Σ w[y]·ℓ / Σ w[y];  ds = scale·w[y]/Σ w·(softmax(s) − onehot(y)), 0 where y >= k
+//   ℓ = log Σ exp(s) − s[y];  losses[i] = Σ w[y]·ℓ / Σ w[y]
+//   ds = scale·w[y]/Σ w·(softmax(s) − onehot(y)), 0 where y >= k
 //
-// Bytes: scores once in and once out, dp and p in and dp out: 8 and 12 a score. For 256×80×80 rows of 27 scores 354 MB or 82 µs at
-// 4.3 TB/s forward, 531 MB or 123 µs backward; the loss adds 2·2 bytes a row. Two ways to it:
+// Bytes: forward, scores are read and written, 8 a score; backward, dp and p are read and dp is
+// written, 12 a score. For 256×80×80 rows of 27 scores that is 354 MB or 82 µs at 4.3 TB/s forward
+// and 531 MB or 123 µs backward; the loss adds 2·2 bytes a row. There are two kernels for each:
 //
-//   _tile  k ≤ 64: a block takes 128 rows, one contiguous piece, through shared memory; then a thread has a row. Rows lie at an odd
-//          stride, so that the threads of a warp hit different banks. No lane idles, whatever k is, and no warp sums.
-//   _row   larger k: a warp has a row and reads it twice, the second time from a cache: first for the maximum and the sum of
-//          exponentials together (the sum so far shrinks whenever the maximum grows), four scores a lane and step, then to write.
+//   _tile  k ≤ NARROW: a block takes 128 rows, one contiguous piece, through shared memory; then a
+//          thread has a row. Rows lie at an odd stride, so that the threads of a warp hit different
+//          banks. No lane idles, whatever k is, and no warp sums.
+//   _row   larger k: a warp has a row and reads it twice, the second time from a cache: first for
+//          the maximum and the sum of exponentials together (the sum so far shrinks whenever the
+//          maximum grows), four scores a lane and step, then to write.
 #include "common.cuh"
 
 constexpr int THREADS = 128;
-constexpr int WARPS = THREADS / 32;
-// Rows of a block of the kernels in which a warp has a row.
+constexpr int WARPS = THREADS / WARP;
+// The most classes of which a tile holds whole rows.
+constexpr int NARROW = 64;
+// Rows of a block of the kernels in which a warp has a row; in the others a thread has one.
 constexpr int ROWS = 32;
 
-// The largest score, and Σ exp(score − top).
+static_assert(WARPS == 4, "the sums of four warps are added in two steps");
+static_assert(ROWS % WARPS == 0, "warps have as many rows each");
+static_assert((THREADS & (THREADS - 1)) == 0, "sums are halved");
+static_assert(THREADS * (NARROW | 1) * sizeof(float) <= PLAIN_SHARED, "one tile fits");
+
+// The largest score of a row, and Σ exp(score − top) over it.
 struct Peak {
     float top, sum;
 };
 
-// Floats from row to row of a tile.
+// Floats from row to row of a tile: an odd number.
 __device__ __forceinline__ int stride_of(int k) { return k | 1; }
 
-// Calls each(i, place in the tile) for this thread's part of the `count` scores of a tile.
+// Calls each(number of the score, its place in the tile) for this thread's share of a tile's
+// `count` scores.
 template <class Each>
 __device__ __forceinline__ void each_score(int count, int k, Each each) {
     int row = threadIdx.x / k, col = threadIdx.x % k;
@@ -42,15 +54,17 @@ __device__ __forceinline__ void each_score(int count, int k, Each each) {
     }
 }
 
-__device__ __forceinline__ void load_tile(float* tile, const float* __restrict__ x, int count, int k) {
+__device__ __forceinline__ void load_tile(float* tile, const float* __restrict__ x, int count,
+                                          int k) {
     each_score(count, k, [=](int i, int at) { tile[at] = x[i]; });
 }
 
-__device__ __forceinline__ void save_tile(float* __restrict__ x, const float* tile, int count, int k) {
+__device__ __forceinline__ void save_tile(float* __restrict__ x, const float* tile, int count,
+                                          int k) {
     each_score(count, k, [=](int i, int at) { x[i] = tile[at]; });
 }
 
-// row = exp(row − top), by one thread.
+// row = exp(row − top), computed by one thread; returns its peak.
 __device__ __forceinline__ Peak exponentials(float* row, int k) {
     Peak peak = {row[0], 0.0f};
     for (int j = 1; j < k; ++j) peak.top = fmaxf(peak.top, row[j]);
@@ -61,7 +75,7 @@ __device__ __forceinline__ Peak exponentials(float* row, int k) {
     return peak;
 }
 
-// The peak of a row in all lanes of a warp. All 32 must call it.
+// The peak of a row, returned in every lane of a warp. All 32 must call it.
 __device__ __forceinline__ Peak peak_of(const float* row, int k) {
     // NOTE: top begins finite, since exp(−∞ − −∞) of a lane that has only padding would be NaN.
     Peak peak = {-1e30f, 0.0f};
@@ -80,13 +94,13 @@ __device__ __forceinline__ Peak peak_of(const float* row, int k) {
     return {top, warp_sum(peak.sum * expf(peak.top - top))};
 }
 
-// The rows from `first` on that a block of `most` has.
+// How many rows a block has that takes up to `most` from `first` on.
 __device__ __forceinline__ int rows_here(size_t rows, size_t first, int most) {
     return rows - first < most ? static_cast<int>(rows - first) : most;
 }
 
-// x (rows, k). Blocks of THREADS rows; dynamic shared memory: a tile.
-KERNEL(softmax_forward_tile, 128)(float* __restrict__ x, size_t rows, int k) {
+// x (rows, k) = its softmax. Blocks of THREADS rows; dynamic shared memory: a tile.
+KERNEL(softmax_forward_tile, THREADS)(float* __restrict__ x, size_t rows, int k) {
     DYNAMIC_SHARED(float, tile);
     const size_t first = static_cast<size_t>(blockIdx.x) * THREADS;
     const int here = rows_here(rows, first, THREADS);
@@ -102,8 +116,8 @@ KERNEL(softmax_forward_tile, 128)(float* __restrict__ x, size_t rows, int k) {
     save_tile(x, tile, here * k, k);
 }
 
-// x (rows, k). Blocks of ROWS rows.
-KERNEL(softmax_forward_row, 128)(float* __restrict__ x, size_t rows, int k) {
+// x (rows, k) = its softmax. Blocks of ROWS rows.
+KERNEL(softmax_forward_row, THREADS)(float* __restrict__ x, size_t rows, int k) {
     const size_t first = static_cast<size_t>(blockIdx.x) * ROWS;
     const int here = rows_here(rows, first, ROWS);
     for (int r = threadIdx.x / 32; r < here; r += WARPS) {
@@ -116,8 +130,10 @@ KERNEL(softmax_forward_row, 128)(float* __restrict__ x, size_t rows, int k) {
     }
 }
 
-// dp and p (rows, k). Blocks of THREADS rows; dynamic shared memory: a tile of each.
-KERNEL(softmax_backward_tile, 128)(float* __restrict__ dp, const float* __restrict__ p, size_t rows, int k) {
+// dp = p∘(dp − Σ dp·p), both (rows, k). Blocks of THREADS rows; dynamic shared memory: a tile of
+// each.
+KERNEL(softmax_backward_tile, THREADS)(float* __restrict__ dp, const float* __restrict__ p,
+                                       size_t rows, int k) {
     DYNAMIC_SHARED(float, tile);
     float* const other = tile + THREADS * stride_of(k);
     const size_t first = static_cast<size_t>(blockIdx.x) * THREADS;
@@ -137,8 +153,9 @@ KERNEL(softmax_backward_tile, 128)(float* __restrict__ dp, const float* __restri
     save_tile(dp, tile, here * k, k);
 }
 
-// dp and p (rows, k). Blocks of ROWS rows.
-KERNEL(softmax_backward_row, 128)(float* __restrict__ dp, const float* __restrict__ p, size_t rows, int k) {
+// dp = p∘(dp − Σ dp·p), both (rows, k). Blocks of ROWS rows.
+KERNEL(softmax_backward_row, THREADS)(float* __restrict__ dp, const float* __restrict__ p,
+                                      size_t rows, int k) {
     const size_t first = static_cast<size_t>(blockIdx.x) * ROWS;
     const int here = rows_here(rows, first, ROWS), lane = threadIdx.x % 32;
     for (int r = threadIdx.x / 32; r < here; r += WARPS) {
@@ -153,17 +170,20 @@ KERNEL(softmax_backward_row, 128)(float* __restrict__ dp, const float* __restric
     }
 }
 
-// weighed (n) = Σ w[y] over the pixels of an image, NaN where the store has no row for it. A block an image.
-KERNEL(softmax_weigh, 128)(float* __restrict__ weighed, const unsigned short* __restrict__ labels,
-                           const unsigned* __restrict__ index, const float* __restrict__ weights, int images, int pixels,
-                           int k) {
+// weighed (n) = Σ w[y] over the pixels of an image, NaN where the label store has no row for it. A
+// block has an image.
+KERNEL(softmax_weigh, THREADS)(float* __restrict__ weighed,
+                               const unsigned short* __restrict__ labels,
+                               const unsigned* __restrict__ index,
+                               const float* __restrict__ weights, int images, int pixels, int k) {
     SHARED(float, sums, WARPS);
     const unsigned stored = index[blockIdx.x];
     float sum = 0.0f;
     if (stored < static_cast<unsigned>(images)) {
         labels += static_cast<size_t>(stored) * pixels;
 #pragma unroll 4
-        for (int i = threadIdx.x; i < pixels; i += THREADS) sum += labels[i] < k ? weights[labels[i]] : 0.0f;
+        for (int i = threadIdx.x; i < pixels; i += THREADS)
+            sum += labels[i] < k ? weights[labels[i]] : 0.0f;
     } else {
         sum = NAN;
     }
@@ -173,8 +193,9 @@ KERNEL(softmax_weigh, 128)(float* __restrict__ weighed, const unsigned short* __
     if (threadIdx.x == 0) weighed[blockIdx.x] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// share (1) = 1/Σ weighed (n), 0 where the sum is. One block.
-KERNEL(softmax_share, 128)(float* __restrict__ share, const float* __restrict__ weighed, int n) {
+// share (1) = 1/Σ weighed (n), 0 where the sum is 0. One block.
+KERNEL(softmax_share, THREADS)(float* __restrict__ share, const float* __restrict__ weighed,
+                               int n) {
     SHARED(double, sums, THREADS);
     const int t = threadIdx.x;
     double sum = 0.0;
@@ -187,13 +208,16 @@ KERNEL(softmax_share, 128)(float* __restrict__ share, const float* __restrict__ 
     if (t == 0) *share = sums[0] == 0.0 ? 0.0f : static_cast<float>(1.0 / sums[0]);
 }
 
-// The labels of an image. Of one that the store lacks those of the first: its share is NaN.
-__device__ __forceinline__ const unsigned short* labels_of(const unsigned short* labels, unsigned stored, int images,
+// The labels of an image; for an image that the store lacks those of the first, since its share is
+// NaN.
+__device__ __forceinline__ const unsigned short* labels_of(const unsigned short* labels,
+                                                           unsigned stored, int images,
                                                            int pixels) {
-    return labels + (stored < static_cast<unsigned>(images) ? static_cast<size_t>(stored) * pixels : 0);
+    return labels +
+           (stored < static_cast<unsigned>(images) ? static_cast<size_t>(stored) * pixels : 0);
 }
 
-// partial = the sum of `loss` over the block. All threads must call it.
+// partial (1) = the sum of `loss` over the block's threads, which must all call it.
 __device__ __forceinline__ void save_loss(float* partial, float* sums, float loss) {
     loss = warp_sum(loss);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = loss;
@@ -201,11 +225,13 @@ __device__ __forceinline__ void save_loss(float* partial, float* sums, float los
     if (threadIdx.x == 0) *partial = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// partial (n, blocks an image) = Σ w[y]·ℓ; scores (n, pixels, k) become their gradient. Blocks (⌈pixels/THREADS⌉, n); dynamic
-// shared memory: a tile.
-KERNEL(softmax_loss_tile, 128)(float* __restrict__ partial, float* __restrict__ scores, const float* __restrict__ share,
-                               const unsigned short* __restrict__ labels, const unsigned* __restrict__ index,
-                               const float* __restrict__ weights, int images, int pixels, int k, float scale) {
+// partial (n, blocks of an image) = Σ w[y]·ℓ; scores (n, pixels, k) become their gradient. Blocks
+// (⌈pixels/THREADS⌉, n); dynamic shared memory: a tile.
+KERNEL(softmax_loss_tile,
+       THREADS)(float* __restrict__ partial, float* __restrict__ scores,
+                const float* __restrict__ share, const unsigned short* __restrict__ labels,
+                const unsigned* __restrict__ index, const float* __restrict__ weights, int images,
+                int pixels, int k, float scale) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, sums, WARPS);
     const int image = blockIdx.y, first = blockIdx.x * THREADS;
@@ -235,9 +261,11 @@ KERNEL(softmax_loss_tile, 128)(float* __restrict__ partial, float* __restrict__ 
 }
 
 // As softmax_loss_tile. Blocks (⌈pixels/ROWS⌉, n).
-KERNEL(softmax_loss_row, 128)(float* __restrict__ partial, float* __restrict__ scores, const float* __restrict__ share,
-                              const unsigned short* __restrict__ labels, const unsigned* __restrict__ index,
-                              const float* __restrict__ weights, int images, int pixels, int k, float scale) {
+KERNEL(softmax_loss_row,
+       THREADS)(float* __restrict__ partial, float* __restrict__ scores,
+                const float* __restrict__ share, const unsigned short* __restrict__ labels,
+                const unsigned* __restrict__ index, const float* __restrict__ weights, int images,
+                int pixels, int k, float scale) {
     SHARED(float, sums, WARPS);
     const int image = blockIdx.y, first = blockIdx.x * ROWS, lane = threadIdx.x % 32;
     const int here = rows_here(pixels, first, ROWS);
@@ -249,11 +277,13 @@ KERNEL(softmax_loss_row, 128)(float* __restrict__ partial, float* __restrict__ s
         const int y = labels[r];
         if (y < k) {
             const Peak peak = peak_of(row, k);
-            const float weight = weights[y], slope = scale * (weight * *share), factor = slope / peak.sum;
+            const float weight = weights[y], slope = scale * (weight * *share),
+                        factor = slope / peak.sum;
             // The lane that will write the label's score reads it.
             if (lane == y % 32) loss += weight * (logf(peak.sum) - (row[y] - peak.top));
 #pragma unroll 4
-            for (int j = lane; j < k; j += 32) row[j] = factor * expf(row[j] - peak.top) - (j == y ? slope : 0.0f);
+            for (int j = lane; j < k; j += 32)
+                row[j] = factor * expf(row[j] - peak.top) - (j == y ? slope : 0.0f);
         } else {
             for (int j = lane; j < k; j += 32) row[j] = 0.0f;
         }
@@ -261,9 +291,9 @@ KERNEL(softmax_loss_row, 128)(float* __restrict__ partial, float* __restrict__ s
     save_loss(partial + static_cast<size_t>(image) * gridDim.x + blockIdx.x, sums, loss);
 }
 
-// losses (n) = share·Σ of partial (n, parts) over the parts. A warp an image.
-KERNEL(softmax_losses, 128)(float* __restrict__ losses, const float* __restrict__ partial, const float* __restrict__ share,
-                            int n, int parts) {
+// losses (n) = share·Σ partial (n, parts). A warp has an image.
+KERNEL(softmax_losses, THREADS)(float* __restrict__ losses, const float* __restrict__ partial,
+                                const float* __restrict__ share, int n, int parts) {
     const int image = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (image >= n) return;
     float sum = 0.0f;

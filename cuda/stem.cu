@@ -1,28 +1,36 @@
-// The end of a ResNet's stem: batch norm + ReLU + 3×3/2 max-pool (padding 1) of x (n, h, w, c) → z (n, p, q, c), p = ⌈h/2⌉,
-// q = ⌈w/2⌉. The statistics, and what is made of the sums of the backward, are norm.cu's.
+// The end of a ResNet's stem: batch norm, ReLU and 3×3/2 max-pool (padding 1) of x (n, h, w, c),
+// which give z (n, p, q, c), p = ⌈h/2⌉, q = ⌈w/2⌉. norm.cu computes the statistics, and finishes
+// the sums of the backward.
 //
-//   y = γ·x̂ + β,  z = max(0, y over the window),  argmax = 3·row + column of its first maximum; window (p, q) has its centre
-//   at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
-//   dx = the gradient of x̂ from g,  g at a pixel = [y > 0]·Σ dz of the (at most four) windows whose maximum it is
+//   y = γ·x̂ + β,  z = max(0, y over the window),  argmax = 3·row + column of the window's first
+//   maximum; window (p, q) has its centre at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
+//   dx = the gradient of batch norm from g,  g at a pixel = [y > 0]·Σ dz of the (at most four)
+//   windows whose maximum it is
 //
 // y is never stored. With T the bytes of x (bf16; z has T/4, argmax T/8):
 //
-//   forward   stats T; pool reads T, writes T/4 (+T/8 argmax)                             2.4 T
+//   forward   stats reads T; pool reads T, writes T/4 and T/8 of argmax                   2.4 T
 //   infer     reads T, writes T/4                                                         1.3 T
-//   backward  reduce reads T + 3T/8 (x, dz, argmax); dx reads the same and writes T       3.8 T
+//   backward  reduce reads T + 3T/8 (x, dz, argmax); apply reads the same and writes T    3.8 T
 //
-// Floor: those bytes at the memory's rate. 2×128 images of 160×160×64 (T = 0.84 GB): 0.46 ms forward, 0.73 ms backward at
-// 4.3 TB/s. Neighbouring windows share pixels, and neighbouring pixels windows: those reads meet in the caches.
+// Floor: those bytes at the memory's rate. 2×128 images of 160×160×64 (T = 0.84 GB): 0.46 ms
+// forward, 0.73 ms backward at 4.3 TB/s. Neighbouring windows share pixels, and neighbouring pixels
+// share windows: those reads meet in the caches.
 //
-// A thread keeps 8 channels and strides along a row of windows; `lane` and `wide` as in stats.cuh.
+// A thread keeps 8 channels and strides along a row of windows; stats.cuh says what `lane` and
+// `wide` are.
 #include "stats.cuh"
 
 constexpr int THREADS = 128;
 
-// NOTE: the ReLU's zero is the first candidate: where it wins no gradient flows, whichever tap is named.
+static_assert(VECTOR == 8, "the argmax of a thread's channels are the bytes of a uint2");
+
+// The max-pool of a row of windows, after batch norm with NORM. NOTE: the ReLU's zero is the first
+// candidate: where it wins no gradient flows, whichever tap is named.
 template <bool NORM, bool ARGMAX>
-__device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restrict__ argmax, const act* __restrict__ x,
-                                     const float* line, int h, int w, int c, int wide) {
+__device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restrict__ argmax,
+                                     const act* __restrict__ x, const float* line, int h, int w,
+                                     int c, int wide) {
     const Place at = place(THREADS, blockIdx.z, wide, c);
     if (!at.inside) return;
     F8 scale = {}, shift = {};
@@ -31,7 +39,8 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
         shift = load_floats(line + c + at.channel);
     }
     const int p = blockIdx.x, q = (w + 1) / 2;
-    // Windows at the edge read a pixel twice instead of one outside, which gets the name of the pixel: the maximum stays.
+    // Windows at the edge read a pixel of the map twice instead of one outside, and give both the
+    // name of the pixel: the maximum is the same.
     const int rows[3] = {max(2 * p - 1, 0), 2 * p, min(2 * p + 1, h - 1)};
     const int names[3] = {p > 0 ? 0 : 3, 3, 6};
     const act* image = x + size_t(blockIdx.y) * h * w * c + at.channel;
@@ -67,10 +76,11 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
     }
 }
 
-// line (groups, 2, c) is norm_finalize's; argmax may be null. Grid: (p, n, tiles of channels).
+// z = maxpool(relu(x·scale + shift)), scale and shift from line (groups, 2, c), which norm_finalize
+// wrote. argmax is null where no backward follows. Grid: (p, n, tiles of channels).
 KERNEL(stem_pool, THREADS)
-(act* __restrict__ z, unsigned char* __restrict__ argmax, const act* __restrict__ x, const float* __restrict__ line,
- int images_per_group, int h, int w, int c, int wide) {
+(act* __restrict__ z, Maybe<unsigned char> __restrict__ argmax, const act* __restrict__ x,
+ const float* __restrict__ line, int images_per_group, int h, int w, int c, int wide) {
     line += size_t(blockIdx.y / images_per_group) * 2 * c;
     if (argmax) {
         pool<true, true>(z, argmax, x, line, h, w, c, wide);
@@ -79,24 +89,28 @@ KERNEL(stem_pool, THREADS)
     }
 }
 
-// z = maxpool(relu(x)). Grid: (p, n, tiles of channels).
-KERNEL(stem_infer, THREADS)(act* __restrict__ z, const act* __restrict__ x, int h, int w, int c, int wide) {
+// z = maxpool(relu(x)), where batch norm is folded into the convolution. Grid: (p, n, tiles of
+// channels).
+KERNEL(stem_infer, THREADS)(act* __restrict__ z, const act* __restrict__ x, int h, int w, int c,
+                            int wide) {
     pool<false, false>(z, nullptr, x, nullptr, h, w, c, wide);
 }
 
-// The 2×2 pixels (2p, 2q)..(2p + 1, 2q + 1) belong to the windows (p, q)..(p + 1, q + 1) and to no others: 9 pairs.
+// The four windows (p, q)..(p + 1, q + 1). The 2×2 pixels (2p, 2q)..(2p + 1, 2q + 1) belong to them
+// and to no others: 9 pairs.
 struct Windows {
     F8 dz[4];
     uint2 argmax[4];
 };
 
-__device__ __forceinline__ Windows windows(const act* __restrict__ dz, const unsigned char* __restrict__ argmax, size_t image,
+__device__ __forceinline__ Windows windows(const act* __restrict__ dz,
+                                           const unsigned char* __restrict__ argmax, size_t image,
                                            int row, int column, int p, int q, int c, int channel) {
     Windows all;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         const int i = row + k / 2, j = column + k % 2;
-        // A window outside is one that names no pixel.
+        // A window outside of the map names no pixel.
         const size_t at = ((image * p + min(i, p - 1)) * q + min(j, q - 1)) * c + channel;
         const uint2 name = *reinterpret_cast<const uint2*>(argmax + at);
         all.dz[k] = load8(dz + at);
@@ -106,12 +120,15 @@ __device__ __forceinline__ Windows windows(const act* __restrict__ dz, const uns
     return all;
 }
 
-// Where pixel k of the four lies in x; at an edge, inside the map: no window names a pixel outside.
-__device__ __forceinline__ size_t pixel(size_t image, int row, int column, int k, int h, int w, int c, int channel) {
-    return ((image * h + min(2 * row + k / 2, h - 1)) * w + min(2 * column + k % 2, w - 1)) * c + channel;
+// Where pixel k of the four lies in x. One outside of the map is replaced by one inside: no window
+// names it.
+__device__ __forceinline__ size_t pixel(size_t image, int row, int column, int k, int h, int w,
+                                        int c, int channel) {
+    return ((image * h + min(2 * row + k / 2, h - 1)) * w + min(2 * column + k % 2, w - 1)) * c +
+           channel;
 }
 
-// Σ dz of the windows whose maximum is pixel k of the four.
+// Σ dz of the windows whose maximum is this pixel of the four.
 __device__ __forceinline__ F8 gather(const Windows& all, int pixel) {
     const int a = pixel / 2, b = pixel % 2;
     F8 sum = {};
@@ -122,32 +139,36 @@ __device__ __forceinline__ F8 gather(const Windows& all, int pixel) {
         const unsigned tap = 3 * (a + 1 - 2 * i) + b + 1 - 2 * j;
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const unsigned name = ((e < 4 ? all.argmax[k].x : all.argmax[k].y) >> 8 * (e % 4)) & 0xff;
+            const unsigned name =
+                ((e < 4 ? all.argmax[k].x : all.argmax[k].y) >> 8 * (e % 4)) & 0xff;
             sum.v[e] += name == tap ? all.dz[k].v[e] : 0.0f;
         }
     }
     return sum;
 }
 
-// partial (groups, chunks, 2, c) = Σg and Σ g·(x − mean) over chunks of `chunk` rows of windows; a group has `rows` of them.
-// Grid: (chunks, tiles of channels, groups).
+// partial (groups, chunks, 2, c) = Σg and Σ g·(x − mean) over chunks of `chunk` rows of windows; a
+// group has `rows` rows of windows. Grid: (chunks, tiles of channels, groups).
 KERNEL(stem_backward_reduce, THREADS)
-(float* __restrict__ partial, const act* __restrict__ dz, const unsigned char* __restrict__ argmax, const act* __restrict__ x,
- const float* __restrict__ saved, const float* __restrict__ gamma, const float* __restrict__ beta, int rows, int chunk, int h,
- int w, int c, int wide) {
+(float* __restrict__ partial, const act* __restrict__ dz, const unsigned char* __restrict__ argmax,
+ const act* __restrict__ x, const float* __restrict__ saved, const float* __restrict__ gamma,
+ const float* __restrict__ beta, int rows, int chunk, int h, int w, int c, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     F8 sum = {}, product = {};
     if (at.inside) {
         const float* mean = saved + size_t(blockIdx.z) * 2 * c + at.channel;
+        // The thread's channels.
         F8 centre, scale, shift;
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const Affine y = affine(mean[e], mean[c + e], gamma[at.channel + e], beta[at.channel + e]);
+            const Affine y =
+                affine(mean[e], mean[c + e], gamma[at.channel + e], beta[at.channel + e]);
             centre.v[e] = mean[e];
             scale.v[e] = y.scale;
             shift.v[e] = y.shift;
         }
         const int p = (h + 1) / 2, q = (w + 1) / 2;
+        // Its rows of windows, the four pixels of each window in turn.
         const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
         int image = blockIdx.z * (rows / p) + first / p, row = first % p;
         for (int r = first; r < end; ++r) {
@@ -155,10 +176,12 @@ KERNEL(stem_backward_reduce, THREADS)
                 const Windows all = windows(dz, argmax, image, row, column, p, q, c, at.channel);
 #pragma unroll
                 for (int k = 0; k < 4; ++k) {
-                    const F8 v = load8(x + pixel(image, row, column, k, h, w, c, at.channel)), g = gather(all, k);
+                    const F8 v = load8(x + pixel(image, row, column, k, h, w, c, at.channel)),
+                             g = gather(all, k);
 #pragma unroll
                     for (int e = 0; e < 8; ++e) {
-                        const float open = fmaf(v.v[e], scale.v[e], shift.v[e]) > 0.0f ? g.v[e] : 0.0f;
+                        const float open =
+                            fmaf(v.v[e], scale.v[e], shift.v[e]) > 0.0f ? g.v[e] : 0.0f;
                         sum.v[e] += open;
                         product.v[e] = fmaf(open, v.v[e] - centre.v[e], product.v[e]);
                     }
@@ -170,17 +193,20 @@ KERNEL(stem_backward_reduce, THREADS)
             }
         }
     }
-    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum, product, blockIdx.y, wide, c);
+    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
+                        product, blockIdx.y, wide, c);
 }
 
-// dx from line (groups, 4, c), which is norm_backward_finalize's. Grid: (p, n, tiles of channels).
+// dx from line (groups, 4, c), which norm_backward_finalize wrote. Grid: (p, n, tiles of channels).
 KERNEL(stem_backward_apply, THREADS)
-(act* __restrict__ dx, const act* __restrict__ dz, const unsigned char* __restrict__ argmax, const act* __restrict__ x,
- const float* __restrict__ line, int images_per_group, int h, int w, int c, int wide) {
+(act* __restrict__ dx, const act* __restrict__ dz, const unsigned char* __restrict__ argmax,
+ const act* __restrict__ x, const float* __restrict__ line, int images_per_group, int h, int w,
+ int c, int wide) {
     const Place at = place(THREADS, blockIdx.z, wide, c);
     if (!at.inside) return;
     line += size_t(blockIdx.y / images_per_group) * 4 * c + at.channel;
-    const F8 scale = load_floats(line), slope = load_floats(line + c), offset = load_floats(line + 2 * c);
+    const F8 scale = load_floats(line), slope = load_floats(line + c),
+             offset = load_floats(line + 2 * c);
     const F8 shift = load_floats(line + 3 * c);
     const int row = blockIdx.x, p = gridDim.x, q = (w + 1) / 2;
     for (int column = at.lane; column < q; column += at.lanes) {

@@ -1,41 +1,54 @@
-// The best rows of many, query by query: best (q, n), places (q, n) = the n best of what they were and of scores (rows, q), sorted,
-// of equal scores the lower place first.
+// The best rows of many, for each query: best (q, n), places (q, n) = the n best among themselves
+// and scores (rows, q), sorted, of equal scores the lower place first.
 //
-// Scores are read once, 4 bytes each: 4·rows·q, which at 205 thousand rows and 32 queries is 26 MB, 7 µs at 4 TB/s. A block reads
-// one query's column, so a sector of 32 bytes is asked for by 8 blocks; all but the first find it in the second-level cache.
-// Few rows are better than what is kept already, and a block whose 256 rows hold none goes on after one barrier. Where some are,
-// each row and each entry of the list counts what is better than it: that is its place in the new list, whatever the order of
-// threads.
+// Bytes: scores are read once, 4·rows·q, which at 205 thousand rows and 32 queries is 26 MB, 7 µs
+// at 4 TB/s. A block reads one query's column, so a sector of 32 bytes is asked for by 8 blocks;
+// all but the first find it in the second-level cache. Few rows are better than what is kept
+// already, and a block whose 256 rows hold none goes on after one barrier. Where some are better,
+// each row and each entry of the list counts what is better than itself: that is its place in the
+// new list, whatever the order of threads.
 #include "common.cuh"
 
+// Rows that a block looks at at once, a thread each.
 constexpr int ROWS = 256;
+// The longest list.
 constexpr int MOST = 64;
+// The place of an entry that does not exist.
 constexpr unsigned NOWHERE = 0xffffffffu;
 
+static_assert(MOST <= ROWS, "a thread for each entry of a list");
+
+// Whether entry a stands before entry b in a list.
 __device__ __forceinline__ bool better(float a, unsigned a_place, float b, unsigned b_place) {
     return a > b || (a == b && a_place < b_place);
 }
 
 // A sorted list of `n` in shared memory, and the block's candidates for it.
 struct List {
-    float* best;         // (MOST)
-    unsigned* places;    // (MOST)
-    float* scores;       // (ROWS)
-    unsigned* from;      // (ROWS)
-    unsigned* wanted;    // (3), zero: whether any candidate of this round, the next, and the one after is better than the last entry
+    float* best;       // (MOST)
+    unsigned* places;  // (MOST)
+    float* scores;     // (ROWS)
+    unsigned* from;    // (ROWS)
+    // (3), zero at first: three counters used in rotation (one barrier a round), each how many
+    // candidates of a round enter the list.
+    unsigned* wanted;
     int n;
 
-    // Takes a candidate of each thread; one that is not `allowed`, or NaN, is none. The whole block calls it, and the list was
-    // complete a barrier ago. `round` counts the calls.
-    __device__ __forceinline__ void take(float score, unsigned place, bool allowed, int round) const {
+    // Takes a candidate of each thread into the list; one that is not `allowed`, or NaN, does not
+    // enter. The whole block calls it, a barrier after the list was complete. `round` counts the
+    // calls.
+    __device__ __forceinline__ void take(float score, unsigned place, bool allowed,
+                                         int round) const {
         const int t = threadIdx.x;
         const bool enters = allowed && better(score, place, best[n - 1], places[n - 1]);
         if (enters) atomicAdd(wanted + round % 3, 1u);
         __syncthreads();
-        // All have read this flag's last value: it is used again two rounds on, behind the next round's barrier.
+        // All have read this counter's last value: it is used again two rounds on, behind the next
+        // round's barrier.
         if (t == 0) wanted[(round + 2) % 3] = 0;
         if (wanted[round % 3] == 0) return;
 
+        // Ranks: how many are better.
         scores[t] = enters ? score : -INFINITY;
         from[t] = enters ? place : NOWHERE;
         __syncthreads();
@@ -47,6 +60,7 @@ struct List {
             rank += better(scores[i], from[i], score, place);
         }
         for (int i = 0; i < n; ++i) rank += better(best[i], places[i], score, place);
+        // Write the new list.
         __syncthreads();
         if (t < n && kept_rank < n) {
             best[kept_rank] = kept;
@@ -60,21 +74,23 @@ struct List {
     }
 };
 
-// A list's shared memory, empty flags included; the caller fills in the entries and waits.
-#define LIST(list, kept)                                \
-    SHARED(float, list##_best, MOST);                   \
-    SHARED(unsigned, list##_places, MOST);              \
-    SHARED(float, list##_scores, ROWS);                 \
-    SHARED(unsigned, list##_from, ROWS);                \
-    SHARED(unsigned, list##_wanted, 3);                 \
+// Declares a list of `kept` entries with its shared memory, counters at zero; the caller fills in
+// the entries and waits.
+#define LIST(list, kept)                                 \
+    SHARED(float, list##_best, MOST);                    \
+    SHARED(unsigned, list##_places, MOST);               \
+    SHARED(float, list##_scores, ROWS);                  \
+    SHARED(unsigned, list##_from, ROWS);                 \
+    SHARED(unsigned, list##_wanted, 3);                  \
     if (threadIdx.x < 3) list##_wanted[threadIdx.x] = 0; \
-    const List list{list##_best, list##_places, list##_scores, list##_from, list##_wanted, kept}
+    const List list { list##_best, list##_places, list##_scores, list##_from, list##_wanted, kept }
 
-// part, part_places (q, parts, keep) = the `keep` best of `span` rows each that are better than the last of best (q, n); what is
-// missing is −∞ at no place. Grid (parts, q).
-KERNEL(top_part, 256)(float* __restrict__ part, unsigned* __restrict__ part_places, const float* __restrict__ scores,
-                      const float* __restrict__ best, const unsigned* __restrict__ places, int rows, int q, int n, int span,
-                      int keep, unsigned first) {
+// part, part_places (q, parts, keep) = the `keep` best of each `span` rows that are better than the
+// last of best (q, n); missing ones are −∞ at NOWHERE. Grid (parts, q).
+KERNEL(top_part, ROWS)(float* __restrict__ part, unsigned* __restrict__ part_places,
+                       const float* __restrict__ scores, const float* __restrict__ best,
+                       const unsigned* __restrict__ places, int rows, int q, int n, int span,
+                       int keep, unsigned first) {
     LIST(list, keep);
     const int t = threadIdx.x, query = blockIdx.y;
     if (t < keep) {
@@ -99,9 +115,10 @@ KERNEL(top_part, 256)(float* __restrict__ part, unsigned* __restrict__ part_plac
     }
 }
 
-// best, places (q, n) = the n best of them and of `count` candidates a query. Grid (q).
-KERNEL(top_merge, 256)(float* __restrict__ best, unsigned* __restrict__ places, const float* __restrict__ part,
-                       const unsigned* __restrict__ part_places, int count, int n) {
+// best, places (q, n) = the n best among themselves and `count` candidates of each query. Grid (q).
+KERNEL(top_merge, ROWS)(float* __restrict__ best, unsigned* __restrict__ places,
+                        const float* __restrict__ part, const unsigned* __restrict__ part_places,
+                        int count, int n) {
     LIST(list, n);
     const int t = threadIdx.x, query = blockIdx.x;
     best += query * n;

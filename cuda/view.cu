@@ -1,67 +1,68 @@
-// Views of stored images: colours, geometry, normalisation, u8 → activations.
+// Views: stored images as the network reads them, with colours, geometry and normalisation.
 //
-//     images[index] (sh, sw, 3) u8 → the photometric steps → sums over columns, then over rows → (x − MEAN)/STD → x (n, h, w, 4 or 8) act
+//   images[index] (sh, sw, 3) u8 → photometric steps → sums over columns, then over rows →
+//   (x − MEAN)/STD → x (n, h, w, 4 or 8) act
 //
-// Blur and resampling are linear, so an output is one weighted sum an axis: its triangle (as wide as the scale where the whole
-// image shrinks, else of two pixels) convolved with the Gaussian. Two launches:
+// Blur and resampling are linear, so an output is one weighted sum along each axis: its triangle
+// (as wide as the scale where the whole image shrinks, else two pixels wide) convolved with the
+// Gaussian.
 //
-//   view_grey    only for images whose contrast changes: Σ grey at that point of the steps, 32 partial sums an image.
-//   view_render  a block makes 32×32 outputs of an image. Its warps take the source rows below the tile in turn: colours of a row
-//                are computed once into the warp's line, weighted sums over columns go to shared memory, and after at most ROWS
-//                rows every thread adds them to its four outputs. Nothing but x is written, and no scratch holds an image. Windows
-//                larger than the line and the rows are walked through in pieces, so that any scale and any σ works; more than MOST
-//                taps an axis are not kept but weighed anew at each use, which is slow: recipes blur with σ ≤ 2, 16 taps.
+//   view_grey    only for images whose contrast changes: Σ grey at that point of the steps, as
+//                PARTS partial sums of an image.
+//   view_render  a block makes TILE × TILE outputs of an image. Its warps take the source rows
+//                below the tile in turn: colours of a row are computed once into the warp's line,
+//                weighted sums over columns go to shared memory, and after at most ROWS rows every
+//                thread adds them to its four outputs. Nothing but x is written, and no scratch
+//                holds an image. Windows larger than the line and the rows are walked through in
+//                pieces, so that any scale and any σ works; more than MOST taps along an axis are
+//                not kept but weighed anew at each use, which is slow: recipes blur with σ ≤ 2, 16
+//                taps.
 //
-//   view_sobel   from channels 0 to 2 of x (n, h, w, 8) to 3 and 4, apart from the others: greys of a tile and a pixel around it in
-//                shared memory. 16·h·w bytes in and, since sectors go as a whole, out at 16 bits: 60×128² 31 MB, 8 µs at 4 TB/s.
-//
-// Bytes: u8 of the window once (overlaps of tiles, 2·radius + 2 pixels wide, come from L2), of the whole image once more where
-// contrast changes; 8·h·w written at 16 bits. For 128 images of 640² cut to 0.75·640 on average and 320²: 88 + 157 + 105 MB, 90 µs
-// at 4 TB/s. By a count, not a measurement, arithmetic (some 100 instructions a source pixel with all steps) and shared memory (4
-// loads a tap) cost three to four times as much: they are what bounds this.
-#include "common.cuh"
+// Bytes: the window's u8 once (overlaps of tiles, 2·radius + 2 pixels wide, come from L2), those of
+// the whole image once more where contrast changes; 8·h·w written at 16 bits. For 128 images of
+// 640² cut to 0.75·640 on average and 320²: 88 + 157 + 105 MB, 90 µs at 4 TB/s. By a count, not a
+// measurement, arithmetic (some 100 instructions a source pixel with all steps) and shared memory
+// (4 loads a tap) cost three to four times as much: they are what bounds this.
+#include "draws.cuh"
+#include "view.cuh"
 
-struct Photo {
-    float brightness, contrast, saturation, hue, sigma;
-    unsigned grey, order;
-};
-
-struct Crop {
-    int top, left, side, flip;
-};
-
-struct Colour {
-    float r, g, b;
-};
-
+// Partial sums of grey of an image: blocks of view_grey.
 constexpr int PARTS = 32;
-constexpr int TILE = 32;
-constexpr int WARPS = 8;
+// Source rows whose sums over columns are in shared memory.
 constexpr int ROWS = 48;
+// Source columns of a warp's line.
 constexpr int COLS = 96;
+// Weights that are kept for an output along an axis.
 constexpr int MOST = 32;
+// The longest side of a stored image: two tables of a blur's weights lie in dynamic shared memory.
+constexpr int LONGEST = 4096;
 
-// ImageNet's mean and standard deviation of a colour.
-__device__ __forceinline__ float mean_of(int c) { return c == 0 ? 0.485f : c == 1 ? 0.456f : 0.406f; }
-__device__ __forceinline__ float deviation_of(int c) { return c == 0 ? 0.229f : c == 1 ? 0.224f : 0.225f; }
+static_assert(PARTS == WARP, "a warp adds up the partial sums of an image");
+static_assert(COLS % WARP == 0, "a warp stages whole lines");
+static_assert((ROWS * 3 * TILE + WARPS * 3 * COLS + 2 * MOST * TILE + 2 * (LONGEST + 1)) * 4 +
+                      2 * TILE * 32 <=
+                  MOST_SHARED,
+              "sums, lines, weights, the blur's tables and reaches fit");
 
-// A product where a quotient would do, as the CPU engine: the same bits.
+// The colour of a level is a product, not a quotient, as on the CPU engine: the same bits.
 constexpr float LEVEL = 1.0f / 255.0f;
 
-__device__ __forceinline__ float grey(const Colour& c) { return 0.299f * c.r + 0.587f * c.g + 0.114f * c.b; }
-
-// v + (x − v)·s a channel, clamped: contrast (v the mean grey of the image) and saturation (v the grey of the pixel).
+// Each channel as v + (x − v)·s, clamped: contrast (v is the mean grey of the image) and saturation
+// (v is the grey of the pixel).
 __device__ __forceinline__ Colour away(const Colour& c, float v, float s) {
-    return {__saturatef(v + (c.r - v) * s), __saturatef(v + (c.g - v) * s), __saturatef(v + (c.b - v) * s)};
+    return {__saturatef(v + (c.r - v) * s), __saturatef(v + (c.g - v) * s),
+            __saturatef(v + (c.b - v) * s)};
 }
 
-// Turns the hue by `turn` sextants at constant HSV value and saturation: with hue h in sextants, a channel is
-// V − VS·clamp(min(k, 4 − k)), k = (h + 5, 3, 1) mod 6 for red, green, blue.
+// Turns the hue by `turn` sextants at constant HSV value and saturation: with hue h in sextants, a
+// channel is V − VS·clamp(min(k, 4 − k)), k = (h + 5, 3, 1) mod 6 for red, green, blue.
 __device__ __forceinline__ Colour rotate(const Colour& c, float turn) {
     const float top = fmaxf(c.r, fmaxf(c.g, c.b));
     const float span = top - fminf(c.r, fminf(c.g, c.b));
     const float scale = 1.0f / (span > 0 ? span : 1.0f);
-    float hue = top == c.r ? (c.g - c.b) * scale : top == c.g ? 2 + (c.b - c.r) * scale : 4 + (c.r - c.g) * scale;
+    float hue = top == c.r   ? (c.g - c.b) * scale
+                : top == c.g ? 2 + (c.b - c.r) * scale
+                             : 4 + (c.r - c.g) * scale;
     // −1..5 and a turn of −3..3 are one wrap away from 0..6.
     hue += turn;
     hue = hue < 0 ? hue + 6 : hue;
@@ -74,7 +75,8 @@ __device__ __forceinline__ Colour rotate(const Colour& c, float turn) {
     return {channel(5), channel(3), channel(1)};
 }
 
-// The steps of a draw on N pixels; those before its contrast alone if `mean` is null. Steps that change nothing do not exist.
+// Applies the photometric steps of a draw to N pixels; only those before its contrast if `mean` is
+// null. Steps that would change nothing are left out.
 template <int N>
 __device__ __forceinline__ void develop(Colour (&c)[N], const Photo& photo, const float* mean) {
 #pragma unroll 1
@@ -84,7 +86,8 @@ __device__ __forceinline__ void develop(Colour (&c)[N], const Photo& photo, cons
                 if (photo.brightness == 1) break;
 #pragma unroll
                 for (int i = 0; i < N; ++i) {
-                    c[i] = {__saturatef(c[i].r * photo.brightness), __saturatef(c[i].g * photo.brightness),
+                    c[i] = {__saturatef(c[i].r * photo.brightness),
+                            __saturatef(c[i].g * photo.brightness),
                             __saturatef(c[i].b * photo.brightness)};
                 }
                 break;
@@ -115,10 +118,11 @@ __device__ __forceinline__ Colour colour(const unsigned char* pixel) {
     return {pixel[0] * LEVEL, pixel[1] * LEVEL, pixel[2] * LEVEL};
 }
 
-// partial (n, PARTS) = Σ grey before the contrast over a share of the image's pixels; untouched where contrast changes nothing.
-// Blocks (PARTS, n).
-KERNEL(view_grey, 256)(float* __restrict__ partial, const unsigned char* __restrict__ images,
-                       const unsigned* __restrict__ index, const Photo* __restrict__ photo, int sh, int sw) {
+// partial (n, PARTS) = Σ grey before the contrast over a share of the image's pixels; untouched
+// where contrast changes nothing. Blocks (PARTS, n).
+KERNEL(view_grey, THREADS)(float* __restrict__ partial, const unsigned char* __restrict__ images,
+                           const unsigned* __restrict__ index, const Photo* __restrict__ photo,
+                           int sh, int sw) {
     SHARED(float, sums, WARPS);
     const Photo draw = photo[blockIdx.y];
     if (draw.contrast == 1) return;
@@ -126,7 +130,8 @@ KERNEL(view_grey, 256)(float* __restrict__ partial, const unsigned char* __restr
     const unsigned char* const image = images + size_t(index[blockIdx.y]) * pixels * 3;
     const bool aligned = pixels % 4 == 0;
     float sum = 0;
-    for (int quad = blockIdx.x * 256 + threadIdx.x; quad < pixels / 4; quad += PARTS * 256) {
+    for (int quad = blockIdx.x * THREADS + threadIdx.x; quad < pixels / 4;
+         quad += PARTS * THREADS) {
         const unsigned char* const from = image + size_t(quad) * 12;
         unsigned char bytes[12];
         if (aligned) {
@@ -144,7 +149,7 @@ KERNEL(view_grey, 256)(float* __restrict__ partial, const unsigned char* __restr
         develop(c, draw, nullptr);
         sum += (grey(c[0]) + grey(c[1])) + (grey(c[2]) + grey(c[3]));
     }
-    // What is left of an image whose pixels are no multiple of 4.
+    // The last pixels of an image whose pixels are no multiple of 4.
     if (blockIdx.x == 0 && threadIdx.x < pixels % 4) {
         Colour c[1] = {colour(image + size_t(pixels / 4 * 4 + threadIdx.x) * 3)};
         develop(c, draw, nullptr);
@@ -160,27 +165,29 @@ KERNEL(view_grey, 256)(float* __restrict__ partial, const unsigned char* __restr
     }
 }
 
-// `out` samples of the window start..start + side of `len` elements.
+// How an axis of `len` elements is resampled: `out` samples of the window start..start + side.
 struct Axis {
     int len, out, start, side;
     bool antialias, flip;
 };
 
-// An output of an axis: elements first..first + count lie below its triangle, and it reads from..to of the unblurred map.
+// What an output along an axis reads: elements first..first + count lie below its triangle, and
+// with the blur it reads elements from..to.
 struct Reach {
     int first, count, from, to;
-    // Triangle: element first + i weighs 1 − |i − peak|·slope, times `scale`.
+    // The triangle: element first + i weighs 1 − |i − peak|·slope, times `scale`.
     float peak, slope, scale;
 };
 
-// Unnormalised Gaussian at distances 0..=radius, and tail[i] = Σ bell[i..].
+// The unnormalised Gaussian at distances 0..=radius, and tail[i] = Σ bell[i..].
 struct Blur {
     const float *bell, *tail;
     int radius;
 };
 
 __device__ __forceinline__ Reach reach_of(const Axis& axis, int o, const Blur& blur) {
-    // NOTE: f64, since a position of hundreds in f32 would be off by 3e-5 of a pixel, and so would be the weights.
+    // NOTE: in f64, since a position of hundreds in f32 would be off by 3e-5 of a pixel, and the
+    // weights with it.
     const double step = double(axis.side) / axis.out;
     const double half = axis.antialias && step > 1 ? step : 1;
     const double centre = ((axis.flip ? axis.out - 1 - o : o) + 0.5) * step - 0.5;
@@ -194,28 +201,32 @@ __device__ __forceinline__ Reach reach_of(const Axis& axis, int o, const Blur& b
     reach.peak = float(centre - first);
     reach.slope = float(1 / half);
     float total = 0;
-    for (int i = 0; i < reach.count; ++i) total += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f);
-    // NOTE: the only element of an axis is both of its edges, but `weight` takes it for one.
+    for (int i = 0; i < reach.count; ++i)
+        total += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f);
+    // NOTE: the only element of an axis of one is both of its edges, but `weight` takes it for one.
     reach.scale = 1 / (total * (axis.len == 1 ? blur.tail[0] : 2 * blur.tail[0] - 1));
     return reach;
 }
 
-// The weight of element `at` in an output: what it gives to the blurred elements below the triangle. Elements at an edge stand
-// for all that lie beyond as well.
+// The weight of element `at` in an output: its share of the blurred elements below the triangle.
+// Elements at an edge stand for all that lie beyond as well.
 __device__ __forceinline__ float weight(const Reach& reach, int at, int len, const Blur& blur) {
     const float* const share = at == 0 || at == len - 1 ? blur.tail : blur.bell;
     const int begin = max(reach.first, at - blur.radius) - reach.first;
     const int end = min(reach.first + reach.count, at + blur.radius + 1) - reach.first;
     float sum = 0;
     for (int i = begin; i < end; ++i) {
-        sum += fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f) * share[abs(reach.first + i - at)];
+        sum +=
+            fmaxf(1 - fabsf(i - reach.peak) * reach.slope, 0.0f) * share[abs(reach.first + i - at)];
     }
     return sum * reach.scale;
 }
 
-// N colours of a row, 32 pixels apart, into a warp's line of COLS; columns from `end` on repeat the last.
+// Writes N colours of a row, 32 pixels apart, to a warp's line (3, COLS); columns from `end` on
+// repeat the last.
 template <int N>
-__device__ __forceinline__ void stage(float* line, const unsigned char* row, int end, const Photo& draw, float mean) {
+__device__ __forceinline__ void stage(float* line, const unsigned char* row, int end,
+                                      const Photo& draw, float mean) {
     const int lane = threadIdx.x % 32;
     Colour c[N];
 #pragma unroll
@@ -230,11 +241,15 @@ __device__ __forceinline__ void stage(float* line, const unsigned char* row, int
     }
 }
 
-// x (n, h, w, channels), channels from 3 on zero. `photo` (n) and `crops` (n) may be null; `partial` from view_grey is read where contrast changes.
-// Blocks (⌈w/TILE⌉, ⌈h/TILE⌉, n); dynamic shared memory: 2·(max(sh, sw) + 1) floats.
-KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ images, const unsigned* __restrict__ index,
-                         const Photo* __restrict__ photo, const Crop* __restrict__ crops, const float* __restrict__ partial,
-                         int sh, int sw, int h, int w, int channels) {
+// x (n, h, w, channels) = views of images[index] (n), channels from 3 on zero. Without `photo` (n)
+// colours stay, without `crops` (n) the whole image is resized; `partial` from view_grey is read
+// where contrast changes. Blocks (⌈w/TILE⌉, ⌈h/TILE⌉, n); dynamic shared memory: 2·(max(sh, sw) +
+// 1) floats.
+KERNEL(view_render,
+       THREADS)(act* __restrict__ x, const unsigned char* __restrict__ images,
+                const unsigned* __restrict__ index, Maybe<const Photo> __restrict__ photo,
+                Maybe<const Crop> __restrict__ crops, const float* __restrict__ partial, int sh,
+                int sw, int h, int w, int channels) {
     SHARED(float, sums, ROWS * 3 * TILE);
     SHARED(float, lines, WARPS * 3 * COLS);
     SHARED(float, weights, 2 * MOST * TILE);
@@ -243,40 +258,46 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
     const int image = blockIdx.z, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const unsigned char* const from = images + size_t(index[image]) * sh * sw * 3;
     const Photo draw = photo ? photo[image] : Photo{1, 1, 1, 0, 0, 0, 0xe4};
-    const float mean = draw.contrast == 1 ? 0 : warp_sum(partial[image * PARTS + lane]) / (float(sh) * float(sw));
+    const float mean =
+        draw.contrast == 1 ? 0 : warp_sum(partial[image * PARTS + lane]) / (float(sh) * float(sw));
 
+    // The blur's Gaussian and its tails.
     const int longest = max(sh, sw);
     const int radius = draw.sigma > 0 ? int(fminf(ceilf(3 * draw.sigma), float(longest))) : 0;
     float* const tail = bell + longest + 1;
     const Blur blur{bell, tail, radius};
-    for (int i = threadIdx.x; i <= radius; i += 256) {
+    for (int i = threadIdx.x; i <= radius; i += THREADS) {
         const float d = i / draw.sigma;
         bell[i] = i == 0 ? 1 : expf(-0.5f * d * d);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i <= radius; i += 256) {
+    for (int i = threadIdx.x; i <= radius; i += THREADS) {
         float sum = 0;
         for (int j = radius; j >= i; --j) sum += bell[j];
         tail[i] = sum;
     }
     __syncthreads();
 
-    // Reaches of the tile's columns, then of its rows.
+    // Reaches of the tile's columns, then of its rows, and the weights of both.
     Axis cols{sw, w, 0, sw, true, false}, rows{sh, h, 0, sh, true, false};
     if (crops) {
         const Crop crop = crops[image];
-        cols = {sw, w, crop.left, crop.side, false, crop.flip != 0};
-        rows = {sh, h, crop.top, crop.side, false, false};
+        const int side = static_cast<int>(crop.side);
+        cols = {sw, w, static_cast<int>(crop.left), side, false, crop.flip != 0};
+        rows = {sh, h, static_cast<int>(crop.top), side, false, false};
     }
     if (warp == 0) reaches[lane] = reach_of(cols, min(int(blockIdx.x) * TILE + lane, w - 1), blur);
-    if (warp == 1) reaches[TILE + lane] = reach_of(rows, min(int(blockIdx.y) * TILE + lane, h - 1), blur);
+    if (warp == 1)
+        reaches[TILE + lane] = reach_of(rows, min(int(blockIdx.y) * TILE + lane, h - 1), blur);
     __syncthreads();
-    for (int i = threadIdx.x; i < 2 * MOST * TILE; i += 256) {
+    for (int i = threadIdx.x; i < 2 * MOST * TILE; i += THREADS) {
         const int axis = i / (MOST * TILE), tap = i / TILE % MOST;
         const Reach reach = reaches[axis * TILE + i % TILE];
-        if (reach.from + tap < reach.to) weights[i] = weight(reach, reach.from + tap, axis ? sh : sw, blur);
+        if (reach.from + tap < reach.to)
+            weights[i] = weight(reach, reach.from + tap, axis ? sh : sw, blur);
     }
-    const int left = min(reaches[0].from, reaches[TILE - 1].from), right = max(reaches[0].to, reaches[TILE - 1].to);
+    const int left = min(reaches[0].from, reaches[TILE - 1].from),
+              right = max(reaches[0].to, reaches[TILE - 1].to);
     const int top = reaches[TILE].from, bottom = reaches[2 * TILE - 1].to;
     const Reach col = reaches[lane];
     const bool kept = col.to - col.from <= MOST;
@@ -285,6 +306,7 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
     __syncthreads();
 
     for (int y0 = top; y0 < bottom; y0 += ROWS) {
+        // Sums over columns: a warp has a source row, a lane a column of outputs.
         const int y1 = min(y0 + ROWS, bottom);
         for (int y = y0 + warp; y < y1; y += WARPS) {
             float r = 0, g = 0, b = 0;
@@ -292,12 +314,14 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
                 const int x1 = min(x0 + COLS, right);
                 const unsigned char* const row = from + (size_t(y) * sw + x0) * 3;
                 int at = 0;
-                for (; x1 - x0 - at > 32; at += 64) stage<2>(line + at, row + 3 * at, x1 - x0 - at, draw, mean);
+                for (; x1 - x0 - at > 32; at += 64)
+                    stage<2>(line + at, row + 3 * at, x1 - x0 - at, draw, mean);
                 if (at < x1 - x0) stage<1>(line + at, row + 3 * at, x1 - x0 - at, draw, mean);
                 __syncwarp();
                 const int end = min(col.to, x1);
                 for (int at = max(col.from, x0); at < end; ++at) {
-                    const float share = kept ? weights[(at - col.from) * TILE + lane] : weight(col, at, sw, blur);
+                    const float share =
+                        kept ? weights[(at - col.from) * TILE + lane] : weight(col, at, sw, blur);
                     r += share * line[at - x0];
                     g += share * line[COLS + at - x0];
                     b += share * line[2 * COLS + at - x0];
@@ -309,6 +333,7 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
             to[TILE] = g;
             to[2 * TILE] = b;
         }
+        // Sums over rows: a warp has four rows of outputs.
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < TILE / WARPS; ++k) {
@@ -317,7 +342,8 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
             const bool kept = reach.to - reach.from <= MOST;
             const int end = min(reach.to, y1);
             for (int y = max(reach.from, y0); y < end; ++y) {
-                const float share = kept ? weights[(MOST + y - reach.from) * TILE + o] : weight(reach, y, sh, blur);
+                const float share =
+                    kept ? weights[(MOST + y - reach.from) * TILE + o] : weight(reach, y, sh, blur);
                 const float* const sum = sums + (y - y0) * 3 * TILE + lane;
 #pragma unroll
                 for (int c = 0; c < 3; ++c) out[k][c] += share * sum[c * TILE];
@@ -326,6 +352,7 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
         __syncthreads();
     }
 
+    // Normalise and write.
     const int ox = blockIdx.x * TILE + lane;
 #pragma unroll
     for (int k = 0; k < TILE / WARPS; ++k) {
@@ -333,41 +360,11 @@ KERNEL(view_render, 256)(act* __restrict__ x, const unsigned char* __restrict__ 
         if (ox < w && oy < h) {
             F4 pixel{};
 #pragma unroll
-            for (int c = 0; c < 3; ++c) pixel.v[c] = (out[k][c] - mean_of(c)) * (1.0f / deviation_of(c));
+            for (int c = 0; c < 3; ++c)
+                pixel.v[c] = (out[k][c] - mean_of(c)) * (1.0f / deviation_of(c));
             act* const to = x + ((size_t(image) * h + oy) * w + ox) * channels;
             store4(to, pixel);
             if (channels == 8) store4(to + 4, F4{});
         }
     }
-}
-
-// Rows and columns of the greys that a block of view_sobel reads.
-constexpr int SOBEL_ROWS = 256 / TILE;
-constexpr int GREY_ROWS = SOBEL_ROWS + 2;
-constexpr int GREY_COLS = TILE + 2;
-
-// Channels 3 and 4 of x (n, h, w, 8) = dx and dy of the grey in 0..1, zeros around the image. Blocks
-// (⌈w/TILE⌉, ⌈h/SOBEL_ROWS⌉, n). NOTE: neighbours write channels 3 and 4 of pixels that are read here: only 0 to 2 may be touched.
-KERNEL(view_sobel, 256)(act* x, int h, int w) {
-    SHARED(float, greys, GREY_ROWS * GREY_COLS);
-    const int left = blockIdx.x * TILE, top = blockIdx.y * SOBEL_ROWS;
-    x += size_t(blockIdx.z) * h * w * 8;
-    for (int i = threadIdx.x; i < GREY_ROWS * GREY_COLS; i += 256) {
-        const int iy = top + i / GREY_COLS - 1, ix = left + i % GREY_COLS - 1;
-        float g = 0;
-        if (0 <= iy && iy < h && 0 <= ix && ix < w) {
-            const act* const from = x + (size_t(iy) * w + ix) * 8;
-            const auto level = [=](int c) { return to_float(from[c]) * deviation_of(c) + mean_of(c); };
-            g = grey({level(0), level(1), level(2)});
-        }
-        greys[i] = g;
-    }
-    __syncthreads();
-    const int ox = threadIdx.x % TILE, oy = threadIdx.x / TILE;
-    if (left + ox >= w || top + oy >= h) return;
-    const float* const g = greys + oy * GREY_COLS + ox;
-    const float *const above = g, *const here = g + GREY_COLS, *const below = g + 2 * GREY_COLS;
-    act* const to = x + (size_t(top + oy) * w + left + ox) * 8;
-    to[3] = to_act(above[0] - above[2] + 2 * (here[0] - here[2]) + below[0] - below[2]);
-    to[4] = to_act(above[0] - below[0] + 2 * (above[1] - below[1]) + above[2] - below[2]);
 }

@@ -141,3 +141,65 @@ fn a_machine_without_nvcc_builds() {
     let (images, _) = Built::with(&[], &[]).succeeds();
     assert!(images.contains("Some(\"built without nvcc\")"), "{images}");
 }
+
+/// What build.rs writes for a folder `cuda` with these files, or what it says.
+fn generated(files: &[(&str, &str)]) -> Result<String, String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("cuda")).unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join("cuda").join(name), text).unwrap();
+    }
+    let mut command = Command::new(script());
+    command.current_dir(dir.path()).env_clear();
+    let ran = command.env("OUT_DIR", dir.path()).env("PATH", "").output().unwrap();
+    match ran.status.success() {
+        true => Ok(std::fs::read_to_string(dir.path().join("kernels.rs")).unwrap()),
+        false => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
+    }
+}
+
+#[test]
+fn launchers_are_typed_by_what_kernels_take() {
+    let header = "constexpr int D = 4, E = D << 1;  // constexpr int F = 1;\n\
+                  constexpr unsigned NOWHERE = 0xffu;\n\
+                  constexpr float EPS = 1e-5f;\nstruct Place {\n    int row;\n};\n\
+                  struct Pair {\n    const float *a, *b;\n    Place at[D];\n    bool both;\n};\n";
+    let source = "#include \"some.cuh\"\n#define KERNEL(name, threads) \\\nKERNEL(none, 1)()\n\
+                  constexpr int BYTES = D * sizeof(float);\n\
+                  KERNEL(some_thing, E)\n(act* __restrict__ out, Maybe<const unsigned char> from,\n \
+                  const Pair pair, size_t len, bool on) {\n    constexpr int inner = 3;\n}\n";
+    let text = generated(&[("some.cuh", header), ("some_thing.cu", source)]).unwrap();
+    for part in [
+        "pub struct SomeThing {",
+        "pub out: Slot<Act>,",
+        "pub from: Option<Slot<u8>>,",
+        "pub pair: Pair,",
+        "pub len: usize,",
+        "pub on: bool,",
+        "const INDEX: usize = 0;",
+        "pub a: Slot<f32>,\n    pub b: Slot<f32>,\n    pub at: [Place; consts::some_thing::D],",
+        "pub const E: usize = D << 1;",
+        "pub const NOWHERE: usize = 0xff;",
+        "pub const BYTES: usize = D * size_of::<f32>();",
+        "[(&str, &str); 1] = [\n    (\"some_thing\", \"some_thing\"),\n]",
+    ] {
+        let part = part.replace("pub struct", "pub(super) struct");
+        assert!(text.contains(&part), "{part} is not in\n{text}");
+    }
+    for part in ["EPS", "inner", "F:", "None {"] {
+        assert!(!text.contains(part), "{part} is in\n{text}");
+    }
+}
+
+#[test]
+fn what_no_launcher_could_pass_ends_the_build() {
+    for (head, part) in [
+        ("KERNEL(some_thing, 32)(long long n) {}", "`long long n` is not understood"),
+        ("KERNEL(some_thing, 32)(double x) {}", "takes double by value"),
+        ("KERNEL(some_thing, 32)(Unknown x) {}", "takes Unknown by value"),
+        ("KERNEL(some_thing)(int n) {}", "no entry: KERNEL(some_thing)(int n)"),
+    ] {
+        let said = generated(&[("some.cu", &format!("\n{head}\n"))]).unwrap_err();
+        assert!(said.contains(part), "{said}");
+    }
+}

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::util::kernels;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -105,32 +107,33 @@ fn an_op_family_has_one_stem_everywhere() {
 
 /// The entries of `cuda/*.cu`, each with its file's stem up to the first underscore.
 fn kernels() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for path in files("cuda", "cu") {
-        let stem =
-            path.file_stem().unwrap().to_string_lossy().split('_').next().unwrap().to_string();
-        for entry in read(&path).split("\nKERNEL(").skip(1) {
-            found.push((entry.split(',').next().unwrap().to_string(), stem.clone()));
-        }
-    }
-    found
+    let entries = |path: PathBuf| {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let family = stem.split('_').next().unwrap().to_string();
+        let kernels = kernels::parse(&read(&path)).kernels;
+        kernels.into_iter().map(move |kernel| (kernel.name, family.clone()))
+    };
+    files("cuda", "cu").into_iter().flat_map(entries).collect()
 }
 
+/// The name that build.rs gives a kernel's arguments: `norm_apply` has `NormApply`.
+fn arguments(kernel: &str) -> String {
+    kernel.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+}
+
+/// A kernel that nobody launches is a warning of the compiler; this says where they are launched.
 #[test]
-fn every_kernel_has_one_launcher() {
+fn kernels_are_launched_by_the_file_of_their_family() {
     let launchers: Vec<(PathBuf, String)> =
         files("src/device/cuda", "rs").into_iter().map(|p| (p.clone(), read(&p))).collect();
     let kernels = kernels();
     assert!(kernels.len() >= 30, "{} kernels seen: the test has gone blind", kernels.len());
     for (kernel, stem) in kernels {
         assert!(kernel.starts_with(&format!("{stem}_")), "{kernel} is in a file of {stem}");
-        let asked = format!("kernel(\"{kernel}\")");
-        let all: Vec<_> = launchers.iter().filter(|(_, code)| code.contains(&asked)).collect();
-        assert!(
-            all.len() == 1 && all[0].1.matches(&asked).count() == 1,
-            "{kernel} must be requested in one place"
-        );
-        let path = all[0].0.to_string_lossy();
+        let made = format!("kernels::{} {{", arguments(&kernel));
+        let by: Vec<_> = launchers.iter().filter(|(_, code)| code.contains(&made)).collect();
+        assert_eq!(by.len(), 1, "{kernel} must be launched by one file");
+        let path = by[0].0.to_string_lossy();
         assert!(path.contains(&format!("cuda/{stem}")), "{kernel} is launched by {path}");
     }
 }

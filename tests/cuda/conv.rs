@@ -73,7 +73,7 @@ pub fn engine(
 ) -> Option<Cuda> {
     let options =
         Options { autotune, deterministic, cache: cache.map(Into::into), ..Options::default() };
-    softgpu::load().then(|| Cuda::new(dtype, options).unwrap())
+    softgpu::load().then(|| Cuda::new(options, dtype).unwrap())
 }
 
 /// Tells the software cuDNN what to refuse on this thread, and which version to be (0: its own).
@@ -168,7 +168,7 @@ fn what_cannot_run_is_refused_in_one_line() {
         );
     }
     if refuse("", 8905) {
-        let refused = Cuda::new(Dtype::Bf16, Options::default()).err().unwrap().to_string();
+        let refused = Cuda::new(Options::default(), Dtype::Bf16).err().unwrap().to_string();
         assert!(refused.contains("older than 9") && refused.contains("pip install"), "{refused}");
     }
     refuse("", 0);

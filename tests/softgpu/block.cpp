@@ -1,8 +1,10 @@
-// The scheduler. Threads of a block are fibres; a warp runs until all its lanes wait for the block or have ended; then the next
-// warp runs. A thread runs until it waits (for its warp or its block) or ends. All 32 lanes must wait at the same place, and all
-// warps at the same barrier: everything else is an error, where a GPU would hang or, worse, would not.
+// The scheduler. Threads of a block are fibres; a warp runs until all its lanes wait for the block
+// or have ended; then the next warp runs. A thread runs until it waits (for its warp or its block)
+// or ends. All 32 lanes must wait at the same place, and all warps at the same barrier: everything
+// else is an error, where a GPU would hang or, worse, would not.
 //
-// A lane that ends hands its stack to the next lane that has not begun, so a kernel without barriers is a plain loop.
+// A lane that ends hands its stack to the next lane that has not begun, so a kernel without
+// barriers is a plain loop.
 #include "block.h"
 
 #include <stdio.h>
@@ -47,8 +49,8 @@ struct Machine {
     bool descending = false;
     const Launch* launch = nullptr;
 
-    // The running thread, its warp, how many lanes of the warp came before it in this pass, and whether all of them stopped at
-    // the same site.
+    // The running thread, its warp, how many lanes of the warp came before it in this pass, and
+    // whether all of them stopped at the same site.
     Thread* current = nullptr;
     unsigned warp_start = 0, lanes = 0, pass = 0;
     const Site* site = nullptr;
@@ -99,9 +101,11 @@ const char* short_name(const char* file) {
 std::string who(const Machine& m, const Thread& t) {
     char text[640];
     const uint3 b = here.block;
-    const int head = snprintf(text, sizeof text, "thread %u of block (%u,%u,%u) ", unsigned(&t - m.threads), b.x, b.y, b.z);
+    const int head = snprintf(text, sizeof text, "thread %u of block (%u,%u,%u) ",
+                              unsigned(&t - m.threads), b.x, b.y, b.z);
     if (t.site) {
-        snprintf(text + head, sizeof text - head, "waits in %s at %s:%d", t.site->op, short_name(t.site->file), t.site->line);
+        snprintf(text + head, sizeof text - head, "waits in %s at %s:%d", t.site->op,
+                 short_name(t.site->file), t.site->line);
     } else {
         snprintf(text + head, sizeof text - head, "has ended");
     }
@@ -158,27 +162,32 @@ inline void Machine::wait(const Site* where) {
     go(*own);
 }
 
-// Two threads do not wait at the same place: blames the barrier or the warp operation that one of them waits at.
+// Two threads do not wait at the same place: blames the barrier or the warp operation that one of
+// them waits at.
 bool Machine::blame(const Thread& a, const Thread& b) {
     const Thread& waits = a.site ? a : b;
     const Thread& other = a.site ? b : a;
     char text[1600];
-    snprintf(text, sizeof text, "%s at %s:%d (%s, %s)", waits.site->whole_block ? "diverging barrier" : "incomplete warp operation",
-             short_name(waits.site->file), waits.site->line, who(*this, waits).c_str(), who(*this, other).c_str());
+    snprintf(text, sizeof text, "%s at %s:%d (%s, %s)",
+             waits.site->whole_block ? "diverging barrier" : "incomplete warp operation",
+             short_name(waits.site->file), waits.site->line, who(*this, waits).c_str(),
+             who(*this, other).c_str());
     fault = text;
     return false;
 }
 
 void Machine::fail(const char* what, const char* file, int line) {
     char text[1024];
-    snprintf(text, sizeof text, "%s at %s:%d (thread %u of block (%u,%u,%u))", what, short_name(file), line,
-             unsigned(current - threads), here.block.x, here.block.y, here.block.z);
+    snprintf(text, sizeof text, "%s at %s:%d (thread %u of block (%u,%u,%u))", what,
+             short_name(file), line, unsigned(current - threads), here.block.x, here.block.y,
+             here.block.z);
     fault = text;
     current->fibre->switch_to(host);
     abort();
 }
 
-// Runs a warp until it waits for the block or has ended: pass after pass, in which each lane runs until it waits or ends.
+// Runs a warp until it waits for the block or has ended: pass after pass, in which each lane runs
+// until it waits or ends.
 bool Machine::run_warp() {
     for (;;) {
         pass = 0;
@@ -188,11 +197,14 @@ bool Machine::run_warp() {
         if (!fault.empty()) return false;
         const Thread& first = threads[warp_start];
         for (unsigned i = 1; i < lanes && !together; ++i) {
-            if (threads[warp_start + i].site != first.site) return blame(first, threads[warp_start + i]);
+            if (threads[warp_start + i].site != first.site)
+                return blame(first, threads[warp_start + i]);
         }
         if (!site || site->whole_block) return true;
         if (lanes != 32) {
-            fault = std::string("incomplete warp operation in a block whose size is no multiple of 32 (") + who(*this, first) + ")";
+            fault = std::string(
+                        "incomplete warp operation in a block whose size is no multiple of 32 (") +
+                    who(*this, first) + ")";
             return false;
         }
         parity ^= 1;
@@ -226,8 +238,12 @@ bool Machine::run_block() {
 
 // Shared memory: arrays between guards in one arena, full of 0xFF when a block begins.
 #ifdef SOFTGPU_ASAN
-void Machine::open(size_t start, size_t bytes) { __asan_unpoison_memory_region(arena + start, bytes); }
-void Machine::close(size_t start, size_t bytes) { __asan_poison_memory_region(arena + start, bytes); }
+void Machine::open(size_t start, size_t bytes) {
+    __asan_unpoison_memory_region(arena + start, bytes);
+}
+void Machine::close(size_t start, size_t bytes) {
+    __asan_poison_memory_region(arena + start, bytes);
+}
 void Machine::check_guards() {}
 #else
 void Machine::open(size_t, size_t) {}
@@ -240,8 +256,9 @@ void Machine::check_guards() {
         for (size_t i = end; i < stop; ++i) whole &= arena[i] == char(GUARD_BYTE);
         if (whole) continue;
         char text[512];
-        snprintf(text, sizeof text, "written outside of the shared array of %zu bytes at %s:%d (block (%u,%u,%u))", a.bytes,
-                 short_name(a.file), a.line, here.block.x, here.block.y, here.block.z);
+        snprintf(text, sizeof text,
+                 "written outside of the shared array of %zu bytes at %s:%d (block (%u,%u,%u))",
+                 a.bytes, short_name(a.file), a.line, here.block.x, here.block.y, here.block.z);
         fault = text;
         return;
     }
@@ -274,7 +291,8 @@ const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine) {
 }
 
 void* dynamic_shared() {
-    if (!m->launch->dynamic_bytes) m->fail("DYNAMIC_SHARED in a launch without dynamic shared memory", "the kernel", 0);
+    if (!m->launch->dynamic_bytes)
+        m->fail("DYNAMIC_SHARED in a launch without dynamic shared memory", "the kernel", 0);
     return m->arena + m->dynamic_start;
 }
 
@@ -285,11 +303,13 @@ void* shared_array(const void* site, size_t bytes, const char* file, int line) {
         if (a.site) total += a.bytes;
     }
     if (m->arrays.size() == MOST_ARRAYS) m->fail("too many shared arrays", file, line);
-    if (total + bytes > SHARED_PLAIN) m->fail("more than 48 KiB of static shared memory", file, line);
+    if (total + bytes > SHARED_PLAIN)
+        m->fail("more than 48 KiB of static shared memory", file, line);
     if (total + bytes > *m->launch->shared) *m->launch->shared = total + bytes;
     if (total + bytes + m->launch->dynamic_bytes > m->launch->shared_most) {
         char text[128];
-        snprintf(text, sizeof text, "more than %zu bytes of static and dynamic shared memory", m->launch->shared_most);
+        snprintf(text, sizeof text, "more than %zu bytes of static and dynamic shared memory",
+                 m->launch->shared_most);
         m->fail(text, file, line);
     }
     const size_t start = m->take(bytes);
@@ -320,7 +340,8 @@ std::string run_grid(const Launch& launch, bool descending) {
     const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; ++i) {
         const uint64_t b = descending ? blocks - 1 - i : i;
-        here.block = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
+        here.block = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
+                      unsigned(b / grid.x / grid.y)};
         if (m->run_block()) continue;
         // The fibres of a failed block wait for ever: all begin anew.
         m->idle.clear();

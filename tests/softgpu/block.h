@@ -23,7 +23,8 @@ struct Launch {
 // Blocks, warps and lanes in ascending or descending order. Returns what went wrong, or nothing.
 std::string run_grid(const Launch& launch, bool descending);
 
-// The shared memory that a block may have without cuFuncSetAttribute, and with it on any GPU (compute capability 9.0).
+// The shared memory that a block may have without cuFuncSetAttribute, and with it on any GPU
+// (compute capability 9.0).
 constexpr size_t SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10;
 // With it on this one.
 size_t shared_most();

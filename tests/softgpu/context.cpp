@@ -1,7 +1,8 @@
 // Devices and contexts of the driver API.
 //
-// NOTE: each host thread has a primary context of its own, where a process has one: so tests that run side by side in one process do
-// not see each other's faults and leaks. A thread that wants the context of another makes it current by its handle.
+// NOTE: each host thread has a primary context of its own, where a process has one: so tests that
+// run side by side in one process do not see each other's faults and leaks. A thread that wants the
+// context of another makes it current by its handle.
 #include "context.h"
 
 #include <stdio.h>
@@ -32,14 +33,16 @@ thread_local std::map<int, Context*> primaries;
 thread_local Context* current = nullptr;
 thread_local int leaked = 0;
 
-constexpr const char* NAMES[] = {"stream", "event", "module", "function", "graph", "executable graph"};
+constexpr const char* NAMES[] = {"stream",   "event", "module",
+                                 "function", "graph", "executable graph"};
 
 bool is_known(const void* handle) {
     std::lock_guard<std::mutex> lock(mutex);
     return known().count(handle);
 }
 
-// The last release: what is left goes with the context, and is complained of unless a fault kept it from being destroyed.
+// The last release: what is left goes with the context, and is complained of unless a fault kept it
+// from being destroyed.
 void end(Context& context) {
     drain(context);
     std::string left;
@@ -166,31 +169,36 @@ API cuDeviceTotalMem_v2(size_t* bytes, int) {
     return Success;
 }
 
-// An H200's limits but for shared memory, with so few multiprocessors that small tests run kernels' loops over the grid.
+// An H200's limits but for shared memory, with so few multiprocessors that small tests run kernels'
+// loops over the grid.
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
-        case 1: case 2: case 3: *value = 1024; break;  // threads of a block
+        case 1:
+        case 2:
+        case 3: *value = 1024; break;  // threads of a block
         case 4: *value = 64; break;
         case 5: *value = 0x7fffffff; break;  // blocks of a grid
-        case 6: case 7: *value = 65535; break;
+        case 6:
+        case 7: *value = 65535; break;
         case 8: *value = int(SHARED_PLAIN); break;
         case 9: *value = 65536; break;  // constant memory
         case 10: *value = 32; break;    // warp
-        case 12: case 82: *value = 65536; break;  // registers of a block, of a multiprocessor
-        case 13: *value = 1980000; break;         // kHz
-        case 16: *value = 4; break;               // multiprocessors
-        case 31: *value = 1; break;               // concurrent kernels
-        case 36: *value = 3201000; break;         // memory clock, kHz
-        case 37: *value = 6144; break;            // memory bus, bits
-        case 38: *value = 50 << 20; break;        // L2
-        case 39: *value = 2048; break;            // threads of a multiprocessor
-        case 40: *value = 3; break;               // copy engines
-        case 41: *value = 1; break;               // one address space
+        case 12:
+        case 82: *value = 65536; break;     // registers of a block, of a multiprocessor
+        case 13: *value = 1980000; break;   // kHz
+        case 16: *value = 4; break;         // multiprocessors
+        case 31: *value = 1; break;         // concurrent kernels
+        case 36: *value = 3201000; break;   // memory clock, kHz
+        case 37: *value = 6144; break;      // memory bus, bits
+        case 38: *value = 50 << 20; break;  // L2
+        case 39: *value = 2048; break;      // threads of a multiprocessor
+        case 40: *value = 3; break;         // copy engines
+        case 41: *value = 1; break;         // one address space
         case 75: *value = 9; break;
         case 76: *value = 0; break;
         case 81: *value = int(shared_most()) + (1 << 10); break;
         case 97: *value = int(shared_most()); break;
-        case 106: *value = 32; break;  // blocks of a multiprocessor
+        case 106: *value = 32; break;       // blocks of a multiprocessor
         case 111: *value = 1 << 10; break;  // shared memory that the system keeps
         default: *value = 0;
     }
@@ -247,8 +255,8 @@ API cuCtxSynchronize() {
     return context.fault;
 }
 
-// Takes `bytes` from the free memory for the life of the context, as what is loaded behind the engine's back does.
-// 0, or 2: out of memory.
+// Takes `bytes` from the free memory for the life of the context, as what is loaded behind the
+// engine's back does. 0, or 2: out of memory.
 API softgpu_charge(size_t bytes) {
     ENTER("softgpu_charge");
     return charge(context, bytes) ? Success : OutOfMemory;

@@ -18,7 +18,8 @@ namespace softgpu {
 struct Context;
 struct Stream;
 
-// What a handle of the driver points to. NOTE: never freed, so that one that was destroyed, or whose context was, is recognised.
+// What a handle of the driver points to. NOTE: never freed, so that one that was destroyed, or
+// whose context was, is recognised.
 struct Handle {
     enum Kind { STREAM, EVENT, MODULE, FUNCTION, GRAPH, EXEC, KINDS };
 
@@ -39,7 +40,8 @@ struct Context {
     bool lives = true;
     // The fault of work that ran: every later call is told of it.
     Result fault = Success;
-    // Kernels that were launched before, and the memory that they and others took without asking for an address.
+    // Kernels that were launched before, and the memory that they and others took without asking
+    // for an address.
     std::set<const Kernel*> loaded;
     size_t charged = 0;
     // The first is the default stream.
@@ -51,21 +53,21 @@ struct Context {
     double simulated = 0;
 };
 
-// The door of the driver: `refused` unless the calling thread has a current context that lives and has no fault. Other threads with
-// the same context wait until the call is over.
+// The door of the driver: `refused` unless the calling thread has a current context that lives and
+// has no fault. Other threads with the same context wait until the call is over.
 class Enter {
-   public:
+  public:
     explicit Enter(const char* call);
 
     Result refused = Success;
     Context* context;
 
-   private:
+  private:
     std::unique_lock<std::recursive_mutex> lock_;
 };
-#define ENTER(call)                           \
-    const softgpu::Enter enter(call);         \
-    if (enter.refused) return enter.refused;  \
+#define ENTER(call)                          \
+    const softgpu::Enter enter(call);        \
+    if (enter.refused) return enter.refused; \
     [[maybe_unused]] softgpu::Context& context = *enter.context
 
 // Whether `handle` is of this kind, of this context, and not destroyed. Complains if not.
@@ -79,7 +81,8 @@ void discharge(Context& context, size_t bytes);
 
 // What an environment variable says, a number.
 long environment(const char* name, long otherwise);
-// Whether this call, the N-th for `variable` in this process, is the one that `variable`=N lets fail.
+// Whether this call, the N-th for `variable` in this process, is the one that `variable`=N lets
+// fail.
 bool fails_now(const char* variable);
 
 }  // namespace softgpu

@@ -1,5 +1,6 @@
-// cuDNN 9's graph API on the software GPU: what the engine calls, with the checks that cuDNN makes. This file has the library's own
-// state, and runs plans; descriptors, graphs and engines have theirs.
+// cuDNN 9's graph API on the software GPU: what the engine calls, with the checks that cuDNN makes.
+// This file has the library's own state, and runs plans; descriptors, graphs and engines have
+// theirs.
 //
 // Environment:
 //   SOFTCUDNN_VERSION (91000).
@@ -9,7 +10,10 @@
 //   SOFTCUDNN_ACCEPT, a list of what else is supported: widebeta ({beta = 1, f32 gradients of weights} from narrower inputs).
 //   SOFTCUDNN_BUILD_MS: how long it takes to build a plan from an engine's configuration.
 //   SOFTCUDNN_COUNTS: a file to which counts of the calls, and of plans that were built, are appended at the end of the process.
-// softcudnn_set says what is refused by the graphs that the calling thread makes, and which version it sees.
+// softcudnn_set says what is refused by the graphs that the calling thread makes, and which version
+// it sees.
+#include "cudnn.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +21,6 @@
 #include <chrono>
 #include <mutex>
 #include <set>
-
-#include "cudnn.h"
 
 extern "C" {
 int softgpu_submit(void* stream, void (*function)(void*), void* arg, void (*drop)(void*));
@@ -59,7 +61,8 @@ Counts& counts() {
             FILE* file = path.empty() ? nullptr : fopen(path.c_str(), "a");
             if (!file) return;
             const Counts& c = softcudnn::counts();
-            fprintf(file, "heuristics %zu\nplans %zu\nplans_json %zu\nexecutes %zu\n", c.heuristics, c.plans, c.plans_json, c.executes);
+            fprintf(file, "heuristics %zu\nplans %zu\nplans_json %zu\nexecutes %zu\n", c.heuristics,
+                    c.plans, c.plans_json, c.executes);
             fclose(file);
         });
         return new Counts{};
@@ -80,9 +83,15 @@ struct Job {
 // What a kernel with a wrong bit may do.
 void spoil(const Problem& p, const Pointers& at) {
     switch (p.direction) {
-        case Direction::Forward: memset(at.y, 0xFF, p.n * p.p * p.q * p.k * size_of(p.y_type)); break;
-        case Direction::BackwardData: memset(at.x, 0xFF, p.n * p.h * p.w * p.c * size_of(p.x_type)); break;
-        case Direction::BackwardWeight: memset(at.w, 0xFF, p.k * p.r * p.s * p.c * size_of(p.w_type)); break;
+        case Direction::Forward:
+            memset(at.y, 0xFF, p.n * p.p * p.q * p.k * size_of(p.y_type));
+            break;
+        case Direction::BackwardData:
+            memset(at.x, 0xFF, p.n * p.h * p.w * p.c * size_of(p.x_type));
+            break;
+        case Direction::BackwardWeight:
+            memset(at.w, 0xFF, p.k * p.r * p.s * p.c * size_of(p.w_type));
+            break;
     }
 }
 
@@ -94,19 +103,24 @@ void run(void* argument) {
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
     job.damaged ? spoil(job.problem, job.at) : convolve(job.problem, job.at);
     if (job.workspace_bytes) memset(job.workspace, 0xFF, job.workspace_bytes);
-    // The device's clock shows what the engine costs, however long the host took, if that counts at all.
+    // The device's clock shows what the engine costs, however long the host took, if that counts at
+    // all.
     static const bool host_counts = !getenv("SOFTGPU_CLOCK");
     const std::chrono::duration<double, std::micro> host = std::chrono::steady_clock::now() - start;
     softgpu_elapse(microseconds(*job.program, job.engine) - (host_counts ? host.count() : 0));
 }
 
-// A plan's code is loaded as it first runs, which a capture does not survive; nor does it an engine that waits for the device.
+// A plan's code is loaded as it first runs, which a capture does not survive; nor does it an engine
+// that waits for the device.
 Status load(const Handle& handle, Descriptor& plan) {
     const bool capturing = softgpu_capturing(handle.stream);
-    if (capturing && (!plan.loaded || refuses(*plan.program, "capture=" + std::to_string(plan.engine.index)))) {
+    if (capturing &&
+        (!plan.loaded || refuses(*plan.program, "capture=" + std::to_string(plan.engine.index)))) {
         cuStreamSynchronize(handle.stream);
-        const char* why = plan.loaded ? "cannot be captured" : "is loaded, as it never ran before the capture";
-        return say(ExecutionFailedCudaDriver, "engine %s %s: cudaErrorStreamCaptureUnsupported", plan.engine.tag().c_str(), why);
+        const char* why =
+            plan.loaded ? "cannot be captured" : "is loaded, as it never ran before the capture";
+        return say(ExecutionFailedCudaDriver, "engine %s %s: cudaErrorStreamCaptureUnsupported",
+                   plan.engine.tag().c_str(), why);
     }
     if (!plan.loaded && softgpu_charge(CODE)) {
         return say(ExecutionFailedCudaDriver, "cuModuleLoadData: CUDA_ERROR_OUT_OF_MEMORY");
@@ -170,7 +184,9 @@ API size_t cudnnGetVersion() {
     return thread_version ? thread_version : text ? size_t(atol(text)) : 91000;
 }
 
-API void cudnnGetLastErrorString(char* to, size_t size) { snprintf(to, size, "%s", last_error.c_str()); }
+API void cudnnGetLastErrorString(char* to, size_t size) {
+    snprintf(to, size, "%s", last_error.c_str());
+}
 
 API int cudnnCreate(Handle** handle) {
     *handle = new Handle;
@@ -193,7 +209,8 @@ API int cudnnSetStream(Handle* handle, void* stream) {
 
 // Any living handle will do: cuDNN ties a plan to a device, and not to the handle it was made with.
 API int cudnnBackendExecute(Handle* handle, Descriptor* plan, Descriptor* pack) {
-    if (!lives(handle) || !lives(plan) || !lives(pack)) return say(BadParam, "executing what does not live");
+    if (!lives(handle) || !lives(plan) || !lives(pack))
+        return say(BadParam, "executing what does not live");
     if (!plan->finalized || !pack->finalized || plan->kind != PLAN || pack->kind != PACK) {
         return say(BadParam, "executing needs a plan and a pack");
     }
@@ -216,16 +233,20 @@ API int cudnnBackendExecute(Handle* handle, Descriptor* plan, Descriptor* pack) 
         return nullptr;
     };
     void* const workspace = pack->one<void*>(1003);
-    Job job{program.problem, {}, workspace, workspace_of(program, plan->engine), plan->program, plan->engine, plan->damaged};
+    Job job{program.problem, {},           workspace,    workspace_of(program, plan->engine),
+            plan->program,   plan->engine, plan->damaged};
     job.problem.rounds_inputs = rounds_inputs(plan->engine);
-    job.at = {find(program.x), find(program.w), find(program.y), find(program.bias), find(program.residual)};
+    job.at = {find(program.x), find(program.w), find(program.y), find(program.bias),
+              find(program.residual)};
     if (job.workspace_bytes && !job.workspace) status = say(BadParam, "the plan wants a workspace");
-    if (reinterpret_cast<uintptr_t>(workspace) % WORKSPACE_ALIGNMENT) status = say(MisalignedPointer, "the workspace is misaligned");
+    if (reinterpret_cast<uintptr_t>(workspace) % WORKSPACE_ALIGNMENT)
+        status = say(MisalignedPointer, "the workspace is misaligned");
     if (status) return status;
     if (refuses(program, "execute") || refuses(program, "execute=" + plan->engine.tag())) {
         return say(ExecutionFailedCudaDriver, "cuLaunchKernelEx(...) != CUDA_SUCCESS");
     }
     if (const Status failed = load(*handle, *plan)) return failed;
-    const int queued = softgpu_submit(handle->stream, run, new Job(job), [](void* p) { delete static_cast<Job*>(p); });
+    const int queued = softgpu_submit(handle->stream, run, new Job(job),
+                                      [](void* p) { delete static_cast<Job*>(p); });
     return queued ? say(ExecutionFailed, "the stream refused: CUDA error %d", queued) : Success;
 }

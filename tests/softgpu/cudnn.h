@@ -1,4 +1,5 @@
-// What the files of the cuDNN stand-in share: descriptors, what a graph computes, and which engines there are for it.
+// What the files of the cuDNN stand-in share: descriptors, what a graph computes, and which engines
+// there are for it.
 #pragma once
 
 #include <stddef.h>
@@ -18,23 +19,57 @@ namespace softcudnn {
 
 // cudnnStatus_t.
 enum Status : int {
-    Success = 0, SublibraryVersionMismatch = 1002, SublibraryLoadingFailed = 1008,
-    BadParam = 2000, MisalignedPointer = 2003, NotFinalized = 2004, SizeInsufficient = 2006,
-    NotSupported = 3000, RuntimePrerequisiteMissing = 3008,
-    InternalError = 4000, CompilationFailed = 4001, DeviceAllocationFailed = 4004,
-    ExecutionFailed = 5000, ExecutionFailedCudaDriver = 5001,
+    Success = 0,
+    SublibraryVersionMismatch = 1002,
+    SublibraryLoadingFailed = 1008,
+    BadParam = 2000,
+    MisalignedPointer = 2003,
+    NotFinalized = 2004,
+    SizeInsufficient = 2006,
+    NotSupported = 3000,
+    RuntimePrerequisiteMissing = 3008,
+    InternalError = 4000,
+    CompilationFailed = 4001,
+    DeviceAllocationFailed = 4004,
+    ExecutionFailed = 5000,
+    ExecutionFailedCudaDriver = 5001,
 };
 
 // cudnnBackendDescriptorType_t.
 enum Kind : int {
-    POINTWISE = 0, CONVOLUTION = 1, ENGINE = 2, ENGINECFG = 3, ENGINEHEUR = 4, PLAN = 5, KNOB_CHOICE = 7,
-    FORWARD = 10, BACKWARD_FILTER = 11, BACKWARD_DATA = 12, OPERATION_POINTWISE = 13, GRAPH = 15, PACK = 16, TENSOR = 17,
+    POINTWISE = 0,
+    CONVOLUTION = 1,
+    ENGINE = 2,
+    ENGINECFG = 3,
+    ENGINEHEUR = 4,
+    PLAN = 5,
+    KNOB_CHOICE = 7,
+    FORWARD = 10,
+    BACKWARD_FILTER = 11,
+    BACKWARD_DATA = 12,
+    OPERATION_POINTWISE = 13,
+    GRAPH = 15,
+    PACK = 16,
+    TENSOR = 17,
 };
 
 // cudnnBackendAttributeType_t.
 enum Type : int {
-    HANDLE = 0, DATA = 1, BOOLEAN = 2, INT64 = 3, FLOAT32 = 4, POINTER = 6, CONV_MODE = 7, HEUR_MODE = 8, KNOB_TYPE = 9,
-    NAN_PROPAGATION = 10, NUMERICAL_NOTE = 11, POINTWISE_MODE = 14, DESCRIPTOR = 15, BEHAVIOR_NOTE = 19, CHAR = 24,
+    HANDLE = 0,
+    DATA = 1,
+    BOOLEAN = 2,
+    INT64 = 3,
+    FLOAT32 = 4,
+    POINTER = 6,
+    CONV_MODE = 7,
+    HEUR_MODE = 8,
+    KNOB_TYPE = 9,
+    NAN_PROPAGATION = 10,
+    NUMERICAL_NOTE = 11,
+    POINTWISE_MODE = 14,
+    DESCRIPTOR = 15,
+    BEHAVIOR_NOTE = 19,
+    CHAR = 24,
 };
 
 struct Handle {
@@ -99,13 +134,17 @@ void dies(const void* handle_or_descriptor);
 // Gives back the device memory of a plan's code.
 void unload(const Descriptor& plan);
 
-// Keeps the text for cudnnGetLastErrorString. A mistake of the caller is printed as well; an answer is not.
+// Keeps the text for cudnnGetLastErrorString. A mistake of the caller is printed as well; an answer
+// is not.
 Status say(Status status, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-// SOFTCUDNN_REFUSE and what softcudnn_set says on this thread. A graph keeps it, for other threads may build its plans.
+// SOFTCUDNN_REFUSE and what softcudnn_set says on this thread. A graph keeps it, for other threads
+// may build its plans.
 std::string refused_here();
 bool lists(const std::string& list, const std::string& what);
-inline bool refuses(const Program& program, const std::string& what) { return lists(program.refused, what); }
+inline bool refuses(const Program& program, const std::string& what) {
+    return lists(program.refused, what);
+}
 // SOFTCUDNN_ACCEPT.
 bool accepts(const char* what);
 

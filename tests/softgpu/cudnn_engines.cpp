@@ -1,12 +1,14 @@
-// The engines of the cuDNN stand-in: what each takes, costs and notes; and plans, built by an engine's configuration or from a text.
+// The engines of the cuDNN stand-in: what each takes, costs and notes; and plans, built by an
+// engine's configuration or from a text.
 //
 // Mode A lists, best first as far as it knows:
 //   7  is offered, but cannot be built;
 //   2  f32 only: rounds its inputs and says so;
 //   1  wants a workspace, which it overwrites; gradients of it are noted as not deterministic, and differ from run to run;
 //   0  wants nothing. Mode B has it alone; the fallback list has it with another knob, and slow.
-// Gradients of weights in f32 from narrower inputs are known to the fallback list alone: it does not split their sums.
-// The same engines run what is compiled at run time: there is no library of other ones here.
+// Gradients of weights in f32 from narrower inputs are known to the fallback list alone: it does
+// not split their sums. The same engines run what is compiled at run time: there is no library of
+// other ones here.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -39,11 +41,14 @@ Verdict verdict(const Program& program) {
     const Problem& p = program.problem;
     const auto refused = [&](const char* what) { return refuses(program, what); };
     if (refused("all")) return {NotSupported, "all is refused"};
-    if (program.compiled && refused("nvrtc")) return {RuntimePrerequisiteMissing, "compiler.load()"};
-    if (program.fused && (p.c % 8 || p.k % 8)) return {NotSupported, "fusion with channels that are no multiples of 8"};
+    if (program.compiled && refused("nvrtc"))
+        return {RuntimePrerequisiteMissing, "compiler.load()"};
+    if (program.fused && (p.c % 8 || p.k % 8))
+        return {NotSupported, "fusion with channels that are no multiples of 8"};
     if (program.fused && refused("fused")) return {NotSupported, "fused graphs are refused"};
     if (p.accumulate && refused("beta")) return {NotSupported, "beta is refused"};
-    if (program.wide() && p.accumulate && !accepts("widebeta")) return {NotSupported, "no engine adds to gradients of another type"};
+    if (program.wide() && p.accumulate && !accepts("widebeta"))
+        return {NotSupported, "no engine adds to gradients of another type"};
     if (p.direction == Direction::BackwardWeight && p.w_type != FLOAT && refused("narrowdw")) {
         return {NotSupported, "gradients of weights in less than f32 are refused"};
     }
@@ -53,10 +58,12 @@ Verdict verdict(const Program& program) {
 // As cuDNN tells it: a line on the engine, then reasons from the inmost call outwards.
 Status reject(Engine engine, Verdict why) {
     const char* name = why.status == NotSupported ? "" : "_RUNTIME_PREREQUISITE_MISSING";
-    return say(why.status,
-               "{\"engineId\":%d,\"smVersion\":900,\"knobChoices\":{\"CUDNN_KNOB_TYPE_TILE_SIZE\":%d}}\n"
-               "Warning: CUDNN_STATUS_NOT_SUPPORTED%s; Reason: %s\nWarning: CUDNN_STATUS_NOT_SUPPORTED%s; Reason: finalize_internal()\n",
-               int(engine.index), int(engine.knob), name, why.reason, name);
+    return say(
+        why.status,
+        "{\"engineId\":%d,\"smVersion\":900,\"knobChoices\":{\"CUDNN_KNOB_TYPE_TILE_SIZE\":%d}}\n"
+        "Warning: CUDNN_STATUS_NOT_SUPPORTED%s; Reason: %s\nWarning: CUDNN_STATUS_NOT_SUPPORTED%s; "
+        "Reason: finalize_internal()\n",
+        int(engine.index), int(engine.knob), name, why.reason, name);
 }
 
 Status build_from_configuration(Descriptor& plan) {
@@ -64,15 +71,21 @@ Status build_from_configuration(Descriptor& plan) {
     plan.program = configuration.program;
     plan.engine = configuration.engine;
     const Program& program = *plan.program;
-    if (const char* ms = getenv("SOFTCUDNN_BUILD_MS")) std::this_thread::sleep_for(std::chrono::milliseconds(atol(ms)));
-    if (plan.engine.index == UNBUILDABLE) return reject(plan.engine, {NotSupported, "engine 7 never runs"});
+    if (const char* ms = getenv("SOFTCUDNN_BUILD_MS"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(atol(ms)));
+    if (plan.engine.index == UNBUILDABLE)
+        return reject(plan.engine, {NotSupported, "engine 7 never runs"});
     if (refuses(program, "build")) return say(InternalError, "plan.finalize_internal()");
-    if (refuses(program, "oom")) return say(DeviceAllocationFailed, "cudaMalloc(&buffer, bytes) != cudaSuccess");
+    if (refuses(program, "oom"))
+        return say(DeviceAllocationFailed, "cudaMalloc(&buffer, bytes) != cudaSuccess");
     const Verdict why = verdict(program);
     if (why.status) return reject(plan.engine, why);
-    // NOTE: cuDNN compiles for a configuration once, and fails at a second plan of the same descriptor.
+    // NOTE: cuDNN compiles for a configuration once, and fails at a second plan of the same
+    // descriptor.
     if (program.compiled && (refuses(program, "compile") || configuration.spent)) {
-        return say(CompilationFailed, "Encountered runtime kernel compilation failure at: compilationResult != NVRTC_SUCCESS");
+        return say(CompilationFailed,
+                   "Encountered runtime kernel compilation failure at: compilationResult != "
+                   "NVRTC_SUCCESS");
     }
     configuration.spent = true;
     count(&Counts::plans);
@@ -90,30 +103,37 @@ void each_number(Descriptor& plan, Program& program, Visit visit) {
     Problem& p = program.problem;
     as_number(plan.engine.index), as_number(plan.engine.knob);
     as_number(p.direction);
-    for (size_t* size : {&p.n, &p.c, &p.h, &p.w, &p.k, &p.r, &p.s, &p.p, &p.q, &p.stride, &p.pad}) as_number(*size);
+    for (size_t* size : {&p.n, &p.c, &p.h, &p.w, &p.k, &p.r, &p.s, &p.p, &p.q, &p.stride, &p.pad})
+        as_number(*size);
     for (Data* type : {&p.x_type, &p.w_type, &p.y_type, &p.bias_type}) as_number(*type);
-    for (bool* flag : {&p.accumulate, &p.bias, &p.residual, &p.relu, &p.keeps_nan}) as_number(*flag);
+    for (bool* flag : {&p.accumulate, &p.bias, &p.residual, &p.relu, &p.keeps_nan})
+        as_number(*flag);
     for (bool* flag : {&program.fused, &program.compiled}) as_number(*flag);
     for (Operand* o : {&program.x, &program.w, &program.y, &program.bias, &program.residual}) {
         as_number(o->id), as_number(o->alignment);
     }
 }
 
-const std::string TEXT = "{\"cudnnVersion\": ", NUMBERS = ", \"plan\": [", KERNEL = ", \"cubin\": \"";
+const std::string TEXT = "{\"cudnnVersion\": ", NUMBERS = ", \"plan\": [",
+                  KERNEL = ", \"cubin\": \"";
 
 // In the place of a compiled kernel.
-std::string kernel_of(const Program& program) { return program.compiled ? std::string(64, 'A') : ""; }
+std::string kernel_of(const Program& program) {
+    return program.compiled ? std::string(64, 'A') : "";
+}
 
 // A version that is another one is told; a kernel that is another one is not.
 Status build_from_json(Descriptor& plan) {
     count(&Counts::plans_json);
-    if (!plan.values.count(400)) return say(BadParam, "a plan from a text without a handle: cuDNN dies of it");
+    if (!plan.values.count(400))
+        return say(BadParam, "a plan from a text without a handle: cuDNN dies of it");
     const auto bytes = plan.all<char>(405);
     const std::string text(bytes.begin(), bytes.end());
     if (text.compare(0, TEXT.size(), TEXT) != 0) return say(BadParam, "!d.IsObject()");
     char* at;
     const size_t version = strtoull(text.c_str() + TEXT.size(), &at, 10);
-    if (version != cudnnGetVersion()) return say(SublibraryVersionMismatch, "version != cudnnGetVersion()");
+    if (version != cudnnGetVersion())
+        return say(SublibraryVersionMismatch, "version != cudnnGetVersion()");
     const auto skip = [&](const std::string& part) {
         const bool there = strncmp(at, part.c_str(), part.size()) == 0;
         at += there ? part.size() : 0;
@@ -156,7 +176,8 @@ std::vector<Engine> engines(const Program& program, int mode) {
 std::vector<int> numerical_notes(const Program& program, Engine engine) {
     constexpr int TENSOR_CORE = 0, DOWN_CONVERT_INPUTS = 1, NONDETERMINISTIC = 4;
     if (rounds_inputs(engine)) return {TENSOR_CORE, DOWN_CONVERT_INPUTS};
-    return is_deterministic(program, engine) ? std::vector<int>{} : std::vector<int>{NONDETERMINISTIC};
+    return is_deterministic(program, engine) ? std::vector<int>{}
+                                             : std::vector<int>{NONDETERMINISTIC};
 }
 
 std::vector<int> behavior_notes(const Program& program, Engine) {
@@ -166,7 +187,9 @@ std::vector<int> behavior_notes(const Program& program, Engine) {
 
 bool rounds_inputs(Engine engine) { return engine.index == ROUNDING; }
 
-size_t workspace_of(const Program& program, Engine engine) { return engine.index == SPLIT ? 1000 + 8 * program.problem.k : 0; }
+size_t workspace_of(const Program& program, Engine engine) {
+    return engine.index == SPLIT ? 1000 + 8 * program.problem.k : 0;
+}
 
 double microseconds(const Program& program, Engine engine) {
     const Problem& p = program.problem;
@@ -179,8 +202,8 @@ double microseconds(const Program& program, Engine engine) {
         if (engine.index == SPLIT) return 1.0;
         if (engine.knob == FALLBACK) return 2.0;
         switch (p.direction) {
-            case Direction::Forward: return 0.98;       // hardly faster than the first of the list
-            case Direction::BackwardData: return 0.7;   // the list is wrong
+            case Direction::Forward: return 0.98;      // hardly faster than the first of the list
+            case Direction::BackwardData: return 0.7;  // the list is wrong
             default: return 1.3;
         }
     };
@@ -188,7 +211,8 @@ double microseconds(const Program& program, Engine engine) {
 }
 
 double cut(const Program& program, Engine engine) {
-    // NOTE: not the same in two processes either: they would agree on bits that a GPU does not promise.
+    // NOTE: not the same in two processes either: they would agree on bits that a GPU does not
+    // promise.
     static std::atomic<size_t> runs{size_t(getpid())};
     if (!is_deterministic(program, engine)) return double(1 + runs++ * 37 % 97) / 98;
     if (engine.index == PLAIN) return engine.knob == FALLBACK ? 0.25 : 0;
@@ -197,7 +221,8 @@ double cut(const Program& program, Engine engine) {
 
 Status build(Descriptor& plan) {
     const bool by_configuration = plan.values.count(401), by_text = plan.values.count(405);
-    if (by_configuration == by_text) return say(BadParam, "a plan has an engine configuration or a text");
+    if (by_configuration == by_text)
+        return say(BadParam, "a plan has an engine configuration or a text");
     return by_text ? build_from_json(plan) : build_from_configuration(plan);
 }
 

@@ -1,4 +1,5 @@
-// What a graph of the cuDNN stand-in may be: one convolution with a chain of additions and a ReLU behind it, over NHWC tensors.
+// What a graph of the cuDNN stand-in may be: one convolution with a chain of additions and a ReLU
+// behind it, over NHWC tensors.
 #include <set>
 
 #include "cudnn.h"
@@ -16,7 +17,8 @@ Status tensor_is_nhwc(const Descriptor& t) {
         return say(NotSupported, "strides are not those of a packed NHWC tensor");
     }
     const int type = t.one<int>(901);
-    if (type != FLOAT && type != HALF && type != BFLOAT16) return say(NotSupported, "data type %d", type);
+    if (type != FLOAT && type != HALF && type != BFLOAT16)
+        return say(NotSupported, "data type %d", type);
     const int64_t alignment = t.one<int64_t>(900);
     if (alignment < 1 || alignment & (alignment - 1) || alignment % (type == FLOAT ? 4 : 2)) {
         return say(BadParam, "alignment of %lld", (long long)alignment);
@@ -33,10 +35,15 @@ const Names* names_of(Kind kind) {
     static const Names FORWARD_NAMES{Direction::Forward, 700, 701, 702, 703, 704, 705};
     static const Names DATA_NAMES{Direction::BackwardData, 706, 707, 708, 709, 710, 711};
     static const Names FILTER_NAMES{Direction::BackwardWeight, 712, 713, 714, 715, 716, 717};
-    return kind == FORWARD ? &FORWARD_NAMES : kind == BACKWARD_DATA ? &DATA_NAMES : kind == BACKWARD_FILTER ? &FILTER_NAMES : nullptr;
+    return kind == FORWARD           ? &FORWARD_NAMES
+           : kind == BACKWARD_DATA   ? &DATA_NAMES
+           : kind == BACKWARD_FILTER ? &FILTER_NAMES
+                                     : nullptr;
 }
 
-Operand operand(const Descriptor& tensor) { return {tensor.one<int64_t>(906), tensor.one<int64_t>(900)}; }
+Operand operand(const Descriptor& tensor) {
+    return {tensor.one<int64_t>(906), tensor.one<int64_t>(900)};
+}
 
 }  // namespace
 
@@ -45,16 +52,21 @@ Status check_convolution(const Descriptor& op) {
     const auto x = op.part(names.x).all<int64_t>(902), w = op.part(names.w).all<int64_t>(902);
     const auto y = op.part(names.y).all<int64_t>(902);
     const Descriptor& conv = op.part(names.conv);
-    const auto pre = conv.all<int64_t>(105), post = conv.all<int64_t>(104), stride = conv.all<int64_t>(103);
+    const auto pre = conv.all<int64_t>(105), post = conv.all<int64_t>(104),
+               stride = conv.all<int64_t>(103);
     const auto dilation = conv.all<int64_t>(102);
-    if (conv.one<int64_t>(106) != 2) return say(BadParam, "a convolution of 4-dimensional tensors has 2 spatial dimensions");
-    if (dilation[0] != 1 || dilation[1] != 1 || stride[0] != stride[1] || pre != post || pre[0] != pre[1]) {
+    if (conv.one<int64_t>(106) != 2)
+        return say(BadParam, "a convolution of 4-dimensional tensors has 2 spatial dimensions");
+    if (dilation[0] != 1 || dilation[1] != 1 || stride[0] != stride[1] || pre != post ||
+        pre[0] != pre[1]) {
         return say(NotSupported, "only square strides and paddings without dilation");
     }
-    if (x[0] != y[0] || x[1] != w[1] || w[0] != y[1]) return say(BadParam, "images or channels of x, w and y differ");
+    if (x[0] != y[0] || x[1] != w[1] || w[0] != y[1])
+        return say(BadParam, "images or channels of x, w and y differ");
     for (int i = 2; i < 4; ++i) {
         if (y[i] != (x[i] + pre[i - 2] + post[i - 2] - w[i]) / stride[i - 2] + 1) {
-            return say(BadParam, "y has %lld pixels in dimension %d, x and w make another number", (long long)y[i], i);
+            return say(BadParam, "y has %lld pixels in dimension %d, x and w make another number",
+                       (long long)y[i], i);
         }
     }
     return Success;
@@ -73,12 +85,16 @@ Status compile(Descriptor& graph) {
     p.direction = names->direction;
     p.n = xd[0], p.c = xd[1], p.h = xd[2], p.w = xd[3];
     p.k = wd[0], p.r = wd[2], p.s = wd[3], p.p = yd[2], p.q = yd[3];
-    p.stride = conv.part(names->conv).all<int64_t>(103)[0], p.pad = conv.part(names->conv).all<int64_t>(105)[0];
-    if (conv.part(names->conv).one<int>(100) != FLOAT) return say(NotSupported, "compute types other than f32");
-    if (conv.part(names->conv).one<int>(101) != 1) return say(NotSupported, "true convolution: only cross-correlation");
+    p.stride = conv.part(names->conv).all<int64_t>(103)[0],
+    p.pad = conv.part(names->conv).all<int64_t>(105)[0];
+    if (conv.part(names->conv).one<int>(100) != FLOAT)
+        return say(NotSupported, "compute types other than f32");
+    if (conv.part(names->conv).one<int>(101) != 1)
+        return say(NotSupported, "true convolution: only cross-correlation");
     if (conv.one<float>(names->alpha) != 1) return say(NotSupported, "alpha is not 1");
     const float beta = conv.one<float>(names->beta);
-    if (beta != 0 && (beta != 1 || names->direction == Direction::Forward)) return say(NotSupported, "beta is %g", beta);
+    if (beta != 0 && (beta != 1 || names->direction == Direction::Forward))
+        return say(NotSupported, "beta is %g", beta);
     p.accumulate = beta == 1;
     std::set<const Descriptor*> tensors{&x, &w, y};
     bool is_usual = true;  // the order of the chain: the residual before the bias
@@ -87,8 +103,10 @@ Status compile(Descriptor& graph) {
         if (op.kind != OPERATION_POINTWISE || names->direction != Direction::Forward) {
             return say(NotSupported, "this pattern of operations");
         }
-        if (&op.part(751) != y) return say(NotSupported, "a chain whose operations do not follow each other");
-        if (!y->one<unsigned char>(907)) return say(NotSupported, "intermediate results are virtual");
+        if (&op.part(751) != y)
+            return say(NotSupported, "a chain whose operations do not follow each other");
+        if (!y->one<unsigned char>(907))
+            return say(NotSupported, "intermediate results are virtual");
         if (y->one<int>(901) != FLOAT || op.part(750).one<int>(1) != FLOAT) {
             return say(NotSupported, "epilogues in f32 only");
         }
@@ -114,7 +132,8 @@ Status compile(Descriptor& graph) {
         }
         y = &op.part(753);
         tensors.insert(y);
-        if (y->all<int64_t>(902) != yd) return say(BadParam, "a pointwise operation that changes shapes");
+        if (y->all<int64_t>(902) != yd)
+            return say(BadParam, "a pointwise operation that changes shapes");
     }
     if (y->one<unsigned char>(907) || x.one<unsigned char>(907) || w.one<unsigned char>(907)) {
         return say(BadParam, "a graph's inputs and output are not virtual");
@@ -123,13 +142,16 @@ Status compile(Descriptor& graph) {
     for (const Descriptor* t : tensors) {
         if (const Status bad = tensor_is_nhwc(*t)) return bad;
         const int64_t id = t->one<int64_t>(906);
-        if (!ids.insert(id).second) return say(BadParam, "two tensors have the id %lld", (long long)id);
+        if (!ids.insert(id).second)
+            return say(BadParam, "two tensors have the id %lld", (long long)id);
     }
-    p.x_type = Data(x.one<int>(901)), p.w_type = Data(w.one<int>(901)), p.y_type = Data(y->one<int>(901));
+    p.x_type = Data(x.one<int>(901)), p.w_type = Data(w.one<int>(901)),
+    p.y_type = Data(y->one<int>(901));
     program->x = operand(x), program->w = operand(w), program->y = operand(*y);
     program->fused = ops.size() > 1;
     // Precompiled engines know one chain, and take a bias of the activations' type alone.
-    program->compiled = program->wide() || (program->fused && !(is_usual && p.bias && p.bias_type == p.x_type));
+    program->compiled =
+        program->wide() || (program->fused && !(is_usual && p.bias && p.bias_type == p.x_type));
     if (p.x_type != p.y_type) return say(NotSupported, "x and y of different types");
     if (program->wide() && !(names->direction == Direction::BackwardWeight && p.w_type == FLOAT)) {
         return say(NotSupported, "w of another type than x");

@@ -1,5 +1,6 @@
-// Each direction is a product of matrices with the patches of a few images; sums are f32, storage is rounded once.
-// Nothing here is worth a single step in a debugger, and everything worth its vectors.
+// Each direction is a product of matrices with the patches of a few images; sums are f32, storage
+// is rounded once. Nothing here is worth a single step in a debugger, and everything worth its
+// vectors.
 #pragma GCC optimize("O3")
 #include "cudnn_loops.h"
 
@@ -59,7 +60,8 @@ template <size_t M>
 void tile(size_t depth, Left left, const float* panel, float* out) {
     Eight sum[M][2] = {};
     for (size_t l = 0; l < depth; ++l, panel += WIDE) {
-        const Eight b0 = *reinterpret_cast<const Eight*>(panel), b1 = *reinterpret_cast<const Eight*>(panel + 8);
+        const Eight b0 = *reinterpret_cast<const Eight*>(panel),
+                    b1 = *reinterpret_cast<const Eight*>(panel + 8);
         for (size_t i = 0; i < M; ++i) {
             const float a = left.a[i * left.row + l * left.column];
             sum[i][0] += a * b0;
@@ -75,8 +77,10 @@ void product(size_t m, size_t n, size_t depth, Left left, const float* b, float*
     for (size_t j = 0; j < n; j += WIDE) {
         // A panel of B is read once from its far rows, and zeros fill it up.
         const size_t columns = std::min(WIDE, n - j);
-        for (size_t l = 0; l < depth; ++l) memcpy(&panel[l * WIDE], b + l * n + j, columns * sizeof(float));
-        for (size_t l = 0; columns < WIDE && l < depth; ++l) std::fill(&panel[l * WIDE + columns], &panel[l * WIDE] + WIDE, 0.0f);
+        for (size_t l = 0; l < depth; ++l)
+            memcpy(&panel[l * WIDE], b + l * n + j, columns * sizeof(float));
+        for (size_t l = 0; columns < WIDE && l < depth; ++l)
+            std::fill(&panel[l * WIDE + columns], &panel[l * WIDE] + WIDE, 0.0f);
         for (size_t i = 0; i < m; i += ROWS) {
             const size_t rows = std::min(ROWS, m - i);
             const Left from{left.a + i * left.row, left.row, left.column};
@@ -96,13 +100,16 @@ void product(size_t m, size_t n, size_t depth, Left left, const float* b, float*
 }
 
 // The same, as the sum of two: over the first `cut` of the depth, and over the rest.
-void product_in_two(size_t m, size_t n, size_t depth, double cut, Left left, const float* b, float* c) {
+void product_in_two(size_t m, size_t n, size_t depth, double cut, Left left, const float* b,
+                    float* c) {
     const size_t first = size_t(cut * double(depth));
     if (first) product(m, n, first, left, b, c);
-    product(m, n, depth - first, {left.a + first * left.column, left.row, left.column}, b + first * n, c);
+    product(m, n, depth - first, {left.a + first * left.column, left.row, left.column},
+            b + first * n, c);
 }
 
-// Calls visit(patch element, image element) for each run of c channels that lies inside of one of `images`.
+// Calls visit(patch element, image element) for each run of c channels that lies inside of one of
+// `images`.
 template <class Visit>
 void for_patches(const Problem& v, size_t images, Visit visit) {
     const size_t patch = v.r * v.s * v.c;
@@ -115,7 +122,8 @@ void for_patches(const Problem& v, size_t images, Visit visit) {
                 for (size_t j = 0; j < v.s; ++j) {
                     const size_t column = q * v.stride + j - v.pad;
                     if (column >= v.w) continue;
-                    visit((n * v.p * v.q + pixel) * patch + (i * v.s + j) * v.c, ((n * v.h + row) * v.w + column) * v.c);
+                    visit((n * v.p * v.q + pixel) * patch + (i * v.s + j) * v.c,
+                          ((n * v.h + row) * v.w + column) * v.c);
                 }
             }
         }
@@ -124,7 +132,9 @@ void for_patches(const Problem& v, size_t images, Visit visit) {
 
 Floats unfold(const Problem& v, size_t images, const Floats& x) {
     Floats patches(images * v.p * v.q * v.r * v.s * v.c);
-    for_patches(v, images, [&](size_t to, size_t from) { memcpy(&patches[to], &x[from], v.c * sizeof(float)); });
+    for_patches(v, images, [&](size_t to, size_t from) {
+        memcpy(&patches[to], &x[from], v.c * sizeof(float));
+    });
     return patches;
 }
 
@@ -143,7 +153,8 @@ Floats turn(const Floats& a, size_t rows, size_t columns) {
     for (size_t i0 = 0; i0 < rows; i0 += SIDE) {
         for (size_t j0 = 0; j0 < columns; j0 += SIDE) {
             for (size_t j = j0; j < std::min(j0 + SIDE, columns); ++j) {
-                for (size_t i = i0; i < std::min(i0 + SIDE, rows); ++i) out[j * rows + i] = a[i * columns + j];
+                for (size_t i = i0; i < std::min(i0 + SIDE, rows); ++i)
+                    out[j * rows + i] = a[i * columns + j];
             }
         }
     }
@@ -155,7 +166,8 @@ Floats turn(const Floats& a, size_t rows, size_t columns) {
 void convolve(const Problem& v, const Pointers& at) {
     // So many rows make up for reading the weights again.
     constexpr size_t ENOUGH = 192;
-    const size_t patch = v.r * v.s * v.c, group = std::min(v.n, (ENOUGH + v.p * v.q - 1) / (v.p * v.q));
+    const size_t patch = v.r * v.s * v.c,
+                 group = std::min(v.n, (ENOUGH + v.p * v.q - 1) / (v.p * v.q));
     Floats weight, gradient;
     if (v.direction == Direction::BackwardWeight) {
         gradient.resize(v.k * patch);
@@ -173,7 +185,8 @@ void convolve(const Problem& v, const Pointers& at) {
             case Direction::Forward: {
                 const Floats patches = unfold(v, images, x());
                 Floats y(y_len);
-                product_in_two(pixels, v.k, patch, v.cut, {patches.data(), patch, 1}, weight.data(), y.data());
+                product_in_two(pixels, v.k, patch, v.cut, {patches.data(), patch, 1}, weight.data(),
+                               y.data());
                 finish(v, at, y_start, y);
                 store(at.y, v.y_type, y_start, y, false);
                 break;
@@ -181,7 +194,8 @@ void convolve(const Problem& v, const Pointers& at) {
             case Direction::BackwardData: {
                 const Floats from = dy();
                 Floats patches(pixels * patch), dx(x_len);
-                product_in_two(pixels, patch, v.k, v.cut, {from.data(), v.k, 1}, weight.data(), patches.data());
+                product_in_two(pixels, patch, v.k, v.cut, {from.data(), v.k, 1}, weight.data(),
+                               patches.data());
                 for_patches(v, images, [&](size_t from, size_t to) {
                     for (size_t c = 0; c < v.c; ++c) dx[to + c] += patches[from + c];
                 });
@@ -190,7 +204,8 @@ void convolve(const Problem& v, const Pointers& at) {
             }
             case Direction::BackwardWeight: {
                 const Floats patches = unfold(v, images, x()), from = dy();
-                product_in_two(v.k, patch, pixels, v.cut, {from.data(), 1, v.k}, patches.data(), gradient.data());
+                product_in_two(v.k, patch, pixels, v.cut, {from.data(), 1, v.k}, patches.data(),
+                               gradient.data());
                 break;
             }
         }

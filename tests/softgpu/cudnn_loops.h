@@ -16,12 +16,14 @@ struct Problem {
     Direction direction = Direction::Forward;
     size_t n, h, w, c, k, r, s, p, q, stride, pad;
     Data x_type, w_type, y_type;
-    bool accumulate = false;                          // the output is added to
-    bool bias = false, residual = false, relu = false;  // of the forward; the residual is of y's type
+    bool accumulate = false;  // the output is added to
+    bool bias = false, residual = false,
+         relu = false;  // of the forward; the residual is of y's type
     Data bias_type = FLOAT;
-    bool keeps_nan = false;                           // in the ReLU, which makes it 0 otherwise
-    bool rounds_inputs = false;                       // as a TF32 engine does
-    double cut = 0;                                   // sums are made of two parts: up to here, in shares of their length, and the rest
+    bool keeps_nan = false;      // in the ReLU, which makes it 0 otherwise
+    bool rounds_inputs = false;  // as a TF32 engine does
+    double cut =
+        0;  // sums are made of two parts: up to here, in shares of their length, and the rest
 };
 
 struct Pointers {

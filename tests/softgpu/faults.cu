@@ -1,4 +1,5 @@
-// Kernels that the tests of the software GPU run: right ones, and one for every fault that it must catch. No part of the engine.
+// Kernels that the tests of the software GPU run: right ones, and one for every fault that it must
+// catch. No part of the engine.
 #include "../../cuda/common.cuh"
 
 // out[block] = Σ of the block's 256 elements of x: warps, then the warps' sums.
@@ -42,8 +43,10 @@ KERNEL(faults_reverse, 1024)(float* out, unsigned* where, const float* x) {
     const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     for (unsigned k = i; k < 2 * threads; k += threads) tile[k] = x[block * 2 * threads + k];
     __syncthreads();
-    for (unsigned k = i; k < 2 * threads; k += threads) out[block * 2 * threads + k] = tile[2 * threads - 1 - k];
-    where[block * threads + i] = blockIdx.x | blockIdx.y << 8 | blockIdx.z << 16 | threadIdx.x << 20 | threadIdx.y << 26;
+    for (unsigned k = i; k < 2 * threads; k += threads)
+        out[block * 2 * threads + k] = tile[2 * threads - 1 - k];
+    where[block * threads + i] =
+        blockIdx.x | blockIdx.y << 8 | blockIdx.z << 16 | threadIdx.x << 20 | threadIdx.y << 26;
 }
 
 // Rounds to act and back, eight at a time.
@@ -57,9 +60,7 @@ KERNEL(faults_round, 64)(float* out, act* rounded, const float* x, int n) {
     for (int k = 0; k < 8; ++k) out[i + k] = v.v[k];
 }
 
-KERNEL(faults_add, 32)(float* out, float by) {
-    out[threadIdx.x] += by;
-}
+KERNEL(faults_add, 32)(float* out, float by) { out[threadIdx.x] += by; }
 
 // Nothing wrong in it.
 KERNEL(faults_pass, 64)() {
@@ -90,9 +91,7 @@ KERNEL(faults_race, 64)(float* out) {
 }
 
 // Blocks write one element.
-KERNEL(faults_block_race, 32)(float* out) {
-    out[threadIdx.x] = blockIdx.x;
-}
+KERNEL(faults_block_race, 32)(float* out) { out[threadIdx.x] = blockIdx.x; }
 
 // Reads what a neighbour wrote, without a barrier between.
 KERNEL(faults_no_barrier, 64)(float* out) {
@@ -127,9 +126,7 @@ KERNEL(faults_half_warp, 32)(float* out) {
     out[threadIdx.x] = v;
 }
 
-KERNEL(faults_mask, 32)(float* out) {
-    out[threadIdx.x] = __shfl_xor_sync(0xffff, 1.0f, 1);
-}
+KERNEL(faults_mask, 32)(float* out) { out[threadIdx.x] = __shfl_xor_sync(0xffff, 1.0f, 1); }
 
 // 16 KiB of its own, and dynamic shared memory.
 KERNEL(faults_both_kinds, 32)(float* out) {

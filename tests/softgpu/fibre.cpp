@@ -41,7 +41,8 @@ softgpu_switch:
     ret
 .size softgpu_switch,.-softgpu_switch
 )");
-// What `ret` pops stands seven words below the top: a function begins with its stack 8 bytes off a multiple of 16.
+// What `ret` pops stands seven words below the top: a function begins with its stack 8 bytes off a
+// multiple of 16.
 constexpr size_t FRAME = 8, RETURN = 6;
 #else
 asm(R"(
@@ -92,7 +93,8 @@ void first_steps() {
 #endif
 
 Fibre::Fibre(void (*main)(), size_t index) : main_(main) {
-    void* memory = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     mapping_ = static_cast<char*>(memory);
     mprotect(mapping_, GUARD, PROT_NONE);

@@ -1,5 +1,5 @@
-// A stack with a saved place in it. A switch stores the callee-saved registers of one and loads those of another: a few
-// nanoseconds, where swapcontext makes a system call.
+// A stack with a saved place in it. A switch stores the callee-saved registers of one and loads
+// those of another: a few nanoseconds, where swapcontext makes a system call.
 #pragma once
 
 #include <stddef.h>
@@ -31,9 +31,10 @@ extern "C" void softgpu_switch(void** save, void* load) __attribute__((visibilit
 namespace softgpu {
 
 class Fibre {
-   public:
+  public:
     Fibre() = default;  // the host thread's own stack
-    // `main` must never return. `index` spreads the tops of neighbouring stacks over the sets of the cache.
+    // `main` must never return. `index` spreads the tops of neighbouring stacks over the sets of
+    // the cache.
     Fibre(void (*main)(), size_t index);
     ~Fibre();
     Fibre(const Fibre&) = delete;
@@ -44,7 +45,7 @@ class Fibre {
     // Lets an abandoned fibre begin anew.
     void reset();
 
-   private:
+  private:
     void* sp_ = nullptr;
     void (*main_)() = nullptr;
     char* mapping_ = nullptr;

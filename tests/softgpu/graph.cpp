@@ -1,4 +1,5 @@
-// Captures and graphs of the driver API: a stream that captures keeps closures, and a graph launch queues them.
+// Captures and graphs of the driver API: a stream that captures keeps closures, and a graph launch
+// queues them.
 #include "queue.h"
 
 namespace softgpu {
@@ -9,7 +10,8 @@ namespace {
 constexpr size_t EXEC_BYTES = 1 << 20;
 
 struct GraphHandle : Handle {
-    GraphHandle(Kind kind, Context& context, std::shared_ptr<Graph> graph) : Handle(kind, context), graph(std::move(graph)) {}
+    GraphHandle(Kind kind, Context& context, std::shared_ptr<Graph> graph)
+        : Handle(kind, context), graph(std::move(graph)) {}
 
     std::shared_ptr<Graph> graph;
 };
@@ -74,7 +76,8 @@ API cuGraphLaunch(GraphHandle* executable, void* handle) {
     if (!stream) return InvalidHandle;
     const std::shared_ptr<Graph> graph = executable->graph;
     for (Work& work : graph->work) {
-        if (const Result refused = submit(*stream, [graph, &work] { return work(); })) return refused;
+        if (const Result refused = submit(*stream, [graph, &work] { return work(); }))
+            return refused;
     }
     return Success;
 }

@@ -18,9 +18,18 @@ inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __frsqrt_rn(float x) { return rsqrtf(x); }
 inline float __fsqrt_rn(float x) { return sqrtf(x); }
 // NOTE: volatile keeps the compiler from fusing them, which is what they are for.
-inline float __fmul_rn(float x, float y) { volatile float z = x * y; return z; }
-inline float __fadd_rn(float x, float y) { volatile float z = x + y; return z; }
-inline float __fsub_rn(float x, float y) { volatile float z = x - y; return z; }
+inline float __fmul_rn(float x, float y) {
+    volatile float z = x * y;
+    return z;
+}
+inline float __fadd_rn(float x, float y) {
+    volatile float z = x + y;
+    return z;
+}
+inline float __fsub_rn(float x, float y) {
+    volatile float z = x - y;
+    return z;
+}
 inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
 
@@ -36,15 +45,19 @@ I saturate(float x, double low, double high) {
     return x != x ? I(0) : x <= low ? I(low) : x >= high ? I(high) : I(x);
 }
 }  // namespace softgpu
-inline int __float2int_rz(float x) { return softgpu::saturate<int>(x, -2147483648.0, 2147483647.0); }
+inline int __float2int_rz(float x) {
+    return softgpu::saturate<int>(x, -2147483648.0, 2147483647.0);
+}
 inline int __float2int_rn(float x) { return __float2int_rz(rintf(x)); }
 inline int __float2int_rd(float x) { return __float2int_rz(floorf(x)); }
 inline int __float2int_ru(float x) { return __float2int_rz(ceilf(x)); }
-inline unsigned __float2uint_rz(float x) { return softgpu::saturate<unsigned>(x, 0.0, 4294967295.0); }
+inline unsigned __float2uint_rz(float x) {
+    return softgpu::saturate<unsigned>(x, 0.0, 4294967295.0);
+}
 inline unsigned __float2uint_rn(float x) { return __float2uint_rz(rintf(x)); }
 
-#define SOFTGPU_MIN_MAX(T)                            \
-    inline T min(T a, T b) { return b < a ? b : a; }  \
+#define SOFTGPU_MIN_MAX(T)                           \
+    inline T min(T a, T b) { return b < a ? b : a; } \
     inline T max(T a, T b) { return a < b ? b : a; }
 SOFTGPU_MIN_MAX(int)
 SOFTGPU_MIN_MAX(unsigned)
@@ -63,7 +76,9 @@ inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(unsigned(v)); }
 inline int __clzll(long long v) { return v == 0 ? 64 : __builtin_clzll((unsigned long long)v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline int __ffsll(long long v) { return __builtin_ffsll(v); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+    return unsigned((unsigned long long)a * b >> 32);
+}
 inline int __mulhi(int a, int b) { return int((long long)a * b >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
@@ -74,24 +89,69 @@ inline unsigned __brev(unsigned v) {
     return r;
 }
 
-template <class T> T __ldg(const T* p) { return *p; }
-template <class T> T __ldcg(const T* p) { return *p; }
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> void __stcg(T* p, T v) { *p = v; }
-template <class T> void __stcs(T* p, T v) { *p = v; }
+template <class T>
+T __ldg(const T* p) {
+    return *p;
+}
+template <class T>
+T __ldcg(const T* p) {
+    return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+    return *p;
+}
+template <class T>
+void __stcg(T* p, T v) {
+    *p = v;
+}
+template <class T>
+void __stcs(T* p, T v) {
+    *p = v;
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 // Threads of the software GPU never run at once.
 template <class T>
 using Atomic = typename std::enable_if<std::is_integral<T>::value && sizeof(T) >= 4, T>::type;
-template <class T> Atomic<T> atomicExch(T* p, T v) { const T old = *p; *p = v; return old; }
-// NOTE: unsigned arithmetic, as a counter may wrap. `v` may be of another integer type, as at the GPU's overloads.
-template <class T> Atomic<T> atomicAdd(T* p, std::common_type_t<T> v) { return atomicExch(p, T((unsigned long long)*p + (unsigned long long)v)); }
-template <class T> Atomic<T> atomicSub(T* p, std::common_type_t<T> v) { return atomicExch(p, T((unsigned long long)*p - (unsigned long long)v)); }
-template <class T> Atomic<T> atomicMax(T* p, std::common_type_t<T> v) { return atomicExch(p, *p < v ? v : *p); }
-template <class T> Atomic<T> atomicMin(T* p, std::common_type_t<T> v) { return atomicExch(p, v < *p ? v : *p); }
-template <class T> Atomic<T> atomicOr(T* p, std::common_type_t<T> v) { return atomicExch(p, T(*p | v)); }
-template <class T> Atomic<T> atomicAnd(T* p, std::common_type_t<T> v) { return atomicExch(p, T(*p & v)); }
-template <class T> Atomic<T> atomicXor(T* p, std::common_type_t<T> v) { return atomicExch(p, T(*p ^ v)); }
-template <class T> Atomic<T> atomicCAS(T* p, std::common_type_t<T> seen, std::common_type_t<T> v) { return atomicExch(p, *p == seen ? v : *p); }
+template <class T>
+Atomic<T> atomicExch(T* p, T v) {
+    const T old = *p;
+    *p = v;
+    return old;
+}
+// NOTE: unsigned arithmetic, as a counter may wrap. `v` may be of another integer type, as at the
+// GPU's overloads.
+template <class T>
+Atomic<T> atomicAdd(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, T((unsigned long long)*p + (unsigned long long)v));
+}
+template <class T>
+Atomic<T> atomicSub(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, T((unsigned long long)*p - (unsigned long long)v));
+}
+template <class T>
+Atomic<T> atomicMax(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, *p < v ? v : *p);
+}
+template <class T>
+Atomic<T> atomicMin(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, v < *p ? v : *p);
+}
+template <class T>
+Atomic<T> atomicOr(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, T(*p | v));
+}
+template <class T>
+Atomic<T> atomicAnd(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, T(*p & v));
+}
+template <class T>
+Atomic<T> atomicXor(T* p, std::common_type_t<T> v) {
+    return atomicExch(p, T(*p ^ v));
+}
+template <class T>
+Atomic<T> atomicCAS(T* p, std::common_type_t<T> seen, std::common_type_t<T> v) {
+    return atomicExch(p, *p == seen ? v : *p);
+}

@@ -1,9 +1,10 @@
-// A launch: parameters are looked at, then the grid runs; then guards are checked; and where memory is small it runs again from the
-// same memory with blocks, warps and lanes in descending order, and must leave the same bits. A difference is a race or a missing
-// barrier.
+// A launch: parameters are looked at, then the grid runs; then guards are checked; and where memory
+// is small it runs again from the same memory with blocks, warps and lanes in descending order, and
+// must leave the same bits. A difference is a race or a missing barrier.
 //
-// The memory that a launch may write is known from its parameters: the allocations that pointers to what is not const point into
-// (and every word of a struct that looks like such a pointer). Pointers that a kernel reads from memory are not followed.
+// The memory that a launch may write is known from its parameters: the allocations that pointers to
+// what is not const point into (and every word of a struct that looks like such a pointer).
+// Pointers that a kernel reads from memory are not followed.
 #include "launch.h"
 
 #include <stdarg.h>
@@ -38,12 +39,14 @@ std::map<std::string, Kernel>& table() {
     return *table;
 }
 
-// One line per kernel: its name and how often it was launched. Appended, as several processes of a test may write it.
+// One line per kernel: its name and how often it was launched. Appended, as several processes of a
+// test may write it.
 void write_counts() {
     const char* path = getenv("SOFTGPU_COUNTS");
     FILE* file = path ? fopen(path, "a") : nullptr;
     if (!file) return;
-    for (const auto& [name, kernel] : table()) fprintf(file, "%s %zu\n", name.c_str(), kernel.launches);
+    for (const auto& [name, kernel] : table())
+        fprintf(file, "%s %zu\n", name.c_str(), kernel.launches);
     fclose(file);
 }
 
@@ -55,7 +58,8 @@ int orders() {
     return orders;
 }
 
-// SOFTGPU_FAIL=norm_stats_bf16:N lets the N-th launch of a kernel fail (from 1); norm_stats:N that of each element type.
+// SOFTGPU_FAIL=norm_stats_bf16:N lets the N-th launch of a kernel fail (from 1); norm_stats:N that
+// of each element type.
 bool fails_on_purpose(const Kernel& kernel) {
     static const std::string wanted = getenv("SOFTGPU_FAIL") ? getenv("SOFTGPU_FAIL") : "";
     if (wanted.empty()) return false;
@@ -67,7 +71,8 @@ std::vector<void*> pointers(const Entry& entry, std::vector<char>& values) {
     std::vector<void*> p(entry.count + 1);
     for (size_t i = 0; i < entry.count; ++i) {
         p[i] = values.data();
-        for (size_t k = 0; k < i; ++k) p[i] = static_cast<char*>(p[i]) + (entry.parameters[k].size + 15) / 16 * 16;
+        for (size_t k = 0; k < i; ++k)
+            p[i] = static_cast<char*>(p[i]) + (entry.parameters[k].size + 15) / 16 * 16;
     }
     return p;
 }
@@ -106,17 +111,19 @@ Result Call::check() const {
     const char* name = kernel->entry.name;
     const uint64_t threads = uint64_t(block.x) * block.y * block.z;
     if (threads == 0 || threads > kernel->entry.threads || block.z > 64) {
-        complain("%s: blocks of %ux%ux%u threads, but __launch_bounds__(%u)", name, block.x, block.y, block.z, kernel->entry.threads);
+        complain("%s: blocks of %ux%ux%u threads, but __launch_bounds__(%u)", name, block.x,
+                 block.y, block.z, kernel->entry.threads);
         return InvalidValue;
     }
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
+        grid.z > 65535) {
         complain("%s: a grid of %ux%ux%u blocks", name, grid.x, grid.y, grid.z);
         return InvalidValue;
     }
     const size_t fixed = kernel->shared;
     if (fixed + dynamic_bytes > shared_most) {
-        complain("%s: %zu bytes of dynamic and %zu of static shared memory, where %zu are allowed", name, dynamic_bytes, fixed,
-                 shared_most);
+        complain("%s: %zu bytes of dynamic and %zu of static shared memory, where %zu are allowed",
+                 name, dynamic_bytes, fixed, shared_most);
         return InvalidValue;
     }
     return Success;
@@ -140,10 +147,12 @@ Result Call::run() {
             memcpy(&address, static_cast<char*>(parameters[i]) + word, 8);
             const Range range = address ? find(address, 0) : Range{0, 0};
             if (address && !range.start && p.kind != Parameter::Struct) {
-                complain("%s: parameter %zu is 0x%llx, which is no device memory", entry.name, i, (unsigned long long)address);
+                complain("%s: parameter %zu is 0x%llx, which is no device memory", entry.name, i,
+                         (unsigned long long)address);
                 return IllegalAddress;
             }
-            const bool seen = std::any_of(writable.begin(), writable.end(), [&](const Range& r) { return r.start == range.start; });
+            const bool seen = std::any_of(writable.begin(), writable.end(),
+                                          [&](const Range& r) { return r.start == range.start; });
             if (range.start && p.kind != Parameter::Read && !seen) writable.push_back(range);
         }
     }
@@ -157,10 +166,12 @@ Result Call::run() {
             to += range.bytes;
         }
     };
-    std::unique_ptr<char[]> before(twice ? new char[bytes] : nullptr), after(twice ? new char[bytes] : nullptr);
+    std::unique_ptr<char[]> before(twice ? new char[bytes] : nullptr),
+        after(twice ? new char[bytes] : nullptr);
     if (twice) save(before.get());
 
-    const Launch launch{&entry, grid, block, dynamic_bytes, parameters.data(), shared_most, &kernel->shared};
+    const Launch launch{&entry,      grid,           block, dynamic_bytes, parameters.data(),
+                        shared_most, &kernel->shared};
     std::string fault = run_grid(launch, false);
     for (const Range& range : writable) {
         if (fault.empty()) fault = damage_of(range.start);
@@ -176,12 +187,14 @@ Result Call::run() {
         from = after.get();
         for (const Range& range : writable) {
             if (!fault.empty()) break;
-            const size_t off = first_difference(reinterpret_cast<void*>(range.start), from, range.bytes);
+            const size_t off =
+                first_difference(reinterpret_cast<void*>(range.start), from, range.bytes);
             if (off < range.bytes) {
                 char text[256];
                 snprintf(text, sizeof text,
-                         "result depends on the order of threads: race or missing barrier (byte %zu of an allocation of %zu)", off,
-                         range.bytes);
+                         "result depends on the order of threads: race or missing barrier (byte "
+                         "%zu of an allocation of %zu)",
+                         off, range.bytes);
                 fault = text;
             }
             from += range.bytes;
@@ -195,10 +208,13 @@ Result Call::run() {
 }  // namespace softgpu
 
 // The last complaint about what this host thread did.
-extern "C" __attribute__((visibility("default"))) const char* softgpu_said() { return softgpu::said.c_str(); }
+extern "C" __attribute__((visibility("default"))) const char* softgpu_said() {
+    return softgpu::said.c_str();
+}
 
 // The index-th kernel by name, with its launches so far; null behind the last.
-extern "C" __attribute__((visibility("default"))) const char* softgpu_kernel(size_t index, size_t* launches) {
+extern "C" __attribute__((visibility("default"))) const char* softgpu_kernel(size_t index,
+                                                                             size_t* launches) {
     std::lock_guard<std::mutex> lock(softgpu::mutex);
     if (index >= softgpu::table().size()) return nullptr;
     const auto entry = std::next(softgpu::table().begin(), index);

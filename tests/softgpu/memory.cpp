@@ -45,7 +45,8 @@ std::string guards(Address start, size_t bytes) {
     const size_t tail = padded(bytes) - bytes + GUARD;
     const auto report = [&](const char* where, size_t off) {
         char text[160];
-        snprintf(text, sizeof text, "written %zu bytes %s an allocation of %zu bytes", off, where, bytes);
+        snprintf(text, sizeof text, "written %zu bytes %s an allocation of %zu bytes", off, where,
+                 bytes);
         return std::string(text);
     };
     for (size_t i = 0; i < tail; ++i) {
@@ -166,8 +167,10 @@ std::string damage_of(Address start) {
 }
 
 #ifdef SOFTGPU_ASAN
-// NOTE: by hand, as ASan watches memcpy itself; the empty asm keeps the compiler from making it a memcpy again.
-__attribute__((no_sanitize("address", "undefined"))) void copy(void* to, const void* from, size_t bytes) {
+// NOTE: by hand, as ASan watches memcpy itself; the empty asm keeps the compiler from making it a
+// memcpy again.
+__attribute__((no_sanitize("address", "undefined"))) void copy(void* to, const void* from,
+                                                               size_t bytes) {
     char* t = static_cast<char*>(to);
     const char* f = static_cast<const char*>(from);
     size_t i = 0;
@@ -180,11 +183,15 @@ __attribute__((no_sanitize("address", "undefined"))) void copy(void* to, const v
         asm volatile("" ::: "memory");
     }
 }
-__attribute__((no_sanitize("address", "undefined"))) size_t first_difference(const void* a, const void* b, size_t bytes) {
+__attribute__((no_sanitize("address", "undefined"))) size_t first_difference(const void* a,
+                                                                             const void* b,
+                                                                             size_t bytes) {
     const char* x = static_cast<const char*>(a);
     const char* y = static_cast<const char*>(b);
     size_t i = 0;
-    while (i + 8 <= bytes && *reinterpret_cast<const uint64_t*>(x + i) == *reinterpret_cast<const uint64_t*>(y + i)) i += 8;
+    while (i + 8 <= bytes &&
+           *reinterpret_cast<const uint64_t*>(x + i) == *reinterpret_cast<const uint64_t*>(y + i))
+        i += 8;
     while (i < bytes && x[i] == y[i]) ++i;
     return i;
 }
@@ -202,8 +209,10 @@ size_t first_difference(const void* a, const void* b, size_t bytes) {
 
 }  // namespace softgpu
 
-// The test rig forbids the sentinels around a buffer: a kernel that touches them dies there and then in the ASan build.
-extern "C" __attribute__((visibility("default"))) void softgpu_forbid(uint64_t start, size_t bytes) {
+// The test rig forbids the sentinels around a buffer: a kernel that touches them dies there and
+// then in the ASan build.
+extern "C" __attribute__((visibility("default"))) void softgpu_forbid(uint64_t start,
+                                                                      size_t bytes) {
 #ifdef SOFTGPU_ASAN
     __asan_poison_memory_region(softgpu::at(start), bytes);
 #else

@@ -24,11 +24,13 @@ Address allocate(size_t bytes, bool pinned_host, const void* owner);
 // Takes memory that nobody gets. False where there is not so much.
 bool take(size_t bytes);
 void give_back(size_t bytes);
-// Frees what `owner` has. Returns how many allocations that were, on the device and of pinned memory.
+// Frees what `owner` has. Returns how many allocations that were, on the device and of pinned
+// memory.
 std::pair<int, int> release_all(const void* owner);
 // False where `start` is no allocation. `damage` says whether a guard was written.
 bool release(Address start, std::string& damage);
-// The allocation that [at, at + bytes] lies in; `bytes` 0 where there is none. `at` may be an allocation's end.
+// The allocation that [at, at + bytes] lies in; `bytes` 0 where there is none. `at` may be an
+// allocation's end.
 Range find(Address at, size_t bytes);
 // Whether a copy may read or write these bytes of the host while the host goes on.
 bool is_pinned(Address at, size_t bytes);

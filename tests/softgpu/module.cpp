@@ -1,4 +1,5 @@
-// Modules, kernels and launches of the driver API. Modules are empty: kernels are found by name in one table.
+// Modules, kernels and launches of the driver API. Modules are empty: kernels are found by name in
+// one table.
 #include <map>
 
 #include "queue.h"
@@ -27,14 +28,17 @@ struct Module : Handle {
     std::map<Kernel*, Function*> functions;
 };
 
-Function::Function(Module& module, Kernel* kernel) : Handle(FUNCTION, module.context), module(module), kernel(kernel) {}
+Function::Function(Module& module, Kernel* kernel)
+    : Handle(FUNCTION, module.context), module(module), kernel(kernel) {}
 
-// A kernel is loaded where it is first launched, which takes memory and must not happen in a capture.
+// A kernel is loaded where it is first launched, which takes memory and must not happen in a
+// capture.
 Result load(Function& function, Stream& stream) {
     Context& context = function.context;
     if (context.loaded.count(function.kernel)) return Success;
     if (stream.capture) {
-        complain("%s: first launched in a capture, where it cannot be loaded", function.kernel->entry.name);
+        complain("%s: first launched in a capture, where it cannot be loaded",
+                 function.kernel->entry.name);
         stream.capture->broken = true;
         return CaptureUnsupported;
     }
@@ -83,8 +87,9 @@ API cuFuncSetAttribute(Function* function, int attribute, int value) {
     if (attribute != MAX_DYNAMIC_SHARED) return Success;
     const size_t fixed = function->kernel->shared;
     if (value < 0 || size_t(value) + fixed > shared_most()) {
-        complain("%s: %d bytes of dynamic and %zu of static shared memory, where a block may have %zu", function->kernel->entry.name,
-                 value, fixed, shared_most());
+        complain(
+            "%s: %d bytes of dynamic and %zu of static shared memory, where a block may have %zu",
+            function->kernel->entry.name, value, fixed, shared_most());
         return InvalidValue;
     }
     function->allowed = size_t(value);
@@ -104,8 +109,9 @@ API cuFuncGetAttribute(int* value, int attribute, Function* function) {
     return Success;
 }
 
-API cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned dynamic_bytes, void* handle, void** parameters, void** extra) {
+API cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                   unsigned by, unsigned bz, unsigned dynamic_bytes, void* handle,
+                   void** parameters, void** extra) {
     ENTER("cuLaunchKernel");
     USE(function, FUNCTION, "cuLaunchKernel");
     Stream* stream = stream_of(handle, context, "cuLaunchKernel");

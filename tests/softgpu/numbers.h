@@ -1,16 +1,29 @@
-// bfloat16 and half as CUDA has them: 16 bits in memory, f32 in registers, rounded to nearest even; NaN becomes 0x7fff.
+// bfloat16 and half as CUDA has them: 16 bits in memory, f32 in registers, rounded to nearest even;
+// NaN becomes 0x7fff.
 #pragma once
 
 #include <stdint.h>
 #include <string.h>
 
-inline uint32_t __float_as_uint(float v) { uint32_t u; memcpy(&u, &v, 4); return u; }
-inline float __uint_as_float(uint32_t u) { float v; memcpy(&v, &u, 4); return v; }
+inline uint32_t __float_as_uint(float v) {
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    return u;
+}
+inline float __uint_as_float(uint32_t u) {
+    float v;
+    memcpy(&v, &u, 4);
+    return v;
+}
 inline int __float_as_int(float v) { return int(__float_as_uint(v)); }
 inline float __int_as_float(int i) { return __uint_as_float(uint32_t(i)); }
 
-struct alignas(2) __nv_bfloat16 { uint16_t bits; };
-struct alignas(2) __half { uint16_t bits; };
+struct alignas(2) __nv_bfloat16 {
+    uint16_t bits;
+};
+struct alignas(2) __half {
+    uint16_t bits;
+};
 
 inline float __bfloat162float(__nv_bfloat16 v) { return __uint_as_float(uint32_t(v.bits) << 16); }
 

@@ -1,10 +1,12 @@
-// When work runs. A stream is a queue: work runs in its order and behind the events it waits for, and for the rest when it suits the
-// device. SOFTGPU_ASYNC says when that is:
+// When work runs. A stream is a queue: work runs in its order and behind the events it waits for,
+// and for the rest when it suits the device. SOFTGPU_ASYNC says when that is:
 //
-// * early, the default: when it is queued. Each queue is empty between calls.
-// * late: when the host waits for it, or a stream that it waits for does. What relies on luck reads old memory, or copies from pinned
+// * early, the default: when it is queued. Each queue is empty between calls. * late: when the host
+// waits for it, or a stream that it waits for does. What relies on luck reads old memory, or copies
+// from pinned
 //   memory what was written there since.
-// * a number: at random, the number being the seed. Streams that can go on do so more or less eagerly.
+// * a number: at random, the number being the seed. Streams that can go on do so more or less
+// eagerly.
 #include "queue.h"
 
 #include <stdlib.h>
@@ -33,15 +35,18 @@ Mode mode() {
 // Whose work this thread runs.
 thread_local Context* running = nullptr;
 
-// Milliseconds: the host's time and what was simulated; the latter alone with SOFTGPU_CLOCK=simulated, which is the same each time.
+// Milliseconds: the host's time and what was simulated; the latter alone with
+// SOFTGPU_CLOCK=simulated, which is the same each time.
 double now(const Context& context) {
     static const bool alone = getenv("SOFTGPU_CLOCK") != nullptr;
     const auto host = std::chrono::steady_clock::now().time_since_epoch();
-    return (alone ? 0 : std::chrono::duration<double, std::milli>(host).count()) + context.simulated;
+    return (alone ? 0 : std::chrono::duration<double, std::milli>(host).count()) +
+           context.simulated;
 }
 
 bool ready(const Stream& stream) {
-    return !stream.queue.empty() && (!stream.queue.front().after || stream.queue.front().after->reached);
+    return !stream.queue.empty() &&
+           (!stream.queue.front().after || stream.queue.front().after->reached);
 }
 
 // One item of a stream that is ready. After a fault nothing runs in this context any more.
@@ -93,7 +98,8 @@ void order(Stream& earlier, Stream& later) {
 
 }  // namespace
 
-Stream::Stream(Context& context, bool blocking) : Handle(STREAM, context), blocking(blocking), eager(random(context) % 4) {
+Stream::Stream(Context& context, bool blocking)
+    : Handle(STREAM, context), blocking(blocking), eager(random(context) % 4) {
     // The context's own is nobody's to destroy.
     if (context.streams.empty()) --context.alive[STREAM];
     context.streams.push_back(this);

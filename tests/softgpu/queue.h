@@ -44,17 +44,19 @@ struct Stream : Handle {
     Stream(Context& context, bool blocking);
 
     const bool blocking;
-    // Where order is random: 0 for a stream that runs only when it must, 3 for one that runs whenever it can.
+    // Where order is random: 0 for a stream that runs only when it must, 3 for one that runs
+    // whenever it can.
     const unsigned eager;
     std::deque<Item> queue;
     std::shared_ptr<Capture> capture;
 };
 
-// The stream of a CUstream; null, with a complaint, for a bad one. 0, 1 and 2 are the default stream.
+// The stream of a CUstream; null, with a complaint, for a bad one. 0, 1 and 2 are the default
+// stream.
 Stream* stream_of(void* handle, Context& context, const char* call);
 
-// Queues work, or adds it to the capture. What goes wrong when it runs is told by a later call; by this one under
-// CUDA_LAUNCH_BLOCKING=1.
+// Queues work, or adds it to the capture. What goes wrong when it runs is told by a later call; by
+// this one under CUDA_LAUNCH_BLOCKING=1.
 Result submit(Stream& stream, Work work);
 void push(Stream& stream, Item item);
 
@@ -65,7 +67,8 @@ void drain(Context& context);
 // Lets the device go on a little while the host asks whether it is ready.
 void poll(Stream& stream);
 
-// Whether this thread captures, so that `call` may not happen: the graph would not hold it. Complains if so.
+// Whether this thread captures, so that `call` may not happen: the graph would not hold it.
+// Complains if so.
 bool forbidden_in_capture(const char* call);
 // Ends the capture that began on `stream`, without a graph.
 std::shared_ptr<Capture> forget_capture(Stream& stream);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::util::softgpu;
+use crate::util::{kernels, softgpu};
 
 /// This binary's tests that match `filters`, on the sanitized software GPU. None where there are no
 /// sanitizers.
@@ -62,12 +62,9 @@ fn the_engine_s_kernels_are_clean() {
             .any(|(_, launches)| launches != "0")
     };
     for source in softgpu::sources() {
-        for (kernel, _) in softgpu::kernels(&std::fs::read_to_string(&source).unwrap()) {
-            assert!(
-                launched(kernel),
-                "no test of cuda:: launches {kernel} of {}",
-                source.display()
-            );
+        for kernel in kernels::parse(&std::fs::read_to_string(&source).unwrap()).kernels {
+            let name = kernel.name;
+            assert!(launched(&name), "no test of cuda:: launches {name} of {}", source.display());
         }
     }
 }

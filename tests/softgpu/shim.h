@@ -1,8 +1,10 @@
-// CUDA C++ for the host compiler: what a file of cuda/ needs to become a kernel of the software GPU.
+// CUDA C++ for the host compiler: what a file of cuda/ needs to become a kernel of the software
+// GPU.
 //
-// Included before the .cu. Threads are fibres (block.cpp), so the state of the running thread stands in one thread-local struct,
-// `softgpu::here`, that every switch rewrites. Device memory is host memory. There are no float atomics on purpose: results must
-// not depend on the order of threads.
+// Included before the .cu. Threads are fibres (block.cpp), so the state of the running thread
+// stands in one thread-local struct, `softgpu::here`, that every switch rewrites. Device memory is
+// host memory. There are no float atomics on purpose: results must not depend on the order of
+// threads.
 #pragma once
 
 #include <math.h>
@@ -23,12 +25,12 @@
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-#define SOFTGPU_VECTOR(T, name)                                                                                  \
-    struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                                           \
-    struct name##3 { T x, y, z; };                                                                               \
-    struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; };                           \
-    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                                   \
-    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                                           \
+#define SOFTGPU_VECTOR(T, name)                                                        \
+    struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                 \
+    struct name##3 { T x, y, z; };                                                     \
+    struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; }; \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                         \
+    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                 \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SOFTGPU_VECTOR(float, float)
 SOFTGPU_VECTOR(int, int)
@@ -37,7 +39,9 @@ SOFTGPU_VECTOR(short, short)
 SOFTGPU_VECTOR(unsigned short, ushort)
 SOFTGPU_VECTOR(signed char, char)
 SOFTGPU_VECTOR(unsigned char, uchar)
-struct dim3 { unsigned x = 1, y = 1, z = 1; };
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+};
 
 namespace softgpu {
 
@@ -47,8 +51,9 @@ struct Here {
     unsigned lane;
     uint3 block, block_size, grid_size;
 };
-// NOTE: `__thread` and not `thread_local`, which would call a wrapper at every use of an extern variable. Initial-exec
-// places all thread-locals of the library in the few hundred bytes that the loader keeps for such libraries: keep them small.
+// NOTE: `__thread` and not `thread_local`, which would call a wrapper at every use of an extern
+// variable. Initial-exec places all thread-locals of the library in the few hundred bytes that the
+// loader keeps for such libraries: keep them small.
 extern __thread Here here __attribute__((tls_model("initial-exec")));
 
 // Where threads wait: one barrier or warp operation of the source.
@@ -63,7 +68,8 @@ void barrier(const Site* site);
 void* shared_array(const void* site, size_t bytes, const char* file, int line);
 void* dynamic_shared();
 
-// Waits for the 32 lanes of the warp at this site; each brings 8 bytes and gets those of all lanes, good until its next call.
+// Waits for the 32 lanes of the warp at this site; each brings 8 bytes and gets those of all lanes,
+// good until its next call.
 const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine);
 
 // The warp operations at one site.
@@ -86,11 +92,13 @@ struct Warp {
     template <class T>
     T shfl_xor(unsigned mask, T value, int bits, int width = 32) const {
         const unsigned from = here.lane ^ bits;
-        return read(mask, value, (from | (width - 1)) <= (here.lane | (width - 1)) ? from & 31 : here.lane);
+        return read(mask, value,
+                    (from | (width - 1)) <= (here.lane | (width - 1)) ? from & 31 : here.lane);
     }
     template <class T>
     T shfl_down(unsigned mask, T value, unsigned by, int width = 32) const {
-        return read(mask, value, (here.lane & (width - 1)) + by < unsigned(width) ? here.lane + by : here.lane);
+        return read(mask, value,
+                    (here.lane & (width - 1)) + by < unsigned(width) ? here.lane + by : here.lane);
     }
     template <class T>
     T shfl_up(unsigned mask, T value, unsigned by, int width = 32) const {
@@ -104,7 +112,8 @@ struct Warp {
     }
 };
 
-// How a kernel is called with an array of pointers to its parameters, and what the launcher may know of them.
+// How a kernel is called with an array of pointers to its parameters, and what the launcher may
+// know of them.
 struct Parameter {
     size_t size;
     enum Kind { Value, Struct, Read, Write } kind;
@@ -121,7 +130,8 @@ void add_entry(const Entry& entry);
 template <class T>
 constexpr Parameter::Kind kind_of() {
     if (std::is_pointer<T>::value) {
-        return std::is_const<typename std::remove_pointer<T>::type>::value ? Parameter::Read : Parameter::Write;
+        return std::is_const<typename std::remove_pointer<T>::type>::value ? Parameter::Read
+                                                                           : Parameter::Write;
     }
     return std::is_class<T>::value ? Parameter::Struct : Parameter::Value;
 }
@@ -130,7 +140,8 @@ template <class F, F* kernel>
 struct Trampoline;
 template <class... A, void (*kernel)(A...)>
 struct Trampoline<void(A...), kernel> {
-    static constexpr Parameter parameters[] = {Parameter{sizeof(A), kind_of<A>()}..., Parameter{0, Parameter::Value}};
+    static constexpr Parameter parameters[] = {Parameter{sizeof(A), kind_of<A>()}...,
+                                               Parameter{0, Parameter::Value}};
 
     template <size_t... i>
     static void spread([[maybe_unused]] void** p, std::index_sequence<i...>) {
@@ -138,7 +149,9 @@ struct Trampoline<void(A...), kernel> {
     }
     static void call(void** p) { spread(p, std::index_sequence_for<A...>{}); }
 
-    Trampoline(const char* name, unsigned threads) { add_entry({name, threads, call, parameters, sizeof...(A)}); }
+    Trampoline(const char* name, unsigned threads) {
+        add_entry({name, threads, call, parameters, sizeof...(A)});
+    }
 };
 
 }  // namespace softgpu
@@ -148,26 +161,30 @@ struct Trampoline<void(A...), kernel> {
 #define blockDim (softgpu::here.block_size)
 #define gridDim (softgpu::here.grid_size)
 
-// A kernel's place in the table, with the threads that its __launch_bounds__ allow: in the generated file that includes the .cu.
+// A kernel's place in the table, with the threads that its __launch_bounds__ allow: in the
+// generated file that includes the .cu.
 #define SOFTGPU_TEXT(a) #a
 #define SOFTGPU_ENTRY(name, threads) SOFTGPU_ENTRY_(name, threads)
 #define SOFTGPU_ENTRY_(name, threads)                                                   \
     static const softgpu::Trampoline<std::remove_pointer<decltype(&name)>::type, &name> \
         name##_entry(SOFTGPU_TEXT(name), threads);
 
-// As in CUDA, an array belongs to a line of a function (of one instance of a template): who comes by again finds the same array.
-#define SHARED(type, name, count)                                                                            \
-    static char name##_site;                                                                                         \
-    type* const name = static_cast<type*>(softgpu::shared_array(&name##_site, sizeof(type) * (count), __FILE__, __LINE__))
+// As in CUDA, an array belongs to a line of a function (of one instance of a template): who comes
+// by again finds the same array.
+#define SHARED(type, name, count)          \
+    static char name##_site;               \
+    type* const name = static_cast<type*>( \
+        softgpu::shared_array(&name##_site, sizeof(type) * (count), __FILE__, __LINE__))
 #define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(softgpu::dynamic_shared())
 
 // NOTE: a static of a lambda, so that two operations on one line are two sites.
-#define SOFTGPU_SITE(op, whole_block)                                                \
-    ([] {                                                                            \
-        static constexpr softgpu::Site site{op, __FILE__, __LINE__, whole_block};    \
-        return &site;                                                                \
+#define SOFTGPU_SITE(op, whole_block)                                             \
+    ([] {                                                                         \
+        static constexpr softgpu::Site site{op, __FILE__, __LINE__, whole_block}; \
+        return &site;                                                             \
     }())
-#define SOFTGPU_WARP(op) softgpu::Warp{SOFTGPU_SITE(op, false)}
+#define SOFTGPU_WARP(op) \
+    softgpu::Warp { SOFTGPU_SITE(op, false) }
 
 #define __syncthreads() softgpu::barrier(SOFTGPU_SITE("__syncthreads", true))
 #define __shfl_sync(...) (SOFTGPU_WARP("__shfl_sync").shfl(__VA_ARGS__))

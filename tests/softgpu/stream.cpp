@@ -23,9 +23,9 @@ struct Event : Handle {
 
 using namespace softgpu;
 
-#define STREAM_OF(handle, call)                            \
+#define STREAM_OF(handle, call)                             \
     Stream* const found = stream_of(handle, context, call); \
-    if (!found) return InvalidHandle;                      \
+    if (!found) return InvalidHandle;                       \
     Stream& stream = *found
 
 // --- work of others
@@ -39,7 +39,8 @@ API cuLaunchHostFunc(void* handle, void (*function)(void*), void* data) {
     });
 }
 
-// Work of another library on this stream, as the cuDNN stand-in has it. `drop` is called once `arg` is of no more use.
+// Work of another library on this stream, as the cuDNN stand-in has it. `drop` is called once `arg`
+// is of no more use.
 API softgpu_submit(void* handle, void (*function)(void*), void* arg, void (*drop)(void*)) {
     const std::shared_ptr<void> held(arg, [drop](void* p) {
         if (drop) drop(p);
@@ -55,7 +56,8 @@ API softgpu_submit(void* handle, void (*function)(void*), void* arg, void (*drop
 // Whether `stream` captures: what is used for the first time must not be loaded then.
 API softgpu_capturing(void* handle) {
     const Enter enter("softgpu_capturing");
-    const Stream* stream = enter.refused ? nullptr : stream_of(handle, *enter.context, "softgpu_capturing");
+    const Stream* stream =
+        enter.refused ? nullptr : stream_of(handle, *enter.context, "softgpu_capturing");
     return stream && stream->capture;
 }
 
@@ -67,7 +69,9 @@ API cuStreamCreate(Stream** stream, unsigned flags) {
     *stream = new Stream(context, !(flags & NON_BLOCKING));
     return Success;
 }
-API cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
+API cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) {
+    return cuStreamCreate(stream, flags);
+}
 
 API cuStreamDestroy_v2(Stream* stream) {
     ENTER("cuStreamDestroy");
@@ -166,11 +170,14 @@ API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
     for (const Event* event : {start, end}) {
         USE(event, EVENT, "cuEventElapsedTime");
         if (event->timed && event->mark) continue;
-        complain("cuEventElapsedTime: an event that %s", event->timed ? "was not recorded" : "keeps no time");
+        complain("cuEventElapsedTime: an event that %s",
+                 event->timed ? "was not recorded" : "keeps no time");
         return InvalidHandle;
     }
     if (!start->mark->reached || !end->mark->reached) return NotReady;
     *milliseconds = float(end->mark->milliseconds - start->mark->milliseconds);
     return Success;
 }
-API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
+API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) {
+    return cuEventElapsedTime_v2(milliseconds, start, end);
+}

@@ -2,6 +2,10 @@
 //! of ops' calls with all that is checked of them.
 
 mod case;
+/// What build.rs reads of a kernel file; the tests need its entries only.
+#[allow(dead_code)]
+#[path = "../../cuda/parse.rs"]
+pub mod kernels;
 mod places;
 mod results;
 mod rig;

@@ -108,7 +108,7 @@ impl Rig {
 
     /// On the GPU, or the software GPU. None where this machine can have neither.
     pub fn cuda(dtype: Dtype) -> Option<Self> {
-        let open = || Cuda::new(dtype, Options::default()).unwrap();
+        let open = || Cuda::new(Options::default(), dtype).unwrap();
         softgpu::load().then(|| Rig::with(Box::new(open())))
     }
 

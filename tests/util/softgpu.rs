@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use super::{root, tmp};
+use super::{kernels, root, tmp};
 
 /// Compilers that run at once.
 const JOBS: usize = 2;
@@ -182,15 +182,6 @@ fn hash(parts: impl Hash) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// `KERNEL(name, threads)` of a source, as (name without the suffix of its type, threads).
-pub fn kernels(source: &str) -> Vec<(&str, &str)> {
-    let heads = source.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(')'));
-    heads
-        .filter_map(|(head, _)| head.split_once(','))
-        .map(|(name, threads)| (name.trim(), threads.trim()))
-        .collect()
-}
-
 struct Object {
     path: PathBuf,
     /// What is compiled, with these flags: a file, or text of its own.
@@ -246,7 +237,8 @@ impl Build {
         }
         for source in [sources(), files("tests/softgpu", &["cu"])].concat() {
             let mut text = format!("#include \"shim.h\"\n#include \"{}\"\n", source.display());
-            for (name, threads) in kernels(&read(&source)) {
+            for kernel in kernels::parse(&read(&source)).kernels {
+                let (name, threads) = (kernel.name, kernel.threads);
                 text += &format!("SOFTGPU_ENTRY(PICIE_SUFFIX({name}), {threads})\n");
             }
             for act in ["F32", "BF16", "F16"] {
@@ -352,12 +344,13 @@ fn run(command: &mut Command) {
 
 mod tests {
     use super::*;
+    use picie::device::Dtype;
     use picie::device::cuda::{Cuda, Options};
 
     #[test]
     #[ignore = "run by `probe`, in a process that has no software GPU"]
     fn opens() {
-        let why = Cuda::<f32>::new(Options::default())
+        let why = Cuda::new(Options::default(), Dtype::F32)
             .map_or_else(|e| e.to_string().replace('\n', " "), |_| String::new());
         println!("\n{VERDICT}{why}");
     }

@@ -1,4 +1,5 @@
-//! Convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is asked.
+//! Bodies of convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is
+//! asked.
 //!
 //! A plan only asks: which way each direction is done, by which engine and with which pass behind
 //! it, is decided for all plans at once (`cudnn::ways`, `cudnn::choose`).
@@ -6,15 +7,17 @@
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::{Cuda, Grid, Kernel};
+use crate::device::cuda::context::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
-use crate::device::ops::conv::Door;
-use crate::device::ops::{Conv, ConvSpec, DataGrad, Epilogue, Uses, WeightGrad};
-use crate::device::{Activation, Element, Slot};
+use crate::device::cuda::kernels;
+use crate::device::cuda::kernels::consts::conv::{CHANNELS, LANES, SUMMED, THREADS, VECTOR};
+use crate::device::ops::conv::Conv;
+use crate::device::ops::{
+    ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, DataGrad, Passed,
+    WeightGrad,
+};
+use crate::device::{Dtype, Slot};
 
-/// Of `cuda/conv.cu`.
-const LANES: usize = 32;
-const CHANNELS: usize = 64;
 /// Two to four blocks a multiprocessor on any of today's GPUs: what a memory-bound pass wants.
 const BLOCKS: usize = 512;
 /// Where cuDNN's workspace begins: its kernels may want a whole cache line's alignment and more.
@@ -23,35 +26,32 @@ const ALIGN: usize = 256;
 /// A kernel behind a convolution of cuDNN.
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
-    kernel: Kernel,
     /// Bytes of scratch that the convolution writes instead of its output; 0 where the pass is in
     /// place.
     temporary: usize,
+    /// Whether the temporary holds f32 and not activations.
+    wide: bool,
 }
 
+/// Numbers of what cuDNN was asked.
 #[derive(Clone, Copy)]
-struct BiasGrad {
-    partial: Kernel,
-    sum: Kernel,
-    blocks: usize,
-}
-
-#[derive(Clone)]
-pub struct ConvPlan {
-    door: Door,
-    /// Numbers of what cuDNN was asked.
+pub(super) struct ConvPlan {
     forward: usize,
     backward_data: Option<usize>,
     backward_weight: Option<usize>,
-    bias_grad: Option<BiasGrad>,
 }
 
-fn data_type<A: Activation>() -> Data {
-    match A::NAME {
-        "bf16" => Data::CUDNN_DATA_BFLOAT16,
-        "f16" => Data::CUDNN_DATA_HALF,
-        _ => Data::CUDNN_DATA_FLOAT,
+fn data_type(dtype: Dtype) -> Data {
+    match dtype {
+        Dtype::F32 => Data::CUDNN_DATA_FLOAT,
+        Dtype::Bf16 => Data::CUDNN_DATA_BFLOAT16,
+        Dtype::F16 => Data::CUDNN_DATA_HALF,
     }
+}
+
+/// Rows of y.
+fn rows(spec: &ConvSpec) -> usize {
+    spec.n * spec.p() * spec.q()
 }
 
 /// Blocks over (rows, k) for kernels that are LANES rows deep.
@@ -60,41 +60,33 @@ fn over_rows(rows: usize, k: usize) -> (usize, usize) {
     (rows.div_ceil(LANES).min(BLOCKS.div_ceil(wide)), wide)
 }
 
-/// Blocks over `len` elements for kernels of 256 threads that take `each` at a time.
-fn over(len: usize, each: usize) -> Grid {
-    Grid::new(len.div_ceil(256 * each).min(BLOCKS), 256)
+/// Blocks over `len` elements for kernels whose threads take a vector at a time.
+fn over(len: usize) -> usize {
+    len.div_ceil(THREADS * VECTOR).min(BLOCKS)
 }
 
-impl<A: Activation> Cuda<A> {
+impl Cuda {
     /// Has cuDNN's engines chosen for all convolutions that were planned since the last time, and
     /// asks for their scratch.
     pub(super) fn decide_convolutions(&mut self) -> Result<()> {
         self.cudnn.decide()?;
-        let mut at = self.passes.len();
+        let (mut at, act) = (self.passes.len(), self.dtype.bytes());
         while let Some((ask, taken)) = self.cudnn.given(at) {
             let (spec, way, workspace) = (ask.spec, taken.way, taken.plan.workspace);
-            let pass = way.pass.map(|_| self.pass(spec, way.operation)).transpose()?;
+            let pass = way.pass.map(|_| match way.operation {
+                Operation::Forward(_) => Pass { temporary: 0, wide: false },
+                Operation::BackwardData { .. } => {
+                    Pass { temporary: act * spec.x_len(), wide: false }
+                }
+                Operation::BackwardWeight { wide, .. } => {
+                    Pass { temporary: if wide { 4 } else { act } * spec.w_len(), wide }
+                }
+            });
             self.ask_scratch(behind(pass) + workspace);
             self.passes.push(pass);
             at += 1;
         }
         Ok(())
-    }
-
-    /// What follows `operation` where it does not do all that is asked.
-    fn pass(&mut self, spec: ConvSpec, operation: Operation) -> Result<Pass> {
-        let act = size_of::<A>();
-        let (kernel, temporary) = match operation {
-            Operation::Forward(_) => (self.kernel("conv_epilogue")?, 0),
-            Operation::BackwardData { .. } => (self.kernel("conv_add")?, act * spec.x_len()),
-            Operation::BackwardWeight { wide: false, .. } => {
-                (self.kernel("conv_add_weight")?, act * spec.w_len())
-            }
-            Operation::BackwardWeight { wide: true, .. } => {
-                (self.kernel("conv_add_weight_wide")?, 4 * spec.w_len())
-            }
-        };
-        Ok(Pass { kernel, temporary })
     }
 
     /// Queues what cuDNN does of ask `ask`, with its workspace behind its temporary. Returns the
@@ -112,8 +104,8 @@ impl<A: Activation> Cuda<A> {
             bytes => self.address(self.scratch::<u8>(behind(pass), bytes)?),
         };
         let plan = self.plan_of(ask)?;
-        // SAFETY: the caller's slots passed the plan's door, temporary and workspace were asked for
-        // by `decide_convolutions`.
+        // SAFETY: the caller's slots passed the op's door, temporary and workspace were asked for by
+        // `decide_convolutions`.
         let queued: Answer = unsafe { plan.execute(addresses, workspace) };
         queued.map_err(|refusal| Error::Device {
             op: format!("{op}, engine {}", plan.tag),
@@ -125,7 +117,7 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// Where a convolution writes: `output`, or its temporary.
-    fn target<T: Element>(&self, ask: usize, output: Slot<T>) -> Result<u64> {
+    fn target<T>(&self, ask: usize, output: Slot<T>) -> Result<u64> {
         match self.pass_of(ask)?.map_or(0, |pass| pass.temporary) {
             0 => Ok(self.address(output)),
             bytes => Ok(self.address(self.scratch::<u8>(0, bytes)?)),
@@ -154,18 +146,16 @@ fn undecided() -> Error {
     }
 }
 
-impl<A: Activation> Conv for Cuda<A> {
-    type ConvPlan = ConvPlan;
-
-    fn plan_conv(&mut self, spec: ConvSpec, uses: Uses) -> Result<ConvPlan> {
-        spec.check()?;
-        if !spec.k.is_multiple_of(8) || !(spec.c.is_multiple_of(8) || spec.c == 4) {
+impl Conv for Cuda {
+    fn plan_conv(&mut self, ConvUse { spec, uses }: ConvUse) -> Result<usize> {
+        if !spec.k.is_multiple_of(VECTOR) || !(spec.c.is_multiple_of(VECTOR) || spec.c == 4) {
             return Err(Error::input(
                 format!("a convolution from {} to {} channels", spec.c, spec.k),
-                "the CUDA engine takes multiples of 8, and 4 for images",
+                format!("the CUDA engine takes multiples of {VECTOR}, and 4 for images"),
             ));
         }
-        let mut ask = |task| self.cudnn.ask(Ask { spec, task, data: data_type::<A>() });
+        let data = data_type(self.dtype);
+        let mut ask = |task| self.cudnn.ask(Ask { spec, task, data });
         let forward = ask(Task::Forward(uses.forward));
         let backward_data = match uses.backward_data {
             DataGrad::None => None,
@@ -176,108 +166,76 @@ impl<A: Activation> Conv for Cuda<A> {
             WeightGrad::None => None,
             _ => Some(ask(Task::BackwardWeight)),
         };
-        let bias_grad = match uses.backward_weight {
-            WeightGrad::WeightAndBias => {
-                let (blocks, _) = over_rows(spec.n * spec.p() * spec.q(), spec.k);
-                self.ask_scratch(4 * blocks * spec.k);
-                let (partial, sum) =
-                    (self.kernel("conv_bias_partial")?, self.kernel("conv_bias_sum")?);
-                Some(BiasGrad { partial, sum, blocks })
-            }
-            _ => None,
-        };
-        Ok(ConvPlan {
-            door: Door { spec, uses },
-            forward,
-            backward_data,
-            backward_weight,
-            bias_grad,
-        })
+        if uses.backward_weight == WeightGrad::WeightAndBias {
+            let (blocks, _) = over_rows(rows(&spec), spec.k);
+            self.ask_scratch(4 * blocks * spec.k);
+        }
+        self.convolutions.push(ConvPlan { forward, backward_data, backward_weight });
+        Ok(self.convolutions.len() - 1)
     }
 
-    fn conv_forward(
-        &mut self,
-        plan: &ConvPlan,
-        y: Slot<A>,
-        x: Slot<A>,
-        w: Slot<A>,
-        epilogue: Epilogue<A>,
-    ) -> Result<()> {
-        plan.door.forward(y, x, w, epilogue)?;
-        let Door { spec, .. } = plan.door;
-        let optional = |at: Option<u64>| at.unwrap_or(0);
+    fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
+        let (spec, plan) = (a.spec().spec, self.convolutions[a.number()]);
+        let ConvForward { y, x, w, epilogue } = *a;
+        let optional = |slot: Option<_>| slot.map_or(0, |slot| self.address(slot));
         let addresses = [
             (Operand::X, self.address(x)),
             (Operand::W, self.address(w)),
             (Operand::Y, self.address(y)),
-            (Operand::Bias, optional(epilogue.bias.map(|slot| self.address(slot)))),
-            (Operand::Residual, optional(epilogue.residual.map(|slot| self.address(slot)))),
+            (Operand::Bias, optional(epilogue.bias)),
+            (Operand::Residual, optional(epilogue.residual)),
         ];
-        let Some(pass) = self.convolve("conv_forward", plan.forward, &addresses)? else {
+        if self.convolve("conv_forward", plan.forward, &addresses)?.is_none() {
             return Ok(());
+        }
+        let (rows, k) = (rows(&spec), spec.k);
+        let kernel = kernels::ConvEpilogue {
+            y,
+            bias: epilogue.bias,
+            residual: epilogue.residual,
+            rows,
+            k,
+            relu: epilogue.relu,
         };
-        let rows = spec.n * spec.p() * spec.q();
-        let args = [
-            self.at(y),
-            self.at_or_null(epilogue.bias),
-            self.at_or_null(epilogue.residual),
-            rows.into(),
-            (spec.k as i32).into(),
-            i32::from(epilogue.relu).into(),
-        ];
-        self.launch(pass.kernel, Grid::new(over_rows(rows, spec.k), 256), &args)
+        self.launch(over_rows(rows, k), 0, kernel)
     }
 
-    fn conv_backward_data(
-        &mut self,
-        plan: &ConvPlan,
-        dx: Slot<A>,
-        dy: Slot<A>,
-        w: Slot<A>,
-        accumulate: bool,
-    ) -> Result<()> {
-        plan.door.backward_data(dx, dy, w, accumulate)?;
-        let ask = plan.backward_data.expect("the door lets in what was planned");
+    fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()> {
+        let ConvBackwardData { dx, dy, w, .. } = *a;
+        let ask = self.convolutions[a.number()].backward_data.ok_or_else(undecided)?;
         let target = self.target(ask, dx)?;
         let addresses =
             [(Operand::X, target), (Operand::W, self.address(w)), (Operand::Y, self.address(dy))];
-        let Some(pass) = self.convolve("conv_backward_data", ask, &addresses)? else {
+        if self.convolve("conv_backward_data", ask, &addresses)?.is_none() {
             return Ok(());
-        };
-        let more: Slot<A> = self.scratch(0, dx.len)?;
-        self.launch(pass.kernel, over(dx.len, 8), &[self.at(dx), self.at(more), dx.len.into()])
+        }
+        let (len, more) = (dx.len, self.scratch_acts(0, dx.len)?);
+        self.launch(over(len), 0, kernels::ConvAdd { dx, more, len })
     }
 
-    fn conv_backward_weight(
-        &mut self,
-        plan: &ConvPlan,
-        dw: Slot<f32>,
-        db: Option<Slot<f32>>,
-        x: Slot<A>,
-        dy: Slot<A>,
-    ) -> Result<()> {
-        plan.door.backward_weight(dw, db, x, dy)?;
-        let ask = plan.backward_weight.expect("the door lets in what was planned");
+    fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
+        let ConvBackwardWeight { dw, db, x, dy } = *a;
+        let ask = self.convolutions[a.number()].backward_weight.ok_or_else(undecided)?;
         let target = self.target(ask, dw)?;
         let addresses =
             [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
-        if let Some(pass) = self.convolve("conv_backward_weight", ask, &addresses)? {
-            let more: Slot<u8> = self.scratch(0, pass.temporary)?;
-            self.launch(
-                pass.kernel,
-                over(dw.len, 8),
-                &[self.at(dw), self.at(more), dw.len.into()],
-            )?;
+        let (pass, len) = (self.convolve("conv_backward_weight", ask, &addresses)?, dw.len);
+        match pass {
+            Some(Pass { wide: true, .. }) => {
+                let more = self.scratch(0, len)?;
+                self.launch(over(len), 0, kernels::ConvAddWeightWide { dw, more, len })?;
+            }
+            Some(Pass { wide: false, .. }) => {
+                let more = self.scratch_acts(0, len)?;
+                self.launch(over(len), 0, kernels::ConvAddWeight { dw, more, len })?;
+            }
+            None => {}
         }
-        let (Some(db), Some(BiasGrad { partial, sum, blocks })) = (db, plan.bias_grad) else {
-            return Ok(());
-        };
-        let k = plan.door.spec.k;
-        let sums: Slot<f32> = self.scratch(0, blocks * k)?;
-        let (rows, grid) = (dy.len / k, (blocks, k.div_ceil(CHANNELS)));
-        let args = [self.at(sums), self.at(dy), rows.into(), (k as i32).into()];
-        self.launch(partial, Grid::new(grid, 256), &args)?;
-        let args = [self.at(db), self.at(sums), (blocks as i32).into(), (k as i32).into()];
-        self.launch(sum, Grid::new(k.div_ceil(32), 256), &args)
+        let Some(db) = db else { return Ok(()) };
+        let (rows, k) = (rows(&a.spec().spec), a.spec().spec.k);
+        let (blocks, wide) = over_rows(rows, k);
+        let partial = self.scratch(0, blocks * k)?;
+        self.launch((blocks, wide), 0, kernels::ConvBiasPartial { partial, dy, rows, k })?;
+        self.launch(k.div_ceil(SUMMED), 0, kernels::ConvBiasSum { db, partial, blocks, k })
     }
 }

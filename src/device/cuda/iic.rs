@@ -1,54 +1,52 @@
-//! Launchers of `cuda/iic.cu`: correlations, mixed to joint matrices; their gradients, mixed back;
-//! the maps' gradients.
+//! The body of IIC's loss: correlations, mixed to joint matrices; their gradients, mixed back; the
+//! maps' gradients.
 
-use super::context::{Arg, Cuda, Grid, Kernel};
 use crate::base::{Error, Result};
-use crate::device::ops::iic::{Axis, CLASSES};
-use crate::device::ops::{Iic, IicSpec};
-use crate::device::{Activation, Slot};
-
-/// Sides of the kernels' tiles: classes, pixels; outputs of a thread that mixes.
-const TILE: usize = 48;
-const PIXELS: usize = 64;
-const OUTS: usize = 8;
+use crate::device::Slot;
+use crate::device::cuda::context::Cuda;
+use crate::device::cuda::kernels;
+use crate::device::cuda::kernels::consts::iic::{
+    self, MOST, OUTS, ROW, TABLE_THREADS, THREADS, TILE,
+};
+use crate::device::cuda::kernels::consts::iic_gradient::PIXELS;
+use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, Iic, LAST};
+use crate::device::ops::{IicLoss, IicSpec, Passed};
 
 /// Enough blocks of correlations for a large GPU.
 const BLOCKS: usize = 2048;
 
-/// f64 of shared memory that a joint matrix takes for each of its rows, and the rows that 48 KiB
-/// hold.
-const ROW: usize = 5;
-const MOST: usize = (48 << 10) / (ROW * size_of::<f64>());
+const _: () = assert!(
+    iic::FIRST == FIRST && iic::INNER == INNER && iic::LAST == LAST && iic::CLASSES == CLASSES,
+    "classes of pairs are the kernels'"
+);
 
+/// What is worked out once for a spec.
 #[derive(Clone)]
-pub struct IicPlan {
+pub(super) struct IicPlan {
     spec: IicSpec,
     y: Axis,
     x: Axis,
     /// Pairs of images of a partial sum.
     each: usize,
-    /// Byte offsets in scratch.
-    places: Places,
-    table: Kernel,
-    lags: Kernel,
-    add: Kernel,
-    mix: Kernel,
-    mutual: Kernel,
-    loss: Kernel,
-    grad: Kernel,
 }
 
-/// Where scratch holds the tables of rows and columns, the correlations (later their gradients),
-/// the partial ones of the inner class, those mixed by columns (later their gradients), Q, the loss
-/// of each shift; and what it holds of them all.
-#[derive(Clone, Copy, Default)]
+/// Byte offsets into the scratch.
+#[derive(Clone, Copy)]
 struct Places {
+    /// Coefficients for rows (shifts, lags, classes).
     ky: usize,
+    /// The same for columns.
     kx: usize,
+    /// Correlations, later their gradients (lags of rows, classes, lags of columns, classes, k, k).
     lags: usize,
+    /// Partial correlations of the inner class (chunks, lags of rows, lags of columns, k, k).
     part: usize,
+    /// Correlations mixed by columns, later their gradients (lags of rows, classes, shifts of
+    /// columns, k, k).
     mixed: usize,
+    /// Q of each shift, later its gradient.
     joint: usize,
+    /// The loss of each shift.
     losses: usize,
     end: usize,
 }
@@ -82,14 +80,14 @@ impl IicPlan {
         self.y.shifts * self.x.shifts
     }
 
-    fn place(&self) -> Places {
+    fn places(&self) -> Places {
         let mut end = 0;
         let mut take = |bytes: usize| {
             let start = end;
             end += bytes.next_multiple_of(64);
             start
         };
-        let mut places = Places {
+        Places {
             ky: take(4 * Self::table_len(self.y)),
             kx: take(4 * Self::table_len(self.x)),
             lags: take(4 * self.lags_len()),
@@ -97,14 +95,12 @@ impl IicPlan {
             mixed: take(4 * self.mixed_len()),
             joint: take(4 * self.joints() * self.square()),
             losses: take(8 * self.joints()),
-            end: 0,
-        };
-        places.end = end;
-        places
+            end: take(0),
+        }
     }
 }
 
-/// A launch of `iic_mix`: (batch, ins, len) to (batch, outs, len), by a table with these strides.
+/// A step of mixing: (batch, ins, len) to (batch, outs, len), by a table with these strides.
 struct Mix {
     out: Slot<f32>,
     input: Slot<f32>,
@@ -115,23 +111,16 @@ struct Mix {
     ins: (usize, usize),
 }
 
-impl<A: Activation> Cuda<A> {
-    fn iic_mix(&mut self, kernel: Kernel, mix: Mix) -> Result<()> {
+impl Cuda {
+    fn mix(&mut self, mix: Mix) -> Result<()> {
         let Mix { out, input, table, batch, len, outs: (outs, by_out), ins: (ins, by_in) } = mix;
-        let grid = Grid::new((len.div_ceil(256), outs.div_ceil(OUTS), batch), 256);
-        let sizes = [len, outs, ins, by_out, by_in].map(Arg::from);
-        self.launch(
-            kernel,
-            grid,
-            &[&[self.at(out), self.at(input), self.at(table)], &sizes[..]].concat(),
-        )
+        let kernel = kernels::IicMix { out, input, table, len, outs, ins, by_out, by_in };
+        self.launch((len.div_ceil(THREADS), outs.div_ceil(OUTS), batch), 0, kernel)
     }
 }
 
-impl<A: Activation> Iic for Cuda<A> {
-    type IicPlan = IicPlan;
-
-    fn plan_iic(&mut self, spec: IicSpec) -> Result<IicPlan> {
+impl Iic for Cuda {
+    fn plan_iic(&mut self, spec: IicSpec) -> Result<usize> {
         let [y, x] = spec.axes()?;
         if spec.k > MOST || spec.maps() > i32::MAX as usize {
             let what = format!(
@@ -141,62 +130,36 @@ impl<A: Activation> Iic for Cuda<A> {
             return Err(Error::input(what, "lower the batch"));
         }
         let matrices = y.lags() * x.lags() * spec.k.div_ceil(TILE).pow(2);
-        let mut plan = IicPlan {
-            spec,
-            y,
-            x,
-            each: spec.n.div_ceil(BLOCKS.div_ceil(matrices).min(spec.n)),
-            places: Places::default(),
-            table: self.kernel("iic_table")?,
-            lags: self.kernel("iic_lags")?,
-            add: self.kernel("iic_add")?,
-            mix: self.kernel("iic_mix")?,
-            mutual: self.kernel("iic_mutual")?,
-            loss: self.kernel("iic_loss")?,
-            grad: self.kernel("iic_grad")?,
-        };
-        plan.places = plan.place();
-        self.ask_scratch(plan.places.end);
-        Ok(plan)
+        let each = spec.n.div_ceil(BLOCKS.div_ceil(matrices).min(spec.n));
+        let plan = IicPlan { spec, y, x, each };
+        self.ask_scratch(plan.places().end);
+        self.losses.push(plan);
+        Ok(self.losses.len() - 1)
     }
 
-    fn iic_loss(
-        &mut self,
-        plan: &IicPlan,
-        loss: Slot<f32>,
-        dmaps: Slot<f32>,
-        maps: Slot<f32>,
-        scale: f32,
-    ) -> Result<()> {
-        plan.spec.check(loss, dmaps, maps)?;
+    fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()> {
+        let IicLoss { loss, dmaps, maps, scale } = *a;
+        let plan = self.losses[a.number()].clone();
         let IicSpec { n, h, w, k, up, t, collapsed, lambda } = plan.spec;
-        let (y, x, square, places) = (plan.y, plan.x, plan.square(), plan.places);
-        let (ly, lx) = (y.lags(), x.lags());
+        let (y, x, square, places) = (plan.y, plan.x, plan.square(), plan.places());
+        let (ly, lx, ry, rx) = (y.lags(), x.lags(), y.radius, x.radius);
         let ky: Slot<f32> = self.scratch(places.ky, IicPlan::table_len(y))?;
         let kx: Slot<f32> = self.scratch(places.kx, IicPlan::table_len(x))?;
-        let lags: Slot<f32> = self.scratch(places.lags, plan.lags_len())?;
-        let part: Slot<f32> = self.scratch(places.part, plan.part_len())?;
-        let mixed: Slot<f32> = self.scratch(places.mixed, plan.mixed_len())?;
-        let joint: Slot<f32> = self.scratch(places.joint, plan.joints() * square)?;
-        let losses: Slot<f64> = self.scratch(places.losses, plan.joints())?;
+        let c = self.scratch(places.lags, plan.lags_len())?;
+        let part = self.scratch(places.part, plan.part_len())?;
+        let mixed = self.scratch(places.mixed, plan.mixed_len())?;
+        let joint = self.scratch(places.joint, plan.joints() * square)?;
+        let losses = self.scratch(places.losses, plan.joints())?;
 
-        for (table, axis) in [(ky, y), (kx, x)] {
-            let sizes = [axis.len, up, t, axis.radius, axis.shifts].map(Arg::from);
-            let grid = Grid::new(table.len.div_ceil(64), 64);
-            self.launch(plan.table, grid, &[&[self.at(table)], &sizes[..]].concat())?;
+        for (table, Axis { len, radius, shifts, .. }) in [(ky, y), (kx, x)] {
+            let kernel = kernels::IicTable { table, len, up, t, radius, shifts };
+            self.launch(table.len.div_ceil(TABLE_THREADS), 0, kernel)?;
         }
-        let sizes = [n, h, w, k, y.radius, x.radius].map(Arg::from);
-        let grid = Grid::new(
-            (ly * lx * k.div_ceil(TILE).pow(2), CLASSES * CLASSES - 1 + plan.chunks()),
-            64,
-        );
-        let args =
-            [&[self.at(lags), self.at(part), self.at(maps)], &sizes[..], &[plan.each.into()]]
-                .concat();
-        self.launch(plan.lags, grid, &args)?;
-        let counts = [plan.chunks(), ly * lx, lx, square].map(Arg::from);
-        let grid = Grid::new((square.div_ceil(256), ly * lx), 256);
-        self.launch(plan.add, grid, &[&[self.at(lags), self.at(part)], &counts[..]].concat())?;
+        let (tiles, chunks, each) = (k.div_ceil(TILE).pow(2), plan.chunks(), plan.each);
+        let blocks = (ly * lx * tiles, CLASSES * CLASSES - 1 + chunks);
+        self.launch(blocks, 0, kernels::IicLags { c, part, maps, n, h, w, k, ry, rx, each })?;
+        let kernel = kernels::IicAdd { c, part, chunks, lags: ly * lx, lx, square };
+        self.launch((square.div_ceil(THREADS), ly * lx), 0, kernel)?;
 
         // Shifts and classes of lags along an axis, with their strides in its table.
         let shifts = |axis: Axis| (axis.shifts, axis.lags() * CLASSES);
@@ -213,33 +176,22 @@ impl<A: Activation> Iic for Cuda<A> {
         };
         let lines =
             |out, input, outs, ins| Mix { out, input, table: ky, batch: 1, len: line, outs, ins };
-        self.iic_mix(plan.mix, columns(mixed, lags, shifts(x), classes(x)))?;
-        self.iic_mix(plan.mix, lines(joint, mixed, shifts(y), classes(y)))?;
+        self.mix(columns(mixed, c, shifts(x), classes(x)))?;
+        self.mix(lines(joint, mixed, shifts(y), classes(y)))?;
         let share = plan.spec.share() as f32;
-        let args = [
-            self.at(joint),
-            self.at(losses),
-            k.into(),
-            lambda.into(),
-            (scale * share).into(),
-            i32::from(collapsed).into(),
-        ];
-        let grid = Grid::new(plan.joints(), 256).shared(ROW * size_of::<f64>() * k);
-        self.launch(plan.mutual, grid, &args)?;
-        let args = [self.at(loss), self.at(losses), plan.joints().into(), share.into()];
-        self.launch(plan.loss, Grid::new(1, 256), &args)?;
-        self.iic_mix(plan.mix, lines(mixed, joint, classes(y), shifts(y)))?;
-        self.iic_mix(plan.mix, columns(lags, mixed, classes(x), shifts(x)))?;
+        let kernel =
+            kernels::IicMutual { joint, losses, k, lambda, rate: scale * share, collapsed };
+        self.launch(plan.joints(), ROW * size_of::<f64>() * k, kernel)?;
+        self.launch(1, 0, kernels::IicLoss { loss, losses, shifts: plan.joints(), share })?;
+        self.mix(lines(mixed, joint, classes(y), shifts(y)))?;
+        self.mix(columns(c, mixed, classes(x), shifts(x)))?;
 
         // First what pairs of inner columns give; then, added, what those with a border column do.
         let border = w.min(2 * (x.radius + 1));
         let tiles = 2 * k.div_ceil(TILE);
-        for (blocks, border) in [((n * w).div_ceil(PIXELS), 0), (n.div_ceil(PIXELS), border)] {
-            let grid = Grid::new((blocks, h * border.max(1), tiles), 128);
-            let args =
-                [&[self.at(dmaps), self.at(maps), self.at(lags)], &sizes[..], &[border.into()]]
-                    .concat();
-            self.launch(plan.grad, grid, &args)?;
+        for (across, border) in [((n * w).div_ceil(PIXELS), 0), (n.div_ceil(PIXELS), border)] {
+            let kernel = kernels::IicGrad { dmaps, maps, c, n, h, w, k, ry, rx, border };
+            self.launch((across, h * border.max(1), tiles), 0, kernel)?;
         }
         Ok(())
     }

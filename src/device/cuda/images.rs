@@ -2,8 +2,10 @@
 
 /// One `cuda/*.cu` compiled for one element type.
 pub(super) struct Image {
-    /// `<stem>.<type>`
-    pub name: &'static str,
+    /// The file's stem.
+    pub stem: &'static str,
+    /// The element type of activations.
+    pub act: &'static str,
     /// A fatbin; a text that no driver accepts where there was no nvcc.
     pub data: &'static [u8],
 }

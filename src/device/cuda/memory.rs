@@ -2,14 +2,12 @@
 
 use cudarc::driver::{result, sys};
 
-use crate::base::{Error, Result};
-use crate::device::arena::POOLS;
+use crate::base::Result;
 use crate::device::cuda::context::{Cuda, driver_error};
 use crate::device::cuda::event::Event;
-use crate::device::cuda::recording::Recording;
-use crate::device::cuda::staging::Staged;
-use crate::device::ops::Memory;
-use crate::device::{Activation, Element, Layout, Pool, Slot};
+use crate::device::cuda::staging::{Pinned, Staged};
+use crate::device::engine::Fill;
+use crate::device::{Dtype, Engine, Layout, Mark, POOLS, Pool, Recording, Slot, Trace};
 
 /// What `reserve` took.
 #[derive(Default)]
@@ -20,9 +18,6 @@ pub(super) struct Reserved {
     pub scratch: usize,
 }
 
-/// A place on the engine's stream.
-pub struct Mark(Event);
-
 /// Of `free` bytes, those that pools may take. The driver wants the others once work begins: it
 /// loads kernels and cuDNN's engines at their first launch, gives threads memory for what spills,
 /// and keeps the nodes of recorded steps.
@@ -30,7 +25,7 @@ fn usable(free: usize) -> usize {
     free.saturating_sub((1 << 30) + free / 50)
 }
 
-impl<A: Activation> Cuda<A> {
+impl Cuda {
     /// Returns what `reserve` took, after everything queued has run.
     pub(super) fn free_pools(&mut self) {
         let _ = self.synchronize("freeing memory");
@@ -47,10 +42,15 @@ impl<A: Activation> Cuda<A> {
     }
 }
 
-impl<A: Activation> Memory for Cuda<A> {
-    type Act = A;
-    type Recording = Recording;
-    type Mark = Mark;
+/// The event of a mark. It is this engine's: marks are compared with those of one engine.
+fn event(mark: &Mark) -> &Event {
+    mark.0.downcast_ref().expect("a mark of this engine")
+}
+
+impl Engine for Cuda {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
 
     fn decide(&mut self) -> Result<()> {
         self.decide_convolutions()
@@ -101,113 +101,90 @@ impl<A: Activation> Memory for Cuda<A> {
         Ok(())
     }
 
-    fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
-        if src.len() > dst.len {
-            return Err(Error::Shape { op: "write", what: "src", got: src.len(), want: dst.len });
-        }
-        if src.is_empty() {
-            return Ok(());
-        }
+    fn write_bytes(&mut self, dst: Slot<u8>, src: &[u8]) -> Result<()> {
         if dst.pool == Pool::Staging {
-            return self.put(dst.part(0, src.len()), |mirror| {
+            return self.put(dst, &mut |mirror| {
                 mirror.copy_from_slice(src);
                 Ok(())
             });
         }
+        assert_eq!(src.len(), dst.len, "the typed write makes them as long");
         // NOTE: on the engine's stream. A synchronous copy from pageable memory returns before its
         // last bytes have arrived, and only the null stream would wait for them, which this one
-        // does not know. SAFETY: the slot holds at least `src` (checked above), which lives until
+        // does not know. SAFETY: the slot is as long as `src` (checked above), which lives until
         // the copy has been waited for.
         unsafe { result::memcpy_htod_async(self.address(dst), src, self.stream) }
             .map_err(|e| driver_error("write", e))?;
         self.synchronize("write")
     }
 
-    fn fill<T: Element>(
-        &mut self,
-        dst: Slot<T>,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    fn fill_bytes(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         match dst.pool {
-            _ if dst.len == 0 => Ok(()),
             Pool::Staging => self.put(dst, fill),
             Pool::Images => self.put_images(dst, self.stream, fill),
             _ => {
-                let mut host = vec![T::zeroed(); dst.len];
-                fill(&mut host)?;
-                self.write(dst, &host)
+                let mut host = Pinned::new(dst.len)?;
+                let host = host.part(0..dst.len);
+                fill(host)?;
+                self.write_bytes(dst, host)
             }
         }
     }
 
-    fn prefetch<T: Element>(
-        &mut self,
-        dst: Slot<T>,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    fn prefetch_bytes(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         self.put_aside(dst, fill)
     }
 
-    fn arrive<T: Element>(&mut self, slot: Slot<T>) -> Result<()> {
-        Cuda::arrive(self, slot)
+    fn arrive(&mut self, slot: Slot<u8>) -> Result<()> {
+        self.gate_on(slot)
     }
 
-    fn load<T: Element>(
+    fn load_bytes(
         &mut self,
-        dst: Slot<T>,
+        dst: Slot<u8>,
         piece: usize,
-        fill: impl FnMut(usize, &mut [T]) -> Result<()>,
+        fill: &mut dyn FnMut(usize, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         self.put_pieces(dst, piece, fill)
     }
 
-    fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
+    fn read_bytes(&mut self, dst: &mut [u8], src: Slot<u8>) -> Result<()> {
         self.flush()?;
-        let mut out = vec![T::zeroed(); src.len];
         if src.len > 0 {
-            // SAFETY: `out` has the slot's length, and lives until the copy has been waited for.
-            unsafe { result::memcpy_dtoh_async(&mut out, self.address(src), self.stream) }
+            assert_eq!(dst.len(), src.len, "the typed read makes them as long");
+            // SAFETY: `dst` is as long as the slot (checked above), and borrowed until the copy has
+            // been waited for.
+            unsafe { result::memcpy_dtoh_async(dst, self.address(src), self.stream) }
                 .map_err(|e| driver_error("read", e))?;
         }
-        self.synchronize("read")?;
-        Ok(out)
+        self.synchronize("read")
     }
 
-    fn zero<T: Element>(&mut self, dst: Slot<T>) -> Result<()> {
+    fn zero_bytes(&mut self, dst: Slot<u8>) -> Result<()> {
         if dst.len == 0 {
             return Ok(());
         }
         self.flush()?;
         // SAFETY: the range is the slot's.
-        let queued =
-            unsafe { result::memset_d8_async(self.address(dst), 0, dst.bytes(), self.stream) };
+        let queued = unsafe { result::memset_d8_async(self.address(dst), 0, dst.len, self.stream) };
         queued.map_err(|e| driver_error("zero", e))
     }
 
-    fn copy<T: Element>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
-        if src.len != dst.len {
-            return Err(Error::Shape { op: "copy", what: "src", got: src.len, want: dst.len });
-        }
+    fn copy_bytes(&mut self, dst: Slot<u8>, src: Slot<u8>) -> Result<()> {
         if dst.len == 0 {
             return Ok(());
         }
         self.flush()?;
-        // SAFETY: both ranges are slots of the same length.
-        let queued = unsafe {
-            result::memcpy_dtod_async(
-                self.address(dst),
-                self.address(src),
-                dst.bytes(),
-                self.stream,
-            )
-        };
+        let (to, from) = (self.address(dst), self.address(src));
+        // SAFETY: both ranges are slots, of the same length as the typed copy has checked.
+        let queued = unsafe { result::memcpy_dtod_async(to, from, dst.len, self.stream) };
         queued.map_err(|e| driver_error("copy", e))
     }
 
-    fn replay(
+    fn replay_ops(
         &mut self,
         recording: &mut Recording,
-        ops: impl FnMut(&mut Self) -> Result<()>,
+        ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
     ) -> Result<()> {
         self.flush()?;
         self.record_or_replay(recording, ops)
@@ -218,11 +195,12 @@ impl<A: Activation> Memory for Cuda<A> {
         let e = |e| driver_error("mark", e);
         let mark = Event::new(true).map_err(e)?;
         mark.record(self.stream).map_err(e)?;
-        Ok(Mark(mark))
+        Ok(Mark(Box::new(mark)))
     }
 
-    fn seconds(&mut self, start: Mark, end: Mark) -> Result<f64> {
-        let ms = end.0.wait().and_then(|()| end.0.since(&start.0));
+    fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64> {
+        let (start, end) = (event(start), event(end));
+        let ms = end.wait().and_then(|()| end.since(start));
         ms.map(|ms| f64::from(ms) / 1000.0).map_err(|e| driver_error("mark", e))
     }
 
@@ -243,5 +221,9 @@ impl<A: Activation> Memory for Cuda<A> {
         // SAFETY: takes nothing; without a profiler it does nothing.
         let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
         set.result().map_err(|e| driver_error("profiler window", e))
+    }
+
+    fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
     }
 }

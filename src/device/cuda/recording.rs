@@ -4,23 +4,21 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use crate::base::{self, tell};
-use crate::device::Activation;
 use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::{Engine, Recording};
 
-/// A fixed sequence of ops: the first run is plain (libraries load what they need), the second is
-/// recorded, later ones are replayed.
-#[derive(Default)]
-pub enum Recording {
-    #[default]
-    New,
+/// What the engine has of a fixed sequence of ops. The first run is plain (libraries load what they
+/// need), the second is recorded, later ones are replayed.
+enum Progress {
+    /// It ran once.
     Warm,
     Recorded(Exec),
-    /// What cannot be recorded is launched op by op.
+    /// It cannot be recorded, and is launched op by op.
     Plain,
 }
 
 /// An instantiated CUDA graph.
-pub struct Exec(sys::CUgraphExec);
+pub(super) struct Exec(sys::CUgraphExec);
 
 impl Exec {
     /// Records what `queue` queues on `stream`, which does not run. `refused`: what a failed call
@@ -73,46 +71,48 @@ impl Drop for Graph {
     }
 }
 
-impl<A: Activation> Cuda<A> {
+impl Cuda {
+    /// [`Engine::replay_ops`].
     pub(super) fn record_or_replay(
         &mut self,
         recording: &mut Recording,
-        mut ops: impl FnMut(&mut Self) -> base::Result<()>,
+        ops: &mut dyn FnMut(&mut dyn Engine) -> base::Result<()>,
     ) -> base::Result<()> {
         if self.options.no_graph {
             return ops(self);
         }
-        match recording {
-            Recording::New => {
-                ops(self)?;
-                *recording = Recording::Warm;
-                return Ok(());
-            }
-            Recording::Warm => match Exec::record(
-                self.stream,
-                || ops(self),
-                |e| driver_error("recording a step", e),
-            ) {
-                Ok(exec) => *recording = Recording::Recorded(exec),
-                Err(why) => {
-                    if !std::mem::replace(&mut self.said_plain, true) {
-                        tell(format_args!(
-                            "a step cannot be recorded and is launched op by op, which is slower: {why}"
-                        ));
-                    }
-                    *recording = Recording::Plain;
-                }
-            },
-            Recording::Recorded(_) | Recording::Plain => {}
+        let Some(progress) = recording.0.as_mut().and_then(|any| any.downcast_mut()) else {
+            ops(self)?;
+            recording.0 = Some(Box::new(Progress::Warm));
+            return Ok(());
+        };
+        if let Progress::Warm = progress {
+            *progress = self.recorded(ops);
         }
-        match recording {
+        match progress {
             // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
-            Recording::Recorded(exec) => {
+            Progress::Recorded(exec) => {
                 unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
             }
             // What was captured before it failed has not run. Should an op itself be at fault it
             // fails again, and says so.
-            _ => ops(self),
+            Progress::Warm | Progress::Plain => ops(self),
+        }
+    }
+
+    /// Records `ops`, which do not run.
+    fn recorded(&mut self, ops: &mut dyn FnMut(&mut dyn Engine) -> base::Result<()>) -> Progress {
+        let refused = |e| driver_error("recording a step", e);
+        match Exec::record(self.stream, || ops(self), refused) {
+            Ok(exec) => Progress::Recorded(exec),
+            Err(why) => {
+                if !std::mem::replace(&mut self.said_plain, true) {
+                    tell(format_args!(
+                        "a step cannot be recorded and is launched op by op, which is slower: {why}"
+                    ));
+                }
+                Progress::Plain
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use cudarc::driver::{result, sys};
 use crate::base::{Error, Result};
 use crate::device::cuda::context::{Cuda, driver_error};
 use crate::device::cuda::event::Event;
-use crate::device::{Activation, Element, Layout, Pool, Slot};
+use crate::device::engine::Fill;
+use crate::device::{Layout, Pool, Slot};
 
 /// Pinned host memory, freed with it: after the copies that leave from it.
 pub(super) struct Pinned {
@@ -22,7 +23,7 @@ pub(super) struct Pinned {
 
 impl Pinned {
     /// No memory where `bytes` is 0.
-    fn new(bytes: usize) -> Result<Self> {
+    pub fn new(bytes: usize) -> Result<Self> {
         if bytes == 0 {
             return Ok(Pinned { host: std::ptr::null_mut(), bytes });
         }
@@ -35,17 +36,12 @@ impl Pinned {
         Ok(Pinned { host: host.cast(), bytes })
     }
 
-    /// Elements of `bytes`, which is aligned as slots are.
-    fn part<T: Element>(&mut self, bytes: Range<usize>) -> &mut [T] {
+    /// A part of it.
+    pub fn part(&mut self, bytes: Range<usize>) -> &mut [u8] {
         assert!(bytes.end <= self.bytes, "{bytes:?} is outside of {} bytes", self.bytes);
-        // SAFETY: the range lies in the allocation (checked above); any bytes are a `T`, and `self`
-        // is borrowed with it. Callers have waited for the copies that left from there.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.host.add(bytes.start).cast(),
-                bytes.len() / size_of::<T>(),
-            )
-        }
+        // SAFETY: the range lies in the allocation (checked above), and `self` is borrowed with it.
+        // Callers have waited for the copies that left from there.
+        unsafe { std::slice::from_raw_parts_mut(self.host.add(bytes.start), bytes.len()) }
     }
 }
 
@@ -106,18 +102,14 @@ impl Staged {
     }
 }
 
-impl<A: Activation> Cuda<A> {
+impl Cuda {
     /// Fills a slot of the staging pool. What is queued next finds it there.
-    pub(super) fn put<T: Element>(
-        &mut self,
-        dst: Slot<T>,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn put(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         let block = self.staged.block.as_mut().expect("the layout has this slot");
         if std::mem::take(&mut block.on_its_way) {
             block.copied.wait().map_err(|e| driver_error("write", e))?;
         }
-        let bytes = dst.offset..dst.offset + dst.bytes();
+        let bytes = dst.offset..dst.offset + dst.len;
         fill(block.mirror.part(bytes.clone()))?;
         block.written = Some(match block.written.take() {
             Some(before) => before.start.min(bytes.start)..before.end.max(bytes.end),
@@ -134,7 +126,7 @@ impl<A: Activation> Cuda<A> {
         let to = self.pools[Pool::Staging as usize] + bytes.start as u64;
         // SAFETY: the range lies in the pool as in its mirror, which stays as it is until `copied`
         // has been waited for.
-        unsafe { result::memcpy_htod_async(to, block.mirror.part::<u8>(bytes), self.stream) }
+        unsafe { result::memcpy_htod_async(to, block.mirror.part(bytes), self.stream) }
             .and_then(|()| block.copied.record(self.stream))
             .map_err(|e| driver_error("write", e))?;
         block.on_its_way = true;
@@ -142,11 +134,11 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// Fills a slot of images through its mirror, on `stream`.
-    pub(super) fn put_images<T: Element>(
+    pub(super) fn put_images(
         &mut self,
-        dst: Slot<T>,
+        dst: Slot<u8>,
         stream: sys::CUstream,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
+        fill: Fill,
     ) -> Result<()> {
         let to = self.address(dst);
         let images = self.staged.images.as_mut().expect("the layout has this slot");
@@ -157,7 +149,7 @@ impl<A: Activation> Cuda<A> {
                 images.copied.insert(dst.offset, Event::new(false).map_err(e)?);
             }
         }
-        let mirror = images.mirror.part(dst.offset..dst.offset + dst.bytes());
+        let mirror = images.mirror.part(dst.offset..dst.offset + dst.len);
         fill(mirror)?;
         // SAFETY: the range is the slot's; the mirror stays as it is until the event has been
         // waited for.
@@ -167,12 +159,8 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// Fills a slot of images on a stream of its own, behind what was queued up to the call before.
-    /// [`Cuda::arrive`] waits for it.
-    pub(super) fn put_aside<T: Element>(
-        &mut self,
-        dst: Slot<T>,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    /// [`Cuda::gate_on`] waits for it.
+    pub(super) fn put_aside(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         let images = self.staged.images.as_ref().expect("the layout has this slot");
         let fenced = images.fence.gate(self.aside).and_then(|()| images.fence.record(self.stream));
         fenced.map_err(|e| driver_error("prefetch", e))?;
@@ -180,7 +168,7 @@ impl<A: Activation> Cuda<A> {
     }
 
     /// What is queued from now on finds in `slot` what was prefetched.
-    pub(super) fn arrive<T: Element>(&mut self, slot: Slot<T>) -> Result<()> {
+    pub(super) fn gate_on(&mut self, slot: Slot<u8>) -> Result<()> {
         let copied = self.staged.images.as_ref().and_then(|images| images.copied.get(&slot.offset));
         copied
             .map_or(Ok(()), |copied| copied.gate(self.stream))
@@ -189,21 +177,21 @@ impl<A: Activation> Cuda<A> {
 
     /// Fills a slot piece by piece, from two buffers in turn: one is filled while the other is
     /// copied.
-    pub(super) fn put_pieces<T: Element>(
+    pub(super) fn put_pieces(
         &mut self,
-        dst: Slot<T>,
+        dst: Slot<u8>,
         piece: usize,
-        mut fill: impl FnMut(usize, &mut [T]) -> Result<()>,
+        fill: &mut dyn FnMut(usize, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let e = |e| driver_error("loading images", e);
-        let bytes = piece.min(dst.len) * size_of::<T>();
+        let bytes = piece.min(dst.len);
         let mut buffers = [Pinned::new(bytes)?, Pinned::new(bytes)?];
         let copied = [Event::new(false).map_err(e)?, Event::new(false).map_err(e)?];
         let mut load = || -> Result<()> {
             for (i, start) in (0..dst.len).step_by(piece).enumerate() {
                 let to = dst.part(start, piece.min(dst.len - start));
                 copied[i % 2].wait().map_err(e)?;
-                let buffer = buffers[i % 2].part(0..to.bytes());
+                let buffer = buffers[i % 2].part(0..to.len);
                 fill(start, buffer)?;
                 // SAFETY: the range is the slot's part; the buffer stays as it is until its event
                 // has been waited for.

@@ -20,7 +20,7 @@ use super::measure::Gauge;
 use super::ways::{Ask, Way};
 use super::{Choice, Found, Handle, Taken};
 use crate::base::{Error, Result, tell};
-use crate::device::cuda::context::{Autotune, Choosing};
+use crate::device::cuda::options::{Autotune, Choosing};
 
 /// What a measurement must fall below, of the time of what is trusted: less may be noise.
 const CLEARLY: f64 = 0.97;

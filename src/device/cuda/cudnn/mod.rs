@@ -35,7 +35,7 @@ pub use graph::{Operand, Operation};
 pub use ways::{Ask, Task, Way};
 
 use crate::base::Result;
-use crate::device::cuda::context::{Autotune, Options, Watcher};
+use crate::device::cuda::options::{Autotune, Options, Watcher};
 use crate::device::cuda::sheet::Sheet;
 use crate::device::ops::ConvSpec;
 use api::Api;

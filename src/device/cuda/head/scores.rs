@@ -1,148 +1,87 @@
-//! Launchers of `cuda/head_scores.cu`: scores, what is predicted from them, and their gradients.
+//! Bodies of the head's scores: scores, what is predicted from them, and their gradients.
 //!
 //! Scratch behind o3: scores of some images | or dF of warped images (n, h, w, d) | or parts of dw
 //! and db.
 
-use super::{
-    BUDGET, D, HeadPlan, Partials, THREADS, TILE, TILE_BYTES, add_parts, aligned, gradient,
-};
+use super::{BUDGET, Partials, aligned, grid, o3_bytes, tiles};
 use crate::base::Result;
-use crate::device::arena::ALIGN;
-use crate::device::cuda::context::{Arg, Cuda, Grid, Kernel};
-use crate::device::ops::{Classifier, HeadInput, HeadSpec};
-use crate::device::{Activation, Slot};
-
-/// Pixels of a block of predictions, 8 threads each.
-const PREDICTED: usize = THREADS as usize / 8;
-
-#[derive(Clone)]
-pub(super) struct Kernels {
-    scores: Kernel,
-    predict: Kernel,
-    backward: Kernel,
-    weight: Kernel,
-}
-
-impl<A: Activation> Cuda<A> {
-    pub(super) fn plan_head_scores(&mut self) -> Result<Kernels> {
-        let kernels = Kernels {
-            scores: self.kernel("head_scores")?,
-            predict: self.kernel("head_predict")?,
-            backward: self.kernel("head_scores_backward")?,
-            weight: self.kernel("head_scores_weight")?,
-        };
-        for kernel in [kernels.scores, kernels.backward, kernels.weight] {
-            self.allow_shared(kernel, TILE_BYTES)?;
-        }
-        Ok(kernels)
-    }
-}
+use crate::device::ALIGN;
+use crate::device::cuda::context::Cuda;
+use crate::device::cuda::kernels;
+use crate::device::cuda::kernels::consts::head_scores::{D, PREDICTED, TILE_BYTES, WEIGHED};
+use crate::device::ops::{
+    Classifier, HeadPredict, HeadScores, HeadScoresBackward, HeadSpec, Passed,
+};
 
 /// Images whose scores are in the scratch at once, two views of one at least.
 fn images_at_once(spec: &HeadSpec) -> usize {
     (BUDGET / (spec.pixels() * spec.k * 4)).clamp(spec.n.min(2), spec.n)
 }
 
-impl HeadPlan {
-    /// Blocks that share all tiles where dw and db of `k` classes are summed; as many for each 64
-    /// classes.
-    fn parts(&self, k: usize) -> usize {
-        Partials::PARTS.div_ceil(k.div_ceil(TILE)).min(self.spec.n * self.tiles())
-    }
-
-    pub(super) fn scores_scratch(&self, act: usize) -> usize {
-        let scores =
-            aligned(images_at_once(&self.spec) * self.spec.pixels() * self.spec.k * 4) + ALIGN;
-        // Of classifiers of any size up to k: parts·k <= (PARTS/⌈k/64⌉ + 1)·k.
-        let rows = Partials::PARTS * TILE + self.spec.k;
-        let parts = aligned(rows * D * 4) + aligned(rows * 4);
-        self.o3 + scores.max(parts).max(self.spec.lateral_len(0) * act)
-    }
+/// Number of blocks among which all tiles are divided when dw and db are summed. Classes beyond
+/// [`WEIGHED`] get another set of as many blocks.
+fn parts(spec: &HeadSpec, k: usize) -> usize {
+    Partials::PARTS.div_ceil(k.div_ceil(WEIGHED)).min(spec.n * tiles(spec))
 }
 
-pub(super) fn head_scores<A: Activation>(
-    dev: &mut Cuda<A>,
-    plan: &HeadPlan,
-    scores: Slot<f32>,
-    input: HeadInput<A>,
-    classifier: Classifier,
-) -> Result<()> {
-    plan.spec.check_scores("head_scores", scores, &input, classifier)?;
-    let laterals = dev.merge(plan, &input)?;
-    let Classifier { w, b, k } = classifier;
-    let args =
-        [dev.at(scores), Arg::by_value(&laterals), dev.at(w), dev.at(b), 0usize.into(), k.into()];
-    dev.launch(plan.scores.scores, plan.grid().shared(TILE_BYTES), &args)
+pub(super) fn scratch(spec: &HeadSpec, act: usize) -> usize {
+    let scores = aligned(images_at_once(spec) * spec.pixels() * spec.k * 4) + ALIGN;
+    // For classifiers of any size up to k: parts·k <= (PARTS/⌈k/WEIGHED⌉ + 1)·k.
+    let rows = Partials::PARTS * WEIGHED + spec.k;
+    let parts = aligned(rows * D * 4) + aligned(rows * 4);
+    o3_bytes(spec) + scores.max(parts).max(spec.lateral_len(0) * act)
 }
 
-pub(super) fn head_scores_backward<A: Activation>(
-    dev: &mut Cuda<A>,
-    plan: &HeadPlan,
-    dlaterals: Option<[Slot<A>; 4]>,
-    (dw, db): (Slot<f32>, Slot<f32>),
-    dscores: Slot<f32>,
-    input: HeadInput<A>,
-    classifier: Classifier,
-) -> Result<()> {
-    let (spec, kernels, k) = (&plan.spec, &plan.scores, classifier.k);
-    spec.check_scores_backward(dlaterals, (dw, db), dscores, &input, classifier)?;
-    let laterals = dev.merge(plan, &input)?;
-    let (laterals, slopes) = (Arg::by_value(&laterals), dev.at(dscores));
-    if let Some(dlaterals) = dlaterals {
-        let dwarped = dev.scratch::<A>(plan.o3, spec.lateral_len(0))?;
-        let args = [
-            dev.at(dlaterals[0]),
-            dev.at(dwarped),
-            slopes,
-            laterals,
-            dev.at(classifier.w),
-            k.into(),
-        ];
-        dev.launch(kernels.backward, plan.grid().shared(TILE_BYTES), &args)?;
-        gradient::to_laterals(dev, plan, dlaterals, dwarped, input.crops)?;
+impl Cuda {
+    pub(super) fn scores(&mut self, a: Passed<HeadScores>) -> Result<()> {
+        let (spec, Classifier { w: cw, b: cb, k }) = (a.spec(), a.classifier);
+        let laterals = self.merge(spec, &a.input)?;
+        let kernel = kernels::HeadScores { out: a.scores, laterals, cw, cb, from: 0, k };
+        self.launch(grid(spec), TILE_BYTES, kernel)
     }
-    let parts = plan.parts(k);
-    let partial = dev.scratch::<f32>(plan.o3, parts * k * D)?;
-    let partial_bias = dev.scratch::<f32>(plan.o3 + aligned(parts * k * D * 4), parts * k)?;
-    let args = [dev.at(partial), dev.at(partial_bias), slopes, laterals, spec.n.into(), k.into()];
-    dev.launch(
-        kernels.weight,
-        Grid::new((parts, k.div_ceil(TILE)), THREADS).shared(TILE_BYTES),
-        &args,
-    )?;
-    add_parts(dev, plan.sums, dw, partial, parts, None)?;
-    add_parts(dev, plan.sums, db, partial_bias, parts, None)
-}
 
-pub(super) fn head_predict<A: Activation>(
-    dev: &mut Cuda<A>,
-    plan: &HeadPlan,
-    pred: Slot<u16>,
-    out: (usize, usize),
-    input: HeadInput<A>,
-    classifier: Classifier,
-) -> Result<()> {
-    let (spec, Classifier { w: cw, b: cb, k }) = (&plan.spec, classifier);
-    let views = spec.check_predict(pred, out, &input, classifier)?;
-    let laterals = dev.merge(plan, &input)?;
-    let (total, most, map) = (spec.n / views, images_at_once(spec) / views, spec.pixels() * k);
-    let (laterals, cw, cb, pred) = (Arg::by_value(&laterals), dev.at(cw), dev.at(cb), dev.at(pred));
-    // Floats from a view's scores to the other's.
-    let apart = aligned(most.min(total) * map * 4) / 4;
-    let [h, w, k] = [spec.h, spec.w, k].map(Arg::from);
-    for from in (0..total).step_by(most) {
-        let images = most.min(total - from);
-        let grid = Grid::new((plan.tiles(), images), THREADS).shared(TILE_BYTES);
-        for view in 0..views {
-            let scores = dev.at(dev.scratch::<f32>(plan.o3 + view * 4 * apart, images * map)?);
-            let first = (view * total + from).into();
-            dev.launch(plan.scores.scores, grid, &[scores, laterals, cw, cb, first, k])?;
+    pub(super) fn scores_backward(&mut self, a: Passed<HeadScoresBackward>) -> Result<()> {
+        let HeadScoresBackward { dlaterals, dw, db, dscores, input, classifier } = *a;
+        let (spec, Classifier { w: cw, k, .. }, n) = (a.spec(), classifier, a.spec().n);
+        let laterals = self.merge(spec, &input)?;
+        let free = o3_bytes(spec);
+        if let Some(dlaterals) = dlaterals {
+            let (dp2, dwarped) = (dlaterals[0], self.scratch_acts(free, spec.lateral_len(0))?);
+            let kernel = kernels::HeadScoresBackward { dp2, dwarped, dscores, laterals, cw, k };
+            self.launch(grid(spec), TILE_BYTES, kernel)?;
+            self.to_laterals(spec, dlaterals, dwarped, input.crops)?;
         }
-        let apart = if views == 2 { apart } else { 0 };
-        let scores = dev.at(dev.scratch::<f32>(plan.o3, images * map)?);
-        let args = [pred, scores, apart.into(), from.into(), h, w, k, out.0.into(), out.1.into()];
-        let grid = Grid::new(((out.0 * out.1).div_ceil(PREDICTED), images), THREADS);
-        dev.launch(plan.scores.predict, grid, &args)?;
+        let parts = parts(spec, k);
+        let partial = self.scratch(free, parts * k * D)?;
+        let partial_bias = self.scratch(free + aligned(partial.bytes()), parts * k)?;
+        let kernel = kernels::HeadScoresWeight { partial, partial_bias, dscores, laterals, n, k };
+        self.launch((parts, k.div_ceil(WEIGHED)), TILE_BYTES, kernel)?;
+        self.add_parts(dw, partial, parts, None)?;
+        self.add_parts(db, partial_bias, parts, None)
     }
-    Ok(())
+
+    pub(super) fn predict(&mut self, a: Passed<HeadPredict>) -> Result<()> {
+        let (spec, Classifier { w: cw, b: cb, k }) = (a.spec(), a.classifier);
+        let HeadPredict { pred, height: out_h, width: out_w, .. } = *a;
+        let (views, &HeadSpec { h, w, .. }) = (a.views(spec), spec);
+        let laterals = self.merge(spec, &a.input)?;
+        let (total, most, map) = (spec.n / views, images_at_once(spec) / views, spec.pixels() * k);
+        let free = o3_bytes(spec);
+        // Floats from a view's scores to the other's.
+        let to_other = aligned(most.min(total) * map * 4) / 4;
+        for from in (0..total).step_by(most) {
+            let images = most.min(total - from);
+            for view in 0..views {
+                let out = self.scratch(free + view * 4 * to_other, images * map)?;
+                let from = view * total + from;
+                let kernel = kernels::HeadScores { out, laterals, cw, cb, from, k };
+                self.launch((tiles(spec), images), TILE_BYTES, kernel)?;
+            }
+            let apart = if views == 2 { to_other } else { 0 };
+            let scores = self.scratch(free, images * map)?;
+            let kernel = kernels::HeadPredict { pred, scores, apart, from, h, w, k, out_h, out_w };
+            self.launch(((out_h * out_w).div_ceil(PREDICTED), images), 0, kernel)?;
+        }
+        Ok(())
+    }
 }
