@@ -60,7 +60,7 @@ fn pictures() -> PictureSet {
         strict: true,
         on_progress: &|_, _| (),
     };
-    PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
+    PictureSet::Labelled(EvalStore::load(&set, &load).unwrap())
 }
 
 fn recipe(case: &str) -> Recipe {

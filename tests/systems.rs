@@ -41,7 +41,7 @@ fn sets(recipe: &Recipe, limit: usize) -> Sets {
             strict: true,
             on_progress: &|_, _| (),
         };
-        PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
+        PictureSet::Labelled(EvalStore::load(&set, &load).unwrap())
     };
     Sets { train: load("train", recipe.stored), val: load("val", recipe.eval_size) }
 }

@@ -42,7 +42,7 @@ impl SetArgs {
     ) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(&set, square, BAR)?)));
+            return Ok(PictureSet::Labelled(self.reader().labelled(&set, square, BAR)?));
         }
         if set.taxonomy.is_some() {
             tell(format_args!(

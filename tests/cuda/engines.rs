@@ -1,15 +1,14 @@
 //! The choice of cuDNN's engines and ways, and its cache.
 
-use half::{bf16, f16};
-use picie::device::Activation;
 use picie::device::cuda::{Autotune, Cuda};
-use picie::device::ops::{Conv, ConvSpec, Memory};
+use picie::device::ops::{ConvSpec, plan_conv};
+use picie::device::{Dtype, Engine};
 
 use super::conv::{SHAPES, engine, refuse, spec, uses};
 
 /// The engines of the three directions that a plan takes.
-fn chosen<A: Activation>(mut dev: Cuda<A>) -> Vec<String> {
-    dev.plan_conv(spec(SHAPES[1]), uses(0b11111)).unwrap();
+fn chosen(mut dev: Cuda) -> Vec<String> {
+    plan_conv(&mut dev, spec(SHAPES[1]), uses(0b11111)).unwrap();
     dev.decide().unwrap();
     dev.chosen_engines().iter().map(|choice| choice.engine.clone()).collect()
 }
@@ -19,28 +18,29 @@ fn the_first_engine_that_can_be_built_is_taken_without_autotuning() {
     if !refuse("", 0) {
         return;
     }
-    let off = |deterministic| chosen(engine::<bf16>(Autotune::Off, deterministic, None).unwrap());
+    let off =
+        |deterministic| chosen(engine(Dtype::Bf16, Autotune::Off, deterministic, None).unwrap());
     assert_eq!(off(false), ["1:2=4"; 3]);
     // Gradients of engine 1 are marked.
     assert_eq!(off(true), ["1:2=4", "0:2=4", "0:2=4"]);
     // Engine 2 would round f32.
-    assert_eq!(chosen(engine::<f32>(Autotune::Off, false, None).unwrap()), ["1:2=4"; 3]);
+    assert_eq!(chosen(engine(Dtype::F32, Autotune::Off, false, None).unwrap()), ["1:2=4"; 3]);
 }
 
 #[test]
 fn one_problem_has_one_plan() {
-    let Some(mut dev) = engine::<f16>(Autotune::Load, false, None) else { return };
+    let Some(mut dev) = engine(Dtype::F16, Autotune::Load, false, None) else { return };
     let (s, all) = (spec(SHAPES[1]), uses(0b11111));
-    dev.plan_conv(s, all).unwrap();
+    plan_conv(&mut dev, s, all).unwrap();
     assert!(dev.chosen_engines().is_empty(), "a plan only asks");
     dev.decide().unwrap();
     let chosen = dev.chosen_engines().len();
     assert_eq!(chosen, 3);
-    dev.plan_conv(s, all).unwrap();
+    plan_conv(&mut dev, s, all).unwrap();
     dev.decide().unwrap();
     assert_eq!(dev.chosen_engines().len(), chosen);
     // Another epilogue is another problem; its gradients are the same.
-    dev.plan_conv(s, uses(0b11000)).unwrap();
+    plan_conv(&mut dev, s, uses(0b11000)).unwrap();
     dev.decide().unwrap();
     assert_eq!(dev.chosen_engines().len(), chosen + 1);
     assert!(dev.chosen_engines().iter().all(|c| c.microseconds.is_some_and(|us| us > 0.0)));
@@ -54,8 +54,8 @@ fn measured_engines_are_kept_and_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new folder/engines.json");
     let tuned = |autotune, deterministic| {
-        let mut dev = engine::<bf16>(autotune, deterministic, Some(&path)).unwrap();
-        dev.plan_conv(spec(SHAPES[1]), uses(0b11111)).unwrap();
+        let mut dev = engine(Dtype::Bf16, autotune, deterministic, Some(&path)).unwrap();
+        plan_conv(&mut dev, spec(SHAPES[1]), uses(0b11111)).unwrap();
         dev.decide().unwrap();
         dev.chosen_engines()
     };
@@ -104,19 +104,21 @@ fn measured_engines_are_kept_and_found_again() {
 #[test]
 fn a_cache_that_cannot_be_written_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut dev) = engine::<f32>(Autotune::Load, false, Some(folder.path())) else { return };
-    dev.plan_conv(spec(SHAPES[1]), uses(0)).unwrap();
+    let Some(mut dev) = engine(Dtype::F32, Autotune::Load, false, Some(folder.path())) else {
+        return;
+    };
+    plan_conv(&mut dev, spec(SHAPES[1]), uses(0)).unwrap();
     dev.decide().unwrap();
 }
 
 /// Asks for the forward pass of `images` images, and two gradients.
-fn planned(dev: &mut Cuda<bf16>, images: usize) {
-    dev.plan_conv(ConvSpec { n: images, ..spec(SHAPES[1]) }, uses(0b01001)).unwrap();
+fn planned(dev: &mut Cuda, images: usize) {
+    plan_conv(dev, ConvSpec { n: images, ..spec(SHAPES[1]) }, uses(0b01001)).unwrap();
 }
 
 #[test]
 fn a_tail_has_the_engine_of_the_full_batch() {
-    let Some(mut dev) = engine::<bf16>(Autotune::Load, false, None) else { return };
+    let Some(mut dev) = engine(Dtype::Bf16, Autotune::Load, false, None) else { return };
     planned(&mut dev, 3);
     planned(&mut dev, 8);
     planned(&mut dev, 1);
@@ -145,7 +147,7 @@ fn an_engine_that_cannot_be_recorded_is_passed_over() {
     if !refuse("capture=1", 0) {
         return;
     }
-    let mut dev = engine::<bf16>(Autotune::Load, false, None).unwrap();
+    let mut dev = engine(Dtype::Bf16, Autotune::Load, false, None).unwrap();
     planned(&mut dev, 2);
     dev.decide().unwrap();
     assert!(
@@ -165,7 +167,7 @@ fn engines_with_one_cache_keep_what_each_of_them_chose() {
     let path = dir.path().join("engines.json");
     // Both read the file before either writes it, as two processes may.
     let [mut a, mut b] =
-        [(); 2].map(|()| engine::<bf16>(Autotune::Cached, false, Some(&path)).unwrap());
+        [(); 2].map(|()| engine(Dtype::Bf16, Autotune::Cached, false, Some(&path)).unwrap());
     planned(&mut a, 2);
     planned(&mut b, 3);
     a.decide().unwrap();

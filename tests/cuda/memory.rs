@@ -2,8 +2,8 @@
 
 use picie::base::Error;
 use picie::device::cuda::{Cuda, Options};
-use picie::device::ops::{Memory, Norm, NormParams, NormSpec};
-use picie::device::{Layout, Pool};
+use picie::device::ops::{NormForward, NormParams, NormSpec, norm_forward, plan_norm};
+use picie::device::{Dtype, Engine, Layout, Pool};
 
 use crate::util::softgpu;
 
@@ -15,14 +15,15 @@ fn all<T: Copy>(value: T) -> impl FnOnce(&mut [T]) -> picie::base::Result<()> {
     }
 }
 
-fn engine() -> Option<Cuda<f32>> {
-    softgpu::load().then(|| Cuda::new(Options::default()).unwrap())
+fn engine() -> Option<Box<dyn Engine>> {
+    let open = || Cuda::new(Options::default(), Dtype::F32).unwrap();
+    softgpu::load().then(|| Box::new(open()) as Box<dyn Engine>)
 }
 
 #[test]
 fn what_is_written_to_staging_is_there_for_whatever_is_queued_next() {
     let Some(mut dev) = engine() else { return };
-    let mut layout = Layout::default();
+    let mut layout = Layout::new(Dtype::F32);
     let [a, b, c] = ["a", "b", "c"].map(|name| layout.take::<u32>(Pool::Staging, name, 20));
     let copy = layout.take::<u32>(Pool::State, "copy", 20);
     dev.reserve(&layout).unwrap();
@@ -52,7 +53,7 @@ fn what_is_written_to_staging_is_there_for_whatever_is_queued_next() {
 #[test]
 fn images_come_ahead_of_the_work_that_reads_them() {
     let Some(mut dev) = engine() else { return };
-    let mut layout = Layout::default();
+    let mut layout = Layout::new(Dtype::F32);
     let slots = [0, 1].map(|i| layout.take::<u8>(Pool::Images, i, 5000));
     let seen = [0, 1, 2, 3, 4, 5].map(|i| layout.take::<u8>(Pool::State, i, 5000));
     dev.reserve(&layout).unwrap();
@@ -71,11 +72,11 @@ fn images_come_ahead_of_the_work_that_reads_them() {
 #[test]
 fn a_data_set_is_loaded_piece_by_piece() {
     let Some(mut dev) = engine() else { return };
-    let mut layout = Layout::default();
+    let mut layout = Layout::new(Dtype::F32);
     let set = layout.take::<u8>(Pool::Dataset, "images", 64 * 7 + 5);
     dev.reserve(&layout).unwrap();
     let mut pieces = Vec::new();
-    let loaded = dev.load(set, 64, |start, out| {
+    let loaded = dev.load_bytes(set, 64, &mut |start, out| {
         pieces.push((start, out.len()));
         out.iter_mut().enumerate().for_each(|(i, x)| *x = ((start + i) * 31 % 251) as u8);
         Ok(())
@@ -87,7 +88,7 @@ fn a_data_set_is_loaded_piece_by_piece() {
     );
     let want: Vec<u8> = (0..set.len).map(|i| (i * 31 % 251) as u8).collect();
     assert!(dev.read(set).unwrap() == want);
-    let refused = dev.load(set, 64, |start, _| match start {
+    let refused = dev.load_bytes(set, 64, &mut |start, _| match start {
         128 => Err(Error::input("the third", "stop")),
         _ => Ok(()),
     });
@@ -99,17 +100,18 @@ fn a_data_set_is_loaded_piece_by_piece() {
 #[test]
 fn an_op_that_is_planned_too_late_is_refused() {
     let Some(mut dev) = engine() else { return };
-    let mut layout = Layout::default();
+    let mut layout = Layout::new(Dtype::F32);
     let (rows, c) = (1 << 12, 64);
-    let [x, z] = ["x", "z"].map(|name| layout.take::<f32>(Pool::Acts, name, rows * c));
+    let [x, z] = ["x", "z"].map(|name| layout.acts(Pool::Acts, name, rows * c));
     let [gamma, beta, running_mean, running_var] =
         ["γ", "β", "mean", "variance"].map(|name| layout.take::<f32>(Pool::State, name, c));
     let saved = layout.take::<f32>(Pool::State, "saved", 2 * c);
-    dev.plan_norm(NormSpec { groups: 1, rows: 8, c }).unwrap();
+    plan_norm(&mut *dev, NormSpec { groups: 1, rows: 8, c }).unwrap();
     dev.reserve(&layout).unwrap();
-    let plan = dev.plan_norm(NormSpec { groups: 1, rows, c }).unwrap();
+    let plan = plan_norm(&mut *dev, NormSpec { groups: 1, rows, c }).unwrap();
     let params = NormParams { gamma, beta, running_mean, running_var };
-    let refused = dev.norm_forward(&plan, z, saved, x, None, false, params).unwrap_err();
+    let a = NormForward { z, saved, x, residual: None, relu: false, params };
+    let refused = norm_forward(&mut *dev, &plan, a).unwrap_err();
     assert!(
         matches!(refused, Error::Shape { op: "scratch", got, want, .. } if got < want),
         "{refused}"

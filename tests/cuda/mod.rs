@@ -1,18 +1,9 @@
-//! The CUDA engine against the CPU engine, op family by op family, for every element type of
-//! activations: on the GPU where there is one, else on the software GPU.
+//! What only CUDA has: transfers, cuDNN's engines and the ways around them, recorded training steps,
+//! registers. Each op's results are compared with the CPU's in `tests/ops`: on the GPU where there
+//! is one, else on the software GPU.
 
-mod adam;
-mod confusion;
 mod conv;
 mod engines;
-mod head;
-mod iic;
-mod kmeans;
 mod memory;
-mod norm;
 mod registers;
-mod softmax;
-mod stem;
 mod step;
-mod top;
-mod view;

@@ -1,46 +1,113 @@
-use picie::device::cpu::Cpu;
-use picie::device::ops::{Adam, AdamSpec, Memory, ParamBlocks};
-use picie::device::{Layout, Pool, Slot};
+//! Adam: PyTorch's steps, CUDA against the CPU, the rounded copy of the weights.
 
-use crate::util::{close, golden, signed};
+use picie::device::ops::{AdamSpec, AdamStep, AdamSync, ParamBlocks, adam_step, adam_sync};
+use picie::device::{Dtype, Layout, Pool, Slot};
 
-/// Zeroed blocks of `len` parameters, and a slot for the correction.
-fn ready(len: usize) -> (Cpu, ParamBlocks<f32>, Slot<f32>) {
-    let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-    let blocks = cpu.plan_params(&mut layout, len);
-    let correction = layout.take(Pool::State, "correction", 2);
-    cpu.reserve(&layout).unwrap();
-    (cpu, blocks, correction)
+use crate::util::{OpCase, Results, Rig, close, equal, golden, signed};
+
+/// A few roundings of f32; the GPU fuses multiplications and additions.
+const TOL: f32 = 5e-7;
+
+/// Steps on one block, from moments of zero.
+struct Given {
+    spec: AdamSpec,
+    weights: Vec<f32>,
+    /// Of each step.
+    grads: Vec<Vec<f32>>,
+}
+
+impl Given {
+    /// Gradients of many sizes, some of them zero.
+    fn random(len: usize, spec: AdamSpec) -> Self {
+        let grads = |step: u64| {
+            let draws = signed(10 + step, len).into_iter();
+            draws.map(|g| g.powi(5) * f32::from(g > -1.0)).collect()
+        };
+        Given { spec, weights: signed(1, len), grads: [1, 2, 3].map(grads).to_vec() }
+    }
+
+    /// Weights, and the copy that convolutions read; with f32 those read the weights themselves.
+    fn blocks(&self, rig: &mut Rig, copy: bool) -> ParamBlocks {
+        let (weights, none) = (rig.inout("weights", &self.weights), Slot::empty());
+        let compute =
+            if copy { rig.act_output("compute", self.weights.len()) } else { weights.as_acts() };
+        ParamBlocks { weights, grads: none, m: none, v: none, compute }
+    }
+
+    /// Each of the steps.
+    fn steps(&self, rig: &mut Rig, copy: bool) -> Vec<AdamStep> {
+        let (blocks, spec) = (self.blocks(rig, copy), self.spec);
+        let [m, v] = ["m", "v"].map(|name| rig.inout(name, &vec![0.0f32; self.weights.len()]));
+        let step = |(i, grads): (usize, &Vec<f32>)| {
+            let grads = rig.input(&format!("grads#{i}"), grads);
+            let correction = spec.correction(i as u64 + 1, 1.0);
+            let correction = rig.input(&format!("correction#{i}"), &correction);
+            AdamStep { blocks: ParamBlocks { grads, m, v, ..blocks }, spec, correction }
+        };
+        self.grads.iter().enumerate().map(step).collect()
+    }
+
+    /// What each of the steps leaves of weights, m and v.
+    fn case(&self) -> OpCase<'_> {
+        let len = self.weights.len();
+        OpCase::new(format!("adam_step of {len} parameters"), move |rig| {
+            let steps = self.steps(rig, rig.dev.dtype() != Dtype::F32);
+            let mut keep = |i: usize| {
+                ["weights", "m", "v"].map(|n| rig.output(&format!("{n} after {i}"), len))
+            };
+            let kept: Vec<[Slot<f32>; 3]> = (0..steps.len()).map(&mut keep).collect();
+            move |dev| {
+                steps.iter().zip(&kept).try_for_each(|(&step, kept)| {
+                    adam_step(dev, step)?;
+                    let ParamBlocks { weights, m, v, .. } = step.blocks;
+                    let copies = kept.iter().zip([weights, m, v]);
+                    copies.into_iter().try_for_each(|(&kept, state)| dev.copy(kept, state))
+                })
+            }
+        })
+    }
+
+    fn sync(&self, copy: bool) -> OpCase<'_> {
+        OpCase::new(format!("adam_sync of {} parameters", self.weights.len()), move |rig| {
+            let blocks = self.blocks(rig, copy);
+            move |dev| adam_sync(dev, AdamSync { blocks })
+        })
+    }
+
+    /// Where steps moved the weights: weights of size 1 hide errors of steps of size lr.
+    fn updates(&self, weights: &[f32]) -> Vec<f32> {
+        weights.iter().zip(&self.weights).map(|(w, w0)| w - w0).collect()
+    }
+}
+
+/// Takes the copy that convolutions read out, which must be the rounded weights.
+#[track_caller]
+fn rounded(got: &mut Results, dtype: Dtype) {
+    if dtype != Dtype::F32 {
+        let compute: Vec<f32> = got["weights"].iter().map(|&w| dtype.round(w)).collect();
+        equal("compute", &got["compute"], &compute);
+        got.take("compute");
+    }
 }
 
 /// Three steps on the golden's gradients times `loss_scale`, which the spec divides by.
 fn three_steps(loss_scale: f32) {
     let g = golden("adam");
-    let (mut cpu, blocks, correction) = ready(37);
-    cpu.write(blocks.weights, &g["w0"]).unwrap();
-    cpu.sync_compute(blocks).unwrap();
-    let spec = AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(3e-3) };
+    let scaled = |step| g[&format!("g{step}")].iter().map(|g| g * loss_scale).collect();
+    let given = Given {
+        spec: AdamSpec { grad_scale: 1.0 / loss_scale, ..AdamSpec::new(3e-3) },
+        weights: g["w0"].clone(),
+        grads: [1, 2, 3].map(scaled).to_vec(),
+    };
+    let got = given.case().cpu();
     for step in 1..=3 {
-        let grads: Vec<f32> = g[&format!("g{step}")].iter().map(|g| g * loss_scale).collect();
-        cpu.write(blocks.grads, &grads).unwrap();
-        cpu.write(correction, &spec.correction(step, 1.0)).unwrap();
-        cpu.adam_step(blocks, spec, correction).unwrap();
-        // A few roundings of f32.
-        close("weights", &cpu.read(blocks.weights).unwrap(), &g[&format!("w{step}")], 5e-7);
-        assert_eq!(cpu.read(blocks.compute).unwrap(), cpu.read(blocks.weights).unwrap());
-        // The updates alone, since weights of size 1 hide errors of steps of size lr: roundings of
-        // weights over lr.
-        let moved =
-            |w: &[f32]| -> Vec<f32> { w.iter().zip(&g["w0"]).map(|(a, b)| a - b).collect() };
-        close(
-            "updates",
-            &moved(&cpu.read(blocks.weights).unwrap()),
-            &moved(&g[&format!("w{step}")]),
-            1e-4,
-        );
+        let (got, want) = (&got[&*format!("weights after {}", step - 1)], &g[&format!("w{step}")]);
+        close("weights", got, want, TOL);
+        // Roundings of weights over lr.
+        close("updates", &given.updates(got), &given.updates(want), 1e-4);
     }
-    close("m", &cpu.read(blocks.m).unwrap(), &g["m"], 1e-6);
-    close("v", &cpu.read(blocks.v).unwrap(), &g["v"], 1e-6);
+    close("m", &got["m"], &g["m"], 1e-6);
+    close("v", &got["v"], &g["v"], 1e-6);
 }
 
 #[test]
@@ -54,16 +121,37 @@ fn gradients_of_a_scaled_loss_are_scaled_back() {
 }
 
 #[test]
+fn three_steps_are_the_cpus_and_convolutions_read_the_rounded_weights() {
+    let other = AdamSpec { beta1: 0.5, beta2: 0.9, eps: 1e-3, grad_scale: 0.25, lr: 0.1 };
+    // Below, at and above a thread's four and a block's 1024; several blocks.
+    for len in [1, 3, 4, 5, 1023, 1024, 1025, 5003] {
+        for (spec, dtype) in [AdamSpec::new(3e-3), other]
+            .into_iter()
+            .flat_map(|spec| Dtype::ALL.map(|dtype| (spec, dtype)))
+        {
+            let given = Given::random(len, spec);
+            let Some([mut got, _]) = given.sync(dtype != Dtype::F32).both(dtype) else { return };
+            rounded(&mut got, dtype);
+            equal("synchronised weights", &got["weights"], &given.weights);
+            let Some([mut got, want]) = given.case().both(dtype) else { return };
+            rounded(&mut got, dtype);
+            got.close(&want, |_| TOL);
+            let [got, want] = [&got, &want].map(|of| given.updates(&of["weights"]));
+            // Roundings of weights over lr.
+            close("updates", &got, &want, 1e-4);
+        }
+    }
+}
+
+#[test]
 fn a_block_longer_than_a_piece_is_stepped_everywhere() {
     let len = 2 * (1 << 15) + 3;
-    let (mut cpu, blocks, correction) = ready(len);
-    let spec = AdamSpec::new(0.5);
-    cpu.write(blocks.grads, &signed(1, len)).unwrap();
-    cpu.write(correction, &spec.correction(1, 1.0)).unwrap();
-    cpu.adam_step(blocks, spec, correction).unwrap();
-    let (w, g) = (cpu.read(blocks.weights).unwrap(), cpu.read(blocks.grads).unwrap());
+    let given =
+        Given { spec: AdamSpec::new(0.5), weights: vec![0.0; len], grads: vec![signed(1, len)] };
+    let got = given.case().cpu();
     // The first step is lr against the sign; ε/|g| shortens it where a gradient is tiny.
-    assert!(w.iter().zip(&g).all(|(w, g)| (w + 0.5 * g.signum()).abs() <= 1e-5 + 1e-8 / g.abs()));
+    let mut steps = got["weights"].iter().zip(&given.grads[0]);
+    assert!(steps.all(|(w, g)| (w + 0.5 * g.signum()).abs() <= 1e-5 + 1e-8 / g.abs()));
 }
 
 #[test]
@@ -78,8 +166,23 @@ fn the_correction_is_taken_in_f64_and_fades() {
 }
 
 #[test]
-fn a_correction_of_another_length_is_refused() {
-    let (mut cpu, blocks, correction) = ready(5);
-    let fails = cpu.adam_step(blocks, AdamSpec::new(0.1), correction.part(0, 1)).unwrap_err();
-    assert!(fails.to_string().contains("correction has 1"), "{fails}");
+fn f32_keeps_no_copy_of_the_weights() {
+    let bytes = |dtype| {
+        let mut layout = Layout::new(dtype);
+        let blocks = ParamBlocks::plan(&mut layout, 160);
+        (blocks.compute.offset == blocks.weights.offset, layout.bytes(Pool::Params))
+    };
+    assert_eq!(Dtype::ALL.map(bytes), [(true, 16 * 160), (false, 18 * 160), (false, 18 * 160)]);
+}
+
+#[test]
+fn blocks_of_unlike_lengths_are_refused() {
+    let mut given = Given::random(64, AdamSpec::new(0.1));
+    given.grads.truncate(1);
+    given.sync(true).refuses_other_sizes("adam_sync", &[("weights", "compute")]);
+    let step = OpCase::new("a step".into(), |rig| {
+        let step = given.steps(rig, true)[0];
+        move |dev| adam_step(dev, step)
+    });
+    step.refuses_other_sizes("adam_step", &[("weights", "grads")]);
 }

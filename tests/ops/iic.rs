@@ -1,13 +1,16 @@
-use picie::device::ops::{Iic, IicSpec};
+//! The mutual-information loss of pairs of maps, which are f32 in every engine.
 
-use crate::util::{Rig, close, finite_difference, golden, same_bits_on_any_threads, signed};
+use picie::device::Dtype;
+use picie::device::ops::{IicLoss, IicSpec, iic_loss, plan_iic};
 
-pub fn spec(n: usize, (h, w): (usize, usize), k: usize, up: usize, t: usize) -> IicSpec {
+use crate::util::{On, OpCase, Results, Steps, golden, signed};
+
+fn spec(n: usize, (h, w): (usize, usize), k: usize, up: usize, t: usize) -> IicSpec {
     IicSpec { n, h, w, k, up, t, collapsed: false, lambda: 1.0 }
 }
 
 /// Softmax of normal numbers, a little peaked.
-pub fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
+fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
     let mut maps: Vec<f32> =
         signed(seed, spec.maps()).into_iter().map(|x| (1.5 * x).exp()).collect();
     for pixel in maps.chunks_mut(spec.k) {
@@ -18,12 +21,19 @@ pub fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
 }
 
 /// The loss, and its gradient times `scale`.
-pub fn run<B: Iic>(mut rig: Rig<B>, spec: IicSpec, maps: &[f32], scale: f32) -> (f32, Vec<f32>) {
-    let plan = rig.dev.plan_iic(spec).unwrap();
-    let (maps, dmaps, loss) = (rig.input(maps), rig.output(spec.maps()), rig.output(1));
-    rig.ready();
-    rig.dev.iic_loss(&plan, loss, dmaps, maps, scale).unwrap();
-    (rig.read::<f32>(loss)[0], rig.read(dmaps))
+fn loss(spec: IicSpec, maps: &[f32], scale: f32) -> OpCase<'_> {
+    OpCase::new(format!("iic_loss of {spec:?}"), move |rig| {
+        let plan = plan_iic(&mut *rig.dev, spec).unwrap();
+        let (loss, dmaps) = (rig.output("loss", 1), rig.output("dmaps", spec.maps()));
+        let a = IicLoss { loss, dmaps, maps: rig.input("maps", maps), scale };
+        move |dev| iic_loss(dev, &plan, a)
+    })
+}
+
+/// Correlations are sums of thousands of f32 in another order; the loss is a difference of
+/// entropies of about 2·ln k.
+fn agree(spec: IicSpec, maps: &[f32], scale: f32, dtype: Dtype) {
+    loss(spec, maps, scale).agree(dtype, |what| if what == "loss" { 4e-6 } else { 1e-5 });
 }
 
 /// Loss and gradient of PyTorch's upsampling and convolution in f64; cases as in
@@ -45,42 +55,42 @@ fn loss_and_gradient_are_pytorch_s() {
         ("lines", spec(2, (1, 2), 3, 4, 3)),
         ("clamped", weighted(spec(2, (5, 4), 5, 4, 2))),
     ] {
-        let (loss, grad) = run(Rig::new(), spec, &g[&format!("{name}/maps")], 1.0);
+        let want = [("loss", "loss"), ("dmaps", "grad")]
+            .map(|(what, named)| (what, g[&format!("{name}/{named}")].clone().into()));
         // Correlations in f32; a loss is a difference of entropies of about 2.
-        close(&format!("{name}, loss"), &[loss], &g[&format!("{name}/loss")], 2e-6);
-        close(&format!("{name}, gradient"), &grad, &g[&format!("{name}/grad")], 3e-6);
+        let tol = |what: &str| if what == "loss" { 2e-6 } else { 3e-6 };
+        loss(spec, &g[&format!("{name}/maps")], 1.0).cpu().close(&Results::of(want), tol);
     }
 }
 
 #[test]
 fn the_gradient_is_the_loss_s_slope() {
-    for collapsed in [false, true] {
-        let spec = IicSpec { collapsed, lambda: 1.3, ..spec(2, (6, 5), 4, 4, 6) };
+    for on in On::all() {
+        let spec = IicSpec { lambda: 1.3, ..spec(2, (6, 5), 4, 4, 6) };
         let maps = probabilities(7, spec);
-        let (_, grad) = run(Rig::new(), spec, &maps, 1.0);
-        if collapsed {
-            // Its normaliser counts as a constant: the slope is the gradient of what keeps the sum
-            // of Q. Moving mass from one class to another of one pixel does, as every pixel's
-            // classes then still sum to one.
+        let case = loss(spec, &maps, 1.0);
+        let gradient = case.run(on.rig())["dmaps"].clone();
+        // The loss has 24 bits, of which a step of 1/64 of a map moves about half.
+        let steps = Steps { picks: 30, step: 1e-2, tol: 1e-2 };
+        case.slopes(on, ("loss", &[1.0]), &[("maps", gradient)], steps);
+
+        // The normaliser of the collapsed one counts as a constant: the slope is the gradient of
+        // what keeps the sum of Q. Moving mass from one class to another of one pixel does, as every
+        // pixel's classes then still sum to one.
+        let spec = IicSpec { collapsed: true, ..spec };
+        let gradient = loss(spec, &maps, 1.0).run(on.rig())["dmaps"].clone();
+        let (step, pixel) = (2e-3, 17 * spec.k);
+        let at = |step: f32| {
             let mut moved = maps.clone();
-            let (step, pixel) = (2e-3, 17 * spec.k);
-            let mut loss = |step: f32| {
-                moved[pixel] = maps[pixel] + step;
-                moved[pixel + 1] = maps[pixel + 1] - step;
-                f64::from(run(Rig::new(), spec, &moved, 1.0).0)
-            };
-            let slope = ((loss(step) - loss(-step)) / (2.0 * f64::from(step))) as f32;
-            let scale = grad.iter().fold(0.0f32, |m, g| m.max(g.abs()));
-            let want = grad[pixel] - grad[pixel + 1];
-            assert!(
-                (slope - want).abs() < 3e-3 * scale,
-                "slope {slope}, gradient {want}, of at most {scale}"
-            );
-        } else {
-            // The loss has 24 bits, of which a step of 1/64 of a map moves about half.
-            let loss = |maps: &[f32]| f64::from(run(Rig::new(), spec, maps, 1.0).0);
-            finite_difference("maps", &maps, &grad, 30, 1e-2, 1e-2, loss);
-        }
+            moved[pixel] += step;
+            moved[pixel + 1] -= step;
+            f64::from(loss(spec, &moved, 1.0).run(on.rig())["loss"][0])
+        };
+        let slope = ((at(step) - at(-step)) / (2.0 * f64::from(step))) as f32;
+        let scale = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+        let want = gradient[pixel] - gradient[pixel + 1];
+        let said = format!("slope {slope}, gradient {want}, of at most {scale}");
+        assert!((slope - want).abs() < 3e-3 * scale, "{said}");
     }
 }
 
@@ -88,9 +98,9 @@ fn the_gradient_is_the_loss_s_slope() {
 fn the_scale_multiplies_the_gradient_alone() {
     let spec = spec(2, (4, 5), 3, 4, 4);
     let maps = probabilities(1, spec);
-    let (one, eight) = (run(Rig::new(), spec, &maps, 1.0), run(Rig::new(), spec, &maps, 8.0));
-    assert_eq!(one.0, eight.0);
-    assert_eq!(one.1.iter().map(|g| g * 8.0).collect::<Vec<_>>(), eight.1);
+    let [one, eight] = [1.0, 8.0].map(|scale| loss(spec, &maps, scale).cpu());
+    assert_eq!(one["loss"], eight["loss"]);
+    assert_eq!(one["dmaps"].iter().map(|g| g * 8.0).collect::<Vec<_>>(), eight["dmaps"]);
 }
 
 /// Maps that say the same, class by class and pixel by pixel, share ln k; maps that say nothing
@@ -105,42 +115,86 @@ fn the_loss_is_minus_the_mutual_information() {
             f32::from(u8::from((pixel / 32) * 2 + pixel % 8 / 4 == class))
         })
         .collect();
-    let (loss, _) = run(Rig::new(), IicSpec { up: 1, ..spec }, &quadrants, 1.0);
-    assert!((loss + 4f32.ln()).abs() < 1e-6, "{loss}");
-    let (loss, grad) = run(Rig::new(), spec, &vec![0.25; spec.maps()], 1.0);
-    assert!(loss.abs() < 1e-7 && grad.iter().all(|g| g.abs() < 1e-7), "{loss}");
+    let got = loss(IicSpec { up: 1, ..spec }, &quadrants, 1.0).cpu();
+    assert!((got["loss"][0] + 4f32.ln()).abs() < 1e-6, "{:?}", got["loss"]);
+    let got = loss(spec, &vec![0.25; spec.maps()], 1.0).cpu();
+    assert!(got["loss"].iter().chain(&got["dmaps"]).all(|v| v.abs() < 1e-7), "{:?}", got["loss"]);
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let spec = spec(9, (7, 6), 5, 4, 5);
-    let maps = probabilities(3, spec);
-    same_bits_on_any_threads("iic_loss", || {
-        let (loss, mut grad) = run(Rig::new(), spec, &maps, 1.0);
-        grad.push(loss);
-        grad
-    });
+    loss(spec, &probabilities(3, spec), 1.0).same_bits_on_any_threads();
+}
+
+/// Classes below, at and above a tile of 48 and of several; rows of pixels and images around tiles
+/// of 64; maps without inner columns, rows or both; lags cut by the map; several partial sums.
+#[test]
+fn loss_and_gradient_are_the_cpus() {
+    for (seed, spec) in [
+        spec(2, (5, 7), 3, 4, 3),
+        IicSpec { lambda: 1.5, ..spec(3, (7, 5), 6, 4, 7) },
+        IicSpec { collapsed: true, ..spec(3, (6, 5), 7, 4, 6) },
+        spec(3, (3, 13), 47, 4, 1),
+        spec(2, (4, 5), 48, 2, 1),
+        spec(1, (5, 4), 49, 4, 1),
+        spec(1, (3, 4), 100, 1, 1),
+        spec(65, (3, 4), 4, 4, 5),
+        spec(13, (4, 5), 2, 1, 3),
+        spec(2, (1, 9), 5, 4, 3),
+        spec(3, (2, 2), 3, 3, 5),
+        spec(1, (1, 1), 4, 4, 3),
+        spec(2, (3, 3), 27, 4, 0),
+        spec(2, (9, 11), 1, 4, 4),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        agree(spec, &probabilities(seed as u64, spec), 3.0, Dtype::F32);
+    }
+}
+
+#[test]
+fn no_engine_rounds_the_maps() {
+    let spec = IicSpec { lambda: 1.5, ..spec(2, (5, 6), 5, 4, 5) };
+    for (seed, dtype) in [(1, Dtype::Bf16), (2, Dtype::F16)] {
+        agree(spec, &probabilities(seed, spec), 3.0, dtype);
+    }
+}
+
+/// Entries and marginals below the clamp: classes that nobody has.
+#[test]
+fn absent_classes_are_clamped_as_on_the_cpu() {
+    for collapsed in [false, true] {
+        let spec = IicSpec { collapsed, lambda: 1.5, ..spec(2, (5, 6), 5, 4, 3) };
+        let mut maps = probabilities(4, spec);
+        for pixel in maps.chunks_mut(5) {
+            pixel[0] += pixel[1] + pixel[3];
+            (pixel[1], pixel[3]) = (0.0, 0.0);
+        }
+        agree(spec, &maps, 1.0, Dtype::F32);
+    }
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let mut rig = Rig::new();
     let good = spec(2, (5, 7), 3, 4, 19);
-    assert!(rig.dev.plan_iic(good).is_ok());
-    let bad = [
-        IicSpec { t: 20, ..good },
-        IicSpec { n: 0, ..good },
-        IicSpec { k: 0, ..good },
-        IicSpec { up: 0, ..good },
-        IicSpec { lambda: f32::NAN, ..good },
+    loss(good, &probabilities(1, good), 1.0).refuses_other_sizes("iic_loss", &[]);
+    let mut bad = vec![
+        (On::Cpu, IicSpec { t: 20, ..good }),
+        (On::Cpu, IicSpec { n: 0, ..good }),
+        (On::Cpu, IicSpec { k: 0, ..good }),
+        (On::Cpu, IicSpec { up: 0, ..good }),
+        (On::Cpu, IicSpec { lambda: f32::NAN, ..good }),
     ];
-    for spec in bad {
-        let error = rig.dev.plan_iic(spec).err().map(|e| e.to_string());
-        assert!(error.as_deref().is_some_and(|e| e.contains("IIC")), "{spec:?}: {error:?}");
+    // What a GPU cannot hold.
+    if On::all().contains(&On::Cuda) {
+        bad.push((On::Cuda, spec(1, (2, 2), 1300, 4, 1)));
+        bad.push((On::Cuda, spec(4000, (80, 80), 100, 4, 1)));
+        bad.push((On::Cuda, spec(1, (2, 2), 3, 4, 8)));
     }
-    let plan = rig.dev.plan_iic(good).unwrap();
-    let (maps, dmaps, loss) = (rig.input(&[0.0f32; 5]), rig.output(good.maps()), rig.output(1));
-    rig.ready();
-    let error = rig.dev.iic_loss(&plan, loss, dmaps, maps, 1.0).unwrap_err().to_string();
-    assert!(error.contains("iic_loss") && error.contains("maps"), "{error}");
+    for (on, spec) in bad {
+        let error = plan_iic(&mut *on.rig().dev, spec).unwrap_err().to_string();
+        assert!(error.contains("IIC"), "{spec:?}: {error:?}");
+    }
 }

@@ -1,192 +1,326 @@
-use picie::device::Slot;
-use picie::device::ops::{Classifier, KMeans, KMeansSpec, Metric};
+//! k-means on stored points: sums, the two centroid updates, centroids as a linear classifier. All
+//! of it is f32 whatever activations are.
 
-use crate::util::{Rig, close, error, golden, signed};
+use picie::device::Dtype;
+use picie::device::ops::{
+    Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
+    kmeans_accumulate, kmeans_classifier, kmeans_mean, kmeans_step, plan_kmeans,
+};
 
+use crate::util::{EXACT, Number, On, OpCase, Results, Rig, added, close, equal, golden, signed};
+
+/// Sizes of the goldens.
 const D: usize = 6;
 const K: usize = 5;
 
-fn floats(counts: &[u32]) -> Vec<f32> {
-    counts.iter().map(|&c| c as f32).collect()
+/// Channels that CUDA's sums of points have.
+const WIDE: usize = 128;
+
+fn classifier(k: usize, centroids: &[f32], metric: Metric) -> OpCase<'_> {
+    let name = format!("kmeans_classifier of {k}×{}, {metric:?}", centroids.len() / k);
+    OpCase::new(name, move |rig| {
+        let (w, b) = (rig.output("w", centroids.len()), rig.output("b", k));
+        let centroids = rig.input("centroids", centroids);
+        let a = KMeansClassifier { classifier: Classifier { w, b, k }, centroids, metric };
+        move |dev| kmeans_classifier(dev, a)
+    })
 }
 
-fn classifier(rig: &mut Rig, k: usize, d: usize) -> Classifier {
-    Classifier { w: rig.output(k * d), b: rig.output(k), k }
+/// Points (rows, d), and a classifier of k clusters.
+struct Points {
+    k: usize,
+    d: usize,
+    /// Clusters that the plan is made for.
+    most: usize,
+    points: Vec<f32>,
+    w: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Points {
+    /// With the classifier that distances to `centroids` are.
+    fn new(k: usize, points: Vec<f32>, centroids: Vec<f32>) -> Self {
+        let d = centroids.len() / k;
+        let half = |c: &[f32]| -0.5 * c.iter().map(|v| f64::from(v * v)).sum::<f64>() as f32;
+        let b = centroids.chunks(d).map(half).collect();
+        Points { k, d, most: k, points, b, w: centroids }
+    }
+
+    fn case(&self) -> OpCase<'_> {
+        let (k, d) = (self.k, self.d);
+        let name = format!("kmeans_accumulate of {}×{d}, {k} clusters", self.points.len() / d);
+        OpCase::new(name, move |rig| {
+            let plan = plan_kmeans(&mut *rig.dev, KMeansSpec { k: self.most, d }).unwrap();
+            let a = KMeansAccumulate {
+                sums: rig.adds("sums", k * d),
+                counts: rig.adds("counts", k),
+                score: rig.adds("score", 1),
+                points: rig.input("points", &self.points),
+                classifier: Classifier {
+                    w: rig.input("w", &self.w),
+                    b: rig.input("b", &self.b),
+                    k,
+                },
+            };
+            move |dev| kmeans_accumulate(dev, &plan, a)
+        })
+    }
+
+    /// By plain loops in f64.
+    fn plain(&self) -> Results {
+        let Points { k, d, .. } = *self;
+        let (mut sums, mut counts, mut score) = (vec![0.0f64; k * d], vec![0u32; k], 0.0);
+        for p in self.points.chunks(d) {
+            let dot = |w: &[f32]| -> f64 {
+                w.iter().zip(p).map(|(&w, &p)| f64::from(w) * f64::from(p)).sum()
+            };
+            let scores = self.w.chunks(d).zip(&self.b).map(|(w, &b)| dot(w) + f64::from(b));
+            let (a, s) = scores.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+            sums[a * d..][..d].iter_mut().zip(p).for_each(|(s, p)| *s += f64::from(*p));
+            counts[a] += 1;
+            score += s;
+        }
+        sums_of(&crate::util::to_f32(&sums), &counts, score as f32)
+    }
+}
+
+/// What is left where this is added.
+fn sums_of(sums: &[f32], counts: &[u32], score: f32) -> Results {
+    Results::of([
+        ("sums", added(sums).into()),
+        ("counts", added(counts).into()),
+        ("score", added(&[score]).into()),
+    ])
+}
+
+fn mean<'a>(centroids: &'a [f32], counts: &'a [u32], sums: &'a [f32]) -> OpCase<'a> {
+    OpCase::new(format!("kmeans_mean of {counts:?}"), move |rig| {
+        let a = KMeansMean {
+            centroids: rig.inout("centroids", centroids),
+            counts: rig.inout("counts", counts),
+            splits: rig.adds("splits", 1),
+            sums: rig.input("sums", sums),
+        };
+        move |dev| kmeans_mean(dev, a)
+    })
+}
+
+/// `times` steps on the same sums.
+fn step<'a>(
+    centroids: &'a [f32],
+    totals: &'a [f32],
+    sums: &'a [f32],
+    counts: &'a [u32],
+    times: usize,
+) -> OpCase<'a> {
+    OpCase::new(format!("kmeans_step of {counts:?}"), move |rig| {
+        let a = KMeansStep {
+            centroids: rig.inout("centroids", centroids),
+            totals: rig.inout("totals", totals),
+            sums: rig.input("sums", sums),
+            counts: rig.input("counts", counts),
+        };
+        move |dev| (0..times).try_for_each(|_| kmeans_step(dev, a))
+    })
+}
+
+fn whole(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|&v| v as u32).collect()
 }
 
 #[test]
 fn assignment_is_by_distance_and_scores_give_the_objective() {
     let g = golden("kmeans");
-    let mut rig = Rig::new();
-    let c = classifier(&mut rig, K, D);
-    let plan = rig.dev.plan_kmeans(KMeansSpec { k: K, d: D }).unwrap();
-    let (centroids, points) = (rig.input(&g["centroids"]), rig.input(&g["points"]));
-    let (sums, counts, score) =
-        (rig.input(&[2.0f32; K * D]), rig.input(&[9u32; K]), rig.input(&[0.5f32]));
-    rig.ready();
-    rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-    rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
-    let want: Vec<f32> = g["sums"].iter().map(|s| s + 2.0).collect();
+    let c = classifier(K, &g["centroids"], Metric::L2).cpu();
+    let (w, b, points) = (c["w"].clone(), c["b"].clone(), g["points"].clone());
+    let given = Points { k: K, d: D, most: K, points, w, b };
+    let got = given.case().cpu();
+    let rows = (given.points.len() / D) as f32;
+    // The squared distance of unit vectors is 1 − 2·score.
+    let score = (rows - g["objective"][0]) / 2.0;
     // About ten additions of f32.
-    close("sums", &rig.read(sums), &want, 1e-6);
-    let want: Vec<f32> = g["counts"].iter().map(|c| c + 9.0).collect();
-    assert_eq!(floats(&rig.read(counts)), want);
-    let rows = (g["points"].len() / D) as f32;
-    close("objective", &[rows - 2.0 * (rig.read(score)[0] - 0.5)], &g["objective"], 1e-6);
+    got.close(&sums_of(&g["sums"], &whole(&g["counts"]), score), |_| 1e-6);
+    close("objective", &[rows - 2.0 * got.bare("score")[0]], &g["objective"], 1e-6);
 }
 
 #[test]
 fn each_metric_is_its_linear_classifier() {
     let g = golden("kmeans");
-    let mut rig = Rig::new();
-    let centroids = rig.input(&g["centroids"]);
-    let c = classifier(&mut rig, K, D);
-    rig.ready();
-    rig.dev.kmeans_classifier(c, centroids, Metric::Dot).unwrap();
-    assert_eq!((rig.read(c.w), rig.read(c.b)), (g["centroids"].clone(), vec![0.0; K]));
-    rig.dev.kmeans_classifier(c, centroids, Metric::Cosine).unwrap();
-    close("cosine", &rig.read(c.w), &g["cosine"], 2e-7);
-    assert_eq!(rig.read(c.b), [0.0; K]);
-    rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-    let half: Vec<f32> =
-        g["centroids"].chunks(D).map(|c| -0.5 * c.iter().map(|v| v * v).sum::<f32>()).collect();
-    assert_eq!(rig.read(c.w), g["centroids"]);
-    close("bias", &rig.read(c.b), &half, 5e-7);
+    let half = g["centroids"].chunks(D).map(|c| -0.5 * c.iter().map(|v| v * v).sum::<f32>());
+    for (metric, w, b, tol) in [
+        (Metric::Dot, "centroids", vec![0.0; K], [EXACT; 2]),
+        (Metric::Cosine, "cosine", vec![0.0; K], [2e-7, EXACT]),
+        (Metric::L2, "centroids", half.collect(), [EXACT, 5e-7]),
+    ] {
+        let want = Results::of([("w", g[w].clone().into()), ("b", b.into())]);
+        let got = classifier(K, &g["centroids"], metric).cpu();
+        got.close(&want, |what| tol[usize::from(what == "b")]);
+    }
+}
+
+#[test]
+fn each_metric_is_the_cpus() {
+    for (k, d) in [(5, WIDE), (3, 130), (2, 6)] {
+        for metric in [Metric::L2, Metric::Dot, Metric::Cosine] {
+            // Sums of squares in f64, rounded once.
+            classifier(k, &signed(3, k * d), metric).agree(Dtype::Bf16, |_| 1e-7);
+        }
+    }
 }
 
 #[test]
 fn the_mean_and_the_mini_batch_updates_are_the_references() {
     let g = golden("kmeans");
-    let mut rig = Rig::new();
-    let counts_of = |labels: &[f32]| {
-        (0..K).map(|k| labels.iter().filter(|&&l| l == k as f32).count() as u32).collect()
-    };
-    let sums_of = |labels: &[f32]| {
-        let mut sums = vec![0.0; K * D];
+    let sums = |labels: &[f32]| {
+        let (mut sums, mut counts) = (vec![0.0; K * D], vec![0; K]);
         for (p, &l) in g["points"].chunks(D).zip(labels) {
             sums[l as usize * D..][..D].iter_mut().zip(p).for_each(|(s, p)| *s += p);
+            counts[l as usize] += 1;
         }
-        sums
+        (sums, counts)
     };
-    let mean = rig.output::<f32>(K * D);
-    let (centroids, totals, splits) =
-        (rig.input(&g["centroids"]), rig.input(&g["totals0"]), rig.input(&[3u32]));
-    let batches: Vec<(Slot<f32>, Slot<u32>)> = [&g["labels0"], &g["labels1"]]
-        .map(|l| (sums_of(l), counts_of(l)))
-        .map(|(s, c): (Vec<f32>, Vec<u32>)| (rig.input(&s), rig.input(&c)))
-        .to_vec();
-    rig.ready();
-    rig.dev.kmeans_mean(mean, batches[0].1, splits, batches[0].0).unwrap();
-    close("mean", &rig.read(mean), &g["mean"], 1e-6);
-    assert_eq!(rig.read(splits), [3], "no cluster was empty");
-    assert_eq!(floats(&rig.read(batches[0].1)), g["counts"]);
-    let mut before = Vec::new();
-    for (step, (sums, counts)) in batches.into_iter().enumerate() {
-        before = rig.read(centroids);
-        rig.dev.kmeans_step(centroids, totals, sums, counts).unwrap();
-        close("centroids", &rig.read(centroids), &g[&format!("centroids{}", step + 1)], 1e-6);
-        assert_eq!(rig.read(totals), g[&format!("totals{}", step + 1)]);
+    let batches = ["labels0", "labels1"].map(|labels| sums(&g[labels]));
+    let (sums, counts) = &batches[0];
+    let poison = vec![f32::NAN; K * D];
+    let want = Results::of([
+        ("centroids", g["mean"].clone().into()),
+        ("counts", whole(&g["counts"]).into()),
+        // No cluster was empty.
+        ("splits", u32::start(1).into()),
+    ]);
+    mean(&poison, counts, sums).cpu().close(&want, |_| 1e-6);
+    let (mut centroids, mut totals) = (g["centroids"].clone(), g["totals0"].clone());
+    for (i, (sums, counts)) in batches.iter().enumerate() {
+        let got = step(&centroids, &totals, sums, counts, 1).cpu();
+        let want = ["centroids", "totals"].map(|n| (n, g[&format!("{n}{}", i + 1)].clone().into()));
+        got.close(&Results::of(want), |what| if what == "totals" { EXACT } else { 1e-6 });
+        if i == 1 {
+            // This batch leaves clusters 3 and 4 without points: they stay, to the bit.
+            equal("empty clusters", &got["centroids"][3 * D..], &centroids[3 * D..]);
+        }
+        (centroids, totals) = (got["centroids"].clone(), got["totals"].clone());
     }
-    // The second batch leaves clusters 3 and 4 without points: they stay, to the bit.
-    assert_eq!(rig.read(centroids)[3 * D..], before[3 * D..]);
 }
 
 #[test]
 fn empty_clusters_take_half_of_the_largest() {
     // Clusters 1 and 2 are empty; 0 and 3 are equally large, so 0 gives first (8 → 4 + 4), then 3
     // (8 → 4 + 4).
-    let mut rig = Rig::new();
-    let centroids = rig.output::<f32>(4 * 2);
-    let (counts, splits) = (rig.input(&[8u32, 0, 0, 8]), rig.zeros::<u32>(1));
-    let sums = rig.input(&[8.0f32, 16.0, 99.0, 99.0, 99.0, 99.0, -8.0, 4.0]);
-    rig.ready();
-    rig.dev.kmeans_mean(centroids, counts, splits, sums).unwrap();
+    let sums = [8.0, 16.0, 99.0, 99.0, 99.0, 99.0, -8.0, 4.0];
+    let got = mean(&[f32::NAN; 8], &[8, 0, 0, 8], &sums).cpu();
     let (up, down) = (1.0 + 1.0 / 1024.0, 1.0 - 1.0 / 1024.0);
     let want = [down, 2.0 * up, up, 2.0 * down, -up, 0.5 * down, -down, 0.5 * up];
-    assert_eq!(rig.read(centroids), want);
-    assert_eq!((rig.read(counts), rig.read(splits)), (vec![4, 4, 4, 4], vec![2]));
+    assert_eq!(got["centroids"], want);
+    assert_eq!((got.integers("counts"), got.integers("splits")), (&[4; 4][..], &added(&[2])[..]));
 }
 
 #[test]
 fn without_points_centroids_stay() {
-    let mut rig = Rig::new();
-    let (centroids, sums) = (rig.input(&[1.0f32, 2.0, 3.0, 4.0]), rig.zeros::<f32>(4));
-    let (counts, splits) = (rig.zeros::<u32>(2), rig.zeros::<u32>(1));
-    rig.ready();
-    rig.dev.kmeans_mean(centroids, counts, splits, sums).unwrap();
-    assert_eq!((rig.read(centroids), rig.read(splits)), (vec![1.0, 2.0, 3.0, 4.0], vec![2]));
-    assert_eq!(rig.read(counts), [0, 0]);
+    let got = mean(&[1.0, 2.0, 3.0, 4.0], &[0, 0], &[0.0; 4]).cpu();
+    assert_eq!(got["centroids"], [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!((got.integers("counts"), got.integers("splits")), (&[0; 2][..], &added(&[2])[..]));
 }
 
 /// 128 channels, more points than a block and a piece, the number of clusters around a register's
 /// width.
 #[test]
 fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
-    let (rows, d) = (2 * 64 * 256 + 77, 3);
-    for (rows, d, k) in [(rows, d, 2), (301, 128, 16), (255, 128, 17), (1, 128, 3)] {
-        let (points, centroids) = (signed(1, rows * d), signed(2, k * d));
-        let (mut sums, mut counts, mut score) = (vec![0.0f64; k * d], vec![0u32; k], 0.0);
-        for p in points.chunks(d) {
-            let dots = centroids.chunks(d).map(|c| {
-                c.iter()
-                    .zip(p)
-                    .map(|(c, p)| f64::from(*c) * (f64::from(*p) - 0.5 * f64::from(*c)))
-                    .sum::<f64>()
-            });
-            let (a, s) = dots.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-            sums[a * d..][..d].iter_mut().zip(p).for_each(|(s, p)| *s += f64::from(*p));
-            counts[a] += 1;
-            score += s;
-        }
-        let run = |threads: usize| {
-            let mut rig = Rig::new();
-            let c = classifier(&mut rig, k, d);
-            let plan = rig.dev.plan_kmeans(KMeansSpec { k, d }).unwrap();
-            let (points, centroids) = (rig.input(&points), rig.input(&centroids));
-            let (sums, counts, score) =
-                (rig.zeros::<f32>(k * d), rig.zeros::<u32>(k), rig.zeros::<f32>(1));
-            rig.ready();
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            rig.dev.kmeans_classifier(c, centroids, Metric::L2).unwrap();
-            pool.install(|| rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c))
-                .unwrap();
-            (rig.read(sums), rig.read(counts), rig.read(score))
-        };
-        let got = run(1);
-        assert_eq!(got, run(3), "{rows} rows: threads change the result");
-        assert_eq!(got.1, counts, "{rows}×{d}, {k} clusters");
+    for (rows, d, k) in [(2 * 64 * 256 + 77, 3, 2), (301, 128, 16), (255, 128, 17), (1, 128, 3)] {
+        let given = Points::new(k, signed(1, rows * d), signed(2, k * d));
         // Sums of thousands of numbers of size 1 in f32, by pieces; and of scores as f32.
-        assert!(error(&got.0, &sums.iter().map(|&s| s as f32).collect::<Vec<_>>()) <= 2e-6);
-        close("score", &got.2, &[score as f32], 1e-6);
+        let tol = |what: &str| if what == "sums" { 2e-6 } else { 1e-6 };
+        given.case().cpu().close(&given.plain(), tol);
+        given.case().same_bits_on_any_threads();
+    }
+}
+
+/// Points below, at and above a tile of 64 and more tiles than blocks; clusters around a chunk (32)
+/// and sums in shared memory (64).
+#[test]
+fn sums_of_stored_points_are_the_cpus() {
+    for (rows, k) in [
+        (63, 5),
+        (64, 32),
+        (65, 33),
+        (200, 1),
+        (130, 64),
+        (131, 65),
+        (129, 200),
+        (265 * 64 + 3, 27),
+    ] {
+        let mut points = signed(1, rows * WIDE);
+        for p in points.chunks_mut(WIDE) {
+            let norm = p.iter().map(|v| v * v).sum::<f32>().sqrt();
+            p.iter_mut().for_each(|v| *v /= norm);
+        }
+        // Sums of up to hundreds of numbers of size 0.1 in another order.
+        Points::new(k, points, signed(2, k * WIDE)).case().agree(Dtype::Bf16, |_| 2e-6);
     }
 }
 
 #[test]
 fn of_equal_centroids_the_first_takes_the_points() {
-    let mut rig = Rig::new();
-    let c = Classifier { w: rig.input(&[1.0f32; 20]), b: rig.zeros(20), k: 20 };
-    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 20, d: 1 }).unwrap();
-    let points = rig.input(&[1.0f32; 4]);
-    let (sums, counts, score) = (rig.zeros::<f32>(20), rig.zeros::<u32>(20), rig.zeros::<f32>(1));
-    rig.ready();
-    rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap();
-    let mut want = [0; 20];
-    want[0] = 4;
-    assert_eq!((rig.read(counts), rig.read(score)), (want.to_vec(), vec![4.0]));
+    for (on, k, d) in [(On::Cpu, 20, 1), (On::Cpu, 40, WIDE), (On::Cuda, 40, WIDE)] {
+        if !On::all().contains(&on) {
+            return;
+        }
+        let points = vec![0.5; 3 * d];
+        let given = Points { k, d, most: k, points, w: vec![1.0; k * d], b: vec![0.0; k] };
+        let got = given.case().run(on.rig());
+        let mut want = vec![0; k];
+        want[0] = 3;
+        assert_eq!(got.integers("counts"), added(&want));
+        assert_eq!(got["score"], added(&[1.5 * d as f32]));
+    }
+}
+
+/// Lloyd's update on counts with and without empty clusters and ties, splits of more clusters than
+/// a block has threads.
+#[test]
+fn means_and_splits_are_the_cpus_to_the_bit() {
+    let many: Vec<u32> = (0..300).map(|i| if i % 3 == 0 { 0 } else { i * 37 % 101 }).collect();
+    for counts in [
+        vec![4, 7, 1],
+        vec![8, 0, 0, 8],
+        vec![0, 5, 0, 0, 1],
+        vec![0, 0, 0],
+        vec![1, 0, 0, 1],
+        many,
+    ] {
+        for d in [WIDE, 6] {
+            let [centroids, sums] = [5, 6].map(|seed| signed(seed, counts.len() * d));
+            mean(&centroids, &counts, &sums).agree(Dtype::Bf16, |_| EXACT);
+        }
+    }
+}
+
+#[test]
+fn mini_batch_updates_are_the_cpus_and_empty_clusters_stay() {
+    let [centroids, sums] = [5, 6].map(|seed| signed(seed, 4 * WIDE));
+    let case = step(&centroids, &[10.0, 0.0, 3.0, 1e7], &sums, &[4, 1, 0, 70_000], 2);
+    // A few roundings, with and without fused multiply-adds.
+    let tol = |what: &str| if what == "totals" { EXACT } else { 3e-7 };
+    let Some([got, _]) = case.agree(Dtype::Bf16, tol) else { return };
+    let empty = 2 * WIDE..3 * WIDE;
+    equal("an empty cluster", &got["centroids"][empty.clone()], &centroids[empty]);
 }
 
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
-    let mut rig = Rig::new();
-    let c = classifier(&mut rig, 3, 4);
-    let plan = rig.dev.plan_kmeans(KMeansSpec { k: 3, d: 4 }).unwrap();
-    let (centroids, points) = (rig.zeros::<f32>(13), rig.zeros::<f32>(10));
-    let (sums, counts, score) = (rig.zeros::<f32>(12), rig.zeros::<u32>(3), rig.zeros::<f32>(1));
-    rig.ready();
-    assert!(rig.dev.kmeans_classifier(c, centroids, Metric::L2).is_err());
-    let refused = rig.dev.kmeans_accumulate(&plan, sums, counts, score, points, c).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "kmeans_accumulate: points has 10 elements, the contract wants 8"
-    );
+    let [centroids, sums] = [5, 6].map(|seed| signed(seed, 3 * 5));
+    // Sizes are those of w, of counts, and of whole points.
+    classifier(3, &centroids, Metric::L2)
+        .refuses_other_sizes("kmeans_classifier", &[("centroids", "w")]);
+    let given = Points::new(3, signed(1, 10), centroids.clone());
+    given.case().refuses_other_sizes("kmeans_accumulate", &[("points", "points")]);
+    mean(&centroids, &[1, 2, 3], &sums)
+        .refuses_other_sizes("kmeans_mean", &[("counts", "centroids"), ("centroids", "centroids")]);
+    step(&centroids, &[0.0; 3], &sums, &[1, 2, 3], 1)
+        .refuses_other_sizes("kmeans_step", &[("counts", "centroids"), ("centroids", "centroids")]);
+    let many = Points { most: 2, ..given };
+    let said = many.case().refusal(Rig::cpu(Dtype::F32)).to_string();
+    assert_eq!(said, "kmeans_accumulate: a classifier has 3 elements, the contract wants 2");
+    let Some(mut rig) = Rig::cuda(Dtype::Bf16) else { return };
+    let refused = plan_kmeans(&mut *rig.dev, KMeansSpec { k: 3, d: 4 }).unwrap_err().to_string();
+    assert!(refused.contains("points of 128 channels, not 4"), "{refused}");
 }

@@ -1,21 +1,34 @@
-//! Batch norm + residual + ReLU: PyTorch's numbers, plain loops at every tile edge, finite
-//! differences, threads.
+//! Batch norm + residual + ReLU: PyTorch's numbers, plain loops, CUDA against the CPU, each at its
+//! tile edges; finite differences, threads.
 
 use picie::base::Error;
+use picie::device::Dtype;
 use picie::device::ops::norm::{EPS, MOMENTUM};
-use picie::device::ops::{Norm, NormGrads, NormParams, NormSpec};
+use picie::device::ops::{
+    NormBackward, NormFold, NormForward, NormParams, NormSpec, norm_backward, norm_fold,
+    norm_forward, plan_norm,
+};
 
 use crate::util::{
-    Rig, close, dot, finite_difference, golden, plus, same_bits_on_any_threads, signed, to_f32,
+    EXACT, On, OpCase, Results, Rig, Steps, added, close, golden_cases, rounding, signed, to_f32,
     uniform,
 };
 
-/// Of the largest element. f32 sums of up to 3000 rows, in pieces, and one rounding of mean and 1/σ
+/// Of the largest element. f32 sums of up to 5000 rows, in pieces, and one rounding of mean and 1/σ
 /// each.
 const TOL: f32 = 1e-5;
 
+/// The same for all that is f32 inside; activations are rounded as they are stored; the gradient of
+/// the residual is copied or zero, never computed.
+pub(super) fn tolerance(dtype: Dtype) -> impl Fn(&str) -> f32 {
+    move |what| match what {
+        "z" | "dx" | "folded" | "bias" => rounding(dtype) + TOL,
+        "dresidual" => EXACT,
+        _ => TOL,
+    }
+}
+
 /// γ, β and the running statistics before the forward.
-#[derive(Clone)]
 pub(super) struct Params {
     pub gamma: Vec<f32>,
     pub beta: Vec<f32>,
@@ -35,12 +48,23 @@ impl Params {
         }
     }
 
-    pub fn input(&self, rig: &mut Rig) -> NormParams {
+    /// For ops that only read them.
+    pub fn read(&self, rig: &mut Rig) -> NormParams {
         NormParams {
-            gamma: rig.input(&self.gamma),
-            beta: rig.input(&self.beta),
-            running_mean: rig.input(&self.mean),
-            running_var: rig.input(&self.var),
+            gamma: rig.input("gamma", &self.gamma),
+            beta: rig.input("beta", &self.beta),
+            running_mean: rig.input("running_mean", &self.mean),
+            running_var: rig.input("running_var", &self.var),
+        }
+    }
+
+    /// For ops that move the running statistics.
+    pub fn moved(&self, rig: &mut Rig) -> NormParams {
+        NormParams {
+            gamma: rig.input("gamma", &self.gamma),
+            beta: rig.input("beta", &self.beta),
+            running_mean: rig.inout("running_mean", &self.mean),
+            running_var: rig.inout("running_var", &self.var),
         }
     }
 }
@@ -83,14 +107,24 @@ pub(super) fn plain_forward(s: NormSpec, x: &[f32], p: &Params) -> Plain {
     out
 }
 
-/// dx, dgamma, dbeta from the gradient `dy` of γ·x̂ + β.
+/// What a forward leaves: z, and what a norm of `plain` does.
+pub(super) fn kept(z: Vec<f32>, plain: Plain) -> Results {
+    Results::of([
+        ("z", z.into()),
+        ("saved", plain.saved.into()),
+        ("running_mean", plain.mean.into()),
+        ("running_var", plain.var.into()),
+    ])
+}
+
+/// dx, and what is added to dgamma and dbeta, from the gradient `dy` of γ·x̂ + β.
 pub(super) fn plain_backward(
     s: NormSpec,
     x: &[f32],
     dy: &[f64],
     saved: &[f64],
     gamma: &[f32],
-) -> [Vec<f64>; 3] {
+) -> [Vec<f32>; 3] {
     let [mut dx, mut dgamma, mut dbeta] = [vec![0.0; s.len()], vec![0.0; s.c], vec![0.0; s.c]];
     for (g, j) in (0..s.groups * s.c).map(|i| (i / s.c, i % s.c)) {
         let (mean, inv) = (saved[2 * g * s.c + j], saved[(2 * g + 1) * s.c + j]);
@@ -103,10 +137,17 @@ pub(super) fn plain_backward(
             dx[i] = f64::from(gamma[j]) * inv * (dy[i] - (sum + hat(i) * along) / s.rows as f64);
         }
     }
-    [dx, dgamma, dbeta]
+    [to_f32(&dx), to_f32(&dgamma), to_f32(&dbeta)]
 }
 
-#[derive(Clone)]
+/// Moves rows apart: few of them could lie close together by chance, and 1/σ would then multiply
+/// roundings.
+pub(super) fn spread(x: &mut [f32], c: usize) {
+    for (i, row) in x.chunks_mut(c).enumerate() {
+        row.iter_mut().for_each(|v| *v += [2.0, -2.0][i % 2]);
+    }
+}
+
 struct Given {
     spec: NormSpec,
     x: Vec<f32>,
@@ -127,143 +168,113 @@ impl Given {
             params: Params::new(seed, 3, spec.c),
         }
     }
-}
 
-struct Forward {
-    z: Vec<f32>,
-    saved: Vec<f32>,
-    mean: Vec<f32>,
-    var: Vec<f32>,
-}
-
-struct Backward {
-    dx: Vec<f32>,
-    dresidual: Option<Vec<f32>>,
-    dgamma: Vec<f32>,
-    dbeta: Vec<f32>,
-}
-
-fn forward(g: &Given) -> Forward {
-    let (s, mut rig) = (g.spec, Rig::new());
-    let plan = rig.dev.plan_norm(s).unwrap();
-    let (x, residual) = (rig.input(&g.x), g.residual.as_ref().map(|r| rig.input(r)));
-    let params = g.params.input(&mut rig);
-    let (z, saved) = (rig.output(s.len()), rig.output(s.saved_len()));
-    rig.ready();
-    rig.dev.norm_forward(&plan, z, saved, x, residual, g.relu, params).unwrap();
-    Forward {
-        z: rig.read(z),
-        saved: rig.read(saved),
-        mean: rig.read(params.running_mean),
-        var: rig.read(params.running_var),
+    /// With rows that stand apart.
+    fn spread(spec: NormSpec, residual: bool, relu: bool, seed: u64) -> Self {
+        let mut given = Given::new(spec, residual, relu, seed);
+        spread(&mut given.x, spec.c);
+        given
     }
-}
 
-/// `dgamma` and `dbeta` begin with these.
-fn before(c: usize) -> [Vec<f32>; 2] {
-    [signed(6, c), signed(7, c)]
-}
-
-/// The backward alone: `z` and `saved` come from elsewhere.
-fn backward(g: &Given, z: &[f32], saved: &[f32]) -> Backward {
-    let (s, mut rig) = (g.spec, Rig::new());
-    let plan = rig.dev.plan_norm(s).unwrap();
-    let (x, dz, saved) = (rig.input(&g.x), rig.input(&g.dz), rig.input(saved));
-    let (z, gamma) = (g.relu.then(|| rig.input(z)), rig.input(&g.params.gamma));
-    let [dgamma, dbeta] = before(s.c).map(|v| rig.input(&v));
-    let (dx, dresidual) = (rig.output(s.len()), g.residual.is_some().then(|| rig.output(s.len())));
-    rig.ready();
-    rig.dev
-        .norm_backward(&plan, NormGrads { dx, dresidual, dgamma, dbeta }, dz, z, x, saved, gamma)
-        .unwrap();
-    Backward {
-        dx: rig.read(dx),
-        dresidual: dresidual.map(|d| rig.read(d)),
-        dgamma: rig.read(dgamma),
-        dbeta: rig.read(dbeta),
+    fn named(&self, op: &str) -> String {
+        let (residual, relu) = (self.residual.is_some(), self.relu);
+        format!("{op} of {:?}, residual {residual}, relu {relu}", self.spec)
     }
-}
 
-/// Both, by plain loops; the gradients of γ and β added to what was there.
-fn plain(g: &Given) -> (Forward, Backward) {
-    let f = plain_forward(g.spec, &g.x, &g.params);
-    let z =
-        f.y.iter()
-            .enumerate()
-            .map(|(i, &y)| y + g.residual.as_ref().map_or(0.0, |r| f64::from(r[i])));
-    let z: Vec<f64> = z.map(|z| if g.relu { z.max(0.0) } else { z }).collect();
-    let passed = |(i, &dz): (usize, &f32)| if g.relu && z[i] <= 0.0 { 0.0 } else { f64::from(dz) };
-    let dy: Vec<f64> = g.dz.iter().enumerate().map(passed).collect();
-    let [dx, dgamma, dbeta] = plain_backward(g.spec, &g.x, &dy, &f.saved, &g.params.gamma);
-    let [dgamma0, dbeta0] = before(g.spec.c);
-    let back = Backward {
-        dx: to_f32(&dx),
-        dresidual: g.residual.is_some().then(|| to_f32(&dy)),
-        dgamma: plus(&dgamma0, &to_f32(&dgamma)),
-        dbeta: plus(&dbeta0, &to_f32(&dbeta)),
-    };
-    (
-        Forward {
-            z: to_f32(&z),
-            saved: to_f32(&f.saved),
-            mean: to_f32(&f.mean),
-            var: to_f32(&f.var),
-        },
-        back,
-    )
-}
+    fn forward(&self) -> OpCase<'_> {
+        OpCase::new(self.named("norm_forward"), |rig| {
+            let plan = plan_norm(&mut *rig.dev, self.spec).unwrap();
+            let a = NormForward {
+                z: rig.act_output("z", self.spec.len()),
+                saved: rig.output("saved", self.spec.saved_len()),
+                x: rig.acts("x", &self.x),
+                residual: self.residual.as_ref().map(|r| rig.acts("residual", r)),
+                relu: self.relu,
+                params: self.params.moved(rig),
+            };
+            move |dev| norm_forward(dev, &plan, a)
+        })
+    }
 
-#[track_caller]
-fn compare(g: &Given, (want, want_back): (Forward, Backward)) {
-    let name = |what: &str| {
-        format!("{what} of {:?} residual {} relu {}", g.spec, g.residual.is_some(), g.relu)
-    };
-    let got = forward(g);
-    close(&name("z"), &got.z, &want.z, TOL);
-    close(&name("saved"), &got.saved, &want.saved, TOL);
-    close(&name("running mean"), &got.mean, &want.mean, TOL);
-    close(&name("running var"), &got.var, &want.var, TOL);
-    let got = backward(g, &want.z, &want.saved);
-    close(&name("dx"), &got.dx, &want_back.dx, TOL);
-    close(&name("dgamma"), &got.dgamma, &want_back.dgamma, TOL);
-    close(&name("dbeta"), &got.dbeta, &want_back.dbeta, TOL);
-    // Copied or zero, never computed.
-    assert_eq!(got.dresidual, want_back.dresidual, "{}", name("dresidual"));
+    /// The backward alone: `z` and `saved` are those that a forward, of whomever, left.
+    fn backward<'a>(&'a self, kept: &'a Results) -> OpCase<'a> {
+        OpCase::new(self.named("norm_backward"), |rig| {
+            let len = self.spec.len();
+            let plan = plan_norm(&mut *rig.dev, self.spec).unwrap();
+            let a = NormBackward {
+                dx: rig.act_output("dx", len),
+                dresidual: self.residual.as_ref().map(|_| rig.act_output("dresidual", len)),
+                dgamma: rig.adds("dgamma", self.spec.c),
+                dbeta: rig.adds("dbeta", self.spec.c),
+                dz: rig.acts("dz", &self.dz),
+                z: self.relu.then(|| rig.acts("z", &kept["z"])),
+                x: rig.acts("x", &self.x),
+                saved: rig.input("saved", &kept["saved"]),
+                gamma: rig.input("gamma", &self.params.gamma),
+            };
+            move |dev| norm_backward(dev, &plan, a)
+        })
+    }
+
+    /// Both, by plain loops.
+    fn plain(&self) -> [Results; 2] {
+        let f = plain_forward(self.spec, &self.x, &self.params);
+        let residual = |i: usize| self.residual.as_ref().map_or(0.0, |r| f64::from(r[i]));
+        let z = f.y.iter().enumerate().map(|(i, &y)| y + residual(i));
+        let z: Vec<f64> = z.map(|z| if self.relu { z.max(0.0) } else { z }).collect();
+        let passed =
+            |(i, &dz): (usize, &f32)| if self.relu && z[i] <= 0.0 { 0.0 } else { f64::from(dz) };
+        let dy: Vec<f64> = self.dz.iter().enumerate().map(passed).collect();
+        let grads = plain_backward(self.spec, &self.x, &dy, &f.saved, &self.params.gamma);
+        [kept(to_f32(&z), f), self.gradients(grads, to_f32(&dy))]
+    }
+
+    /// Of a reference, which knows nothing of what dgamma and dbeta begin with.
+    fn gradients(&self, [dx, dgamma, dbeta]: [Vec<f32>; 3], dresidual: Vec<f32>) -> Results {
+        let mut results = Results::of([
+            ("dx", dx.into()),
+            ("dgamma", added(&dgamma).into()),
+            ("dbeta", added(&dbeta).into()),
+        ]);
+        if self.residual.is_some() {
+            results.put("dresidual", dresidual.into());
+        }
+        results
+    }
+
+    /// The CPU against a reference.
+    #[track_caller]
+    fn compare(&self, [forward, backward]: [Results; 2]) {
+        self.forward().cpu().close(&forward, tolerance(Dtype::F32));
+        self.backward(&forward).cpu().close(&backward, tolerance(Dtype::F32));
+    }
+
+    /// CUDA against the CPU; the backward from the same z, for where a ReLU opens differently is
+    /// the forward's matter.
+    #[track_caller]
+    fn agree(&self, dtype: Dtype) {
+        if let Some([_, kept]) = self.forward().agree(dtype, tolerance(dtype)) {
+            self.backward(&kept).agree(dtype, tolerance(dtype));
+        }
+    }
 }
 
 #[test]
 fn forward_and_gradients_are_pytorchs() {
-    let golden = golden("norm");
-    let mut cases = 0;
-    while let Some(s) = golden.get(&format!("{cases}.spec")) {
-        let get = |name: &str| golden[&format!("{cases}.{name}")].clone();
-        let s: Vec<usize> = s.iter().map(|&v| v as usize).collect();
-        let given =
-            Given::new(NormSpec { groups: s[0], rows: s[1], c: s[2] }, s[3] == 1, s[4] == 1, cases);
-        let [dgamma, dbeta] = before(s[2]);
-        let back = Backward {
-            dx: get("dx"),
-            dresidual: given.residual.is_some().then(|| get("dresidual")),
-            dgamma: plus(&dgamma, &get("dgamma")),
-            dbeta: plus(&dbeta, &get("dbeta")),
-        };
-        compare(
-            &given,
-            (
-                Forward { z: get("z"), saved: get("saved"), mean: get("mean"), var: get("var") },
-                back,
-            ),
-        );
-        cases += 1;
-    }
-    assert!(cases >= 8, "the golden file lost its cases");
-}
-
-/// Moves rows apart: few of them could lie close together by chance, and 1/σ would then multiply
-/// roundings.
-pub(super) fn spread(x: &mut [f32], c: usize) {
-    for (i, row) in x.chunks_mut(c).enumerate() {
-        row.iter_mut().for_each(|v| *v += [2.0, -2.0][i % 2]);
+    let cases = golden_cases("norm");
+    assert!(cases.len() >= 8, "the golden file lost its cases");
+    for (seed, s, g) in cases {
+        let spec = NormSpec { groups: s[0], rows: s[1], c: s[2] };
+        let given = Given::new(spec, s[3] == 1, s[4] == 1, seed);
+        let get = |name: &str| g[name].clone();
+        let forward = Results::of([
+            ("z", get("z").into()),
+            ("saved", get("saved").into()),
+            ("running_mean", get("mean").into()),
+            ("running_var", get("var").into()),
+        ]);
+        let dresidual = g.get("dresidual").cloned().unwrap_or_default();
+        given.compare([forward, given.gradients(["dx", "dgamma", "dbeta"].map(get), dresidual)]);
     }
 }
 
@@ -274,12 +285,36 @@ fn every_size_agrees_with_plain_loops() {
         ([3, 4, 7, 8, 9, 31, 33, 64, 257, 1000], [1, 3, 4, 15, 16, 17, 31, 32, 33, 64]);
     for (i, &rows) in rows.iter().enumerate() {
         for (j, &c) in channels.iter().enumerate() {
-            let spec = NormSpec { groups: 1 + (i + j) % 3, rows, c };
-            let mut given =
-                Given::new(spec, i % 2 == 0, (i / 2 + j) % 2 == 0, (100 * i + j) as u64);
-            spread(&mut given.x, c);
-            compare(&given, plain(&given));
+            let (spec, seed) = (NormSpec { groups: 1 + (i + j) % 3, rows, c }, 100 * i + j);
+            let given = Given::spread(spec, i % 2 == 0, (i / 2 + j) % 2 == 0, seed as u64);
+            given.compare(given.plain());
         }
+    }
+}
+
+#[test]
+fn every_size_agrees_with_the_cpu() {
+    // One column, half-filled tiles, whole tiles, a second tile of one column, many tiles; a chunk
+    // of rows is a multiple of 1024 rows of 8 channels, of 256 of 24, of 128 of 64, of 32 of 256
+    // and more.
+    let shapes = [
+        (8, [3, 1023, 1024, 1025]),
+        (24, [255, 256, 257, 4]),
+        (64, [127, 128, 129, 700]),
+        (256, [5, 95, 96, 97]),
+        (264, [31, 32, 33, 65]),
+        (2048, [7, 8, 9, 33]),
+    ];
+    for dtype in Dtype::ALL {
+        for (i, (c, rows)) in shapes.into_iter().enumerate() {
+            for (j, rows) in rows.into_iter().enumerate() {
+                let (spec, seed) = (NormSpec { groups: 1 + (i + j) % 3, rows, c }, 10 * i + j);
+                Given::spread(spec, (i + j / 2) % 2 == 0, j % 2 == 0, seed as u64).agree(dtype);
+            }
+        }
+        // More partials than the finalizing block has rows of threads.
+        let many = NormSpec { groups: 1, rows: 32 * 150 + 1, c: 136 };
+        Given::spread(many, true, true, 99).agree(dtype);
     }
 }
 
@@ -287,62 +322,83 @@ fn every_size_agrees_with_plain_loops() {
 fn a_mean_far_from_zero_does_not_drown_the_variance() {
     let mut given = Given::new(NormSpec { groups: 2, rows: 500, c: 5 }, false, false, 1);
     given.x.iter_mut().for_each(|x| *x += 60.0);
-    let (want, got) = (plain(&given).0, forward(&given));
     // A mean of 61 rounds to within 2e-6 of it, σ is 1.2; E[x²] − E[x]² in f32 would be off by 3e-4
     // and more.
-    close("z", &got.z, &want.z, 2e-5);
-}
+    close("z", &given.forward().cpu()["z"], &given.plain()[0]["z"], 2e-5);
 
-#[test]
-fn gradients_are_slopes_of_the_forward() {
-    for (seed, (residual, relu)) in
-        [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
-    {
-        let given = Given::new(NormSpec { groups: 2, rows: 40, c: 3 }, residual, relu, seed as u64);
-        let got = forward(&given);
-        let grads = backward(&given, &got.z, &got.saved);
-        let loss = |g: Given| dot(&forward(&g).z, &g.dz);
-        // step²·f''' and f32 in z over the step stay below 1e-3; a ReLU that opens within the step
-        // adds its share.
-        let check = |name: &str, x: &[f32], grad: &[f32], f: &dyn Fn(&[f32]) -> Given| {
-            finite_difference(name, x, grad, 20, 0.002, 0.01, |x| loss(f(x)));
-        };
-        let [dgamma, dbeta] = before(3).map(|v| v.iter().map(|v| -v).collect::<Vec<_>>());
-        let with = |params: Params| Given { params, ..given.clone() };
-        let p = &given.params;
-        check("dx", &given.x, &grads.dx, &|x| Given { x: x.to_vec(), ..given.clone() });
-        check("dgamma", &p.gamma, &plus(&grads.dgamma, &dgamma), &|v| {
-            with(Params { gamma: v.to_vec(), ..p.clone() })
-        });
-        check("dbeta", &p.beta, &plus(&grads.dbeta, &dbeta), &|v| {
-            with(Params { beta: v.to_vec(), ..p.clone() })
-        });
-        if let (Some(r), Some(dr)) = (&given.residual, &grads.dresidual) {
-            check("dresidual", r, dr, &|r| Given { residual: Some(r.to_vec()), ..given.clone() });
+    // A mean of 1000 at σ = 1: E[x²] − E[x]² in f32 would leave no digit of the variance.
+    for dtype in Dtype::ALL {
+        let Some(rig) = Rig::cuda(dtype) else { return };
+        let mut given = Given::new(NormSpec { groups: 2, rows: 500, c: 16 }, false, false, 1);
+        let far = signed(3, given.spec.len()).into_iter().map(|x| dtype.round(1000.0 + x));
+        given.x = far.collect();
+        let (got, [want, _]) = (given.forward().run(rig), given.plain());
+        let rows = got["saved"].iter().zip(&want["saved"]).enumerate();
+        for (i, (&got, &want)) in rows {
+            let (what, tol) = [("mean", 1e-7), ("1/σ", TOL)][i / 16 % 2];
+            close(what, &[got], &[want], tol);
         }
     }
 }
 
-/// (folded, bias) of w (c, taps).
-fn fold(w: &[f32], p: &Params) -> (Vec<f32>, Vec<f32>) {
-    let mut rig = Rig::new();
-    let w = rig.input(w);
-    let params = p.input(&mut rig);
-    let (folded, bias) = (rig.output(w.len), rig.output(p.gamma.len()));
-    rig.ready();
-    rig.dev.norm_fold(folded, bias, w, params).unwrap();
-    (rig.read(folded), rig.read(bias))
+#[test]
+fn gradients_are_slopes_of_the_forward() {
+    let forms = [(false, false), (false, true), (true, false), (true, true)];
+    for (seed, (residual, relu)) in forms.into_iter().enumerate() {
+        let spec = NormSpec { groups: 2, rows: 40, c: 8 };
+        let given = Given::new(spec, residual, relu, seed as u64);
+        for on in On::all() {
+            let kept = given.forward().run(on.rig());
+            let back = given.backward(&kept).run(on.rig());
+            let mut gradients = vec![
+                ("x", back["dx"].clone()),
+                ("gamma", back.bare("dgamma")),
+                ("beta", back.bare("dbeta")),
+            ];
+            if residual {
+                gradients.push(("residual", back["dresidual"].clone()));
+            }
+            // step²·f''' and f32 in z over the step stay below 1e-3; a ReLU that opens within the
+            // step adds its share.
+            let steps = Steps { picks: 20, step: 0.002, tol: 0.01 };
+            given.forward().slopes(on, ("z", &given.dz), &gradients, steps);
+        }
+    }
+}
+
+/// Eval mode of w (c, …) as weights.
+fn fold<'a>(w: &'a [f32], params: &'a Params) -> OpCase<'a> {
+    let c = params.gamma.len();
+    OpCase::new(format!("norm_fold of {} weights, {c} channels", w.len()), move |rig| {
+        let a = NormFold {
+            folded: rig.act_output("folded", w.len()),
+            bias: rig.act_output("bias", c),
+            w: rig.acts("w", w),
+            params: params.read(rig),
+        };
+        move |dev| norm_fold(dev, a)
+    })
 }
 
 #[test]
 fn folded_weights_are_pytorchs_eval_mode() {
-    let golden = golden("norm");
-    for i in 0..8 {
-        let (c, taps) = (golden[&format!("{i}.bias")].len(), 6);
-        let (folded, bias) = fold(&uniform(i, 7, c * taps, -1.0, 1.0), &Params::new(i, 3, c));
+    for (i, _, g) in golden_cases("norm") {
+        let c = g["bias"].len();
+        let want = ["folded", "bias"].map(|name| (name, g[name].clone().into()));
         // A root, a division, a product and a difference.
-        close("folded", &folded, &golden[&format!("{i}.folded")], 5e-7);
-        close("bias", &bias, &golden[&format!("{i}.bias")], 5e-7);
+        let (w, params) = (uniform(i, 7, c * 6, -1.0, 1.0), Params::new(i, 3, c));
+        fold(&w, &params).cpu().close(&Results::of(want), |_| 5e-7);
+    }
+}
+
+#[test]
+fn folded_weights_agree_with_the_cpu() {
+    // Shorter than a block, its length, longer; the stem's 7·7·4 is no multiple of 8.
+    for (k, taps) in [(5, 3), (64, 196), (3, 256), (24, 577)] {
+        let (w, params) = (uniform(7, 0, k * taps, -1.0, 1.0), Params::new(k as u64, 3, k));
+        for dtype in Dtype::ALL {
+            fold(&w, &params).agree(dtype, tolerance(dtype));
+        }
     }
 }
 
@@ -350,71 +406,28 @@ fn folded_weights_are_pytorchs_eval_mode() {
 fn results_do_not_depend_on_threads() {
     for (groups, rows, c) in [(2, 1000, 33), (1, 4097, 5), (3, 50, 300)] {
         let given = Given::new(NormSpec { groups, rows, c }, true, true, 9);
-        same_bits_on_any_threads(&format!("{:?}", given.spec), || {
-            let f = forward(&given);
-            let b = backward(&given, &f.z, &f.saved);
-            let w = uniform(9, 8, c * 18, -1.0, 1.0);
-            let (folded, bias) = fold(&w, &given.params);
-            [
-                f.z,
-                f.saved,
-                f.mean,
-                f.var,
-                b.dx,
-                b.dresidual.unwrap(),
-                b.dgamma,
-                b.dbeta,
-                folded,
-                bias,
-            ]
-            .concat()
-        });
+        given.forward().same_bits_on_any_threads();
+        given.backward(&given.forward().cpu()).same_bits_on_any_threads();
+        fold(&uniform(9, 8, c * 18, -1.0, 1.0), &given.params).same_bits_on_any_threads();
     }
 }
 
 #[test]
 fn slots_of_a_wrong_size_are_refused() {
-    let (s, mut rig) = (NormSpec { groups: 2, rows: 5, c: 4 }, Rig::new());
-    let plan = rig.dev.plan_norm(s).unwrap();
-    let params = Params::new(1, 3, 4).input(&mut rig);
-    let [x, z, other, more] = [0; 4].map(|_| rig.zeros::<f32>(s.len()));
-    let (saved, dgamma, dbeta, bias) =
-        (rig.zeros(s.saved_len()), rig.zeros(4), rig.zeros(4), rig.zeros(4));
-    let short = rig.zeros(3);
-    rig.ready();
-    let dev = &mut rig.dev;
-    let mut refused = vec![
-        dev.norm_forward(&plan, short, saved, x, None, true, params),
-        dev.norm_forward(&plan, z, short, x, None, true, params),
-        dev.norm_forward(&plan, z, saved, short, None, true, params),
-        dev.norm_forward(&plan, z, saved, x, Some(short), true, params),
-        dev.norm_fold(short, bias, x, params),
-        dev.norm_fold(z, short, x, params),
-    ];
-    for params in [
-        NormParams { gamma: short, ..params },
-        NormParams { beta: short, ..params },
-        NormParams { running_mean: short, ..params },
-        NormParams { running_var: short, ..params },
-    ] {
-        refused.push(dev.norm_forward(&plan, z, saved, x, None, false, params));
-    }
-    refused.push(dev.norm_fold(z, bias, x, NormParams { running_var: short, ..params }));
-    let grads = || NormGrads { dx: other, dresidual: None, dgamma, dbeta };
-    for grads in [
-        NormGrads { dx: short, ..grads() },
-        NormGrads { dresidual: Some(short), ..grads() },
-        NormGrads { dgamma: short, ..grads() },
-        NormGrads { dbeta: short, ..grads() },
-    ] {
-        refused.push(dev.norm_backward(&plan, grads, more, Some(z), x, saved, params.gamma));
-    }
-    refused.push(dev.norm_backward(&plan, grads(), short, Some(z), x, saved, params.gamma));
-    refused.push(dev.norm_backward(&plan, grads(), more, Some(short), x, saved, params.gamma));
-    refused.push(dev.norm_backward(&plan, grads(), more, None, short, saved, params.gamma));
-    refused.push(dev.norm_backward(&plan, grads(), more, None, x, short, params.gamma));
-    refused.push(dev.norm_backward(&plan, grads(), more, None, x, saved, short));
-    for (i, result) in refused.into_iter().enumerate() {
-        assert!(matches!(result, Err(Error::Shape { .. })), "call {i}: {result:?}");
+    let given = Given::new(NormSpec { groups: 2, rows: 5, c: 4 }, true, true, 1);
+    given.forward().refuses_other_sizes("norm_forward", &[]);
+    given.backward(&given.forward().cpu()).refuses_other_sizes("norm_backward", &[]);
+    // Sizes are those of w and γ.
+    let w = signed(1, 20);
+    let sizes = [("w", "folded"), ("gamma", "bias")];
+    fold(&w, &given.params).refuses_other_sizes("norm_fold", &sizes);
+}
+
+#[test]
+fn cuda_refuses_what_it_cannot_run() {
+    let Some(mut rig) = Rig::cuda(Dtype::F32) else { return };
+    for (rows, c) in [(5, 12), (usize::MAX / 64, 8)] {
+        let refused = plan_norm(&mut *rig.dev, NormSpec { groups: 1, rows, c });
+        assert!(matches!(refused, Err(Error::Input { .. })), "{rows} rows, {c}: {refused:?}");
     }
 }

@@ -1,11 +1,13 @@
-use picie::device::Slot;
-use picie::device::cpu::Cpu;
-use picie::device::ops::{Top, TopSpec};
+//! The best rows of many. Scores are compared, never computed with: results are exact, whatever the
+//! element type of activations.
 
-use crate::util::{Rig, below, signed};
+use picie::device::ops::{TopSpec, TopUpdate, plan_top, top_update};
+use picie::device::{Dtype, Slot};
+
+use crate::util::{EXACT, On, OpCase, Results, Rig, below, signed};
 
 /// What `batches` of scores leave, each (rows, q), by sorting all of them.
-fn sorted(spec: TopSpec, batches: &[Vec<f32>]) -> (Vec<f32>, Vec<u32>) {
+fn sorted(spec: TopSpec, batches: &[Vec<f32>]) -> Results {
     let TopSpec { q, n, group, .. } = spec;
     let all = batches.concat();
     let (mut best, mut places) = (Vec::new(), Vec::new());
@@ -20,28 +22,28 @@ fn sorted(spec: TopSpec, batches: &[Vec<f32>]) -> (Vec<f32>, Vec<u32>) {
         best.extend(rows[..n].iter().map(|r| r.0));
         places.extend(rows[..n].iter().map(|r| r.1));
     }
-    (best, places)
+    Results::of([("best", best.into()), ("places", places.into())])
 }
 
-/// What an engine leaves of the same.
-pub fn search<B: Top>(
-    rig: &mut Rig<B>,
-    spec: TopSpec,
-    batches: &[Vec<f32>],
-) -> (Vec<f32>, Vec<u32>) {
-    let plan = rig.dev.plan_top(spec).unwrap();
-    let best = rig.input(&vec![f32::NEG_INFINITY; spec.q * spec.n]);
-    let places = rig.output::<u32>(spec.q * spec.n);
-    let scores: Vec<Slot<f32>> = batches.iter().map(|batch| rig.input(batch)).collect();
-    rig.ready();
-    for (i, scores) in scores.into_iter().enumerate() {
-        rig.dev.top_update(&plan, best, places, scores, i * spec.rows).unwrap();
-    }
-    (rig.read(best), rig.read(places))
+/// A search through batches, the first row of which is place `first`.
+fn search(spec: TopSpec, batches: &[Vec<f32>], first: usize) -> OpCase<'_> {
+    OpCase::new(format!("top_update of {spec:?}"), move |rig| {
+        let plan = plan_top(&mut *rig.dev, spec).unwrap();
+        let best = rig.inout("best", &vec![f32::NEG_INFINITY; spec.q * spec.n]);
+        let places = rig.inout("places", &vec![u32::MAX; spec.q * spec.n]);
+        let place = |(i, batch): (usize, &Vec<f32>)| rig.input(&format!("scores#{i}"), batch);
+        let batches: Vec<Slot<f32>> = batches.iter().enumerate().map(place).collect();
+        move |dev| {
+            batches.iter().enumerate().try_for_each(|(i, &scores)| {
+                let first = first + i * spec.rows;
+                top_update(dev, &plan, TopUpdate { best, places, scores, first })
+            })
+        }
+    })
 }
 
 /// Batches of scores with many equals, some of them NaN or infinite.
-pub fn batches(spec: TopSpec, count: usize) -> Vec<Vec<f32>> {
+fn batches(spec: TopSpec, count: usize) -> Vec<Vec<f32>> {
     let len = spec.rows * spec.q;
     let batch = |i: usize| {
         let steps = below(i as u64, len, 40);
@@ -53,63 +55,89 @@ pub fn batches(spec: TopSpec, count: usize) -> Vec<Vec<f32>> {
     (0..count).map(batch).collect()
 }
 
+fn spec([rows, q, n, group]: [usize; 4]) -> TopSpec {
+    TopSpec { rows, q, n, group }
+}
+
+/// The worst order is the rising one.
+fn rising(rows: usize) -> Vec<f32> {
+    let mut scores = signed(4, rows);
+    scores.sort_by(f32::total_cmp);
+    scores
+}
+
 #[test]
 fn the_best_are_those_of_sorting_everything() {
-    for (rows, q, n, group) in [
-        (1, 1, 1, 1),
-        (7, 1, 10, 1),
-        (300, 3, 64, 1),
-        (256, 32, 5, 1),
-        (300, 3, 4, 20),
-        (512, 2, 64, 64),
-        (60, 5, 2, 60),
+    for sizes in [
+        [1, 1, 1, 1],
+        [7, 1, 10, 1],
+        [300, 3, 64, 1],
+        [256, 32, 5, 1],
+        [300, 3, 4, 20],
+        [512, 2, 64, 64],
+        [60, 5, 2, 60],
     ] {
-        let spec = TopSpec { rows, q, n, group };
-        let batches = batches(spec, 3);
-        assert_eq!(search(&mut Rig::new(), spec, &batches), sorted(spec, &batches), "{spec:?}");
+        let (spec, batches) = (spec(sizes), batches(spec(sizes), 3));
+        search(spec, &batches, 0).cpu().close(&sorted(spec, &batches), |_| EXACT);
     }
 }
 
 #[test]
 fn the_order_of_scores_does_not_matter() {
-    let spec = TopSpec { rows: 1000, q: 1, n: 20, group: 1 };
-    let mut rising = signed(4, spec.rows);
-    rising.sort_by(f32::total_cmp);
-    let falling: Vec<f32> = rising.iter().rev().copied().collect();
-    let (up, down) =
-        (search(&mut Rig::new(), spec, &[rising]), search(&mut Rig::new(), spec, &[falling]));
-    assert_eq!(up.0, down.0);
-    assert_eq!(up.1, down.1.iter().map(|p| 999 - p).collect::<Vec<_>>());
-    assert!(up.0.is_sorted_by(|a, b| a >= b));
+    let spec = spec([1000, 1, 20, 1]);
+    let rising = vec![rising(spec.rows)];
+    let falling = vec![rising[0].iter().rev().copied().collect()];
+    let (up, down) = (search(spec, &rising, 0).cpu(), search(spec, &falling, 0).cpu());
+    assert_eq!(up["best"], down["best"]);
+    let turned: Vec<u32> = down.integers("places").iter().map(|p| 999 - p).collect();
+    assert_eq!(up.integers("places"), turned);
+    assert!(up["best"].is_sorted_by(|a, b| a >= b));
 }
 
-/// Also the CUDA engine's door.
-pub fn refuses<B: Top>(rig: &mut Rig<B>) {
-    let spec = TopSpec { rows: 8, q: 2, n: 3, group: 4 };
-    for (bad, why) in [
-        (TopSpec { n: 0, ..spec }, "without content"),
-        (TopSpec { n: 65, ..spec }, "at most 64"),
-        (TopSpec { q: 33, ..spec }, "with 32 queries"),
-        (TopSpec { group: 3, ..spec }, "not whole groups of 3"),
+/// Rows below, at and above a block's 256 and a part's 4096; one query and the most; lists of one
+/// and the longest; groups below, at and above a block's rows, of which there are fewer and more
+/// than a merge takes at once.
+#[test]
+fn the_lists_are_the_cpus() {
+    for sizes in [
+        [1, 1, 1, 1],
+        [255, 2, 3, 1],
+        [256, 1, 64, 1],
+        [257, 32, 7, 1],
+        [4097, 2, 64, 1],
+        [300, 3, 4, 20],
+        [768, 2, 2, 256],
+        [1200, 1, 5, 300],
+        [530, 2, 64, 2],
     ] {
-        let e = rig.dev.plan_top(bad).err().unwrap().to_string();
-        assert!(e.contains(why), "{e}");
+        let (spec, batches) = (spec(sizes), batches(spec(sizes), 3));
+        search(spec, &batches, 0).agree(Dtype::F32, |_| EXACT);
     }
-    let plan = rig.dev.plan_top(spec).unwrap();
-    let (best, scores) = (rig.zeros::<f32>(6), rig.zeros::<f32>(16));
-    let (places, short) = (rig.zeros::<u32>(6), rig.zeros::<u32>(5));
-    rig.ready();
-    let mut fails = |best, places, scores, first, why: &str| {
-        let e = rig.dev.top_update(&plan, best, places, scores, first).unwrap_err().to_string();
-        assert!(e.contains(why), "{e}");
-    };
-    fails(best, short, scores, 0, "top_update: places has 5");
-    fails(best, places, best, 0, "top_update: scores has 6");
-    fails(scores, places, scores, 0, "top_update: best has 16");
-    fails(best, places, scores, u32::MAX as usize - 7, "do not fit into 32 bits");
+}
+
+#[test]
+fn engines_of_every_type_and_scores_in_the_worst_order() {
+    for dtype in [Dtype::Bf16, Dtype::F16] {
+        search(spec([1000, 1, 20, 1]), &[rising(1000)], 0).agree(dtype, |_| EXACT);
+    }
 }
 
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
-    refuses::<Cpu>(&mut Rig::new());
+    let spec = spec([8, 2, 3, 4]);
+    let batches = batches(spec, 1);
+    search(spec, &batches, 0).refuses_other_sizes("top_update", &[]);
+    let said = search(spec, &batches, u32::MAX as usize - 7).refusal(Rig::cpu(Dtype::F32));
+    assert!(said.to_string().contains("do not fit into 32 bits"), "{said}");
+    for on in On::all() {
+        for (bad, why) in [
+            (TopSpec { n: 0, ..spec }, "without content"),
+            (TopSpec { n: 65, ..spec }, "at most 64"),
+            (TopSpec { q: 33, ..spec }, "with 32 queries"),
+            (TopSpec { group: 3, ..spec }, "not whole groups of 3"),
+        ] {
+            let said = plan_top(&mut *on.rig().dev, bad).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+        }
+    }
 }

@@ -1,22 +1,25 @@
-//! What every test uses: random signed data, comparisons that NaN fails, goldens, and a rig that
-//! surrounds buffers.
+//! What every test uses: random signed data, comparisons that NaN fails, goldens, and descriptions
+//! of ops' calls with all that is checked of them.
 
+mod case;
 pub mod files;
 /// What build.rs reads of a kernel file; the tests need its entries only.
 #[allow(dead_code)]
 #[path = "../../cuda/parse.rs"]
 pub mod kernels;
 mod places;
+mod results;
 mod rig;
 pub mod softgpu;
 
+pub use case::{OpCase, Steps, rounding};
 pub use places::{binary, root, tmp};
-pub use rig::Rig;
+pub use results::{EXACT, Results, Values, added, equal};
+pub use rig::{Number, On, Rig};
 
 use std::collections::BTreeMap;
 
 use picie::base::rng::{Rng, Stream};
-use picie::device::Activation;
 
 /// `len` standard-normal numbers.
 pub fn signed(seed: u64, len: usize) -> Vec<f32> {
@@ -43,11 +46,6 @@ pub fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
-/// `x` as activations of type `A` hold it.
-pub fn round<A: Activation>(x: &[f32]) -> Vec<f32> {
-    x.iter().map(|&x| A::round(x).widen()).collect()
-}
-
 pub fn to_f32(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&v| v as f32).collect()
 }
@@ -56,22 +54,6 @@ pub fn to_f32(x: &[f64]) -> Vec<f32> {
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-}
-
-/// Fails unless `f` returns the same bits on 1 and on 3 threads. Plans must be made inside `f`.
-#[track_caller]
-pub fn same_bits_on_any_threads(name: &str, f: impl Fn() -> Vec<f32> + Send + Sync) {
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(&f).into_iter().map(f32::to_bits).collect::<Vec<_>>()
-    };
-    let (one, three) = (on(1), on(3));
-    let off = one.iter().zip(&three).position(|(a, b)| a != b);
-    assert!(
-        one.len() == three.len() && off.is_none(),
-        "{name}: element {off:?} of {} depends on threads",
-        one.len()
-    );
 }
 
 /// The largest difference, as a fraction of the largest magnitude of `want`. NaN where there is
@@ -127,38 +109,22 @@ pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
     file.iter().map(|(name, t)| (name.to_string(), read(t))).collect()
 }
 
-/// Checks an analytic gradient against central differences of `f` at `picks` random coordinates of
-/// `x`.
-///
-/// `f` must be computed so precisely that `step²·f''' + eps·f/step` stays below `tol` times the
-/// largest gradient.
-#[track_caller]
-pub fn finite_difference(
-    name: &str,
-    x: &[f32],
-    grad: &[f32],
-    picks: usize,
-    step: f32,
-    tol: f32,
-    mut f: impl FnMut(&[f32]) -> f64,
-) {
-    assert_eq!(x.len(), grad.len(), "{name}");
-    let scale = grad.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    assert!(scale > 0.0, "{name}: a gradient of zeros tests nothing");
-    for i in below(x.len() as u64, picks, x.len()) {
-        let mut moved = x.to_vec();
-        moved[i] = x[i] + step;
-        let (hi, up) = (moved[i], f(&moved));
-        moved[i] = x[i] - step;
-        let (lo, down) = (moved[i], f(&moved));
-        let slope = ((up - down) / f64::from(hi - lo)) as f32;
-        let err = (slope - grad[i]).abs() / scale;
-        assert!(
-            err <= tol,
-            "{name}[{i}]: slope {slope}, gradient {}, error {err:e} is not within {tol:e}",
-            grad[i]
-        );
-    }
+/// The cases of a golden file that has `<case>.spec` of each: the case's number, the sizes in its
+/// spec, and the numbers of its other names.
+pub fn golden_cases(stem: &str) -> Vec<(u64, Vec<usize>, BTreeMap<String, Vec<f32>>)> {
+    let golden = golden(stem);
+    let numbers = |case: u64| -> BTreeMap<String, Vec<f32>> {
+        let own = |(name, values): (&String, &Vec<f32>)| {
+            Some((name.strip_prefix(&format!("{case}."))?.to_string(), values.clone()))
+        };
+        golden.iter().filter_map(own).collect()
+    };
+    let case = |case: u64| {
+        let mut numbers = numbers(case);
+        let spec = numbers.remove("spec")?;
+        Some((case, spec.iter().map(|&v| v as usize).collect(), numbers))
+    };
+    (0..).map_while(case).collect()
 }
 
 mod tests {

@@ -38,7 +38,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
                     "the recipe learns from labels: choose other --classes or --split",
                 ));
             }
-            PictureSet::Labelled(Box::new(store))
+            PictureSet::Labelled(store)
         }
         _ => PictureSet::Plain(read.images(&set, stored, "read images")?),
     };
@@ -59,7 +59,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
                 .matching
                 .check(occur, if undecided.clusters { choose::MOST } else { recipe.clusters })?;
             if occur > 0 {
-                PictureSet::Labelled(Box::new(store))
+                PictureSet::Labelled(store)
             } else {
                 tell(format_args!(
                     "no evaluation: no pixel of {} has one of the classes",

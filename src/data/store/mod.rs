@@ -92,8 +92,9 @@ pub struct EvalStore {
 }
 
 /// Pictures, with labels or without.
+#[allow(clippy::large_enum_variant)] // There are two of them in a process.
 pub enum PictureSet {
-    Labelled(Box<EvalStore>),
+    Labelled(EvalStore),
     Plain(ImageStore),
 }
 

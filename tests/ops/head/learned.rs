@@ -1,60 +1,75 @@
 //! Scores of learned classifiers and their gradients.
 
+use picie::device::ops::{HeadScores, HeadScoresBackward, head_scores, head_scores_backward};
+
+use super::engines::gradient_tolerance;
 use super::*;
 
-/// Where a run puts its numbers.
-struct Slots {
-    scores: Slot<f32>,
-    dlaterals: [Slot<f32>; 4],
-    dw: Slot<f32>,
-    db: Slot<f32>,
-}
+impl Given {
+    /// Scores of the first classifier.
+    pub(super) fn score(&self) -> OpCase<'_> {
+        OpCase::new(self.named("head_scores"), |rig| {
+            let plan = plan_head(&mut *rig.dev, self.spec).unwrap();
+            let scores = rig.output("scores", self.score_len());
+            let a = HeadScores { scores, input: self.input(rig), classifier: self.classifier(rig) };
+            move |dev| head_scores(dev, &plan, a)
+        })
+    }
 
-/// head_scores and head_scores_backward of classifier 0 from what `g` holds; dw and db begin at 1
-/// and 2.
-fn run(spec: HeadSpec, g: &Numbers, crops: Option<&[Crop]>, wanted: bool) -> (Rig, Slots) {
-    let mut rig = Rig::new();
-    let laterals = laterals(&mut rig, &spec, g);
-    let input = HeadInput { laterals, crops: crops.map(|c| rig.input(c)) };
-    let c = classifier(&mut rig, &g["w0"], &g["b0"]);
-    let (scores, dscores) = (rig.output(spec.n * spec.pixels() * c.k), rig.input(&g["dscores"]));
-    let (dw, db) = (rig.input(&vec![1.0; c.w.len]), rig.input(&vec![2.0; c.k]));
-    let dlaterals = outputs(&mut rig, &spec);
-    let plan = rig.dev.plan_head(spec).unwrap();
-    rig.ready();
-    rig.dev.head_scores(&plan, scores, input, c).unwrap();
-    rig.dev
-        .head_scores_backward(&plan, wanted.then_some(dlaterals), dw, db, dscores, input, c)
-        .unwrap();
-    (rig, Slots { scores, dlaterals, dw, db })
+    /// `wanted`: also the gradients of laterals.
+    fn score_backward<'a>(&'a self, dscores: &'a [f32], wanted: bool) -> OpCase<'a> {
+        OpCase::new(self.named("head_scores_backward"), move |rig| {
+            let plan = plan_head(&mut *rig.dev, self.spec).unwrap();
+            let Learned { w, b, .. } = &self.learned[0];
+            let a = HeadScoresBackward {
+                dlaterals: wanted.then(|| self.gradients(rig)),
+                dw: rig.adds("dw", w.len()),
+                db: rig.adds("db", b.len()),
+                dscores: rig.input("dscores", dscores),
+                input: self.input(rig),
+                classifier: self.classifier(rig),
+            };
+            move |dev| head_scores_backward(dev, &plan, a)
+        })
+    }
+
+    fn score_len(&self) -> usize {
+        self.spec.n * self.spec.pixels() * self.learned[0].b.len()
+    }
+
+    /// CUDA against the CPU.
+    fn agree_learned(&self, dtype: Dtype) {
+        // f32 inside and out: taps, a norm and 128 products; then sums of hundreds of products in
+        // another order.
+        self.score().agree(dtype, |_| 2e-6);
+        let dscores = signed(31, self.score_len());
+        for wanted in [true, false] {
+            self.score_backward(&dscores, wanted).agree(dtype, |what| match what {
+                "dw" | "db" => 5e-6,
+                _ => gradient_tolerance(dtype),
+            });
+        }
+    }
 }
 
 #[test]
 fn scores_and_their_gradients_are_torchs() {
     let g = golden("head");
-    for (name, merge, crops, _, levels, unit) in CASES {
-        let spec = HeadSpec { merge, levels, unit, ..SPEC };
-        let want = |what: &str| &g[&format!("{name}.{what}")];
-        let plus = |v: &[f32], more: f32| v.iter().map(|v| v + more).collect::<Vec<_>>();
-        let crops = crops.then(|| crops_of(&g));
+    for (name, given) in goldens(&g) {
+        let want = |what: &str| g[&format!("{name}.{what}")].clone();
+        // Eight products of interpolated and normalised numbers, and sums of 140 of those.
+        let scores = Results::of([("scores", want("scores").into())]);
+        given.score().cpu().close(&scores, |_| 1e-6);
         for wanted in [true, false] {
-            let (mut rig, got) = run(spec, &g, crops.as_deref(), wanted);
-            // Eight products of interpolated and normalised numbers, and sums of 140 of those.
-            close(&format!("{name}.scores"), &rig.read(got.scores), want("scores"), 1e-6);
-            close(&format!("{name}.dw"), &rig.read(got.dw), &plus(want("dw"), 1.0), 2e-6);
-            close(&format!("{name}.db"), &rig.read(got.db), &plus(want("db"), 2.0), 2e-6);
-            for (level, slot) in got.dlaterals.into_iter().enumerate().take(levels) {
-                if wanted {
-                    let what = format!("learned{}", level + 2);
-                    // Products of five terms, cancelled by the normalisation's projection.
-                    close(&format!("{name}.{what}"), &rig.read(slot), want(&what), 3e-6);
-                } else {
-                    assert!(
-                        rig.read(slot).iter().all(|v| v.is_nan()),
-                        "a gradient that is not wanted stays"
-                    );
-                }
+            let [dw, db] = ["dw", "db"].map(|what| added(&want(what)));
+            let mut results = Results::of([("dw", dw.into()), ("db", db.into())]);
+            for level in 0..if wanted { given.spec.levels } else { 0 } {
+                let values = want(&format!("learned{}", level + 2));
+                results.put(&gradient(level), values.into());
             }
+            // Gradients are products of five terms, cancelled by the normalisation's projection.
+            let tol = |what: &str| if what.starts_with('d') { 2e-6 } else { 3e-6 };
+            given.score_backward(&g["dscores"], wanted).cpu().close(&results, tol);
         }
     }
 }
@@ -64,49 +79,88 @@ fn scores_and_their_gradients_are_torchs() {
 fn gradients_of_scores_agree_with_finite_differences() {
     let crops = [crop(1, 2, 4, 1), crop(0, 0, 5, 0), crop(2, 3, 2, 0)];
     for (merge, levels, unit, crops) in [
-        (Merge::Direct, 2, true, Some(&crops[..])),
+        (Merge::Direct, 2, true, Some(crops.to_vec())),
         (Merge::Cascade, 4, false, None),
-        (Merge::Direct, 3, false, Some(&crops[..])),
+        (Merge::Direct, 3, false, Some(crops.to_vec())),
     ] {
-        let spec = HeadSpec { n: 3, h: 5, w: 7, merge, levels, unit, ..SPEC };
-        let mut g = Random::new(spec, [5, 1], None).numbers;
-        g.insert("dscores".into(), signed(40, 3 * 35 * 5));
-        let (mut rig, got) = run(spec, &g, crops, true);
-        let minus = |v: Vec<f32>, less: f32| v.iter().map(|v| v - less).collect::<Vec<_>>();
-        let mut gradients =
-            vec![("w0", minus(rig.read(got.dw), 1.0)), ("b0", minus(rig.read(got.db), 2.0))];
-        gradients.extend(
-            ["p2", "p3", "p4", "p5"]
-                .into_iter()
-                .zip(got.dlaterals.map(|d| rig.read(d)))
-                .take(levels),
-        );
-        for (name, gradient) in gradients {
-            let loss = |x: &[f32]| {
-                let moved = Numbers::from_iter(
-                    g.clone().into_iter().chain([(name.to_string(), x.to_vec())]),
-                );
-                let (mut rig, got) = run(spec, &moved, crops, false);
-                let terms = rig.read(got.scores).into_iter().zip(&g["dscores"]);
-                terms.map(|(s, d)| f64::from(s) * f64::from(*d)).sum()
-            };
-            // step²·f‴, and the rounding of 525 scores near 1 over the step.
-            finite_difference(name, &g[name], &gradient, 10, 1e-2, 5e-3, loss);
+        let given = Given::new(HeadSpec { n: 3, merge, levels, unit, ..SPEC }, &[5], crops, 3);
+        let dscores = signed(40, 3 * 35 * 5);
+        let got = given.score_backward(&dscores, true).cpu();
+        let mut gradients = vec![("w", got.bare("dw")), ("b", got.bare("db"))];
+        for (level, name) in ["p2", "p3", "p4", "p5"].into_iter().enumerate().take(levels) {
+            gradients.push((name, got[&*gradient(level)].clone()));
         }
+        // step²·f‴, and the rounding of 525 scores near 1 over the step.
+        let steps = Steps { picks: 10, step: 1e-2, tol: 5e-3 };
+        given.score().slopes(On::Cpu, ("scores", &dscores), &gradients, steps);
     }
 }
 
 #[test]
 fn one_and_three_threads_give_the_same_bits_of_learned_classifiers() {
-    let spec = HeadSpec { n: 5, h: 18, w: 17, d: 128, k: 33, levels: 3, ..SPEC };
-    let mut g = Random::new(spec, [33, 1], None).numbers;
-    g.insert("dscores".into(), signed(40, spec.n * spec.pixels() * 33));
-    crate::util::same_bits_on_any_threads("learned", || {
-        let (mut rig, got) = run(spec, &g, None, true);
-        let [d2, d3, d4, _] = got.dlaterals;
-        [got.scores, got.dw, got.db, d2, d3, d4]
-            .into_iter()
-            .flat_map(|slot| rig.read(slot))
-            .collect()
-    });
+    let given = Given::new(
+        HeadSpec { n: 5, h: 18, w: 17, d: 128, k: 33, levels: 3, ..SPEC },
+        &[33],
+        None,
+        5,
+    );
+    given.score().same_bits_on_any_threads();
+    given.score_backward(&signed(40, given.score_len()), true).same_bits_on_any_threads();
+}
+
+/// Classes below, at and above a chunk of 32 and the 64 of a block of dw; maps below, at and above
+/// a tile.
+#[test]
+fn scores_and_their_gradients_are_the_cpus() {
+    let crops = |n: usize| {
+        let all = [crop(1, 2, 4, 1), crop(0, 0, 5, 0), crop(0, 0, 5, 1), crop(2, 1, 3, 1)];
+        Some(all[..n].to_vec())
+    };
+    let spec =
+        |n, (h, w), merge, levels, unit| HeadSpec { n, h, w, d: 128, k: 100, merge, levels, unit };
+    let (direct, cascade) = (Merge::Direct, Merge::Cascade);
+    for (spec, k, crops, view) in [
+        (spec(2, (9, 7), direct, 1, false), vec![5], None, 2),
+        (
+            spec(3, (8, 8), direct, 2, true),
+            vec![32, 1, 40],
+            Some(vec![Crop::whole(8), crop(1, 0, 5, 0), crop(0, 0, 8, 1)]),
+            1,
+        ),
+        (spec(2, (13, 15), cascade, 4, true), vec![45, 3, 70, 33], crops(2), 2),
+        (spec(4, (5, 13), direct, 3, false), vec![100], crops(4), 2),
+        (spec(1, (9, 8), cascade, 4, false), vec![64, 65], crops(1), 1),
+        (spec(1, (8, 8), direct, 4, true), vec![65, 64], None, 1),
+    ] {
+        let given = Given::new(spec, &k, crops, view);
+        for dtype in Dtype::ALL {
+            given.agree(dtype);
+            given.agree_learned(dtype);
+        }
+    }
+}
+
+/// 270 tiles: blocks go on to others, of another image; two groups of classes, each with half of
+/// the blocks.
+#[test]
+fn more_tiles_than_blocks_are_summed() {
+    for k in [3, 65] {
+        let spec = HeadSpec { n: 135, h: 9, w: 8, d: 128, k, levels: 1, ..SPEC };
+        Given::new(spec, &[k], None, 1).agree_learned(Dtype::Bf16);
+    }
+}
+
+#[test]
+fn thousands_of_classes_have_scores_and_gradients() {
+    let spec = HeadSpec { n: 1, d: 128, k: 2500, ..SPEC };
+    Given::new(spec, &[2500], None, 1).agree_learned(Dtype::F16);
+}
+
+#[test]
+fn slots_of_a_wrong_size_are_refused() {
+    let given = Given::new(SPEC, &[6], Some(vec![crop(0, 0, 5, 0); 4]), 4);
+    given.score().refuses_other_sizes("head_scores", &[]);
+    let dscores = vec![0.0; given.score_len()];
+    let case = given.score_backward(&dscores, true);
+    case.refuses_other_sizes("head_scores_backward", &[]);
 }

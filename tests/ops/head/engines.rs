@@ -1,0 +1,158 @@
+//! CUDA against the CPU: 128 channels, edges of maps and classes.
+
+use super::*;
+use crate::util::{plus, rounding};
+
+const D: usize = 128;
+const OUT: (usize, usize) = (21, 19);
+
+/// f32: exponentials within 2e-7 and products cancelled by the projection. Else a stored gradient
+/// is rounded to half a unit of its last place, that of a warped image twice.
+pub(super) fn gradient_tolerance(dtype: Dtype) -> f32 {
+    (1.5 * rounding(dtype)).max(5e-6)
+}
+
+impl Given {
+    /// All but learned classifiers. Everything but the gradients is f32 inside and out: taps, a
+    /// norm and sums of 128 products of f32.
+    pub(super) fn agree(&self, dtype: Dtype) {
+        let Some([_, features]) = self.features().agree(dtype, |_| 1e-6) else { return };
+        let [mut got, mut want] = self.assign().both(dtype).unwrap();
+        self.same_labels(&features["features"], got.integers("labels"), want.integers("labels"));
+        (got.take("labels"), want.take("labels"));
+        got.close(&want, |_| EXACT);
+        // Of tens of features, each within 1e-6.
+        self.accumulate(1).agree(dtype, |what| if what == "sums" { 3e-6 } else { 1e-6 });
+        // Interpolated scores may tie within a few roundings; the seeds have no such pixel.
+        self.predict(OUT, self.spec.n).agree(dtype, |_| EXACT);
+        self.scaled().loss().agree(dtype, |what| match what {
+            "losses" => 2e-6,
+            _ => gradient_tolerance(dtype),
+        });
+    }
+
+    /// A mean over hundreds of pixels is brought back to where f16 has all its bits; another one
+    /// for each target.
+    fn scaled(&self) -> Self {
+        let mut given = self.clone();
+        for (c, target) in given.learned.iter_mut().enumerate() {
+            target.scale = 256.0 / (c + 1) as f32;
+        }
+        given
+    }
+
+    /// Labels are equal, or a tie within the rounding of a score: 128 products of size 0.1 (1
+    /// without unit features), each within 6e-8.
+    fn same_labels(&self, features: &[f32], got: &[u32], want: &[u32]) {
+        let (pixels, Learned { w, b, .. }) = (self.spec.pixels(), &self.learned[0]);
+        let wide = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let tie = if self.spec.unit { 2e-6 } else { 2e-5 };
+        for (image, &row) in self.index.iter().enumerate() {
+            for p in 0..pixels {
+                let [got, want] = [got, want].map(|l| l[row as usize * pixels + p] as usize);
+                assert!(got < b.len(), "image {image}, pixel {p}: label {got}");
+                let f = &features[(image * pixels + p) * D..][..D];
+                let score = |k: usize| wide(f, &w[k * D..][..D]) + f64::from(b[k]);
+                let gap = if got == want { 0.0 } else { score(want) - score(got) };
+                assert!(gap.abs() <= tie, "image {image}, pixel {p}: {got}, not {want}: {gap}");
+            }
+        }
+        assert!(got[pixels..2 * pixels].iter().all(|&l| l == 65_535), "a row of no image stays");
+    }
+}
+
+/// Maps below, at and above a tile of 64 pixels; classes below, at and above a chunk of 32 and sums
+/// in shared memory (64).
+#[test]
+fn every_type_agrees_with_the_cpu() {
+    for (n, (h, w), k, view, crops) in [
+        (3, (9, 7), [5, 27], 3, vec![crop(1, 2, 4, 1), crop(0, 0, 7, 0), crop(2, 3, 3, 0)]),
+        (2, (8, 8), [32, 1], 1, vec![Crop::whole(8), crop(0, 0, 8, 1)]),
+        (1, (17, 17), [33, 70], 1, vec![crop(3, 5, 11, 1)]),
+        (
+            4,
+            (5, 13),
+            [70, 5],
+            2,
+            vec![crop(0, 8, 5, 1), crop(4, 12, 1, 0), crop(0, 0, 5, 0), crop(1, 3, 4, 0)],
+        ),
+    ] {
+        for merge in [Merge::Direct, Merge::Cascade] {
+            for crops in [None, Some(crops.clone())] {
+                let spec = HeadSpec { n, h, w, d: D, k: 70, merge, ..SPEC };
+                let given = Given::new(spec, &k, crops, view);
+                Dtype::ALL.into_iter().for_each(|dtype| given.agree(dtype));
+            }
+        }
+    }
+}
+
+#[test]
+fn edges_of_the_loss_are_the_cpus() {
+    let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, ..SPEC };
+    let new = || Given::new(spec, &[3, 2], None, 1).scaled();
+    let agree = |given: &Given| {
+        let tol = |what: &str| if what == "losses" { 1e-6 } else { 5e-6 };
+        given.loss().agree(Dtype::F32, tol)
+    };
+    // A view without weight has no loss; here the first classifier's.
+    let mut given = new();
+    given.learned[0].weights.fill(0.0);
+    agree(&given);
+    given.learned[1].weights.fill(0.0);
+    let Some([got, _]) = given.loss().both(Dtype::F32) else { return };
+    let gradients = (0..4).flat_map(|level| got[&*gradient(level)].clone());
+    assert!(got["losses"].iter().copied().chain(gradients).all(|v| v == 0.0));
+
+    // Norms of 0 and below 1e-12 are the constant 1e-12.
+    let mut given = new();
+    given.laterals.iter_mut().for_each(|p| p.fill(0.0));
+    agree(&given);
+    given.laterals[0] = signed(7, spec.lateral_len(0)).iter().map(|v| v * 2e-14).collect();
+    agree(&given);
+
+    let mut given = new();
+    given.laterals[0][5] = f32::NAN;
+    let nan = &given.loss().run(On::Cuda.rig())["losses"];
+    let (first, second) = nan.split_at(2);
+    assert!(first.iter().all(|l| l.is_nan()) && second.iter().all(|l| l.is_finite()), "{nan:?}");
+}
+
+#[test]
+fn sums_are_added_to_and_of_equal_scores_the_first_wins() {
+    let spec = HeadSpec { n: 2, h: 9, w: 8, d: D, k: 70, ..SPEC };
+    let mut given = Given::new(spec, &[70], None, 2);
+    // Clusters 3, 36 and 69 are the same, and the best.
+    for k in [3, 36, 69] {
+        given.learned[0].w[k * D..][..D].fill(0.0);
+        given.learned[0].b[k] = 50.0;
+    }
+    for on in On::all() {
+        let (features, got) = (given.features().run(on.rig()), given.accumulate(2).run(on.rig()));
+        let mut want = [0; 70];
+        want[3] = 2 * 2 * 72;
+        equal("counts", got.integers("counts"), &added(&want));
+        let mut total = vec![0.0; D];
+        for f in features["features"].chunks(D) {
+            total = plus(&total, &f.iter().map(|f| 2.0 * f).collect::<Vec<_>>());
+        }
+        let mut sums = vec![0.0; 70 * D];
+        sums[3 * D..4 * D].copy_from_slice(&total);
+        // Sums of 144 numbers.
+        close("sums", &got.bare("sums"), &sums, 2e-6);
+        close("score", &got["score"], &added(&[50.0 * 288.0]), 1e-7);
+    }
+}
+
+/// 270 tiles: some blocks go on to a second one, of another image.
+#[test]
+fn more_tiles_than_blocks_are_summed() {
+    for k in [3, 65] {
+        let spec = HeadSpec { n: 135, h: 9, w: 8, d: D, k, ..SPEC };
+        // Of thousands of features in another order.
+        let tol = |what: &str| if what == "sums" { 5e-6 } else { 1e-6 };
+        Given::new(spec, &[k], None, 1).accumulate(1).agree(Dtype::Bf16, tol);
+    }
+}
