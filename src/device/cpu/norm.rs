@@ -144,19 +144,11 @@ impl Norm for Cpu {
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()> {
         let NormSpec { groups, rows, c } = *a.spec();
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
-        let floor = if a.relu { 0.0 } else { f32::NEG_INFINITY };
-        let NormParams { gamma, beta, running_mean, running_var } = a.params;
-        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) = self.get((
-            a.z,
-            a.saved,
-            a.x,
-            a.residual,
-            gamma,
-            beta,
-            running_mean,
-            running_var,
-            partial,
-        ));
+        let NormForward { z, saved, x, residual, relu, params } = *a;
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) =
+            self.get((z, saved, x, residual, gamma, beta, running_mean, running_var, partial));
+        let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
         for g in 0..groups {
             let x = &x[g * rows * c..][..rows * c];
             let saved = &mut saved[g * 2 * c..][..2 * c];

@@ -98,9 +98,10 @@ impl Stem for Cpu {
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()> {
         let (spec, c) = (a.spec(), a.spec().c);
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let NormParams { gamma, beta, running_mean, running_var } = a.params;
-        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) = self
-            .get((a.z, a.argmax, a.saved, a.x, gamma, beta, running_mean, running_var, scratch));
+        let StemForward { z, argmax, saved, x, params } = *a;
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) =
+            self.get((z, argmax, saved, x, gamma, beta, running_mean, running_var, scratch));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {
