@@ -1,4 +1,4 @@
-//! One epoch's phases at the size of README's comparison: `cargo bench --bench step`.
+//! One epoch's phases at the size of the comparison in docs/results.md: `cargo bench --bench step`.
 //!
 //! 64 random images stored at 256², network input 128², batches of 32, 27 clusters, picie's recipe
 //! otherwise.
