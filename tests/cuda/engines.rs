@@ -18,7 +18,8 @@ fn the_first_engine_that_can_be_built_is_taken_without_autotuning() {
     if !refuse("", 0) {
         return;
     }
-    let off = |deterministic| chosen(engine(Dtype::Bf16, Autotune::Off, deterministic, None).unwrap());
+    let off =
+        |deterministic| chosen(engine(Dtype::Bf16, Autotune::Off, deterministic, None).unwrap());
     assert_eq!(off(false), ["1:2=4"; 3]);
     // Gradients of engine 1 are marked.
     assert_eq!(off(true), ["1:2=4", "0:2=4", "0:2=4"]);
@@ -103,7 +104,9 @@ fn measured_engines_are_kept_and_found_again() {
 #[test]
 fn a_cache_that_cannot_be_written_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut dev) = engine(Dtype::F32, Autotune::Load, false, Some(folder.path())) else { return };
+    let Some(mut dev) = engine(Dtype::F32, Autotune::Load, false, Some(folder.path())) else {
+        return;
+    };
     plan_conv(&mut dev, spec(SHAPES[1]), uses(0)).unwrap();
     dev.decide().unwrap();
 }
