@@ -1,4 +1,4 @@
-//! One epoch's phases at the size of README's comparison: `cargo bench --bench step`.
+//! One epoch's phases at the size of the comparison in docs/results.md: `cargo bench --bench step`.
 //!
 //! 64 random images stored at 256², network input 128², batches of 32, 27 clusters, picie's recipe
 //! otherwise.
@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use picie::data::{ImageStore, PictureSet};
-use picie::device::Layout;
 use picie::device::cpu::Cpu;
-use picie::device::ops::Memory;
-use picie::method::{self, Batch, TrainSet};
+use picie::device::{Engine, Layout};
+use picie::method::{self, Batch, Training};
 use picie::recipe::Recipe;
 
 const IMAGES: usize = 64;
-const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 
 fn step(c: &mut Criterion) {
     let recipe = Recipe {
@@ -26,10 +24,12 @@ fn step(c: &mut Criterion) {
         ..Recipe::picie()
     };
     let set = PictureSet::Plain(ImageStore::noise(IMAGES, recipe.stored, 1));
-    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = method::plan(&mut dev, &mut layout, &recipe, 1, SET).expect("a plan");
+    let dev: &mut dyn Engine = &mut Cpu::new();
+    let mut layout = Layout::new(dev.dtype());
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).expect("a plan");
+    picie.common_mut().place_images(dev, &mut layout).expect("room");
     dev.reserve(&layout).expect("memory");
-    picie.init(&mut dev).expect("weights");
+    picie.init(dev).expect("weights");
     let tick: &mut dyn FnMut(usize) -> picie::base::Result<()> = &mut |_| Ok(());
 
     let mut group = c.benchmark_group("step");
@@ -40,14 +40,14 @@ fn step(c: &mut Criterion) {
     group.throughput(Throughput::Elements(IMAGES as u64));
     let (common, clustering) = picie.clustering_mut().expect("PiCIE clusters");
     group.bench_function("k-means of one view", |b| {
-        b.iter(|| clustering.kmeans(common, &mut dev, set.images(), (1, 0), tick).expect("a pass"))
+        b.iter(|| clustering.kmeans(common, dev, set.images(), (1, 0), tick).expect("a pass"))
     });
-    clustering.kmeans(common, &mut dev, set.images(), (1, 1), tick).expect("a pass");
+    clustering.kmeans(common, dev, set.images(), (1, 1), tick).expect("a pass");
     group.bench_function("labels of one view", |b| {
-        b.iter(|| clustering.label(common, &mut dev, set.images(), (1, 0), tick).expect("a pass"))
+        b.iter(|| clustering.label(common, dev, set.images(), (1, 0), tick).expect("a pass"))
     });
-    clustering.label(common, &mut dev, set.images(), (1, 1), tick).expect("a pass");
-    picie.begin_steps(&mut dev, 1, true).expect("classifiers");
+    clustering.label(common, dev, set.images(), (1, 1), tick).expect("a pass");
+    picie.begin_steps(dev, 1, true).expect("classifiers");
     let ids: Vec<u32> = (0..32).collect();
     let mut number = 0;
     group.throughput(Throughput::Elements(32));
@@ -55,7 +55,7 @@ fn step(c: &mut Criterion) {
         b.iter(|| {
             number += 1;
             let batch = Batch { ids: &ids, epoch: 1, round: 0, before: 0, step: number, rate: 1.0 };
-            picie.step(&mut dev, &set, batch, None).expect("a step")
+            picie.step(dev, &set, Training { batch, next: None }).expect("a step")
         })
     });
     group.finish();

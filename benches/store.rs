@@ -4,7 +4,7 @@
 //! read from that file.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use picie::data::{self, Classes, Fit, ImageStore, Load, kept, scenes};
+use picie::data::{self, Classes, Fit, ImageStore, Load, Square, kept, scenes};
 
 const IMAGES: usize = 64;
 
@@ -12,17 +12,16 @@ fn store(c: &mut Criterion) {
     let home = tempfile::tempdir().expect("a folder");
     let drawn = home.path().join("scenes");
     scenes::write(&drawn, IMAGES, 1, 1, &|_, _| ()).expect("scenes");
-    let set = data::open(&drawn, None, "train", Classes::All27, &|_, _| ()).expect("a data set");
+    let set =
+        data::open(&drawn, None, "train", Classes::default(), &|_, _| ()).expect("a data set");
     let load = |keep| {
-        let fit = Fit::Crop;
         let load = Load {
-            size: 640,
-            fit,
+            square: Square::new(640, Fit::Crop),
             budget: u64::MAX,
             cache: home.path(),
             keep,
             strict: true,
-            progress: &|_, _| (),
+            on_progress: &|_, _| (),
         };
         ImageStore::load(&set, &load).expect("images")
     };

@@ -1,16 +1,17 @@
-//! PiCIE and its baselines, trained by hand-written kernels.
+//! Unsupervised semantic segmentation: PiCIE (Cho et al., CVPR 2021) and its baselines, trained and
+//! run by hand-written kernels on a CPU or an NVIDIA GPU.
 //!
 //! ```text
-//! cli report                     what the user sees
-//! train                          the loop: phases, checkpoint, record
-//! method                         the algorithms: passes and steps
-//! recipe cluster                 their numbers and their k-means
-//! eval augment data              pictures in, scores out
-//! net                            ResNet-18 + FPN, its parameters and their files
-//! device                         what the machine does: ops/ (contracts), cpu/ (oracle), cuda/ (launches cuda/*.cu), timed/
-//! base                           errors, randomness, files, memory, the request to stop
+//! cli report                     commands and arguments; what is printed and written for people
+//! train                          the loop over epochs: phases, checkpoints, the run's record
+//! method                         the learning methods: their passes over the data and their steps
+//! recipe cluster                 the methods' hyperparameters; their k-means
+//! eval augment data              scores; random changes of pictures; data sets and stored images
+//! net                            the network (ResNet + FPN), its parameters and their files
+//! device                         memory and ops: ops/ (contracts), cpu/ (the reference), cuda/
+//! base                           errors, random numbers, files, free memory, the request to stop
 //! ```
-//! Imports run down this list only; `tests/house.rs` holds it to that.
+//! A floor imports from floors below it only; `tests/house.rs` checks that.
 
 pub mod augment;
 pub mod base;

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tell(format_args!("picie: {e:#}"));
-            // 130 is what a shell reports of a process that Ctrl-C ended.
+            // Shells report 130 for a process that was ended by Ctrl-C.
             match e.downcast_ref() {
                 Some(Error::Interrupted { .. }) => ExitCode::from(130),
                 _ => ExitCode::FAILURE,

@@ -1,5 +1,5 @@
 //! The rules of the house, held by a test: who imports whom, one stem in every place, short files,
-//! where `unsafe` may be, and a README that says what is so.
+//! where `unsafe` may be, and documents that say what is so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -138,6 +138,115 @@ fn kernels_are_launched_by_the_file_of_their_family() {
     }
 }
 
+/// A data set layout is a file and its lines in the table: nothing else names it.
+#[test]
+fn every_layout_is_in_the_table_and_nowhere_else() {
+    let table = read("src/data/layouts/mod.rs");
+    let listed = table.split("LAYOUTS: &[").nth(1).unwrap().split(';').next().unwrap();
+    let layouts: Vec<PathBuf> =
+        files("src/data/layouts", "rs").into_iter().filter(|p| !p.ends_with("mod.rs")).collect();
+    assert!(layouts.len() >= 4, "{layouts:?}");
+    for path in &layouts {
+        let stem = path.file_stem().unwrap().to_string_lossy();
+        assert!(listed.contains(&format!("&{stem}::LAYOUT")), "LAYOUTS lacks {stem}");
+        let code = read(path);
+        let name = code.split("name: \"").nth(1).unwrap().split('"').next().unwrap();
+        for other in files("src", "rs").iter().filter(|p| !p.starts_with("src/data/layouts")) {
+            let named = [format!("\"{name}\""), format!("{stem}::")];
+            let own = read(other).split("\n#[cfg(test)]").next().unwrap().to_string();
+            for name in named {
+                assert!(!own.contains(&name), "{} names the layout {name}", other.display());
+            }
+        }
+    }
+}
+
+/// Modules with files of their own are `mod.rs` in their folder.
+#[test]
+fn a_module_and_its_files_share_a_folder() {
+    for path in ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")) {
+        let folder = path.with_extension("");
+        assert!(
+            !root().join(&folder).is_dir(),
+            "{} is {}/mod.rs",
+            path.display(),
+            folder.display()
+        );
+    }
+}
+
+/// The first names of all paths in `code` that begin with `prefix`, those in braces one by one.
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for rest in code.split(prefix).skip(1) {
+        let group = rest.starts_with('{');
+        let (mut depth, mut fresh, mut name) = (0, true, String::new());
+        for c in rest.chars() {
+            let word = c.is_alphanumeric() || c == '_';
+            if word && fresh {
+                name.push(c);
+                continue;
+            }
+            fresh &= name.is_empty();
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if !group || depth == 0 {
+                break;
+            }
+            if c == ',' && depth == 1 {
+                names.insert(std::mem::take(&mut name));
+                fresh = true;
+            }
+        }
+        names.insert(name);
+    }
+    names
+}
+
+/// Folders of modules that still import each other in a circle.
+const CIRCLES: [&str; 4] = ["device/cpu/conv", "device/cuda", "device/cuda/cudnn", "net"];
+
+/// Modules that share a folder do not import each other in a circle.
+#[test]
+fn imports_of_a_folder_are_no_circle() {
+    let files = files("src", "rs");
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|p| p.parent()).collect();
+    let mut seen = 0;
+    for folder in folders.into_iter().filter(|folder| *folder != Path::new("src")) {
+        let below = folder.strip_prefix("src").unwrap().to_string_lossy().to_string();
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for path in files.iter().filter(|p| p.starts_with(folder)) {
+            let inner = path.strip_prefix(folder).unwrap();
+            let node = inner.iter().next().unwrap().to_string_lossy();
+            let node = node.trim_end_matches(".rs").to_string();
+            let own = read(path).split("#[cfg(test)]\nmod tests").next().unwrap().to_string();
+            let code: String = own
+                .lines()
+                .filter(|l| !l.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            let mut there = named_after(&code, &format!("crate::{}::", below.replace('/', "::")));
+            if inner.iter().count() == 1 || inner.ends_with(format!("{node}/mod.rs")) {
+                there.extend(named_after(&code, "super::"));
+            }
+            there.remove(&node);
+            seen += there.len();
+            edges.entry(node).or_default().extend(there);
+        }
+        edges.remove("mod");
+        // Whoever imports nothing that is left is in no circle.
+        while let Some(free) = (edges.iter())
+            .find(|(_, there)| !there.iter().any(|name| edges.contains_key(name)))
+            .map(|(name, _)| name.clone())
+        {
+            edges.remove(&free);
+        }
+        let known = CIRCLES.contains(&below.as_str());
+        let left: Vec<&String> = edges.keys().collect();
+        assert!(known != edges.is_empty(), "{below}: a circle is among {left:?}, known: {known}");
+    }
+    assert!(seen > 100, "only {seen} imports seen: the test has gone blind");
+}
+
 #[test]
 fn files_are_short() {
     let code = ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs"));
@@ -179,56 +288,91 @@ fn nothing_is_left_undone() {
     }
 }
 
-/// The lines of README's `sh` blocks, comments dropped.
-fn readme_commands() -> Vec<String> {
-    let readme = read("README.md");
-    let blocks = readme.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap());
-    let lines =
-        blocks.flat_map(|b| b.lines()).map(|l| l.split(" #").next().unwrap().trim().to_string());
-    lines.filter(|l| !l.is_empty()).collect()
+/// README, CONTRIBUTING and everything in docs/.
+fn documents() -> Vec<PathBuf> {
+    let roots = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from);
+    roots.into_iter().chain(files("docs", "md")).collect()
+}
+
+/// The commands in the documents' `sh` blocks, with the document of each, comments dropped.
+fn commands() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for path in documents() {
+        let text = read(&path);
+        for block in text.split("```sh\n").skip(1) {
+            let lines = block.split("```").next().unwrap().lines();
+            let lines = lines.map(|l| l.split(" #").next().unwrap().trim().to_string());
+            found.extend(lines.filter(|l| !l.is_empty()).map(|l| (path.clone(), l)));
+        }
+    }
+    found
 }
 
 #[test]
-fn readme_commands_exist() {
-    let commands = readme_commands();
-    assert!(commands.len() >= 8 && !read("README.md").contains("@@"));
+fn commands_in_documents_exist() {
     let mut checked = BTreeSet::new();
-    for command in &commands {
-        let words: Vec<&str> = command
-            .replace("cargo run --release --", "picie")
-            .split_whitespace()
-            .map(|w| w.to_string().leak() as &str)
-            .collect();
-        if words[0] != "picie" {
+    for (path, command) in commands() {
+        let place = format!("{}: {command}", path.display());
+        let words = command.replace("cargo run --release --", "picie");
+        let mut words = words.split_whitespace();
+        if words.next() != Some("picie") {
             continue;
         }
+        let subcommand = words.next().unwrap().to_string();
         let help = std::process::Command::new(env!("CARGO_BIN_EXE_picie"))
-            .args([words[1], "--help"])
+            .args([&subcommand, "--help"])
             .output()
             .unwrap();
-        assert!(help.status.success(), "README: {command}: no such subcommand");
+        assert!(help.status.success(), "{place}: no such subcommand");
         let help = String::from_utf8(help.stdout).unwrap();
-        for flag in words.iter().filter(|w| w.starts_with("--")) {
-            assert!(help.contains(flag), "README: {command}: no flag {flag}");
+        for flag in words.filter(|w| w.starts_with("--")) {
+            assert!(help.contains(flag), "{place}: no flag {flag}");
         }
-        checked.insert(words[1]);
+        checked.insert(subcommand);
     }
-    assert_eq!(
-        checked,
-        BTreeSet::from([
-            "train",
-            "eval",
-            "sweep",
-            "compare",
-            "neighbors",
-            "segment",
-            "scenes",
-            "bench",
-            "devices",
-            "baselines",
-            "cache"
-        ])
-    );
+    let all = [
+        "train",
+        "eval",
+        "sweep",
+        "compare",
+        "neighbors",
+        "segment",
+        "scenes",
+        "bench",
+        "devices",
+        "baselines",
+        "cache",
+    ];
+    assert_eq!(checked, all.map(String::from).into());
+}
+
+/// Links between documents, and paths that they name in backticks. A path with a capital word, a
+/// star or a brace stands for several.
+#[test]
+fn files_that_documents_name_exist() {
+    let mut seen = 0;
+    for path in documents() {
+        let text = read(&path);
+        let dir = path.parent().unwrap();
+        let links = text.split("](").skip(1).map(|l| l.split(')').next().unwrap());
+        let links = links.filter(|l| !l.contains("://")).map(|l| dir.join(l));
+        // NOTE: blocks of code are no inline code, and leave the backticks outside them in pairs.
+        let prose: String = text.split("```").step_by(2).collect();
+        let code: Vec<&str> = prose.split('`').skip(1).step_by(2).collect();
+        let places = ["src/", "cuda/", "tests/", "benches/", "docs/", ".ci/"];
+        let named = code.iter().map(|code| code.split_whitespace().next().unwrap_or_default());
+        let named = named.filter(|w| places.iter().any(|p| w.starts_with(p)));
+        let named = named.filter(|w| {
+            let file = w.rsplit('/').next().unwrap().split('.').next().unwrap();
+            let stands_for_several = !file.is_empty() && file.chars().all(char::is_uppercase);
+            !w.contains(['*', '{']) && (!stands_for_several || w.starts_with("docs/"))
+        });
+        for name in links.chain(named.map(PathBuf::from)) {
+            assert!(root().join(&name).exists(), "{}: no {}", path.display(), name.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} names seen: the test has gone blind");
 }
 
 /// `eprintln!` panics where nobody reads any more, and the work at hand is lost with it.
@@ -245,30 +389,33 @@ fn lines_for_people_are_told() {
 }
 
 #[test]
-fn ci_runs_the_readme_s_test_command() {
-    let test = readme_commands()
-        .into_iter()
-        .find(|c| c.starts_with("cargo test"))
-        .expect("README says how to test");
-    assert!(read(".ci/run").lines().any(|l| l.trim() == test), ".ci/run does not run `{test}`");
+fn ci_runs_the_tests_that_documents_name() {
+    let ci = read(".ci/run");
+    let tests: Vec<_> =
+        commands().into_iter().filter(|(_, c)| c.starts_with("cargo test --release")).collect();
+    assert!(tests.len() >= 2, "docs/ARCHITECTURE.md says how to test");
+    for (path, test) in tests {
+        let run = ci.lines().any(|line| line.trim() == test);
+        assert!(run, "{}: .ci/run does not run `{test}`", path.display());
+    }
 }
 
 #[test]
-fn readme_names_every_dependency() {
+fn every_dependency_has_its_reason() {
     let cargo = read("Cargo.toml");
-    let readme = read("README.md");
+    let reasons = read("docs/ARCHITECTURE.md");
     let section = |name: &str| {
         cargo.split(&format!("[{name}]\n")).nth(1).unwrap().split("\n[").next().unwrap().to_string()
     };
     for line in [section("dependencies"), section("dev-dependencies")]
         .concat()
         .lines()
-        .filter(|l| l.contains('='))
+        .filter(|l| l.contains('=') && !l.starts_with('#'))
     {
         let name = line.split('=').next().unwrap().trim();
         assert!(
-            readme.contains(&format!("`{name}`")),
-            "README's table does not say what {name} is for"
+            reasons.contains(&format!("`{name}`")),
+            "docs/ARCHITECTURE.md does not say what {name} is for"
         );
     }
 }

@@ -3,12 +3,11 @@
 
 use picie::augment::Augment;
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet};
+use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
-use picie::device::ops::{Backend, Memory};
-use picie::device::{Activation, Layout};
-use picie::method::{self, Batch, Learned, Method, PseudoLabels, Start, TrainSet};
+use picie::device::{Dtype, Engine, Layout};
+use picie::method::{self, Algorithm, Batch, Learned, PseudoLabels, Start, Training};
 use picie::net::weights::{Tensor, Weights};
 use picie::net::{Architecture, FEATURES, expected};
 use picie::recipe::{ClassifierKind, Freeze, Information, Recipe};
@@ -18,7 +17,6 @@ use crate::util::{close, error, golden, softgpu, uniform};
 
 const SEED: u64 = 13;
 const IMAGES: usize = 8;
-const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 const SIDE: usize = 64;
 const IDS: [[u32; 4]; 2] = [[0, 1, 5, 2], [3, 7, 4, 6]];
 /// The head that each step of IIC trains.
@@ -53,17 +51,16 @@ fn pictures() -> PictureSet {
             .map(|class| if class > 5 { 255 } else { class as u8 });
         save(gt.join(&name), &map.collect::<Vec<_>>(), image::ColorType::L8);
     }
-    let set = data::open(dir.path(), None, "train", Classes::Potsdam6, &|_, _| ()).unwrap();
+    let set = data::open(dir.path(), None, "train", Classes(6), &|_, _| ()).unwrap();
     let load = Load {
-        size: SIDE,
-        fit: Fit::Crop,
+        square: Square::new(SIDE, Fit::Crop),
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
         strict: true,
-        progress: &|_, _| (),
+        on_progress: &|_, _| (),
     };
-    PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
+    PictureSet::Labelled(EvalStore::load(&set, &load).unwrap())
 }
 
 fn recipe(case: &str) -> Recipe {
@@ -83,7 +80,7 @@ fn recipe(case: &str) -> Recipe {
         "iic" => Recipe { information: information(1.0, 1.0, false), ..Recipe::iic() },
         "iic-collapsed" => Recipe { information: information(1.5, 1.2, true), ..Recipe::iic() },
         "iic-res12" => Recipe {
-            architecture: Architecture { levels: 2, sobel: true },
+            architecture: Architecture { levels: 2, sobel: true, ..Architecture::RESNET18 },
             information: information(1.5, 1.0, false),
             ..Recipe::iic_res12()
         },
@@ -141,9 +138,10 @@ fn classifier(case: &str, name: &str, k: usize) -> Weights {
 }
 
 /// Centroids, labels and counts of one view and number of clusters.
-fn cluster<B: Backend>(dev: &mut B, pseudo: &PseudoLabels, view: usize, which: usize) {
+fn cluster(dev: &mut dyn Engine, pseudo: &PseudoLabels, view: usize, which: usize) {
     let (k, t) = (pseudo.counts.len, 2 * view + which);
-    dev.write(pseudo.centroids, &uniform(SEED, 2010 + t as u32, k * FEATURES, -0.5, 0.5)).unwrap();
+    dev.write(pseudo.scorer.centroids, &uniform(SEED, 2010 + t as u32, k * FEATURES, -0.5, 0.5))
+        .unwrap();
     let labels = labels(2020 + t, pseudo.labels.len, k);
     let mut counts = vec![0; k];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
@@ -151,15 +149,21 @@ fn cluster<B: Backend>(dev: &mut B, pseudo: &PseudoLabels, view: usize, which: u
     dev.write(pseudo.counts, &counts).unwrap();
 }
 
-fn batch(method: &dyn Method<impl Backend>, i: usize) -> Batch<'static> {
+fn batch(method: &dyn Algorithm, i: usize) -> Batch<'static> {
     let round = if method.rounds() > 1 { ROUNDS[i] } else { 0 };
     Batch { ids: &IDS[i % 2], epoch: 1, round, before: i, step: SKIPPED + 1 + i as u64, rate: 1.0 }
 }
 
+/// A step that none follows.
+fn alone(method: &dyn Algorithm, i: usize) -> Training<'static> {
+    Training { batch: batch(method, i), next: None }
+}
+
 /// A method in the state that the goldens begin with.
-fn begin<B: Backend + 'static>(dev: &mut B, case: &str, set: &PictureSet) -> Box<dyn Method<B>> {
-    let (recipe, mut layout) = (recipe(case), Layout::default());
-    let mut method = method::plan(dev, &mut layout, &recipe, 1, SET).unwrap();
+fn begin(dev: &mut dyn Engine, case: &str, set: &PictureSet) -> Box<dyn Algorithm> {
+    let (recipe, mut layout) = (recipe(case), Layout::new(dev.dtype()));
+    let mut method = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
+    method.common_mut().place_images(dev, &mut layout).unwrap();
     dev.reserve(&layout).unwrap();
     method.common_mut().load_images(dev, set.images()).unwrap();
     method.init(dev).unwrap();
@@ -175,13 +179,14 @@ fn begin<B: Backend + 'static>(dev: &mut B, case: &str, set: &PictureSet) -> Box
 }
 
 /// What each step lost: the parts that the goldens have.
-fn losses<B: Backend + 'static>(dev: &mut B, case: &str, steps: usize) -> Vec<f32> {
+fn losses(dev: &mut dyn Engine, case: &str, steps: usize) -> Vec<f32> {
     let set = pictures();
     let mut method = begin(dev, case, &set);
     let mut losses = Vec::new();
     for i in 0..steps {
         let next = (i + 1 < steps).then(|| batch(&*method, i + 1));
-        let lost = method.step(dev, &set, batch(&*method, i), next).unwrap();
+        let training = Training { batch: batch(&*method, i), next };
+        let lost = method.step(dev, &set, training).unwrap();
         if case.starts_with("picie") {
             losses.extend(lost.parts.iter().map(|part| part.1 as f32));
         } else {
@@ -232,59 +237,61 @@ fn supervised_training_and_the_linear_probe_lose_what_pytorch_loses() {
 /// network.
 #[test]
 fn a_frozen_network_has_no_gradient_and_stays_the_same_bits() {
-    let (set, mut dev) = (pictures(), Cpu::new());
-    let mut method = begin(&mut dev, "transfer", &set);
+    let set = pictures();
+    let dev: &mut dyn Engine = &mut Cpu::new();
+    let mut method = begin(dev, "transfer", &set);
     let blocks = method.common().net.blocks;
     for block in [blocks.grads, blocks.m, blocks.v] {
         dev.write(block, &vec![0.5; block.len]).unwrap();
     }
-    let everything = |dev: &mut Cpu, method: &dyn Method<Cpu>| {
+    let everything = |dev: &mut dyn Engine, method: &dyn Algorithm| {
         let net = &method.common().net;
         let blocks = [blocks.weights, blocks.grads, blocks.m, blocks.v]
             .map(|block| dev.read(block).unwrap());
         let bits = |values: &Vec<f32>| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         blocks.iter().chain(&net.running(dev).unwrap()).map(bits).collect::<Vec<_>>()
     };
-    let before = everything(&mut dev, &*method);
-    let probe = |dev: &mut Cpu, method: &dyn Method<Cpu>| {
+    let before = everything(dev, &*method);
+    let probe = |dev: &mut dyn Engine, method: &dyn Algorithm| {
         dev.read(method.learned()[0].1.classifier().w).unwrap()
     };
-    let first = probe(&mut dev, &*method);
+    let first = probe(dev, &*method);
     for i in 0..3 {
-        method.step(&mut dev, &set, batch(&*method, i), None).unwrap();
+        method.step(dev, &set, alone(&*method, i)).unwrap();
     }
-    assert!(everything(&mut dev, &*method) == before);
+    assert!(everything(dev, &*method) == before);
     // The layer on top has learned meanwhile.
-    assert!(error(&probe(&mut dev, &*method), &first) > 1e-3);
+    assert!(error(&probe(dev, &*method), &first) > 1e-3);
 }
 
 /// The classifier of MDC that an epoch begins with.
 #[test]
 fn mdc_s_layer_starts_anew_in_each_epoch() {
-    let (set, mut dev) = (pictures(), Cpu::new());
-    let mut method = begin(&mut dev, "mdc", &set);
-    let read = |dev: &mut Cpu, method: &dyn Method<Cpu>| {
+    let set = pictures();
+    let dev: &mut dyn Engine = &mut Cpu::new();
+    let mut method = begin(dev, "mdc", &set);
+    let read = |dev: &mut dyn Engine, method: &dyn Algorithm| {
         let classifier = method.learned()[0].1.classifier();
         (dev.read(classifier.w).unwrap(), dev.read(classifier.b).unwrap())
     };
     let mut weights = Weights::default();
-    method.common().net.save(&mut dev, &mut weights).unwrap();
+    method.common().net.save(dev, &mut weights).unwrap();
     // The first step of epoch 2, on the network as it was: with moments of epoch 1 left behind, or
     // with none.
     let [after, fresh] = [3, 0].map(|steps| {
-        method.begin_steps(&mut dev, 1, true).unwrap();
+        method.begin_steps(dev, 1, true).unwrap();
         for i in 0..steps {
-            method.step(&mut dev, &set, batch(&*method, i), None).unwrap();
+            method.step(dev, &set, alone(&*method, i)).unwrap();
         }
-        let moved = read(&mut dev, &*method);
-        method.begin_steps(&mut dev, 1, false).unwrap();
-        assert!(read(&mut dev, &*method) == moved, "a checkpoint's layer goes on");
-        method.common().net.load(&mut dev, &weights).unwrap();
-        method.begin_steps(&mut dev, 2, true).unwrap();
-        let reset = read(&mut dev, &*method);
+        let moved = read(dev, &*method);
+        method.begin_steps(dev, 1, false).unwrap();
+        assert!(read(dev, &*method) == moved, "a checkpoint's layer goes on");
+        method.common().net.load(dev, &weights).unwrap();
+        method.begin_steps(dev, 2, true).unwrap();
+        let reset = read(dev, &*method);
         assert!(reset.0 != moved.0);
-        method.step(&mut dev, &set, batch(&*method, 0), None).unwrap();
-        (reset, read(&mut dev, &*method))
+        method.step(dev, &set, alone(&*method, 0)).unwrap();
+        (reset, read(dev, &*method))
     });
     assert!(after == fresh);
     assert!(after.0 != after.1 && after.0.1.iter().all(|&b| b == 0.0));
@@ -298,11 +305,12 @@ fn mdc_s_layer_starts_anew_in_each_epoch() {
 
 #[test]
 fn a_new_layer_is_normal_and_other_in_other_epochs() {
-    let (mut dev, mut layout, k) = (Cpu::new(), Layout::default(), 27);
-    let learned = Learned::plan(&mut dev, &mut layout, k, true);
+    let dev: &mut dyn Engine = &mut Cpu::new();
+    let (mut layout, k) = (Layout::new(dev.dtype()), 27);
+    let learned = Learned::plan(&mut layout, k, true);
     dev.reserve(&layout).unwrap();
     let [first, second] = [1, 2].map(|epoch| {
-        learned.init(&mut dev, 5, Start::Normal(0.01), epoch).unwrap();
+        learned.init(dev, 5, Start::Normal(0.01), epoch).unwrap();
         let classifier = learned.classifier();
         assert!(dev.read(classifier.b).unwrap().iter().all(|&b| b == 0.0));
         dev.read(classifier.w).unwrap()
@@ -323,10 +331,10 @@ fn a_new_layer_is_normal_and_other_in_other_epochs() {
 }
 
 /// The CUDA engine's losses against the CPU's: of the first step, and of all.
-fn on_the_gpu<A: Activation>(case: &str, want: &[f32], steps: usize, (first, all): (f32, f32)) {
-    let got = losses(&mut Cuda::<A>::new(Options::default()).unwrap(), case, steps);
+fn on_the_gpu(dtype: Dtype, case: &str, want: &[f32], steps: usize, (first, all): (f32, f32)) {
+    let got = losses(&mut Cuda::new(Options::default(), dtype).unwrap(), case, steps);
     let parts = got.len() / steps;
-    let name = |what: &str| format!("{case} in {}, {what}", A::NAME);
+    let name = |what: &str| format!("{case} in {}, {what}", dtype.name());
     close(&name("first loss"), &got[..parts], &want[..parts], first);
     close(&name("all losses"), &got, &want[..got.len()], all);
 }
@@ -338,9 +346,9 @@ fn against_the_cpu(case: &str, noise: f32) {
         return;
     }
     let want = losses(&mut Cpu::new(), case, 3);
-    on_the_gpu::<f32>(case, &want, 3, (1e-5, 1e-2));
-    on_the_gpu::<half::bf16>(case, &want, 2, (noise * 2e-2, noise * 5e-2));
-    on_the_gpu::<half::f16>(case, &want, 2, (noise * 5e-3, noise * 2e-2));
+    on_the_gpu(Dtype::F32, case, &want, 3, (1e-5, 1e-2));
+    on_the_gpu(Dtype::Bf16, case, &want, 2, (noise * 2e-2, noise * 5e-2));
+    on_the_gpu(Dtype::F16, case, &want, 2, (noise * 5e-3, noise * 2e-2));
 }
 
 #[test]

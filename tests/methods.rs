@@ -1,19 +1,18 @@
 //! PiCIE's passes against the same algorithm written down on the host, point by point.
 
-use picie::augment::{Feeder, View};
+use picie::augment::{Feeder, FeederSpec, View};
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, ImageStore, Load, PictureSet};
+use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
-use picie::device::ops::{Adam, Head, Memory, Metric};
-use picie::device::{Layout, Pool, Slot};
-use picie::method::{self, Batch, Method, PseudoLabels, TrainSet};
-use picie::net::{FEATURES, Geometry, Mode, Program};
+use picie::device::ops::{AdamSync, HeadFeatures, Metric, adam_sync, head_features};
+use picie::device::{Engine, Layout, Pool, Slot};
+use picie::method::{self, Algorithm, Batch, PseudoLabels, Training};
+use picie::net::{FEATURES, Mode, Program, ProgramSpec};
 use picie::recipe::{KMeansStart, NormMode, Recipe};
 
 use crate::util::close;
 
 const IMAGES: usize = 7;
-const SET: TrainSet = TrainSet { images: IMAGES, resident: false };
 const EPOCH: usize = 3;
 const SEED: u64 = 5;
 
@@ -30,15 +29,14 @@ fn images(side: usize) -> PictureSet {
             .save(dir.path().join(format!("{i}.png")))
             .unwrap();
     }
-    let set = data::open(dir.path(), None, "train", Classes::All27, &|_, _| ()).unwrap();
+    let set = data::open(dir.path(), None, "train", Classes::default(), &|_, _| ()).unwrap();
     let load = Load {
-        size: side,
-        fit: data::Fit::Crop,
+        square: Square::new(side, Fit::Crop),
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
         strict: true,
-        progress: &|_, _| (),
+        on_progress: &|_, _| (),
     };
     PictureSet::Plain(ImageStore::load(&set, &load).unwrap())
 }
@@ -61,64 +59,70 @@ fn recipe(update_every: usize) -> Recipe {
 }
 
 struct Rig {
-    dev: Cpu,
-    picie: Box<dyn Method<Cpu>>,
+    dev: Box<dyn Engine>,
+    picie: Box<dyn Algorithm>,
     set: PictureSet,
-    feeder: Feeder<Cpu>,
-    program: Program<Cpu>,
+    feeder: Feeder,
+    program: Program,
     features: Slot<f32>,
 }
 
 impl Rig {
     fn new(recipe: Recipe) -> Self {
-        let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-        let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, SET).unwrap();
-        let geometry = Geometry {
-            n: 1,
-            h: recipe.size,
-            w: recipe.size,
-            groups: 1,
-            k: recipe.clusters,
-            merge: recipe.merge,
-            unit: true,
-        };
-        let program =
-            Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Eval)
-                .unwrap();
-        let sizes = (recipe.stored, recipe.size, 4);
-        let feeder =
-            Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[1], None).unwrap();
+        let mut dev: Box<dyn Engine> = Box::new(Cpu::new());
+        let mut layout = Layout::new(dev.dtype());
+        let mut picie = method::plan(&mut *dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
+        let shape = program(&recipe, 1, 1);
+        let net = &picie.common().net;
+        let program = Program::plan(&mut *dev, &mut layout, net, shape, Mode::Eval).unwrap();
+        let feeder = feeder(&mut *dev, &mut layout, &recipe, &[1]);
         let features = layout.take(Pool::State, "features", 64 * FEATURES);
+        picie.common_mut().place_images(&mut *dev, &mut layout).unwrap();
         dev.reserve(&layout).unwrap();
-        picie.init(&mut dev).unwrap();
+        picie.init(&mut *dev).unwrap();
         Rig { dev, picie, set: images(recipe.stored), feeder, program, features }
     }
 
     /// F̂ (64, FEATURES) of one view of one image.
     fn features(&mut self, image: u32, view: View) -> Vec<[f64; FEATURES]> {
         let Rig { dev, picie, set, feeder, program, features } = self;
-        picie.common().net.fold(dev).unwrap();
-        feeder
-            .stage(dev, &[image], EPOCH, &[view], |out| set.images().gather(&[image], out))
-            .unwrap();
+        let (dev, net) = (&mut **dev, &picie.common().net);
+        net.fold(dev).unwrap();
+        feeder.stage(dev, set.images(), &[image], EPOCH, &[view]).unwrap();
         feeder.render(dev, program.x, 1, 0, view).unwrap();
         dev.write(program.crops, &feeder.feature_crops(&[image], EPOCH, view, 8)).unwrap();
-        program.forward(dev, &picie.common().net).unwrap();
-        dev.head_features(&program.head, *features, program.warped()).unwrap();
-        let flat = dev.read(*features).unwrap();
+        program.forward(dev, net).unwrap();
+        let (features, input) = (*features, program.warped());
+        head_features(dev, &program.head, HeadFeatures { features, input }).unwrap();
+        let flat = dev.read(features).unwrap();
         flat.chunks(FEATURES).map(|f| std::array::from_fn(|j| f64::from(f[j]))).collect()
     }
+}
+
+/// `n` images in `groups` groups of batch norm.
+fn program(recipe: &Recipe, n: usize, groups: usize) -> ProgramSpec {
+    let (h, w, k, merge) = (recipe.size, recipe.size, recipe.clusters, recipe.merge);
+    ProgramSpec { n, h, w, groups, k, merge, unit: true }
+}
+
+fn feeder(dev: &mut dyn Engine, layout: &mut Layout, recipe: &Recipe, batches: &[usize]) -> Feeder {
+    let Recipe { augment, stored, size, .. } = *recipe;
+    let spec = FeederSpec { augment, seed: SEED, stored, size, channels: 4, batches };
+    let mut feeder = Feeder::plan(dev, layout, spec).unwrap();
+    feeder.place_batches(dev, layout);
+    feeder
 }
 
 /// The images of every step.
 const IDS: [u32; 3] = [4, 0, 2];
 
-fn batch(step: u64) -> Batch<'static> {
-    Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step, rate: 1.0 }
+fn batch(step: u64) -> Training<'static> {
+    let batch = Batch { ids: &IDS, epoch: EPOCH, round: 0, before: 0, step, rate: 1.0 };
+    Training { batch, next: None }
 }
 
 /// k-means and labels of both views, and what steps need of them.
-fn cluster(picie: &mut dyn Method<Cpu>, dev: &mut Cpu, set: &PictureSet) -> [PseudoLabels; 2] {
+fn cluster(picie: &mut dyn Algorithm, dev: &mut dyn Engine, set: &PictureSet) -> [PseudoLabels; 2] {
     let (common, clustering) = picie.clustering_mut().unwrap();
     for view in 0..2 {
         clustering.kmeans(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
@@ -225,7 +229,7 @@ fn kmeans_and_labels_are_the_reference_s() {
             // Points far from those that the draw would choose, in the place of an epoch before.
             let centroids: Vec<_> = [3, 70, 100, 190].map(|i| batches[0][i]).to_vec();
             let flat: Vec<f32> = centroids.iter().flatten().map(|&v| v as f32).collect();
-            let slot = rig.picie.clustering().unwrap().pseudo()[view][0].centroids;
+            let slot = rig.picie.clustering().unwrap().pseudo()[view][0].scorer.centroids;
             rig.dev.write(slot, &flat).unwrap();
             Begin::At(centroids)
         } else {
@@ -234,6 +238,7 @@ fn kmeans_and_labels_are_the_reference_s() {
         let (want, objective) = reference(&batches, 4, 3, every, begin);
 
         let Rig { dev, picie, set, .. } = &mut rig;
+        let dev = &mut **dev;
         let mut seen = 0;
         let (common, clustering) = picie.clustering_mut().unwrap();
         let pseudo = clustering.pseudo()[view][0];
@@ -244,7 +249,7 @@ fn kmeans_and_labels_are_the_reference_s() {
             })
             .unwrap();
         assert_eq!(seen, IMAGES);
-        let got = dev.read(pseudo.centroids).unwrap();
+        let got = dev.read(pseudo.scorer.centroids).unwrap();
         let flat: Vec<f32> = want.iter().flatten().map(|&v| v as f32).collect();
         // f32 sums of up to 192 unit vectors, four assignments deep; a point that changed sides
         // would show as 1e-2.
@@ -286,6 +291,7 @@ fn kmeans_and_labels_are_the_reference_s() {
 fn a_stopped_pass_passes_the_error_on() {
     let mut rig = Rig::new(recipe(1));
     let Rig { dev, picie, set, .. } = &mut rig;
+    let dev = &mut **dev;
     let mut calls = 0;
     let (common, clustering) = picie.clustering_mut().unwrap();
     let stopped = clustering.kmeans(common, dev, set.images(), (EPOCH, 0), &mut |_| {
@@ -300,9 +306,10 @@ fn a_stopped_pass_passes_the_error_on() {
 fn training_steps_lower_the_loss_on_fixed_labels() {
     let mut rig = Rig::new(Recipe { lr: 1e-3, kmeans_norm: NormMode::Batch, ..recipe(1) });
     let Rig { dev, picie, set, .. } = &mut rig;
+    let dev = &mut **dev;
     cluster(&mut **picie, dev, set);
     let losses: Vec<f64> =
-        (1..=12).map(|step| picie.step(dev, set, batch(step), None).unwrap().total).collect();
+        (1..=12).map(|step| picie.step(dev, set, batch(step)).unwrap().total).collect();
     assert!(losses.iter().all(|l| l.is_finite()));
     assert!(losses[11] < losses[0] - 0.02, "{losses:?}");
 }
@@ -313,6 +320,7 @@ fn training_steps_lower_the_loss_on_fixed_labels() {
 fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
     let mut rig = Rig::new(recipe(1));
     let Rig { dev, picie, set, .. } = &mut rig;
+    let dev = &mut **dev;
     cluster(&mut **picie, dev, set);
     let blocks = picie.common().net.blocks;
     let whole = dev.read(blocks.weights).unwrap();
@@ -321,8 +329,8 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         let mut broken = whole.clone();
         broken[at] = f32::NAN;
         dev.write(blocks.weights, &broken).unwrap();
-        dev.sync_compute(blocks).unwrap();
-        let loss = picie.step(dev, set, batch(1), None).unwrap().total;
+        adam_sync(dev, AdamSync { blocks }).unwrap();
+        let loss = picie.step(dev, set, batch(1)).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
     }
 }
@@ -354,47 +362,39 @@ fn scores_in_the_loss_are_scaled_as_the_recipe_says() {
 fn step_s_losses(score_scale: f32) {
     let recipe = Recipe { score_metric: Metric::Dot, score_scale, ..recipe(1) };
     let ids = IDS;
-    let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-    let mut picie = method::plan(&mut dev, &mut layout, &recipe, SEED, SET).unwrap();
-    let geometry = Geometry {
-        n: 6,
-        h: 32,
-        w: 32,
-        groups: 2,
-        k: recipe.clusters,
-        merge: recipe.merge,
-        unit: true,
-    };
-    let program =
-        Program::plan(&mut dev, &mut layout, &picie.common().net, geometry, Mode::Batch).unwrap();
-    let sizes = (recipe.stored, recipe.size, 4);
-    let mut feeder =
-        Feeder::plan(&mut dev, &mut layout, recipe.augment, SEED, sizes, &[3], None).unwrap();
+    let dev: &mut dyn Engine = &mut Cpu::new();
+    let mut layout = Layout::new(dev.dtype());
+    let mut picie = method::plan(dev, &mut layout, &recipe, SEED, IMAGES).unwrap();
+    let (net, shape) = (&picie.common().net, program(&recipe, 6, 2));
+    let program = Program::plan(dev, &mut layout, net, shape, Mode::Batch).unwrap();
+    let mut feeder = feeder(dev, &mut layout, &recipe, &[3]);
     let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
+    picie.common_mut().place_images(dev, &mut layout).unwrap();
     dev.reserve(&layout).unwrap();
-    picie.init(&mut dev).unwrap();
+    picie.init(dev).unwrap();
     let set = images(recipe.stored);
-    let pseudo = cluster(&mut *picie, &mut dev, &set);
+    let pseudo = cluster(&mut *picie, dev, &set);
 
     // Both views as one batch of two batch-norm groups, view 1 cropped in the input, view 2 in the
     // features.
     let views = [View::First, View::Second];
-    feeder.stage(&mut dev, &ids, EPOCH, &views, |out| set.images().gather(&ids, out)).unwrap();
+    feeder.stage(dev, set.images(), &ids, EPOCH, &views).unwrap();
     let half = program.x.len / 2;
-    feeder.render(&mut dev, program.x.part(0, half), 3, 0, views[0]).unwrap();
-    feeder.render(&mut dev, program.x.part(half, half), 3, 1, views[1]).unwrap();
+    feeder.render(dev, program.x.part(0, half), 3, 0, views[0]).unwrap();
+    feeder.render(dev, program.x.part(half, half), 3, 1, views[1]).unwrap();
     let crops = views.map(|view| feeder.feature_crops(&ids, EPOCH, view, 8)).concat();
     dev.write(program.crops, &crops).unwrap();
-    program.forward(&mut dev, &picie.common().net).unwrap();
-    dev.head_features(&program.head, features, program.warped()).unwrap();
+    program.forward(dev, &picie.common().net).unwrap();
+    let input = program.warped();
+    head_features(dev, &program.head, HeadFeatures { features, input }).unwrap();
     let points = dev.read(features).unwrap();
-    let ce = |dev: &mut Cpu, view: usize, j: usize| {
+    let ce = |dev: &mut dyn Engine, view: usize, j: usize| {
         let labels = dev.read(pseudo[j].labels).unwrap();
         let labels: Vec<u16> =
             ids.iter().flat_map(|&id| labels[id as usize * 64..][..64].to_vec()).collect();
         let weights = recipe.balance.weights(&dev.read(pseudo[j].counts).unwrap());
         let centroids: Vec<f32> = dev
-            .read(pseudo[j].centroids)
+            .read(pseudo[j].scorer.centroids)
             .unwrap()
             .into_iter()
             .map(|c| recipe.score_scale * c)
@@ -406,9 +406,9 @@ fn step_s_losses(score_scale: f32) {
             &weights,
         )
     };
-    let within = (ce(&mut dev, 0, 0) + ce(&mut dev, 1, 1)) / 2.0;
-    let cross = (ce(&mut dev, 0, 1) + ce(&mut dev, 1, 0)) / 2.0;
-    let got = picie.step(&mut dev, &set, batch(1), None).unwrap();
+    let within = (ce(dev, 0, 0) + ce(dev, 1, 1)) / 2.0;
+    let cross = (ce(dev, 0, 1) + ce(dev, 1, 0)) / 2.0;
+    let got = picie.step(dev, &set, batch(1)).unwrap();
     let [got_within, got_cross] = [0, 1].map(|part| got.parts[part].1);
     // f32 features and scores against f64 sums of 192 pixels.
     assert!((within - cross).abs() > 1e-3, "the terms must differ for the test to see a swap");
@@ -421,10 +421,10 @@ fn step_s_losses(score_scale: f32) {
 #[test]
 fn more_points_than_clusters_are_needed() {
     let many = Recipe { clusters: 200, ..recipe(1) };
-    let error = method::plan(&mut Cpu::new(), &mut Layout::default(), &many, SEED, SET)
-        .err()
-        .unwrap()
-        .to_string();
+    let dev = &mut Cpu::new();
+    let mut layout = Layout::new(dev.dtype());
+    let planned = method::plan(dev, &mut layout, &many, SEED, IMAGES);
+    let error = planned.err().unwrap().to_string();
     assert!(
         error.contains("192 points cannot form 200 clusters") && error.contains("--clusters"),
         "{error}"

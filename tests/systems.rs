@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use clap::ValueEnum;
 use picie::base::Error;
 use picie::base::rng::{Rng, Stream};
-use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, scenes};
+use picie::cli::args::RecipeName;
+use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square, scenes};
 use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
 use picie::net::weights::{Start, Tensor};
@@ -28,18 +30,18 @@ fn drawn() -> &'static Path {
 fn sets(recipe: &Recipe, limit: usize) -> Sets {
     let load = |split: &str, size: usize| {
         let mut set =
-            data::open(&drawn().join("scenes"), None, split, Classes::All27, &|_, _| ()).unwrap();
+            data::open(&drawn().join("scenes"), None, split, Classes::default(), &|_, _| ())
+                .unwrap();
         set.items.truncate(limit);
         let load = Load {
-            size,
-            fit: Fit::Crop,
+            square: Square::new(size, Fit::Crop),
             budget: u64::MAX,
             cache: drawn(),
             keep: None,
             strict: true,
-            progress: &|_, _| (),
+            on_progress: &|_, _| (),
         };
-        PictureSet::Labelled(Box::new(EvalStore::load(&set, &load).unwrap()))
+        PictureSet::Labelled(EvalStore::load(&set, &load).unwrap())
     };
     Sets { train: load("train", recipe.stored), val: load("val", recipe.eval_size) }
 }
@@ -86,9 +88,9 @@ fn run(
         dataset: None,
         split: "train".into(),
         val_split: "val".into(),
-        classes: Classes::All27,
+        classes: Classes::default(),
         limit: None,
-        start: start.record.clone(),
+        start: start.provenance.clone(),
         version: String::new(),
         host: Host::here(),
     };
@@ -116,8 +118,8 @@ fn tiny() -> Vec<Recipe> {
         fit: Fit::Crop,
         ..recipe
     };
-    let mut recipes: Vec<Recipe> =
-        Recipe::all().into_iter().filter(|r| r.name != "photos").map(shrink).collect();
+    let all = RecipeName::value_variants().iter().map(|name| name.recipe());
+    let mut recipes: Vec<Recipe> = all.filter(|r| r.name != "photos").map(shrink).collect();
     recipes.push(shrink(Recipe { classifier: ClassifierKind::Centroids, ..Recipe::mdc() }));
     recipes.push(shrink(Recipe { freeze: Freeze::Backbone, ..Recipe::transfer() }));
     recipes

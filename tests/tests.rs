@@ -3,12 +3,15 @@
 mod build;
 mod cli;
 mod cuda;
+mod data;
 mod house;
 mod kit;
 mod losses;
 mod methods;
 mod net;
 mod ops;
+mod recipe;
+mod rooms;
 mod softgpu;
 mod systems;
 mod util;

@@ -1,12 +1,15 @@
 //! Every distinct convolution of ResNet-18 + FPN.
 
-use criterion::{Criterion, Throughput};
-use picie::device::ops::{ConvSpec, DataGrad, Epilogue, Uses, WeightGrad};
-use picie::device::{Backend, Layout, Pool};
+use criterion::Criterion;
+use picie::device::ops::{
+    ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, DataGrad, Epilogue, Uses,
+    WeightGrad, conv_backward_data, conv_backward_weight, conv_forward, plan_conv,
+};
+use picie::device::{Layout, Pool};
 
 use crate::{Place, fill, time};
 
-/// (input side over this, c, k, r, stride, pad).
+/// Shapes as (the network's input side over the convolution's, c, k, r, stride, pad).
 const SHAPES: [(usize, usize, usize, usize, usize, usize); 15] = [
     (1, 4, 64, 7, 2, 3),
     (4, 64, 64, 3, 1, 1),
@@ -25,31 +28,35 @@ const SHAPES: [(usize, usize, usize, usize, usize, usize); 15] = [
     (32, 512, 128, 1, 1, 0),
 ];
 
-/// Elements a second are FLOP a second of the direct algorithm, whatever the engine does instead.
-pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+pub fn bench(c: &mut Criterion, place: &Place) {
     let mut group = place.group(c, "conv");
     for (ratio, channels, k, r, stride, pad) in SHAPES {
         let side = place.side / ratio;
         let spec = ConvSpec { n: place.images, h: side, w: side, c: channels, k, r, stride, pad };
-        let (mut dev, mut layout) = ((place.engine)(), Layout::default());
+        let dev = &mut *(place.engine)();
+        let mut layout = Layout::new(dev.dtype());
         let uses = Uses::default().backward(DataGrad::Overwrite, WeightGrad::Weight);
-        let plan = dev.plan_conv(spec, uses).expect("the engine runs ResNet's shapes");
-        let mut take = |name, len| layout.take::<B::Act>(Pool::Acts, name, len);
-        let (x, dx) = (take("x", spec.x_len()), take("dx", spec.x_len()));
-        let (y, dy) = (take("y", spec.y_len()), take("dy", spec.y_len()));
-        let (w, dw) = (take("w", spec.w_len()), layout.take::<f32>(Pool::Acts, "dw", spec.w_len()));
+        let plan = plan_conv(dev, spec, uses).expect("the engine runs ResNet's shapes");
+        let mut acts = |name, len| layout.acts(Pool::Acts, name, len);
+        let [x, dx] = ["x", "dx"].map(|name| acts(name, spec.x_len()));
+        let [y, dy] = ["y", "dy"].map(|name| acts(name, spec.y_len()));
+        let w = acts("w", spec.w_len());
+        let dw = layout.take(Pool::Acts, "dw", spec.w_len());
         dev.reserve(&layout).expect("memory for one convolution");
-        fill(&mut dev, [x, w, dy]);
-        group.throughput(Throughput::Elements(spec.flops() as u64));
+        fill(dev, [x, w, dy]);
+
         let name = format!("{r}x{r}/{stride} {side}x{side} {channels}-{k}");
-        group.bench_function(format!("forward {name}"), |b| {
-            time(b, &mut dev, |dev| dev.conv_forward(&plan, y, x, w, Epilogue::NONE));
+        let forward = ConvForward { y, x, w, epilogue: Epilogue::NONE };
+        time(&mut group, dev, format!("forward {name}"), &plan.spec, forward, |dev, a| {
+            conv_forward(dev, &plan, a)
         });
-        group.bench_function(format!("backward data {name}"), |b| {
-            time(b, &mut dev, |dev| dev.conv_backward_data(&plan, dx, dy, w, false));
+        let data = ConvBackwardData { dx, dy, w, accumulate: false };
+        time(&mut group, dev, format!("backward data {name}"), &plan.spec, data, |dev, a| {
+            conv_backward_data(dev, &plan, a)
         });
-        group.bench_function(format!("backward weight {name}"), |b| {
-            time(b, &mut dev, |dev| dev.conv_backward_weight(&plan, dw, None, x, dy));
+        let weight = ConvBackwardWeight { dw, db: None, x, dy };
+        time(&mut group, dev, format!("backward weight {name}"), &plan.spec, weight, |dev, a| {
+            conv_backward_weight(dev, &plan, a)
         });
     }
     group.finish();

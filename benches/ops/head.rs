@@ -1,24 +1,27 @@
 //! The head at the input's feature side, 27 clusters, a batch of two views.
 
-use criterion::{Criterion, Throughput};
-use picie::device::ops::{Classifier, Crop, HeadInput, HeadSpec, LossInput, Merge, Target};
-use picie::device::{Backend, Layout, Pool};
+use criterion::Criterion;
+use picie::device::ops::{
+    Classifier, Crop, HeadAccumulate, HeadAssign, HeadInput, HeadLoss, HeadPredict, HeadScores,
+    HeadScoresBackward, HeadSpec, Merge, Target, head_accumulate, head_assign, head_loss,
+    head_predict, head_scores, head_scores_backward, plan_head,
+};
+use picie::device::{Layout, Pool};
 
 use crate::{Place, fill, signed, time};
 
 const K: usize = 27;
 
-pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+pub fn bench(c: &mut Criterion, place: &Place) {
     let (n, side) = (place.images, place.side / 4);
     let mut group = place.group(c, "head");
-    group.throughput(Throughput::Elements(n as u64));
     for (merge, name) in [(Merge::Direct, "direct"), (Merge::Cascade, "cascade")] {
         let spec = HeadSpec { n, h: side, w: side, d: 128, k: K, merge, levels: 4, unit: true };
-        let (mut dev, mut layout) = ((place.engine)(), Layout::default());
-        let plan = dev.plan_head(spec).unwrap();
-        let [laterals, dlaterals] = ["p", "dp"].map(|name| {
-            [0, 1, 2, 3].map(|l| layout.take::<B::Act>(Pool::Acts, name, spec.lateral_len(l)))
-        });
+        let dev = &mut *(place.engine)();
+        let mut layout = Layout::new(dev.dtype());
+        let plan = plan_head(dev, spec).unwrap();
+        let [laterals, dlaterals] = ["p", "dp"]
+            .map(|name| [0, 1, 2, 3].map(|l| layout.acts(Pool::Acts, name, spec.lateral_len(l))));
         let mut f32s = |name: &str, len| layout.take::<f32>(Pool::Acts, name, len);
         let classifiers =
             [0, 1].map(|_| Classifier { w: f32s("w", K * 128), b: f32s("b", K), k: K });
@@ -26,13 +29,13 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let (sums, score) = (f32s("sums", K * 128), f32s("score", 1));
         let (scores, dw, db) =
             (f32s("scores", n * spec.pixels() * K), f32s("dw", K * 128), f32s("db", K));
-        let labels = [0, 1].map(|_| layout.take::<u16>(Pool::State, "labels", n * spec.pixels()));
-        let pred = layout.take::<u16>(Pool::State, "pred", n * 16 * spec.pixels());
-        let counts = layout.take::<u32>(Pool::State, "counts", K);
-        let index = layout.take::<u32>(Pool::State, "index", n);
-        let crops = layout.take::<Crop>(Pool::State, "crops", n);
+        let labels = [0, 1].map(|_| layout.take(Pool::State, "labels", n * spec.pixels()));
+        let pred = layout.take(Pool::State, "pred", n * 16 * spec.pixels());
+        let counts = layout.take(Pool::State, "counts", K);
+        let index = layout.take(Pool::State, "index", n);
+        let crops = layout.take(Pool::State, "crops", n);
         dev.reserve(&layout).unwrap();
-        fill(&mut dev, laterals);
+        fill(dev, laterals);
         for slot in classifiers.map(|c| c.w).into_iter().chain(weights) {
             dev.write(slot, &signed(slot.len)).unwrap();
         }
@@ -41,48 +44,39 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
         let window = Crop { top: 3, left: 5, side: side as u32 * 3 / 4, flip: 1 };
         dev.write(crops, &[vec![Crop::whole(side); n - n / 2], vec![window; n / 2]].concat())
             .unwrap();
-        let input = HeadInput { laterals, crops: Some(crops) };
+        let (input, classifier) = (HeadInput { laterals, crops: Some(crops) }, classifiers[0]);
         let targets = [0, 1].map(|c| Target {
             classifier: classifiers[c],
             labels: labels[c],
             weights: weights[c],
             scale: 0.25,
         });
-        let loss = LossInput { targets: &targets, index, view: n / 2 };
 
-        group.bench_function(format!("assign, {name}"), |b| {
-            time(b, &mut dev, |dev| {
-                dev.head_assign(&plan, labels[0], counts, input, index, classifiers[0])
-            })
+        let assign = HeadAssign { labels: labels[0], counts, input, index, classifier };
+        time(&mut group, dev, format!("assign, {name}"), &spec, assign, |dev, a| {
+            head_assign(dev, &plan, a)
         });
-        group.bench_function(format!("accumulate, {name}"), |b| {
-            time(b, &mut dev, |dev| {
-                dev.head_accumulate(&plan, sums, counts, score, input, classifiers[0])
-            })
+        let accumulate = HeadAccumulate { sums, counts, score, input, classifier };
+        time(&mut group, dev, format!("accumulate, {name}"), &spec, accumulate, |dev, a| {
+            head_accumulate(dev, &plan, a)
         });
-        group.bench_function(format!("loss, {name}"), |b| {
-            time(b, &mut dev, |dev| dev.head_loss(&plan, losses, dlaterals, input, loss))
+        let loss = HeadLoss { losses, dlaterals, input, targets: &targets, index, view: n / 2 };
+        time(&mut group, dev, format!("loss, {name}"), &spec, loss, |dev, a| {
+            head_loss(dev, &plan, a)
         });
-        group.bench_function(format!("scores, {name}"), |b| {
-            time(b, &mut dev, |dev| dev.head_scores(&plan, scores, input, classifiers[0]))
+        let forward = HeadScores { scores, input, classifier };
+        time(&mut group, dev, format!("scores, {name}"), &spec, forward, |dev, a| {
+            head_scores(dev, &plan, a)
         });
-        group.bench_function(format!("scores backward, {name}"), |b| {
-            time(b, &mut dev, |dev| {
-                dev.head_scores_backward(
-                    &plan,
-                    Some(dlaterals),
-                    dw,
-                    db,
-                    scores,
-                    input,
-                    classifiers[0],
-                )
-            })
+        let dlaterals = Some(dlaterals);
+        let backward = HeadScoresBackward { dlaterals, dw, db, dscores: scores, input, classifier };
+        time(&mut group, dev, format!("scores backward, {name}"), &spec, backward, |dev, a| {
+            head_scores_backward(dev, &plan, a)
         });
-        group.bench_function(format!("predict, {name}"), |b| {
-            time(b, &mut dev, |dev| {
-                dev.head_predict(&plan, pred, (4 * side, 4 * side), input, classifiers[0])
-            })
+        let (height, width) = (4 * side, 4 * side);
+        let predict = HeadPredict { pred, height, width, input, classifier };
+        time(&mut group, dev, format!("predict, {name}"), &spec, predict, |dev, a| {
+            head_predict(dev, &plan, a)
         });
     }
 }

@@ -16,12 +16,13 @@ mod view;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{Bencher, BenchmarkGroup, Criterion};
-use half::bf16;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use picie::base::Result;
 use picie::base::rng::{Rng, Stream};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{self, Cuda, Options};
-use picie::device::{Activation, Backend, Slot};
+use picie::device::ops::Op;
+use picie::device::{Act, Dtype, Engine, Slot};
 
 /// `len` standard-normal numbers.
 fn signed(len: usize) -> Vec<f32> {
@@ -29,16 +30,23 @@ fn signed(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.normal()).collect()
 }
 
-/// An engine, and a batch that keeps it busy.
-struct Place<B> {
+/// Fills activations with standard-normal numbers.
+fn fill(dev: &mut dyn Engine, slots: impl IntoIterator<Item = Slot<Act>>) {
+    for slot in slots {
+        dev.write_acts(slot, &signed(slot.len)).expect("a slot of this layout");
+    }
+}
+
+/// An engine, and the sizes of a batch that keeps it busy.
+struct Place {
     name: &'static str,
-    engine: fn() -> B,
+    engine: fn() -> Box<dyn Engine>,
     /// Images of a batch, and the side of the network's input.
     images: usize,
     side: usize,
 }
 
-impl<B: Backend> Place<B> {
+impl Place {
     fn group<'a>(&self, c: &'a mut Criterion, family: &str) -> BenchmarkGroup<'a, WallTime> {
         let mut group = c.benchmark_group(format!("{family} on {}", self.name));
         group
@@ -49,31 +57,36 @@ impl<B: Backend> Place<B> {
     }
 }
 
-/// Fills activations with standard-normal numbers.
-fn fill<B: Backend>(dev: &mut B, slots: impl IntoIterator<Item = Slot<B::Act>>) {
-    for slot in slots {
-        let numbers: Vec<B::Act> = signed(slot.len).into_iter().map(B::Act::round).collect();
-        dev.write(slot, &numbers).expect("a slot of this layout");
-    }
-}
-
-/// Times `op` by the engine's own clock: on a GPU, events around all iterations.
-fn time<B: Backend>(
-    b: &mut Bencher,
-    dev: &mut B,
-    mut op: impl FnMut(&mut B) -> picie::base::Result<()>,
+/// Times `op`, the door of arguments `a`, by the engine's own clock: on a GPU, events around all
+/// iterations. The bytes a second are those of the op's floor, [`Op::work`], and so are the
+/// elements a second: FLOPs of the direct algorithm, whatever the engine does instead.
+fn time<A: Op + Copy>(
+    group: &mut BenchmarkGroup<WallTime>,
+    dev: &mut dyn Engine,
+    name: impl Into<String>,
+    spec: &A::Spec,
+    a: A,
+    mut op: impl FnMut(&mut dyn Engine, A) -> Result<()>,
 ) {
-    b.iter_custom(|iterations| {
-        let start = dev.mark().expect("a working engine");
-        for _ in 0..iterations {
-            op(dev).expect("sizes agree");
-        }
-        let end = dev.mark().expect("a working engine");
-        Duration::from_secs_f64(dev.seconds(start, end).expect("a working engine"))
+    let work = a.work(spec);
+    let (bytes, elements) = (work.bytes as u64, work.flops as u64);
+    group.throughput(match elements {
+        0 => Throughput::Bytes(bytes),
+        _ => Throughput::ElementsAndBytes { elements, bytes },
+    });
+    group.bench_function(name, |b| {
+        b.iter_custom(|iterations| {
+            let start = dev.mark().expect("a working engine");
+            for _ in 0..iterations {
+                op(dev, a).expect("sizes agree");
+            }
+            let end = dev.mark().expect("a working engine");
+            Duration::from_secs_f64(dev.seconds(&start, &end).expect("a working engine"))
+        });
     });
 }
 
-fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+fn all(c: &mut Criterion, place: &Place) {
     view::bench(c, place);
     conv::bench(c, place);
     norm::bench(c, place);
@@ -88,13 +101,16 @@ fn all<B: Backend>(c: &mut Criterion, place: &Place<B>) {
 }
 
 fn ops(c: &mut Criterion) {
-    all(c, &Place { name: "cpu", engine: Cpu::new, images: 16, side: 128 });
+    let engine = || -> Box<dyn Engine> { Box::new(Cpu::new()) };
+    all(c, &Place { name: "cpu", engine, images: 16, side: 128 });
     let lacking = cuda::devices().map_or_else(|e| Some(e.to_string()), |_| cuda::missing_kernels());
     if let Some(what) = lacking {
         eprintln!("the CUDA engine is skipped: {what}");
         return;
     }
-    let engine = || Cuda::<bf16>::new(Options::default()).expect("a GPU");
+    let engine = || -> Box<dyn Engine> {
+        Box::new(Cuda::new(Options::default(), Dtype::Bf16).expect("a GPU"))
+    };
     all(c, &Place { name: "cuda bf16", engine, images: 256, side: 320 });
 }
 

@@ -1,42 +1,47 @@
 //! A batch at a quarter of the input's side, as the methods that train through scores use it: few
 //! classes, and many.
 
-use criterion::{Criterion, Throughput};
-use picie::device::ops::{SoftmaxLabels, SoftmaxSpec};
-use picie::device::{Backend, Layout, Pool};
+use criterion::Criterion;
+use picie::device::ops::{
+    SoftmaxBackward, SoftmaxForward, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec, plan_softmax,
+    softmax_backward, softmax_forward, softmax_loss,
+};
+use picie::device::{Layout, Pool};
 
 use crate::{Place, signed, time};
 
-pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+pub fn bench(c: &mut Criterion, place: &Place) {
     let mut group = place.group(c, "softmax");
     for (n, k) in [(place.images, 27), (place.images / 16, 500)] {
         let spec = SoftmaxSpec { n, pixels: (place.side / 4).pow(2), k };
-        let (mut dev, mut layout) = ((place.engine)(), Layout::default());
-        let plan = dev.plan_softmax(spec).unwrap();
-        let x = layout.take::<f32>(Pool::State, "x", spec.len());
-        let dp = layout.take::<f32>(Pool::State, "dp", spec.len());
-        let losses = layout.take::<f32>(Pool::State, "losses", n);
-        let labels = layout.take::<u16>(Pool::State, "labels", spec.rows());
-        let index = layout.take::<u32>(Pool::State, "index", n);
-        let weights = layout.take::<f32>(Pool::State, "weights", k);
+        let dev = &mut *(place.engine)();
+        let mut layout = Layout::new(dev.dtype());
+        let plan = plan_softmax(dev, spec).unwrap();
+        let [x, dp] = ["x", "dp"].map(|name| layout.take(Pool::State, name, spec.len()));
+        let losses = layout.take(Pool::State, "losses", n);
+        let labels = layout.take(Pool::State, "labels", spec.rows());
+        let index = layout.take(Pool::State, "index", n);
+        let weights = layout.take(Pool::State, "weights", k);
         dev.reserve(&layout).unwrap();
         dev.write(x, &signed(x.len)).unwrap();
         dev.write(dp, &signed(dp.len)).unwrap();
         dev.write(labels, &Vec::from_iter((0..spec.rows()).map(|i| (i % k) as u16))).unwrap();
         dev.write(index, &Vec::from_iter(0..n as u32)).unwrap();
         dev.write(weights, &vec![1.0; k]).unwrap();
-        let labels = SoftmaxLabels { labels, index, weights };
 
-        group.throughput(Throughput::Elements(spec.len() as u64));
         let shape = format!("{n}×{}×{k}", spec.pixels);
-        group.bench_function(format!("forward {shape}"), |b| {
-            time(b, &mut dev, |dev| dev.softmax_forward(&plan, x));
+        let forward = SoftmaxForward { x };
+        time(&mut group, dev, format!("forward {shape}"), &spec, forward, |dev, a| {
+            softmax_forward(dev, &plan, a)
         });
-        group.bench_function(format!("backward {shape}"), |b| {
-            time(b, &mut dev, |dev| dev.softmax_backward(&plan, dp, x));
+        let backward = SoftmaxBackward { dp, p: x };
+        time(&mut group, dev, format!("backward {shape}"), &spec, backward, |dev, a| {
+            softmax_backward(dev, &plan, a)
         });
-        group.bench_function(format!("loss {shape}"), |b| {
-            time(b, &mut dev, |dev| dev.softmax_loss(&plan, losses, x, labels, 1.0));
+        let labels = SoftmaxLabels { labels, index, weights };
+        let loss = SoftmaxLoss { losses, scores: x, labels, scale: 1.0 };
+        time(&mut group, dev, format!("loss {shape}"), &spec, loss, |dev, a| {
+            softmax_loss(dev, &plan, a)
         });
     }
 }

@@ -1,21 +1,23 @@
 //! One epoch renders every image six times; one such render of a batch, from images stored at twice
 //! the input's side.
 
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 use picie::base::rng::{Rng, Stream};
-use picie::device::ops::{Crop, Photo, ViewSpec};
-use picie::device::{Backend, Layout, Pool};
+use picie::device::ops::{
+    Crop, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
+};
+use picie::device::{Layout, Pool};
 
 use crate::{Place, time};
 
-pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
+pub fn bench(c: &mut Criterion, place: &Place) {
     let (stored, side) = (2 * place.side, place.side);
     let spec =
         ViewSpec { n: place.images.min(64), sh: stored, sw: stored, h: side, w: side, channels: 8 };
-    let mut dev = (place.engine)();
-    let plan = dev.plan_view(spec).unwrap();
-    let mut layout = Layout::default();
-    let x = layout.take(Pool::Acts, "x", spec.x_len());
+    let dev = &mut *(place.engine)();
+    let mut layout = Layout::new(dev.dtype());
+    let plan = plan_view(dev, spec).unwrap();
+    let x = layout.acts(Pool::Acts, "x", spec.x_len());
     let images = layout.take(Pool::Staging, "images", spec.n * spec.sh * spec.sw * 3);
     let index = layout.take(Pool::Staging, "index", spec.n);
     let photo = layout.take(Pool::Staging, "photo", spec.n);
@@ -45,16 +47,14 @@ pub fn bench<B: Backend>(c: &mut Criterion, place: &Place<B>) {
     .unwrap();
 
     let mut group = place.group(c, "view");
-    group.throughput(Throughput::Elements(spec.n as u64));
     for (name, photo, crops) in [
         ("photometric + crop (view 1)", Some(photo), Some(crops)),
         ("photometric + resize (view 2)", Some(photo), None),
         ("resize", None, None),
     ] {
-        group.bench_function(name, |b| {
-            time(b, &mut dev, |dev| dev.view_render(&plan, x, images, index, photo, crops));
-        });
+        let render = ViewRender { x, images, index, photo, crops };
+        time(&mut group, dev, name, &spec, render, |dev, a| view_render(dev, &plan, a));
     }
-    group.bench_function("Sobel", |b| time(b, &mut dev, |dev| dev.view_sobel(&plan, x)));
+    time(&mut group, dev, "Sobel", &spec, ViewSobel { x }, |dev, a| view_sobel(dev, &plan, a));
     group.finish();
 }

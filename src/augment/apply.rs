@@ -1,32 +1,39 @@
-//! From drawn numbers to network inputs: what the host stages for a batch, and the render op.
+//! The step from drawn numbers to network inputs: what the host stages for a batch, and the op that
+//! renders it.
 
 use crate::augment::Augment;
-use crate::base::Result;
-use crate::device::ops::{Backend, Crop, Photo, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
+use crate::base::{BySize, Result, stop};
+use crate::data::ImageStore;
+use crate::device::ops::{
+    Crop, Photo, Plan, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
+};
+use crate::device::{ALIGN, Act, Engine, Layout, Pool, Slot};
 
-/// Which rendering of an image.
+/// The rendering of an image that the network gets. PiCIE compares two views of each image: they
+/// differ in colours, and the geometric change is applied to the first one's input but to the
+/// second one's features (paper, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum View {
-    /// Photometric change 1, geometric change of the input.
+    /// PiCIE's first view: photometric change 1, and the geometric change of the input.
     First,
-    /// Geometric change of the input alone (see `Recipe::bug_plain_view1`).
+    /// The first view without its photometric change (see `Recipe::bug_plain_view1`).
     FirstUnchanged,
-    /// Photometric change 2; the geometric change is the features' (see [`Feeder::feature_crops`]).
+    /// PiCIE's second view: photometric change 2. The geometric change is made to its features
+    /// instead (see [`Feeder::feature_crops`]).
     Second,
-    /// The image, resized.
+    /// The whole image, resized and not changed otherwise.
     Plain,
-    /// A window of the input, neither mirrored nor otherwise changed (IIC).
+    /// IIC's first view: a window of the input, neither mirrored nor otherwise changed.
     Window,
-    /// The same window with photometric change 2, mirrored where the draw says so; the features are
-    /// mirrored back (IIC).
+    /// IIC's second view: the same window with photometric change 2, mirrored if the draw says so.
+    /// Its features are mirrored back.
     Mirrored,
-    /// Photometric change 1 alone.
+    /// The whole image with photometric change 1.
     Photometric,
 }
 
 impl View {
-    /// Which of the two photometric draws it has.
+    /// The number (0 or 1) of the photometric draw that it uses. `None` if colours stay.
     fn photo(self) -> Option<usize> {
         match self {
             View::First | View::Photometric => Some(0),
@@ -35,136 +42,152 @@ impl View {
         }
     }
 
-    /// Whether a window of the input is cut.
+    /// Whether the input is a window of the image.
     fn crops(self) -> bool {
         matches!(self, View::First | View::FirstUnchanged | View::Window | View::Mirrored)
     }
 }
 
-/// Renders views of stored images: what the host stages before a step, and the ops of the step.
-pub struct Feeder<B: Backend> {
-    augment: Augment,
-    seed: u64,
-    /// Side of a stored image and of the network's input.
-    stored: usize,
-    size: usize,
-    /// Whether the input has the Sobel gradient.
-    sobel: bool,
-    images: Images,
-    index: Slot<u32>,
-    /// Draws of the views of a step.
-    draws: [Draws; 2],
-    /// By number of images.
-    plans: Vec<(usize, B::ViewPlan)>,
+/// What a [`Feeder`] reads and renders: sizes, and the source of its draws.
+#[derive(Clone, Copy, Debug)]
+pub struct FeederSpec<'a> {
+    /// The strengths and probabilities that views are drawn with.
+    pub augment: Augment,
+    /// The run's seed, of which draws are functions.
+    pub seed: u64,
+    /// Side of a stored image, in pixels.
+    pub stored: usize,
+    /// Side of the network's input, in pixels.
+    pub size: usize,
+    /// Channels of the network's input, as defined by [`ViewSpec::channels`].
+    pub channels: usize,
+    /// Every number of images that a batch will have, such as the full batch and the last one.
+    pub batches: &'a [usize],
 }
 
-/// Where stored images are when a step runs.
+/// Renders views of stored images: what the host stages before a step, and the ops of the step.
+pub struct Feeder {
+    augment: Augment,
+    seed: u64,
+    stored: usize,
+    size: usize,
+    /// Whether the input's last channels are Sobel gradients.
+    sobel: bool,
+    /// Number of images of the largest batch.
+    capacity: usize,
+    images: Images,
+    /// (capacity), the place of each image of the batch in `images`.
+    index: Slot<u32>,
+    /// The draws of a step's views, at most two.
+    draws: [Draws; 2],
+    /// The rendering op's plan, by number of images.
+    plans: BySize<Plan<ViewSpec>>,
+}
+
+/// The place of stored images on the device when a step runs.
 enum Images {
-    /// All of them on the device, loaded once.
+    /// All images of the data set, loaded once: (images, stored, stored, 3).
     Resident(Slot<u8>),
-    /// A batch at a time.
+    /// The images of a batch, brought for each step.
     Staged(Staged),
 }
 
-/// Buffers for a batch of images: one, or two, so that the next batch comes while a step runs.
+/// Buffers for a batch of images each: two if the next batch can come while a step runs, else one.
+/// There are none before they are placed.
+#[derive(Default)]
 struct Staged {
     slots: Vec<Slot<u8>>,
-    /// The slot of the present batch.
+    /// The number in `slots` of the present batch's buffer.
     at: usize,
-    /// The images that lie in the slot after it already.
+    /// The images that were prefetched into the other slot. Empty if none were.
     next: Vec<u32>,
 }
 
+/// The draws of one view: an element an image.
 #[derive(Clone, Copy)]
 struct Draws {
     photo: Slot<Photo>,
     crops: Slot<Crop>,
 }
 
-impl<B: Backend> Feeder<B> {
-    /// `batches`: every number of images that a batch will have. `resident`: the images of the data
-    /// set, if all of them are to lie on the device; [`Feeder::load`] brings them there.
-    pub fn plan(
-        dev: &mut B,
-        layout: &mut Layout,
-        augment: Augment,
-        seed: u64,
-        (stored, size, channels): (usize, usize, usize),
-        batches: &[usize],
-        resident: Option<usize>,
-    ) -> Result<Self> {
+impl Feeder {
+    /// Plans everything except the memory of the images. A step of its own places that, either
+    /// after everything else is planned ([`Feeder::place`]), or at any time
+    /// ([`Feeder::place_batches`]).
+    pub fn plan(dev: &mut dyn Engine, layout: &mut Layout, spec: FeederSpec) -> Result<Self> {
+        let FeederSpec { augment, seed, stored, size, channels, batches } = spec;
         let capacity = batches.iter().copied().max().unwrap_or(1);
-        let mut plans = Vec::new();
-        for &n in batches {
-            plans.push((
-                n,
-                dev.plan_view(ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels })?,
-            ));
-        }
-        let bytes = stored * stored * 3;
-        let images = match resident {
-            Some(all) => Images::Resident(layout.take(Pool::Dataset, "images", all * bytes)),
-            None => {
-                // Where memory is the host's there is nothing to copy meanwhile.
-                let slots = if dev.free_bytes().is_some() { 2 } else { 1 };
-                let slots = (0..slots)
-                    .map(|_| layout.take(Pool::Images, "images", capacity * bytes))
-                    .collect();
-                Images::Staged(Staged { slots, at: 0, next: Vec::new() })
-            }
-        };
+        let view = |n| ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels };
+        let plans = BySize::plan(batches.iter().copied(), |n| plan_view(dev, view(n)))?;
         let index = layout.take(Pool::Staging, "image index", capacity);
         let draws = [1, 2].map(|view| Draws {
             photo: layout.take(Pool::Staging, format!("photometric draws {view}"), capacity),
             crops: layout.take(Pool::Staging, format!("input crops {view}"), capacity),
         });
-        Ok(Feeder { augment, seed, stored, size, sobel: channels > 4, images, index, draws, plans })
+        let (images, sobel) = (Images::Staged(Staged::default()), channels > 4);
+        Ok(Feeder { augment, seed, stored, size, sobel, capacity, images, index, draws, plans })
     }
 
-    /// Brings a resident data set to the device, a few images at a time; `gather` fills (ids,
-    /// stored, stored, 3).
-    pub fn load(
+    /// Places the images of a data set of `images` images; the last step of a plan. If the engine
+    /// has memory of its own and all of them fit beside everything else, they become resident, and
+    /// [`Feeder::load`] then brings them. Otherwise they come a batch at a time.
+    pub fn place(
         &mut self,
-        dev: &mut B,
-        gather: impl Fn(&[u32], &mut [u8]) -> Result<()>,
+        dev: &mut dyn Engine,
+        layout: &mut Layout,
+        images: usize,
     ) -> Result<()> {
+        dev.decide()?;
+        let bytes = (images * self.image_bytes()).next_multiple_of(ALIGN);
+        let wanted = layout.total_bytes() + dev.scratch_bytes() + bytes;
+        if dev.free_bytes().is_some_and(|free| wanted <= free) {
+            let all = images * self.image_bytes();
+            self.images = Images::Resident(layout.take(Pool::Dataset, "images", all));
+        } else {
+            self.place_batches(dev, layout);
+        }
+        Ok(())
+    }
+
+    /// Places buffers for images that come a batch at a time.
+    pub fn place_batches(&mut self, dev: &dyn Engine, layout: &mut Layout) {
+        // On the host's own memory a copy cannot overlap with a step, so one buffer is enough.
+        let count = if dev.free_bytes().is_some() { 2 } else { 1 };
+        let bytes = self.capacity * self.image_bytes();
+        let slots = (0..count).map(|_| layout.take(Pool::Images, "images", bytes)).collect();
+        self.images = Images::Staged(Staged { slots, ..Staged::default() });
+    }
+
+    /// Bytes of a stored image: 8-bit RGB.
+    fn image_bytes(&self) -> usize {
+        self.stored * self.stored * 3
+    }
+
+    /// Copies a resident data set to the device, a few images at a time. Does nothing if images
+    /// come in batches.
+    pub fn load(&mut self, dev: &mut dyn Engine, set: &ImageStore) -> Result<()> {
         let Images::Resident(slot) = self.images else { return Ok(()) };
-        let bytes = self.stored * self.stored * 3;
-        // A multiple of what a slot is aligned to, whatever the image's size.
-        dev.load(slot, 64 * bytes, |start, out| {
+        let bytes = self.image_bytes();
+        // 64 images: a multiple of a slot's alignment, whatever the image's size.
+        dev.load_bytes(slot, 64 * bytes, &mut |start, out| {
+            stop::check()?;
             let first = start / bytes;
             let ids: Vec<u32> = (first as u32..(first + out.len() / bytes) as u32).collect();
-            gather(&ids, out)
+            set.gather(&ids, out)
         })
     }
 
-    /// What `views` of the images `ids` need, written before the step: the images where they are
-    /// not resident (`gather` fills (n, stored, stored, 3)), and the draws.
+    /// Writes what the next step needs to render `views` of the images `ids`: the images themselves
+    /// if they are not resident, and the views' draws for `epoch`.
     pub fn stage(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
         ids: &[u32],
         epoch: usize,
         views: &[View],
-        gather: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        let n = ids.len();
-        match &mut self.images {
-            Images::Resident(_) => dev.write(self.index, ids)?,
-            Images::Staged(staged) => {
-                if staged.next == ids {
-                    staged.at = (staged.at + 1) % staged.slots.len();
-                    dev.arrive(staged.slots[staged.at])?;
-                } else {
-                    dev.fill(
-                        staged.slots[staged.at].part(0, n * self.stored * self.stored * 3),
-                        gather,
-                    )?;
-                }
-                staged.next.clear();
-                dev.write(self.index, &Vec::from_iter(0..n as u32))?;
-            }
-        }
+        self.stage_images(dev, ids, |out| set.gather(ids, out))?;
         for (&view, draws) in views.iter().zip(self.draws) {
             if let Some(number) = view.photo() {
                 let photo = |&id: &u32| {
@@ -179,26 +202,54 @@ impl<B: Backend> Feeder<B> {
         Ok(())
     }
 
-    /// Brings the images of the next batch while the step that was just queued runs, where there is
-    /// a second buffer for them.
-    pub fn prefetch(
+    /// Writes a picture (stored, stored, 3) that belongs to no data set, as a batch of one image.
+    pub fn stage_picture(&mut self, dev: &mut dyn Engine, picture: &[u8]) -> Result<()> {
+        self.stage_images(dev, &[0], |out| {
+            out.copy_from_slice(picture);
+            Ok(())
+        })
+    }
+
+    /// Makes the images `ids` those of the next step. If they were prefetched, switches to that
+    /// buffer; else `fill` writes them.
+    fn stage_images(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         ids: &[u32],
-        gather: impl FnOnce(&mut [u8]) -> Result<()>,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
+        let bytes = ids.len() * self.image_bytes();
+        match &mut self.images {
+            Images::Resident(_) => dev.write(self.index, ids),
+            Images::Staged(staged) => {
+                if staged.next == ids {
+                    staged.at = (staged.at + 1) % staged.slots.len();
+                    dev.arrive(staged.slots[staged.at])?;
+                } else {
+                    dev.fill(staged.slots[staged.at].part(0, bytes), fill)?;
+                }
+                staged.next.clear();
+                dev.write(self.index, &Vec::from_iter(0..ids.len() as u32))
+            }
+        }
+    }
+
+    /// Copies the images of the next batch while the step that was just queued runs. Does nothing
+    /// if there is no second buffer for them.
+    pub fn prefetch(&mut self, dev: &mut dyn Engine, set: &ImageStore, ids: &[u32]) -> Result<()> {
+        let bytes = ids.len() * self.image_bytes();
         let Images::Staged(staged) = &mut self.images else { return Ok(()) };
         if staged.slots.len() < 2 || ids.is_empty() {
             return Ok(());
         }
-        let slot = staged.slots[1 - staged.at].part(0, ids.len() * self.stored * self.stored * 3);
-        dev.prefetch(slot, gather)?;
+        let slot = staged.slots[1 - staged.at].part(0, bytes);
+        dev.prefetch(slot, |out| set.gather(ids, out))?;
         staged.next = ids.to_vec();
         Ok(())
     }
 
-    /// Which buffer the staged images lie in: a step that was recorded reads the one it was
-    /// recorded with.
+    /// The number of the buffer that the staged images lie in. A recorded step always reads the
+    /// buffer that it was recorded with, so there is one recording a buffer.
     pub fn buffer(&self) -> usize {
         match &self.images {
             Images::Resident(_) => 0,
@@ -206,33 +257,30 @@ impl<B: Backend> Feeder<B> {
         }
     }
 
-    /// x (n, size, size, 4) = the view of each staged image; it is number `at` of the views that
-    /// were staged.
+    /// x (n, size, size, channels) = the `view` of each staged image. `at` is the position of this
+    /// view among those that were passed to [`Feeder::stage`].
     pub fn render(
         &self,
-        dev: &mut B,
-        x: Slot<B::Act>,
+        dev: &mut dyn Engine,
+        x: Slot<Act>,
         n: usize,
         at: usize,
         view: View,
     ) -> Result<()> {
-        let (_, plan) =
-            self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
         let images = match &self.images {
             Images::Resident(slot) => *slot,
-            Images::Staged(staged) => {
-                staged.slots[staged.at].part(0, n * self.stored * self.stored * 3)
-            }
+            Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.image_bytes()),
         };
-        let draws = self.draws[at];
+        let (plan, index, draws) = (self.plans.of(n), self.index.part(0, n), self.draws[at]);
         let photo = view.photo().map(|_| draws.photo.part(0, n));
         let crops = view.crops().then(|| draws.crops.part(0, n));
-        dev.view_render(plan, x, images, self.index.part(0, n), photo, crops)?;
-        if self.sobel { dev.view_sobel(plan, x) } else { Ok(()) }
+        view_render(dev, plan, ViewRender { x, images, index, photo, crops })?;
+        if self.sobel { view_sobel(dev, plan, ViewSobel { x }) } else { Ok(()) }
     }
 
-    /// The windows that a view's features are warped by, on a map of `side` pixels: view 2's, and
-    /// what mirrors IIC's second view back; others stay as they are.
+    /// The crops by which a view's features are warped, on a map of `side`² cells. PiCIE's second
+    /// view gets its geometric change so, and IIC's second view is mirrored back; other views stay
+    /// whole.
     pub fn feature_crops(&self, ids: &[u32], epoch: usize, view: View, side: usize) -> Vec<Crop> {
         match view {
             View::Second => self.windows(ids, epoch, side),
@@ -244,7 +292,7 @@ impl<B: Backend> Feeder<B> {
         }
     }
 
-    /// The windows of stored images that a view reads, and their mirrors.
+    /// The crops of stored images that a view's input is rendered from.
     pub fn input_crops(&self, ids: &[u32], epoch: usize, view: View) -> Vec<Crop> {
         let crops = self.windows(ids, epoch, self.stored);
         match view {
@@ -254,24 +302,26 @@ impl<B: Backend> Feeder<B> {
         }
     }
 
+    /// The geometric draws of the images, as crops of a map of `side`² cells.
     fn windows(&self, ids: &[u32], epoch: usize, side: usize) -> Vec<Crop> {
         ids.iter()
             .map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side))
             .collect()
     }
 
-    /// Changes what draws come from.
+    /// Replaces the source of all later draws.
     pub fn draw_from(&mut self, augment: Augment, seed: u64) {
         (self.augment, self.seed) = (augment, seed);
     }
 
+    /// Side of the network's input, in pixels.
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// A label map (stored, stored) cut and mirrored as its picture is, by nearest neighbour: (side,
-/// side).
+/// Cuts and mirrors a label map (stored, stored) as its picture is, and resizes it to (side, side)
+/// by nearest neighbour.
 pub fn crop_labels(map: &[u8], stored: usize, crop: Crop, side: usize) -> Vec<u8> {
     let [top, left, window] = [crop.top, crop.left, crop.side].map(|v| v as usize);
     // The pixel that the middle of an output pixel falls into.

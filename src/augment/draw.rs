@@ -1,17 +1,18 @@
-//! Draws as pure functions of (seed, epoch, image, view): nothing to store, nothing to resume.
+//! Random draws of the augmentation, as pure functions of (seed, epoch, image, view): there is
+//! nothing to store and nothing to resume.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::rng::{Rng, Stream};
 use crate::device::ops::{Crop, Photo};
 
-/// How the four jitter steps are switched on.
+/// The way in which the four steps of the colour jitter are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Jitter {
-    /// All four or none, in random order (torchvision's `ColorJitter` under `RandomApply`).
+    /// All four steps or none, in random order (torchvision's `ColorJitter` under `RandomApply`).
     Joint,
-    /// Each by itself, in the order brightness, contrast, saturation, hue.
+    /// Each step by itself, in the order brightness, contrast, saturation, hue.
     Independent,
 }
 
@@ -19,21 +20,24 @@ pub enum Jitter {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Augment {
     pub jitter: Jitter,
-    /// Probability of the jitter, or of each step of it.
+    /// Probability of the whole jitter ([`Jitter::Joint`]), or of each of its steps.
     pub jitter_p: f32,
-    /// Factors are uniform in 1 ± this.
+    /// Brightness is multiplied by a uniform draw from 1 ± this. Contrast and saturation likewise.
     pub brightness: f32,
     pub contrast: f32,
     pub saturation: f32,
-    /// The shift is uniform in ± this, in turns of the colour circle.
+    /// Hue is shifted by a uniform draw from ± this, in turns of the colour circle.
     pub hue: f32,
+    /// Probability that an image loses its colours.
     pub grey_p: f32,
+    /// Probability of a Gaussian blur.
     pub blur_p: f32,
-    /// σ is the magnitude of a uniform draw between these, in pixels of an image stored at
-    /// [`Augment::BLUR_SIZE`].
+    /// The blur's σ is the magnitude of a uniform draw between these two, in pixels of an image
+    /// stored at [`Augment::BLUR_SIZE`].
     pub sigma: (f32, f32),
-    /// Side of the crop as a fraction of the map's side, uniform.
+    /// The crop's side, as a fraction of the map's side, is a uniform draw between these two.
     pub crop: (f32, f32),
+    /// Probability of a horizontal flip.
     pub flip_p: f32,
 }
 
@@ -41,34 +45,34 @@ impl Augment {
     /// The stored size that `sigma` is stated for (released code, `coco_train_dataset.py:83`).
     pub const BLUR_SIZE: usize = 640;
 
-    /// The CVPR 2021 supplement.
+    /// The augmentation that the supplement of the CVPR 2021 paper states.
     pub fn supplement() -> Self {
         Augment {
-            jitter: Jitter::Joint, // supplement: one ColorJitter (method table row 11)
+            jitter: Jitter::Joint, // supplement: one ColorJitter
             jitter_p: 0.8,         // supplement
             brightness: 0.3,       // supplement
             contrast: 0.3,         // supplement
             saturation: 0.3,       // supplement
             hue: 0.1,              // supplement
-            grey_p: 0.2,           // supplement (row 9)
+            grey_p: 0.2,           // supplement
             blur_p: 0.5,           // supplement
-            sigma: (0.1, 2.0),     // supplement (row 10)
+            sigma: (0.1, 2.0),     // supplement
             crop: (0.5, 1.0),      // custom_transforms.py:207-235, a ratio of sides
             flip_p: 0.5,           // custom_transforms.py:207-235
         }
     }
 
-    /// What the released code really does.
+    /// The augmentation that the released code really does, mistakes included.
     pub fn released() -> Self {
         Augment {
-            jitter: Jitter::Independent, // coco_train_dataset.py:118-125 (row 11)
-            grey_p: 0.0, // 'grey' is asked for, 'gray' is tested: never (utils.py:257, row 9)
-            sigma: (-1.8, 0.1), // the interval's bounds are mixed up (custom_transforms.py:90-93, row 10)
+            jitter: Jitter::Independent, // coco_train_dataset.py:118-125
+            grey_p: 0.0,                 // never: 'grey' is asked for, 'gray' tested (utils.py:257)
+            sigma: (-1.8, 0.1),          // its bounds are mixed up (custom_transforms.py:90-93)
             ..Augment::supplement()
         }
     }
 
-    /// No change of any kind.
+    /// An augmentation that changes nothing.
     pub fn none() -> Self {
         Augment {
             jitter_p: 0.0,
@@ -80,18 +84,18 @@ impl Augment {
         }
     }
 
-    /// Whether it changes colours.
+    /// Whether it may change colours or sharpness.
     pub fn photometric(&self) -> bool {
         self.jitter_p > 0.0 || self.grey_p > 0.0 || self.blur_p > 0.0
     }
 
-    /// Whether it cuts or mirrors.
+    /// Whether it may crop or flip.
     pub fn geometric(&self) -> bool {
         self.crop != (1.0, 1.0) || self.flip_p > 0.0
     }
 
-    /// The rows of the supplement's table 2: no transform, each one alone and always on, the
-    /// photometric ones together with their own probabilities, the geometric ones, all.
+    /// The rows of the supplement's table 2, with names: no transform; each one alone and always
+    /// on; all photometric ones, with their own probabilities; all geometric ones; all.
     pub fn rows(self) -> Vec<(&'static str, Augment)> {
         let none = Augment::none();
         let still = Augment {
@@ -120,11 +124,11 @@ impl Augment {
         ]
     }
 
-    /// The photometric draw of one view (0 or 1) of one image that is stored at `stored`² pixels.
+    /// The photometric draw for one view (0 or 1) of one image that is stored at `stored`² pixels.
     ///
-    /// σ scales with the stored size: a blur before shrinking from 640 to S is one of σ·S/640 after
-    /// it, so a smaller store renders the same pictures. All numbers are drawn whether used or not:
-    /// a changed probability moves no other draw.
+    /// σ scales with the stored size: a blur of σ before shrinking from 640 to S pixels equals one
+    /// of σ·S/640 after it, so a smaller store renders the same pictures. All numbers are drawn
+    /// whether used or not, so that a changed probability moves no other draw.
     pub fn photo(
         &self,
         seed: u64,
@@ -168,9 +172,9 @@ impl Augment {
     }
 
     /// The geometric draw of one image: the crop of view 1's input and of view 2's features.
-    pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> Geometry {
+    pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> CropDraw {
         let mut rng = Rng::new(seed, Stream::Geometric, epoch as u32, image as u32);
-        Geometry {
+        CropDraw {
             ratio: rng.uniform(self.crop.0, self.crop.1),
             down: rng.unit(),
             right: rng.unit(),
@@ -179,23 +183,24 @@ impl Augment {
     }
 }
 
-/// A crop and a flip of a square map of any side.
+/// A crop and a flip, as fractions of a square map of any side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Geometry {
+pub struct CropDraw {
     /// Side of the crop over side of the map.
     pub ratio: f32,
-    /// Where the crop lies in the room it has, 0..1: rows and columns.
+    /// The crop's position from top (0) to bottom (1) of the room that it leaves. `right`: likewise
+    /// from left to right.
     pub down: f32,
     pub right: f32,
     pub flip: bool,
 }
 
-impl Geometry {
+impl CropDraw {
     /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S −
     /// s)·right)), halves to even (`custom_transforms.py:207-235`).
     ///
-    /// NOTE: rounding differs from map to map, so the crops of an image and of its features differ
-    /// by less than a cell.
+    /// NOTE: rounding depends on the map's side, so the crops of an image and of its features
+    /// differ by less than a cell.
     pub fn crop(&self, side: usize) -> Crop {
         let cut = ((f64::from(self.ratio) * side as f64) as usize).clamp(1, side);
         let offset = |at: f32| (f64::from(at) * (side - cut) as f64).round_ties_even() as u32;
@@ -218,7 +223,7 @@ mod tests {
         (0..N).map(|i| a.photo(5, 3, i, i % 2, 320)).collect()
     }
 
-    /// `what` occurs with probability p, within 4 standard errors.
+    /// Asserts that `what` occurs with probability `p`, within 4 standard errors.
     #[track_caller]
     fn occurs(what: &str, p: f64, hits: impl Iterator<Item = bool>) {
         let (mut n, mut k) = (0, 0);
@@ -230,8 +235,8 @@ mod tests {
         assert!(n > 1000 && (got - p).abs() <= 4.0 * error, "{what}: {got} of {n}, not {p}");
     }
 
-    /// Uniform in lo..hi: range, mean and variance within 4 standard errors (of a uniform's: w/√12n
-    /// and w²/√180n).
+    /// Asserts that draws are uniform in lo..hi: their range, and mean and variance within 4
+    /// standard errors, which are w/√(12n) and w²/√(180n) for n draws from a range of width w.
     #[track_caller]
     fn uniform(what: &str, lo: f64, hi: f64, draws: impl Iterator<Item = f32>) {
         let v: Vec<f64> = draws.map(f64::from).collect();
@@ -354,7 +359,7 @@ mod tests {
 
     #[test]
     fn crops_lie_inside_and_their_draws_are_uniform() {
-        let draws: Vec<Geometry> =
+        let draws: Vec<CropDraw> =
             (0..N).map(|i| Augment::supplement().geometry(9, 1, i)).collect();
         uniform("ratio", 0.5, 1.0, draws.iter().map(|g| g.ratio));
         uniform("down", 0.0, 1.0, draws.iter().map(|g| g.down));
@@ -377,7 +382,7 @@ mod tests {
 
     #[test]
     fn crops_round_as_the_reference_does() {
-        let g = Geometry { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
+        let g = CropDraw { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
         // 640: s = 480, 160·0.5 = 80, 160·0.25 = 40.
         assert_eq!(g.crop(640), Crop { top: 80, left: 40, side: 480, flip: 1 });
         // 10: s = int(7.5) = 7, round(1.5) = 2, round(0.75) = 1.
@@ -386,7 +391,7 @@ mod tests {
         assert_eq!(g.crop(20), Crop { top: 2, left: 1, side: 15, flip: 1 });
         // 8: s = 6; round(1.0) = 1, round(0.5) = 0 to even.
         assert_eq!(
-            Geometry { flip: false, ..g }.crop(8),
+            CropDraw { flip: false, ..g }.crop(8),
             Crop { top: 1, left: 0, side: 6, flip: 0 }
         );
     }

@@ -1,7 +1,8 @@
-//! Augmentation: the draws of an epoch (numbers, pure), and their way to the device.
+//! Augmentation, the random changes of images during training: the draws (draw.rs, pure functions),
+//! and the device's rendering of images by them (apply.rs).
 
 pub mod apply;
 pub mod draw;
 
-pub use apply::{Feeder, View, crop_labels};
-pub use draw::{Augment, Geometry, Jitter};
+pub use apply::{Feeder, FeederSpec, View, crop_labels};
+pub use draw::{Augment, CropDraw, Jitter};

@@ -1,37 +1,43 @@
-//! Every way a call can fail. A variant carries fields, its text is one line that names the thing
-//! and the remedy.
+//! Every way in which a call can fail. A variant carries fields; its text is one line that names
+//! the thing and the remedy.
 
 use std::path::{Path, PathBuf};
 
+/// The result of a call that can fail as [`Error`] lists.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A failure: what went wrong, and what the user can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder that cannot be used as it is.
     #[error("{}: {what}; {remedy}", path.display())]
     File { path: PathBuf, what: String, remedy: String },
-    /// What was asked for contradicts itself or the data.
+    /// A request that contradicts itself or the data.
     #[error("{what}; {remedy}")]
     Input { what: String, remedy: String },
-    /// An op was handed buffers whose sizes do not fit its contract.
+    /// A buffer whose number of elements does not fit the contract of the op it was passed to.
     #[error("{op}: {what} has {got} elements, the contract wants {want}")]
     Shape { op: &'static str, what: &'static str, got: usize, want: usize },
-    /// A plan that does not fit; sizes in MiB. `share`: of the batch that would fit, if any.
+    /// A plan that does not fit into memory. Sizes are in MiB; `fixed` is what does not depend on
+    /// the batch. `share` is the fraction of the batch that would fit, if any would.
     #[error("the plan wants {wanted} MiB of {kind}, {free} MiB are free; {}", lower(*fixed, *share))]
     Memory { kind: &'static str, wanted: usize, free: usize, fixed: usize, share: Option<f64> },
-    /// The GPU, its driver or its libraries.
+    /// A failure of the GPU, its driver or its libraries, in the call `op`.
     #[error("{op}: {what}; {remedy}")]
     Device { op: String, what: String, remedy: String },
-    /// A loss, an objective or a tensor stopped being a number. `what` it is; `step` of the whole
-    /// run after which it was first seen; `place` says more of where.
+    /// A loss, an objective or a tensor, named by `what`, that became NaN or infinite. `step`
+    /// counts from the start of the run and is the one after which it was first seen; `place` says
+    /// more about where.
     #[error("{what} at step {step} of the run, in epoch {epoch}{place}; {}", restart(checkpoint.as_deref()))]
     NotFinite { what: String, place: String, epoch: usize, step: u64, checkpoint: Option<PathBuf> },
-    /// Ctrl-C, SIGTERM or SIGHUP. `kept`: what there is of the work so far; `remedy`: how to go on.
+    /// An interruption by Ctrl-C, SIGTERM or SIGHUP. `kept` says what remains of the work so far,
+    /// `remedy` how to go on.
     #[error("stopped: {kept}; {remedy}")]
     Interrupted { kept: String, remedy: String },
 }
 
 impl Error {
+    /// An [`Error::File`] at `path`.
     pub fn file(path: impl AsRef<Path>, what: impl ToString, remedy: impl ToString) -> Self {
         Error::File {
             path: path.as_ref().to_path_buf(),
@@ -40,12 +46,13 @@ impl Error {
         }
     }
 
+    /// An [`Error::Input`].
     pub fn input(what: impl ToString, remedy: impl ToString) -> Self {
         Error::Input { what: what.to_string(), remedy: remedy.to_string() }
     }
 
-    /// Where this error is a request to stop, it says what was kept and how to go on. Other errors
-    /// stay as they are.
+    /// If this error is an interruption, sets its texts: what was kept and how to go on. Other
+    /// errors stay as they are.
     pub fn kept(self, what: impl ToString, how: impl ToString) -> Self {
         match self {
             Error::Interrupted { .. } => {
@@ -55,7 +62,8 @@ impl Error {
         }
     }
 
-    /// An `std::io::Error` at `path`, with the remedy its kind suggests.
+    /// An [`Error::File`] for an `std::io::Error` at `path`, with the remedy that its kind
+    /// suggests.
     pub fn io(path: impl AsRef<Path>, e: std::io::Error) -> Self {
         use std::io::ErrorKind::*;
         let remedy = match e.kind() {
@@ -76,7 +84,7 @@ impl Error {
     }
 }
 
-/// What to do about a plan that does not fit.
+/// The remedy for a plan that does not fit into memory.
 fn lower(fixed: usize, share: Option<f64>) -> String {
     match share {
         Some(share) => format!(
@@ -89,7 +97,7 @@ fn lower(fixed: usize, share: Option<f64>) -> String {
     }
 }
 
-/// What to do about a loss that is not finite.
+/// The remedy for a loss that is not finite, given the last checkpoint.
 fn restart(checkpoint: Option<&Path>) -> String {
     match checkpoint {
         None => "start again with a lower --lr".into(),

@@ -1,4 +1,5 @@
-//! Files that are whole or not there: written beside their place, fsynced, renamed.
+//! Files that are whole or not there: each is written beside its place, synced to the disk, and
+//! renamed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,17 +10,18 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::base::{Error, Result};
 
-/// How the names of unfinished files begin.
+/// The prefix of the names of unfinished files.
 pub const UNFINISHED: &str = ".writing-";
 
-/// Temporary files and folders of this process, until they are renamed or removed.
+/// The temporary files and folders of this process, until they are renamed or removed.
 static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn temporary() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     TEMPORARY.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// While it lives, [`abandon`] removes what lies at the path.
+/// An entry in the list of temporary paths: while it lives, [`abandon`] removes what lies at its
+/// path.
 pub struct Listed(PathBuf);
 
 impl Drop for Listed {
@@ -28,7 +30,8 @@ impl Drop for Listed {
     }
 }
 
-/// Makes a temporary file or folder that [`abandon`] knows of until the [`Listed`] is dropped.
+/// Makes a temporary file or folder that [`abandon`] removes unless the [`Listed`] was dropped
+/// before.
 pub fn listed<T: AsRef<Path>>(
     make: impl FnOnce() -> std::io::Result<T>,
 ) -> std::io::Result<(T, Listed)> {
@@ -40,27 +43,36 @@ pub fn listed<T: AsRef<Path>>(
 }
 
 /// Removes all temporary files and folders, for a process that is about to end without unwinding.
-/// Threads that go on until then can begin no new ones: they wait.
+/// Threads that still run can begin no new ones: they wait for the list for ever.
 pub fn abandon() {
     let list = temporary();
     list.iter().for_each(|path| remove(path));
     std::mem::forget(list);
 }
 
-/// Removes a file or a folder. What cannot be removed only takes room.
+/// Removes a file or a folder. Failures are ignored: what stays only takes room.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
 }
 
-/// Writes `path` through a temporary file in the same folder, so that a kill or a full disk leaves
-/// the old file.
+/// Writes the file `path` with what `fill` writes. It goes through a temporary file in the same
+/// folder, so that a kill or a full disk leaves the old file as it was.
 pub fn write_atomic(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
+    let mut fill = Some(fill);
+    write_by(path, &mut |out| fill.take().expect("called once")(out))
+}
+
+/// As [`write_atomic`], compiled once.
+fn write_by(
+    path: &Path,
+    fill: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let work = || -> std::io::Result<()> {
-        // Temporary files are for their owner only; this one is for whoever the umask lets in.
+    let mut work = || -> std::io::Result<()> {
+        // Temporary files can be read by their owner only; this one by whoever the umask allows.
         let usual = std::fs::Permissions::from_mode(0o666);
         let named =
             || tempfile::Builder::new().prefix(UNFINISHED).permissions(usual).tempfile_in(dir);
@@ -80,7 +92,8 @@ pub fn write_atomic(
     work().map_err(|e| Error::io(path, e))
 }
 
-/// Removes what killed writers left in `dir`. Nobody else may be writing there.
+/// Removes the unfinished files that killed writers left in `dir`. Nobody else may be writing
+/// there.
 pub fn remove_unfinished(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -89,15 +102,15 @@ pub fn remove_unfinished(dir: &Path) {
     }
 }
 
-/// As [`remove_unfinished`], of a folder that others write to, where writers hold a lock on their
-/// files; returns the bytes that are free now.
+/// Like [`remove_unfinished`], but for a folder that other processes write to: writers hold a lock
+/// on their files, and locked files stay. Returns the number of bytes that were freed.
 pub fn remove_abandoned(dir: &Path) -> u64 {
     let mut freed = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, unfinished) =
             (entry.path(), entry.file_name().to_string_lossy().starts_with(UNFINISHED));
-        // A lock that can be had belongs to a process that ended, or one that made the file just
-        // now.
+        // If the lock can be taken, the writer has ended, or has made the file just now and not
+        // locked it yet; in that case the file is still empty.
         let Some(file) =
             File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok())
         else {

@@ -1,9 +1,9 @@
-//! How much memory this process could still get.
+//! The amount of memory that this process could still get.
 
 use std::path::{Path, PathBuf};
 
-/// The files of a control group: its limit, what it uses, and what of that the kernel takes back
-/// when memory is short (file caches).
+/// Names of the files in which a Linux control group (cgroup) states its memory limit and its use,
+/// and of the counters for file caches, which the kernel takes back when memory is short.
 struct Names {
     mount: &'static str,
     limit: &'static str,
@@ -11,12 +11,14 @@ struct Names {
     caches: [&'static str; 2],
 }
 
+/// The files of cgroups of version 1.
 const V1: Names = Names {
     mount: "sys/fs/cgroup/memory",
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
     caches: ["total_active_file", "total_inactive_file"],
 };
+/// The files of cgroups of version 2.
 const V2: Names = Names {
     mount: "sys/fs/cgroup",
     limit: "memory.max",
@@ -24,21 +26,23 @@ const V2: Names = Names {
     caches: ["active_file", "inactive_file"],
 };
 
-/// Bytes of memory that the system could still give this process, the limits of its control groups
-/// (of a container, of a batch job) considered. None where the system does not say, as outside
+/// Bytes of memory that the system could still give this process, within the limits of its control
+/// groups (those of a container or a batch job). `None` if the system does not say, as outside
 /// Linux.
 pub fn available() -> Option<u64> {
     below(Path::new("/"))
 }
 
-/// As [`available`], of a machine whose files lie below `root`.
+/// Like [`available`], for a machine whose files lie below `root` (tests give a folder of their
+/// own).
 fn below(root: &Path) -> Option<u64> {
     let system = number(&root.join("proc/meminfo"), "MemAvailable:").map(|kib| kib << 10);
     let text = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     system.into_iter().chain(text.lines().flat_map(|line| groups(root, line))).min()
 }
 
-/// What is left of each limit that a line of `/proc/self/cgroup` (number:controllers:path) names.
+/// Bytes left below each limit that applies to the group in a line of `/proc/self/cgroup`
+/// (number:controllers:path).
 fn groups(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -48,13 +52,14 @@ fn groups(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let path = Path::new(path.trim_start_matches('/'));
-    // A limit holds for all groups below it. In a container the path may be the host's, but then
-    // the last ancestor, the mount itself, is the container's own group.
+    // A limit holds for all groups below it. In a container the path may be the host's and not
+    // exist here, but the last ancestor, the mount itself, is then the container's own group.
     path.ancestors().filter_map(|group| left(root.join(names.mount).join(group), &names)).collect()
 }
 
+/// Bytes left below the limit of one group. `None` if it has no limit.
 fn left(group: PathBuf, names: &Names) -> Option<u64> {
-    // Without a limit there is no file, or the word "max".
+    // If there is no limit, the file is missing or says "max".
     let limit = number(&group.join(names.limit), "")?;
     let caches =
         names.caches.iter().filter_map(|name| number(&group.join("memory.stat"), name)).sum();
@@ -62,12 +67,12 @@ fn left(group: PathBuf, names: &Names) -> Option<u64> {
     Some(limit.saturating_sub(used))
 }
 
-/// The number behind `name` at the start of a line; with an empty name, the number that the file
-/// begins with.
+/// The number that follows `name` at the start of a line of `file`. If `name` is empty, the number
+/// that the file begins with.
 fn number(file: &Path, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
-    // A name may be the beginning of another one.
+    // One name may be the beginning of another: a space must follow.
     values
         .find(|rest| name.is_empty() || rest.starts_with(' '))?
         .split_whitespace()
@@ -125,7 +130,8 @@ mod tests {
         assert_eq!(v2("3000\n", "max\n"), Some(0));
     }
 
-    /// Version 1, in a container that sees the host's path but its own group.
+    /// A machine with cgroups of version 1, in a container that sees the host's path but its own
+    /// group.
     #[test]
     fn the_group_of_a_container_is_the_mount_itself() {
         let files = [

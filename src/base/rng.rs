@@ -1,26 +1,37 @@
-//! Philox4x32-10, a counter-based generator: a draw is a pure function of (seed, stream, counter).
+//! Random numbers by Philox4x32-10, a counter-based generator: a draw is a pure function of (seed,
+//! stream, counter).
 //!
-//! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Host and kernels
-//! share it, nothing has a state to save, and a resumed run draws what an uninterrupted one does.
+//! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). There is no
+//! state to save, so a resumed run draws the same numbers as an uninterrupted one.
 
 use std::collections::HashSet;
 
-/// What a stream of draws is for. Two streams never share a counter.
+/// The purpose of a sequence of draws. Two streams never share a counter, so their draws are
+/// independent. The numbers are part of a run's results: they may not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
+    /// Initial parameters of the network.
     Init = 1,
+    /// Changes of an image's colours and sharpness.
     Photometric = 2,
+    /// Crops and flips.
     Geometric = 3,
+    /// The order of images when features are clustered.
     ClusterOrder = 4,
+    /// The order of images when the network is trained.
     TrainOrder = 5,
+    /// The first centroids of k-means.
     KMeansInit = 6,
+    /// The images of the demo set.
     Scenes = 7,
+    /// Samples for measuring and choosing, and draws in tests.
     Other = 8,
+    /// Initial parameters of learned classifiers.
     Classifier = 9,
 }
 
-/// One block of Philox4x32-10.
+/// Four random numbers: one block of Philox4x32-10, the function of a key and a counter.
 pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     let (mut k, mut c) = (key, counter);
     for _ in 0..10 {
@@ -37,7 +48,8 @@ pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     c
 }
 
-/// Draws number 0, 1, 2, … of (seed, stream, a, b), for instance a = epoch and b = 2·image + view.
+/// The sequence of draws number 0, 1, 2, … of (seed, stream, a, b). Callers choose a and b, for
+/// instance a = epoch and b = 2·image + view.
 #[derive(Clone, Debug)]
 pub struct Rng {
     key: [u32; 2],
@@ -47,11 +59,13 @@ pub struct Rng {
 }
 
 impl Rng {
+    /// The sequence from its first draw.
     pub fn new(seed: u64, stream: Stream, a: u32, b: u32) -> Self {
         let key = [seed as u32, (seed >> 32) as u32];
         Rng { key, counter: [0, b, a, stream as u32], block: [0; 4], used: 4 }
     }
 
+    /// The next draw: uniform in all 32 bits.
     pub fn u32(&mut self) -> u32 {
         if self.used == 4 {
             self.block = philox(self.key, self.counter);
@@ -62,32 +76,34 @@ impl Rng {
         self.block[self.used - 1]
     }
 
-    /// Uniform in [0, 1), 24 bits.
+    /// A uniform draw in [0, 1), with 24 bits.
     pub fn unit(&mut self) -> f32 {
         (self.u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
-    /// Uniform in [lo, hi).
+    /// A uniform draw in [lo, hi).
     pub fn uniform(&mut self, lo: f32, hi: f32) -> f32 {
         lo + (hi - lo) * self.unit()
     }
 
+    /// A draw that is true with probability `p`.
     pub fn bernoulli(&mut self, p: f32) -> bool {
         self.unit() < p
     }
 
-    /// Uniform in 0..n (Lemire's multiply-shift; the bias of n / 2^32 is below any use here).
+    /// A uniform draw in 0..n (Lemire's multiply-shift; its bias of n / 2³² matters for no use
+    /// here).
     pub fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.u32()) * n as u64) >> 32) as usize
     }
 
-    /// Standard normal (Box–Muller, the cosine half).
+    /// A draw from the standard normal distribution (Box–Muller, the cosine half).
     pub fn normal(&mut self) -> f32 {
         let (u, v) = (1.0 - self.unit(), self.unit());
         (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
     }
 
-    /// A permutation of 0..n (Fisher–Yates).
+    /// A random permutation of 0..n (Fisher–Yates).
     pub fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut p: Vec<u32> = (0..n as u32).collect();
         for i in (1..n).rev() {
@@ -96,8 +112,8 @@ impl Rng {
         p
     }
 
-    /// `k` different numbers below n in random order, at most n of them: the first of a
-    /// permutation, without making one.
+    /// `k` different numbers below `n`, in random order, as from the start of a permutation but
+    /// without making one. `k` may be `n` at most, or this never returns.
     pub fn choose(&mut self, n: usize, k: usize) -> Vec<u32> {
         let (mut chosen, mut seen) = (Vec::new(), HashSet::new());
         while chosen.len() < k {

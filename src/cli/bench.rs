@@ -1,29 +1,28 @@
-//! `picie bench`.
+//! The command `picie bench`, which measures images per second and the time of every op.
 
 use std::path::Path;
 use std::time::SystemTime;
 
 use crate::base::{Error, Result, stop};
 use crate::cli::args::{BenchArgs, Clusters};
-use crate::cli::engine::{Engine, Job};
+use crate::cli::engine::Chosen;
 use crate::cli::read::Reader;
 use crate::cli::say;
-use crate::data::{self, Classes, Fit, ImageStore, PictureSet};
+use crate::data::{self, Classes, Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
-use crate::device::ops::Backend;
-use crate::device::timed::Timed;
-use crate::device::{Activation, Layout, Pool};
+use crate::device::{Dtype, Engine, Layout, Pool};
 use crate::recipe::{Method, Recipe};
 use crate::report::Progress;
 use crate::report::bench::{BenchReport, OpRow, Peaks, PhaseRate};
 use crate::train::{EpochSeconds, Measured};
 
-/// Dense 16-bit products with f32 sums, in TFLOP/s, as measured with large matrices on one H200,
-/// and assumed of the H100, which has the same units.
+/// The speed of GPUs, by name, in dense 16-bit matrix products with f32 sums, in TFLOP/s. It was
+/// measured with large matrices on one H200, and is assumed for the H100, which has the same units.
 const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
+/// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Load)?;
+    let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.shape.clusters == Some(Clusters::Auto) {
@@ -51,7 +50,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         ));
     }
     let set = PictureSet::Plain(set);
-    let report = engine.run(Bench { args, recipe, set: &set })?;
+    let report = measure(&mut *engine.open()?, args, recipe, &set)?;
     say(if args.json {
         serde_json::to_string(&report).expect("a report is plain data")
     } else {
@@ -59,94 +58,85 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     })
 }
 
-/// The first `--images` images of a folder.
+/// Reads the first `--images` images of a folder.
 fn read(dir: &Path, args: &BenchArgs, stored: usize) -> Result<ImageStore> {
-    let mut set = data::open(dir, None, "train", Classes::All27, &|_, _| ())?;
+    let mut set = data::open(dir, None, "train", Classes::default(), &|_, _| ())?;
     set.items.truncate(args.images);
-    Reader::new(false, &args.keep).images(&set, (stored, Fit::Crop), "read images")
+    Reader::new(false, &args.keep).images(&set, Square::new(stored, Fit::Crop), "read images")
 }
 
-struct Bench<'a> {
-    args: &'a BenchArgs,
+fn measure(
+    dev: &mut dyn Engine,
+    args: &BenchArgs,
     recipe: Recipe,
-    set: &'a PictureSet,
-}
-
-impl Job for Bench<'_> {
-    type Out = BenchReport;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<BenchReport> {
-        let Bench { args, recipe, set } = self;
-        let images = set.images().len();
-        let device = dev.describe();
-        let name = device["name"].as_str().unwrap_or_default();
-        let peak = TENSOR_CORES.iter().find(|(gpu, _)| name.contains(gpu));
-        let peaks = Peaks {
-            copy_gb_per_s: copy_bandwidth(dev)?,
-            // Tensor cores have no f32.
-            tflop_per_s: peak.filter(|_| size_of::<B::Act>() == 2).map(|(_, peak)| *peak),
-        };
-        let bar = Progress::phase("bench", (images * (args.warm_up + args.epochs + 2)) as u64);
-        let mut measured = Measured::plan(dev, &recipe, set, args.check_finite.into())?;
-        let mut epochs: Vec<EpochSeconds> = Vec::new();
-        for epoch in 0..args.warm_up + args.epochs {
-            let seconds = measured.epoch(dev, &mut |_| stop::check())?;
-            epochs.extend((epoch >= args.warm_up).then_some(seconds));
-            bar.add(images as u64);
-        }
-        drop(measured);
-
-        let mut timed = Timed::new(dev);
-        let mut measured = Measured::plan(&mut timed, &recipe, set, args.check_finite.into())?;
-        measured.epoch(&mut timed, &mut |_| stop::check())?;
+    set: &PictureSet,
+) -> Result<BenchReport> {
+    let images = set.images().len();
+    let device = dev.describe();
+    let name = device["name"].as_str().unwrap_or_default();
+    let peak = TENSOR_CORES.iter().find(|(gpu, _)| name.contains(gpu));
+    let peaks = Peaks {
+        copy_gb_per_s: copy_bandwidth(dev)?,
+        // Tensor cores do not compute in f32.
+        tflop_per_s: peak.filter(|_| dev.dtype() != Dtype::F32).map(|(_, peak)| *peak),
+    };
+    let bar = Progress::phase("bench", (images * (args.warm_up + args.epochs + 2)) as u64);
+    let mut measured = Measured::plan(dev, &recipe, set, args.check_finite.into())?;
+    let mut epochs: Vec<EpochSeconds> = Vec::new();
+    for epoch in 0..args.warm_up + args.epochs {
+        let seconds = measured.epoch(dev, &mut |_| stop::check())?;
+        epochs.extend((epoch >= args.warm_up).then_some(seconds));
         bar.add(images as u64);
-        timed.restart()?;
-        measured.epoch(&mut timed, &mut |_| stop::check())?;
-        bar.finish();
-        let timings = timed.timings()?;
-        let total = timings.values().map(|t| t.seconds).sum();
-        let row = |(op, t): (&String, &crate::device::timed::Timing)| {
-            OpRow::new(op.clone(), t.calls, t.seconds, (t.work.bytes, t.work.flops), &peaks, total)
-        };
-        let mut ops: Vec<OpRow> = timings.iter().map(row).collect();
-        ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
-
-        let choices = timed.dev.choices();
-        let phase = |name, of: fn(&EpochSeconds) -> f64| {
-            PhaseRate::new(name, images, epochs.iter().map(of).collect())
-        };
-        let phases = vec![
-            phase("k-means", |s| s.kmeans),
-            phase("labels", |s| s.labels),
-            phase("train", |s| s.train),
-            phase("epoch", EpochSeconds::total),
-        ];
-        Ok(BenchReport {
-            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            version: env!("CARGO_PKG_VERSION"),
-            commit: env!("PICIE_COMMIT"),
-            engine: format!("{name}, {}", B::Act::NAME),
-            device: device.clone(),
-            images,
-            warm_up_epochs: args.warm_up,
-            // IIC has neither k-means nor labels.
-            phases: phases
-                .into_iter()
-                .filter(|phase| phase.seconds.iter().any(|&s| s > 0.0))
-                .collect(),
-            recipe,
-            choices,
-            peaks,
-            ops,
-        })
     }
+    drop(measured);
+
+    dev.start_trace();
+    let mut measured = Measured::plan(dev, &recipe, set, args.check_finite.into())?;
+    measured.epoch(dev, &mut |_| stop::check())?;
+    bar.add(images as u64);
+    dev.start_trace();
+    measured.epoch(dev, &mut |_| stop::check())?;
+    bar.finish();
+    let timings = dev.traced()?;
+    let total = timings.values().map(|t| t.seconds).sum();
+    let row = |(op, t): (&String, &crate::device::Timing)| {
+        OpRow::new(op.clone(), t.calls, t.seconds, (t.work.bytes, t.work.flops), &peaks, total)
+    };
+    let mut ops: Vec<OpRow> = timings.iter().map(row).collect();
+    ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
+
+    let choices = dev.choices();
+    let phase = |name, of: fn(&EpochSeconds) -> f64| {
+        PhaseRate::new(name, images, epochs.iter().map(of).collect())
+    };
+    let phases = vec![
+        phase("k-means", |s| s.kmeans),
+        phase("labels", |s| s.labels),
+        phase("train", |s| s.train),
+        phase("epoch", EpochSeconds::total),
+    ];
+    Ok(BenchReport {
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("PICIE_COMMIT"),
+        engine: format!("{name}, {}", dev.dtype().name()),
+        device: device.clone(),
+        images,
+        warm_up_epochs: args.warm_up,
+        // IIC has neither k-means nor labels.
+        phases: phases.into_iter().filter(|phase| phase.seconds.iter().any(|&s| s > 0.0)).collect(),
+        recipe,
+        choices,
+        peaks,
+        ops,
+    })
 }
 
-/// Bytes read and written by the engine's copy, in GB/s: the median of nine, of buffers that no
-/// cache holds.
-fn copy_bandwidth<B: Backend>(dev: &mut B) -> Result<f64> {
+/// The bandwidth of the engine's copy in GB/s, bytes read and written: the median of nine copies,
+/// of buffers that are too large for caches.
+fn copy_bandwidth(dev: &mut dyn Engine) -> Result<f64> {
     let len = 256 << 20;
-    let mut layout = Layout::default();
+    let mut layout = Layout::new(dev.dtype());
     let [a, b] = ["from", "to"].map(|name| layout.take::<u8>(Pool::Acts, name, len));
     dev.reserve(&layout)?;
     dev.zero(a)?;
@@ -156,7 +146,7 @@ fn copy_bandwidth<B: Backend>(dev: &mut B) -> Result<f64> {
         let start = dev.mark()?;
         dev.copy(b, a)?;
         let end = dev.mark()?;
-        seconds.push(dev.seconds(start, end)?);
+        seconds.push(dev.seconds(&start, &end)?);
     }
     seconds.sort_by(f64::total_cmp);
     Ok(2.0 * len as f64 / seconds[4] / 1e9)

@@ -1,4 +1,4 @@
-//! `picie cache`: what lies in the user's cache folder, and how to be rid of it.
+//! `picie cache` lists what lies in the user's cache folder, or removes it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::base::fs::remove_abandoned;
 use crate::base::{Error, Result};
 use crate::cli::args::CacheArgs;
-use crate::cli::plan::cache;
+use crate::cli::paths::cache;
 use crate::cli::say;
 use crate::data::kept::{self, KeptSet};
 
+/// Runs the command: lists the folder, or clears it.
 pub fn run(args: &CacheArgs) -> Result<()> {
     let folder = cache();
     let sets = kept::sets(&folder.join(kept::FOLDER));
@@ -41,7 +42,7 @@ pub fn run(args: &CacheArgs) -> Result<()> {
     ))
 }
 
-/// Removes sets, what killed writers left of sets, and measured engines.
+/// Removes kept sets, what killed writers left of them, and measured engines.
 fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
     let engines = entries(folder).into_iter().filter(|path| name(path).starts_with("cudnn-"));
     let mut freed = remove_abandoned(&folder.join(kept::FOLDER));
@@ -53,7 +54,7 @@ fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
     say(format_args!("{:.1} MiB freed in {}", mib(freed), folder.display()))
 }
 
-/// What lies in a folder, by name; nothing where there is none.
+/// Lists what lies in a folder, by name; nothing where there is no such folder.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
@@ -65,7 +66,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes of the disk that a file or a folder takes. Links are not followed.
+/// The bytes of the disk that a file or a folder takes. Links are not followed.
 fn taken(path: &Path) -> u64 {
     let own = path
         .symlink_metadata()

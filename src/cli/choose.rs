@@ -1,26 +1,26 @@
-//! What the images decide about a run: its number of clusters, and its epochs.
-
-use std::ops::RangeInclusive;
+//! The choice of numbers of a run that depend on its images: clusters and epochs.
 
 use crate::base::{Result, tell};
-use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::Undecided;
-use crate::data::{ImageStore, PictureSet};
-use crate::device::Backend;
+use crate::cli::engine::Chosen;
+use crate::cli::settings::Undecided;
+use crate::data::PictureSet;
+use crate::device::Layout;
 use crate::eval::Matching;
-use crate::method::{Candidate, Chooser, TrainSet, chosen, plan_images};
-use crate::net::weights::{Start, Weights};
+use crate::method::{Chooser, chosen};
+use crate::net::weights::Start;
 use crate::report::{Progress, table};
 use crate::train::{Sets, Settings};
 
-/// The numbers of clusters to choose among.
+/// The smallest number of clusters to choose from.
 const FEWEST: usize = 6;
+/// The largest number of clusters to choose from.
 pub const MOST: usize = 12;
 
-/// Settles what is undecided. Laterals that were computed on the way become part of `start`.
+/// Chooses the undecided numbers and writes them to the settings. Laterals that are computed on the
+/// way become part of `start`.
 pub fn choose(
     undecided: Undecided,
-    engine: &Engine,
+    engine: &Chosen,
     (settings, start): (&mut Settings, &mut Start),
     sets: &Sets,
 ) -> Result<()> {
@@ -44,36 +44,19 @@ pub fn choose(
         }
         _ => FEWEST,
     };
-    let (candidates, laterals) =
-        engine.run(Choose { settings, start, images, range: fewest..=MOST })?;
+    let dev = &mut *engine.open()?;
+    let mut layout = Layout::new(dev.dtype());
+    let (recipe, seed, range) = (&settings.recipe, settings.seed, fewest..=MOST);
+    let mut chooser = Chooser::plan(dev, &mut layout, recipe, seed, images.len(), range)?;
+    chooser.place_images(dev, &mut layout)?;
+    dev.reserve(&layout)?;
+    let phase = Progress::phase("clusters", chooser.images(start) as u64);
+    let (candidates, laterals) = chooser.run(dev, start, images, &mut |n| phase.tick(n))?;
+    phase.finish();
     settings.recipe.clusters = chosen(&candidates);
     tell(table::clusters(&candidates, settings.recipe.clusters));
     if let (Some(laterals), Some(weights)) = (laterals, &mut start.weights) {
         weights.tensors.extend(laterals.tensors);
     }
     Ok(())
-}
-
-struct Choose<'a> {
-    settings: &'a Settings,
-    start: &'a Start,
-    images: &'a ImageStore,
-    range: RangeInclusive<usize>,
-}
-
-impl Job for Choose<'_> {
-    type Out = (Vec<Candidate>, Option<Weights>);
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out> {
-        let Choose { settings, start, images, range } = self;
-        let (layout, chooser) = plan_images(dev, |dev, layout, resident| {
-            let set = TrainSet { images: images.len(), resident };
-            Chooser::plan(dev, layout, &settings.recipe, settings.seed, set, range.clone())
-        })?;
-        dev.reserve(&layout)?;
-        let phase = Progress::phase("clusters", chooser.images(start) as u64);
-        let found = chooser.run(dev, start, images, &mut |n| phase.tick(n))?;
-        phase.finish();
-        Ok(found)
-    }
 }

@@ -1,39 +1,38 @@
-//! `picie compare`: the same images as several checkpoints see them.
+//! The command `picie compare`, which draws the predictions of several checkpoints for the same
+//! images.
 
 use std::path::{Path, PathBuf};
 
 use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
-use crate::cli::engine::{Engine, Job};
+use crate::cli::engine::Chosen;
+use crate::cli::pictures::{class_in_pictures, picture, truth};
 use crate::cli::say;
-use crate::cli::train::{class_in_pictures, picture, truth};
 use crate::data::transform::Placement;
-use crate::data::{EvalStore, Fit};
+use crate::data::{EvalStore, Square};
 use crate::device::cuda::Autotune;
-use crate::device::{Backend, Layout};
+use crate::device::{Engine, Layout};
 use crate::eval::Matching;
-use crate::method::Evaluator;
+use crate::method::{Batching, EvalShape, Evaluator};
 use crate::report::Progress;
 use crate::report::pictures::{NONE, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{Loaded, Trained};
 
-/// Side of a network's input, and how pictures become squares of it.
-type Frame = (usize, Fit);
-
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.images == 0 {
         return Err(Error::input("--images 0", "show at least 1"));
     }
     let read = |path: &PathBuf| Trained::read(path);
     let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
-    let frames: Vec<Frame> = trained.iter().map(|t| (t.recipe.eval_size, t.recipe.fit)).collect();
+    let frames: Vec<Square> =
+        trained.iter().map(|t| Square::new(t.recipe.eval_size, t.recipe.fit)).collect();
     let shown = frames
         .iter()
         .rev()
-        .max_by_key(|frame| frame.0)
+        .max_by_key(|frame| frame.side)
         .copied()
         .expect("at least one checkpoint is required");
 
@@ -47,13 +46,13 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     for (at, &frame) in
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
-        // One store at a time: what several checkpoints see in the same way is read once.
-        let store = args.set.labelled(args.classes, frame.0, frame.1)?;
+        // One set of images is in memory at a time; checkpoints with the same frame share it.
+        let store = args.set.labelled(args.classes, frame)?;
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {
-            let labels = engine.run(Predict { trained, store: &store, count })?;
-            let labels = labels.chunks(frame.0 * frame.0).zip(&store.images.sizes);
+            let labels = predict(&mut *engine.open()?, trained, &store, count)?;
+            let labels = labels.chunks(frame.side * frame.side).zip(&store.images.sizes);
             columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
         }
         if frame == shown {
@@ -73,12 +72,13 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if frames.iter().any(|frame| *frame != shown) {
         let what =
             "each network sees images at its own input size and is grey where it sees nothing";
-        say(format_args!("{what}; they are shown at {} pixels", shown.0))?;
+        say(format_args!("{what}; they are shown at {} pixels", shown.side))?;
     }
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
 }
 
-/// One sheet has the colours of one set of classes. Errors: a network that was trained on others.
+/// Fails if a network was trained on other classes, because a sheet has colours for one set of
+/// classes only.
 fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Result<()> {
     for (path, trained) in paths.iter().zip(trained) {
         let (recipe, learned) = (&trained.recipe, trained.recipe.clusters);
@@ -97,8 +97,8 @@ fn check_labels(paths: &[PathBuf], trained: &[Trained], classes: usize) -> Resul
     Ok(())
 }
 
-/// The recipes' names, each with its run folder where another has the same, and with the file where
-/// that is the same, too.
+/// The titles of columns: the recipes' names, with the run folder if several have the same, and
+/// with the file's name if that is the same, too.
 fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     let places: Vec<[String; 3]> = paths
         .iter()
@@ -122,49 +122,42 @@ fn titles(paths: &[PathBuf], trained: &[Trained]) -> Vec<String> {
     places.iter().map(title).collect()
 }
 
-/// The label map of a picture (width, height) in one frame, as it lies in another; [`NONE`] where
-/// the first shows nothing of it.
-fn moved(map: &[u16], (width, height): (usize, usize), from: Frame, to: Frame) -> Vec<u16> {
+/// Moves the label map of a picture (width, height) from one frame to another. Pixels that the
+/// first frame does not show are [`NONE`].
+fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square) -> Vec<u16> {
     if from == to {
         return map.to_vec();
     }
-    let [here, there] = [from, to].map(|(size, fit)| Placement::new(width, height, size, fit));
-    let middle = |i: usize| ((i % to.0) as f64 + 0.5, (i / to.0) as f64 + 0.5);
+    let [here, there] = [from, to].map(|square| Placement::new(width, height, square));
+    let middle = |i: usize| ((i % to.side) as f64 + 0.5, (i / to.side) as f64 + 0.5);
     let label = |i: usize| {
         let at = there.to_picture(middle(i)).and_then(|point| here.to_square(point));
-        at.map_or(NONE, |(x, y)| map[y * from.0 + x])
+        at.map_or(NONE, |(x, y)| map[y * from.side + x])
     };
-    (0..to.0 * to.0).map(label).collect()
+    (0..to.side * to.side).map(label).collect()
 }
 
-/// The classes of the first `count` images (count, size, size) as a checkpoint predicts them.
-struct Predict<'a> {
-    trained: &'a Trained,
-    store: &'a EvalStore,
+/// The classes (count, size, size) that a checkpoint predicts for the first `count` images.
+fn predict(
+    dev: &mut dyn Engine,
+    trained: &Trained,
+    store: &EvalStore,
     count: usize,
-}
-
-impl Job for Predict<'_> {
-    type Out = Vec<u16>;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<u16>> {
-        let Predict { trained, store, count } = self;
-        let recipe = &trained.recipe;
-        let images = store.images.len();
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
-        let classes = store.taxonomy.classes.len();
-        let mut evaluator =
-            Evaluator::plan(dev, &mut layout, &loaded.net, recipe, shape, classes, None)?;
-        dev.reserve(&layout)?;
-        trained.load(dev, &loaded)?;
-        let phase = Progress::phase(&recipe.name, images as u64);
-        let scorer = (loaded.classifier, View::Plain);
-        let confusion = evaluator.run(dev, &loaded.net, store, scorer, &mut |n| phase.tick(n))?;
-        phase.finish();
-        let clusters =
-            evaluator.predict(dev, &loaded.net, &store.images, loaded.classifier, count)?;
-        Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
-    }
+) -> Result<Vec<u16>> {
+    let recipe = &trained.recipe;
+    let images = store.images.len();
+    let mut layout = Layout::new(dev.dtype());
+    let loaded = Loaded::plan(&mut layout, recipe);
+    let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
+    let (shape, net) = (EvalShape { batching, size: recipe.eval_size }, &loaded.net);
+    let classes = store.taxonomy.classes.len();
+    let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, classes, None)?;
+    dev.reserve(&layout)?;
+    let classifier = trained.load(dev, &loaded)?;
+    let phase = Progress::phase(&recipe.name, images as u64);
+    let plain = (classifier, View::Plain);
+    let confusion = evaluator.run(dev, net, store, plain, &mut |n| phase.tick(n))?;
+    phase.finish();
+    let clusters = evaluator.predict(dev, net, &store.images, classifier, count)?;
+    Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
 }

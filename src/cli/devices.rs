@@ -1,10 +1,11 @@
-//! `picie devices`.
+//! The command `picie devices`, which shows the engines of this machine.
 
 use crate::base::Result;
 use crate::cli::say;
 use crate::device::cpu::Cpu;
 use crate::device::cuda;
 
+/// Runs the command: prints a description of the CPU engine and of each GPU.
 pub fn run() -> Result<()> {
     say(format_args!(
         "cpu     {} threads, vector unit: {}",
@@ -24,7 +25,7 @@ pub fn run() -> Result<()> {
             cuda::missing_kernels()
                 .map_or(Ok(()), |what| say(format_args!("cuda    not usable: {what}")))
         }
-        // What is missing is the answer, not a failure.
+        // A missing driver or GPU is an answer here, not a failure.
         Err(e) => say(format_args!("cuda    none: {e}")),
     }
 }

@@ -1,45 +1,42 @@
-//! Which engine computes. The one place that knows which there are.
+//! The choice of the engine that computes. Only this file knows which engines there are.
 
 use std::cell::RefCell;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{Device, EngineArgs, Precision};
-use crate::cli::plan::cache;
-use crate::device::Backend;
+use crate::cli::paths::cache;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
+use crate::device::{Dtype, Engine};
 use crate::report::{Phase, Progress};
 
-/// Work for an engine, whichever it is.
-pub trait Job {
-    type Out;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Self::Out>;
-}
-
-/// What computes: chosen before images are read, so that a machine that lacks it says so at once.
-pub struct Engine<'a> {
+/// The engine that was chosen. This happens before images are read, so that a machine without it
+/// says so at once.
+pub struct Chosen<'a> {
     args: &'a EngineArgs,
+    /// The way in which cuDNN's engines are chosen.
     autotune: Autotune,
-    /// None: the CPU.
+    /// The number of the GPU. `None`: the CPU.
     gpu: Option<usize>,
 }
 
-impl<'a> Engine<'a> {
-    /// The engine that the flags mean, for a command that takes `autotune` where they say nothing
-    /// of it. Errors: flags that contradict each other, no driver, no such GPU.
-    pub fn choose(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
+impl<'a> Chosen<'a> {
+    /// Chooses the engine that the flags name. `autotune` is the command's default. Fails on flags
+    /// that contradict each other, and if there is no driver or no such GPU.
+    pub fn new(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
         let gpu = gpu(args)?;
         gpu.map_or(Ok(()), cuda::find)?;
-        Ok(Engine { args, autotune: args.autotune.unwrap_or(autotune), gpu })
+        Ok(Chosen { args, autotune: args.autotune.unwrap_or(autotune), gpu })
     }
 
+    /// Whether the engine is a GPU.
     pub fn is_gpu(&self) -> bool {
         self.gpu.is_some()
     }
 
-    pub fn run<J: Job>(&self, job: J) -> Result<J::Out> {
-        let (args, Some(ordinal)) = (self.args, self.gpu) else { return job.run(&mut Cpu::new()) };
+    /// Opens the engine.
+    pub fn open(&self) -> Result<Box<dyn Engine>> {
+        let (args, Some(ordinal)) = (self.args, self.gpu) else { return Ok(Box::new(Cpu::new())) };
         let options = Options {
             ordinal,
             no_graph: args.no_graph,
@@ -48,15 +45,16 @@ impl<'a> Engine<'a> {
             cache: Some(cache().join("cudnn-engines.json")),
             watch: watcher(),
         };
-        match args.precision.unwrap_or(Precision::Bf16) {
-            Precision::Bf16 => job.run(&mut Cuda::<half::bf16>::new(options)?),
-            Precision::F16 => job.run(&mut Cuda::<half::f16>::new(options)?),
-            Precision::F32 => job.run(&mut Cuda::<f32>::new(options)?),
-        }
+        let dtype = match args.precision.unwrap_or(Precision::Bf16) {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::F16 => Dtype::F16,
+            Precision::F32 => Dtype::F32,
+        };
+        Ok(Box::new(Cuda::new(options, dtype)?))
     }
 }
 
-/// Shows how far the choice of cuDNN's engines is, where some are new and it takes a while.
+/// Shows the progress of measuring cuDNN's engines, if some have to be built, which takes a while.
 fn watcher() -> Watcher {
     let shown = RefCell::new(None::<Phase>);
     Watcher::new(move |Choosing { done, total, new }| {
@@ -80,7 +78,7 @@ fn watcher() -> Watcher {
     })
 }
 
-/// The GPU to use, or none for the CPU.
+/// The number of the GPU to use. `None` for the CPU.
 fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
     let ordinal = match args.device {
         Device::Cpu => None,
@@ -88,7 +86,7 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
         Device::Auto => match cuda::ready() {
             Ok(()) => Some(0),
             Err(e) => {
-                // A machine without a driver is nothing to talk about; a GPU that lies idle is.
+                // A machine without a driver needs no message, but one whose GPU is not used does.
                 if cuda::has_driver() {
                     tell(format_args!("the GPU is not used: {e}"));
                 }

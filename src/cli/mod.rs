@@ -1,7 +1,8 @@
-//! The command line: [`args`] is what was typed, [`plan`] what it means, one file a subcommand does
-//! it.
+//! The command line. [`args`] is what was typed, [`settings`] what it means; each subcommand has a
+//! file that runs it.
 
 pub mod args;
+mod bar;
 mod baselines;
 mod bench;
 mod cache;
@@ -10,12 +11,15 @@ mod compare;
 mod devices;
 mod engine;
 mod eval;
+mod limits;
 mod neighbors;
-mod plan;
+mod paths;
+mod pictures;
 mod read;
 mod scenes;
 mod segment;
 mod set;
+mod settings;
 mod sweep;
 mod train;
 mod watch;
@@ -27,8 +31,8 @@ use clap::Parser;
 use crate::base::{Error, Result};
 use args::{Args, Command};
 
-/// Writes lines to standard output: a full disk behind it is an error, a reader that has seen
-/// enough is none.
+/// Writes lines to standard output. A full disk is an error; a reader that has closed the pipe is
+/// not.
 fn say(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

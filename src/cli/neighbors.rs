@@ -1,25 +1,28 @@
-//! `picie neighbors`: the pixels of a data set that are most like a pixel.
+//! The command `picie neighbors`, which finds the pixels of a data set that are most similar to
+//! given ones.
 
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::cli::args::{NeighborsArgs, Query};
-use crate::cli::engine::{Engine, Job};
+use crate::cli::engine::Chosen;
+use crate::cli::pictures::picture;
 use crate::cli::say;
-use crate::cli::train::picture;
 use crate::data::transform::Placement;
-use crate::data::{Fit, ImageStore, decode, transform};
+use crate::data::{ImageStore, Square, decode, transform};
 use crate::device::cuda::Autotune;
 use crate::device::ops::top::MOST_QUERIES;
-use crate::device::{Backend, Layout};
-use crate::method::{Neighbour, STRIDE, Search};
+use crate::device::{Engine, Layout};
+use crate::method::{Batching, Neighbour, Search, Wanted};
+use crate::net::STRIDE;
 use crate::report::Progress;
 use crate::report::neighbours::{Marked, Row, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
+/// Runs the command: prints the neighbours and writes the sheet.
 pub fn run(args: &NeighborsArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {
         return Err(Error::input(
             format!("{} queries", args.queries.len()),
@@ -27,11 +30,11 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         ));
     }
     let trained = Trained::read(&args.checkpoint)?;
-    let (size, fit) = (trained.recipe.eval_size, trained.recipe.fit);
-    let store = args.set.images(size, fit)?;
-    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split, fit));
+    let size = trained.recipe.eval_size;
+    let store = args.set.images(Square::new(size, trained.recipe.fit))?;
+    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
-    let found = engine.run(Neighbors { args, trained: &trained, store: &store, asked: &asked })?;
+    let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
     let mut rows = Vec::new();
     for (asked, found) in asked.into_iter().zip(found) {
@@ -39,11 +42,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         let mut neighbours = Vec::new();
         for neighbour in found {
             let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            say(format_args!(
-                "  {:.4}  {}",
-                neighbour.score,
-                place(&store, neighbour.image, at, fit)
-            ))?;
+            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at)))?;
             let caption = format!("{:.4}", neighbour.score);
             neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
         }
@@ -56,28 +55,29 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     say(format_args!("sheet: {}", args.out.display()))
 }
 
-/// A point of an image's square, as a query would name it.
-fn place(store: &ImageStore, image: usize, (x, y): (usize, usize), fit: Fit) -> String {
+/// A text that names a point of an image's square as a query would: `IMAGE:x,y`.
+fn place(store: &ImageStore, image: usize, (x, y): (usize, usize)) -> String {
     let (item, (width, height)) = (&store.items[image], store.sizes[image]);
-    let point = Placement::new(width, height, store.size(), fit).to_picture((x as f64, y as f64));
+    let point = Placement::new(width, height, store.square).to_picture((x as f64, y as f64));
     point.map_or(format!("{}: padding", item.id), |(x, y)| {
         format!("{}:{},{}", item.id, x as usize, y as usize)
     })
 }
 
-/// A query, its picture and pixel as the network sees them.
+/// A query, with its picture and pixel as the network sees them.
 struct Asked {
     name: String,
-    /// u8 (size, size, 3)
+    /// (size, size, 3), the picture.
     pixels: Vec<u8>,
-    /// (x, y) in the square.
+    /// The pixel (x, y) in the square.
     at: (usize, usize),
-    /// Its number, where it is an image of the set.
+    /// The number of its image in the set, if it is one of them.
     own: Option<usize>,
 }
 
 impl Asked {
-    fn find(query: &Query, store: &ImageStore, split: &str, fit: Fit) -> Result<Self> {
+    /// Finds the image of a query. Fails if there is no such image or pixel.
+    fn find(query: &Query, store: &ImageStore, split: &str) -> Result<Self> {
         let Query { image, x, y } = query;
         let name = format!("{image}:{x},{y}");
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
@@ -99,58 +99,55 @@ impl Asked {
             let what = format!("--query {name}: outside of the image, which has {w} × {h} pixels");
             return Err(Error::input(what, format!("use x below {w} and y below {h}")));
         }
-        let placement = Placement::new(w, h, store.size(), fit);
+        let placement = Placement::new(w, h, store.square);
         let at = placement.to_square((*x as f64 + 0.5, *y as f64 + 0.5)).ok_or_else(|| {
             let what = format!("--query {name}: outside of the square that the network sees of the {w} × {h} pixels");
             Error::input(what, "choose a pixel nearer to the middle")
         })?;
         let mut pixels = vec![0; store.size().pow(2) * 3];
-        transform::image(&picture, store.size(), fit, &mut pixels);
+        transform::image(&picture, store.square, &mut pixels);
         Ok(Asked { name, pixels, at, own })
     }
 
-    /// (x, y) in the feature map.
+    /// The pixel (x, y) in the feature map.
     fn pixel(&self) -> (usize, usize) {
         (self.at.0 / STRIDE, self.at.1 / STRIDE)
     }
 }
 
-struct Neighbors<'a> {
-    args: &'a NeighborsArgs,
-    trained: &'a Trained,
-    store: &'a ImageStore,
-    asked: &'a [Asked],
-}
-
-impl Job for Neighbors<'_> {
-    type Out = Vec<Vec<Neighbour>>;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<Vec<Vec<Neighbour>>> {
-        let Neighbors { args, trained, store, asked } = self;
-        let recipe = &trained.recipe;
-        let (images, top) = (store.len(), usize::from(args.top));
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
-        let shape = (images, recipe.batch_cluster.min(32), recipe.eval_size);
-        // One more than asked for: a query finds itself, which is no news.
-        let wanted = (asked.len(), top + 1, args.every_pixel);
-        let mut search = Search::plan(dev, &mut layout, &loaded.net, recipe, shape, wanted)?;
-        dev.reserve(&layout)?;
-        trained.load(dev, &loaded)?;
-        let mut queries = Vec::new();
-        for asked in asked {
-            queries.push(search.feature(dev, &loaded.net, &asked.pixels, asked.pixel())?);
-        }
-        let phase = Progress::phase("search", images as u64);
-        let mut found = search.run(dev, &loaded.net, store, &queries, &mut |n| phase.tick(n))?;
-        phase.finish();
-        for (list, asked) in found.iter_mut().zip(asked) {
-            let itself = |n: &Neighbour| {
-                Some(n.image) == asked.own && (!args.every_pixel || (n.x, n.y) == asked.pixel())
-            };
-            list.retain(|neighbour| !itself(neighbour));
-            list.truncate(top);
-        }
-        Ok(found)
+/// The nearest neighbours of each query, without itself.
+fn search(
+    dev: &mut dyn Engine,
+    args: &NeighborsArgs,
+    trained: &Trained,
+    store: &ImageStore,
+    asked: &[Asked],
+) -> Result<Vec<Vec<Neighbour>>> {
+    let recipe = &trained.recipe;
+    let (images, top) = (store.len(), usize::from(args.top));
+    let mut layout = Layout::new(dev.dtype());
+    let loaded = Loaded::plan(&mut layout, recipe);
+    let (net, size) = (&loaded.net, recipe.eval_size);
+    let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
+    // One more is searched than asked for, because a query also finds itself.
+    let (queries, nearest, every_pixel) = (asked.len(), top + 1, args.every_pixel);
+    let wanted = Wanted { queries, nearest, every_pixel };
+    let mut search = Search::plan(dev, &mut layout, net, recipe, batching, size, wanted)?;
+    dev.reserve(&layout)?;
+    trained.load(dev, &loaded)?;
+    let mut queries = Vec::new();
+    for asked in asked {
+        queries.push(search.feature(dev, net, &asked.pixels, asked.pixel())?);
     }
+    let phase = Progress::phase("search", images as u64);
+    let mut found = search.run(dev, net, store, &queries, &mut |n| phase.tick(n))?;
+    phase.finish();
+    for (list, asked) in found.iter_mut().zip(asked) {
+        let itself = |n: &Neighbour| {
+            Some(n.image) == asked.own && (!every_pixel || (n.x, n.y) == asked.pixel())
+        };
+        list.retain(|neighbour| !itself(neighbour));
+        list.truncate(top);
+    }
+    Ok(found)
 }

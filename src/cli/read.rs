@@ -1,26 +1,30 @@
-//! How commands read images: with a progress bar, from what was kept where there is something, and
-//! saying what was left out.
+//! The reading of images by commands: with a progress bar, from the cache if it has them, and with
+//! a message about images that were left out.
 
 use std::os::unix::fs::MetadataExt;
 
 use crate::base::{Result, memory, tell};
 use crate::cli::args::KeepArgs;
-use crate::cli::plan::{FileBar, cache};
-use crate::data::{Dataset, EvalStore, Fit, ImageStore, Load};
+use crate::cli::bar::FileBar;
+use crate::cli::paths::cache;
+use crate::data::{Dataset, EvalStore, ImageStore, Load, Square};
 
-/// A set of files that are smaller together is not kept: one core decodes so much in about a
-/// second.
+/// The bytes of files from which on a set is kept: one core decodes this much in about a second.
 const KEPT_FROM: u64 = 32 << 20;
-/// The budget where the system does not say what memory there is.
+/// The budget for images in memory where the system does not say what memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
 
+/// Reads images as the flags `--strict` and `--no-cache` say.
 #[derive(Clone, Copy)]
 pub struct Reader {
+    /// Whether an image that cannot be read is an error.
     strict: bool,
+    /// Whether decoded images are kept in the cache folder.
     keep: bool,
 }
 
-/// Bytes of images in memory, of sets that are not kept in a file: a quarter of what is to be had.
+/// The bytes that images may take in memory where their set is not kept in a file: a quarter of
+/// what is to be had.
 /// A set is followed by another one and by the plan of the network, and the system caches the files
 /// that are read.
 fn budget() -> u64 {
@@ -28,49 +32,39 @@ fn budget() -> u64 {
 }
 
 impl Reader {
+    /// Options as the flags give them.
     pub fn new(strict: bool, keep: &KeepArgs) -> Self {
         Reader { strict, keep: !keep.no_cache }
     }
 
-    /// The images; labels are not looked at. `name`: of the progress bar.
-    pub fn images(
-        self,
-        set: &Dataset,
-        shape: (usize, Fit),
-        name: &'static str,
-    ) -> Result<ImageStore> {
-        let store = self.load(shape, name, |load| ImageStore::load(set, load))?;
+    /// Reads the images, with a progress bar of the name `name`; labels are not looked at.
+    pub fn images(self, set: &Dataset, square: Square, name: &'static str) -> Result<ImageStore> {
+        let store = self.load(square, name, |load| ImageStore::load(set, load))?;
         report(&store);
         Ok(store)
     }
 
-    /// The images with their labels.
-    pub fn labelled(
-        self,
-        set: &Dataset,
-        shape: (usize, Fit),
-        name: &'static str,
-    ) -> Result<EvalStore> {
-        let store = self.load(shape, name, |load| EvalStore::load(set, load))?;
+    /// Reads the images with their labels.
+    pub fn labelled(self, set: &Dataset, square: Square, name: &'static str) -> Result<EvalStore> {
+        let store = self.load(square, name, |load| EvalStore::load(set, load))?;
         report(&store.images);
         Ok(store)
     }
 
     fn load<T>(
         self,
-        (size, fit): (usize, Fit),
+        square: Square,
         name: &'static str,
         store: impl FnOnce(&Load) -> Result<T>,
     ) -> Result<T> {
         let (bar, cache) = (FileBar::new(name), cache());
         let load = Load {
-            size,
-            fit,
+            square,
             budget: budget(),
             cache: &cache,
             keep: self.keep.then_some(KEPT_FROM),
             strict: self.strict,
-            progress: &|done, total| bar.set(done, total),
+            on_progress: &|done, total| bar.set(done, total),
         };
         let store = store(&load)?;
         bar.finish();
@@ -78,7 +72,8 @@ impl Reader {
     }
 }
 
-/// Where the images come from, what did not go as it should, and which images were left out.
+/// Tells the user where the images come from, what did not go as it should, and which images were
+/// left out.
 fn report(store: &ImageStore) {
     store.notes.iter().for_each(tell);
     if let Some(kept) = &store.kept {
@@ -88,7 +83,8 @@ fn report(store: &ImageStore) {
         } else {
             let mib = kept.path.metadata().map_or(0, |stat| stat.size()) >> 20;
             tell(format_args!(
-                "images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, --no-cache)"
+                "images: {images} kept for the next start, {mib} MiB ({path}; see picie cache, \
+                 --no-cache)"
             ));
         }
     }

@@ -1,10 +1,14 @@
-//! `picie scenes`.
+//! `picie scenes` draws a small data set.
+
+use std::path::Path;
 
 use crate::base::Result;
 use crate::cli::args::ScenesArgs;
-use crate::cli::plan::draw_scenes;
+use crate::cli::bar::FileBar;
 use crate::cli::say;
+use crate::data::scenes;
 
+/// Runs the command: draws scenes into a new folder.
 pub fn run(args: &ScenesArgs) -> Result<()> {
     draw_scenes(&args.dir, args.train, args.val, args.seed)?;
     say(format_args!(
@@ -13,4 +17,13 @@ pub fn run(args: &ScenesArgs) -> Result<()> {
         args.train,
         args.val
     ))
+}
+
+/// Draws scenes with a progress bar. A complete folder of scenes with the same parameters is left
+/// as it is.
+pub fn draw_scenes(dir: &Path, train: usize, val: usize, seed: u64) -> Result<()> {
+    let bar = FileBar::new("scenes");
+    scenes::write(dir, train, val, seed, &|done, total| bar.set(done, total))?;
+    bar.finish();
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `picie segment`: each photo at its own size and aspect.
+//! The command `picie segment`, which segments each photo at its own size and aspect ratio.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -8,49 +8,54 @@ use image::RgbImage;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::SegmentArgs;
-use crate::cli::engine::{Engine, Job};
-use crate::cli::plan::check_size;
+use crate::cli::engine::Chosen;
+use crate::cli::limits::check_size;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
 use crate::device::cuda::Autotune;
-use crate::device::ops::{Backend, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
-use crate::net::{Geometry, Mode, Program};
+use crate::device::ops::{
+    Classifier, HeadPredict, Plan, ViewRender, ViewSobel, ViewSpec, head_predict, plan_view,
+    view_render, view_sobel,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::net::{Mode, Program, ProgramSpec};
 use crate::recipe::Recipe;
 use crate::report::palette::palette;
 use crate::report::pictures::{overlay, write_labels, write_rgb};
 use crate::train::{Loaded, Trained};
 
-/// The aspects that the network's input may have, as its long side in short sides: those that
-/// cameras have, then steps of a third.
+/// The aspect ratios, long side to short side, that the network's input may have: those of cameras,
+/// then steps of a third.
 ///
-/// Each shape of input costs a GPU the planning of its convolutions, so photos of any sizes share
-/// few of them: 7 where no photo is longer than twice its short side, 17 whatever the photos are. A
-/// photo is stretched along its long side to the nearest aspect, by 17 % at most (from `--size 256`
-/// on, and up to the last aspect); those of 4 : 3, 3 : 2 and 16 : 9 by 4 % at most, which is what
-/// rounding to a multiple of 32 costs.
+/// A GPU must plan convolutions for each shape of input, so photos of any sizes share a few shapes:
+/// at most 7 if no photo is longer than twice its short side, else at most 17. A photo is stretched
+/// along its long side to the nearest aspect ratio, by 17 % at most (from `--size 256` on, and up
+/// to the last ratio). Photos of 4 : 3, 3 : 2 and 16 : 9 are stretched by 4 % at most, because of
+/// rounding to a multiple of 32.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
-/// The multiple of 32 that is nearest to `size` times `aspect` among those of [`ASPECTS`].
+/// The long side of the input for a photo of this aspect ratio: among the multiples of 32 that
+/// belong to [`ASPECTS`] at the short side `size`, the one nearest to `size` times `aspect`.
 fn long_side(size: usize, aspect: f64) -> usize {
     let stretch = |side: usize| (side as f64 / (size as f64 * aspect)).ln().abs();
     let sides = ASPECTS.map(|aspect| (size as f64 * aspect / 32.0).round() as usize * 32);
     sides.into_iter().min_by(|&a, &b| stretch(a).total_cmp(&stretch(b))).expect("there are aspects")
 }
 
+/// Runs the command. Fails if any photo could not be read, after the others are done.
 pub fn run(args: &SegmentArgs) -> Result<()> {
-    let engine = Engine::choose(&args.engine, Autotune::Cached)?;
+    let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = args.size.unwrap_or(trained.recipe.eval_size);
     check_size(size)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
-    // One bad photo does not lose the others.
+    // A photo that cannot be read does not stop the others.
     let mut broken = 0;
     let mut bad = |e: Error| {
         complain(e);
         broken += 1;
     };
-    // A network that was trained on scaled pictures sees photos at that scale.
+    // A network that was trained on scaled pictures gets photos at the same scale.
     let short_side = |photo: usize| match (args.size, trained.recipe.fit) {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
@@ -72,7 +77,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    broken += engine.run(Segment { trained: &trained, photos: &photos })?;
+    broken += segment(&mut *engine.open()?, &trained, &photos)?;
     match broken {
         0 => Ok(()),
         _ => Err(Error::input(
@@ -82,62 +87,53 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     }
 }
 
-/// Says why a photo is left out.
+/// Tells the user why a photo is left out.
 fn complain(e: Error) {
     tell(format_args!("picie: {e}"));
 }
 
-struct Segment<'a> {
-    trained: &'a Trained,
-    photos: &'a [Photo],
-}
-
-impl Job for Segment<'_> {
-    /// Photos that could not be read.
-    type Out = usize;
-
-    fn run<B: Backend>(self, dev: &mut B) -> Result<usize> {
-        let Segment { trained, photos } = self;
-        let mut broken = 0;
-        let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
-        trained.load(dev, &segmenter.loaded)?;
-        let colours = palette(trained.recipe.clusters);
-        for (done, photo) in photos.iter().enumerate() {
-            let kept = || format!("{done} of {} photos are done", photos.len());
-            stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
-            match segmenter.segment(dev, photo) {
-                Ok((picture, labels)) => {
-                    write_labels(&photo.labels, &labels, photo.width, photo.height)?;
-                    write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                    let (path, labels, overlay) =
-                        (photo.path.display(), photo.labels.display(), photo.overlay.display());
-                    say(format_args!("{path} → {labels}, {overlay}"))?;
-                }
-                Err(e @ Error::Device { .. }) => return Err(e),
-                Err(e) => {
-                    complain(e);
-                    broken += 1;
-                }
+/// Segments the photos. Returns the number of those that could not be read.
+fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<usize> {
+    let mut broken = 0;
+    let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
+    let classifier = trained.load(dev, &segmenter.loaded)?;
+    let colours = palette(trained.recipe.clusters);
+    for (done, photo) in photos.iter().enumerate() {
+        let kept = || format!("{done} of {} photos are done", photos.len());
+        stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
+        match segmenter.segment(dev, photo, classifier) {
+            Ok((picture, labels)) => {
+                write_labels(&photo.labels, &labels, photo.width, photo.height)?;
+                write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
+                let (path, labels, overlay) =
+                    (photo.path.display(), photo.labels.display(), photo.overlay.display());
+                say(format_args!("{path} → {labels}, {overlay}"))?;
+            }
+            Err(e @ Error::Device { .. }) => return Err(e),
+            Err(e) => {
+                complain(e);
+                broken += 1;
             }
         }
-        Ok(broken)
     }
+    Ok(broken)
 }
 
-/// One photo: its size, the network's input for it, and its outputs.
+/// A photo: its size, the size of the network's input for it, and the paths of its outputs.
 struct Photo {
     path: PathBuf,
     width: usize,
     height: usize,
-    /// (h, w) of the network's input.
+    /// Height and width of the network's input.
     input: (usize, usize),
     labels: PathBuf,
     overlay: PathBuf,
 }
 
 impl Photo {
-    /// The short side becomes what `size` makes of it, the long side that of the nearest of
-    /// [`ASPECTS`]: a strip of a few pixels' height is squeezed, instead of taking all memory.
+    /// Reads the size of a photo. The input's short side is `size` of the photo's; its long side
+    /// follows from the nearest of [`ASPECTS`], so that a strip of a few pixels' height is squeezed
+    /// instead of taking all memory.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
@@ -157,37 +153,35 @@ impl Photo {
     }
 }
 
-/// A program for each input size, one after the other on the same memory.
-struct Segmenter<B: Backend> {
-    loaded: Loaded<B>,
-    programs: BTreeMap<(usize, usize), (Program<B>, B::ViewPlan)>,
+/// A network with a program for each size of input. The programs use the same memory, one after the
+/// other.
+struct Segmenter {
+    loaded: Loaded,
+    /// The network's program and the rendering op, by height and width of the input.
+    programs: BTreeMap<(usize, usize), (Program, Plan<ViewSpec>)>,
+    /// Whether the network reads Sobel gradients.
     sobel: bool,
+    /// (height, width, 3), the photo at the input's size.
     image: Slot<u8>,
+    /// (1), the number 0.
     index: Slot<u32>,
+    /// (height, width), the clusters of the photo at its own size.
     pred: Slot<u16>,
 }
 
-impl<B: Backend> Segmenter<B> {
-    fn plan(dev: &mut B, photos: &[Photo], recipe: &Recipe) -> Result<Self> {
-        let mut layout = Layout::default();
-        let loaded = Loaded::plan(dev, &mut layout, recipe);
+impl Segmenter {
+    fn plan(dev: &mut dyn Engine, photos: &[Photo], recipe: &Recipe) -> Result<Self> {
+        let mut layout = Layout::new(dev.dtype());
+        let loaded = Loaded::plan(&mut layout, recipe);
         let (k, merge, unit) = (recipe.clusters, recipe.merge, recipe.unit());
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = Geometry { n: 1, h, w, groups: 1, k, merge, unit };
+                let geometry = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
                 let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
-                entry.insert((
-                    program,
-                    dev.plan_view(ViewSpec {
-                        n: 1,
-                        sh: h,
-                        sw: w,
-                        h,
-                        w,
-                        channels: recipe.architecture.input(),
-                    })?,
-                ));
+                let channels = recipe.architecture.input();
+                let view = ViewSpec { n: 1, sh: h, sw: w, h, w, channels };
+                entry.insert((program, plan_view(dev, view)?));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
@@ -199,26 +193,27 @@ impl<B: Backend> Segmenter<B> {
         Ok(Segmenter { loaded, programs, sobel: recipe.architecture.sobel, image, index, pred })
     }
 
-    /// The photo and its clusters (height, width).
-    fn segment(&mut self, dev: &mut B, photo: &Photo) -> Result<(RgbImage, Vec<u16>)> {
+    /// Reads and segments a photo. Returns it with its clusters (height, width).
+    fn segment(
+        &mut self,
+        dev: &mut dyn Engine,
+        photo: &Photo,
+        classifier: Classifier,
+    ) -> Result<(RgbImage, Vec<u16>)> {
         let rgb = decode::rgb(&photo.path)?;
         let (h, w) = photo.input;
         let (program, view) = &self.programs[&photo.input];
-        let image = self.image.part(0, h * w * 3);
-        dev.write(image, &transform::resize(&rgb, w, h))?;
-        dev.view_render(view, program.x, image, self.index, None, None)?;
+        let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);
+        dev.write(images, &transform::resize(&rgb, w, h))?;
+        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
         if self.sobel {
-            dev.view_sobel(view, program.x)?;
+            view_sobel(dev, view, ViewSobel { x })?;
         }
         program.forward(dev, &self.loaded.net)?;
-        let pred = self.pred.part(0, photo.width * photo.height);
-        dev.head_predict(
-            &program.head,
-            pred,
-            (photo.height, photo.width),
-            program.plain(),
-            self.loaded.classifier,
-        )?;
+        let (height, width, input) = (photo.height, photo.width, program.plain());
+        let pred = self.pred.part(0, width * height);
+        let args = HeadPredict { pred, height, width, input, classifier };
+        head_predict(dev, &program.head, args)?;
         let picture = RgbImage::from_raw(photo.width as u32, photo.height as u32, rgb.pixels)
             .ok_or_else(|| {
                 Error::file(&photo.path, "the file changed while it was read", "try again")
@@ -251,7 +246,7 @@ mod tests {
                     .collect::<std::collections::BTreeSet<_>>()
                     .len()
             };
-            // All but the first lie and stand.
+            // All shapes but the first occur twice, as landscape and as portrait.
             assert_eq!((shapes(2.0), shapes(7.5)), (4, 9), "{size}");
             for aspect in [4.0 / 3.0, 1.5, 16.0 / 9.0] {
                 let stretch = long_side(size, aspect) as f64 / (size as f64 * aspect);

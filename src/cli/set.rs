@@ -1,16 +1,17 @@
-//! The images of `--data`, as the commands that evaluate read them.
+//! The images of `--data`, for the commands that evaluate.
 
 use crate::base::{Result, tell};
 use crate::cli::args::SetArgs;
-use crate::cli::plan::{FileBar, check_limit};
+use crate::cli::bar::FileBar;
+use crate::cli::limits::check_limit;
 use crate::cli::read::Reader;
-use crate::data::{self, Classes, Dataset, EvalStore, Fit, ImageStore, PictureSet};
+use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Square};
 
 /// The name of the progress bar.
 const BAR: &str = "read images";
 
 impl SetArgs {
-    /// The files; nothing is decoded yet.
+    /// Lists the files of the data set; nothing is decoded yet.
     pub fn open(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
@@ -21,36 +22,27 @@ impl SetArgs {
         Ok(set)
     }
 
-    /// The images; labels are not looked at.
-    pub fn images(&self, size: usize, fit: Fit) -> Result<ImageStore> {
-        self.reader().images(
-            &self.open(data::any_classes(&self.data, self.dataset))?,
-            (size, fit),
-            BAR,
-        )
+    /// Reads the images; labels are not looked at.
+    pub fn images(&self, square: Square) -> Result<ImageStore> {
+        self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
     }
 
-    /// The images with their labels.
-    pub fn labelled(&self, classes: Classes, size: usize, fit: Fit) -> Result<EvalStore> {
-        self.reader().labelled(&self.open(classes)?, (size, fit), BAR)
+    /// Reads the images with their labels.
+    pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
+        self.reader().labelled(&self.open(classes)?, square, BAR)
     }
 
-    /// The images, with labels where any of them has some. `classes` None: the default ones.
-    /// `asked`: to have none is an error.
+    /// Reads the images, with labels where any of them has some. `classes` None stands for the
+    /// usual number of classes. With `asked`, a set without labels is an error.
     pub fn pictures(
         &self,
         classes: Option<Classes>,
         asked: bool,
-        size: usize,
-        fit: Fit,
+        square: Square,
     ) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(Box::new(self.reader().labelled(
-                &set,
-                (size, fit),
-                BAR,
-            )?)));
+            return Ok(PictureSet::Labelled(self.reader().labelled(&set, square, BAR)?));
         }
         if set.taxonomy.is_some() {
             tell(format_args!(
@@ -58,7 +50,7 @@ impl SetArgs {
                 set.split
             ));
         }
-        Ok(PictureSet::Plain(self.reader().images(&set, (size, fit), BAR)?))
+        Ok(PictureSet::Plain(self.reader().images(&set, square, BAR)?))
     }
 
     fn reader(&self) -> Reader {

@@ -1,4 +1,5 @@
-//! `picie sweep`: a run for each value of one number of the recipe and each seed, and their table.
+//! The command `picie sweep`: a run for each value of one setting and each seed, and a table of
+//! their scores.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,12 +9,13 @@ use clap::ValueEnum;
 use crate::base::{Error, Result};
 use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
 use crate::cli::{say, train};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::report::table;
 
-/// Table 1 of the supplement.
+/// The values of λ in table 1 of the paper's supplement.
 const LAMBDAS: [&str; 6] = ["1", "1.25", "1.5", "1.75", "2", "3"];
 
+/// Runs the command: trains all runs, or resumes them, and prints their table or JSON.
 pub fn run(args: &SweepArgs) -> Result<()> {
     for (flag, given) in [("--resume", args.train.resume), ("--plan", args.train.plan)] {
         if given {
@@ -75,7 +77,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     say(format_args!("{}\n{}", table::scores(&args.name, &rows), sizes.join("\n")))
 }
 
-/// The arguments of a run with one value of the number.
+/// The arguments of a run with one value of the setting.
 fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     let wrong = || Error::input(format!("{value} is no value of {}", args.name), "check --values");
     Ok(match &*args.name {
@@ -92,7 +94,7 @@ fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     })
 }
 
-/// The score after the last epoch, and the size that it is of.
+/// The score of a run after its last epoch, and the size of evaluated images.
 fn score(args: &TrainArgs) -> Result<(Score, usize)> {
     let (folder, rows) = train::one(args)?;
     let last = rows.last().and_then(|row| {

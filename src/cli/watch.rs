@@ -1,4 +1,4 @@
-//! Signals, and the progress of a training run.
+//! The handling of signals, and the progress of a training run.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -10,21 +10,20 @@ use crate::base::{fs, stop, tell};
 use crate::report::{Phase, Progress};
 use crate::train::Observer;
 
-/// Signals closer than this are one: a terminal that is closed sends SIGHUP twice, a wrapper passes
-/// on the Ctrl-C that its child has had from the terminal already.
+/// Signals closer in time than this count as one. A terminal that is closed sends SIGHUP twice, and
+/// a wrapper passes on the Ctrl-C that its child has already had from the terminal.
 const ONE: Duration = Duration::from_millis(100);
 
-/// From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop, the second one ends the
-/// process. What the process was started to ignore, as `nohup` and a shell's background jobs are,
-/// it goes on ignoring.
+/// Installs the handlers of signals. From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks the
+/// process to stop, and the second one ends it. Signals that the process was started to ignore, as
+/// under `nohup` or as a shell's background job, are still ignored.
 pub fn heed_signals() {
-    // Elsewhere than on Linux nothing is known to be ignored.
+    // Outside of Linux no signal is known to be ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let heeded =
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(move |&signal| !ignores(&status, signal));
-    // NOTE: handlers are installed by the thread that hears of the signals. Where it cannot be
-    // started a signal ends the process, as without handlers, and the last checkpoint is what is
-    // resumed.
+    // NOTE: the thread that receives the signals also installs the handlers. If it cannot be
+    // started, a signal ends the process, and the last checkpoint can be resumed.
     let _ = std::thread::Builder::new().name("signals".into()).spawn(|| {
         let Ok(mut signals) = Signals::new(heeded) else { return };
         let mut first: Option<Instant> = None;
@@ -33,16 +32,16 @@ pub fn heed_signals() {
                 None => {
                     stop::ask();
                     first = Some(Instant::now());
-                    // On a thread of its own: a stderr that nobody reads must not keep the second
-                    // signal waiting.
+                    // The message has a thread of its own, because a stderr that nobody reads must
+                    // not delay the second signal.
                     let line = "\nstopping after this batch; once more to stop at once";
                     let _ = std::thread::Builder::new().spawn(move || tell(line));
                 }
                 Some(first) if first.elapsed() < ONE => {}
                 Some(_) => {
                     fs::abandon();
-                    // NOTE: not `std::process::exit`, which runs the exit handlers of the CUDA
-                    // libraries while the main thread is inside of them: that may never end.
+                    // NOTE: `std::process::exit` would run the exit handlers of the CUDA libraries
+                    // while the main thread is inside of them, which may never end.
                     signal_hook::low_level::exit(130);
                 }
             }
@@ -50,22 +49,26 @@ pub fn heed_signals() {
     });
 }
 
-/// Whether the process ignores a signal, by its `/proc/self/status`.
+/// Whether the process ignores a signal, according to the text of `/proc/self/status`.
 fn ignores(status: &str, signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
+/// The terminal's view of a training run: progress bars, notes, and the request to stop.
 pub struct Watch {
+    /// The progress bar of the present phase.
     phase: Option<Phase>,
+    /// The optimizer steps that a profiler records.
     profiled: Range<u64>,
+    /// Number of steps between two looks at their losses.
     look_every: usize,
 }
 
 impl Watch {
-    /// `profiled`: the optimizer steps that a profiler is to record; `look_every`: steps between
-    /// two looks at their losses.
+    /// A watch with no phase yet. `profiled` are the optimizer steps that a profiler records, and
+    /// `look_every` is the number of steps between two looks at their losses.
     pub fn new(profiled: Range<u64>, look_every: usize) -> Self {
         Watch { phase: None, profiled, look_every }
     }
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_read_from_the_mask() {
-        // Bits 0 and 12: HUP is signal 1, PIPE 13.
+        // Bits 0 and 12 are set: HUP is signal 1, PIPE is 13.
         let status = "Name:\tpicie\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\tffffffffffffffff\n";
         assert_eq!(
             [SIGHUP, SIGINT, SIGTERM].map(|signal| ignores(status, signal)),

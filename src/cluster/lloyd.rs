@@ -1,49 +1,63 @@
-//! Lloyd's k-means on points of any width, several times from starts that are spread out; the best
-//! result counts.
+//! Lloyd's k-means on points with any number of channels. It runs several times, from starts that
+//! are spread out, and the best result counts.
 //!
-//! For what is clustered once and beside training. The ops are the CPU engine's, whatever engine
-//! made the points.
+//! This is for clusterings that happen once and outside of training. Its ops run on the CPU engine,
+//! whichever engine made the points.
 
 use rayon::prelude::*;
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result, stop};
 use crate::device::cpu::Cpu;
-use crate::device::ops::{Classifier, KMeans, KMeansSpec, Memory, Metric};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, Metric, Plan,
+    kmeans_accumulate, kmeans_classifier, kmeans_mean, plan_kmeans,
+};
+use crate::device::{Dtype, Engine, Layout, Pool, Slot};
 
-/// Starts that are tried.
+/// Number of starts that are tried.
 const RESTARTS: u32 = 4;
-/// Iterations at most. Fewer where the objective stays within [`SETTLED`] of itself.
+/// Largest number of iterations from one start. They end when the objective falls by no more than
+/// [`SETTLED`] of itself.
 const ITERATIONS: usize = 100;
+/// The relative fall of the objective at which iterations end.
 const SETTLED: f64 = 1e-5;
 
-/// Points that are clustered several times.
+/// Points on the CPU engine, to be clustered with one seed after another.
 pub struct Lloyd<'a> {
-    cpu: Cpu,
-    plan: KMeansSpec,
-    /// (n, d)
+    cpu: Box<dyn Engine>,
+    plan: Plan<KMeansSpec>,
+    /// (n, d), the points.
     host: &'a [f32],
-    /// Σ ‖p‖² over the points: the objective is this − 2·Σ score.
+    /// Sum of the points' squared norms. The objective is this − 2·Σ score.
     squares: f64,
+    /// (n, d), the points on the device.
     points: Slot<f32>,
+    /// (k, d), the centroids.
     centroids: Slot<f32>,
+    /// Room for the centroids' classifier.
     classifier: Classifier,
+    /// (k, d), the sum of each cluster's points.
     sums: Slot<f32>,
+    /// (k), the number of each cluster's points.
     counts: Slot<u32>,
+    /// (1), the sum of the points' best scores.
     score: Slot<f32>,
+    /// (1), the number of empty clusters, which nobody reads.
     splits: Slot<u32>,
 }
 
 impl<'a> Lloyd<'a> {
-    /// For `k` clusters of `points` (n, `d`). Errors: fewer points than clusters.
+    /// Prepares the clustering of `points` (n, `d`) into `k` clusters. Fails if there are fewer
+    /// points than clusters.
     pub fn new(points: &'a [f32], d: usize, k: usize) -> Result<Self> {
         let n = points.len() / d;
         if n < k {
             let remedy = "use more images, a larger --size or fewer --clusters";
             return Err(Error::input(format!("{n} points cannot form {k} clusters"), remedy));
         }
-        let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
+        let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
+        let mut layout = Layout::new(Dtype::F32);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let slot = state("points", points.len());
         let centroids = state("centroids", k * d);
@@ -52,7 +66,7 @@ impl<'a> Lloyd<'a> {
         let (sums, score) = (state("sums", k * d), state("score", 1));
         let counts = layout.take(Pool::State, "counts", k);
         let splits = layout.take(Pool::State, "splits", 1);
-        let plan = cpu.plan_kmeans(KMeansSpec { k, d })?;
+        let plan = plan_kmeans(&mut *cpu, KMeansSpec { k, d })?;
         cpu.reserve(&layout)?;
         cpu.write(slot, points)?;
         let squares = points.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
@@ -71,12 +85,13 @@ impl<'a> Lloyd<'a> {
         })
     }
 
-    /// Centroids (k, d), and the mean squared distance of the points to the nearest.
+    /// Clusters the points with starts drawn from `seed`. Returns the best centroids (k, d), and
+    /// the mean squared distance of the points to their nearest centroid.
     pub fn fit(&mut self, seed: u64) -> Result<(Vec<f32>, f64)> {
         let mut best: Option<(Vec<f32>, f64)> = None;
         for restart in 0..RESTARTS {
             let mut rng = Rng::new(seed, Stream::KMeansInit, restart, 0);
-            let start = spread(self.host, self.plan.d, self.plan.k, &mut rng);
+            let start = spread(self.host, self.plan.spec.d, self.plan.spec.k, &mut rng);
             self.cpu.write(self.centroids, &start)?;
             let objective = self.descend()?;
             if best.as_ref().is_none_or(|(_, least)| objective < *least) {
@@ -84,24 +99,25 @@ impl<'a> Lloyd<'a> {
             }
         }
         let (centroids, objective) = best.expect("there is a start");
-        Ok((centroids, objective / (self.host.len() / self.plan.d) as f64))
+        Ok((centroids, objective / (self.host.len() / self.plan.spec.d) as f64))
     }
 
-    /// Moves the centroids until they settle. Returns the sum of squared distances to them before
-    /// the last move.
+    /// Moves the centroids until they settle. Returns the sum of the points' squared distances to
+    /// them before the last move.
     fn descend(&mut self) -> Result<f64> {
-        let Lloyd { cpu, plan, points, centroids, classifier, sums, counts, score, splits, .. } =
-            self;
+        let Lloyd { plan, points, centroids, classifier, sums, counts, score, splits, .. } = *self;
+        let cpu = &mut *self.cpu;
         let mut objective = f64::INFINITY;
         for _ in 0..ITERATIONS {
             stop::check()?;
-            cpu.kmeans_classifier(*classifier, *centroids, Metric::L2)?;
-            cpu.zero(*sums)?;
-            cpu.zero(*counts)?;
-            cpu.zero(*score)?;
-            cpu.kmeans_accumulate(plan, *sums, *counts, *score, *points, *classifier)?;
-            let now = self.squares - 2.0 * f64::from(cpu.read(*score)?[0]);
-            cpu.kmeans_mean(*centroids, *counts, *splits, *sums)?;
+            kmeans_classifier(cpu, KMeansClassifier { classifier, centroids, metric: Metric::L2 })?;
+            cpu.zero(sums)?;
+            cpu.zero(counts)?;
+            cpu.zero(score)?;
+            let assigned = KMeansAccumulate { sums, counts, score, points, classifier };
+            kmeans_accumulate(cpu, &plan, assigned)?;
+            let now = self.squares - 2.0 * f64::from(cpu.read(score)?[0]);
+            kmeans_mean(cpu, KMeansMean { centroids, counts, splits, sums })?;
             if objective - now <= SETTLED * now.abs() {
                 return Ok(now);
             }
@@ -111,9 +127,9 @@ impl<'a> Lloyd<'a> {
     }
 }
 
-/// `k` of the points (n, `d`), each chosen with a probability proportional to its squared distance
-/// from the nearest chosen before. Source: Arthur and Vassilvitskii, "k-means++: the advantages of
-/// careful seeding" (SODA 2007).
+/// Chooses `k` of the points (n, `d`) as first centroids (k, d), each with a probability
+/// proportional to its squared distance from the nearest one chosen before. Source: Arthur and
+/// Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007).
 fn spread(points: &[f32], d: usize, k: usize, rng: &mut Rng) -> Vec<f32> {
     let n = points.len() / d;
     let mut least = vec![f32::INFINITY; n];
@@ -128,7 +144,7 @@ fn spread(points: &[f32], d: usize, k: usize, rng: &mut Rng) -> Vec<f32> {
         });
         let total: f64 = least.iter().map(|&v| f64::from(v)).sum();
         let mut rest = f64::from(rng.unit()) * total;
-        // Where all points are chosen already, the last stands for any.
+        // If all distances are 0, any point is as good as another: the last one is taken.
         at = least
             .iter()
             .position(|&v| {
@@ -144,7 +160,7 @@ fn spread(points: &[f32], d: usize, k: usize, rng: &mut Rng) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// `n` points around each of three centres in `d` dimensions, in turn.
+    /// Returns `n` points around each of three centres in `d` dimensions, in turn.
     fn blobs(n: usize, d: usize) -> (Vec<f32>, [f32; 3]) {
         let centres = [-10.0, 0.0, 25.0];
         let mut rng = Rng::new(7, Stream::Other, 0, 0);
@@ -186,8 +202,8 @@ mod tests {
 
     #[test]
     fn starts_are_spread_over_the_points() {
-        // 98 points in one place, one in each of two others: drawn evenly, three starts would
-        // seldom be three places.
+        // There are 98 points in one place and one in each of two others: three starts drawn evenly
+        // would seldom be in three places.
         let mut points = vec![0.0f32; 98];
         points.extend([50.0, -80.0]);
         for seed in 0..20 {
@@ -199,7 +215,7 @@ mod tests {
 
     #[test]
     fn equal_points_are_clustered_and_too_few_are_refused() {
-        // The empty cluster takes half of the other, a thousandth to the side.
+        // The empty cluster takes half of the other one's points and begins a thousandth beside it.
         assert!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().1 <= 1e-3);
         let text = Lloyd::new(&[0.0; 12], 3, 5).map(|_| ()).unwrap_err().to_string();
         assert!(text.contains("4 points cannot form 5 clusters"), "{text}");

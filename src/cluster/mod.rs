@@ -1,86 +1,104 @@
 //! Mini-batch k-means on unit feature vectors (paper section 3.2; released code commons.py:52-133).
 //!
-//! Lloyd's algorithm on the points of the first batches, then one update of the centroids every few
-//! batches. Everything stays on the device; the host reads a few numbers at the end, so that it can
-//! queue batches ahead of the device.
+//! Lloyd's algorithm runs on the points of the first batches; after that the centroids are updated
+//! once every few batches. Everything stays on the device, and the host reads only a few numbers at
+//! the end, so that it can queue batches ahead of the device.
 //!
-//! [`lloyd`] is k-means on points of any width, for the baselines.
+//! [`lloyd`] is k-means on points with any number of channels, for the baselines.
 
 pub mod lloyd;
+mod scorer;
+
+pub use scorer::Scorer;
 
 use crate::base::rng::Rng;
 use crate::base::{Error, Result, stop};
-use crate::device::arena::ALIGN;
-use crate::device::ops::{Backend, Classifier, KMeansSpec, Metric};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, HeadAccumulate, HeadFeatures, KMeansAccumulate, KMeansMean, KMeansSpec, KMeansStep,
+    Metric, Plan, head_accumulate, head_features, kmeans_accumulate, kmeans_mean, kmeans_step,
+    plan_kmeans,
+};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
 use crate::net::{FEATURES, Program};
 
-/// Floats from one kept score to the next: slots begin on lines.
+/// Distance between two kept scores, in floats: slots begin on cache lines.
 const LINE: usize = ALIGN / size_of::<f32>();
-/// Scores that are kept before the host reads them.
+/// Capacity of the ring of scores on the device. The host reads it when full, so it seldom waits.
 const KEPT: usize = 256;
 
-/// What one pass of k-means is told.
+/// The settings of one pass of k-means.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// Batches whose points are stored for the start.
+    /// Number of first batches, whose points are stored for Lloyd's algorithm.
     pub init_batches: usize,
-    /// Iterations of Lloyd's algorithm on them.
+    /// Iterations of Lloyd's algorithm on these points.
     pub iters: usize,
-    /// Random starts of it, of which the best by objective stays.
+    /// Number of random starts of Lloyd's algorithm. The one with the lowest objective is kept.
     pub restarts: usize,
-    /// Batches from one mini-batch update to the next; a rest that fills none is dropped.
+    /// Number of batches summed per centroid update. Batches left over at the end of the pass are
+    /// not used.
     pub update_every: usize,
 }
 
-/// What a pass reports.
+/// The result of a pass, for reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// Mean squared distance to the nearest centroid: of the points of the start, then of each
-    /// update, averaged.
+    /// Mean squared distance of points to their nearest centroid: the average of its value for the
+    /// stored points and its values for the batches of each update.
     pub objective: f64,
-    /// K·Σ sizeₖ² / (Σ sizeₖ)²: 1 for equal clusters, K where one has everything (Faiss's imbalance
-    /// factor).
+    /// Faiss's imbalance factor, K·Σ sizeₖ² / (Σ sizeₖ)²: 1 if all clusters have the same size, K
+    /// if one has all points.
     pub imbalance: f64,
-    /// Clusters that were empty in Lloyd's iterations and took half of another.
+    /// Number of times that a cluster was empty in Lloyd's iterations and took half of another one.
     pub splits: u32,
 }
 
-/// Buffers and state of one clustering at a time.
-pub struct MiniBatch<B: Backend> {
-    plan: B::KMeansPlan,
+/// Mini-batch k-means: the buffers and the state of one clustering at a time.
+pub struct MiniBatch {
+    plan: Plan<KMeansSpec>,
     schedule: Schedule,
+    /// Number of clusters.
     k: usize,
-    /// Points of the first batches (capacity, FEATURES).
+    /// (capacity, FEATURES), the points of the first batches.
     points: Slot<f32>,
+    /// (k, FEATURES), the sum of each cluster's points since the last update.
     sums: Slot<f32>,
+    /// (k), the number of each cluster's points since the last update.
     counts: Slot<u32>,
+    /// (1), the sum of the points' best scores since the last update.
     score: Slot<f32>,
+    /// (k), the number of each cluster's points in this pass.
     totals: Slot<f32>,
+    /// (1), the number of empty clusters so far in this pass.
     splits: Slot<u32>,
-    /// Centroids of the best random start so far.
+    /// (k, FEATURES), the centroids of the best random start so far. Empty if there is only one
+    /// start.
     best: Slot<f32>,
-    classifier: Classifier,
-    /// Whether this pass begins at the centroids that are there.
+    /// The classifier of the centroids at the last update. Batches are assigned by it until the
+    /// next update.
+    scores_by: Option<Classifier>,
+    /// Whether this pass starts from the present centroids.
     warm: bool,
-    /// Rows of `points` that are filled.
+    /// Number of filled rows in `points`.
     stored: usize,
+    /// Number of batches so far in this pass.
     batches: usize,
-    /// Points that `sums` are of.
+    /// Number of points in `sums`.
     summed: usize,
-    /// Scores of updates that the host has not read yet (KEPT, LINE), and the points that each is
-    /// of.
+    /// (KEPT, LINE), the scores of updates that the host has not read yet.
     kept: Slot<f32>,
+    /// Number of points behind each score that the host has not read yet.
     unread: Vec<usize>,
-    /// Objective of the start and of each update.
+    /// The objectives of the start and of each update: mean squared distances.
     objectives: Vec<f64>,
 }
 
-impl<B: Backend> MiniBatch<B> {
-    /// `points` (capacity, FEATURES) has room for those of `schedule.init_batches` batches;
-    /// clusterings of the same batches may share it. Errors: fewer points than clusters.
+impl MiniBatch {
+    /// Plans a clustering into `k` clusters. `points` (capacity, FEATURES) must have room for the
+    /// points of `schedule.init_batches` batches; clusterings of the same batches may share it.
+    /// Fails if there are fewer points than clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         schedule: Schedule,
         k: usize,
@@ -94,7 +112,7 @@ impl<B: Backend> MiniBatch<B> {
             ));
         }
         Ok(MiniBatch {
-            plan: dev.plan_kmeans(KMeansSpec { k, d: FEATURES })?,
+            plan: plan_kmeans(dev, KMeansSpec { k, d: FEATURES })?,
             schedule,
             k,
             points,
@@ -107,11 +125,7 @@ impl<B: Backend> MiniBatch<B> {
                 0 | 1 => Slot::empty(),
                 _ => layout.take(Pool::State, "k-means best", k * FEATURES),
             },
-            classifier: Classifier {
-                w: layout.take(Pool::State, "k-means classifier", k * FEATURES),
-                b: layout.take(Pool::State, "k-means classifier bias", k),
-                k,
-            },
+            scores_by: None,
             warm: false,
             stored: 0,
             batches: 0,
@@ -122,8 +136,8 @@ impl<B: Backend> MiniBatch<B> {
         })
     }
 
-    /// Forgets the pass before. `warm`: the centroids it left are where this one begins.
-    pub fn begin(&mut self, dev: &mut B, warm: bool) -> Result<()> {
+    /// Begins a new pass. `warm`: it starts from the centroids that the last pass left.
+    pub fn begin(&mut self, dev: &mut dyn Engine, warm: bool) -> Result<()> {
         self.warm = warm;
         (self.stored, self.batches) = (0, 0);
         self.objectives.clear();
@@ -132,91 +146,87 @@ impl<B: Backend> MiniBatch<B> {
         self.clear_sums(dev)
     }
 
-    fn clear_sums(&mut self, dev: &mut B) -> Result<()> {
+    /// Zeroes the sums, counts and score.
+    fn clear_sums(&mut self, dev: &mut dyn Engine) -> Result<()> {
         self.summed = 0;
         dev.zero(self.sums)?;
         dev.zero(self.counts)?;
         dev.zero(self.score)
     }
 
-    /// Feeds the features of a program that just ran forward. `centroids` (K, FEATURES) are created
-    /// and moved; `rng` chooses the first ones among the stored points. `last`: no batch follows.
+    /// Adds a batch: the features of a program whose forward pass was just queued. This creates and
+    /// moves the scorer's centroids; `rng` chooses the first ones among the stored points. `last`:
+    /// no batch follows.
     pub fn push(
         &mut self,
-        dev: &mut B,
-        program: &Program<B>,
-        centroids: Slot<f32>,
+        dev: &mut dyn Engine,
+        program: &Program,
+        scorer: &Scorer,
         rng: &mut Rng,
         last: bool,
     ) -> Result<()> {
         self.batches += 1;
-        let rows = program.geometry.n * program.geometry.h * program.geometry.w / 16;
+        let rows = program.spec.features();
+        let (head, input) = (&program.head, program.warped());
         if self.batches <= self.schedule.init_batches {
-            dev.head_features(
-                &program.head,
-                self.points.part(self.stored * FEATURES, rows * FEATURES),
-                program.warped(),
-            )?;
+            let features = self.points.part(self.stored * FEATURES, rows * FEATURES);
+            head_features(dev, head, HeadFeatures { features, input })?;
             self.stored += rows;
             if self.batches == self.schedule.init_batches || last {
-                self.lloyd(dev, centroids, rng)?;
+                self.lloyd(dev, scorer, rng)?;
             }
             return Ok(());
         }
         let since = self.batches - self.schedule.init_batches;
         if (since - 1).is_multiple_of(self.schedule.update_every) {
             self.clear_sums(dev)?;
-            dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
+            self.scores_by = Some(scorer.by(dev, Metric::L2)?);
         }
-        dev.head_accumulate(
-            &program.head,
-            self.sums,
-            self.counts,
-            self.score,
-            program.warped(),
-            self.classifier,
-        )?;
+        let classifier = self.scores_by.expect("made with the first of the batches");
+        let MiniBatch { sums, counts, score, totals, .. } = *self;
+        head_accumulate(dev, head, HeadAccumulate { sums, counts, score, input, classifier })?;
         self.summed += rows;
         if since.is_multiple_of(self.schedule.update_every) {
             self.note_objective(dev)?;
-            dev.kmeans_step(centroids, self.totals, self.sums, self.counts)?;
+            let centroids = scorer.centroids;
+            kmeans_step(dev, KMeansStep { centroids, totals, sums, counts })?;
         }
         Ok(())
     }
 
-    /// k-means of the first `rows` points, which are there already, from random starts. `centroids`
-    /// (K, FEATURES) are created.
+    /// Clusters the first `rows` rows of `points`, which were written already, from random starts.
+    /// The scorer's centroids are overwritten with the result.
     pub fn of_points(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         rows: usize,
-        centroids: Slot<f32>,
+        scorer: &Scorer,
         rng: &mut Rng,
     ) -> Result<Summary> {
         self.begin(dev, false)?;
         self.stored = rows;
-        self.lloyd(dev, centroids, rng)?;
+        self.lloyd(dev, scorer, rng)?;
         self.finish(dev)
     }
 
-    /// Lloyd's algorithm on the stored points: from the centroids that are there, or from K of the
-    /// points chosen at random, the best of several such starts.
-    fn lloyd(&mut self, dev: &mut B, centroids: Slot<f32>, rng: &mut Rng) -> Result<()> {
+    /// Runs Lloyd's algorithm on the stored points. It starts from the present centroids if the
+    /// pass is warm, else from K of the points chosen at random; of several such starts the best is
+    /// kept.
+    fn lloyd(&mut self, dev: &mut dyn Engine, scorer: &Scorer, rng: &mut Rng) -> Result<()> {
         let points = self.points.part(0, self.stored * FEATURES);
+        let centroids = scorer.centroids;
         let starts = if self.warm { 0 } else { self.schedule.restarts };
         let mut highest = f32::NEG_INFINITY;
         for start in 0..starts {
             for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
-                dev.copy(
-                    centroids.part(k * FEATURES, FEATURES),
-                    points.part(point as usize * FEATURES, FEATURES),
-                )?;
+                let row = |slot: Slot<f32>, at: usize| slot.part(at * FEATURES, FEATURES);
+                dev.copy(row(centroids, k), row(points, point as usize))?;
             }
-            self.iterate(dev, centroids, points)?;
+            self.iterate(dev, scorer, points)?;
             if starts == 1 {
                 break;
             }
-            // The largest score is the smallest objective.
+            // The highest score means the lowest objective.
             let score = dev.read(self.score)?[0];
             if start == 0 || score > highest {
                 highest = score;
@@ -224,11 +234,11 @@ impl<B: Backend> MiniBatch<B> {
             }
         }
         match starts {
-            0 => self.iterate(dev, centroids, points)?,
+            0 => self.iterate(dev, scorer, points)?,
             1 => {}
             _ => {
                 dev.copy(centroids, self.best)?;
-                self.assign(dev, centroids, points)?;
+                self.assign(dev, scorer, points)?;
             }
         }
         self.note_objective(dev)?;
@@ -236,42 +246,40 @@ impl<B: Backend> MiniBatch<B> {
         dev.write(self.totals, &counts)
     }
 
-    /// Moves the centroids. There is one assignment more than updates: its counts are where the
-    /// mini-batch updates begin.
-    fn iterate(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+    /// Runs the iterations of Lloyd's algorithm. There is one assignment more than there are
+    /// updates of centroids: mini-batch updates start from its counts.
+    fn iterate(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
+        let centroids = scorer.centroids;
         for _ in 0..self.schedule.iters {
             stop::check()?;
-            self.assign(dev, centroids, points)?;
-            dev.kmeans_mean(centroids, self.counts, self.splits, self.sums)?;
+            self.assign(dev, scorer, points)?;
+            let MiniBatch { sums, counts, splits, .. } = *self;
+            kmeans_mean(dev, KMeansMean { centroids, counts, splits, sums })?;
         }
-        self.assign(dev, centroids, points)
+        self.assign(dev, scorer, points)
     }
 
-    /// Sums, counts and score of the stored points' nearest centroids.
-    fn assign(&mut self, dev: &mut B, centroids: Slot<f32>, points: Slot<f32>) -> Result<()> {
+    /// Assigns each stored point to its nearest centroid, and takes the sums, counts and score.
+    fn assign(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
         self.clear_sums(dev)?;
-        dev.kmeans_classifier(self.classifier, centroids, Metric::L2)?;
-        dev.kmeans_accumulate(
-            &self.plan,
-            self.sums,
-            self.counts,
-            self.score,
-            points,
-            self.classifier,
-        )?;
+        let classifier = scorer.by(dev, Metric::L2)?;
+        let MiniBatch { sums, counts, score, .. } = *self;
+        let assigned = KMeansAccumulate { sums, counts, score, points, classifier };
+        kmeans_accumulate(dev, &self.plan, assigned)?;
         self.summed = self.stored;
         Ok(())
     }
 
-    /// Keeps the score of the points just summed: for unit vectors ‖f − c‖² = 1 − 2·score.
-    fn note_objective(&mut self, dev: &mut B) -> Result<()> {
+    /// Keeps the score of the points just summed, from which the host computes their objective.
+    fn note_objective(&mut self, dev: &mut dyn Engine) -> Result<()> {
         dev.copy(self.kept.part(self.unread.len() * LINE, 1), self.score)?;
         self.unread.push(self.summed);
         if self.unread.len() == KEPT { self.read_objectives(dev) } else { Ok(()) }
     }
 
-    /// Means over the points of each score that was kept.
-    fn read_objectives(&mut self, dev: &mut B) -> Result<()> {
+    /// Turns the kept scores into objectives: for unit vectors ‖f − c‖² = 1 − 2·score, averaged
+    /// over the points of each score.
+    fn read_objectives(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let kept = dev.read(self.kept)?;
         let scores = kept.iter().step_by(LINE).map(|&score| f64::from(score));
         let means = scores
@@ -281,7 +289,8 @@ impl<B: Backend> MiniBatch<B> {
         Ok(())
     }
 
-    pub fn finish(&mut self, dev: &mut B) -> Result<Summary> {
+    /// Ends the pass and returns its summary (a host synchronisation).
+    pub fn finish(&mut self, dev: &mut dyn Engine) -> Result<Summary> {
         self.read_objectives(dev)?;
         let totals: Vec<f64> = dev.read(self.totals)?.into_iter().map(f64::from).collect();
         let sum: f64 = totals.iter().sum();

@@ -1,4 +1,4 @@
-//! A file → RGB pixels, or → the ids of a label map.
+//! Reads a file as RGB pixels, or as the values of a label map.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -8,6 +8,7 @@ use image::{DynamicImage, ImageDecoder};
 
 use crate::base::{Error, Result};
 
+/// The remedy for damaged files.
 const DAMAGED: &str = "copy or download it again";
 
 /// A decoded picture.
@@ -37,9 +38,9 @@ pub fn rgb(path: &Path) -> Result<Rgb> {
     read_rgb(path, |_, _| true)
 }
 
-/// As [`rgb`], for a picture with the label map `label`, which is never turned itself. Labels
-/// decide: a picture that has its label map's size only as it is stored is not turned. A label map
-/// that cannot be read decides nothing.
+/// Reads as [`rgb`] does, for a picture with the label map `label`, which is never turned itself.
+/// Labels decide: a picture that has its label map's size only as it is stored is not turned. A
+/// label map that cannot be read decides nothing.
 pub fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
     let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
     let label =
@@ -47,7 +48,7 @@ pub fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
     read_rgb(path, |stored, upright| label != Some(stored) || label == Some(upright))
 }
 
-/// `turn` is told (width, height) as stored and upright, and says whether to turn.
+/// Reads an image. `turn` gets (width, height) as stored and upright, and says whether to turn it.
 fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) -> Result<Rgb> {
     let bytes = read(path)?;
     if bytes.starts_with(&[0xFF, 0xD8]) && !jpeg_is_whole(&bytes) {
@@ -61,7 +62,7 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     }
     let unreadable = |e| unreadable(path, &e);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
-    let (stored, orientation, upright) = sizes(&mut decoder);
+    let Header { stored, orientation, upright } = Header::read(&mut decoder);
     if stored.0 == 0 || stored.1 == 0 {
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
     }
@@ -80,7 +81,7 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     })
 }
 
-/// (width, height) of an image as [`rgb`] reads it, from its header alone.
+/// Reads (width, height) of an image, as [`rgb`] would turn it, from its header alone.
 pub fn size(path: &Path) -> Result<(usize, usize)> {
     let io = |e| Error::io(path, e);
     let reader =
@@ -92,18 +93,30 @@ pub fn size(path: &Path) -> Result<(usize, usize)> {
         return Err(not_an_image(path));
     }
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, &e))?;
-    Ok(sizes(&mut decoder).2)
+    Ok(Header::read(&mut decoder).upright)
 }
 
-/// (width, height) as stored, how to turn the picture, and (width, height) when that is done. A tag
-/// that makes no sense turns nothing.
-fn sizes(decoder: &mut impl ImageDecoder) -> ((usize, usize), Orientation, (usize, usize)) {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    let (width, height) = decoder.dimensions();
-    let (w, h) = (width as usize, height as usize);
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let sideways = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
-    ((w, h), orientation, if sideways { (h, w) } else { (w, h) })
+/// What an image's header says of its shape.
+struct Header {
+    /// (width, height) of the pixels in the file.
+    stored: (usize, usize),
+    /// How the picture is to be turned.
+    orientation: Orientation,
+    /// (width, height) when that is done.
+    upright: (usize, usize),
+}
+
+impl Header {
+    /// Reads the header. An orientation that makes no sense turns nothing.
+    fn read(decoder: &mut impl ImageDecoder) -> Self {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let (width, height) = decoder.dimensions();
+        let (w, h) = (width as usize, height as usize);
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let sideways = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+        let upright = if sideways { (h, w) } else { (w, h) };
+        Header { stored: (w, h), orientation, upright }
+    }
 }
 
 fn unreadable(path: &Path, e: &image::ImageError) -> Error {
@@ -130,8 +143,8 @@ pub fn label(path: &Path) -> Result<LabelMap> {
     coloured_label(path, &[])
 }
 
-/// As [`label`]; with `colours`, a colour PNG or one with a palette holds those colours, and the id
-/// is a colour's place among them.
+/// Reads as [`label`] does; with `colours`, a colour PNG or one with a palette holds those colours,
+/// and the id is a colour's place among them.
 pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
     let bytes = read(path)?;
     let damaged = |e: png::DecodingError| {
@@ -156,7 +169,8 @@ pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
             return Err(Error::file(
                 path,
                 format!(
-                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} bits",
+                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} \
+                     bits",
                     depth as u8
                 ),
                 "convert it so that a pixel's value is its class id",
@@ -204,6 +218,7 @@ pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
     Ok(LabelMap { width, height, ids })
 }
 
+/// Reads the bytes of a file. Errors: it is empty.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     if bytes.is_empty() {
@@ -230,9 +245,7 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     false
 }
 
+/// The text of an error without its line ends.
 fn one_line(e: &dyn std::error::Error) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
-
-#[cfg(test)]
-mod tests;

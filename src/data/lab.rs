@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-/// Linear light (0 to 1) of each value of an sRGB channel. Source: IEC 61966-2-1.
+/// The linear light (0 to 1) of each value of an sRGB channel. Source: IEC 61966-2-1.
 static LINEAR: LazyLock<[f32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|v| {
         let v = v as f64 / 255.0;
@@ -10,8 +10,8 @@ static LINEAR: LazyLock<[f32; 256]> = LazyLock::new(|| {
     })
 });
 
-/// L\* (0 to 100), a\* and b\* (about −100 to 100) of an sRGB colour, for the white D65 and the
-/// observer of 2°.
+/// Converts an sRGB colour to L\* (0 to 100), a\* and b\* (about −100 to 100), for the white D65
+/// and the observer of 2°.
 pub fn lab(rgb: [u8; 3]) -> [f32; 3] {
     let [r, g, b] = rgb.map(|v| LINEAR[usize::from(v)]);
     // Rows of the matrix to XYZ, each divided by the white's X, Y or Z (0.95047, 1, 1.08883).

@@ -1,4 +1,5 @@
-//! What computes: memory, a clock, recorded sequences of ops, and the bodies of the ops.
+//! The interface of engines, which compute: memory, a clock, recorded sequences of ops, and the
+//! bodies of the ops.
 
 use std::any::Any;
 
@@ -8,66 +9,71 @@ use crate::base::{Error, Result};
 use crate::device::ops::Bodies;
 use crate::device::{Act, Dtype, Element, Layout, Slot, Trace, Work, trace};
 
-/// Fills memory that it is given as bytes.
+/// A function that fills the memory it is given. It may fail.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
 
-/// An engine. Its methods are what an engine has to say and do; callers use the typed ones of
-/// `dyn Engine`, and the doors of [`ops`](crate::device::ops).
+/// An engine: a CPU or a GPU that holds memory and runs ops. The trait's methods are what each
+/// engine implements; callers use the typed methods of `dyn Engine`, and the doors of
+/// [`ops`](crate::device::ops).
 ///
-/// Ops are queued in the order of their calls. Slots are names for memory of [`Engine::reserve`]'s.
+/// Ops are queued, and run in the order of their calls. Slots name parts of the memory that
+/// [`Engine::reserve`] allocates.
 pub trait Engine: Any + Bodies {
-    /// How activations are stored, and the weights that convolutions read.
+    /// The element type of activations, and of the weights that convolutions read.
     fn dtype(&self) -> Dtype;
 
-    /// Settles what the plans so far left open, which may take minutes on a GPU: how many of them
-    /// convolve, and which share a shape, is known only when all are made. `reserve` does it as
-    /// well; before, `scratch_bytes` and `choices` know nothing of what is open.
+    /// Makes the choices that the plans so far left open. A GPU measures convolution algorithms
+    /// here, for all plans together, which may take minutes. `reserve` calls it as well; before
+    /// that, `scratch_bytes` and `choices` do not include what is open.
     fn decide(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Bytes of scratch that the plans so far asked for: what an op needs while it runs, the
-    /// maximum over all ops.
+    /// Bytes of scratch, the memory that an op needs only while it runs: the maximum over all plans
+    /// so far.
     fn scratch_bytes(&self) -> usize;
 
-    /// Bytes that a plan may take, where memory is the engine's own and a data set may live in it.
-    /// None: it is the host's.
+    /// Bytes that a layout may take, if the engine has memory of its own, in which a data set may
+    /// live. `None` if its memory is the host's.
     fn free_bytes(&self) -> Option<usize>;
 
-    /// What computes, for reports: an object with at least a `name`.
+    /// A description of the hardware for reports: a JSON object with at least a `name`.
     fn describe(&self) -> serde_json::Value;
 
-    /// What was decided for the plans so far, a line each, for those who read plans and reports.
+    /// The choices made for the plans so far, one line each, for people who read plans and reports.
     fn choices(&self) -> Vec<String> {
         Vec::new()
     }
 
     /// Allocates every pool of `layout`, and the scratch that the plans so far asked for. Called
-    /// once, before the first op. The layout is of this engine's dtype.
+    /// once, before the first op, with a layout of this engine's dtype. Fails if the memory does
+    /// not suffice.
     fn reserve(&mut self, layout: &Layout) -> Result<()>;
 
     /// dst = src, which is as long.
     fn write_bytes(&mut self, dst: Slot<u8>, src: &[u8]) -> Result<()>;
 
-    /// dst = what `fill` makes, in memory that the device copies from, aligned as slots are: for
-    /// what is too large to be copied twice. `fill` is called once and finds garbage.
+    /// dst = the bytes that `fill` writes. `fill` writes straight into memory that the device
+    /// copies from, so that large data is not copied twice. It is called once, with memory that is
+    /// aligned as slots are and holds garbage.
     fn fill_bytes(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()>;
 
-    /// As `fill_bytes`, but while what is queued goes on, for a slot of
-    /// [`Pool::Images`](crate::device::Pool): nothing that was queued since the prefetch before
-    /// may use `dst`, and before it is used [`Engine::arrive`] is called.
+    /// Like `fill_bytes`, but the copy overlaps with queued ops. `dst` lies in
+    /// [`Pool::Images`](crate::device::Pool) and must not be used by anything queued after the
+    /// previous prefetch; call [`Engine::arrive`] before using it.
     fn prefetch_bytes(&mut self, dst: Slot<u8>, fill: Fill) -> Result<()> {
         self.fill_bytes(dst, fill)
     }
 
-    /// What is queued from now on finds in the slot what was prefetched to this offset.
+    /// Makes everything queued from now on wait for the copy that was prefetched to this slot's
+    /// offset.
     fn arrive(&mut self, _slot: Slot<u8>) -> Result<()> {
         Ok(())
     }
 
-    /// dst = what `fill` makes of it, `piece` bytes at a time (fewer at the end): it is told which
-    /// byte its piece begins at, and finds garbage. For what is too large for the host. A piece
-    /// begins where a slot may.
+    /// dst = the bytes that `fill` writes, `piece` bytes at a time (fewer at the end), for data
+    /// that is too large for the host's memory. `fill` gets the offset at which its piece begins,
+    /// and memory that holds garbage. `piece` is a multiple of [`ALIGN`](crate::device::ALIGN).
     fn load_bytes(
         &mut self,
         dst: Slot<u8>,
@@ -81,8 +87,8 @@ pub trait Engine: Any + Bodies {
         Ok(())
     }
 
-    /// dst = the slot's bytes, as many, after everything before it has run (a host
-    /// synchronisation).
+    /// dst = the bytes of `src`, which is as long, after everything queued before it has run (a
+    /// host synchronisation).
     fn read_bytes(&mut self, dst: &mut [u8], src: Slot<u8>) -> Result<()>;
 
     /// dst = 0.
@@ -91,45 +97,48 @@ pub trait Engine: Any + Bodies {
     /// dst = src, which is as long.
     fn copy_bytes(&mut self, dst: Slot<u8>, src: Slot<u8>) -> Result<()>;
 
-    /// Runs `ops`, or replays what `recording` has of them. They must be the same ops on the same
-    /// slots every time, and neither read nor write: what changes from step to step lies in slots
-    /// written before.
+    /// Runs `ops`, or replays them from `recording`. They must be the same ops on the same slots
+    /// every time, and may not read from or write to the host: whatever changes from step to step
+    /// must lie in slots that were written before.
     fn replay_ops(
         &mut self,
         recording: &mut Recording,
         ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
     ) -> Result<()>;
 
-    /// Notes when everything before is done.
+    /// A mark at this place in the queue: the time when everything queued before is done.
     fn mark(&mut self) -> Result<Mark>;
 
-    /// Seconds that the engine was busy between two marks (a host synchronisation).
+    /// Seconds between two marks on the engine's clock (a host synchronisation).
     fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64>;
 
-    /// Opens a named range, where a profiler may look on.
+    /// Opens a named range, which a profiler shows. Ranges nest.
     fn enter(&mut self, _name: &str) {}
 
     /// Closes the range that was opened last.
     fn leave(&mut self) {}
 
-    /// Opens or closes the window that a profiler records, where there is one.
+    /// Starts (`on`) or stops the recording of a profiler, if there is one.
     fn record(&mut self, _on: bool) -> Result<()> {
         Ok(())
     }
 
-    /// The record of its ops, which is off unless somebody asks for it.
+    /// The record of the ops that ran. It is off unless somebody starts it.
     fn trace(&mut self) -> &mut Trace;
 }
 
-/// A fixed sequence of ops that an engine may have recorded: what it has of it is its own affair.
+/// A fixed sequence of ops that an engine may have recorded, such as a CUDA graph. Empty at first;
+/// what it holds is the engine's own type.
 #[derive(Default)]
 pub struct Recording(pub(super) Option<Box<dyn Any>>);
 
-/// A place in the sequence of ops: an instant or an event, whatever the engine's clock is.
+/// A place in the queue of ops, as a time on the engine's clock. It holds the engine's own type: an
+/// instant, or a CUDA event.
 pub struct Mark(pub(super) Box<dyn Any>);
 
 impl dyn Engine + '_ {
-    /// dst = src. `src` may be shorter: the rest of `dst` stays.
+    /// Copies `src` from the host to `dst`. `src` may be shorter than `dst`, whose rest stays; a
+    /// longer one is refused ([`Error::Shape`]).
     pub fn write<T: Element>(&mut self, dst: Slot<T>, src: &[T]) -> Result<()> {
         if src.len() > dst.len {
             let (got, want) = (src.len(), dst.len);
@@ -142,13 +151,13 @@ impl dyn Engine + '_ {
         }
     }
 
-    /// dst = src, rounded to the engine's dtype. `src` may be shorter: the rest of `dst` stays.
+    /// Like `write`, but for activations: each value is rounded to the engine's dtype.
     pub fn write_acts(&mut self, dst: Slot<Act>, src: &[f32]) -> Result<()> {
         let bytes = self.dtype().encode(src);
         self.write(dst.erased(), &bytes)
     }
 
-    /// dst = what `fill` makes, as [`Engine::fill_bytes`] says.
+    /// dst = the elements that `fill` writes, as [`Engine::fill_bytes`] does for bytes.
     pub fn fill<T: Element>(
         &mut self,
         dst: Slot<T>,
@@ -159,24 +168,27 @@ impl dyn Engine + '_ {
         if dst.len == 0 { Ok(()) } else { self.fill_bytes(dst.erased(), fill) }
     }
 
-    /// dst = what `fill` makes, as [`Engine::prefetch_bytes`] says.
-    pub fn prefetch(
+    /// dst = the elements that `fill` writes while queued ops go on, as [`Engine::prefetch_bytes`]
+    /// does for bytes.
+    pub fn prefetch<T: Element>(
         &mut self,
-        dst: Slot<u8>,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+        dst: Slot<T>,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<()> {
         let mut fill = Some(fill);
-        self.prefetch_bytes(dst, &mut |out| fill.take().expect("called once")(out))
+        let fill = &mut |out: &mut [u8]| fill.take().expect("called once")(cast_slice_mut(out));
+        if dst.len == 0 { Ok(()) } else { self.prefetch_bytes(dst.erased(), fill) }
     }
 
-    /// The slot's elements, after everything before has run (a host synchronisation).
+    /// The elements of `src`, after everything queued before has run (a host synchronisation).
     pub fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
         let mut out = vec![T::zeroed(); src.len];
         self.read_bytes(cast_slice_mut(&mut out), src.erased())?;
         Ok(out)
     }
 
-    /// The slot's activations, widened, after everything before has run.
+    /// The activations of `src` as f32, after everything queued before has run (a host
+    /// synchronisation).
     pub fn read_acts(&mut self, src: Slot<Act>) -> Result<Vec<f32>> {
         let bytes = self.read(src.erased())?;
         Ok(self.dtype().decode(&bytes))
@@ -188,7 +200,7 @@ impl dyn Engine + '_ {
         trace::op(self, "zero", String::new, || work, |dev| dev.zero_bytes(dst.erased()))
     }
 
-    /// dst = src.
+    /// dst = src, which is as long.
     pub fn copy<T>(&mut self, dst: Slot<T>, src: Slot<T>) -> Result<()> {
         if src.bytes() != dst.bytes() {
             return Err(Error::Shape { op: "copy", what: "src", got: src.len, want: dst.len });
@@ -198,8 +210,8 @@ impl dyn Engine + '_ {
         trace::op(self, "copy", String::new, || work, body)
     }
 
-    /// Runs `ops`, or replays what `recording` has of them, as [`Engine::replay_ops`] says. While
-    /// ops are traced they run one by one.
+    /// Runs `ops`, or replays them from `recording`, under the rules of [`Engine::replay_ops`].
+    /// While a trace is on, ops run one by one.
     pub fn replay(
         &mut self,
         recording: &mut Recording,
@@ -208,7 +220,7 @@ impl dyn Engine + '_ {
         if self.trace().is_on() { ops(self) } else { self.replay_ops(recording, &mut ops) }
     }
 
-    /// Names what `ops` queues, for profilers; ranges nest.
+    /// Runs `ops` inside a named range, which profilers show. Ranges nest.
     pub fn range<T>(&mut self, name: &str, ops: impl FnOnce(&mut dyn Engine) -> T) -> T {
         self.enter(name);
         let out = ops(self);

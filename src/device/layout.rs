@@ -1,5 +1,5 @@
-//! Sizes first: a [`Layout`] hands out [`Slot`]s, adds up what each pool needs, and an engine
-//! allocates each pool once.
+//! The placement of all memory before any is allocated: a [`Layout`] hands out [`Slot`]s and adds
+//! up what each pool needs, and an engine then allocates each pool once.
 
 use std::fmt::{self, Display};
 
@@ -7,7 +7,7 @@ use crate::base::Error;
 use crate::device::Dtype;
 use crate::device::slot::{ALIGN, Act, Element, POOLS, Pool, Slot};
 
-/// One line of the plan table.
+/// A slot that was handed out: one line of the printed table.
 #[derive(Clone, Debug)]
 struct Row {
     pool: Pool,
@@ -16,34 +16,37 @@ struct Row {
     bytes: usize,
 }
 
+/// The placement of slots in one pool.
 #[derive(Clone, Debug, Default)]
 struct PoolPlan {
-    /// Live intervals (start, end) in bytes, sorted.
+    /// The intervals (start, end) of live slots, in bytes, sorted.
     live: Vec<(usize, usize)>,
     bytes: usize,
 }
 
-/// The plan of all pools, for an engine whose activations are of one type. Slots of a pool are
-/// placed first-fit around those that are still alive.
+/// The plan of all pools, for an engine whose activations have one element type. A slot is placed
+/// first-fit among those of its pool that are still alive.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// How activations are stored.
+    /// The element type of activations.
     pub dtype: Dtype,
     pools: [PoolPlan; POOLS.len()],
     rows: Vec<Row>,
 }
 
 impl Layout {
+    /// A layout of empty pools.
     pub fn new(dtype: Dtype) -> Self {
         Layout { dtype, pools: Default::default(), rows: Vec::new() }
     }
 
-    /// A slot of `len` elements, alive until [`Layout::release`] or [`Layout::restart`].
+    /// A new slot of `len` elements in `pool`, alive until [`Layout::release`] or
+    /// [`Layout::restart`]. `name` is for the printed table.
     pub fn take<T: Element>(&mut self, pool: Pool, name: impl Display, len: usize) -> Slot<T> {
         self.place(pool, name, len, size_of::<T>())
     }
 
-    /// A slot of `len` activations, alive as long.
+    /// Like [`Layout::take`], for `len` activations.
     pub fn acts(&mut self, pool: Pool, name: impl Display, len: usize) -> Slot<Act> {
         self.place(pool, name, len, self.dtype.bytes())
     }
@@ -52,7 +55,12 @@ impl Layout {
         if len == 0 {
             return Slot::empty();
         }
-        let bytes = (len * width).next_multiple_of(ALIGN);
+        Slot::of_width(pool, self.fit(pool, name.to_string(), len * width), len, width)
+    }
+
+    /// Finds room for `bytes` bytes, first-fit, and returns its offset.
+    fn fit(&mut self, pool: Pool, name: String, bytes: usize) -> usize {
+        let bytes = bytes.next_multiple_of(ALIGN);
         let plan = &mut self.pools[pool as usize];
         let (mut offset, mut at) = (0, plan.live.len());
         for (i, &(start, end)) in plan.live.iter().enumerate() {
@@ -64,11 +72,11 @@ impl Layout {
         }
         plan.live.insert(at, (offset, offset + bytes));
         plan.bytes = plan.bytes.max(offset + bytes);
-        self.rows.push(Row { pool, name: name.to_string(), offset, bytes });
-        Slot::of_width(pool, offset, len, width)
+        self.rows.push(Row { pool, name, offset, bytes });
+        offset
     }
 
-    /// Ends a slot's life: what is taken later may lie there.
+    /// Ends a slot's life: later slots may take its place. Panics if it is not alive.
     pub fn release<T>(&mut self, slot: Slot<T>) {
         if slot.len == 0 {
             return;
@@ -81,19 +89,20 @@ impl Layout {
         live.remove(at);
     }
 
-    /// Ends the life of every slot of `pool`: the next program is laid over the same memory.
+    /// Ends the life of every slot of `pool`, so that the next program uses the same memory.
     pub fn restart(&mut self, pool: Pool) {
         self.pools[pool as usize].live.clear();
     }
 
+    /// Bytes that `pool` needs: the largest extent so far.
     pub fn bytes(&self, pool: Pool) -> usize {
         self.pools[pool as usize].bytes
     }
 
-    /// The refusal of a plan of `total` bytes, scratch included, where `free` are free.
+    /// The error for a plan of `total` bytes, scratch included, that does not fit into `free`
+    /// bytes. `kind` names the memory.
     pub fn too_large(&self, kind: &'static str, total: usize, free: usize) -> Error {
-        // What a step reads and makes grows with the batch. The largest op's scratch may, or may
-        // not.
+        // These pools grow with the batch. Scratch may grow or not; it is counted as fixed.
         let grows = [Pool::Acts, Pool::Staging, Pool::Images]
             .map(|pool| self.bytes(pool))
             .iter()
@@ -104,6 +113,7 @@ impl Layout {
         Error::Memory { kind, wanted: total >> 20, free: free >> 20, fixed: fixed >> 20, share }
     }
 
+    /// Bytes that all pools need, without scratch that ops ask for.
     pub fn total_bytes(&self) -> usize {
         POOLS.iter().map(|&p| self.bytes(p)).sum()
     }

@@ -1,14 +1,15 @@
-//! What the machine does: memory and ops, nothing about segmentation.
+//! The device: memory, and the ops that compute on it. Nothing here knows about data sets, methods
+//! or training.
 //!
 //! ```text
-//! dtype slot layout    names for memory: sizes first, one allocation a pool, typed slots into it
-//! engine trace         what computes; what it was asked to compute, counted and timed
-//! ops                  one file an op family: arguments, what refuses them, what they cost, the door
-//! cpu                  the embedded engine, and the oracle for the other
-//! cuda                 the product
+//! dtype slot layout    memory: element types, slots (typed names for parts of it), their placement
+//! engine trace         the trait of engines; a record of the ops they ran, counted and timed
+//! ops                  one file an op family: arguments, their checks, their cost, the door
+//! cpu                  the engine that needs no GPU, and the reference for the other one
+//! cuda                 the engine for NVIDIA GPUs
 //! ```
-//! An op is called by its door, a function of [`ops`], with an engine and arguments that have
-//! names. Nothing above knows which engine it is.
+//! An op is called through its door, a function of [`ops`], which takes an engine, a plan and a
+//! struct of named arguments. Callers do not know which engine it is.
 
 pub mod cpu;
 pub mod cuda;

@@ -1,39 +1,42 @@
-//! Names for memory.
+//! Slots, which name parts of a device's memory, and the pools that they lie in.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Plain data that a slot can hold.
+/// A type of plain data that a slot can hold.
 pub trait Element: bytemuck::Pod + Send + Sync {}
 impl<T: bytemuck::Pod + Send + Sync> Element for T {}
 
-/// Stands for the element type of activations, which is an engine's
-/// [`Dtype`](crate::device::Dtype).
+/// Stands for the element type of activations in `Slot<Act>`. The real type is the engine's
+/// [`Dtype`](crate::device::Dtype), known when the program runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {}
 
-/// Slots start on multiples of this many bytes: a cache line, and one AVX-512 register.
+/// Slots start at multiples of this many bytes: a cache line, and one AVX-512 register.
 pub const ALIGN: usize = 64;
 
-/// Where a slot lies: what lives equally long, and comes the same way, shares a pool.
+/// The pool of memory that a slot lies in. Data that lives equally long, and is written the same
+/// way, shares a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
-    /// weights | gradients | Adam's m | v: one block each, one order.
+    /// The network's weights, their gradients, and Adam's moments m and v: one block each, with the
+    /// parameters in the same order in all.
     Params,
-    /// What outlives a step: running statistics, centroids, labels, counts.
+    /// Data that outlives a step: running statistics, centroids, labels, counts.
     State,
     /// Activations and their gradients, placed by lifetime.
     Acts,
-    /// What the host writes before a step: draws, indices, labels. One copy brings it.
+    /// Data that the host writes before a step: draws, indices, labels. One copy brings all of it.
     Staging,
-    /// Images of a batch, or of two, so that one comes while a step reads the other.
+    /// The images of one batch, or of two, so that one can be copied while a step reads the other.
     Images,
-    /// Stored images, where all of them fit.
+    /// All images of the data set, if they fit.
     Dataset,
-    /// Private to an op while it runs.
+    /// Memory that is private to an op while it runs.
     Scratch,
 }
 
+/// All pools, in the order of their numbers.
 pub const POOLS: [Pool; 7] = [
     Pool::Params,
     Pool::State,
@@ -44,14 +47,15 @@ pub const POOLS: [Pool; 7] = [
     Pool::Scratch,
 ];
 
-/// `len` elements at a fixed place of a pool. A name for memory, not the memory: it is `Copy` and
-/// borrows nothing. `T` is the element, or [`Act`].
+/// A name for `len` elements at a fixed place in a pool. It is not the memory itself: it is `Copy`
+/// and borrows nothing. `T` is the element type, or [`Act`].
 pub struct Slot<T> {
     pub pool: Pool,
-    /// Offset in the pool in bytes, a multiple of [`ALIGN`].
+    /// Offset in the pool, in bytes: a multiple of [`ALIGN`].
     pub offset: usize,
+    /// Number of elements.
     pub len: usize,
-    /// Bytes of an element.
+    /// Bytes of one element.
     width: usize,
     element: PhantomData<fn() -> T>,
 }
@@ -70,43 +74,49 @@ impl<T> fmt::Debug for Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// `len` elements of `width` bytes from byte `offset` of `pool` on.
+    /// A slot of `len` elements of `width` bytes each, from byte `offset` of `pool` on. Panics if
+    /// the offset is not aligned.
     pub(super) fn of_width(pool: Pool, offset: usize, len: usize, width: usize) -> Self {
         assert!(offset.is_multiple_of(ALIGN), "slot at byte {offset} is not aligned to {ALIGN}");
         Slot { pool, offset, len, width, element: PhantomData }
     }
 
-    /// No memory, for what is not there. Taking no elements gives it, releasing it does nothing.
+    /// A slot of length 0, which stands for a tensor that does not exist, such as a missing pyramid
+    /// level. [`Layout::take`](crate::device::Layout::take) returns it for no elements; `release`
+    /// ignores it.
     pub fn empty() -> Self {
         Slot::of_width(Pool::Acts, 0, 0, 1)
     }
 
-    /// Elements `start..start + len` of this slot; `start` must fall on a multiple of [`ALIGN`]
-    /// bytes.
+    /// Elements `start..start + len` of this slot. Panics if they are not all inside, or if `start`
+    /// does not fall on a multiple of [`ALIGN`] bytes.
     pub fn part(self, start: usize, len: usize) -> Self {
         let end = start + len;
         assert!(end <= self.len, "{start}..{end} is outside of {self:?}");
         Slot::of_width(self.pool, self.offset + start * self.width, len, self.width)
     }
 
+    /// Size of the slot in bytes.
     pub fn bytes(self) -> usize {
         self.len * self.width
     }
 
-    /// The same memory, byte by byte.
+    /// The same memory as a slot of bytes.
     pub fn erased(self) -> Slot<u8> {
         Slot::new(self.pool, self.offset, self.bytes())
     }
 }
 
 impl<T: Element> Slot<T> {
+    /// A slot of `len` elements from byte `offset` of `pool` on. Most slots come from a
+    /// [`Layout`](crate::device::Layout) instead.
     pub fn new(pool: Pool, offset: usize, len: usize) -> Self {
         Slot::of_width(pool, offset, len, size_of::<T>())
     }
 }
 
 impl Slot<f32> {
-    /// The same memory as activations, where those are f32.
+    /// The same memory as a slot of activations, for engines whose activations are f32.
     pub fn as_acts(self) -> Slot<Act> {
         Slot::of_width(self.pool, self.offset, self.len, self.width)
     }

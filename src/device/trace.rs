@@ -1,11 +1,11 @@
-//! What an engine was asked to compute: op, shape, bytes, FLOPs and seconds.
+//! A record of the ops that an engine ran: name, shape, bytes, FLOPs and seconds of each.
 //!
-//! Every door passes here. Off, it is one branch; on, ops stand between two marks of the engine's
-//! clock, and recorded steps run op by op.
+//! Every op's door calls [`op`]. While the trace is off, that costs one branch; while it is on,
+//! each op runs between two marks of the engine's clock, and recorded steps run op by op.
 //!
-//! The bytes of an op are those that must cross the memory bus: each tensor once a pass that has
-//! to see all of it (batch norm reads its input twice, because statistics come first), not what an
-//! implementation happens to move. FLOPs count a multiply-add as two.
+//! The bytes of an op are those that must cross the memory bus, not those that an implementation
+//! happens to move: each tensor counts once for every pass that has to see all of it (batch norm
+//! reads its input twice, because statistics come first). FLOPs count a multiply-add as two.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -13,26 +13,28 @@ use std::mem::take;
 use crate::base::Result;
 use crate::device::{Engine, Mark, Slot};
 
-/// What an op must move and compute.
+/// The memory traffic and arithmetic that an op cannot do without.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
+    /// Bytes read from and written to memory.
     pub bytes: f64,
+    /// Floating-point operations; a multiply-add is two.
     pub flops: f64,
 }
 
 impl Work {
-    /// Of an op that only moves memory.
+    /// The work of an op that only moves memory.
     pub fn moved(bytes: usize) -> Self {
         Work { bytes: bytes as f64, flops: 0.0 }
     }
 
-    /// The same with this many FLOPs.
+    /// The same bytes, with this many FLOPs.
     pub fn flops(self, flops: f64) -> Self {
         Work { flops, ..self }
     }
 }
 
-/// Bytes of slots, where some may be missing: `bytes![x, y, residual]`.
+/// The total bytes of some slots, optional slots and arrays of slots: `bytes![x, y, residual]`.
 macro_rules! bytes {
     ($($slot:expr),+ $(,)?) => {
         [$($crate::device::trace::Bytes::bytes(&$slot)),+].into_iter().sum::<usize>()
@@ -40,7 +42,7 @@ macro_rules! bytes {
 }
 pub(super) use bytes;
 
-/// What [`bytes!`] adds up.
+/// A slot, or several, that [`bytes!`] can add up.
 pub(super) trait Bytes {
     fn bytes(&self) -> usize;
 }
@@ -63,16 +65,18 @@ impl<B: Bytes, const N: usize> Bytes for [B; N] {
     }
 }
 
-/// Calls of one op on one shape.
+/// All calls of one op on one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timing {
+    /// Number of calls.
     pub calls: usize,
+    /// Seconds of all calls together.
     pub seconds: f64,
-    /// Of one call.
+    /// The work of one call.
     pub work: Work,
 }
 
-/// An op between two marks that nobody has read yet.
+/// An op that was queued between two marks whose times have not been read yet.
 struct Pending {
     name: String,
     work: Work,
@@ -80,38 +84,39 @@ struct Pending {
     end: Mark,
 }
 
-/// The record of an engine's ops.
+/// The record of an engine's ops since the trace was started. Off by default.
 #[derive(Default)]
 pub struct Trace {
     on: bool,
     pending: Vec<Pending>,
-    /// By op and shape.
+    /// The timings so far, by op and shape.
     timings: BTreeMap<String, Timing>,
 }
 
 impl Trace {
-    /// Marks are read after this many ops, so that they do not pile up.
+    /// The marks are read whenever this many ops are pending, so that they do not pile up.
     const MOST: usize = 1024;
 
+    /// Whether ops are recorded.
     pub fn is_on(&self) -> bool {
         self.on
     }
 }
 
 impl dyn Engine + '_ {
-    /// Begins to trace, and forgets what was traced before.
+    /// Starts the trace, and forgets what was traced before.
     pub fn start_trace(&mut self) {
         *self.trace() = Trace { on: true, ..Trace::default() };
     }
 
-    /// What was traced since the start, by op and shape.
+    /// The timings since the trace was started, by op and shape (a host synchronisation).
     pub fn traced(&mut self) -> Result<BTreeMap<String, Timing>> {
         settle(self)?;
         Ok(self.trace().timings.clone())
     }
 }
 
-/// Reads the marks that are pending.
+/// Moves the pending ops to the timings.
 fn settle(dev: &mut dyn Engine) -> Result<()> {
     for Pending { name, work, start, end } in take(&mut dev.trace().pending) {
         let seconds = dev.seconds(&start, &end)?;
@@ -121,7 +126,8 @@ fn settle(dev: &mut dyn Engine) -> Result<()> {
     Ok(())
 }
 
-/// Runs an op, and records it where ops are traced.
+/// Runs the op `name` by calling `body`, and records it if the trace is on. `shape` and `work` are
+/// called only then.
 pub(super) fn op(
     dev: &mut (dyn Engine + '_),
     name: &str,
@@ -129,14 +135,15 @@ pub(super) fn op(
     work: impl FnOnce() -> Work,
     body: impl FnOnce(&mut dyn Engine) -> Result<()>,
 ) -> Result<()> {
-    if !dev.trace().on {
-        return body(dev);
-    }
-    let start = dev.mark()?;
+    let start = if dev.trace().on { Some(dev.mark()?) } else { None };
     body(dev)?;
-    let end = dev.mark()?;
-    let name = format!("{name} {}", shape()).trim_end().to_string();
+    start.map_or(Ok(()), |start| note(dev, format!("{name} {}", shape()), work(), start))
+}
+
+/// Records an op that began at the mark `start` and has just been queued.
+fn note(dev: &mut dyn Engine, name: String, work: Work, start: Mark) -> Result<()> {
+    let (name, end) = (name.trim_end().to_string(), dev.mark()?);
     let pending = &mut dev.trace().pending;
-    pending.push(Pending { name, work: work(), start, end });
+    pending.push(Pending { name, work, start, end });
     if pending.len() >= Trace::MOST { settle(dev) } else { Ok(()) }
 }

@@ -1,13 +1,12 @@
-//! How many labelled pixels of each class fell into each cluster.
+//! The confusion matrix: how many labelled pixels of each class fell into each cluster.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
+use crate::data::IGNORE;
 
-/// The label of a pixel nobody labelled: it takes no part in any score.
-pub const IGNORE: u8 = 255;
-
-/// Counts (C, K), row-major: a row is a ground-truth class, a column is a cluster.
+/// A matrix of pixel counts (C, K), row-major: a row is a ground-truth class, a column is a
+/// cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     pub classes: usize,
@@ -16,12 +15,13 @@ pub struct Confusion {
 }
 
 impl Confusion {
+    /// The matrix of zeros.
     pub fn new(classes: usize, clusters: usize) -> Self {
         Confusion { classes, clusters, counts: vec![0; classes * clusters] }
     }
 
-    /// counts += the pixels of one image: `labels` (N) in 0..C or [`IGNORE`], `predictions` (N) in
-    /// 0..K, u8 or u16.
+    /// Adds the pixels of one image to the counts: `labels` (N) in 0..C or [`IGNORE`],
+    /// `predictions` (N) in 0..K, u8 or u16.
     ///
     /// Refuses slices of two lengths, a label ≥ C and a cluster ≥ K (the last also on an ignored
     /// pixel); the counts are then as before the call.
@@ -51,7 +51,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// self += other, both of the same (C, K).
+    /// Adds the counts of `other`, which must have the same (C, K).
     pub fn merge(&mut self, other: &Confusion) -> Result<()> {
         let (got, want) = ((other.classes, other.clusters), (self.classes, self.clusters));
         if got != want {
@@ -66,6 +66,7 @@ impl Confusion {
         Ok(())
     }
 
+    /// The pixels of `class` that fell into `cluster`.
     pub fn at(&self, class: usize, cluster: usize) -> u64 {
         self.counts[class * self.clusters + cluster]
     }
@@ -75,17 +76,17 @@ impl Confusion {
         &self.counts[class * self.clusters..][..self.clusters]
     }
 
-    /// The labelled pixels of one cluster.
+    /// The number of labelled pixels in one cluster.
     pub fn predicted(&self, cluster: usize) -> u64 {
         (0..self.classes).map(|class| self.at(class, cluster)).sum()
     }
 
-    /// Classes that occur in the labels.
+    /// The number of classes that occur in the labels.
     pub fn occurring(&self) -> usize {
         (0..self.classes).filter(|&class| self.row(class).iter().any(|&count| count > 0)).count()
     }
 
-    /// All labelled pixels.
+    /// The number of labelled pixels.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }

@@ -1,4 +1,4 @@
-//! Which class a cluster stands for: one-to-one for the scores, many-to-one for pictures.
+//! The class that each cluster stands for: one-to-one for the scores, many-to-one for pictures.
 
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
@@ -15,21 +15,23 @@ pub type ClassOf = Vec<Option<usize>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Matching {
-    /// Cluster i is class i: of classifiers that were trained on labels.
+    /// Cluster i is class i, as in classifiers that were trained on labels.
     Identity,
-    /// One cluster for each class, by the Hungarian method.
+    /// Each class has one cluster, chosen by the Hungarian method.
     OneToOne,
-    /// The commonest class of each cluster: for over-clustering. Several clusters may share a
+    /// Each cluster has its commonest class, for over-clustering. Several clusters may share a
     /// class.
     ManyToOne,
 }
 
 impl Matching {
-    /// Refuses fewer clusters than classes that `occur`, of which some could only be wrong.
+    /// Refuses a one-to-one matching of fewer clusters than the `occur` classes of the labels: some
+    /// classes could only be wrong.
     pub fn check(self, occur: usize, clusters: usize) -> Result<()> {
         if self == Matching::OneToOne && occur > clusters {
             let what = format!(
-                "{occur} classes occur in the labels, more than {clusters} clusters can be matched with"
+                "{occur} classes occur in the labels, more than {clusters} clusters can be \
+                 matched with"
             );
             return Err(Error::input(
                 what,
@@ -39,7 +41,10 @@ impl Matching {
         Ok(())
     }
 
-    /// Errors: as [`Matching::check`]; by identity with other classes than those that were learned.
+    /// Matches the clusters of a confusion.
+    ///
+    /// Errors: those of [`Matching::check`]; [`Matching::Identity`] where the labels have another
+    /// number of classes than was learned.
     pub fn of(self, m: &Confusion) -> Result<ClassOf> {
         self.check(m.occurring(), m.clusters)?;
         match self {
@@ -82,8 +87,8 @@ pub fn hungarian(m: &Confusion) -> ClassOf {
 /// The commonest class of each cluster, the lowest on a tie, `None` for a cluster with no labelled
 /// pixel.
 ///
-/// For pictures only, as in the supplement's: several clusters may share a class, so scores of it
-/// flatter.
+/// For pictures only, as in the supplement's: several clusters may share a class, so scores by this
+/// matching flatter.
 pub fn majority_vote(m: &Confusion) -> ClassOf {
     let best = |k| {
         (0..m.classes).filter(|&c| m.at(c, k) > 0).min_by_key(|&c| std::cmp::Reverse(m.at(c, k)))
@@ -150,10 +155,12 @@ mod tests {
         #[test]
         fn renaming_the_clusters_changes_no_score((m, order) in tables()) {
             let counts = (0..m.classes).flat_map(|c| order.iter().map(move |&k| (c, k)));
-            let renamed = matrix(m.classes, m.clusters, &counts.map(|(c, k)| m.at(c, k)).collect::<Vec<_>>());
+            let counts: Vec<u64> = counts.map(|(c, k)| m.at(c, k)).collect();
+            let renamed = matrix(m.classes, m.clusters, &counts);
             prop_assert_eq!(correct(&m, &hungarian(&m)), correct(&renamed, &hungarian(&renamed)));
             let votes = majority_vote(&m);
-            prop_assert_eq!(majority_vote(&renamed), order.iter().map(|&k| votes[k]).collect::<ClassOf>());
+            let want: ClassOf = order.iter().map(|&k| votes[k]).collect();
+            prop_assert_eq!(majority_vote(&renamed), want);
         }
     }
 

@@ -7,18 +7,20 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::eval::{ClassOf, Confusion};
 
-/// One class. Only labelled pixels count anywhere, so `predicted` leaves out what was predicted on
-/// ignored pixels.
+/// The scores of one class. Only labelled pixels count anywhere, so `predicted` leaves out what was
+/// predicted on ignored pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassScore {
-    /// Pixels of this class in the labels, in the prediction, and in both.
+    /// Pixels of this class in the labels.
     pub labelled: u64,
+    /// Pixels of this class in the prediction.
     pub predicted: u64,
+    /// Pixels of this class in both.
     pub correct: u64,
-    /// correct / (labelled + predicted − correct) in percent; `None` for a class in neither, 0 for
-    /// one that occurs in the prediction alone.
+    /// Intersection over union, correct / (labelled + predicted − correct), in percent; `None` for
+    /// a class in neither, 0 for one that occurs in the prediction alone.
     pub iou: Option<f64>,
-    /// correct / labelled in percent; `None` for a class not in the labels.
+    /// Accuracy, correct / labelled, in percent; `None` for a class not in the labels.
     pub acc: Option<f64>,
 }
 
@@ -28,8 +30,8 @@ pub struct PartScore {
     pub name: String,
     /// Pixels labelled with a class of the part.
     pub labelled: u64,
-    /// Of those pixels, the share predicted right; predicting a class outside the part is as wrong
-    /// as one inside.
+    /// The share of those pixels that is predicted right; predicting a class outside the part is as
+    /// wrong as one inside.
     pub acc: Option<f64>,
     /// Mean over the part's classes of the IoU of the *full* matrix, so pixels of the other part
     /// that were predicted as a class of this one still lower it. Classes in neither labels nor
@@ -37,17 +39,19 @@ pub struct PartScore {
     pub miou: Option<f64>,
 }
 
-/// What a matched confusion comes to. All shares in percent.
+/// The scores of a matched confusion. All shares are in percent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Σ correct / labelled pixels.
+    /// Pixel accuracy: the share of labelled pixels that are predicted right.
     pub acc: f64,
-    /// The published convention: mean over all classes of the taxonomy, a class in neither labels
-    /// nor prediction left out, a class that occurs only in the prediction counted as 0.
+    /// Mean IoU by the published convention: over all classes of the taxonomy, a class in neither
+    /// labels nor prediction left out, a class that occurs only in the prediction counted as 0.
     pub miou: f64,
-    /// Mean over the classes that occur in the labels.
+    /// Mean IoU over the classes that occur in the labels.
     pub miou_present: f64,
     pub classes: Vec<ClassScore>,
+    /// The parts of the classes that are scored on their own.
+    ///
     /// NOTE: split by *class*, after the matching. The released code splits by cluster index, an
     /// arbitrary block.
     pub parts: Vec<PartScore>,
@@ -216,7 +220,8 @@ mod tests {
             m.add(&labels, &clusters).unwrap();
             let class_of = hungarian(&m);
             let s = Scores::new(&m, &class_of, &[]).unwrap();
-            let pairs: Vec<_> = pixels.iter().map(|&(l, k)| (l as usize, class_of[k as usize])).collect();
+            let pair = |&(l, k): &(u8, u8)| (usize::from(l), class_of[usize::from(k)]);
+            let pairs: Vec<_> = pixels.iter().map(pair).collect();
             let right = pairs.iter().filter(|(l, p)| Some(*l) == *p).count();
             prop_assert!(close(s.acc, 100.0 * right as f64 / pairs.len() as f64));
             let mut ious = vec![];

@@ -6,10 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Pixels within this distance of an edge, along rows and columns, count as on it.
+/// The distance from an edge, along rows and columns, up to which a pixel counts as on it.
 pub const REACH: usize = 2;
-/// The share of a picture's pixels, those of the steepest luminance, that are edges: 1 of this
-/// many.
+/// One in this many pixels of a picture, those of the steepest luminance, is an edge.
 pub const EDGES: usize = 5;
 
 /// A change of the picture under which pixels should keep their cluster.
@@ -23,26 +22,28 @@ pub enum Change {
     Size,
 }
 
-/// Quality of a prediction without labels. All shares in percent.
+/// The quality of a prediction without labels. All shares are in percent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unlabelled {
-    /// Pixels that keep their cluster under [`Change::Mirror`].
+    /// The share of pixels that keep their cluster under [`Change::Mirror`].
     pub mirror: f64,
-    /// Pixels that keep their cluster under [`Change::Crop`].
+    /// The share of pixels that keep their cluster under [`Change::Crop`].
     pub crop: f64,
-    /// Pixels that keep their cluster under [`Change::Size`].
+    /// The share of pixels that keep their cluster under [`Change::Size`].
     pub size: f64,
-    /// Pixels at a border between clusters that are on an edge of the picture; `None` where there
-    /// is no border.
+    /// The share of pixels at a border between clusters that are on an edge of the picture; `None`
+    /// where there is no border.
     pub borders: Option<f64>,
-    /// Pixels of all kinds that are on an edge of the picture: what borders drawn at random reach.
+    /// The share of all pixels that are on an edge of the picture, which is what borders drawn at
+    /// random reach.
     pub chance: f64,
-    /// Clusters that some pixel has.
+    /// The number of clusters that some pixel has.
     pub used: usize,
-    /// Pixels of the largest cluster.
+    /// The share of pixels in the largest cluster.
     pub largest: f64,
 }
 
+/// A share that is being counted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     part: u64,
@@ -66,7 +67,7 @@ pub struct Tally {
     kept: [Share; 3],
     borders: Share,
     near: Share,
-    /// Pixels of each cluster (K).
+    /// The number of pixels of each cluster (K).
     counts: Vec<u64>,
 }
 
@@ -98,7 +99,7 @@ impl Tally {
         self.near.add(near.iter().filter(|n| **n).count(), near.len());
     }
 
-    /// The shares; 0 where no pixel was added.
+    /// Computes the shares; 0 where no pixel was added.
     pub fn finish(&self) -> Unlabelled {
         let [mirror, crop, size] = self.kept.map(|share| share.percent().unwrap_or(0.0));
         let largest = self.counts.iter().max().copied().unwrap_or(0);
@@ -115,7 +116,7 @@ impl Tally {
     }
 }
 
-/// The pixels (H, `width`) with a neighbour in their row or column that has another cluster.
+/// Marks the pixels (H, `width`) with a neighbour in their row or column that has another cluster.
 fn borders(clusters: &[u16], width: usize) -> Vec<bool> {
     let mut border = vec![false; clusters.len()];
     for i in 0..clusters.len() {
@@ -128,8 +129,8 @@ fn borders(clusters: &[u16], width: usize) -> Vec<bool> {
     border
 }
 
-/// The pixels (H, `width`) of a picture, u8 (H, `width`, 3), that are an edge or at most [`REACH`]
-/// pixels from one.
+/// Marks the pixels (H, `width`) of a picture, u8 (H, `width`, 3), that are an edge or at most
+/// [`REACH`] pixels from one.
 ///
 /// Edges are the fifth of the pixels where the gradient of luminance (Rec. 601), after a binomial
 /// blur of 5 × 5 pixels, is largest; a gradient of 0 is none.
@@ -165,8 +166,8 @@ pub fn near_edges(picture: &[u8], width: usize) -> Vec<bool> {
     spread(&spread(&edges, false), true)
 }
 
-/// Each pixel's `f` of the 2·`reach` + 1 pixels around it in its row, or with `down` in its column;
-/// the outermost stand for what lies outside of the map.
+/// Applies `f` to the 2·`reach` + 1 pixels around each pixel in its row, or with `down` in its
+/// column; the outermost pixels stand for what lies outside of the map.
 fn along<T: Copy>(
     map: &[T],
     width: usize,
@@ -189,14 +190,14 @@ fn along<T: Copy>(
     (0..map.len()).map(of).collect()
 }
 
-/// A map (H, `width`) of `channels` elements a pixel, mirrored left to right.
+/// Mirrors a map (H, `width`) of `channels` elements a pixel left to right.
 pub fn mirror<T: Copy>(map: &[T], width: usize, channels: usize) -> Vec<T> {
     let rows = map.chunks_exact(width * channels);
     rows.flat_map(|row| row.chunks_exact(channels).rev().flatten().copied()).collect()
 }
 
-/// The square window of `len` pixels a side in the middle of a map (`side`, `side`) of `channels`
-/// elements a pixel.
+/// Cuts out the square window of `len` pixels a side in the middle of a map (`side`, `side`) of
+/// `channels` elements a pixel.
 pub fn centre<T: Copy>(map: &[T], side: usize, len: usize, channels: usize) -> Vec<T> {
     let from = (side - len) / 2;
     let rows = map.chunks_exact(side * channels).skip(from).take(len);

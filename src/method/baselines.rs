@@ -1,46 +1,49 @@
-//! What trains nothing: k-means of the pixels' colours, of a random network's features, of an
-//! ImageNet network's.
+//! Baselines that train nothing: k-means of the pixels' colours, of a random network's features,
+//! and of the features of a network trained on ImageNet.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Result, stop};
+use crate::base::{BySize, Result, stop};
 use crate::cluster::lloyd::Lloyd;
 use crate::data::ImageStore;
 use crate::data::lab::lab;
 use crate::device::cpu::Cpu;
 use crate::device::ops::{
-    Backend, Classifier, Head, HeadInput, HeadSpec, KMeans, Memory, Merge, Metric,
+    Classifier, HeadFeatures, HeadInput, HeadPredict, HeadSpec, KMeansClassifier, Merge, Metric,
+    Plan, head_features, head_predict, kmeans_classifier, plan_head,
 };
-use crate::device::{Activation, Layout, Pool, Slot};
+use crate::device::{Act, Dtype, Engine, Layout, Pool, Slot};
+use crate::method::Tick;
 use crate::method::laterals::{Components, IMAGES};
-use crate::method::predict::{Frames, Predictor, each_batch};
-use crate::method::{STRIDE, Tick};
+use crate::method::predict::{Frames, FramesShape, Predictor, each_batch};
 use crate::net::weights::Weights;
-use crate::net::{FEATURES, Network};
+use crate::net::{FEATURES, Network, STRIDE};
 
-/// Points that k-means is fitted on, drawn from all pictures alike.
+/// Approximate number of points that k-means is fitted on, as many from each picture.
 const POINTS: usize = 80_000;
-/// The distance in features between the top and the bottom of a picture, beside L\* from 0 to 100.
+/// The difference of the height feature between the top and the bottom of a picture; the lightness
+/// L\* goes from 0 to 100.
 const HEIGHT: f32 = 100.0;
 
-/// Batches that running statistics of a random network are taken from: each moves them by a tenth.
+/// Number of batches from which the running statistics of a random network are taken. Each moves
+/// them by a tenth.
 const SETTLING: usize = 32;
 
-/// A feature vector for each pixel of a picture a [`STRIDE`]th as large.
+/// A way to compute a feature vector for each pixel of a picture reduced by [`STRIDE`].
 pub trait Features {
-    /// d, the length of a vector.
+    /// The number d of features of a pixel.
     fn width(&self) -> usize;
 
     /// Features (n, `side`/4, `side`/4, d) of square pictures u8 (n, `side`, `side`, 3).
     fn of(&mut self, pictures: &[u8], side: usize) -> Result<Vec<f32>>;
 }
 
-/// Colours, averaged over squares of [`STRIDE`]² pixels.
+/// Colours in CIE L\*a\*b\*, averaged over squares of [`STRIDE`]² pixels.
 pub struct Lab {
-    /// Whether how far down a pixel is counts too.
+    /// Whether a pixel's height in the picture is a fourth feature.
     pub height: bool,
 }
 
@@ -72,16 +75,17 @@ impl Features for Lab {
     }
 }
 
-/// The unit features of a network's pyramid.
-pub struct Pyramid<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
-    pub frames: &'a Frames<B>,
-    /// Room for a batch of the largest size that is asked for.
+/// The features of a network's pyramid, normalised to length 1.
+pub struct Pyramid<'a> {
+    pub dev: &'a mut dyn Engine,
+    pub net: &'a Network,
+    /// Its programs, with batch norm folded.
+    pub frames: &'a Frames,
+    /// Memory for the features of a batch at the largest size that is asked for.
     pub room: Slot<f32>,
 }
 
-impl<B: Backend> Features for Pyramid<'_, B> {
+impl Features for Pyramid<'_> {
     fn width(&self) -> usize {
         FEATURES
     }
@@ -91,8 +95,9 @@ impl<B: Backend> Features for Pyramid<'_, B> {
         let room = self.room.part(0, batch * pixels * FEATURES);
         let mut features = Vec::new();
         for pictures in pictures.chunks(batch * 3 * side * side) {
-            let program = self.frames.forward(self.dev, self.net, pictures, side)?;
-            self.dev.head_features(&program.head, room, program.plain())?;
+            let program = self.frames.forward(&mut *self.dev, self.net, pictures, side)?;
+            let args = HeadFeatures { features: room, input: program.plain() };
+            head_features(&mut *self.dev, &program.head, args)?;
             let n = pictures.len() / (3 * side * side);
             features.extend_from_slice(&self.dev.read(room)?[..n * pixels * FEATURES]);
         }
@@ -100,24 +105,25 @@ impl<B: Backend> Features for Pyramid<'_, B> {
     }
 }
 
-/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), each divided by its
-/// norm and enlarged bilinearly to a [`STRIDE`]th of the picture, side by side.
-pub struct Stages<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
-    /// In [`Mode::Stages`](crate::net::Mode::Stages).
-    pub frames: &'a Frames<B>,
+/// The outputs of a network's last two stages (layer3 and layer4 of a ResNet), side by side. Each
+/// is normalised to length 1 and enlarged bilinearly to the size of a picture reduced by
+/// [`STRIDE`].
+pub struct Stages<'a> {
+    pub dev: &'a mut dyn Engine,
+    pub net: &'a Network,
+    /// Its programs in [`Mode::Stages`](crate::net::Mode::Stages).
+    pub frames: &'a Frames,
 }
 
-impl<B: Backend> Stages<'_, B> {
-    /// Stages that are read, the finest first.
+impl Stages<'_> {
+    /// The numbers of the stages that are read, the finest first.
     fn levels(&self) -> Range<usize> {
         let levels = self.net.architecture.levels;
         levels.saturating_sub(2)..levels
     }
 }
 
-impl<B: Backend> Features for Stages<'_, B> {
+impl Features for Stages<'_> {
     fn width(&self) -> usize {
         self.levels().map(|level| self.net.stage_channels(level)).sum()
     }
@@ -129,12 +135,11 @@ impl<B: Backend> Features for Stages<'_, B> {
         for (pictures, features) in
             pictures.chunks(batch * picture).zip(features.chunks_mut(batch * small * small * d))
         {
-            let program = self.frames.forward(self.dev, self.net, pictures, side)?;
+            let program = self.frames.forward(&mut *self.dev, self.net, pictures, side)?;
             let mut first = 0;
             for level in self.levels() {
                 let channels = self.net.stage_channels(level);
-                let output = self.dev.read(program.stages[level])?;
-                let mut output: Vec<f32> = output.into_iter().map(Activation::widen).collect();
+                let mut output = self.dev.read_acts(program.stages[level])?;
                 output.par_chunks_exact_mut(channels).for_each(normalise);
                 let from = small >> level;
                 let rows = features.par_chunks_exact_mut(small * d).enumerate();
@@ -150,14 +155,15 @@ impl<B: Backend> Features for Stages<'_, B> {
     }
 }
 
-/// v = v/max(‖v‖, 1e-12), as torch's `F.normalize`.
+/// v = v/max(‖v‖, 1e-12), as in torch's `F.normalize`.
 fn normalise(v: &mut [f32]) {
     let norm = v.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
     v.iter_mut().for_each(|v| *v /= norm);
 }
 
-/// Row `y` of a map (`from`, `from`, `channels`) enlarged bilinearly to (`to`, `to`), as torch's
-/// `interpolate` without `align_corners`: into channels `first`.. of `out` (`to`, `d`).
+/// Computes row `y` of a map (`from`, `from`, `channels`) that is enlarged bilinearly to (`to`,
+/// `to`), as torch's `interpolate` does without `align_corners`. Writes it to the channels from
+/// `first` on of `out` (`to`, `d`).
 fn enlarge_row(
     out: &mut [f32],
     (first, d): (usize, usize),
@@ -184,19 +190,20 @@ fn enlarge_row(
     }
 }
 
-/// Sets the running statistics of a random network to those of the pictures, as training sets them:
-/// without them activations would be of any size. `frames` in
+/// Sets the running statistics of a random network to those of the pictures, as training would.
+/// Without this its activations could have any magnitude. `frames` are in
 /// [`Mode::Batch`](crate::net::Mode::Batch).
-pub fn settle<B: Backend>(
-    dev: &mut B,
-    net: &Network<B>,
-    frames: &Frames<B>,
+pub fn settle(
+    dev: &mut dyn Engine,
+    net: &Network,
+    frames: &Frames,
     set: &ImageStore,
 ) -> Result<()> {
     let mut pictures = vec![0; frames.batch() * 3 * set.size() * set.size()];
     for batch in 0..SETTLING {
         stop::check()?;
-        // NOTE: whole batches, whatever the number of pictures: what fills up a batch would count.
+        // NOTE: every batch is full, even with few pictures, because the rest of a batch that is
+        // not would count in the statistics.
         let ids: Vec<u32> = (0..frames.batch())
             .map(|i| ((batch * frames.batch() + i) % set.len()) as u32)
             .collect();
@@ -206,12 +213,12 @@ pub fn settle<B: Backend>(
     Ok(())
 }
 
-/// Laterals of the principal components of the first pictures, as training has them. `frames` in
-/// [`Mode::Stages`](crate::net::Mode::Stages).
-pub fn pca<B: Backend>(
-    dev: &mut B,
-    net: &Network<B>,
-    frames: &Frames<B>,
+/// Computes laterals by principal components of the first pictures, as for training. `frames` are
+/// in [`Mode::Stages`](crate::net::Mode::Stages).
+pub fn pca(
+    dev: &mut dyn Engine,
+    net: &Network,
+    frames: &Frames,
     set: &ImageStore,
 ) -> Result<Weights> {
     let mut components = Components::default();
@@ -227,45 +234,49 @@ pub fn pca<B: Backend>(
     Ok(components.laterals(net))
 }
 
-/// Clusters by k-means of features, one clustering for each seed.
+/// A predictor that assigns pixels to the nearest centroid of their features, with one clustering
+/// for each seed.
 pub struct Clustered<'a> {
     features: &'a mut dyn Features,
-    cpu: Cpu,
+    cpu: Box<dyn Engine>,
     batch: usize,
-    /// By side of the pictures.
-    heads: Vec<(usize, HeadSpec)>,
-    map: Slot<f32>,
+    /// The plan of the head, by side of the pictures.
+    heads: BySize<Plan<HeadSpec>>,
+    /// (batch, side/4, side/4, d), features.
+    map: Slot<Act>,
+    /// (batch, side, side), predicted clusters.
     pred: Slot<u16>,
+    /// The centroids of each seed's clustering as a classifier.
     classifiers: Vec<Classifier>,
 }
 
 impl<'a> Clustered<'a> {
-    /// Fits `k` clusters to the pictures of `train`, for predictions of pictures of `sides` in
-    /// batches of `batch`. Errors: fewer points than clusters.
+    /// Fits `k` clusters to the pictures of `train`, once for each of `seeds`, and plans
+    /// predictions for pictures of `shape`. Fails if there are fewer points than clusters.
     pub fn fit(
         features: &'a mut dyn Features,
         train: &ImageStore,
-        (k, seeds): (usize, &[u64]),
-        (batch, sides): (usize, &[usize]),
+        k: usize,
+        seeds: &[u64],
+        shape: FramesShape,
         tick: Tick,
     ) -> Result<Self> {
-        let d = features.width();
-        let points = sample(features, train, batch, tick)?;
+        let (d, n) = (features.width(), shape.batch);
+        let points = sample(features, train, n, tick)?;
         let mut lloyd = Lloyd::new(&points, d, k)?;
         let centroids =
             seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.0)).collect::<Result<Vec<_>>>()?;
 
-        let (mut cpu, mut layout) = (Cpu::new(), Layout::default());
-        let mut heads = Vec::new();
-        for &side in sides {
-            let (h, w) = (side / STRIDE, side / STRIDE);
-            let spec =
-                HeadSpec { n: batch, h, w, d, k, merge: Merge::Direct, levels: 1, unit: false };
-            heads.push((side, cpu.plan_head(spec)?));
-        }
-        let largest = sides.iter().max().copied().unwrap_or(0);
-        let map = layout.take(Pool::State, "features", batch * (largest / STRIDE).pow(2) * d);
-        let pred = layout.take(Pool::State, "predictions", batch * largest * largest);
+        let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
+        let mut layout = Layout::new(Dtype::F32);
+        let heads = BySize::plan(shape.sides.iter().copied(), |side| {
+            let (h, w, merge) = (side / STRIDE, side / STRIDE, Merge::Direct);
+            plan_head(&mut *cpu, HeadSpec { n, h, w, d, k, merge, levels: 1, unit: false })
+        })?;
+        let largest = shape.largest();
+        let map = n * (largest / STRIDE).pow(2) * d;
+        let map = layout.acts(Pool::State, "features", map);
+        let pred = layout.take(Pool::State, "predictions", n * largest * largest);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let slots: Vec<_> = centroids
             .iter()
@@ -275,15 +286,16 @@ impl<'a> Clustered<'a> {
         let mut classifiers = Vec::new();
         for (values, (centroids, w, b)) in centroids.iter().zip(slots) {
             cpu.write(centroids, values)?;
-            let classifier = Classifier { w, b, k };
-            cpu.kmeans_classifier(classifier, centroids, Metric::L2)?;
+            let (classifier, metric) = (Classifier { w, b, k }, Metric::L2);
+            kmeans_classifier(&mut *cpu, KMeansClassifier { classifier, centroids, metric })?;
             classifiers.push(classifier);
         }
-        Ok(Clustered { features, cpu, batch, heads, map, pred, classifiers })
+        Ok(Clustered { features, cpu, batch: n, heads, map, pred, classifiers })
     }
 }
 
-/// Features of about [`POINTS`] pixels, as many of each picture, the same in every run.
+/// The features (.., d) of about [`POINTS`] pixels, as many from each picture. They are the same in
+/// every run.
 fn sample(
     features: &mut dyn Features,
     set: &ImageStore,
@@ -309,18 +321,20 @@ fn sample(
 impl Predictor for Clustered<'_> {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
         let Clustered { features, cpu, batch, heads, map, pred, classifiers } = self;
-        let (_, spec) = heads.iter().find(|(s, _)| *s == side).expect("every side was planned");
-        let (map, pred) = (map.part(0, spec.lateral_len(0)), pred.part(0, *batch * out * out));
-        let input =
-            HeadInput { laterals: [map, Slot::empty(), Slot::empty(), Slot::empty()], crops: None };
+        let head = heads.of(side);
+        let map = map.part(0, head.spec.lateral_len(0));
+        let pred = pred.part(0, *batch * out * out);
+        let laterals = [map, Slot::empty(), Slot::empty(), Slot::empty()];
+        let input = HeadInput { laterals, crops: None };
         let mut maps = vec![Vec::new(); classifiers.len()];
         for pictures in pictures.chunks(*batch * 3 * side * side) {
-            cpu.write(map, &features.of(pictures, side)?)?;
+            cpu.write_acts(map, &features.of(pictures, side)?)?;
             for (maps, &classifier) in maps.iter_mut().zip(&*classifiers) {
-                cpu.head_predict(spec, pred, (out, out), input, classifier)?;
-                maps.extend_from_slice(
-                    &cpu.read(pred)?[..pictures.len() / (3 * side * side) * out * out],
-                );
+                let (height, width) = (out, out);
+                let args = HeadPredict { pred, height, width, input, classifier };
+                head_predict(&mut **cpu, head, args)?;
+                let n = pictures.len() / (3 * side * side);
+                maps.extend_from_slice(&cpu.read(pred)?[..n * out * out]);
             }
         }
         Ok(maps)
@@ -333,8 +347,8 @@ mod tests {
 
     #[test]
     fn colours_are_averaged_and_heights_go_down() {
-        // 8 × 8 pixels: the upper half black, the lower left white, the lower right white and black
-        // in turn.
+        // 8 × 8 pixels: the upper half is black, the lower left white, and the lower right white
+        // and black in turn.
         let pixel = |i: usize| i / 8 >= 4 && (i % 8 < 4 || i.is_multiple_of(2));
         let picture: Vec<u8> = (0..64).flat_map(|i| [if pixel(i) { 255 } else { 0 }; 3]).collect();
         let mut features = Lab { height: true };
@@ -353,8 +367,8 @@ mod tests {
 
     #[test]
     fn maps_are_enlarged_as_torch_does() {
-        // F.interpolate of [[0, 1], [2, 3]] to 4 × 4, align_corners = False; beside channels that
-        // stay.
+        // The values of F.interpolate of [[0, 1], [2, 3]] to 4 × 4 with align_corners = False.
+        // Other channels stay.
         let want = [
             [0.0, 0.25, 0.75, 1.0],
             [0.5, 0.75, 1.25, 1.5],

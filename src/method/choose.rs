@@ -1,19 +1,22 @@
-//! The number of clusters, from the images: as many as two halves of them agree on.
+//! The choice of the number of clusters K from the images: the largest on which random halves of
+//! them agree.
 //!
 //! ```text
 //! some pixels' features of each image, by the network before training
 //! several times:  the images in two halves at random
 //!     for each K: A = k-means of one half, B = of the other
-//!                 agreement = the adjusted Rand index of nearest-of-A and nearest-of-B, on either half
-//! K = the largest whose mean agreement is at least NEAR of the best one's
+//!                 agreement = mean over both halves of the adjusted Rand index of the
+//!                             labellings by the nearest of A and by the nearest of B
+//! K = the largest whose mean agreement is at least NEAR times the best one's
 //! ```
-//! A cluster that is found in both halves will be found in the next photo, too; one that only some
-//! pictures have is an accident of these. Agreement falls as K grows, so the best number alone
-//! would nearly always be the fewest. The objective of k-means falls steadily and has no knee; the
-//! agreement of two k-means of the same points tells how lucky their starts were.
+//! A cluster that is found in both halves will be found in the next photo, too; one that is found
+//! in only one half is an accident of these pictures. Agreement falls as K grows, so the best
+//! agreement alone would nearly always choose the smallest K. Two other measures do not work: the
+//! objective of k-means falls steadily and has no knee, and the agreement of two k-means of the
+//! same points only tells how lucky their starts were.
 //!
-//! Source: prediction strength (Tibshirani and Walther 2005), with the index of Hubert and Arabie
-//! (1985) in place of its worst cluster.
+//! Source: prediction strength (Tibshirani and Walther 2005), but with the adjusted Rand index of
+//! Hubert and Arabie (1985) in place of the worst cluster's strength.
 
 use std::ops::RangeInclusive;
 
@@ -22,130 +25,125 @@ use rayon::prelude::*;
 use crate::augment::View;
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
-use crate::cluster::{MiniBatch, Schedule};
+use crate::cluster::{MiniBatch, Schedule, Scorer};
 use crate::data::ImageStore;
-use crate::device::ops::Backend;
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::Common;
-use crate::method::{PcaLaterals, Programs, Tick, TrainSet, batch_sizes, geometry};
+use crate::device::ops::{HeadFeatures, head_features};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Common, Trained};
+use crate::method::{Batching, PcaLaterals, Programs, Tick, geometry};
 use crate::net::weights::{Start, Weights};
-use crate::net::{FEATURES, Mode, Network};
-use crate::recipe::{Laterals, Recipe};
+use crate::net::{FEATURES, Mode};
+use crate::recipe::{Freeze, Laterals, Recipe};
 
-/// Images that are looked at, at most.
+/// Largest number of images that are looked at.
 const IMAGES: usize = 256;
-/// Pixels of them together, about.
+/// Approximate number of pixels that are taken from all of them together.
 const POINTS: usize = 16384;
-/// Halvings.
+/// Number of random divisions into halves.
 const SPLITS: usize = 5;
-/// Random starts of each k-means.
+/// Number of random starts of each k-means.
 const RESTARTS: usize = 3;
-/// How much of the best number's agreement is enough.
+/// Fraction of the best agreement that is enough.
 const NEAR: f64 = 0.85;
 
-/// What a number of clusters is worth.
+/// A number of clusters, and how well the halves agree on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
+    /// The number of clusters.
     pub clusters: usize,
     /// Mean squared distance of a half's points to the nearest of its own centroids.
     pub objective: f64,
-    /// 1: both halves have the same clusters; 0: no more alike than by chance.
+    /// Mean adjusted Rand index. 1: both halves have the same clusters; 0: they are no more alike
+    /// than by chance.
     pub agreement: f64,
 }
 
-/// The largest number whose agreement is near the best one's. `candidates` in ascending order, at
-/// least one.
+/// The largest number of clusters whose agreement is near the best one. `candidates` are in
+/// ascending order, and there is at least one.
 pub fn chosen(candidates: &[Candidate]) -> usize {
     let best = candidates.iter().map(|c| c.agreement).fold(f64::NEG_INFINITY, f64::max);
     let near = candidates.iter().rev().find(|c| c.agreement >= NEAR * best);
     near.unwrap_or(&candidates[0]).clusters
 }
 
-/// Planned on an engine of its own, before a run is.
-pub struct Chooser<B: Backend> {
-    common: Common<B>,
-    programs: Programs<B>,
-    laterals: Option<PcaLaterals<B>>,
-    /// Features of a batch (images, size/4, size/4, FEATURES).
+/// Measures every number of clusters. It is planned on an engine of its own, before the run is
+/// planned.
+pub struct Chooser {
+    common: Common,
+    /// The programs of forward passes.
+    programs: Programs,
+    /// The computation of the pyramid's first weights, if the recipe has them from the images.
+    laterals: Option<PcaLaterals>,
+    /// (images of a batch, size/4, size/4, FEATURES), the features of a batch.
     features: Slot<f32>,
-    /// Points of a half (capacity, FEATURES).
+    /// (capacity, FEATURES), the points of a half.
     points: Slot<f32>,
-    /// For the largest candidate.
-    centroids: Slot<f32>,
-    /// By number of clusters.
-    cluster: Vec<(usize, MiniBatch<B>)>,
-    /// Points of an image.
+    /// The k-means and the centroids for each number of clusters.
+    cluster: Vec<(MiniBatch, Scorer)>,
+    /// Number of points taken from each image.
     each: usize,
 }
 
-impl<B: Backend> Chooser<B> {
-    /// For a data set of at least two images. Errors: halves with fewer points than clusters.
+impl Chooser {
+    /// Plans the choice among `candidates` for a data set of at least two images. Fails if a half
+    /// has fewer points than clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
         candidates: RangeInclusive<usize>,
     ) -> Result<Self> {
-        let images = set.images;
         let most = *candidates.end();
-        // One kind of batch: training's are not run here.
+        // There is one kind of batch only: no training step is run here.
         let recipe =
             &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
-        let net = Network::plan(dev, layout, recipe.architecture);
-        let mut programs = |net: &_| {
-            Programs::plan(
-                dev,
-                layout,
-                net,
-                (images, recipe.batch, 1),
-                geometry(recipe),
-                Mode::Eval,
-            )
-        };
-        let (own, commons) = (programs(&net)?, programs(&net)?);
+        let batching = Batching { images, batch: recipe.batch };
+        let frozen = &Recipe { freeze: Freeze::Backbone, ..recipe.clone() };
+        let trained = Trained::plan(dev, layout, frozen, images, vec![View::Plain])?;
+        let shape = geometry(recipe);
+        let programs = Programs::plan(dev, layout, &trained.net, batching, 1, shape, Mode::Eval)?;
         let laterals = match recipe.laterals {
-            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &net, recipe, images)?),
+            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &trained.net, recipe, images)?),
             Laterals::Random => None,
         };
-        let pixels = (recipe.size / 4).pow(2);
+        let pixels = recipe.feature_pixels();
         let looked = images.min(IMAGES);
         let each = (POINTS / looked).clamp(1, pixels);
-        let features = layout.take(
-            Pool::State,
-            "features",
-            batch_sizes(images, recipe.batch)[0] * pixels * FEATURES,
-        );
-        let points =
-            layout.take(Pool::State, "points of a half", looked.div_ceil(2) * each * FEATURES);
-        let centroids = layout.take(Pool::State, "centroids", most * FEATURES);
-        let schedule = Schedule {
-            init_batches: 1,
-            iters: recipe.kmeans_iters,
-            restarts: RESTARTS,
-            update_every: 1,
-        };
-        let cluster =
-            candidates.map(|k| Ok((k, MiniBatch::plan(dev, layout, schedule, k, points)?)));
-        let cluster = cluster.collect::<Result<_>>()?;
-        let common =
-            Common::plan(dev, layout, recipe, seed, set, vec![View::Plain], (net, commons))?;
-        Ok(Chooser { common, programs: own, laterals, features, points, centroids, cluster, each })
+        let features = batching.full() * pixels * FEATURES;
+        let features = layout.take(Pool::State, "features", features);
+        let points = looked.div_ceil(2) * each * FEATURES;
+        let points = layout.take(Pool::State, "points of a half", points);
+        let (iters, restarts) = (recipe.kmeans_iters, RESTARTS);
+        let schedule = Schedule { init_batches: 1, iters, restarts, update_every: 1 };
+        let mut cluster = Vec::new();
+        for k in candidates {
+            let scorer = Scorer::plan(layout, &format!(" of {k}"), k);
+            cluster.push((MiniBatch::plan(dev, layout, schedule, k, points)?, scorer));
+        }
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        Ok(Chooser { common, programs, laterals, features, points, cluster, each })
     }
 
-    /// Images that [`Chooser::run`] will look at, those for the laterals counted again.
+    /// Gives the images a place, as the last step of the plan.
+    pub fn place_images(&mut self, dev: &mut dyn Engine, layout: &mut Layout) -> Result<()> {
+        self.common.place_images(dev, layout)
+    }
+
+    /// Number of images that [`Chooser::run`] will look at, for progress. Those for the laterals
+    /// count again.
     pub fn images(&self, start: &Start) -> usize {
         let (recipe, images) = (&self.common.recipe, self.common.images);
         let laterals = self.laterals.is_some() && !start.has_laterals();
-        images.min(IMAGES) + if laterals { PcaLaterals::<B>::images(recipe, images) } else { 0 }
+        images.min(IMAGES) + if laterals { PcaLaterals::images(recipe, images) } else { 0 }
     }
 
-    /// What each candidate is worth to the network that training will start from, and the laterals
-    /// that were computed for it, which training will not have to compute again.
+    /// Measures each candidate with the features of the network that training will start from. Also
+    /// returns the laterals, if they were computed, so that training need not compute them again.
     pub fn run(
         mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         start: &Start,
         set: &ImageStore,
         tick: Tick,
@@ -161,8 +159,8 @@ impl<B: Backend> Chooser<B> {
         let points = self.points(dev, set, tick)?;
         let seed = self.common.seed;
         let mut candidates = Vec::new();
-        for at in 0..self.cluster.len() {
-            let clusters = self.cluster[at].0;
+        for (kmeans, scorer) in &mut self.cluster {
+            let clusters = scorer.k();
             let (mut objective, mut agreement) = (0.0, 0.0);
             for split in 0..SPLITS {
                 stop::check()?;
@@ -182,11 +180,10 @@ impl<B: Backend> Chooser<B> {
                         (2 * split + side) as u32,
                     );
                     dev.write(self.points.part(0, half.len()), half)?;
-                    let slot = self.centroids.part(0, clusters * FEATURES);
                     let rows = half.len() / FEATURES;
-                    let summary = self.cluster[at].1.of_points(dev, rows, slot, &mut rng)?;
+                    let summary = kmeans.of_points(dev, rows, scorer, &mut rng)?;
                     objective += summary.objective / (2 * SPLITS) as f64;
-                    centroids.push(dev.read(slot)?);
+                    centroids.push(dev.read(scorer.centroids)?);
                 }
                 for half in &halves {
                     let [a, b] = [0, 1].map(|side| nearest(half, &centroids[side]));
@@ -198,11 +195,17 @@ impl<B: Backend> Chooser<B> {
         Ok((candidates, laterals))
     }
 
-    /// Features of `each` pixels of every image that is looked at.
-    fn points(&mut self, dev: &mut B, set: &ImageStore, tick: Tick) -> Result<Vec<Vec<f32>>> {
+    /// The features of `each` random pixels of every image that is looked at: a list of floats for
+    /// each image.
+    fn points(
+        &mut self,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
+        tick: Tick,
+    ) -> Result<Vec<Vec<f32>>> {
         let Chooser { common, programs, each, .. } = self;
         let order = common.order(Stream::ClusterOrder, 0, 0);
-        let pixels = (common.recipe.size / 4).pow(2);
+        let pixels = common.recipe.feature_pixels();
         let mut points = Vec::new();
         common.net.fold(dev)?;
         // Whole batches only, because those are what programs were planned for.
@@ -212,7 +215,8 @@ impl<B: Backend> Chooser<B> {
             common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, &common.net)?;
             let features = self.features.part(0, ids.len() * pixels * FEATURES);
-            dev.head_features(&program.head, features, program.warped())?;
+            let input = program.warped();
+            head_features(dev, &program.head, HeadFeatures { features, input })?;
             let features = dev.read(features)?;
             for (&id, image) in ids.iter().zip(features.chunks(pixels * FEATURES)) {
                 let some = Rng::new(common.seed, Stream::Other, id, 1).choose(pixels, *each);
@@ -230,7 +234,7 @@ impl<B: Backend> Chooser<B> {
     }
 }
 
-/// The nearest centroid of each point; both (.., FEATURES).
+/// The number of the nearest centroid for each point; both arguments are (.., FEATURES).
 fn nearest(points: &[f32], centroids: &[f32]) -> Vec<usize> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let bias: Vec<f32> = centroids.chunks(FEATURES).map(|c| dot(c, c) / 2.0).collect();
@@ -241,8 +245,8 @@ fn nearest(points: &[f32], centroids: &[f32]) -> Vec<usize> {
     points.par_chunks(FEATURES).map(of).collect()
 }
 
-/// The adjusted Rand index of two labellings of the same points by k classes: 1 where they are the
-/// same but for the names of classes, 0 on average where they have nothing to do with each other.
+/// The adjusted Rand index of two labellings of the same points by k classes (Hubert and Arabie
+/// 1985): 1 if they differ at most in the numbers of classes, 0 on average if they are independent.
 fn rand_index(a: &[usize], b: &[usize], k: usize) -> f64 {
     let mut table = vec![0u64; k * k];
     a.iter().zip(b).for_each(|(&a, &b)| table[a * k + b] += 1);
@@ -252,7 +256,7 @@ fn rand_index(a: &[usize], b: &[usize], k: usize) -> f64 {
     let columns: f64 = (0..k).map(|c| pairs(table.iter().skip(c).step_by(k).sum())).sum();
     let chance = rows * columns / pairs(a.len() as u64).max(1.0);
     let most = (rows + columns) / 2.0;
-    // One class alone on either side: the same labelling.
+    // If either side has one class only, both labellings are the same.
     if most > chance { (both - chance) / (most - chance) } else { 1.0 }
 }
 
@@ -265,7 +269,8 @@ mod tests {
         let a = [0, 0, 0, 1, 1, 1, 2, 2];
         assert_eq!(rand_index(&a, &a.map(|c| (c + 1) % 3), 3), 1.0);
         assert_eq!(rand_index(&[1; 5], &[0; 5], 2), 1.0);
-        // By hand: 4 points, rows of pairs {1, 1}, columns {1, 1}, none together; chance 2·2/6.
+        // Computed by hand: 4 points, pairs in rows {1, 1} and in columns {1, 1}, none in both; by
+        // chance 2·2/6.
         let index = rand_index(&[0, 0, 1, 1], &[0, 1, 0, 1], 2);
         assert!((index - (0.0 - 2.0 / 3.0) / (2.0 - 2.0 / 3.0)).abs() < 1e-12, "{index}");
         let mut rng = Rng::new(1, Stream::Other, 0, 0);
@@ -282,7 +287,7 @@ mod tests {
             chosen(&agreements.iter().enumerate().map(candidate).collect::<Vec<_>>())
         };
         assert_eq!(of(&[0.6, 0.55, 0.52, 0.5, 0.4]), 8);
-        // A number in between may be a bad one.
+        // A number between two good ones may be bad.
         assert_eq!(of(&[0.6, 0.3, 0.55, 0.2]), 8);
         assert_eq!(of(&[0.2, 0.3, 0.9]), 8);
         assert_eq!(of(&[-0.01, -0.02]), 6);

@@ -1,121 +1,127 @@
-//! The passes without gradients that an epoch of PiCIE and of MDC begins with: k-means of each
-//! view, then its pseudo labels.
+//! The passes without gradients that begin an epoch of PiCIE and MDC: k-means of each view's
+//! features, then pseudo labels, the nearest centroid of each pixel.
 
 use crate::augment::View;
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
-use crate::cluster::{MiniBatch, Summary};
+use crate::cluster::{MiniBatch, Scorer, Summary};
 use crate::data::ImageStore;
-use crate::device::ops::{Backend, Classifier, Metric, Target};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{Classifier, HeadAssign, Metric, Target, head_assign};
+use crate::device::{Engine, Layout, Pool, Slot};
 use crate::method::common::Pass;
-use crate::method::{Common, Programs, Tick, geometry};
+use crate::method::{Batching, Common, Programs, Tick, geometry};
 use crate::net::{FEATURES, Mode, Network};
 use crate::recipe::{KMeansStart, NormMode, Recipe};
 
-/// Pseudo labels of one view at one number of clusters.
+/// The pseudo labels of one view at one number of clusters, and the centroids that they come from.
 #[derive(Clone, Copy)]
 pub struct PseudoLabels {
-    /// Centroids as they score: by the label metric in the label pass, by the score metric
-    /// afterwards.
-    pub classifier: Classifier,
-    /// (k, FEATURES)
-    pub centroids: Slot<f32>,
-    /// (images, size/4, size/4), and how often each occurs (k).
+    /// The centroids.
+    pub scorer: Scorer,
+    /// The centroids as the classifier of this epoch's training steps. `None` before
+    /// [`Clustering::prepare`].
+    classifier: Option<Classifier>,
+    /// (images, size/4, size/4), the label of each pixel.
     pub labels: Slot<u16>,
+    /// (k), the number of pixels with each label.
     pub counts: Slot<u32>,
-    /// Class weights (k) in the cross-entropy.
+    /// (k), the weight of each class in the cross-entropy.
     pub weights: Slot<f32>,
 }
 
 impl PseudoLabels {
     fn plan(layout: &mut Layout, name: &str, k: usize, labels: usize) -> Self {
-        let mut state =
-            |what: &str, len: usize| layout.take(Pool::State, format!("{what} {name}"), len);
         PseudoLabels {
-            classifier: Classifier {
-                w: state("classifier", k * FEATURES),
-                b: state("classifier bias", k),
-                k,
-            },
-            centroids: state("centroids", k * FEATURES),
-            weights: state("class weights", k),
+            scorer: Scorer::plan(layout, name, k),
+            classifier: None,
+            weights: layout.take(Pool::State, format!("class weights {name}"), k),
             labels: layout.take(Pool::State, format!("labels {name}"), labels),
             counts: layout.take(Pool::State, format!("label counts {name}"), k),
         }
     }
 
-    /// The cross-entropy of the centroids' scores against these labels.
+    /// The cross-entropy of the centroids' scores against these labels, multiplied by `scale`.
+    /// Panics before [`Clustering::prepare`].
     pub fn target(&self, scale: f32) -> Target {
-        Target { classifier: self.classifier, labels: self.labels, weights: self.weights, scale }
+        let classifier = self.classifier.expect("prepared before the first step");
+        Target { classifier, labels: self.labels, weights: self.weights, scale }
     }
 }
 
-pub struct Clustering<B: Backend> {
-    kmeans: Programs<B>,
-    label: Programs<B>,
-    /// For each number of clusters, one view after the other.
-    cluster: Vec<MiniBatch<B>>,
+/// The k-means and label passes of all views.
+pub struct Clustering {
+    /// The programs of k-means passes.
+    kmeans: Programs,
+    /// The programs of label passes.
+    label: Programs,
+    /// A k-means for each number of clusters. Views use it one after the other.
+    cluster: Vec<MiniBatch>,
+    /// The views that are clustered.
     views: Vec<View>,
-    /// By view, then by number of clusters.
+    /// The pseudo labels by view, then by number of clusters.
     pseudo: Vec<Vec<PseudoLabels>>,
 }
 
-impl<B: Backend> Clustering<B> {
-    /// For `views` of `images` images, and the recipe's clusters, auxiliary ones too.
+impl Clustering {
+    /// Plans the passes over `views` of `images` images, for the recipe's number of clusters and
+    /// the auxiliary one, if any. Fails if there are fewer points than clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         r: &Recipe,
         images: usize,
         views: &[View],
     ) -> Result<Self> {
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
-        let mut programs = |mode| {
-            Programs::plan(dev, layout, net, (images, r.batch_cluster, 1), geometry(r), mode)
-        };
+        let batching = Batching { images, batch: r.batch_cluster };
+        let mut programs = |mode| Programs::plan(dev, layout, net, batching, 1, geometry(r), mode);
         let (kmeans, label) = (programs(mode(r.kmeans_norm))?, programs(mode(r.label_norm))?);
-        let pixels = (r.size / 4).pow(2);
+        let pixels = r.feature_pixels();
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
         let ks = [r.clusters, r.auxiliary].into_iter().filter(|&k| k > 0);
-        // Each clustering of a pass begins with the same points.
+        // All clusterings of a pass begin with the same points, so they share them.
         let points = layout.take(Pool::State, "k-means points", stored * FEATURES);
         let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, r.schedule(), k, points));
         let cluster = cluster.collect::<Result<_>>()?;
         let mut pseudo = |view: usize| -> Vec<PseudoLabels> {
-            let name =
-                |k| if k == r.clusters { format!("{view}") } else { format!("{view} of {k}") };
-            ks.clone().map(|k| PseudoLabels::plan(layout, &name(k), k, images * pixels)).collect()
+            let name = |k| match k == r.clusters {
+                true => format!("{view}"),
+                false => format!("{view} of {k}"),
+            };
+            let plan = |k| PseudoLabels::plan(layout, &name(k), k, images * pixels);
+            ks.clone().map(plan).collect()
         };
         let pseudo = (1..=views.len()).map(&mut pseudo).collect();
         Ok(Clustering { kmeans, label, cluster, views: views.to_vec(), pseudo })
     }
 
-    /// The centroids of every view and number of clusters, to undo a pass that moved them.
-    pub fn centroids(&self, dev: &mut B) -> Result<Vec<Vec<f32>>> {
-        self.pseudo.iter().flatten().map(|p| dev.read(p.centroids)).collect()
+    /// Copies the centroids of every view and number of clusters to the host, so that a pass that
+    /// moves them can be undone.
+    pub fn centroids(&self, dev: &mut dyn Engine) -> Result<Vec<Vec<f32>>> {
+        self.pseudo.iter().flatten().map(|p| dev.read(p.scorer.centroids)).collect()
     }
 
     /// Puts back what [`Clustering::centroids`] returned.
-    pub fn restore_centroids(&self, dev: &mut B, centroids: &[Vec<f32>]) -> Result<()> {
+    pub fn restore_centroids(&self, dev: &mut dyn Engine, centroids: &[Vec<f32>]) -> Result<()> {
         self.pseudo
             .iter()
             .flatten()
             .zip(centroids)
-            .try_for_each(|(p, values)| dev.write(p.centroids, values))
+            .try_for_each(|(p, values)| dev.write(p.scorer.centroids, values))
     }
 
-    /// By view, then by number of clusters: the recipe's, then the auxiliary one.
+    /// The pseudo labels by view, then by number of clusters: the recipe's, then the auxiliary one.
     pub fn pseudo(&self) -> &[Vec<PseudoLabels>] {
         &self.pseudo
     }
 
-    /// Centroids of one view. Returns what k-means says of the recipe's clusters.
+    /// Computes the centroids of one view. Returns the summary of k-means for the recipe's number
+    /// of clusters.
     pub fn kmeans(
         &mut self,
-        common: &mut Common<B>,
-        dev: &mut B,
+        common: &mut Common,
+        dev: &mut dyn Engine,
         set: &ImageStore,
         (epoch, view): (usize, usize),
         tick: Tick,
@@ -124,12 +130,12 @@ impl<B: Backend> Clustering<B> {
         self.kmeans_of(common, dev, set, epoch, (self.views[view], view, warm), tick)
     }
 
-    /// Centroids of images without augmentation, in place of view 1's (released code: after
-    /// training).
+    /// Computes centroids of images without augmentation, in place of view 1's. The released code
+    /// does so after training.
     pub fn fresh_kmeans(
         &mut self,
-        common: &mut Common<B>,
-        dev: &mut B,
+        common: &mut Common,
+        dev: &mut dyn Engine,
         set: &ImageStore,
         epoch: usize,
         tick: Tick,
@@ -137,10 +143,12 @@ impl<B: Backend> Clustering<B> {
         self.kmeans_of(common, dev, set, epoch, (View::Plain, 0, false), tick)
     }
 
+    /// Computes the centroids of `view`, which become those of view number `number`. `warm`:
+    /// k-means starts from the present ones.
     fn kmeans_of(
         &mut self,
-        common: &mut Common<B>,
-        dev: &mut B,
+        common: &mut Common,
+        dev: &mut dyn Engine,
         set: &ImageStore,
         epoch: usize,
         (view, number, warm): (View, usize, bool),
@@ -167,11 +175,11 @@ impl<B: Backend> Clustering<B> {
                 program.forward(dev, net)
             })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
-            common.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
+            common.feeder.prefetch(dev, set, next)?;
             for ((cluster, rng), pseudo) in
                 self.cluster.iter_mut().zip(&mut rngs).zip(&self.pseudo[number])
             {
-                cluster.push(dev, program, pseudo.centroids, rng, i + 1 == chunks.len())?;
+                cluster.push(dev, program, &pseudo.scorer, rng, i + 1 == chunks.len())?;
             }
             tick(ids.len())?;
         }
@@ -179,18 +187,19 @@ impl<B: Backend> Clustering<B> {
         Ok(summaries.collect::<Result<Vec<_>>>()?[0])
     }
 
-    /// Pseudo labels of one view, at every number of clusters.
+    /// Computes the pseudo labels of one view, at every number of clusters.
     pub fn label(
         &mut self,
-        common: &mut Common<B>,
-        dev: &mut B,
+        common: &mut Common,
+        dev: &mut dyn Engine,
         set: &ImageStore,
         (epoch, view): (usize, usize),
         tick: Tick,
     ) -> Result<()> {
         let pseudo = &self.pseudo[view];
+        let mut classifiers = Vec::new();
         for p in pseudo {
-            dev.kmeans_classifier(p.classifier, p.centroids, common.recipe.label_metric)?;
+            classifiers.push(p.scorer.by(dev, common.recipe.label_metric)?);
             dev.zero(p.counts)?;
         }
         if common.recipe.label_norm == NormMode::Running {
@@ -207,47 +216,41 @@ impl<B: Backend> Clustering<B> {
             common.replay(dev, Pass::Labels(view), ids.len(), |dev, feeder, net| {
                 feeder.render(dev, program.x, ids.len(), 0, view)?;
                 program.forward(dev, net)?;
-                let mut each = pseudo.iter();
-                each.try_for_each(|p| {
-                    dev.head_assign(
-                        &program.head,
-                        p.labels,
-                        p.counts,
-                        program.warped(),
-                        index,
-                        p.classifier,
-                    )
-                })
+                for (p, &classifier) in pseudo.iter().zip(&classifiers) {
+                    let (labels, counts, input) = (p.labels, p.counts, program.warped());
+                    let args = HeadAssign { labels, counts, input, index, classifier };
+                    head_assign(dev, &program.head, args)?;
+                }
+                Ok(())
             })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
-            common.feeder.prefetch(dev, next, |out| set.gather(next, out))?;
+            common.feeder.prefetch(dev, set, next)?;
             tick(ids.len())?;
         }
         Ok(())
     }
 
-    /// Classifiers and class weights from centroids and counts: once before the epoch's training
-    /// steps.
-    pub fn prepare(&self, dev: &mut B, recipe: &Recipe) -> Result<()> {
-        for p in self.pseudo.iter().flatten() {
-            dev.kmeans_classifier(p.classifier, p.centroids, recipe.score_metric)?;
+    /// Makes the classifiers and the class weights from the centroids and counts. Called once,
+    /// before the epoch's training steps.
+    pub fn prepare(&mut self, dev: &mut dyn Engine, recipe: &Recipe) -> Result<()> {
+        for p in self.pseudo.iter_mut().flatten() {
+            let classifier = p.scorer.by(dev, recipe.score_metric)?;
             if recipe.score_scale != 1.0 {
-                for slot in [p.classifier.w, p.classifier.b] {
-                    let scaled: Vec<f32> =
-                        dev.read(slot)?.into_iter().map(|v| recipe.score_scale * v).collect();
+                for slot in [classifier.w, classifier.b] {
+                    let values = dev.read(slot)?.into_iter();
+                    let scaled: Vec<f32> = values.map(|v| recipe.score_scale * v).collect();
                     dev.write(slot, &scaled)?;
                 }
             }
+            p.classifier = Some(classifier);
             let counts = dev.read(p.counts)?;
             dev.write(p.weights, &recipe.balance.weights(&counts))?;
         }
         Ok(())
     }
 
-    /// View 1's centroids as a classifier.
-    pub fn scorer(&self, dev: &mut B, metric: Metric) -> Result<Classifier> {
-        let first = self.pseudo[0][0];
-        dev.kmeans_classifier(first.classifier, first.centroids, metric)?;
-        Ok(first.classifier)
+    /// View 1's centroids as a classifier, at the recipe's number of clusters.
+    pub fn classifier(&self, dev: &mut dyn Engine, metric: Metric) -> Result<Classifier> {
+        self.pseudo[0][0].scorer.by(dev, metric)
     }
 }

@@ -1,113 +1,150 @@
-//! What every method has: the network, views of a data set, and the skeleton of a training step.
+//! The parts that every method has: the network, the views of a data set, and the skeleton of a
+//! training step.
 
 use std::collections::BTreeMap;
 
-use crate::augment::{Feeder, View};
+use crate::augment::{Feeder, FeederSpec, View};
+use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
-use crate::base::{Result, stop};
 use crate::data::ImageStore;
-use crate::device::ops::{AdamSpec, Backend};
-use crate::device::{Activation, Layout, Pool, Slot};
-use crate::method::{Programs, TrainSet, batch_sizes, geometry};
-use crate::net::{Mode, Network, Program};
+use crate::device::ops::AdamSpec;
+use crate::device::{Engine, Layout, Pool, Recording, Slot};
+use crate::method::{Batching, Programs, geometry};
+use crate::net::{Mode, Network, Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
-/// The kinds of steps that are recorded, each once a batch size.
+/// The kinds of passes that engines record and replay, each once for every size of batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
+    /// A forward pass on one view, whose features go to k-means.
     KMeans(View),
+    /// A forward pass on one view, whose pixels get pseudo labels.
     Labels(View),
-    /// A training step of one round of an epoch.
+    /// A training step in this round of an epoch.
     Train(usize),
 }
 
 /// The batch of a training step.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// Images, by their number in the data set.
+    /// The batch's images, as numbers in the data set.
     pub ids: &'a [u32],
-    /// From 1.
+    /// The epoch, counted from 1.
     pub epoch: usize,
-    /// Which of the epoch's passes over the data set.
+    /// The number, from 0, of this pass over the data set in the epoch.
     pub round: usize,
-    /// Steps of this epoch before it.
+    /// Number of steps in this epoch before this one.
     pub before: usize,
-    /// Since the start, from 1.
+    /// Number of this step since the start of the run, from 1.
     pub step: u64,
-    /// The share of the recipe's learning rate that the step has.
+    /// Factor on the recipe's learning rate.
     pub rate: f64,
 }
 
-/// Host writes of a batch, which its views come from the feeder with.
-pub type Stage<'a, B> = dyn FnMut(&mut B, &Feeder<B>, &Batch) -> Result<()> + 'a;
-
-/// What a method adds to the skeleton of a step.
-pub struct Ops<'a, B: Backend> {
-    /// Host writes of a batch, before its step; called with the batch that follows, too.
-    pub stage: &'a mut Stage<'a, B>,
-    /// From pyramid to losses, gradients of the pyramid and of what is learned besides.
-    pub loss: &'a dyn Fn(&mut B, &Program<B>) -> Result<()>,
-    /// The update of what is learned besides the network.
-    pub update: &'a dyn Fn(&mut B) -> Result<()>,
+/// A batch to train on, and the one that follows in the same epoch, if any, whose inputs are
+/// written while the first is computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Training<'a> {
+    /// The batch of the step.
+    pub batch: Batch<'a>,
+    /// The batch of the next step.
+    pub next: Option<Batch<'a>>,
 }
 
-pub struct Common<B: Backend> {
+/// Writes the inputs that only this method needs for a batch, whose images and draws are already
+/// staged by the feeder.
+pub type Stage<'a> = dyn FnMut(&mut dyn Engine, &Feeder, &Batch) -> Result<()> + 'a;
+
+/// The parts of a step that a method adds to the skeleton.
+pub struct Ops<'a> {
+    /// Number of the method's passes over the data set in an epoch.
+    pub rounds: usize,
+    /// Writes the method's own inputs for a batch, before its step. Also called for the next batch,
+    /// ahead of time.
+    pub stage: &'a mut Stage<'a>,
+    /// The ops from the pyramid to the losses, the gradients of the pyramid, and those of the
+    /// learned classifiers.
+    pub loss: &'a dyn Fn(&mut dyn Engine, &Program) -> Result<()>,
+    /// The ops that update the learned classifiers.
+    pub update: &'a dyn Fn(&mut dyn Engine) -> Result<()>,
+}
+
+/// A network that is being trained on a data set, with its inputs.
+pub struct Common {
+    /// The hyperparameters.
     pub recipe: Recipe,
-    pub net: Network<B>,
+    pub net: Network,
+    /// The run's seed.
     pub seed: u64,
-    /// Of the data set.
+    /// Number of images in the data set.
     pub images: usize,
-    pub feeder: Feeder<B>,
-    /// Of each image in a step.
+    /// The source of the network's inputs.
+    pub feeder: Feeder,
+    /// The views of each image in a step.
     pub views: Vec<View>,
-    programs: Programs<B>,
-    /// Images of a batch, once a view.
+    /// The programs of training steps.
+    programs: Programs,
+    /// (views × images of a batch), the batch's images as numbers in the data set, once for each
+    /// view.
     pub index: Slot<u32>,
+    /// (2), Adam's bias corrections for the step.
     correction: Slot<f32>,
-    /// Images and number of the step whose inputs the host has written already.
+    /// The step staged ahead of time: its image ids and step number. `None` if nothing is staged.
     staged: Option<(Vec<u32>, u64)>,
-    recordings: BTreeMap<(Pass, usize, usize), B::Recording>,
+    /// Recorded passes by kind, number of images, and the feeder's buffer.
+    recordings: BTreeMap<(Pass, usize, usize), Recording>,
 }
 
-/// The network and what training runs it with.
-pub fn plan_network<B: Backend>(
-    dev: &mut B,
-    layout: &mut Layout,
-    recipe: &Recipe,
-    images: usize,
-    views: usize,
-) -> Result<(Network<B>, Programs<B>)> {
-    let net = Network::plan(dev, layout, recipe.architecture);
-    let mode = if recipe.freeze == Freeze::Backbone { Mode::Eval } else { Mode::Train };
-    let programs =
-        Programs::plan(dev, layout, &net, (images, recipe.batch, views), geometry(recipe), mode)?;
-    Ok((net, programs))
+/// The network and its training programs, which a method plans first.
+pub struct Trained {
+    pub net: Network,
+    programs: Programs,
+    views: Vec<View>,
 }
 
-impl<B: Backend> Common<B> {
-    /// The last part of a method's plan.
+impl Trained {
+    /// Plans training steps on `views` of each image, for a data set of `images` images.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        images: usize,
+        views: Vec<View>,
+    ) -> Result<Self> {
+        let net = Network::plan(layout, recipe.architecture);
+        let mode = if recipe.freeze == Freeze::Backbone { Mode::Eval } else { Mode::Train };
+        let batching = Batching { images, batch: recipe.batch };
+        let shape = geometry(recipe);
+        let programs = Programs::plan(dev, layout, &net, batching, views.len(), shape, mode)?;
+        Ok(Trained { net, programs, views })
+    }
+}
+
+impl Common {
+    /// Plans the inputs of a trained network; the last part of a method's plan except for the
+    /// images (see [`Common::place_images`]).
+    pub fn plan(
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        TrainSet { images, resident }: TrainSet,
-        views: Vec<View>,
-        (net, programs): (Network<B>, Programs<B>),
+        images: usize,
+        Trained { net, programs, views }: Trained,
     ) -> Result<Self> {
         let r = recipe;
+        let [train, cluster] = [r.batch, r.batch_cluster].map(|batch| Batching { images, batch });
         let correction = layout.take(Pool::Staging, "adam correction", 2);
-        let batch = images.min(r.batch);
-        let index = layout.take(
-            Pool::Staging,
-            "label index",
-            (views.len() * batch).max(images.min(r.batch_cluster)),
-        );
-        let sizes = [batch_sizes(images, r.batch), batch_sizes(images, r.batch_cluster)].concat();
-        let sizes: Vec<usize> = sizes.into_iter().filter(|&n| n > 0).collect();
-        let shape = (r.stored, r.size, r.architecture.input());
-        let feeder =
-            Feeder::plan(dev, layout, r.augment, seed, shape, &sizes, resident.then_some(images))?;
+        let labels = (views.len() * train.full()).max(cluster.full());
+        let index = layout.take(Pool::Staging, "label index", labels);
+        let spec = FeederSpec {
+            augment: r.augment,
+            seed,
+            stored: r.stored,
+            size: r.size,
+            channels: r.architecture.input(),
+            batches: &[train.sizes(), cluster.sizes()].concat(),
+        };
+        let feeder = Feeder::plan(dev, layout, spec)?;
         Ok(Common {
             recipe: recipe.clone(),
             net,
@@ -123,112 +160,114 @@ impl<B: Backend> Common<B> {
         })
     }
 
-    /// Images in the order of one pass of an epoch, `round` where it has several.
+    /// Places the images, when everything else has its place: all of them on the device if they
+    /// fit, else buffers for a batch.
+    pub fn place_images(&mut self, dev: &mut dyn Engine, layout: &mut Layout) -> Result<()> {
+        self.feeder.place(dev, layout, self.images)
+    }
+
+    /// The random order of images in one pass of an epoch: pass number `round` of those that draw
+    /// from `stream`.
     pub fn order(&self, stream: Stream, epoch: usize, round: usize) -> Vec<u32> {
         Rng::new(self.seed, stream, epoch as u32, round as u32).permutation(self.images)
     }
 
-    /// Brings the images to the device where they are to be resident: once, before the first pass.
-    pub fn load_images(&mut self, dev: &mut B, set: &ImageStore) -> Result<()> {
-        self.feeder.load(dev, |ids, out| stop::check().and_then(|()| set.gather(ids, out)))
+    /// Copies all images to the device if they are to be resident. Called once, before the first
+    /// pass.
+    pub fn load_images(&mut self, dev: &mut dyn Engine, set: &ImageStore) -> Result<()> {
+        self.feeder.load(dev, set)
     }
 
-    /// What one view of a batch needs, written before a pass without gradients runs it. Steps must
-    /// stage anew afterwards.
+    /// Writes the inputs of one view of a batch for a pass without gradients. It overwrites what
+    /// was staged for a training step.
     pub fn stage_view(
         &mut self,
-        dev: &mut B,
-        program: &Program<B>,
+        dev: &mut dyn Engine,
+        program: &Program,
         set: &ImageStore,
         ids: &[u32],
         epoch: usize,
         view: View,
     ) -> Result<()> {
         self.staged = None;
-        self.feeder.stage(dev, ids, epoch, &[view], |out| set.gather(ids, out))?;
-        dev.write(
-            program.crops,
-            &self.feeder.feature_crops(ids, epoch, view, program.geometry.h / 4),
-        )
+        self.feeder.stage(dev, set, ids, epoch, &[view])?;
+        let side = program.spec.h / STRIDE;
+        dev.write(program.crops, &self.feeder.feature_crops(ids, epoch, view, side))
     }
 
-    /// Replays, or records, the ops of a pass on the images that are staged.
+    /// Replays the ops of a pass on the staged images, or records them the first time.
     pub fn replay(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         pass: Pass,
         images: usize,
-        mut ops: impl FnMut(&mut B, &Feeder<B>, &Network<B>) -> Result<()>,
+        mut ops: impl FnMut(&mut dyn Engine, &Feeder, &Network) -> Result<()>,
     ) -> Result<()> {
         let recording = self.recordings.entry((pass, images, self.feeder.buffer())).or_default();
         let (feeder, net) = (&self.feeder, &self.net);
         dev.replay(recording, |dev| ops(dev, feeder, net))
     }
 
-    /// Whether the network stays as it is.
+    /// Whether the network's weights are not trained.
     pub fn frozen(&self) -> bool {
         self.recipe.freeze == Freeze::Backbone
     }
 
-    /// Adam for a step on `n` images, whose gradients arrive times the loss scale.
-    pub fn adam(&self, n: usize) -> AdamSpec {
-        let pixels = n * (self.recipe.size / 4).pow(2);
-        AdamSpec { grad_scale: 1.0 / B::Act::loss_scale(pixels), ..AdamSpec::new(self.recipe.lr) }
+    /// Adam's hyperparameters for a step on `n` images, whose gradients arrive multiplied by the
+    /// loss scale of the engine's dtype.
+    pub fn adam(&self, dev: &dyn Engine, n: usize) -> AdamSpec {
+        let pixels = n * self.recipe.feature_pixels();
+        let grad_scale = 1.0 / dev.dtype().loss_scale(pixels);
+        AdamSpec { grad_scale, ..AdamSpec::new(self.recipe.lr) }
     }
 
-    /// Which draw of the augmentation a batch has: another one in each round.
+    /// The counter that seeds this batch's augmentation. Each round of an epoch uses a different
+    /// one.
     pub fn draw(&self, batch: &Batch, rounds: usize) -> usize {
         batch.epoch * rounds + batch.round
     }
 
-    /// Writes what a step needs, unless that is done.
+    /// Writes the inputs of a step, unless they were written ahead of time.
     fn stage_step(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         set: &ImageStore,
         batch: &Batch,
-        rounds: usize,
-        stage: &mut Stage<B>,
+        ops: &mut Ops,
     ) -> Result<()> {
-        if self
-            .staged
-            .take()
-            .is_some_and(|(staged, step)| staged == batch.ids && step == batch.step)
-        {
+        let done = |(staged, step): (Vec<u32>, u64)| staged == batch.ids && step == batch.step;
+        if self.staged.take().is_some_and(done) {
             return Ok(());
         }
-        let (ids, draw, views) = (batch.ids, self.draw(batch, rounds), &self.views);
+        let (ids, draw, views) = (batch.ids, self.draw(batch, ops.rounds), &self.views);
         let program = self.programs.of(views.len() * ids.len());
-        self.feeder.stage(dev, ids, draw, views, |out| set.gather(ids, out))?;
-        let side = program.geometry.h / 4;
-        let crops: Vec<_> =
-            views.iter().flat_map(|&v| self.feeder.feature_crops(ids, draw, v, side)).collect();
-        dev.write(program.crops, &crops)?;
+        self.feeder.stage(dev, set, ids, draw, views)?;
+        let side = program.spec.h / STRIDE;
+        let crops = views.iter().flat_map(|&v| self.feeder.feature_crops(ids, draw, v, side));
+        dev.write(program.crops, &crops.collect::<Vec<_>>())?;
         dev.write(self.index.part(0, views.len() * ids.len()), &ids.repeat(views.len()))?;
-        dev.write(self.correction, &self.adam(ids.len()).correction(batch.step, batch.rate))?;
-        stage(dev, &self.feeder, batch)
+        let correction = self.adam(dev, ids.len()).correction(batch.step, batch.rate);
+        dev.write(self.correction, &correction)?;
+        (ops.stage)(dev, &self.feeder, batch)
     }
 
-    /// One optimizer step: render, forward, the method's loss, backward, Adam. `rounds` of the
-    /// method.
+    /// Queues one optimizer step: render, forward, the method's loss, backward, Adam. Then writes
+    /// the inputs of the next batch while the device computes.
     pub fn step(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         set: &ImageStore,
-        (batch, next): (Batch, Option<Batch>),
-        rounds: usize,
-        ops: Ops<B>,
+        Training { batch, next }: Training,
+        mut ops: Ops,
     ) -> Result<()> {
-        self.stage_step(dev, set, &batch, rounds, ops.stage)?;
+        self.stage_step(dev, set, &batch, &mut ops)?;
         let n = batch.ids.len();
-        let (adam, frozen) = (self.adam(n), self.frozen());
+        let (adam, frozen) = (self.adam(dev, n), self.frozen());
         let program = self.programs.of(self.views.len() * n);
-        let (feeder, net, correction, views) =
-            (&self.feeder, &self.net, self.correction, &self.views);
-        let recording =
-            self.recordings.entry((Pass::Train(batch.round), n, feeder.buffer())).or_default();
+        let Common { feeder, net, correction, views, recordings, .. } = self;
+        let key = (Pass::Train(batch.round), n, feeder.buffer());
         dev.enter("step");
-        let queued = dev.replay(recording, |dev| {
+        let queued = dev.replay(recordings.entry(key).or_default(), |dev| {
             let part = program.x.len / views.len();
             for (v, &view) in views.iter().enumerate() {
                 feeder.render(dev, program.x.part(v * part, part), n, v, view)?;
@@ -241,7 +280,7 @@ impl<B: Backend> Common<B> {
             }
             dev.range("adam", |dev| {
                 if !frozen {
-                    net.update(dev, adam, correction)?;
+                    net.update(dev, adam, *correction)?;
                 }
                 (ops.update)(dev)
             })
@@ -249,8 +288,8 @@ impl<B: Backend> Common<B> {
         dev.leave();
         queued?;
         if let Some(next) = next {
-            self.feeder.prefetch(dev, next.ids, |out| set.gather(next.ids, out))?;
-            self.stage_step(dev, set, &next, rounds, ops.stage)?;
+            self.feeder.prefetch(dev, set, next.ids)?;
+            self.stage_step(dev, set, &next, &mut ops)?;
             self.staged = Some((next.ids.to_vec(), next.step));
         }
         Ok(())

@@ -1,60 +1,90 @@
-//! Predictions of a trained network: scores resampled to the label size, arg-max, confusion.
+//! The evaluation of a trained network on labelled images: scores are resampled to the size of the
+//! labels, the arg-max is the predicted cluster, and a confusion matrix counts clusters against
+//! classes.
 
-use crate::augment::{Augment, Feeder, View, crop_labels};
+use crate::augment::{Augment, Feeder, FeederSpec, View, crop_labels};
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Result, stop};
-use crate::cluster::{MiniBatch, Schedule, Summary};
+use crate::cluster::{MiniBatch, Schedule, Scorer, Summary};
 use crate::data::{EvalStore, ImageStore};
-use crate::device::ops::{Backend, Classifier, Crop};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, ConfusionCount, Crop, HeadPredict, confusion_count, head_predict,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::Confusion;
-use crate::method::{Programs, Tick, batch_sizes, geometry};
-use crate::net::{FEATURES, Geometry, Mode, Network};
+use crate::method::{Batching, Programs, Tick, geometry};
+use crate::net::{FEATURES, Mode, Network, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
 
-/// Evaluates classifiers on a set of square images with labels of the same size.
-pub struct Evaluator<B: Backend> {
-    programs: Programs<B>,
-    /// For images and their mirror images together, where predictions are of both.
-    mirrored: Option<Programs<B>>,
-    feeder: Feeder<B>,
+/// An evaluation of classifiers on a set of square images with labels of the same size.
+pub struct Evaluator {
+    /// The programs for plain images.
+    programs: Programs,
+    /// The programs for images together with their mirror images. `None` if predictions are made
+    /// from plain images only.
+    mirrored: Option<Programs>,
+    feeder: Feeder,
+    /// Number of images in a full batch.
     batch: usize,
+    /// (images of a batch, size, size), predicted clusters.
     pred: Slot<u16>,
+    /// (images of a batch, size, size), true classes.
     labels: Slot<u8>,
+    /// (classes, clusters), the confusion matrix.
     counts: Slot<u32>,
+    /// Number of classes.
     classes: usize,
+    /// The label maps of a batch on the host.
     host: Vec<u8>,
-    /// For a k-means of the set's own features.
-    cluster: Option<MiniBatch<B>>,
+    /// The k-means of this set's own features, if planned.
+    cluster: Option<MiniBatch>,
 }
 
-impl<B: Backend> Evaluator<B> {
-    /// For `total` images of `size`² pixels, in batches of `batch`, networks and clusters of
-    /// `recipe`, and `classes` classes. `kmeans`: for a k-means of the set's own features, too.
+/// The sizes of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalShape {
+    /// The division of the set into batches.
+    pub batching: Batching,
+    /// Side of the pictures and of their label maps, in pixels.
+    pub size: usize,
+}
+
+impl EvalShape {
+    fn geometry(&self, recipe: &Recipe) -> ProgramSpec {
+        ProgramSpec { h: self.size, w: self.size, k: recipe.clusters, ..geometry(recipe) }
+    }
+}
+
+impl Evaluator {
+    /// Plans an evaluation for networks and clusters of `recipe` on `classes` classes, and, if
+    /// `kmeans` is given, a k-means of the set's own features. Fails if that has fewer points than
+    /// clusters.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (total, batch, size): (usize, usize, usize),
+        shape: EvalShape,
         classes: usize,
         kmeans: Option<Schedule>,
     ) -> Result<Self> {
-        let k = recipe.clusters;
-        let geometry = Geometry { h: size, w: size, k, ..geometry(recipe) };
-        let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
-        let [full, tail] = batch_sizes(total, batch);
-        let feeder = Feeder::plan(
-            dev,
-            layout,
-            recipe.augment,
-            0,
-            (size, size, recipe.architecture.input()),
-            &[full, tail].into_iter().filter(|&n| n > 0).collect::<Vec<_>>(),
-            None,
-        )?;
+        let (k, EvalShape { batching, size }) = (recipe.clusters, shape);
+        let mode = Mode::Eval;
+        let programs = Programs::plan(dev, layout, net, batching, 1, shape.geometry(recipe), mode)?;
+        let full = batching.full();
+        let spec = FeederSpec {
+            augment: recipe.augment,
+            seed: 0,
+            stored: size,
+            size,
+            channels: recipe.architecture.input(),
+            batches: &batching.sizes(),
+        };
+        let mut feeder = Feeder::plan(dev, layout, spec)?;
+        feeder.place_batches(dev, layout);
         let cluster = kmeans.map(|schedule| {
-            let points = total.min(schedule.init_batches.saturating_mul(full)) * (size / 4).pow(2);
+            let first = schedule.init_batches.saturating_mul(full);
+            let points = batching.images.min(first) * (size / STRIDE).pow(2);
             let points = layout.take(Pool::State, "k-means points", points * FEATURES);
             MiniBatch::plan(dev, layout, schedule, k, points)
         });
@@ -73,32 +103,33 @@ impl<B: Backend> Evaluator<B> {
         })
     }
 
-    /// Scores are averaged over the picture and its mirror image from here on. Part of the plan,
-    /// with the arguments of [`Evaluator::plan`].
+    /// Makes predictions average the scores of the picture and of its mirror image from here on.
+    /// Part of the plan; the arguments are those of [`Evaluator::plan`].
     ///
-    /// NOTE: they are linear in the features, so this is the average of features that later work
-    /// predicts from, each view's divided by its norm first where the recipe's are.
+    /// NOTE: scores are linear in the features, so this is the same as predicting from averaged
+    /// features, as later papers do; if the recipe normalises features, each view's are normalised
+    /// before.
     pub fn add_mirror(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (total, batch, size): (usize, usize, usize),
+        shape: EvalShape,
     ) -> Result<()> {
-        let geometry = Geometry { h: size, w: size, k: recipe.clusters, ..geometry(recipe) };
-        self.mirrored =
-            Some(Programs::plan(dev, layout, net, (total, batch, 2), geometry, Mode::Eval)?);
+        let (batching, geometry) = (shape.batching, shape.geometry(recipe));
+        self.mirrored = Some(Programs::plan(dev, layout, net, batching, 2, geometry, Mode::Eval)?);
         self.draw_from(Augment { flip_p: 1.0, ..Augment::none() }, 0);
         Ok(())
     }
 
-    /// The confusion of `classifier` over the whole set, pictures and label maps as `view` has
-    /// them: plain, or changed and cut by the draws of `augment` and `seed`.
+    /// Counts the confusion matrix of the classifier over the whole set. Pictures and label maps
+    /// are rendered as `view`: plain, or changed and cropped by the draws set with
+    /// [`Evaluator::draw_from`].
     pub fn run(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &EvalStore,
         (classifier, view): (Classifier, View),
         tick: Tick,
@@ -117,21 +148,22 @@ impl<B: Backend> Evaluator<B> {
             let labels = self.labels.part(0, self.host.len());
             dev.write(labels, &self.host)?;
             let pred = self.predict_staged(dev, net, ids.len(), (classifier, view))?;
-            dev.confusion(self.counts, pred, labels, classifier.k)?;
+            let (counts, clusters) = (self.counts, classifier.k);
+            confusion_count(dev, ConfusionCount { counts, pred, labels, clusters })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
-            self.feeder.prefetch(dev, next, |out| set.images.gather(next, out))?;
+            self.feeder.prefetch(dev, &set.images, next)?;
             tick(ids.len())?;
         }
         let counts = dev.read(self.counts)?.into_iter().map(u64::from).collect();
         Ok(Confusion { classes: self.classes, clusters: classifier.k, counts })
     }
 
-    /// What views that are not plain are drawn from.
+    /// Sets the source of draws for views that are not plain.
     pub fn draw_from(&mut self, augment: Augment, seed: u64) {
         self.feeder.draw_from(augment, seed);
     }
 
-    /// The label maps in `host`, cut as their pictures are.
+    /// Crops and mirrors the label maps in `host` as their pictures are.
     fn crop_labels(&mut self, ids: &[u32], view: View) {
         let side = self.feeder.size();
         for (map, crop) in
@@ -142,11 +174,11 @@ impl<B: Backend> Evaluator<B> {
         }
     }
 
-    /// Predicted clusters (images, size, size) of the first `images` of the set.
+    /// The predicted clusters (images, size, size) of the first `images` images of the set.
     pub fn predict(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &ImageStore,
         classifier: Classifier,
         images: usize,
@@ -166,13 +198,14 @@ impl<B: Backend> Evaluator<B> {
         Ok(out)
     }
 
-    /// Centroids of the set's own features, as a classifier without training would have them.
+    /// Computes the scorer's centroids by k-means of the set's own features. Panics if no k-means
+    /// was planned.
     pub fn cluster(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &ImageStore,
-        centroids: Slot<f32>,
+        scorer: &Scorer,
         tick: Tick,
     ) -> Result<Summary> {
         net.fold(dev)?;
@@ -184,10 +217,10 @@ impl<B: Backend> Evaluator<B> {
         for (i, ids) in ids.chunks(self.batch).enumerate() {
             self.stage(dev, set, ids, View::Plain)?;
             let program = self.programs.of(ids.len());
-            dev.write(program.crops, &vec![Crop::whole(program.geometry.h / 4); ids.len()])?;
+            dev.write(program.crops, &vec![Crop::whole(program.spec.h / STRIDE); ids.len()])?;
             self.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, net)?;
-            cluster.push(dev, program, centroids, &mut rng, i + 1 == batches)?;
+            cluster.push(dev, program, scorer, &mut rng, i + 1 == batches)?;
             tick(ids.len())?;
         }
         let summary = cluster.finish(dev);
@@ -195,18 +228,26 @@ impl<B: Backend> Evaluator<B> {
         summary
     }
 
-    fn stage(&mut self, dev: &mut B, set: &ImageStore, ids: &[u32], view: View) -> Result<()> {
-        // With the mirror's draws the second is the image mirrored, and nothing else.
+    fn stage(
+        &mut self,
+        dev: &mut dyn Engine,
+        set: &ImageStore,
+        ids: &[u32],
+        view: View,
+    ) -> Result<()> {
+        // With the draws of `add_mirror`, the second view is the mirrored image without other
+        // changes.
         let views: &[View] =
             if self.mirrored.is_some() { &[View::Plain, View::FirstUnchanged] } else { &[view] };
-        self.feeder.stage(dev, ids, 0, views, |out| set.gather(ids, out))
+        self.feeder.stage(dev, set, ids, 0, views)
     }
 
-    /// Predictions of the `n` images that are staged.
+    /// Queues predictions for the `n` images that are staged, and returns their slot (n, size,
+    /// size).
     fn predict_staged(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         n: usize,
         (classifier, view): (Classifier, View),
     ) -> Result<Slot<u16>> {
@@ -216,18 +257,22 @@ impl<B: Backend> Evaluator<B> {
             let program = self.programs.of(n);
             self.feeder.render(dev, program.x, n, 0, view)?;
             program.forward(dev, net)?;
-            dev.head_predict(&program.head, pred, (side, side), program.plain(), classifier)?;
+            let (height, width, input) = (side, side, program.plain());
+            let args = HeadPredict { pred, height, width, input, classifier };
+            head_predict(dev, &program.head, args)?;
             return Ok(pred);
         };
         let program = mirrored.of(2 * n);
-        let whole = Crop::whole(side / 4);
+        let whole = Crop::whole(side / STRIDE);
         let crops = [vec![whole; n], vec![Crop { flip: 1, ..whole }; n]].concat();
         dev.write(program.crops, &crops)?;
         let part = program.x.len / 2;
         self.feeder.render(dev, program.x.part(0, part), n, 0, View::Plain)?;
         self.feeder.render(dev, program.x.part(part, part), n, 1, View::FirstUnchanged)?;
         program.forward(dev, net)?;
-        dev.head_predict(&program.head, pred, (side, side), program.warped(), classifier)?;
+        let (height, width, input) = (side, side, program.warped());
+        let args = HeadPredict { pred, height, width, input, classifier };
+        head_predict(dev, &program.head, args)?;
         Ok(pred)
     }
 }

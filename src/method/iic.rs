@@ -1,53 +1,69 @@
-//! IIC (Ji et al., ICCV 2019) with ResNet-18 and pyramid, as the supplement of PiCIE compares it.
+//! IIC (Invariant Information Clustering; Ji et al., ICCV 2019) with a ResNet-18 and a feature
+//! pyramid, as PiCIE's supplement compares it.
 //!
 //! ```text
 //! each epoch, for the auxiliary head, then for the main one:
-//!     each batch: p₁, p₂ = softmax(W·f) of a window of each image, and of the same window jittered and mirrored (mirrored back)
-//!                 L = −I(p₁; p₂), the mutual information over all shifts of up to T pixels of the input, λ times the marginals
+//!     each batch: p₁, p₂ = softmax(W·f) of a window, and of it jittered and mirrored (and back)
+//!                 L = −I(p₁; p₂), mutual information over all shifts of up to T input pixels
 //! ```
-//! Heads are linear layers without bias; one Adam has all parameters, so the idle head goes on by
-//! its momentum (as it did in the reference, where gradients were zeroed). The reference masks
-//! pixels by ground truth; nothing is masked here.
+//! In I, the marginals' entropies are weighted by λ (see [`IicSpec`]). Heads are linear layers
+//! without bias. All parameters share one Adam, so the head that is not trained in a step still
+//! moves by its momentum, as in the reference code, where its gradients are zero. The reference
+//! masks pixels by the ground truth; nothing is masked here.
 
 use crate::augment::View;
-use crate::base::Result;
+use crate::base::{BySize, Result};
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier, IicSpec, SoftmaxSpec};
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Learned, Losses, Method, TrainSet, batch_sizes};
+use crate::device::ops::{
+    Classifier, HeadScores, HeadScoresBackward, IicLoss, IicSpec, Plan, SoftmaxBackward,
+    SoftmaxForward, SoftmaxSpec, head_scores, head_scores_backward, iic_loss, plan_iic,
+    plan_softmax, softmax_backward, softmax_forward,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Common, Ops, Trained, Training};
+use crate::method::{Algorithm, Batching, Learned, Losses};
+use crate::net::STRIDE;
 use crate::recipe::Recipe;
 
-/// A head, and what its loss is computed with.
-struct Head<B: Backend> {
+/// A linear layer that is learned, and the plans of its loss.
+struct Head {
+    /// The head's name in checkpoints.
     name: &'static str,
+    /// The name of its loss in logs.
     loss_name: &'static str,
-    learned: Learned<B>,
-    /// By pairs of a batch.
-    plans: Vec<(usize, B::SoftmaxPlan, B::IicPlan)>,
+    /// The linear layer.
+    learned: Learned,
+    /// The plans of its ops, by number of pairs in a batch.
+    plans: BySize<(Plan<SoftmaxSpec>, Plan<IicSpec>)>,
 }
 
-pub struct Iic<B: Backend> {
-    common: Common<B>,
-    /// In the order of an epoch's rounds: the auxiliary one, where there is one, and the main one.
-    heads: Vec<Head<B>>,
-    /// Probabilities of a batch (2·pairs, size/4, size/4, clusters), and their gradient.
+/// IIC, planned for one data set.
+pub struct Iic {
+    common: Common,
+    /// The heads in the order of an epoch's rounds: the auxiliary one, if any, and the main one.
+    heads: Vec<Head>,
+    /// (2·pairs, size/4, size/4, clusters), the class probabilities of a batch.
     maps: Slot<f32>,
+    /// (2·pairs, size/4, size/4, clusters), their gradient.
     dmaps: Slot<f32>,
+    /// (1), the loss of a step.
     loss: Slot<f32>,
 }
 
-impl<B: Backend> Iic<B> {
+impl Iic {
+    /// Plans IIC for a data set of `images` images, except for the images' memory. Fails on shifts
+    /// as large as the input.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
     ) -> Result<Self> {
-        let images = set.images;
-        let network = plan_network(dev, layout, recipe, images, 2)?;
-        let (side, i) = (recipe.size / 4, recipe.information);
+        let views = vec![View::Window, View::Mirrored];
+        let trained = Trained::plan(dev, layout, recipe, images, views)?;
+        let (side, i) = (recipe.feature_side(), recipe.information);
+        let batching = Batching { images, batch: recipe.batch };
         let mut heads = Vec::new();
         for (name, loss_name, k, lambda) in [
             ("auxiliary", "loss_auxiliary", recipe.auxiliary, i.lambda_auxiliary),
@@ -56,59 +72,38 @@ impl<B: Backend> Iic<B> {
             if k == 0 {
                 continue;
             }
-            let mut plans = Vec::new();
-            for n in batch_sizes(images, recipe.batch).into_iter().filter(|&n| n > 0) {
-                let spec = IicSpec {
-                    n,
-                    h: side,
-                    w: side,
-                    k,
-                    up: 4,
-                    t: i.shifts,
-                    collapsed: i.collapsed,
-                    lambda,
-                };
+            let plans = BySize::plan(batching.sizes(), |n| {
+                let (up, t, collapsed) = (STRIDE, i.shifts, i.collapsed);
+                let iic = IicSpec { n, h: side, w: side, k, up, t, collapsed, lambda };
                 let softmax = SoftmaxSpec { n: 2 * n, pixels: side * side, k };
-                plans.push((n, dev.plan_softmax(softmax)?, dev.plan_iic(spec)?));
-            }
-            heads.push(Head {
-                name,
-                loss_name,
-                learned: Learned::plan(dev, layout, k, false),
-                plans,
-            });
+                Ok((plan_softmax(dev, softmax)?, plan_iic(dev, iic)?))
+            })?;
+            heads.push(Head { name, loss_name, learned: Learned::plan(layout, k, false), plans });
         }
-        let len = 2 * images.min(recipe.batch) * side * side * recipe.most_clusters();
+        let len = 2 * batching.full() * side * side * recipe.most_clusters();
         let [maps, dmaps] =
             ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
         let loss = layout.take(Pool::State, "loss", 1);
-        let common = Common::plan(
-            dev,
-            layout,
-            recipe,
-            seed,
-            set,
-            vec![View::Window, View::Mirrored],
-            network,
-        )?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 
-    fn main(&self) -> &Learned<B> {
+    /// The main head's layer.
+    fn main(&self) -> &Learned {
         &self.heads[self.heads.len() - 1].learned
     }
 }
 
-impl<B: Backend> Method<B> for Iic<B> {
-    fn common(&self) -> &Common<B> {
+impl Algorithm for Iic {
+    fn common(&self) -> &Common {
         &self.common
     }
 
-    fn common_mut(&mut self) -> &mut Common<B> {
+    fn common_mut(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+    fn learned(&self) -> Vec<(&'static str, &Learned)> {
         self.heads.iter().map(|head| (head.name, &head.learned)).collect()
     }
 
@@ -116,56 +111,40 @@ impl<B: Backend> Method<B> for Iic<B> {
         self.heads.len()
     }
 
-    fn begin_steps(&mut self, _dev: &mut B, _epoch: usize, _first: bool) -> Result<()> {
+    fn begin_steps(&mut self, _dev: &mut dyn Engine, _epoch: usize, _first: bool) -> Result<()> {
         Ok(())
     }
 
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()> {
-        let (n, loss) = (batch.ids.len(), self.loss);
-        let (head, heads) = (&self.heads[batch.round], &self.heads);
-        let (_, softmax, iic) =
-            head.plans.iter().find(|(m, ..)| *m == n).expect("every batch size was planned");
-        let len = 2 * n * (self.common.recipe.size / 4).pow(2) * head.learned.k;
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()> {
+        let (n, loss) = (training.batch.ids.len(), self.loss);
+        let (head, heads) = (&self.heads[training.batch.round], &self.heads);
+        let (softmax, iic) = head.plans.of(n);
+        let len = 2 * n * self.common.recipe.feature_pixels() * head.learned.k;
         let (maps, dmaps) = (self.maps.part(0, len), self.dmaps.part(0, len));
-        let adam = self.common.adam(n);
-        self.common.step(
-            dev,
-            set.images(),
-            (batch, next),
-            heads.len(),
-            Ops {
-                stage: &mut |dev, _, batch| {
-                    heads
-                        .iter()
-                        .try_for_each(|h| h.learned.stage(dev, adam, (batch.step, batch.rate)))
-                },
-                loss: &|dev, program| {
-                    let (input, classifier) = (program.warped(), head.learned.classifier());
-                    dev.head_scores(&program.head, maps, input, classifier)?;
-                    dev.softmax_forward(softmax, maps)?;
-                    dev.iic_loss(iic, loss, dmaps, maps, 1.0 / adam.grad_scale)?;
-                    dev.softmax_backward(softmax, dmaps, maps)?;
-                    heads.iter().try_for_each(|h| h.learned.zero_grad(dev))?;
-                    let (dw, db) = head.learned.gradients();
-                    dev.head_scores_backward(
-                        &program.head,
-                        Some(program.dpyramid()),
-                        dw,
-                        db,
-                        dmaps,
-                        input,
-                        classifier,
-                    )
-                },
-                update: &|dev| heads.iter().try_for_each(|h| h.learned.update(dev, adam)),
+        let adam = self.common.adam(dev, n);
+        let scale = 1.0 / adam.grad_scale;
+        let ops = Ops {
+            rounds: heads.len(),
+            stage: &mut |dev, _, batch| {
+                let step = (batch.step, batch.rate);
+                heads.iter().try_for_each(|h| h.learned.stage(dev, adam, step))
             },
-        )
+            loss: &|dev, program| {
+                let (input, classifier) = (program.warped(), head.learned.classifier());
+                let scores = HeadScores { scores: maps, input, classifier };
+                head_scores(dev, &program.head, scores)?;
+                softmax_forward(dev, softmax, SoftmaxForward { x: maps })?;
+                iic_loss(dev, iic, IicLoss { loss, dmaps, maps, scale })?;
+                softmax_backward(dev, softmax, SoftmaxBackward { dp: dmaps, p: maps })?;
+                heads.iter().try_for_each(|h| h.learned.zero_grad(dev))?;
+                let (dw, db) = head.learned.gradients();
+                let (dlaterals, dscores) = (Some(program.dpyramid()), dmaps);
+                let args = HeadScoresBackward { dlaterals, dw, db, dscores, input, classifier };
+                head_scores_backward(dev, &program.head, args)
+            },
+            update: &|dev| heads.iter().try_for_each(|h| h.learned.update(dev, adam)),
+        };
+        self.common.step(dev, set.images(), training, ops)
     }
 
     fn losses(&self) -> Slot<f32> {
@@ -177,7 +156,7 @@ impl<B: Backend> Method<B> for Iic<B> {
         Losses { total, parts: vec![(self.heads[round].loss_name, total)] }
     }
 
-    fn scorer(&self, _dev: &mut B, _trained: bool) -> Result<Classifier> {
+    fn classifier(&self, _dev: &mut dyn Engine, _trained: bool) -> Result<Classifier> {
         Ok(self.main().classifier())
     }
 }

@@ -1,14 +1,14 @@
-//! Laterals from the data: the pyramid of a trained backbone begins as the principal components of
-//! its stages.
+//! First weights of the pyramid's laterals, computed from the images: a trained backbone's features
+//! are projected on their principal components.
 //!
 //! ```text
-//! the last two stages share the pyramid's channels; of each, over all pixels f of the first images:
-//!     μ = mean f,  Σ = mean (f − μ)(f − μ)ᵀ,  A = the eigenvectors of Σ with the largest eigenvalues
+//! the last two stages share the pyramid's channels; for each, over all pixels f of some images:
+//!     μ = mean f,  Σ = mean (f − μ)(f − μ)ᵀ,  A = eigenvectors of Σ with the largest eigenvalues
 //!     lateral: W = s·A, b = −W·μ, with s such that the mean of ‖W·f + b‖² is the same for both
-//! all other laterals are 0, so that the merged map is the two projections side by side
+//! all other laterals are 0, so that the merged map is these two projections side by side
 //! ```
-//! Random laterals mix the stages before anything is learned; these keep the distances between
-//! pixels that ImageNet taught. The paper has random ones.
+//! Random laterals mix the stages before anything is learned, whereas these keep the distances
+//! between pixels that training on ImageNet has given. The paper uses random ones.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
@@ -16,49 +16,50 @@ use crate::augment::View;
 use crate::base::Result;
 use crate::base::rng::Stream;
 use crate::data::ImageStore;
-use crate::device::Layout;
-use crate::device::arena::Activation;
-use crate::device::ops::Backend;
-use crate::method::{Common, Programs, Tick, geometry};
+use crate::device::{Engine, Layout};
+use crate::method::{Batching, Common, Programs, Tick, geometry};
 use crate::net::weights::{Tensor, Weights};
 use crate::net::{FEATURES, Mode, Network, Program};
 use crate::recipe::Recipe;
 
-/// Images that are looked at, at most; a last batch may go over it.
+/// Largest number of images that are looked at, rounded up to whole batches.
 pub const IMAGES: usize = 512;
-/// Stages that share the channels, from the last.
+/// Number of last stages that share the channels.
 const STAGES: usize = 2;
 
-/// Planned beside a method; runs once, before the first epoch.
-pub struct PcaLaterals<B: Backend> {
-    programs: Programs<B>,
+/// The computation of the laterals. It is planned beside a method, and runs once, before the first
+/// epoch.
+pub struct PcaLaterals {
+    /// Programs of forward passes that keep the outputs of the stages.
+    programs: Programs,
 }
 
-impl<B: Backend> PcaLaterals<B> {
+impl PcaLaterals {
+    /// Plans the computation for a data set of `images` images.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
         images: usize,
     ) -> Result<Self> {
-        let shape = (images, recipe.batch_cluster, 1);
-        Ok(PcaLaterals {
-            programs: Programs::plan(dev, layout, net, shape, geometry(recipe), Mode::Stages)?,
-        })
+        let batching = Batching { images, batch: recipe.batch_cluster };
+        let shape = geometry(recipe);
+        let programs = Programs::plan(dev, layout, net, batching, 1, shape, Mode::Stages)?;
+        Ok(PcaLaterals { programs })
     }
 
-    /// Images that [`PcaLaterals::fit`] will look at, of `images` in the data set.
+    /// Number of images that [`PcaLaterals::fit`] will look at, out of `images` in the data set.
     pub fn images(recipe: &Recipe, images: usize) -> usize {
         IMAGES.next_multiple_of(recipe.batch_cluster).min(images)
     }
 
-    /// Writes the laterals of the network, and returns them; the images are looked at as they are,
-    /// without augmentation.
+    /// Computes the laterals from images without augmentation, writes them to the network, and
+    /// returns them.
     pub fn fit(
         &self,
-        dev: &mut B,
-        common: &mut Common<B>,
+        dev: &mut dyn Engine,
+        common: &mut Common,
         set: &ImageStore,
         tick: Tick,
     ) -> Result<Weights> {
@@ -80,25 +81,26 @@ impl<B: Backend> PcaLaterals<B> {
     }
 }
 
-/// What the outputs of the last stages say of their principal components.
+/// Statistics of the last stages' outputs, from which their principal components follow.
 #[derive(Default)]
 pub struct Components {
-    /// By stage.
+    /// The statistics by stage, from the first of those that share the channels.
     moments: Vec<Moments>,
 }
 
 impl Components {
-    /// The first stage of those that share the channels.
-    fn first<B: Backend>(net: &Network<B>) -> usize {
+    /// The number of the first stage that shares the channels.
+    fn first(net: &Network) -> usize {
         net.architecture.levels.saturating_sub(STAGES)
     }
 
-    /// Adds the first `images` of a program that just ran forward in [`Mode::Stages`].
-    pub fn add<B: Backend>(
+    /// Adds the outputs for the first `images` images of a program whose forward pass in
+    /// [`Mode::Stages`] was just queued (a host synchronisation).
+    pub fn add(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
-        program: &Program<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
+        program: &Program,
         images: usize,
     ) -> Result<()> {
         for (i, level) in (Self::first(net)..net.architecture.levels).enumerate() {
@@ -106,16 +108,17 @@ impl Components {
             if self.moments.len() == i {
                 self.moments.push(Moments::new(channels));
             }
-            let values = dev.read(program.stages[level])?;
-            let values = &values[..values.len() / program.geometry.n * images];
-            let values: Vec<f64> = values.iter().map(|v| f64::from(v.widen())).collect();
+            let values = dev.read_acts(program.stages[level])?;
+            let values = &values[..values.len() / program.spec.n * images];
+            let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
             self.moments[i].add(DMatrix::from_vec(channels, values.len() / channels, values));
         }
         Ok(())
     }
 
-    /// Weight and bias of every lateral.
-    pub fn laterals<B: Backend>(&self, net: &Network<B>) -> Weights {
+    /// The weights (FEATURES, channels, 1, 1) and biases (FEATURES) of every lateral, by their
+    /// names in checkpoints.
+    pub fn laterals(&self, net: &Network) -> Weights {
         let mut weights = Weights::default();
         for level in 0..net.architecture.levels {
             let channels = net.stage_channels(level);
@@ -139,7 +142,7 @@ impl Components {
     }
 }
 
-/// Sums over the pixels of a stage: of the vectors and of their products with themselves, in f64.
+/// Sums over all pixels of a stage, of their vectors and of the vectors' outer products, in f64.
 struct Moments {
     pixels: usize,
     sum: DVector<f64>,
@@ -155,15 +158,16 @@ impl Moments {
         }
     }
 
-    /// A column a pixel.
+    /// Adds pixels, one in each column.
     fn add(&mut self, pixels: DMatrix<f64>) {
         self.pixels += pixels.ncols();
         self.sum += pixels.column_sum();
         self.products.gemm(1.0, &pixels, &pixels.transpose(), 1.0);
     }
 
-    /// Rows and biases of the projection on the first `n` principal components, or as many as there
-    /// are channels, the first one first; scaled so that the mean of its squared length is 1.
+    /// The rows and biases of the projection on the first `n` principal components (or all, if
+    /// there are fewer channels), the one with the largest variance first. They are scaled so that
+    /// the mean squared length of the projection is 1.
     fn projection(&self, n: usize) -> Vec<(Vec<f32>, f32)> {
         let count = self.pixels as f64;
         let mean = &self.sum / count;
@@ -173,12 +177,12 @@ impl Moments {
         order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]).then(a.cmp(&b)));
         order.truncate(n);
         let energy: f64 = order.iter().map(|&i| eigenvalues[i].max(0.0)).sum();
-        // A stage whose pixels are all the same has nothing to project on but the rounding of its
-        // sums.
+        // If all pixels of a stage are the same, the variance is only rounding of the sums: its
+        // projection is 0.
         let scale = if energy > 1e-10 * mean.norm_squared() { 1.0 / energy.sqrt() } else { 0.0 };
         let row = |&i: &usize| {
             let axis = eigenvectors.column(i);
-            // An eigenvector has either sign: here its largest element is positive.
+            // An eigenvector's sign is arbitrary: here its largest element is made positive.
             let scale = scale * axis[axis.iamax()].signum();
             let row: Vec<f32> = axis.iter().map(|&v| (scale * v) as f32).collect();
             (row, (-scale * axis.dot(&mean)) as f32)
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn components_are_ordered_scaled_and_centred() {
-        // Points along (3, 4)/5 with deviation 2, and across it with deviation 1, around (10, -5).
+        // Points around (10, -5), with standard deviation 2 along (3, 4)/5 and 1 across it.
         let mut moments = Moments::new(2);
         let points: Vec<f64> = [(2.0, 1.0), (2.0, -1.0), (-2.0, 1.0), (-2.0, -1.0)]
             .iter()
@@ -202,7 +206,7 @@ mod tests {
         moments.add(DMatrix::from_vec(2, 2, points[..4].to_vec()));
         moments.add(DMatrix::from_vec(2, 2, points[4..].to_vec()));
         let all = moments.projection(2);
-        // Variances are 4 and 1: the mean of the squared length is 5 before scaling.
+        // The variances are 4 and 1: the mean squared length is 5 before scaling.
         let scale = 1.0 / 5f64.sqrt();
         let want = [[0.6 * scale, 0.8 * scale], [0.8 * scale, -0.6 * scale]];
         for ((row, bias), want) in all.iter().zip(want) {
@@ -222,7 +226,7 @@ mod tests {
             .map(|v| v * v / 4.0)
             .sum();
         assert!((energy - 1.0).abs() <= 1e-5, "{energy}");
-        // Pixels that are all the same, as in one small image: nothing, and no infinity.
+        // Pixels that are all the same, as in one small image, give zeros and no infinity.
         let mut flat = Moments::new(2);
         flat.add(DMatrix::from_vec(2, 3, vec![0.1, 0.7, 0.1, 0.7, 0.1, 0.7]));
         assert!(
@@ -230,7 +234,7 @@ mod tests {
                 .iter()
                 .all(|(row, bias)| row.iter().chain([bias]).all(|&v| v == 0.0))
         );
-        // Alone, the first component has all of it.
+        // If there is one component only, it has all of the length.
         assert!((moments.projection(1)[0].0[1] - 0.4).abs() <= 1e-6);
     }
 }

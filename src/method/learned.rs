@@ -1,49 +1,55 @@
-//! A linear classifier with weights of its own: what MDC, IIC and supervised training learn besides
+//! A linear classifier whose weights are learned. MDC, IIC and supervised training have one besides
 //! the network.
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
-use crate::device::arena::ALIGN;
-use crate::device::ops::{AdamSpec, Backend, Classifier, ParamBlocks};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{AdamSpec, AdamStep, Classifier, ParamBlocks, adam_step};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
 use crate::net::FEATURES;
 use crate::net::weights::{Tensor, Weights};
 
-/// How its weights begin; biases begin at 0.
+/// The distribution of a classifier's first weights. First biases are 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
-    /// Normal with this standard deviation (released MDC: 0.01).
+    /// A normal distribution with this standard deviation (0.01 in the released code of MDC).
     Normal(f32),
-    /// Uniform in ±1/√128, as torch's Conv2d begins.
+    /// A uniform distribution in ±1/√FEATURES, as in torch's Conv2d.
     FanIn,
 }
 
-pub struct Learned<B: Backend> {
+/// A linear classifier of features, with its gradients and Adam's moments.
+pub struct Learned {
+    /// Number of classes.
     pub k: usize,
-    blocks: ParamBlocks<B::Act>,
+    /// The parameters: weights (k, FEATURES), then biases (k) if they are learned.
+    blocks: ParamBlocks,
+    /// (2), Adam's bias corrections for the step.
     correction: Slot<f32>,
-    /// A bias that is not learned, and where its gradient goes (IIC's heads have none).
+    /// Biases (k) that are 0 and their gradients (k), which nobody reads, if biases are not
+    /// learned. IIC's heads have none.
     unbiased: Option<[Slot<f32>; 2]>,
 }
 
-impl<B: Backend> Learned<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, k: usize, biased: bool) -> Self {
+impl Learned {
+    /// Takes the memory for a classifier of `k` classes. `biased`: biases are learned.
+    pub fn plan(layout: &mut Layout, k: usize, biased: bool) -> Self {
         let len = Self::bias_at(k) + if biased { k } else { 0 };
         let zeros = ["classifier bias", "classifier bias gradient"];
         Learned {
             k,
-            blocks: dev.plan_params(layout, len),
+            blocks: ParamBlocks::plan(layout, len),
             correction: layout.take(Pool::Staging, "classifier's adam correction", 2),
             unbiased: (!biased).then(|| zeros.map(|name| layout.take(Pool::State, name, k))),
         }
     }
 
-    /// Where the bias begins: on a cache line, in blocks of two-byte elements too.
+    /// The element at which the biases begin: on a cache line, even if elements have two bytes.
     fn bias_at(k: usize) -> usize {
         (k * FEATURES).next_multiple_of(ALIGN / 2)
     }
 
-    /// Weight (k, FEATURES) and bias (k) in one of the parameter blocks.
+    /// The weights (k, FEATURES) and biases (k) in one of the parameter blocks. `unbiased` says
+    /// which of [`Learned::unbiased`] to return if there are no biases.
     fn parts(&self, block: Slot<f32>, unbiased: usize) -> (Slot<f32>, Slot<f32>) {
         let bias = match self.unbiased {
             Some(zeros) => zeros[unbiased],
@@ -52,18 +58,20 @@ impl<B: Backend> Learned<B> {
         (block.part(0, self.k * FEATURES), bias)
     }
 
+    /// The classifier for ops.
     pub fn classifier(&self) -> Classifier {
         let (w, b) = self.parts(self.blocks.weights, 0);
         Classifier { w, b, k: self.k }
     }
 
-    /// Gradients of weight and bias, which ops add to.
+    /// The gradients of weights and biases, which ops add to.
     pub fn gradients(&self) -> (Slot<f32>, Slot<f32>) {
         self.parts(self.blocks.grads, 1)
     }
 
-    /// New weights, and Adam's moments at 0. `which`: another number, other weights.
-    pub fn init(&self, dev: &mut B, seed: u64, start: Start, which: u32) -> Result<()> {
+    /// Writes new random weights, and zeros for biases and Adam's moments. Different numbers
+    /// `which` give different weights.
+    pub fn init(&self, dev: &mut dyn Engine, seed: u64, start: Start, which: u32) -> Result<()> {
         let mut rng = Rng::new(seed, Stream::Classifier, which, 0);
         let bound = 1.0 / (FEATURES as f32).sqrt();
         let draw = |_| match start {
@@ -78,7 +86,7 @@ impl<B: Backend> Learned<B> {
         dev.write(w, &weights)
     }
 
-    /// Weight, bias and Adam's moments of both, by their names in checkpoints.
+    /// The weights, the biases and Adam's moments of both, by their names in checkpoints.
     pub fn tensors(&self, name: &str) -> Vec<(String, Slot<f32>)> {
         let ParamBlocks { weights, m, v, .. } = self.blocks;
         let both = |(block, prefix): (Slot<f32>, &str)| {
@@ -88,33 +96,47 @@ impl<B: Backend> Learned<B> {
         [(weights, ""), (m, "adam.m."), (v, "adam.v.")].into_iter().flat_map(both).collect()
     }
 
-    pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
+    /// Zeroes the gradients.
+    pub fn zero_grad(&self, dev: &mut dyn Engine) -> Result<()> {
         dev.zero(self.blocks.grads)
     }
 
-    /// What the host writes before the classifier's own step number `step`, from 1, at the share
-    /// `rate` of the learning rate.
-    pub fn stage(&self, dev: &mut B, adam: AdamSpec, (step, rate): (u64, f64)) -> Result<()> {
+    /// Writes Adam's corrections for the classifier's own step number `step`, from 1, at `rate`
+    /// times the learning rate.
+    pub fn stage(
+        &self,
+        dev: &mut dyn Engine,
+        adam: AdamSpec,
+        (step, rate): (u64, f64),
+    ) -> Result<()> {
         dev.write(self.correction, &adam.correction(step, rate))
     }
 
-    pub fn update(&self, dev: &mut B, adam: AdamSpec) -> Result<()> {
-        dev.adam_step(self.blocks, adam, self.correction)
+    /// Queues one step of Adam.
+    pub fn update(&self, dev: &mut dyn Engine, adam: AdamSpec) -> Result<()> {
+        adam_step(dev, AdamStep { blocks: self.blocks, spec: adam, correction: self.correction })
     }
 
-    /// Weight and bias, as a 1×1 convolution has them.
-    pub fn save(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+    /// Adds the weights (k, FEATURES, 1, 1) and biases (k) to `weights`, named as those of a 1×1
+    /// convolution.
+    pub fn save(&self, dev: &mut dyn Engine, name: &str, weights: &mut Weights) -> Result<()> {
         self.save_block(dev, self.blocks.weights, name, weights)
     }
 
-    pub fn save_moments(&self, dev: &mut B, name: &str, weights: &mut Weights) -> Result<()> {
+    /// Adds Adam's moments to `weights`.
+    pub fn save_moments(
+        &self,
+        dev: &mut dyn Engine,
+        name: &str,
+        weights: &mut Weights,
+    ) -> Result<()> {
         self.save_block(dev, self.blocks.m, &format!("adam.m.{name}"), weights)?;
         self.save_block(dev, self.blocks.v, &format!("adam.v.{name}"), weights)
     }
 
     fn save_block(
         &self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         block: Slot<f32>,
         name: &str,
         weights: &mut Weights,
@@ -128,8 +150,9 @@ impl<B: Backend> Learned<B> {
         Ok(())
     }
 
-    /// What [`Learned::save`] and [`Learned::save_moments`] wrote.
-    pub fn load(&self, dev: &mut B, name: &str, weights: &Weights) -> Result<()> {
+    /// Reads what [`Learned::save`] and [`Learned::save_moments`] wrote. Fails if a tensor is
+    /// missing or of another size.
+    pub fn load(&self, dev: &mut dyn Engine, name: &str, weights: &Weights) -> Result<()> {
         for (name, slot) in self.tensors(name) {
             let values =
                 weights.tensors.get(&name).and_then(Tensor::f32).filter(|v| v.len() == slot.len);

@@ -1,136 +1,119 @@
-//! Modified DeepCluster (MDC, supplement of PiCIE; Caron et al., ECCV 2018, pixel by pixel).
+//! Modified DeepCluster (MDC), a baseline in PiCIE's supplement: DeepCluster applied to pixels
+//! (Caron et al., ECCV 2018).
 //!
 //! ```text
-//! each epoch:  C = k-means of the one view,  y = nearest of C,  w = weights of its classes,  W = a new linear layer
-//!              each batch: L = CE(W·f, y; w), which W learns too; without W (`classifier` centroids) CE(C·f, y; w)
+//! each epoch:  C = k-means of the view, y = nearest of C, w = class weights, W = a new layer
+//!              each batch: L = CE(W·f, y; w), which trains W too; without W, CE(C·f, y; w)
 //! ```
-//! The view has photometric and geometric change, the same in k-means, labels and training.
-//! Over-clustering is a larger number of clusters, matched many-to-one.
+//! The view has photometric and geometric changes, the same in k-means, labels and training. The
+//! recipe's `classifier` says whether W is learned or the centroids C are the classifier.
+//! Over-clustering is a larger number of clusters, matched many-to-one to classes.
 
 use crate::augment::View;
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier, LossInput, SoftmaxLabels};
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::{Batch, Common, Ops, plan_network};
+use crate::device::ops::{Classifier, HeadLoss, SoftmaxLabels, head_loss};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Common, Ops, Trained, Training};
 use crate::method::supervised::Scored;
-use crate::method::{Clustering, Learned, Losses, Method, Start, TrainSet};
+use crate::method::{Algorithm, Clustering, Learned, Losses, Start};
 use crate::recipe::Recipe;
 
-pub struct Mdc<B: Backend> {
-    common: Common<B>,
-    clustering: Clustering<B>,
-    /// The layer that learns, where one does, and its scores.
-    parametric: Option<(Learned<B>, Scored<B>)>,
-    /// (images of a batch)
+/// MDC, planned for one data set.
+pub struct Mdc {
+    common: Common,
+    clustering: Clustering,
+    /// The layer W and its scores. `None` if the centroids are the classifier.
+    parametric: Option<(Learned, Scored)>,
+    /// (images of a batch), the losses of a step.
     losses: Slot<f32>,
 }
 
-impl<B: Backend> Mdc<B> {
+impl Mdc {
+    /// Plans MDC for a data set of `images` images, except for the images' memory.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
     ) -> Result<Self> {
-        let images = set.images;
-        let network = plan_network(dev, layout, recipe, images, 1)?;
-        let clustering = Clustering::plan(dev, layout, &network.0, recipe, images, &[View::First])?;
+        let views = vec![View::First];
+        let trained = Trained::plan(dev, layout, recipe, images, views.clone())?;
+        let clustering = Clustering::plan(dev, layout, &trained.net, recipe, images, &views)?;
         let parametric = if recipe.learned() {
-            let learned = Learned::plan(dev, layout, recipe.clusters, true);
+            let learned = Learned::plan(layout, recipe.clusters, true);
             Some((learned, Scored::plan(dev, layout, recipe, images)?))
         } else {
             None
         };
         let losses = layout.take(Pool::State, "losses", images.min(recipe.batch));
-        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::First], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
         Ok(Mdc { common, clustering, parametric, losses })
     }
 }
 
-impl<B: Backend> Method<B> for Mdc<B> {
-    fn common(&self) -> &Common<B> {
+impl Algorithm for Mdc {
+    fn common(&self) -> &Common {
         &self.common
     }
 
-    fn common_mut(&mut self) -> &mut Common<B> {
+    fn common_mut(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn clustering(&self) -> Option<&Clustering<B>> {
+    fn clustering(&self) -> Option<&Clustering> {
         Some(&self.clustering)
     }
 
-    fn clustering_mut(&mut self) -> Option<(&mut Common<B>, &mut Clustering<B>)> {
+    fn clustering_mut(&mut self) -> Option<(&mut Common, &mut Clustering)> {
         Some((&mut self.common, &mut self.clustering))
     }
 
-    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+    fn learned(&self) -> Vec<(&'static str, &Learned)> {
         self.parametric.iter().map(|(learned, _)| ("parametric", learned)).collect()
     }
 
-    fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()> {
+    fn begin_steps(&mut self, dev: &mut dyn Engine, epoch: usize, first: bool) -> Result<()> {
         if let (Some((learned, _)), true) = (&self.parametric, first) {
             learned.init(dev, self.common.seed, Start::Normal(0.01), epoch as u32)?;
         }
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()> {
-        let (n, common, pseudo) =
-            (batch.ids.len(), &mut self.common, self.clustering.pseudo()[0][0]);
-        let adam = common.adam(n);
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()> {
+        let (n, common) = (training.batch.ids.len(), &mut self.common);
+        let pseudo = self.clustering.pseudo()[0][0];
+        let adam = common.adam(dev, n);
         let scale = 1.0 / adam.grad_scale;
         let (losses, index) = (self.losses.part(0, n), common.index.part(0, n));
-        match &self.parametric {
-            Some((learned, scored)) => {
-                let labels =
-                    SoftmaxLabels { labels: pseudo.labels, index, weights: pseudo.weights };
-                common.step(
-                    dev,
-                    set.images(),
-                    (batch, next),
-                    1,
-                    Ops {
-                        // Its optimizer is as new as the layer is.
-                        stage: &mut |dev, _, batch| {
-                            learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate))
-                        },
-                        loss: &|dev, program| {
-                            scored.cross_entropy(dev, program, learned, losses, labels, scale)
-                        },
-                        update: &|dev| learned.update(dev, adam),
-                    },
-                )
-            }
-            None => common.step(
-                dev,
-                set.images(),
-                (batch, next),
-                1,
-                Ops {
-                    stage: &mut |_, _, _| Ok(()),
-                    loss: &|dev, program| {
-                        let loss = LossInput { targets: &[pseudo.target(scale)], index, view: n };
-                        dev.head_loss(
-                            &program.head,
-                            losses,
-                            program.dpyramid(),
-                            program.warped(),
-                            loss,
-                        )
-                    },
-                    update: &|_| Ok(()),
+        let Some((learned, scored)) = &self.parametric else {
+            let ops = Ops {
+                rounds: 1,
+                stage: &mut |_, _, _| Ok(()),
+                loss: &|dev, program| {
+                    let (dlaterals, input) = (program.dpyramid(), program.warped());
+                    let targets = &[pseudo.target(scale)];
+                    let args = HeadLoss { losses, dlaterals, input, targets, index, view: n };
+                    head_loss(dev, &program.head, args)
                 },
-            ),
-        }
+                update: &|_| Ok(()),
+            };
+            return common.step(dev, set.images(), training, ops);
+        };
+        let labels = SoftmaxLabels { labels: pseudo.labels, index, weights: pseudo.weights };
+        let ops = Ops {
+            rounds: 1,
+            // The layer is new in each epoch, so its Adam counts the steps of the epoch.
+            stage: &mut |dev, _, batch| {
+                learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate))
+            },
+            loss: &|dev, program| {
+                scored.cross_entropy(dev, program, learned, losses, labels, scale)
+            },
+            update: &|dev| learned.update(dev, adam),
+        };
+        common.step(dev, set.images(), training, ops)
     }
 
     fn losses(&self) -> Slot<f32> {
@@ -141,10 +124,10 @@ impl<B: Backend> Method<B> for Mdc<B> {
         Losses { total: values[..images].iter().copied().map(f64::from).sum(), parts: Vec::new() }
     }
 
-    fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier> {
+    fn classifier(&self, dev: &mut dyn Engine, trained: bool) -> Result<Classifier> {
         match &self.parametric {
             Some((learned, _)) if trained => Ok(learned.classifier()),
-            _ => self.clustering.scorer(dev, self.common.recipe.score_metric),
+            _ => self.clustering.classifier(dev, self.common.recipe.score_metric),
         }
     }
 }

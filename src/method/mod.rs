@@ -1,13 +1,13 @@
-//! The methods: each reads like the algorithm box of its paper.
+//! The learning methods. Each file reads like the algorithm box of its paper.
 //!
 //! ```text
-//! picie mdc iic supervised     the algorithms
-//! clustering learned           pseudo labels of an epoch; a classifier with weights of its own
-//! laterals                     where the pyramid of a trained backbone begins
-//! choose                       the number of clusters, where nobody says it
-//! common                       the network, views of a data set, the skeleton of a training step
-//! evaluate search              predictions of a trained network; pixels with like features
-//! predict baselines            clusters of any pictures, by a network or by what trains nothing
+//! picie mdc iic supervised     the methods that train a network
+//! clustering learned           the pseudo labels of an epoch; classifiers with learned weights
+//! laterals                     first weights of the pyramid, by principal component analysis
+//! choose                       the choice of the number of clusters, if the user gives none
+//! common                       the network, the views of a data set, the skeleton of a step
+//! evaluate search              evaluation of a trained network; search for similar pixels
+//! predict baselines            predictions for any pictures; baselines, which train nothing
 //! ```
 
 pub mod baselines;
@@ -26,190 +26,177 @@ mod supervised;
 
 pub use choose::{Candidate, Chooser, chosen};
 pub use clustering::{Clustering, PseudoLabels};
-pub use common::{Batch, Common};
-pub use evaluate::Evaluator;
+pub use common::{Batch, Common, Training};
+pub use evaluate::{EvalShape, Evaluator};
 pub use laterals::PcaLaterals;
 pub use learned::{Learned, Start};
-pub use search::{Neighbour, STRIDE, Search};
+pub use search::{Neighbour, Search, Wanted};
 
-use crate::base::Result;
+use crate::base::{BySize, Result};
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier};
-use crate::device::{Layout, Slot};
-use crate::net::{Geometry, Mode, Network, Program};
+use crate::device::ops::Classifier;
+use crate::device::{Engine, Layout, Slot};
+use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::{self, Recipe};
 
-/// Called after each batch with its number of images; an error stops the pass.
+/// A function that is called after each batch with its number of images. An error from it stops the
+/// pass.
 pub type Tick<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
-/// What a training step minimised, and the parts that a method has names for.
+/// The loss of a training step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losses {
+    /// The number that the step minimises.
     pub total: f64,
+    /// Parts of the loss, with the names that the method gives them in logs.
     pub parts: Vec<(&'static str, f64)>,
 }
 
-/// A way of learning, planned for one data set.
-pub trait Method<B: Backend> {
-    fn common(&self) -> &Common<B>;
+/// A method that trains a network, planned for one data set.
+pub trait Algorithm {
+    /// The parts that all methods have.
+    fn common(&self) -> &Common;
 
-    fn common_mut(&mut self) -> &mut Common<B>;
+    /// The parts that all methods have.
+    fn common_mut(&mut self) -> &mut Common;
 
-    /// The k-means and label passes that an epoch begins with, where it does.
-    fn clustering(&self) -> Option<&Clustering<B>> {
+    /// The k-means and label passes that an epoch begins with. `None` if the method has no pseudo
+    /// labels.
+    fn clustering(&self) -> Option<&Clustering> {
         None
     }
 
-    fn clustering_mut(&mut self) -> Option<(&mut Common<B>, &mut Clustering<B>)> {
+    /// The same as [`Algorithm::clustering`], with the common parts that the passes need.
+    fn clustering_mut(&mut self) -> Option<(&mut Common, &mut Clustering)> {
         None
     }
 
-    /// What is learned besides the network, each with its name in checkpoints.
-    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+    /// The classifiers that are learned besides the network, each with its name in checkpoints.
+    fn learned(&self) -> Vec<(&'static str, &Learned)> {
         Vec::new()
     }
 
-    /// Random weights: of the network, and of what is learned besides.
-    fn init(&mut self, dev: &mut B) -> Result<()> {
+    /// Writes random weights for the network and for the classifiers that are learned besides it.
+    fn init(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let common = self.common();
         common.net.init(dev, common.seed)?;
-        let mut learned = self.learned().into_iter().enumerate();
-        learned.try_for_each(|(which, (_, learned))| {
-            learned.init(dev, common.seed, Start::FanIn, which as u32)
-        })
+        for (which, (_, learned)) in self.learned().into_iter().enumerate() {
+            learned.init(dev, common.seed, Start::FanIn, which as u32)?;
+        }
+        Ok(())
     }
 
-    /// Training passes over the data set in an epoch.
+    /// Number of training passes over the data set in an epoch.
     fn rounds(&self) -> usize {
         1
     }
 
-    /// Before the training steps of an epoch. `first`: none of them has been done yet (else a
-    /// checkpoint brought back what they did).
-    fn begin_steps(&mut self, dev: &mut B, epoch: usize, first: bool) -> Result<()>;
+    /// Prepares the training steps of an epoch. `first`: none of them has been done yet; else a
+    /// checkpoint from the middle of the epoch was loaded.
+    fn begin_steps(&mut self, dev: &mut dyn Engine, epoch: usize, first: bool) -> Result<()>;
 
-    /// One optimizer step; the device may still be at it. `next`: the batch that follows in the
-    /// same epoch, where there is one; its inputs are written while this one runs.
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()>;
+    /// Queues one optimizer step, and returns before the device has finished it.
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()>;
 
-    /// Where steps leave their losses: at the beginning of this slot, which is as large as the
-    /// largest batch wants it.
+    /// The slot that steps write their losses to, from its beginning. It is large enough for the
+    /// largest batch.
     fn losses(&self) -> Slot<f32>;
 
-    /// What the values in that slot say of a step on `images` images in round `round`.
+    /// The losses of a step on `images` images in round `round`, from the values in that slot.
     fn read_losses(&self, values: &[f32], images: usize, round: usize) -> Losses;
 
-    /// One optimizer step, done.
+    /// Runs one optimizer step, and waits for its losses.
     fn step(
         &mut self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
+        training: Training,
     ) -> Result<Losses> {
-        self.queue(dev, set, batch, next)?;
+        self.queue(dev, set, training)?;
         let values = dev.read(self.losses())?;
-        Ok(self.read_losses(&values, batch.ids.len(), batch.round))
+        let Batch { ids, round, .. } = training.batch;
+        Ok(self.read_losses(&values, ids.len(), round))
     }
 
-    /// What evaluation scores with. `trained`: after training steps, else before the first.
-    fn scorer(&self, dev: &mut B, trained: bool) -> Result<Classifier>;
+    /// The classifier for evaluation. `trained`: training steps of this epoch have been done.
+    fn classifier(&self, dev: &mut dyn Engine, trained: bool) -> Result<Classifier>;
 }
 
-/// The images to train on, as a plan sees them.
-#[derive(Clone, Copy, Debug)]
-pub struct TrainSet {
-    pub images: usize,
-    /// Whether all of them lie on the device, loaded once; else they come batch by batch.
-    pub resident: bool,
-}
-
-/// Plans the recipe's method for a data set.
-pub fn plan<'a, B: Backend + 'a>(
-    dev: &mut B,
+/// Plans the recipe's method for a data set of `images` images. The images themselves get their
+/// memory last, by [`Common::place_images`], when everything else has its place. Fails on sizes
+/// that the engine cannot run.
+pub fn plan(
+    dev: &mut dyn Engine,
     layout: &mut Layout,
     recipe: &Recipe,
     seed: u64,
-    set: TrainSet,
-) -> Result<Box<dyn Method<B> + 'a>> {
+    images: usize,
+) -> Result<Box<dyn Algorithm>> {
     Ok(match recipe.method {
-        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, set)?),
-        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, set)?),
-        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, set)?),
+        recipe::Method::Picie => Box::new(picie::Picie::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Mdc => Box::new(mdc::Mdc::plan(dev, layout, recipe, seed, images)?),
+        recipe::Method::Iic => Box::new(iic::Iic::plan(dev, layout, recipe, seed, images)?),
         recipe::Method::Supervised => {
-            Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, set)?)
+            Box::new(supervised::Supervised::plan(dev, layout, recipe, seed, images)?)
         }
     })
 }
 
-/// What `plan` makes of a layout and of whether images are resident: they are where the engine has
-/// memory of its own, and all that was planned fits there.
-pub fn plan_images<B: Backend, P>(
-    dev: &mut B,
-    mut plan: impl FnMut(&mut B, &mut Layout, bool) -> Result<P>,
-) -> Result<(Layout, P)> {
-    if dev.free_bytes().is_some() {
-        let mut layout = Layout::default();
-        let planned = plan(dev, &mut layout, true)?;
-        dev.decide()?;
-        let wanted = layout.total_bytes() + dev.scratch_bytes();
-        if dev.free_bytes().is_some_and(|free| wanted <= free) {
-            return Ok((layout, planned));
-        }
+/// The division of a data set into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Number of images in the data set.
+    pub images: usize,
+    /// Number of images in a full batch, if the data set has as many.
+    pub batch: usize,
+}
+
+impl Batching {
+    /// Number of images in a full batch.
+    pub fn full(self) -> usize {
+        self.batch.min(self.images)
     }
-    let mut layout = Layout::default();
-    let planned = plan(dev, &mut layout, false)?;
-    dev.decide()?;
-    Ok((layout, planned))
+
+    /// The numbers of images that batches have: that of a full batch, and that of the last one if
+    /// it is not full.
+    pub fn sizes(self) -> Vec<usize> {
+        let tail = if self.images < self.batch { 0 } else { self.images % self.batch };
+        [self.full(), tail].into_iter().filter(|&images| images > 0).collect()
+    }
 }
 
-/// A program for full batches, and one for what is left of the data set.
-pub struct Programs<B: Backend> {
-    full: Program<B>,
-    tail: Option<Program<B>>,
-}
+/// Programs (sequences of the network's ops), one for each size of batch.
+pub struct Programs(BySize<Program>);
 
-impl<B: Backend> Programs<B> {
-    /// For `total` images in batches of `batch`; `geometry.n` and `geometry.groups` are per `views`
-    /// views of an image.
+impl Programs {
+    /// Plans a program for each size of batch, with `views` views of each image. `geometry.n` and
+    /// `geometry.groups` are ignored: they are set to images × views, and to views.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
-        (total, batch, views): (usize, usize, usize),
-        geometry: Geometry,
+        net: &Network,
+        batching: Batching,
+        views: usize,
+        geometry: ProgramSpec,
         mode: Mode,
     ) -> Result<Self> {
-        let mut plan = |images: usize| {
-            let geometry = Geometry { n: images * views, groups: views, ..geometry };
-            Program::plan(dev, layout, net, geometry, mode)
-        };
-        let [full, tail] = batch_sizes(total, batch);
-        Ok(Programs { full: plan(full)?, tail: (tail > 0).then(|| plan(tail)).transpose()? })
+        let sizes = batching.sizes().into_iter().map(|images| images * views);
+        let programs = BySize::plan(sizes, |n| {
+            Program::plan(dev, layout, net, ProgramSpec { n, groups: views, ..geometry }, mode)
+        });
+        Ok(Programs(programs?))
     }
 
-    /// The program for `n` images in memory (views counted).
-    pub fn of(&self, n: usize) -> &Program<B> {
-        let all = [Some(&self.full), self.tail.as_ref()];
-        all.into_iter().flatten().find(|p| p.geometry.n == n).expect("every batch size was planned")
+    /// The program for batches of `n` inputs: images × views.
+    pub fn of(&self, n: usize) -> &Program {
+        self.0.of(n)
     }
 }
 
-/// Images in a full batch, and in the last one (0: it is full too).
-pub fn batch_sizes(total: usize, batch: usize) -> [usize; 2] {
-    if total < batch { [total, 0] } else { [batch, total % batch] }
-}
-
-/// The recipe's geometry; images of a batch and their groups are still to be said.
-fn geometry(recipe: &Recipe) -> Geometry {
+/// The sizes of programs for this recipe, except for `n` and `groups`, which callers set.
+fn geometry(recipe: &Recipe) -> ProgramSpec {
     let Recipe { size, merge, .. } = *recipe;
-    Geometry {
+    ProgramSpec {
         n: 0,
         h: size,
         w: size,

@@ -1,34 +1,37 @@
-//! PiCIE (Cho et al., CVPR 2021): pixel-level clustering with invariance to photometric and
-//! equivariance to geometric change.
+//! PiCIE (Cho et al., CVPR 2021): clusters pixels so that changes of colour do not change their
+//! cluster (invariance), and a crop or flip moves clusters with the picture (equivariance).
 //!
 //! ```text
 //! each epoch:  C₁ = k-means of view 1      C₂ = k-means of view 2
-//!              y₁ = nearest of C₁          y₂ = nearest of C₂             and their class weights w₁, w₂
+//!              y₁ = nearest of C₁          y₂ = nearest of C₂          and class weights w₁, w₂
 //!              each batch: L = ¼ Σ over views v and classifiers j of CE(Cⱼ·fᵥ, yⱼ; wⱼ)
 //! ```
-//! v = j are the within-view terms, v ≠ j the cross-view ones.
+//! Here fᵥ are the features of view v, and CE is the cross-entropy. Terms with v = j are the
+//! within-view loss, those with v ≠ j the cross-view loss.
 //!
-//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L + λ₂·L′
-//! of both numbers of clusters: λ₁ = log K₂/(log K₁ + log K₂), λ₂ = 1 − λ₁. NOTE: that formula is
-//! from memory (see [`Recipe::picie_h`]).
+//! PiCIE+H clusters each view a second time, into K₂ auxiliary clusters, and minimises λ₁·L +
+//! λ₂·L′, the losses for both numbers of clusters, with λ₁ = log K₂/(log K₁ + log K₂) and λ₂ = 1 −
+//! λ₁. NOTE: that formula is from memory (see [`Recipe::picie_h`]).
 
 use crate::augment::View;
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::ops::{Backend, Classifier, LossInput};
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Clustering, Losses, Method, TrainSet};
+use crate::device::ops::{Classifier, HeadLoss, head_loss};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Common, Ops, Trained, Training};
+use crate::method::{Algorithm, Clustering, Losses};
 use crate::recipe::Recipe;
 
-pub struct Picie<B: Backend> {
-    common: Common<B>,
-    clustering: Clustering<B>,
-    /// (2 views of a batch, targets)
+/// PiCIE, planned for one data set.
+pub struct Picie {
+    common: Common,
+    clustering: Clustering,
+    /// (2 × images of a batch, targets), the losses of a step.
     losses: Slot<f32>,
 }
 
-/// λ of each number of clusters, the larger for the fewer.
+/// The weights λ of the losses for each number of clusters; the smaller number has the larger
+/// weight. One weight of 1 if `auxiliary` is 0.
 pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
     if auxiliary == 0 {
         return vec![1.0];
@@ -37,84 +40,70 @@ pub fn shares(clusters: usize, auxiliary: usize) -> Vec<f64> {
     vec![k2 / (k1 + k2), k1 / (k1 + k2)]
 }
 
-impl<B: Backend> Picie<B> {
+impl Picie {
+    /// Plans PiCIE for a data set of `images` images, except for the images' memory.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
     ) -> Result<Self> {
-        let images = set.images;
-        let network = plan_network(dev, layout, recipe, images, 2)?;
-        let clustering = Clustering::plan(
-            dev,
-            layout,
-            &network.0,
-            recipe,
-            images,
-            &[View::First, View::Second],
-        )?;
-        let targets = clustering.pseudo().concat().len();
-        let losses = layout.take(Pool::State, "losses", 2 * images.min(recipe.batch) * targets);
         let first = if recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
-        let common =
-            Common::plan(dev, layout, recipe, seed, set, vec![first, View::Second], network)?;
+        let trained = Trained::plan(dev, layout, recipe, images, vec![first, View::Second])?;
+        let views = [View::First, View::Second];
+        let clustering = Clustering::plan(dev, layout, &trained.net, recipe, images, &views)?;
+        let targets = clustering.pseudo().concat().len();
+        let count = 2 * images.min(recipe.batch) * targets;
+        let losses = layout.take(Pool::State, "losses", count);
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
         Ok(Picie { common, clustering, losses })
     }
 }
 
-impl<B: Backend> Method<B> for Picie<B> {
-    fn common(&self) -> &Common<B> {
+impl Algorithm for Picie {
+    fn common(&self) -> &Common {
         &self.common
     }
 
-    fn common_mut(&mut self) -> &mut Common<B> {
+    fn common_mut(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn clustering(&self) -> Option<&Clustering<B>> {
+    fn clustering(&self) -> Option<&Clustering> {
         Some(&self.clustering)
     }
 
-    fn clustering_mut(&mut self) -> Option<(&mut Common<B>, &mut Clustering<B>)> {
+    fn clustering_mut(&mut self) -> Option<(&mut Common, &mut Clustering)> {
         Some((&mut self.common, &mut self.clustering))
     }
 
-    fn begin_steps(&mut self, dev: &mut B, _epoch: usize, _first: bool) -> Result<()> {
+    fn begin_steps(&mut self, dev: &mut dyn Engine, _epoch: usize, _first: bool) -> Result<()> {
         self.clustering.prepare(dev, &self.common.recipe)
     }
 
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()> {
-        let (n, common) = (batch.ids.len(), &mut self.common);
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()> {
+        let (n, common) = (training.batch.ids.len(), &mut self.common);
         let shares = shares(common.recipe.clusters, common.recipe.auxiliary);
-        let scale = 0.25 / f64::from(common.adam(n).grad_scale);
-        // View by view, and in each the numbers of clusters.
+        let scale = 0.25 / f64::from(common.adam(dev, n).grad_scale);
+        // Targets are ordered by view, then by number of clusters.
         let labels = self.clustering.pseudo().iter().flat_map(|view| view.iter().zip(&shares));
         let targets: Vec<_> =
             labels.map(|(labels, share)| labels.target((share * scale) as f32)).collect();
         let losses = self.losses.part(0, 2 * n * targets.len());
         let index = common.index.part(0, 2 * n);
-        common.step(
-            dev,
-            set.images(),
-            (batch, next),
-            1,
-            Ops {
-                stage: &mut |_, _, _| Ok(()),
-                loss: &|dev, program| {
-                    let loss = LossInput { targets: &targets, index, view: n };
-                    dev.head_loss(&program.head, losses, program.dpyramid(), program.warped(), loss)
-                },
-                update: &|_| Ok(()),
+        let ops = Ops {
+            rounds: 1,
+            stage: &mut |_, _, _| Ok(()),
+            loss: &|dev, program| {
+                let (dlaterals, input) = (program.dpyramid(), program.warped());
+                let targets = &targets;
+                let args = HeadLoss { losses, dlaterals, input, targets, index, view: n };
+                head_loss(dev, &program.head, args)
             },
-        )
+            update: &|_| Ok(()),
+        };
+        common.step(dev, set.images(), training, ops)
     }
 
     fn losses(&self) -> Slot<f32> {
@@ -128,7 +117,7 @@ impl<B: Backend> Method<B> for Picie<B> {
         for (i, row) in values[..2 * images * targets].chunks(targets).enumerate() {
             for (j, &loss) in row.iter().enumerate() {
                 let part = if i / images == j / shares.len() { &mut within } else { &mut cross };
-                // Either is the mean of two terms.
+                // Within and cross are each the mean of two terms.
                 *part += shares[j % shares.len()] * f64::from(loss) / 2.0;
             }
         }
@@ -138,8 +127,8 @@ impl<B: Backend> Method<B> for Picie<B> {
         }
     }
 
-    fn scorer(&self, dev: &mut B, _trained: bool) -> Result<Classifier> {
-        self.clustering.scorer(dev, self.common.recipe.score_metric)
+    fn classifier(&self, dev: &mut dyn Engine, _trained: bool) -> Result<Classifier> {
+        self.clustering.classifier(dev, self.common.recipe.score_metric)
     }
 }
 

@@ -1,25 +1,27 @@
-//! Clusters of pictures in host memory, whatever predicts them, and what is measured of such
-//! predictions.
+//! Predicted clusters of pictures in host memory, by any predictor, and measurements of them.
 
-use crate::base::Result;
+use crate::base::{BySize, Result};
 use crate::data::transform::resize;
 use crate::data::{EvalStore, ImageStore, decode::Rgb};
-use crate::device::ops::{Backend, Classifier, ViewSpec};
-use crate::device::{Layout, Pool, Slot};
+use crate::device::ops::{
+    Classifier, HeadPredict, Plan, ViewRender, ViewSobel, ViewSpec, head_predict, plan_view,
+    view_render, view_sobel,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::unlabelled::{Change, Tally, centre, mirror, near_edges};
 use crate::eval::{Confusion, Unlabelled};
 use crate::method::{Tick, geometry};
-use crate::net::{Geometry, Mode, Network, Program};
+use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::Recipe;
 
-/// Assigns pixels to clusters.
+/// A way to assign the pixels of pictures to clusters.
 pub trait Predictor {
-    /// Clusters (n, `out`, `out`) of square pictures u8 (n, `side`, `side`, 3), once for each of
-    /// the predictor's classifiers.
+    /// Predicts clusters (n, `out`, `out`) for square pictures (n, `side`, `side`, 3), once for
+    /// each of the predictor's classifiers.
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>>;
 }
 
-/// One cluster for every pixel.
+/// The predictor that puts all pixels into one cluster.
 pub struct Constant;
 
 impl Predictor for Constant {
@@ -28,13 +30,14 @@ impl Predictor for Constant {
     }
 }
 
-/// The other side of the input that predictions are compared at: three quarters of `size`, a
-/// multiple of 32; twice 32.
+/// The other input size at which predictions are compared: three quarters of `size`, rounded down
+/// to a multiple of 32. If `size` is below 64, twice `size`.
 pub fn other_size(size: usize) -> usize {
     if size < 64 { 2 * size } else { size * 3 / 4 / 32 * 32 }
 }
 
-/// The confusion of each classifier over the whole set, read in batches of `batch`.
+/// Counts the confusion matrix of each of the predictor's classifiers over the whole set. `batch`
+/// is the number of images read at a time, and `clusters` that of the classifiers.
 pub fn confusions(
     predictor: &mut dyn Predictor,
     set: &EvalStore,
@@ -56,8 +59,8 @@ pub fn confusions(
     Ok(all)
 }
 
-/// What can be measured of each classifier without labels, over the whole set, read in batches of
-/// `batch`. The predictor is asked at the pictures' side and at [`other_size`] of it.
+/// Measures each of the predictor's classifiers without labels, over the whole set, read `batch`
+/// images at a time. The predictor is asked at the pictures' side and at its [`other_size`].
 pub fn unlabelled(
     predictor: &mut dyn Predictor,
     set: &ImageStore,
@@ -98,8 +101,8 @@ pub fn unlabelled(
     Ok(all.iter().map(Tally::finish).collect())
 }
 
-/// Calls `f` with the numbers of up to `batch` pictures, these pictures and their side, until all
-/// were seen.
+/// Calls `f` with the numbers of up to `batch` pictures, the pictures (n, side, side, 3) and their
+/// side, until all were seen. Fails with the first error.
 pub fn each_batch(
     set: &ImageStore,
     batch: usize,
@@ -115,100 +118,112 @@ pub fn each_batch(
     Ok(())
 }
 
-/// Runs a network on square pictures in host memory, of some sizes.
-pub struct Frames<B: Backend> {
+/// Programs that run a network on square pictures in host memory, for some sizes.
+pub struct Frames {
     batch: usize,
+    /// Whether the network reads Sobel gradients.
     sobel: bool,
-    /// By side.
-    programs: Vec<(usize, Program<B>, B::ViewPlan)>,
+    /// The programs and their rendering ops, by side.
+    programs: BySize<(Program, Plan<ViewSpec>)>,
+    /// (batch, side, side, 3), the pictures on the device.
     pictures: Slot<u8>,
+    /// (batch), the numbers 0, 1, 2, …
     index: Slot<u32>,
 }
 
-impl<B: Backend> Frames<B> {
-    /// For `batch` pictures at a time of each of `sides`, and the features and clusters of
-    /// `recipe`.
+/// The sizes of pictures that [`Frames`] are planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct FramesShape<'a> {
+    /// Number of pictures at a time.
+    pub batch: usize,
+    /// Every side of pictures, in pixels.
+    pub sides: &'a [usize],
+}
+
+impl FramesShape<'_> {
+    /// The largest side.
+    pub fn largest(&self) -> usize {
+        self.sides.iter().max().copied().unwrap_or(0)
+    }
+}
+
+impl Frames {
+    /// Plans the network's programs for the features and clusters of `recipe`, in the given mode.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (batch, sides): (usize, &[usize]),
+        shape: FramesShape,
         mode: Mode,
     ) -> Result<Self> {
-        let mut programs = Vec::new();
-        for &side in sides {
-            let geometry = Geometry { n: batch, h: side, w: side, ..geometry(recipe) };
-            let view = ViewSpec {
-                n: batch,
-                sh: side,
-                sw: side,
-                h: side,
-                w: side,
-                channels: recipe.architecture.input(),
-            };
-            programs.push((
-                side,
-                Program::plan(dev, layout, net, geometry, mode)?,
-                dev.plan_view(view)?,
-            ));
-        }
-        let largest = sides.iter().max().copied().unwrap_or(0);
+        let (n, channels, largest) = (shape.batch, recipe.architecture.input(), shape.largest());
+        let programs = BySize::plan(shape.sides.iter().copied(), |side| {
+            let geometry = ProgramSpec { n, h: side, w: side, ..geometry(recipe) };
+            let view = ViewSpec { n, sh: side, sw: side, h: side, w: side, channels };
+            Ok((Program::plan(dev, layout, net, geometry, mode)?, plan_view(dev, view)?))
+        })?;
         Ok(Frames {
-            batch,
+            batch: n,
             sobel: recipe.architecture.sobel,
             programs,
-            pictures: layout.take(Pool::Staging, "pictures", batch * 3 * largest * largest),
-            index: layout.take(Pool::Staging, "picture index", batch),
+            pictures: layout.take(Pool::Staging, "pictures", n * 3 * largest * largest),
+            index: layout.take(Pool::Staging, "picture index", n),
         })
     }
 
-    /// Runs the network on up to `batch` pictures u8 (n, `side`, `side`, 3). The program that ran
-    /// has `batch` images; those from n on are of no meaning.
+    /// Runs the network on up to `batch` pictures (n, `side`, `side`, 3). Returns the program,
+    /// which has `batch` images; the outputs of those from n on mean nothing.
     pub fn forward(
         &self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         pictures: &[u8],
         side: usize,
-    ) -> Result<&Program<B>> {
-        let (_, program, view) =
-            self.programs.iter().find(|(s, ..)| *s == side).expect("every side was planned");
-        let slot = self.pictures.part(0, self.batch * 3 * side * side);
-        dev.write(slot, pictures)?;
-        dev.write(self.index, &Vec::from_iter(0..self.batch as u32))?;
-        dev.view_render(view, program.x, slot, self.index, None, None)?;
+    ) -> Result<&Program> {
+        let (program, view) = self.programs.of(side);
+        let (x, index) = (program.x, self.index);
+        let images = self.pictures.part(0, self.batch * 3 * side * side);
+        dev.write(images, pictures)?;
+        dev.write(index, &Vec::from_iter(0..self.batch as u32))?;
+        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
         if self.sobel {
-            dev.view_sobel(view, program.x)?;
+            view_sobel(dev, view, ViewSobel { x })?;
         }
         program.forward(dev, net)?;
         Ok(program)
     }
 
-    /// Pictures that [`Frames::forward`] takes.
+    /// The largest number of pictures that [`Frames::forward`] takes.
     pub fn batch(&self) -> usize {
         self.batch
     }
 }
 
-/// A network in evaluation mode, batch norm folded, and its classifier.
-pub struct Scorer<'a, B: Backend> {
-    pub dev: &'a mut B,
-    pub net: &'a Network<B>,
-    pub frames: &'a Frames<B>,
+/// A predictor by a trained network with batch norm folded, and its classifier.
+pub struct Segmenter<'a> {
+    /// The engine that the network runs on.
+    pub dev: &'a mut dyn Engine,
+    /// The network.
+    pub net: &'a Network,
+    /// Its programs.
+    pub frames: &'a Frames,
+    /// The classifier of its features.
     pub classifier: Classifier,
-    /// Room for `batch` maps of the largest size that is asked for.
+    /// Memory for `batch` predictions at the largest size that is asked for.
     pub pred: Slot<u16>,
 }
 
-impl<B: Backend> Predictor for Scorer<'_, B> {
+impl Predictor for Segmenter<'_> {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
-        let Scorer { dev, net, frames, classifier, pred } = self;
-        let pred = pred.part(0, frames.batch * out * out);
+        let Segmenter { dev, net, frames, classifier, pred } = self;
+        let (pred, classifier) = (pred.part(0, frames.batch * out * out), *classifier);
         let mut maps = Vec::new();
         for pictures in pictures.chunks(frames.batch * 3 * side * side) {
-            let program = frames.forward(dev, net, pictures, side)?;
-            dev.head_predict(&program.head, pred, (out, out), program.plain(), *classifier)?;
+            let program = frames.forward(*dev, net, pictures, side)?;
+            let (height, width, input) = (out, out, program.plain());
+            let args = HeadPredict { pred, height, width, input, classifier };
+            head_predict(*dev, &program.head, args)?;
             let map = dev.read(pred)?;
             maps.extend_from_slice(&map[..pictures.len() / (3 * side * side) * out * out]);
         }
@@ -220,7 +235,8 @@ impl<B: Backend> Predictor for Scorer<'_, B> {
 mod tests {
     use super::*;
 
-    /// Clusters by a pixel's place alone (`bands` of columns), and by its brightness alone.
+    /// A predictor of clusters by a pixel's column alone (in `bands` bands), and by its brightness
+    /// alone.
     struct Fake {
         bands: usize,
     }
@@ -252,12 +268,12 @@ mod tests {
         };
         let all = unlabelled(&mut Fake { bands: 4 }, &set, (2, 4), &mut tick).unwrap();
         assert_eq!((seen, all.len()), (5, 2));
-        // Bands end at columns 16, 32, 48 of the picture, which are 8, 24, 40 of its centre, where
-        // the enlarged centre has 12, 24, 36.
+        // Bands end at columns 16, 32, 48 of the picture, which are columns 8, 24, 40 of its
+        // centre, whereas those of the enlarged centre end at 12, 24, 36.
         assert_eq!((all[0].mirror, all[0].size), (0.0, 100.0));
         assert!((all[0].crop - 100.0 * 40.0 / 48.0).abs() <= 1e-9, "{:?}", all[0]);
         assert_eq!((all[0].used, all[0].largest), (4, 25.0));
-        // Noise is mirrored exactly, and is another one where it is resized.
+        // Noise is mirrored exactly, but resizing makes another noise of it.
         assert_eq!(all[1].mirror, 100.0);
         assert!(
             (50.0..95.0).contains(&all[1].crop) && (50.0..95.0).contains(&all[1].size),

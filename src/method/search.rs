@@ -1,79 +1,96 @@
-//! Nearest neighbours of pixels among all pixels of a set, by the cosine of their features: exact,
-//! a running top N on the device.
+//! The search for the nearest neighbours of some pixels among all pixels of a data set, by the
+//! cosine of their features. It is exact, and keeps a running list of the best N on the device.
 
-use crate::augment::{Augment, Feeder, View};
-use crate::base::Result;
+use crate::augment::{Augment, Feeder, FeederSpec, View};
+use crate::base::{BySize, Result};
 use crate::data::ImageStore;
-use crate::device::ops::{Backend, Classifier, TopSpec};
-use crate::device::{Layout, Pool, Slot};
-use crate::method::{Programs, Tick, batch_sizes, geometry};
-use crate::net::{FEATURES, Geometry, Mode, Network, Program};
+use crate::device::ops::{
+    Classifier, HeadFeatures, HeadScores, Plan, TopSpec, TopUpdate, head_features, head_scores,
+    plan_top, top_update,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::{Batching, Programs, Tick, geometry};
+use crate::net::{FEATURES, Mode, Network, Program, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
-
-/// Pixels of the input in a pixel of the feature map, along each side.
-pub const STRIDE: usize = 4;
 
 /// A pixel of the feature map of an image, and its cosine with a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
+    /// Cosine with the query, −1 to 1.
     pub score: f32,
+    /// Number of the image in the data set.
     pub image: usize,
+    /// Column in the feature map. `y`: row.
     pub x: usize,
     pub y: usize,
 }
 
-/// Searches a set of square images.
-pub struct Search<B: Backend> {
-    programs: Programs<B>,
-    /// For the image of a query.
-    one: Program<B>,
-    feeder: Feeder<B>,
+/// A search in a set of square images.
+pub struct Search {
+    /// The programs for the images that are searched.
+    programs: Programs,
+    /// The program for the image of a query.
+    one: Program,
+    feeder: Feeder,
+    /// Number of images in a full batch.
     batch: usize,
-    /// Of an image.
+    /// (size/4, size/4, FEATURES), the features of a query's image.
     features: Slot<f32>,
-    /// Unit features of the queries: their scores are cosines.
+    /// The features of the queries as a classifier. They have length 1, so that its scores are
+    /// cosines.
     queries: Classifier,
+    /// (pixels of a batch, queries), cosines.
     scores: Slot<f32>,
+    /// (queries, nearest), the best cosines so far.
     best: Slot<f32>,
+    /// (queries, nearest), the pixels that they belong to: image · pixels of an image + pixel.
     places: Slot<u32>,
-    /// By number of images.
-    plans: Vec<(usize, B::TopPlan)>,
+    /// The plan of the running list, by number of images.
+    plans: BySize<Plan<TopSpec>>,
 }
 
-impl<B: Backend> Search<B> {
-    /// For `total` images of `size`² pixels, in batches of `batch`; `q` queries and the `n` nearest
-    /// of each, of every image the best pixel alone or `every` one.
+/// The size of a search.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Number of queries.
+    pub queries: usize,
+    /// Number of neighbours to find for each query.
+    pub nearest: usize,
+    /// Whether several pixels of one image may be found, or only its best one.
+    pub every_pixel: bool,
+}
+
+impl Search {
+    /// Plans a search in images of `size`² pixels. Fails on more neighbours or queries than
+    /// [`plan_top`] allows.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
-        net: &Network<B>,
+        net: &Network,
         recipe: &Recipe,
-        (total, batch, size): (usize, usize, usize),
-        (q, n, every): (usize, usize, bool),
+        batching: Batching,
+        size: usize,
+        Wanted { queries: q, nearest: n, every_pixel }: Wanted,
     ) -> Result<Self> {
-        // Directions, whatever the recipe makes of features' lengths.
-        let geometry = Geometry { h: size, w: size, k: q, unit: true, ..geometry(recipe) };
-        let programs = Programs::plan(dev, layout, net, (total, batch, 1), geometry, Mode::Eval)?;
-        let one = Program::plan(dev, layout, net, Geometry { n: 1, ..geometry }, Mode::Eval)?;
-        let batches: Vec<usize> =
-            batch_sizes(total, batch).into_iter().filter(|&n| n > 0).collect();
-        let sizes = (size, size, recipe.architecture.input());
-        let feeder = Feeder::plan(
-            dev,
-            layout,
-            Augment::none(),
-            0,
-            sizes,
-            &[&batches[..], &[1]].concat(),
-            None,
-        )?;
-        let pixels = (size / STRIDE).pow(2);
-        let mut plans = Vec::new();
-        for &images in &batches {
-            let spec =
-                TopSpec { rows: images * pixels, q, n, group: if every { 1 } else { pixels } };
-            plans.push((images, dev.plan_top(spec)?));
-        }
+        // Features are normalised to length 1 here, whether the recipe does it or not.
+        let geometry = ProgramSpec { h: size, w: size, k: q, unit: true, ..geometry(recipe) };
+        let programs = Programs::plan(dev, layout, net, batching, 1, geometry, Mode::Eval)?;
+        let one = Program::plan(dev, layout, net, ProgramSpec { n: 1, ..geometry }, Mode::Eval)?;
+        let spec = FeederSpec {
+            augment: Augment::none(),
+            seed: 0,
+            stored: size,
+            size,
+            channels: recipe.architecture.input(),
+            batches: &[&batching.sizes()[..], &[1]].concat(),
+        };
+        let mut feeder = Feeder::plan(dev, layout, spec)?;
+        feeder.place_batches(dev, layout);
+        let (pixels, full) = ((size / STRIDE).pow(2), batching.full());
+        let group = if every_pixel { 1 } else { pixels };
+        let plans = BySize::plan(batching.sizes(), |images| {
+            plan_top(dev, TopSpec { rows: images * pixels, q, n, group })
+        })?;
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let queries =
             Classifier { w: state("queries", q * FEATURES), b: state("no bias", q), k: q };
@@ -81,41 +98,40 @@ impl<B: Backend> Search<B> {
             programs,
             one,
             feeder,
-            batch: batches[0],
+            batch: full,
             features: state("features", pixels * FEATURES),
             queries,
-            scores: state("scores", batches[0] * pixels * q),
+            scores: state("scores", full * pixels * q),
             best: state("best scores", q * n),
             places: layout.take(Pool::State, "best places", q * n),
             plans,
         })
     }
 
-    /// The unit feature of pixel (x, y) of the feature map of a picture, u8 (size, size, 3).
+    /// The feature (FEATURES), of length 1, at pixel (x, y) of the feature map of a picture (size,
+    /// size, 3).
     pub fn feature(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         picture: &[u8],
         (x, y): (usize, usize),
     ) -> Result<Vec<f32>> {
-        self.feeder.stage(dev, &[0], 0, &[View::Plain], |out| {
-            out.copy_from_slice(picture);
-            Ok(())
-        })?;
+        self.feeder.stage_picture(dev, picture)?;
         self.feeder.render(dev, self.one.x, 1, 0, View::Plain)?;
         self.one.forward(dev, net)?;
-        dev.head_features(&self.one.head, self.features, self.one.plain())?;
+        let (features, input) = (self.features, self.one.plain());
+        head_features(dev, &self.one.head, HeadFeatures { features, input })?;
         let at = y * (self.feeder.size() / STRIDE) + x;
         Ok(dev.read(self.features)?[at * FEATURES..][..FEATURES].to_vec())
     }
 
-    /// The nearest of each query, the nearest first; of equal ones that in the earlier image, row,
-    /// column. Fewer where there are not as many.
+    /// Finds the nearest neighbours of each query (FEATURES), the nearest first. Among equal ones
+    /// the earlier image, row and column comes first. A list is shorter if there are not as many.
     pub fn run(
         &mut self,
-        dev: &mut B,
-        net: &Network<B>,
+        dev: &mut dyn Engine,
+        net: &Network,
         set: &ImageStore,
         queries: &[Vec<f32>],
         tick: Tick,
@@ -128,15 +144,16 @@ impl<B: Backend> Search<B> {
         let pixels = side * side;
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         for ids in ids.chunks(self.batch) {
-            self.feeder.stage(dev, ids, 0, &[View::Plain], |out| set.gather(ids, out))?;
+            self.feeder.stage(dev, set, ids, 0, &[View::Plain])?;
             let (n, program) = (ids.len(), self.programs.of(ids.len()));
             self.feeder.render(dev, program.x, n, 0, View::Plain)?;
             program.forward(dev, net)?;
             let scores = self.scores.part(0, n * pixels * self.queries.k);
-            dev.head_scores(&program.head, scores, program.plain(), self.queries)?;
-            let (_, plan) =
-                self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
-            dev.top_update(plan, self.best, self.places, scores, ids[0] as usize * pixels)?;
+            let (input, classifier) = (program.plain(), self.queries);
+            head_scores(dev, &program.head, HeadScores { scores, input, classifier })?;
+            let (best, places) = (self.best, self.places);
+            let first = ids[0] as usize * pixels;
+            top_update(dev, self.plans.of(n), TopUpdate { best, places, scores, first })?;
             tick(n)?;
         }
         let (best, places) = (dev.read(self.best)?, dev.read(self.places)?);

@@ -1,103 +1,119 @@
-//! Training on labels, of the whole network or (transfer, `freeze` backbone) of one linear layer on
-//! top of it.
+//! Training on labels, either of the whole network or, if the recipe's `freeze` is `backbone`, of
+//! only one linear layer on top of it (transfer).
 //!
 //! ```text
-//! each batch: L = CE(W·f + b, y),  y the label map at the features' size, pixels without a class left out
+//! each batch: L = CE(W·f + b, y),  y the label map at the features' size
 //! ```
-//! The supplement says Adam and the learning rate; views, label size and the rest are this engine's
-//! choice: one view with the recipe's changes, labels by nearest neighbour, features as the pyramid
-//! leaves them.
+//! Pixels without a class are left out. PiCIE's supplement states Adam and the learning rate. The
+//! rest is a choice made here: one view with the recipe's augmentation, labels resized by nearest
+//! neighbour, and features that are not normalised.
 
 use crate::augment::{Feeder, View, crop_labels};
-use crate::base::{Error, Result};
+use crate::base::{BySize, Error, Result};
 use crate::data::{IGNORE, PictureSet};
-use crate::device::ops::{Backend, Classifier, SoftmaxLabels, SoftmaxSpec};
-use crate::device::{Layout, Pool, Slot};
-use crate::method::common::{Batch, Common, Ops, plan_network};
-use crate::method::{Learned, Losses, Method, TrainSet, batch_sizes};
-use crate::net::Program;
+use crate::device::ops::{
+    Classifier, HeadScores, HeadScoresBackward, Plan, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec,
+    head_scores, head_scores_backward, plan_softmax, softmax_loss,
+};
+use crate::device::{Engine, Layout, Pool, Slot};
+use crate::method::common::{Batch, Common, Ops, Trained, Training};
+use crate::method::{Algorithm, Batching, Learned, Losses};
+use crate::net::{Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
-/// Scores of a learned classifier that stay in memory between its forward and backward.
-pub struct Scored<B: Backend> {
-    /// By images of a batch.
-    plans: Vec<(usize, B::SoftmaxPlan)>,
-    /// (images of a batch, size/4, size/4, clusters)
+/// The scores of a learned classifier, which stay in memory between the forward and the backward
+/// pass.
+pub struct Scored {
+    /// The plans of the loss, by number of images in a batch.
+    plans: BySize<Plan<SoftmaxSpec>>,
+    /// (images of a batch, size/4, size/4, clusters), the scores.
     scores: Slot<f32>,
+    /// Whether the network's weights are not trained.
     frozen: bool,
 }
 
-impl<B: Backend> Scored<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe, images: usize) -> Result<Self> {
-        let (pixels, k) = ((recipe.size / 4).pow(2), recipe.clusters);
-        let mut plans = Vec::new();
-        for n in batch_sizes(images, recipe.batch).into_iter().filter(|&n| n > 0) {
-            plans.push((n, dev.plan_softmax(SoftmaxSpec { n, pixels, k })?));
-        }
-        let scores = layout.take(Pool::State, "scores", images.min(recipe.batch) * pixels * k);
+impl Scored {
+    /// Plans the scores and their loss for training on a data set of `images` images.
+    pub fn plan(
+        dev: &mut dyn Engine,
+        layout: &mut Layout,
+        recipe: &Recipe,
+        images: usize,
+    ) -> Result<Self> {
+        let (pixels, k) = (recipe.feature_pixels(), recipe.clusters);
+        let batching = Batching { images, batch: recipe.batch };
+        let spec = |n| SoftmaxSpec { n, pixels, k };
+        let plans = BySize::plan(batching.sizes(), |n| plan_softmax(dev, spec(n)))?;
+        let scores = layout.take(Pool::State, "scores", batching.full() * pixels * k);
         Ok(Scored { plans, scores, frozen: recipe.freeze == Freeze::Backbone })
     }
 
-    /// losses (n) = shares of the mean cross-entropy; gradients of the classifier, and of the
-    /// pyramid unless it is frozen.
+    /// Queues the loss and its gradients: losses (n) = each image's share of the mean
+    /// cross-entropy; then the gradients, times `scale`, of the classifier and, unless the network
+    /// is frozen, of the pyramid.
     pub fn cross_entropy(
         &self,
-        dev: &mut B,
-        program: &Program<B>,
-        learned: &Learned<B>,
+        dev: &mut dyn Engine,
+        program: &Program,
+        learned: &Learned,
         losses: Slot<f32>,
         labels: SoftmaxLabels,
         scale: f32,
     ) -> Result<()> {
-        let n = program.geometry.n;
-        let (_, plan) =
-            self.plans.iter().find(|(m, _)| *m == n).expect("every batch size was planned");
-        let (input, classifier) = (program.warped(), learned.classifier());
-        let scores =
-            self.scores.part(0, n * program.geometry.h * program.geometry.w / 16 * learned.k);
-        dev.head_scores(&program.head, scores, input, classifier)?;
-        dev.softmax_loss(plan, losses, scores, labels, scale)?;
+        let (head, input, classifier) = (&program.head, program.warped(), learned.classifier());
+        let scores = self.scores.part(0, program.spec.features() * learned.k);
+        head_scores(dev, head, HeadScores { scores, input, classifier })?;
+        let plan = self.plans.of(program.spec.n);
+        softmax_loss(dev, plan, SoftmaxLoss { losses, scores, labels, scale })?;
         learned.zero_grad(dev)?;
         let (dw, db) = learned.gradients();
-        let dpyramid = (!self.frozen).then(|| program.dpyramid());
-        dev.head_scores_backward(&program.head, dpyramid, dw, db, scores, input, classifier)
+        let (dlaterals, dscores) = ((!self.frozen).then(|| program.dpyramid()), scores);
+        let args = HeadScoresBackward { dlaterals, dw, db, dscores, input, classifier };
+        head_scores_backward(dev, head, args)
     }
 }
 
-pub struct Supervised<B: Backend> {
-    common: Common<B>,
-    classifier: Learned<B>,
-    scored: Scored<B>,
-    /// Labels (images of a batch, size/4, size/4); their rows (images of a batch); weights of 1.
+/// Supervised training, planned for one data set.
+pub struct Supervised {
+    common: Common,
+    /// The linear layer on the features.
+    classifier: Learned,
+    /// Its scores.
+    scored: Scored,
+    /// (images of a batch, size/4, size/4), the labels of a batch.
     labels: Slot<u16>,
+    /// (images of a batch), the rows of `labels`: 0, 1, 2, …
     rows: Slot<u32>,
+    /// (clusters), class weights, which are all 1.
     weights: Slot<f32>,
+    /// (images of a batch), the losses of a step.
     losses: Slot<f32>,
 }
 
-impl<B: Backend> Supervised<B> {
+impl Supervised {
+    /// Plans supervised training for a data set of `images` images, except for the images' memory.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         layout: &mut Layout,
         recipe: &Recipe,
         seed: u64,
-        set: TrainSet,
+        images: usize,
     ) -> Result<Self> {
-        let images = set.images;
-        let network = plan_network(dev, layout, recipe, images, 1)?;
-        let classifier = Learned::plan(dev, layout, recipe.clusters, true);
+        let trained = Trained::plan(dev, layout, recipe, images, vec![View::First])?;
+        let classifier = Learned::plan(layout, recipe.clusters, true);
         let scored = Scored::plan(dev, layout, recipe, images)?;
         let batch = images.min(recipe.batch);
-        let labels = layout.take(Pool::Staging, "labels", batch * (recipe.size / 4).pow(2));
+        let labels = layout.take(Pool::Staging, "labels", batch * recipe.feature_pixels());
         let rows = layout.take(Pool::State, "label rows", batch);
         let weights = layout.take(Pool::State, "class weights", recipe.clusters);
         let losses = layout.take(Pool::State, "losses", batch);
-        let common = Common::plan(dev, layout, recipe, seed, set, vec![View::First], network)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
         Ok(Supervised { common, classifier, scored, labels, rows, weights, losses })
     }
 
-    /// The label maps (n, size/4, size/4) of a batch, cut as its view is.
-    fn view_labels(feeder: &Feeder<B>, set: &PictureSet, batch: &Batch) -> Result<Vec<u16>> {
+    /// The label maps (n, size/4, size/4) of a batch, cropped and mirrored as its view is;
+    /// `u16::MAX` for pixels without a class. Fails if the images have no labels.
+    fn view_labels(feeder: &Feeder, set: &PictureSet, batch: &Batch) -> Result<Vec<u16>> {
         let PictureSet::Labelled(set) = set else {
             let remedy = "give labelled images, or choose a recipe that needs none, such as picie";
             return Err(Error::input(
@@ -105,7 +121,7 @@ impl<B: Backend> Supervised<B> {
                 remedy,
             ));
         };
-        let (stored, side) = (set.images.size(), feeder.size() / 4);
+        let (stored, side) = (set.images.size(), feeder.size() / STRIDE);
         let mut maps = vec![IGNORE; batch.ids.len() * stored * stored];
         set.gather_labels(batch.ids, &mut maps)?;
         let crops = feeder.input_crops(batch.ids, batch.epoch, View::First);
@@ -120,61 +136,45 @@ impl<B: Backend> Supervised<B> {
     }
 }
 
-impl<B: Backend> Method<B> for Supervised<B> {
-    fn common(&self) -> &Common<B> {
+impl Algorithm for Supervised {
+    fn common(&self) -> &Common {
         &self.common
     }
 
-    fn common_mut(&mut self) -> &mut Common<B> {
+    fn common_mut(&mut self) -> &mut Common {
         &mut self.common
     }
 
-    fn learned(&self) -> Vec<(&'static str, &Learned<B>)> {
+    fn learned(&self) -> Vec<(&'static str, &Learned)> {
         vec![("classifier1", &self.classifier)]
     }
 
-    fn begin_steps(&mut self, dev: &mut B, _epoch: usize, _first: bool) -> Result<()> {
+    fn begin_steps(&mut self, dev: &mut dyn Engine, _epoch: usize, _first: bool) -> Result<()> {
         dev.write(self.weights, &vec![1.0; self.weights.len])?;
         dev.write(self.rows, &Vec::from_iter(0..self.rows.len as u32))?;
-        // Only a frozen network is run with its norms folded.
+        // Only a frozen network runs with its batch norms folded into the convolutions.
         if self.common.frozen() { self.common.net.fold(dev) } else { Ok(()) }
     }
 
-    fn queue(
-        &mut self,
-        dev: &mut B,
-        set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
-    ) -> Result<()> {
-        let n = batch.ids.len();
-        let adam = self.common.adam(n);
-        let (losses, classifier, store) = (self.losses.part(0, n), &self.classifier, self.labels);
-        let labels =
-            SoftmaxLabels { labels: store, index: self.rows.part(0, n), weights: self.weights };
-        self.common.step(
-            dev,
-            set.images(),
-            (batch, next),
-            1,
-            Ops {
-                stage: &mut |dev, feeder, batch| {
-                    dev.write(store, &Self::view_labels(feeder, set, batch)?)?;
-                    classifier.stage(dev, adam, (batch.step, batch.rate))
-                },
-                loss: &|dev, program| {
-                    self.scored.cross_entropy(
-                        dev,
-                        program,
-                        classifier,
-                        losses,
-                        labels,
-                        1.0 / adam.grad_scale,
-                    )
-                },
-                update: &|dev| classifier.update(dev, adam),
+    fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()> {
+        let n = training.batch.ids.len();
+        let adam = self.common.adam(dev, n);
+        let Supervised { common, classifier, scored, labels: store, .. } = self;
+        let (losses, index) = (self.losses.part(0, n), self.rows.part(0, n));
+        let labels = SoftmaxLabels { labels: *store, index, weights: self.weights };
+        let scale = 1.0 / adam.grad_scale;
+        let ops = Ops {
+            rounds: 1,
+            stage: &mut |dev, feeder, batch| {
+                dev.write(*store, &Self::view_labels(feeder, set, batch)?)?;
+                classifier.stage(dev, adam, (batch.step, batch.rate))
             },
-        )
+            loss: &|dev, program| {
+                scored.cross_entropy(dev, program, classifier, losses, labels, scale)
+            },
+            update: &|dev| classifier.update(dev, adam),
+        };
+        common.step(dev, set.images(), training, ops)
     }
 
     fn losses(&self) -> Slot<f32> {
@@ -185,7 +185,7 @@ impl<B: Backend> Method<B> for Supervised<B> {
         Losses { total: values[..images].iter().copied().map(f64::from).sum(), parts: Vec::new() }
     }
 
-    fn scorer(&self, _dev: &mut B, _trained: bool) -> Result<Classifier> {
+    fn classifier(&self, _dev: &mut dyn Engine, _trained: bool) -> Result<Classifier> {
         Ok(self.classifier.classifier())
     }
 }

@@ -1,18 +1,20 @@
-//! What a network is made of: its stages and the table of its parameters, names and shapes as torch
-//! has them.
+//! What a network is made of: a backbone's stages, and the table of its parameters, names and
+//! shapes as torch has them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::device::arena::ALIGN;
+use crate::device::ALIGN;
 use crate::net::FEATURES;
+use crate::net::backbone::{Backbone, RESNET18, Stage};
 
-/// Channels of the stages res2..res5.
-const STAGES: [usize; 4] = [64, 128, 256, 512];
-
-/// What may differ between networks; the stages themselves are ResNet-18's.
+/// What may differ between networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {
+    /// Its residual network. NOTE: files name no ResNet-18, which all were before there was a
+    /// choice: old ones are read, and equal runs give the same bytes as ever.
+    #[serde(default, skip_serializing_if = "Backbone::is_default")]
+    pub backbone: &'static Backbone,
     /// Stages that exist, each with its lateral: 4, or 2 (IIC-res12: stem, layer1, layer2), or 1.
     pub levels: usize,
     /// Whether a picture's Sobel gradient is concatenated to it: 5 input channels instead of 3.
@@ -20,11 +22,17 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    pub const RESNET18: Self = Architecture { levels: 4, sobel: false };
+    /// The paper's network.
+    pub const RESNET18: Self = Architecture::of(&RESNET18);
 
-    /// What no network is made of.
+    /// All of a backbone, on pictures alone.
+    pub const fn of(backbone: &'static Backbone) -> Self {
+        Architecture { backbone, levels: 4, sobel: false }
+    }
+
+    /// Refuses what no network is made of.
     pub fn check(self) -> Result<()> {
-        if (1..=STAGES.len()).contains(&self.levels) {
+        if (1..=self.backbone.stages.len()).contains(&self.levels) {
             return Ok(());
         }
         Err(Error::input(format!("a network of {} levels", self.levels), "use 1 to 4 levels"))
@@ -39,6 +47,11 @@ impl Architecture {
     pub fn input(self) -> usize {
         if self.sobel { 8 } else { 4 }
     }
+
+    /// The stages that exist.
+    fn stages(self) -> impl Iterator<Item = &'static Stage> {
+        self.backbone.stages.iter().take(self.levels)
+    }
 }
 
 /// A trainable tensor.
@@ -46,7 +59,7 @@ impl Architecture {
 pub(super) struct Param {
     /// torchvision's name, `fpn.lateral2` … `fpn.lateral5` for the pyramid.
     pub name: String,
-    /// torch's shape: (k, c, r, r) of a convolution, (k) of a vector.
+    /// torch's shape: (k, c, r, r) for a convolution, (k) for a vector.
     pub shape: Vec<usize>,
     /// First element in each of the parameter blocks; the memory is (k, r, r, c), conv1's c padded
     /// to [`Architecture::input`].
@@ -54,9 +67,9 @@ pub(super) struct Param {
     pub len: usize,
 }
 
-/// A convolution and what follows it.
-#[derive(Clone, Debug)]
-pub(super) struct Unit {
+/// A convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conv {
     /// Input channels in memory.
     pub c: usize,
     pub k: usize,
@@ -64,21 +77,28 @@ pub(super) struct Unit {
     pub stride: usize,
     /// Index of the weight among the parameters; gamma and beta, or the bias, follow it.
     pub weight: usize,
+}
+
+/// A convolution with batch norm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub conv: Conv,
     /// Index among the norms.
     pub norm: usize,
 }
 
+/// A residual block: its units one after the other, and a shortcut that is added at the last.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub conv1: Unit,
-    pub conv2: Unit,
+    pub chain: Vec<Unit>,
+    /// What makes the shortcut of the block's input where shapes differ; else it is the input.
     pub down: Option<Unit>,
 }
 
 pub(super) struct Units {
     pub stem: Unit,
-    pub stages: Vec<[Block; 2]>,
-    pub laterals: Vec<Unit>,
+    pub stages: Vec<Vec<Block>>,
+    pub laterals: Vec<Conv>,
 }
 
 /// Parameters and norms in the order of memory, and the units that refer to them by number.
@@ -108,57 +128,82 @@ impl Rows {
         self.params.len() - 1
     }
 
-    /// A convolution of `c` channels, in memory `padded`, and its norm.
-    fn conv_norm(
+    /// The weight of a convolution of `c` channels, in memory `padded`.
+    fn conv(
         &mut self,
-        (conv, norm): (&str, &str),
+        name: &str,
         (c, padded): (usize, usize),
         (k, r, stride): (usize, usize, usize),
+    ) -> Conv {
+        let weight = self.param(format!("{name}.weight"), vec![k, c, r, r], k * r * r * padded);
+        Conv { c: padded, k, r, stride, weight }
+    }
+
+    /// A convolution and its norm.
+    fn unit(
+        &mut self,
+        (conv, norm): (&str, &str),
+        channels: (usize, usize),
+        shape: (usize, usize, usize),
     ) -> Unit {
-        let weight = self.param(format!("{conv}.weight"), vec![k, c, r, r], k * r * r * padded);
-        self.param(format!("{norm}.weight"), vec![k], k);
-        self.param(format!("{norm}.bias"), vec![k], k);
-        self.norms.push((norm.to_string(), k));
-        Unit { c: padded, k, r, stride, weight, norm: self.norms.len() - 1 }
+        let conv = self.conv(conv, channels, shape);
+        self.param(format!("{norm}.weight"), vec![conv.k], conv.k);
+        self.param(format!("{norm}.bias"), vec![conv.k], conv.k);
+        self.norms.push((norm.to_string(), conv.k));
+        Unit { conv, norm: self.norms.len() - 1 }
     }
 
-    /// Block `b` of stage `s`, of `c` channels to `k`.
-    fn block(&mut self, s: usize, b: usize, c: usize, k: usize) -> Block {
-        let name = format!("layer{}.{b}", s + 1);
-        let stride = if s > 0 && b == 0 { 2 } else { 1 };
-        let mut unit = |conv: &str, norm: &str, c, shape| {
-            self.conv_norm((&format!("{name}.{conv}"), &format!("{name}.{norm}")), (c, c), shape)
-        };
-        let conv1 = unit("conv1", "bn1", c, (k, 3, stride));
-        let conv2 = unit("conv2", "bn2", k, (k, 3, 1));
-        let down = (stride == 2).then(|| unit("downsample.0", "downsample.1", c, (k, 1, 2)));
-        Block { conv1, conv2, down }
+    /// The block called `name`, on `c` channels.
+    fn block(
+        &mut self,
+        name: &str,
+        c: usize,
+        backbone: &Backbone,
+        stage: &Stage,
+        b: usize,
+    ) -> Block {
+        let (stride, k) = (if b == 0 { stage.stride } else { 1 }, backbone.channels(stage));
+        let (mut chain, mut channels) = (Vec::new(), c);
+        for (i, link) in (1..).zip(backbone.block) {
+            let names = (&*format!("{name}.conv{i}"), &*format!("{name}.bn{i}"));
+            let stride = if link.strided { stride } else { 1 };
+            let width = link.widths * stage.width;
+            chain.push(self.unit(names, (channels, channels), (width, link.r, stride)));
+            channels = width;
+        }
+        let down = (stride > 1 || c != k).then(|| {
+            let names = (&*format!("{name}.downsample.0"), &*format!("{name}.downsample.1"));
+            self.unit(names, (c, c), (k, 1, stride))
+        });
+        Block { chain, down }
     }
 
-    fn lateral(&mut self, s: usize, c: usize) -> Unit {
-        let weight = self.param(
-            format!("fpn.lateral{}.weight", s + 2),
-            vec![FEATURES, c, 1, 1],
-            FEATURES * c,
-        );
-        self.param(format!("fpn.lateral{}.bias", s + 2), vec![FEATURES], FEATURES);
-        Unit { c, k: FEATURES, r: 1, stride: 1, weight, norm: usize::MAX }
+    /// The lateral of the stage number `s` with `c` channels.
+    fn lateral(&mut self, s: usize, c: usize) -> Conv {
+        let name = format!("fpn.lateral{}", s + 2);
+        let conv = self.conv(&name, (c, c), (FEATURES, 1, 1));
+        self.param(format!("{name}.bias"), vec![FEATURES], FEATURES);
+        conv
     }
 }
 
 impl Table {
     pub fn new(architecture: Architecture) -> Self {
-        let mut rows = Rows::default();
+        let (mut rows, backbone) = (Rows::default(), architecture.backbone);
         let input = (architecture.channels(), architecture.input());
-        let stem = rows.conv_norm(("conv1", "bn1"), input, (64, 7, 2));
-        let widths = STAGES.iter().take(architecture.levels);
-        let mut c = stem.k;
+        let stem = rows.unit(("conv1", "bn1"), input, backbone.stem);
+        let mut c = stem.conv.k;
         let mut stages = Vec::new();
-        for (s, &k) in widths.clone().enumerate() {
-            stages.push([rows.block(s, 0, c, k), rows.block(s, 1, k, k)]);
-            c = k;
+        for (s, stage) in (1..).zip(architecture.stages()) {
+            let block = |b| {
+                let block = rows.block(&format!("layer{s}.{b}"), c, backbone, stage, b);
+                c = backbone.channels(stage);
+                block
+            };
+            stages.push((0..stage.blocks).map(block).collect());
         }
-        let laterals = widths.enumerate().map(|(s, &c)| rows.lateral(s, c)).collect();
+        let lateral = |(s, stage)| rows.lateral(s, backbone.channels(stage));
+        let laterals = architecture.stages().enumerate().map(lateral).collect();
         let Rows { params, norms, len } = rows;
         Table { params, norms, len, units: Units { stem, stages, laterals } }
     }
@@ -177,6 +222,7 @@ pub fn expected(architecture: Architecture) -> Vec<(String, Vec<usize>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::backbone::{RESNET34, RESNET50};
 
     /// Parameters of the backbone and of the laterals.
     fn counts(architecture: Architecture) -> (usize, usize) {
@@ -197,16 +243,25 @@ mod tests {
         assert_eq!(expected(Architecture::RESNET18)[3].0, "layer1.0.conv1.weight");
     }
 
+    /// torchvision's without fc (1,000 classes), and laterals on 3,840 channels for a ResNet-50.
+    #[test]
+    fn deeper_tables_have_torchvisions_size() {
+        let fc = |channels: usize| channels * 1000 + 1000;
+        assert_eq!(counts(Architecture::of(&RESNET34)), (21_797_672 - fc(512), 123_392));
+        let laterals = (256 + 512 + 1024 + 2048) * 128 + 4 * 128;
+        assert_eq!(counts(Architecture::of(&RESNET50)), (25_557_032 - fc(2048), laterals));
+    }
+
     #[test]
     fn fewer_stages_and_more_channels_count_as_they_should() {
-        let rgb = |levels| counts(Architecture { levels, sobel: false });
+        let rgb = |levels| counts(Architecture { levels, ..Architecture::RESNET18 });
         // 9,408 + 128 of the stem, 147,968 of layer1, 525,568 of layer2.
         assert_eq!(rgb(1), (157_504, 64 * 128 + 128));
         assert_eq!(rgb(2), (683_072, (64 + 128) * 128 + 2 * 128));
-        let sobel = Architecture { levels: 2, sobel: true };
+        let sobel = Architecture { levels: 2, sobel: true, ..Architecture::RESNET18 };
         assert_eq!(counts(sobel).0, 683_072 + 64 * 2 * 49);
         let (table, rgb) = (Table::new(sobel), Table::new(Architecture { sobel: false, ..sobel }));
-        assert_eq!(table.units.stem.c, 8);
+        assert_eq!(table.units.stem.conv.c, 8);
         assert_eq!((table.params[0].len, rgb.params[0].len), (64 * 49 * 8, 64 * 49 * 4));
     }
 }

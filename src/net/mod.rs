@@ -1,17 +1,30 @@
-//! ResNet-18 and the feature pyramid: parameters, their files, and the order in which ops run.
+//! A residual network and the feature pyramid on it: parameters, their files, and the order in
+//! which ops run.
 //!
-//! [`Architecture`] says which stages there are, [`Network`] is what is trained; a [`Program`] is
-//! one way of running it (batch size, batch-norm mode), planned once.
+//! ```text
+//! backbone                ResNets as data: stem, blocks, stages
+//! architecture            which of it there is, and the table of parameters that follows
+//! params                  what is trained: a Network
+//! program ─ planner       one way of running it, planned once: a Program, and where its tensors lie
+//!         └ backward      its gradients
+//! weights                 files of weights
+//! ```
 
 mod architecture;
+mod backbone;
 mod backward;
 mod params;
+mod planner;
 mod program;
 pub mod weights;
 
 pub use architecture::{Architecture, expected};
+pub use backbone::{Backbone, RESNET18, RESNET34, RESNET50};
 pub use params::Network;
-pub use program::{Geometry, Mode, Program};
+pub use program::{Mode, Program, ProgramSpec};
 
 /// Feature channels of the pyramid (paper section 3: D = 128).
 pub const FEATURES: usize = 128;
+/// Pixels of the input in a pixel of the feature map, along each side: the stride of the pyramid's
+/// finest level.
+pub const STRIDE: usize = 4;

@@ -2,35 +2,38 @@
 
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
-use crate::device::ops::{AdamSpec, Backend, NormParams, ParamBlocks};
-use crate::device::{Layout, Pool, Slot};
-use crate::net::architecture::{Architecture, Block, Param, Table, Unit, Units};
+use crate::device::ops::{
+    AdamSpec, AdamStep, AdamSync, NormFold, NormParams, ParamBlocks, adam_step, adam_sync,
+    norm_fold,
+};
+use crate::device::{Act, Engine, Layout, Pool, Slot};
+use crate::net::architecture::{Architecture, Block, Conv, Param, Table, Unit, Units};
 use crate::net::weights::{Tensor, Weights};
 
-/// The stages of a ResNet-18, a biased 1×1 convolution to 128 channels on each, Adam's state.
-pub struct Network<B: Backend> {
+/// The stages of a ResNet, a biased 1×1 convolution to 128 channels on each, Adam's state.
+pub struct Network {
     pub architecture: Architecture,
-    pub blocks: ParamBlocks<B::Act>,
+    pub blocks: ParamBlocks,
     params: Vec<Param>,
     /// Batch norms in the order of the parameters: name, running mean and variance.
     norms: Vec<(String, Slot<f32>, Slot<f32>)>,
     pub(super) stem: Unit,
-    pub(super) stages: Vec<[Block; 2]>,
-    pub(super) laterals: Vec<Unit>,
+    pub(super) stages: Vec<Vec<Block>>,
+    pub(super) laterals: Vec<Conv>,
     /// Convolution weights with batch norm folded in, laid out as the weights, and their biases by
     /// norm.
-    pub(super) folded: Slot<B::Act>,
-    pub(super) folded_bias: Vec<Slot<B::Act>>,
+    folded: Slot<Act>,
+    folded_bias: Vec<Slot<Act>>,
 }
 
-impl<B: Backend> Network<B> {
+impl Network {
     /// Takes the parameter blocks and running statistics from the layout.
-    pub fn plan(dev: &mut B, layout: &mut Layout, architecture: Architecture) -> Self {
+    pub fn plan(layout: &mut Layout, architecture: Architecture) -> Self {
         let Table { params, norms, len, units: Units { stem, stages, laterals } } =
             Table::new(architecture);
-        let blocks = dev.plan_params(layout, len);
+        let blocks = ParamBlocks::plan(layout, len);
         let folded =
-            |(name, k): &(String, usize)| layout.take(Pool::State, format!("{name}.folded"), *k);
+            |(name, k): &(String, usize)| layout.acts(Pool::State, format!("{name}.folded"), *k);
         let folded_bias = norms.iter().map(folded).collect();
         let mut stat = |name: &str, what: &str, k: usize| {
             layout.take::<f32>(Pool::State, format!("{name}.{what}"), k)
@@ -40,47 +43,53 @@ impl<B: Backend> Network<B> {
             (name, mean, var)
         };
         let norms = norms.into_iter().map(running).collect();
-        let folded = layout.take(Pool::State, "folded weights", len);
+        let folded = layout.acts(Pool::State, "folded weights", len);
         Network { architecture, blocks, params, norms, stem, stages, laterals, folded, folded_bias }
     }
 
-    pub(super) fn weight(&self, unit: &Unit) -> Slot<B::Act> {
-        let p = &self.params[unit.weight];
+    pub(super) fn weight(&self, conv: &Conv) -> Slot<Act> {
+        let p = &self.params[conv.weight];
         self.blocks.compute.part(p.offset, p.len)
     }
 
     /// The convolution's name as torch has it, such as layer1.0.conv1.
-    pub(super) fn name(&self, unit: &Unit) -> &str {
-        self.params[unit.weight].name.trim_end_matches(".weight")
+    pub(super) fn name(&self, conv: &Conv) -> &str {
+        self.params[conv.weight].name.trim_end_matches(".weight")
     }
 
-    pub(super) fn folded_weight(&self, unit: &Unit) -> Slot<B::Act> {
-        let p = &self.params[unit.weight];
+    /// The unit's weight with batch norm folded in.
+    pub(super) fn folded_weight(&self, unit: &Unit) -> Slot<Act> {
+        let p = &self.params[unit.conv.weight];
         self.folded.part(p.offset, p.len)
     }
 
-    /// The unit's parameter number `which` after the weight (0: the weight itself) in a block of
+    /// What is left of the unit's batch norm then.
+    pub(super) fn folded_bias(&self, unit: &Unit) -> Slot<Act> {
+        self.folded_bias[unit.norm]
+    }
+
+    /// The convolution's parameter number `which` after the weight (0: the weight itself) in a block of
     /// masters or gradients.
-    fn nth(&self, block: Slot<f32>, unit: &Unit, which: usize) -> Slot<f32> {
-        let p = &self.params[unit.weight + which];
+    fn nth(&self, block: Slot<f32>, conv: &Conv, which: usize) -> Slot<f32> {
+        let p = &self.params[conv.weight + which];
         block.part(p.offset, p.len)
     }
 
-    pub(super) fn grad(&self, unit: &Unit, which: usize) -> Slot<f32> {
-        self.nth(self.blocks.grads, unit, which)
+    pub(super) fn grad(&self, conv: &Conv, which: usize) -> Slot<f32> {
+        self.nth(self.blocks.grads, conv, which)
     }
 
     /// The bias of a lateral.
-    pub(super) fn bias(&self, unit: &Unit) -> Slot<B::Act> {
-        let p = &self.params[unit.weight + 1];
+    pub(super) fn bias(&self, lateral: &Conv) -> Slot<Act> {
+        let p = &self.params[lateral.weight + 1];
         self.blocks.compute.part(p.offset, p.len)
     }
 
     pub(super) fn norm(&self, unit: &Unit) -> NormParams {
         let (_, running_mean, running_var) = self.norms[unit.norm];
         NormParams {
-            gamma: self.nth(self.blocks.weights, unit, 1),
-            beta: self.nth(self.blocks.weights, unit, 2),
+            gamma: self.nth(self.blocks.weights, &unit.conv, 1),
+            beta: self.nth(self.blocks.weights, &unit.conv, 2),
             running_mean,
             running_var,
         }
@@ -93,20 +102,21 @@ impl<B: Backend> Network<B> {
 
     /// Every unit with a batch norm.
     fn normed(&self) -> impl Iterator<Item = &Unit> {
-        let blocks = self
-            .stages
-            .iter()
-            .flatten()
-            .flat_map(|b| [Some(&b.conv1), Some(&b.conv2), b.down.as_ref()]);
-        std::iter::once(&self.stem).chain(blocks.flatten())
+        let blocks = self.stages.iter().flatten().flat_map(|b| b.chain.iter().chain(&b.down));
+        std::iter::once(&self.stem).chain(blocks)
     }
 
     /// Folds batch norm into the convolutions, for programs in
     /// [`Mode::Eval`](crate::net::Mode::Eval).
-    pub fn fold(&self, dev: &mut B) -> Result<()> {
+    pub fn fold(&self, dev: &mut dyn Engine) -> Result<()> {
         for unit in self.normed() {
-            let (folded, bias) = (self.folded_weight(unit), self.folded_bias[unit.norm]);
-            dev.norm_fold(folded, bias, self.weight(unit), self.norm(unit))?;
+            let a = NormFold {
+                folded: self.folded_weight(unit),
+                bias: self.folded_bias(unit),
+                w: self.weight(&unit.conv),
+                params: self.norm(unit),
+            };
+            norm_fold(dev, a)?;
         }
         Ok(())
     }
@@ -128,18 +138,23 @@ impl<B: Backend> Network<B> {
         self.norms.iter().flat_map(both).collect()
     }
 
-    pub fn zero_grad(&self, dev: &mut B) -> Result<()> {
+    pub fn zero_grad(&self, dev: &mut dyn Engine) -> Result<()> {
         dev.zero(self.blocks.grads)
     }
 
     /// One Adam step; `correction` holds [`AdamSpec::correction`] of its number.
-    pub fn update(&self, dev: &mut B, spec: AdamSpec, correction: Slot<f32>) -> Result<()> {
-        dev.adam_step(self.blocks, spec, correction)
+    pub fn update(
+        &self,
+        dev: &mut dyn Engine,
+        spec: AdamSpec,
+        correction: Slot<f32>,
+    ) -> Result<()> {
+        adam_step(dev, AdamStep { blocks: self.blocks, spec, correction })
     }
 
     /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0
     /// (torchvision's ResNet), laterals uniform in ±1/√fan-in (torch's Conv2d).
-    pub fn init(&self, dev: &mut B, seed: u64) -> Result<()> {
+    pub fn init(&self, dev: &mut dyn Engine, seed: u64) -> Result<()> {
         let mut block = vec![0.0; self.blocks.weights.len];
         for (i, p) in self.params.iter().enumerate() {
             let mut rng = Rng::new(seed, Stream::Init, i as u32, 0);
@@ -162,7 +177,7 @@ impl<B: Backend> Network<B> {
             to_device(&mut block[p.offset..][..p.len], &values, &p.shape);
         }
         dev.write(self.blocks.weights, &block)?;
-        dev.sync_compute(self.blocks)?;
+        adam_sync(dev, AdamSync { blocks: self.blocks })?;
         for slot in [self.blocks.m, self.blocks.v] {
             dev.zero(slot)?;
         }
@@ -175,9 +190,9 @@ impl<B: Backend> Network<B> {
 
     /// Writes weights and running statistics over the present ones; names that are missing keep
     /// theirs. Shapes were checked by whoever read the file.
-    pub fn load(&self, dev: &mut B, weights: &Weights) -> Result<()> {
+    pub fn load(&self, dev: &mut dyn Engine, weights: &Weights) -> Result<()> {
         self.load_block(dev, self.blocks.weights, "", weights)?;
-        dev.sync_compute(self.blocks)?;
+        adam_sync(dev, AdamSync { blocks: self.blocks })?;
         for (name, slot) in self.statistics() {
             if let Some(t) = weights.tensors.get(&name) {
                 dev.write(slot, floats(&name, t)?)?;
@@ -187,12 +202,12 @@ impl<B: Backend> Network<B> {
     }
 
     /// Adam's moments, saved by [`Network::save_moments`].
-    pub fn load_moments(&self, dev: &mut B, weights: &Weights) -> Result<()> {
+    pub fn load_moments(&self, dev: &mut dyn Engine, weights: &Weights) -> Result<()> {
         self.load_block(dev, self.blocks.m, "adam.m.", weights)?;
         self.load_block(dev, self.blocks.v, "adam.v.", weights)
     }
 
-    pub fn save(&self, dev: &mut B, weights: &mut Weights) -> Result<()> {
+    pub fn save(&self, dev: &mut dyn Engine, weights: &mut Weights) -> Result<()> {
         self.save_block(dev, self.blocks.weights, "", weights)?;
         for (name, slot) in self.statistics() {
             weights.tensors.insert(name, Tensor::from_f32(vec![slot.len], dev.read(slot)?));
@@ -200,13 +215,13 @@ impl<B: Backend> Network<B> {
         Ok(())
     }
 
-    pub fn save_moments(&self, dev: &mut B, weights: &mut Weights) -> Result<()> {
+    pub fn save_moments(&self, dev: &mut dyn Engine, weights: &mut Weights) -> Result<()> {
         self.save_block(dev, self.blocks.m, "adam.m.", weights)?;
         self.save_block(dev, self.blocks.v, "adam.v.", weights)
     }
 
     /// A copy of the running statistics, to undo what a pass in train mode does to them.
-    pub fn running(&self, dev: &mut B) -> Result<Vec<Vec<f32>>> {
+    pub fn running(&self, dev: &mut dyn Engine) -> Result<Vec<Vec<f32>>> {
         self.norms
             .iter()
             .flat_map(|(_, mean, var)| [mean, var])
@@ -214,13 +229,13 @@ impl<B: Backend> Network<B> {
             .collect()
     }
 
-    pub fn restore_running(&self, dev: &mut B, running: &[Vec<f32>]) -> Result<()> {
+    pub fn restore_running(&self, dev: &mut dyn Engine, running: &[Vec<f32>]) -> Result<()> {
         let slots = self.norms.iter().flat_map(|(_, mean, var)| [mean, var]);
         slots.zip(running).try_for_each(|(slot, values)| dev.write(*slot, values))
     }
 
     /// The gradient of every parameter, by name and in torch's layout.
-    pub fn gradients(&self, dev: &mut B) -> Result<Weights> {
+    pub fn gradients(&self, dev: &mut dyn Engine) -> Result<Weights> {
         let mut weights = Weights::default();
         self.save_block(dev, self.blocks.grads, "", &mut weights)?;
         Ok(weights)
@@ -228,7 +243,7 @@ impl<B: Backend> Network<B> {
 
     fn load_block(
         &self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         slot: Slot<f32>,
         prefix: &str,
         weights: &Weights,
@@ -253,7 +268,7 @@ impl<B: Backend> Network<B> {
 
     fn save_block(
         &self,
-        dev: &mut B,
+        dev: &mut dyn Engine,
         slot: Slot<f32>,
         prefix: &str,
         weights: &mut Weights,

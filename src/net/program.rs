@@ -1,14 +1,15 @@
 //! One way of running the network: its plans, where every activation lies, and the forward pass.
 
-use crate::base::{Error, Result};
+use crate::base::Result;
+use crate::device::ops::conv::ConvUse;
 use crate::device::ops::{
-    Backend, ConvSpec, Crop, DataGrad, Epilogue, HeadInput, HeadSpec, Merge, NormSpec, StemSpec,
-    Terms, Uses, WeightGrad,
+    ConvForward, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormForward, NormSpec, Plan,
+    StemForward, StemInfer, StemSpec, conv_forward, norm_forward, stem_forward, stem_infer,
 };
-use crate::device::{Layout, Pool, Slot};
-use crate::net::FEATURES;
-use crate::net::architecture::{Architecture, Block, Unit};
-use crate::net::backward::{Backward, Saved};
+use crate::device::{Act, Engine, Slot};
+use crate::net::STRIDE;
+use crate::net::architecture::{Conv, Unit};
+use crate::net::backward::Backward;
 use crate::net::params::Network;
 
 /// Batch-norm statistics, and what is kept.
@@ -33,7 +34,7 @@ impl Mode {
 
 /// What a program is planned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub struct ProgramSpec {
     /// Images of a batch.
     pub n: usize,
     /// Pixels, multiples of 32.
@@ -48,307 +49,166 @@ pub struct Geometry {
     pub unit: bool,
 }
 
+impl ProgramSpec {
+    /// Feature vectors of a batch: pixels of all its feature maps.
+    pub fn features(&self) -> usize {
+        self.n * (self.h / STRIDE) * (self.w / STRIDE)
+    }
+}
+
+/// The stem: a convolution; batch norm, ReLU and pooling in one op.
+pub(super) struct StemStep {
+    pub unit: Unit,
+    pub conv: Plan<ConvUse>,
+    pub pool: Plan<StemSpec>,
+    /// The convolution's output.
+    pub y: Slot<Act>,
+    /// What is pooled of it.
+    pub z: Slot<Act>,
+    /// Batch statistics.
+    pub saved: Slot<f32>,
+    /// Where in its window each maximum lies, for a backward.
+    pub argmax: Option<Slot<u8>>,
+}
+
 /// A convolution with its norm.
-pub(super) struct UnitStep<B: Backend> {
-    pub conv: B::ConvPlan,
-    pub norm: B::NormPlan,
+pub(super) struct UnitStep {
+    pub unit: Unit,
+    pub conv: Plan<ConvUse>,
+    pub norm: Plan<NormSpec>,
     /// The convolution's output; where norms are folded there is only `z`.
-    pub y: Slot<B::Act>,
-    pub z: Slot<B::Act>,
+    pub y: Slot<Act>,
+    pub z: Slot<Act>,
     /// Batch statistics.
     pub saved: Slot<f32>,
 }
 
-pub(super) struct BlockStep<B: Backend> {
-    pub conv1: UnitStep<B>,
-    pub conv2: UnitStep<B>,
-    pub down: Option<UnitStep<B>>,
+/// A residual block: z = relu(chain(x) + shortcut), where the shortcut is x or what `down` makes
+/// of it.
+pub(super) struct BlockStep {
     /// The block's input.
-    pub x: Slot<B::Act>,
+    pub x: Slot<Act>,
+    pub chain: Vec<UnitStep>,
+    pub down: Option<UnitStep>,
 }
 
-pub struct Program<B: Backend> {
-    pub geometry: Geometry,
-    mode: Mode,
-    /// Input (n, h, w, [`Architecture::input`]).
-    pub x: Slot<B::Act>,
+impl BlockStep {
+    /// The block's output.
+    pub fn z(&self) -> Slot<Act> {
+        self.chain.last().expect("a block has convolutions").z
+    }
+}
+
+/// The blocks of a stage, and the lateral of the pyramid on their output.
+pub(super) struct StageStep {
+    pub blocks: Vec<BlockStep>,
+    pub lateral: Conv,
+    pub conv: Plan<ConvUse>,
+}
+
+impl StageStep {
+    /// The stage's output.
+    pub fn z(&self) -> Slot<Act> {
+        self.blocks.last().expect("a stage has blocks").z()
+    }
+}
+
+pub struct Program {
+    pub spec: ProgramSpec,
+    pub(super) mode: Mode,
+    /// Input (n, h, w, [`Architecture::input`](crate::net::Architecture::input)).
+    pub x: Slot<Act>,
     /// Feature-space windows (n), written before the head runs where views are warped.
     pub crops: Slot<Crop>,
-    pub head: B::HeadPlan,
+    pub head: Plan<HeadSpec>,
     /// p2..p5; empty where the level is missing.
-    pub pyramid: [Slot<B::Act>; 4],
+    pub pyramid: [Slot<Act>; 4],
     /// Outputs of the stages (n, h/2ˢ⁺², w/2ˢ⁺², channels of stage s), readable after a forward in
     /// [`Mode::Stages`]; empty where the level is missing.
-    pub stages: [Slot<B::Act>; 4],
-    pub(super) stem_conv: B::ConvPlan,
-    pub(super) stem: B::StemPlan,
-    pub(super) stem_y: Slot<B::Act>,
-    pub(super) stem_z: Slot<B::Act>,
-    pub(super) stem_saved: Slot<f32>,
-    pub(super) argmax: Option<Slot<u8>>,
-    pub(super) blocks: Vec<BlockStep<B>>,
-    pub(super) laterals: Vec<B::ConvPlan>,
-    pub(super) backward: Option<Backward<B::Act>>,
+    pub stages: [Slot<Act>; 4],
+    pub(super) stem: StemStep,
+    pub(super) steps: Vec<StageStep>,
+    pub(super) backward: Option<Backward>,
 }
 
-/// Hands out activations and knows whether they are kept.
-struct Planner<'a, B: Backend> {
-    dev: &'a mut B,
-    layout: &'a mut Layout,
-    mode: Mode,
-    geometry: Geometry,
-    architecture: Architecture,
-}
-
-impl<B: Backend> Planner<'_, B> {
-    fn take(&mut self, name: &str, len: usize) -> Slot<B::Act> {
-        self.layout.take(Pool::Acts, name, len)
-    }
-
-    /// The end of an activation's life in a forward that keeps nothing.
-    fn done(&mut self, slot: Slot<B::Act>) {
-        if self.mode != Mode::Train {
-            self.layout.release(slot);
-        }
-    }
-
-    fn conv(&self, unit: &Unit, h: usize, w: usize) -> ConvSpec {
-        let Unit { c, k, r, stride, .. } = *unit;
-        ConvSpec { n: self.geometry.n, h, w, c, k, r, stride, pad: r / 2 }
-    }
-
-    /// What the convolution of a unit is asked to do: where its norm is folded into it, it has the
-    /// terms `folded`.
-    fn uses(&self, folded: Terms, backward_data: DataGrad) -> Uses {
-        match self.mode {
-            Mode::Eval | Mode::Stages => Uses::forward(folded),
-            Mode::Batch => Uses::default(),
-            Mode::Train => Uses::default().backward(backward_data, WeightGrad::Weight),
-        }
-    }
-
-    /// What the lateral of `level` is asked to do. The last is the first to reach its map's
-    /// gradient, the others add to it.
-    fn lateral_uses(&self, level: usize) -> Uses {
-        let backward_data = if level + 1 < self.architecture.levels {
-            DataGrad::Accumulate
-        } else {
-            DataGrad::Overwrite
-        };
-        match self.mode {
-            Mode::Eval | Mode::Stages | Mode::Batch => Uses::forward(Terms::BIAS),
-            Mode::Train => {
-                Uses::forward(Terms::BIAS).backward(backward_data, WeightGrad::WeightAndBias)
-            }
-        }
-    }
-
-    /// A unit on (n, h, w, c). Its output stays alive.
-    fn unit(&mut self, unit: &Unit, h: usize, w: usize, uses: Uses) -> Result<UnitStep<B>> {
-        let spec = self.conv(unit, h, w);
-        let groups = self.geometry.groups;
-        let norm = NormSpec { groups, rows: spec.n * spec.p() * spec.q() / groups, c: unit.k };
-        let (conv, norm_plan) = (self.dev.plan_conv(spec, uses)?, self.dev.plan_norm(norm)?);
-        let saved = self.layout.take(Pool::Acts, "statistics", norm.saved_len());
-        if self.mode.folded() {
-            let z = self.take("z", spec.y_len());
-            return Ok(UnitStep { conv, norm: norm_plan, y: z, z, saved });
-        }
-        let y = self.take("y", spec.y_len());
-        let z = self.take("z", spec.y_len());
-        self.done(y);
-        Ok(UnitStep { conv, norm: norm_plan, y, z, saved })
-    }
-
-    fn block(
-        &mut self,
-        block: &Block,
-        x: Slot<B::Act>,
-        h: usize,
-        w: usize,
-    ) -> Result<BlockStep<B>> {
-        let (ho, wo) = (h / block.conv1.stride, w / block.conv1.stride);
-        let terms = |residual, relu| Terms { bias: true, residual, relu };
-        // The shortcut's gradient is in dx before that of conv1.
-        let down = self.uses(terms(false, false), DataGrad::Overwrite);
-        let conv1 = self.uses(terms(false, true), DataGrad::Accumulate);
-        let conv2 = self.uses(terms(true, true), DataGrad::Overwrite);
-        let down = block.down.as_ref().map(|d| self.unit(d, h, w, down)).transpose()?;
-        let conv1 = self.unit(&block.conv1, h, w, conv1)?;
-        let conv2 = self.unit(&block.conv2, ho, wo, conv2)?;
-        self.done(conv1.z);
-        if let Some(down) = &down {
-            self.done(down.z);
-        }
-        Ok(BlockStep { conv1, conv2, down, x })
-    }
-}
-
-impl<B: Backend> Program<B> {
-    /// Plans a program over the activations pool, which it uses alone: programs follow each other
-    /// on the same memory.
-    pub fn plan(
-        dev: &mut B,
-        layout: &mut Layout,
-        net: &Network<B>,
-        geometry: Geometry,
-        mode: Mode,
-    ) -> Result<Self> {
-        let Geometry { n, h, w, groups, k, merge, unit } = geometry;
-        net.architecture.check()?;
-        if n == 0 || h == 0 || w == 0 || h % 32 != 0 || w % 32 != 0 {
-            return Err(Error::input(
-                format!("images of {h}×{w} pixels"),
-                "use a --size that is a multiple of 32",
-            ));
-        }
-        layout.restart(Pool::Acts);
-        let crops = layout.take(Pool::Staging, "feature crops", n);
-        let mut p = Planner { dev, layout, mode, geometry, architecture: net.architecture };
-        let x = p.take("x", n * h * w * net.architecture.input());
-        let stem_spec = p.conv(&net.stem, h, w);
-        let pool = StemSpec { groups, n, h: h / 2, w: w / 2, c: net.stem.k };
-        let stem_uses = p.uses(Terms::BIAS, DataGrad::None);
-        let (stem_conv, stem) = (p.dev.plan_conv(stem_spec, stem_uses)?, p.dev.plan_stem(pool)?);
-        let stem_y = p.take("stem.y", pool.x_len());
-        p.done(x);
-        let stem_saved = p.layout.take(Pool::Acts, "stem.statistics", pool.saved_len());
-        let argmax =
-            (mode == Mode::Train).then(|| p.layout.take(Pool::Acts, "stem.argmax", pool.z_len()));
-        let stem_z = p.take("stem.z", pool.z_len());
-        p.done(stem_y);
-
-        let mut blocks: Vec<BlockStep<B>> = Vec::new();
-        let (mut at, mut hb, mut wb) = (stem_z, h / 4, w / 4);
-        let (mut pyramid, mut stages) = ([Slot::empty(); 4], [Slot::empty(); 4]);
-        let mut laterals = Vec::new();
-        for (((stage, lateral), map), output) in
-            net.stages.iter().zip(&net.laterals).zip(&mut pyramid).zip(&mut stages)
-        {
-            for (b, block) in stage.iter().enumerate() {
-                let step = p.block(block, at, hb, wb)?;
-                // A stage's first block reads the output of the stage before.
-                if mode != Mode::Stages || b > 0 {
-                    p.done(at);
-                }
-                (hb, wb) = (hb / block.conv1.stride, wb / block.conv1.stride);
-                at = step.conv2.z;
-                blocks.push(step);
-            }
-            let (spec, uses) = (p.conv(lateral, hb, wb), p.lateral_uses(laterals.len()));
-            laterals.push(p.dev.plan_conv(spec, uses)?);
-            *map = p.take("pyramid", spec.y_len());
-            *output = at;
-        }
-        if mode != Mode::Stages {
-            p.done(at);
-        }
-        let levels = net.architecture.levels;
-        let head_spec = HeadSpec { n, h: h / 4, w: w / 4, d: FEATURES, k, merge, levels, unit };
-        let head = p.dev.plan_head(head_spec)?;
-        let saved = Saved { stem_y, pyramid, blocks: &blocks };
-        let backward = (mode == Mode::Train).then(|| Backward::plan(p.layout, net, &saved));
-        Ok(Program {
-            geometry,
-            mode,
-            x,
-            crops,
-            head,
-            pyramid,
-            stages,
-            stem_conv,
-            stem,
-            stem_y,
-            stem_z,
-            stem_saved,
-            argmax,
-            blocks,
-            laterals,
-            backward,
-        })
-    }
-
+impl Program {
     /// x → pyramid.
-    pub fn forward(&self, dev: &mut B, net: &Network<B>) -> Result<()> {
-        if self.mode.folded() {
-            let epilogue = Epilogue::bias(net.folded_bias[net.stem.norm]);
-            dev.conv_forward(
-                &self.stem_conv,
-                self.stem_y,
-                self.x,
-                net.folded_weight(&net.stem),
-                epilogue,
-            )?;
-            dev.stem_infer(&self.stem, self.stem_z, self.stem_y)?;
-        } else {
-            dev.conv_forward(
-                &self.stem_conv,
-                self.stem_y,
-                self.x,
-                net.weight(&net.stem),
-                Epilogue::NONE,
-            )?;
-            let params = net.norm(&net.stem);
-            dev.stem_forward(
-                &self.stem,
-                self.stem_z,
-                self.argmax,
-                self.stem_saved,
-                self.stem_y,
-                params,
-            )?;
-        }
-        let mut steps = self.blocks.iter();
-        for ((stage, lateral), (conv, p)) in
-            net.stages.iter().zip(&net.laterals).zip(self.laterals.iter().zip(self.pyramid))
-        {
-            let mut out = self.stem_z;
-            for (block, step) in stage.iter().zip(&mut steps) {
-                let shortcut = match block.down.as_ref().zip(step.down.as_ref()) {
-                    Some((unit, down)) => {
-                        self.unit(dev, net, unit, down, step.x, None, false)?;
-                        down.z
-                    }
-                    None => step.x,
-                };
-                self.unit(dev, net, &block.conv1, &step.conv1, step.x, None, true)?;
-                self.unit(dev, net, &block.conv2, &step.conv2, step.conv1.z, Some(shortcut), true)?;
-                out = step.conv2.z;
+    pub fn forward(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
+        self.forward_stem(dev, net)?;
+        for (stage, &y) in self.steps.iter().zip(&self.pyramid) {
+            for block in &stage.blocks {
+                self.forward_block(dev, net, block)?;
             }
-            dev.conv_forward(conv, p, out, net.weight(lateral), Epilogue::bias(net.bias(lateral)))?;
+            let epilogue = Epilogue::bias(net.bias(&stage.lateral));
+            let w = net.weight(&stage.lateral);
+            conv_forward(dev, &stage.conv, ConvForward { y, x: stage.z(), w, epilogue })?;
+        }
+        Ok(())
+    }
+
+    fn forward_stem(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
+        let StemStep { unit, conv, pool, y, z, saved, argmax } = &self.stem;
+        let (x, y, z) = (self.x, *y, *z);
+        if self.mode.folded() {
+            let (w, epilogue) = (net.folded_weight(unit), Epilogue::bias(net.folded_bias(unit)));
+            conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
+            return stem_infer(dev, pool, StemInfer { z, x: y });
+        }
+        let (w, epilogue) = (net.weight(&unit.conv), Epilogue::NONE);
+        conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
+        let params = net.norm(unit);
+        let a = StemForward { z, argmax: *argmax, saved: *saved, x: y, params };
+        stem_forward(dev, pool, a)
+    }
+
+    fn forward_block(&self, dev: &mut dyn Engine, net: &Network, step: &BlockStep) -> Result<()> {
+        let &BlockStep { mut x, ref chain, ref down } = step;
+        let shortcut = match down {
+            Some(down) => {
+                self.forward_unit(dev, net, down, x, None, false)?;
+                down.z
+            }
+            None => x,
+        };
+        for (i, unit) in chain.iter().enumerate() {
+            let residual = (i + 1 == chain.len()).then_some(shortcut);
+            self.forward_unit(dev, net, unit, x, residual, true)?;
+            x = unit.z;
         }
         Ok(())
     }
 
     /// z = relu?(norm(x ∗ w) + residual).
-    #[allow(clippy::too_many_arguments)]
-    fn unit(
+    fn forward_unit(
         &self,
-        dev: &mut B,
-        net: &Network<B>,
-        unit: &Unit,
-        step: &UnitStep<B>,
-        x: Slot<B::Act>,
-        residual: Option<Slot<B::Act>>,
+        dev: &mut dyn Engine,
+        net: &Network,
+        step: &UnitStep,
+        x: Slot<Act>,
+        residual: Option<Slot<Act>>,
         relu: bool,
     ) -> Result<()> {
-        dev.range(net.name(unit), |dev| {
+        let &UnitStep { unit, ref conv, ref norm, y, z, saved } = step;
+        dev.range(net.name(&unit.conv), |dev| {
             if self.mode.folded() {
-                let epilogue = Epilogue { bias: Some(net.folded_bias[unit.norm]), residual, relu };
-                return dev.conv_forward(&step.conv, step.z, x, net.folded_weight(unit), epilogue);
+                let epilogue = Epilogue { bias: Some(net.folded_bias(&unit)), residual, relu };
+                let w = net.folded_weight(&unit);
+                return conv_forward(dev, conv, ConvForward { y: z, x, w, epilogue });
             }
-            dev.conv_forward(&step.conv, step.y, x, net.weight(unit), Epilogue::NONE)?;
-            dev.norm_forward(&step.norm, step.z, step.saved, step.y, residual, relu, net.norm(unit))
+            let (w, epilogue) = (net.weight(&unit.conv), Epilogue::NONE);
+            conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
+            let params = net.norm(&unit);
+            norm_forward(dev, norm, NormForward { z, saved, x: y, residual, relu, params })
         })
     }
 
     /// The head's input, images warped by [`Program::crops`].
-    pub fn warped(&self) -> HeadInput<B::Act> {
+    pub fn warped(&self) -> HeadInput {
         HeadInput { laterals: self.pyramid, crops: Some(self.crops) }
     }
 
     /// The head's input, images as they are.
-    pub fn plain(&self) -> HeadInput<B::Act> {
+    pub fn plain(&self) -> HeadInput {
         HeadInput { laterals: self.pyramid, crops: None }
     }
 }

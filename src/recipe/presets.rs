@@ -21,23 +21,6 @@ const EPOCHS_FROM_SCRATCH: usize = 20;
 const PHOTOS_STEPS: usize = 60;
 
 impl Recipe {
-    /// Every recipe.
-    pub fn all() -> Vec<Recipe> {
-        vec![
-            Self::demo(),
-            Self::photos(),
-            Self::picie(),
-            Self::picie_released(),
-            Self::picie_h(),
-            Self::mdc(),
-            Self::mdc_released(),
-            Self::iic(),
-            Self::iic_res12(),
-            Self::supervised(),
-            Self::transfer(),
-        ]
-    }
-
     /// The supplement's numbers.
     pub fn picie() -> Self {
         Recipe {
@@ -204,14 +187,16 @@ impl Recipe {
     /// larger input.
     pub fn for_photos(self) -> Self {
         let small = self.small();
-        let size = 192; // photos are finer than drawn scenes; the paper's 320 takes three times as long
+        // Photos are finer than drawn scenes; the paper's 320 takes three times as long.
+        let size = 192;
         Recipe {
             name: "photos".into(),
             size,
             eval_size: if small.weights == Source::None { size } else { 2 * size },
             stored: 2 * size,
             clusters: 8, // where it is not chosen from the images (`method/choose.rs`)
-            init_batches: 4, // 128 images, 150 MB of points: starts on more take longer than the pass itself
+            // 128 images, 150 MB of points: starts on more take longer than the pass itself.
+            init_batches: 4,
             ..small
         }
     }

@@ -5,16 +5,16 @@ use serde::Serialize;
 
 use crate::report::table::plain;
 
-/// Median and spread of one phase over the measured epochs.
+/// The speed of one phase: median and spread over the measured epochs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PhaseRate {
     pub name: &'static str,
-    /// Of each epoch, in order.
+    /// The seconds of each epoch, in order.
     pub seconds: Vec<f64>,
     /// Images of the data set over the median of the seconds: each counts once, though both views
     /// of it are computed.
     pub images_per_s: f64,
-    /// The same of the slowest and of the fastest epoch.
+    /// Images per second in the slowest and in the fastest epoch.
     pub slowest: f64,
     pub fastest: f64,
 }
@@ -36,34 +36,35 @@ impl PhaseRate {
     }
 }
 
-/// One op on one shape, over one epoch.
+/// A row of the table of ops: one op on one shape, over one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OpRow {
     pub op: String,
     pub calls: usize,
-    /// Mean of a call.
+    /// The mean time of a call in microseconds.
     pub us: f64,
     pub tflop_per_s: f64,
     pub gb_per_s: f64,
-    /// The larger of bytes over the copy bandwidth and FLOPs over the peak, where the peak is
-    /// known.
+    /// The least time of a call: the larger of bytes over the copy bandwidth and FLOPs over the
+    /// peak, where the peak is known.
     pub floor_us: f64,
     pub percent_of_floor: f64,
-    /// Of the time of all ops.
+    /// The share of this op in the time of all ops.
     pub share_percent: f64,
 }
 
-/// What bounds an op.
+/// The peaks of the machine, which bound every op.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Peaks {
-    /// Of the engine's own copy, measured: bytes read and written.
+    /// The bandwidth of the engine's own copy, measured: bytes read and written.
     pub copy_gb_per_s: f64,
-    /// Known for some GPUs and types, else none.
+    /// The rate of products, which is known for some GPUs and types.
     pub tflop_per_s: Option<f64>,
 }
 
 impl OpRow {
-    /// `seconds` of all calls, bytes and FLOPs of one.
+    /// The row of an op that took `seconds` in all its calls and moves these bytes and FLOPs in
+    /// one; all ops together took `total` seconds.
     pub fn new(
         op: String,
         calls: usize,
@@ -88,33 +89,36 @@ impl OpRow {
     }
 }
 
+/// Everything that `picie bench` measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
-    /// UTC.
+    /// The time of the measurement, in UTC.
     pub date: String,
     pub version: &'static str,
     pub commit: &'static str,
     pub engine: String,
-    /// The device sheet.
+    /// What the device says of itself.
     pub device: serde_json::Value,
     pub recipe: crate::recipe::Recipe,
     pub images: usize,
     pub warm_up_epochs: usize,
     pub phases: Vec<PhaseRate>,
     pub peaks: Peaks,
-    /// Engines of cuDNN, a line each.
+    /// The engines of cuDNN that were chosen, a line each.
     pub choices: Vec<String>,
-    /// The slowest first.
+    /// The ops, the slowest first.
     pub ops: Vec<OpRow>,
 }
 
 impl BenchReport {
+    /// The report as a text of tables.
     pub fn text(&self) -> String {
         let r = &self.recipe;
         let mut text =
             format!("{} · picie {} ({}) · {}\n", self.engine, self.version, self.commit, self.date);
         text += &format!(
-            "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} epochs after {} to warm up\n",
+            "recipe {}: {} images stored at {}², input {}², batches of {} and {}, {} clusters; {} \
+             epochs after {} to warm up\n",
             r.name,
             self.images,
             r.stored,
@@ -138,7 +142,8 @@ impl BenchReport {
         text += &format!("{}\n", plain(&header, 2, phases));
         let peak = self.peaks.tflop_per_s.map_or("not known".into(), |p| format!("{p:.0} TFLOP/s"));
         text += &format!(
-            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must move\n",
+            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must \
+             move\n",
             self.peaks.copy_gb_per_s
         );
         let ops = self.ops.iter().map(|o| {

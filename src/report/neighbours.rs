@@ -3,33 +3,35 @@
 use image::imageops::{FilterType, crop_imm, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
 
-use crate::report::palette::Rgb;
+use crate::report::palette::Colour;
 use crate::report::sheet::{GAP, INK, PAGE};
 use crate::report::text;
 
-/// A pixel of a picture.
+/// A picture with a pixel that is to be marked.
 pub struct Marked {
     pub picture: RgbImage,
-    /// (x, y)
+    /// The pixel (x, y).
     pub at: (usize, usize),
     pub caption: String,
 }
 
+/// A row of the sheet: a query, and the pixels most like it.
 pub struct Row {
     pub title: String,
     pub query: Marked,
     pub neighbours: Vec<Marked>,
 }
 
-/// Side of a crop on the page.
+/// The side of a crop on the page.
 const CELL: u32 = 160;
-/// Neighbours side by side; more go on in the next line.
+/// The number of neighbours side by side; more go on in the next line.
 const COLUMNS: usize = 10;
-/// The mark: a frame of white in black, so far from the pixel.
+/// The distance in pixels of the mark, a frame of white in black, from its pixel.
 const MARK: i64 = 7;
-const WHITE: Rgb = [255; 3];
-const BLACK: Rgb = [0; 3];
+const WHITE: Colour = [255; 3];
+const BLACK: Colour = [0; 3];
 
+/// Draws the sheet.
 pub fn sheet(rows: &[Row]) -> RgbImage {
     let columns =
         rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
@@ -54,12 +56,14 @@ pub fn sheet(rows: &[Row]) -> RgbImage {
     page
 }
 
+/// Draws a marked picture and its caption at (x, y) of the page.
 fn put(page: &mut RgbImage, x: u32, y: u32, marked: &Marked) {
     paste(page, &crop(marked), x.into(), y.into());
     text::draw(page, x, y + CELL, &marked.caption, INK);
 }
 
-/// The half of a picture around its pixel, moved inwards at the edges, with the pixel marked.
+/// Cuts out the half of a picture around its pixel, moved inwards at the edges, with the pixel
+/// marked.
 fn crop(marked: &Marked) -> RgbImage {
     let (picture, (x, y)) = (&marked.picture, marked.at);
     let side = (picture.width().min(picture.height()) / 2).max(1);

@@ -2,11 +2,12 @@
 
 use std::sync::OnceLock;
 
-pub type Rgb = [u8; 3];
+/// A colour as (red, green, blue).
+pub type Colour = [u8; 3];
 
 /// The first colours: Okabe and Ito's set for colour-blind readers ("Color Universal Design",
 /// 2008), without black.
-const FIRST: [Rgb; 7] = [
+const FIRST: [Colour; 7] = [
     [230, 159, 0],
     [86, 180, 233],
     [0, 158, 115],
@@ -16,31 +17,30 @@ const FIRST: [Rgb; 7] = [
     [204, 121, 167],
 ];
 
-/// Levels of each channel among which further colours are searched.
+/// The levels of each channel among which further colours are searched.
 const LEVELS: [u8; 9] = [0, 32, 64, 96, 128, 160, 192, 224, 255];
 
-/// How many colours are told apart before the set begins anew; nobody sees a difference in larger
-/// sets.
+/// The number of colours before the set begins anew; nobody tells more apart.
 const DISTINCT: usize = 256;
 
-/// `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in every
-/// picture.
+/// Gives `n` colours. The first `m` of them do not depend on `n`, so class 3 has one colour in
+/// every picture.
 ///
 /// Each colour after the first seven is the one, among those neither near black nor near white,
 /// whose nearest neighbour is farthest to normal, red-blind and green-blind eyes.
-pub fn palette(n: usize) -> Vec<Rgb> {
-    static COLOURS: OnceLock<Vec<Rgb>> = OnceLock::new();
+pub fn palette(n: usize) -> Vec<Colour> {
+    static COLOURS: OnceLock<Vec<Colour>> = OnceLock::new();
     let colours = COLOURS.get_or_init(farthest_first);
     (0..n).map(|i| colours[i % DISTINCT]).collect()
 }
 
-fn farthest_first() -> Vec<Rgb> {
+fn farthest_first() -> Vec<Colour> {
     let grid = LEVELS
         .iter()
         .flat_map(|&r| LEVELS.iter().flat_map(move |&g| LEVELS.iter().map(move |&b| [r, g, b])));
     // Near black is where pictures are dark, near white where the page is.
     let usable = |seen: &Seen| (0.45..=0.93).contains(&seen[0][0]);
-    let candidates: Vec<(Rgb, Seen)> =
+    let candidates: Vec<(Colour, Seen)> =
         grid.map(|c| (c, seen(c))).filter(|(_, s)| usable(s)).collect();
     let mut nearest = vec![f32::INFINITY; candidates.len()];
     let mut colours = Vec::with_capacity(DISTINCT);
@@ -61,7 +61,7 @@ fn farthest_first() -> Vec<Rgb> {
 /// A colour in OKLab (L, a, b) as normal, red-blind and green-blind eyes see it.
 type Seen = [[f32; 3]; 3];
 
-fn seen(colour: Rgb) -> Seen {
+fn seen(colour: Colour) -> Seen {
     // Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color
     // vision deficiency" (2009), severity 1, on linear RGB.
     const RED_BLIND: [[f32; 3]; 3] = [
@@ -81,7 +81,7 @@ fn seen(colour: Rgb) -> Seen {
     [oklab(rgb), oklab(times(&RED_BLIND, rgb)), oklab(times(&GREEN_BLIND, rgb))]
 }
 
-/// Linear RGB to OKLab (Ottosson, "A perceptual color space for image processing", 2020).
+/// Converts linear RGB to OKLab (Ottosson, "A perceptual color space for image processing", 2020).
 fn oklab(rgb: [f32; 3]) -> [f32; 3] {
     const TO_CONES: [[f32; 3]; 3] = [
         [0.412_221_46, 0.536_332_55, 0.051_445_995],
@@ -100,7 +100,8 @@ fn times(m: &[[f32; 3]; 3], v: [f32; 3]) -> [f32; 3] {
     m.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2])
 }
 
-/// The distance to normal eyes, or twice the least one to colour-blind eyes if that is less.
+/// The distance of two colours to normal eyes, or twice the least one to colour-blind eyes if that
+/// is less.
 ///
 /// NOTE: without the factor two the search sees little but blue against yellow, and all it finds is
 /// blues and browns.
@@ -114,7 +115,7 @@ fn distance(a: &Seen, b: &Seen) -> f32 {
 mod tests {
     use super::*;
 
-    fn closest(colours: &[Rgb]) -> f32 {
+    fn closest(colours: &[Colour]) -> f32 {
         let pairs = (0..colours.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
         pairs
             .map(|(i, j)| distance(&seen(colours[i]), &seen(colours[j])))

@@ -9,18 +9,19 @@ use crate::base::Result;
 use crate::eval::{ClassOf, ClassScore, Confusion, PartScore, Scores};
 use crate::report::table::{number, plain, scored_at};
 
-/// The `--json` line. Shares are percent; `null` stands for a mean of nothing.
+/// The scores of an evaluation, as the `--json` line has them. Shares are percent; `null` stands
+/// for a mean of nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
     pub acc: f64,
     pub miou: f64,
     pub miou_present: f64,
     pub images: usize,
-    /// Side of the network's input and of the label maps, in pixels.
+    /// The side of the network's input and of the label maps, in pixels.
     pub size: usize,
     pub classes: usize,
     pub clusters: usize,
-    /// (C, K): row = ground-truth class, column = cluster.
+    /// The confusion matrix (C, K): row = ground-truth class, column = cluster.
     pub confusion: Vec<Vec<u64>>,
     /// The class number each cluster (K) was matched with.
     pub class_of_cluster: ClassOf,
@@ -28,6 +29,7 @@ pub struct EvalReport {
     pub parts: Vec<PartScore>,
 }
 
+/// The scores of a class with its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NamedClass {
     pub name: String,
@@ -36,11 +38,14 @@ pub struct NamedClass {
 }
 
 impl EvalReport {
-    /// `names` (C), `parts` as ranges of classes. Refuses a table without a labelled pixel.
+    /// The report of `m` (C, K), counted on `images` images at the input side `size`. `names` (C)
+    /// are those of the classes, `parts` named ranges of classes. Refuses a table without a
+    /// labelled pixel.
     pub fn new(
         m: &Confusion,
         class_of: &ClassOf,
-        (images, size): (usize, usize),
+        images: usize,
+        size: usize,
         names: &[String],
         parts: &[(&str, Range<usize>)],
     ) -> Result<Self> {
@@ -61,7 +66,7 @@ impl EvalReport {
         })
     }
 
-    /// The classes with their cluster, then the parts, then the whole.
+    /// The report as text: classes with their clusters, then the parts, then the whole.
     pub fn text(&self) -> String {
         let classes = plain(
             &["class", "cluster", "IoU %", "acc %", "pixels", "predicted"],
@@ -99,7 +104,8 @@ impl EvalReport {
         }
         let (acc, miou, present) = (self.acc, self.miou, self.miou_present);
         text + &format!(
-            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that occur in the labels)\n{}",
+            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that \
+             occur in the labels)\n{}",
             self.images,
             scored_at(self.size)
         )
@@ -115,7 +121,7 @@ mod tests {
         let m =
             Confusion { classes: 3, clusters: 4, counts: vec![0, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
         let names = ["sky", "water", "animal"].map(str::to_string);
-        EvalReport::new(&m, &hungarian(&m), (5, 64), &names, &[("stuff", 0..2), ("things", 2..3)])
+        EvalReport::new(&m, &hungarian(&m), 5, 64, &names, &[("stuff", 0..2), ("things", 2..3)])
             .unwrap()
     }
 

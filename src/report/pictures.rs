@@ -7,18 +7,19 @@ use image::{ExtendedColorType, ImageEncoder, Rgb as Pixel, RgbImage};
 
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
-use crate::report::palette::Rgb;
+use crate::report::palette::Colour;
 use crate::report::text::mix;
 
-/// The label of a pixel without a class: not labelled, or of a cluster no class was voted for.
+/// The label of a pixel without a class: one that nobody labelled, or that is in a cluster without
+/// a class.
 pub const NONE: u16 = u16::MAX;
 
-/// Opacity of a class colour over the image, of 255.
+/// The opacity of a class colour over the image, where 255 is opaque.
 const OPACITY: u32 = 150;
 
-/// The label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where all are
-/// below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look the
-/// same.
+/// Writes the label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where
+/// all are below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look
+/// the same.
 pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<()> {
     check("label picture", "labels", labels.len(), w * h)?;
     if labels.iter().all(|&l| l < 255 || l == NONE) {
@@ -31,15 +32,16 @@ pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<(
     }
 }
 
+/// Writes a picture as a PNG.
 pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
     write_png(path, picture.as_raw(), w, h, ExtendedColorType::Rgb8)
 }
 
-/// `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full
-/// colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start
-/// it anew.
-pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Rgb]) -> Result<RgbImage> {
+/// Draws `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their
+/// full colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette`
+/// start it anew.
+pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Colour]) -> Result<RgbImage> {
     let (w, h) = (image.width() as usize, image.height() as usize);
     check("overlay", "labels", labels.len(), w * h)?;
     let tint = |x: u32, y: u32| {
@@ -63,12 +65,13 @@ pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Rgb]) -> Result<RgbI
     Ok(RgbImage::from_fn(image.width(), image.height(), tint))
 }
 
-/// The class of each pixel's cluster, [`NONE`] where there is none. `class_of` (K) from a vote or a
-/// matching.
+/// Turns each pixel's cluster into its class, [`NONE`] where it has none; `class_of` (K) comes from
+/// a vote or a matching.
 pub fn relabel<P: Copy + Into<usize>>(clusters: &[P], class_of: &[Option<usize>]) -> Vec<u16> {
     clusters.iter().map(|&k| class_of[k.into()].map_or(NONE, |c| c as u16)).collect()
 }
 
+/// Refuses a buffer of `got` elements where `want` are needed.
 pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usize) -> Result<()> {
     if got == want { Ok(()) } else { Err(Error::Shape { op, what, got, want }) }
 }

@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::base::{Result, stop, tell};
 
-/// Shows phases on stderr: bars where it is a terminal, else only the line of each finished phase.
+/// Starts phases, which are shown on stderr: as bars where it is a terminal, else only as a line
+/// each when they are finished.
 pub struct Progress;
 
 impl Progress {
@@ -16,7 +17,7 @@ impl Progress {
         Progress::count(name, total, "images")
     }
 
-    /// Starts the clock of a phase of `total` of what `unit` names.
+    /// Starts the clock of a phase of `total` things, which `unit` names in the plural.
     pub fn count(name: &str, total: u64, unit: &'static str) -> Phase {
         // NOTE: indicatif hides the bar by itself where stderr is no terminal.
         Phase::new(name, total, unit, ProgressDrawTarget::stderr())
@@ -51,19 +52,19 @@ impl Phase {
         Phase { name: name.to_string(), unit, start: Instant::now(), bar }
     }
 
-    /// `n` more are done.
+    /// Moves the bar by the `n` things that were done since.
     pub fn add(&self, n: u64) {
         self.bar.inc(n);
     }
 
-    /// As [`Phase::add`], and an error where the user asked to stop: what passes over images are
-    /// given as their tick.
+    /// Moves the bar as [`Phase::add`] does. Passes over images call this as their tick, since it
+    /// is an error where the user asked to stop.
     pub fn tick(&self, n: usize) -> Result<()> {
         self.add(n as u64);
         stop::check()
     }
 
-    /// `n` are done by now.
+    /// Moves the bar to `n`, the number of things that are done by now.
     pub fn reach(&self, n: u64) {
         self.bar.set_position(n);
     }
@@ -89,7 +90,7 @@ impl Phase {
     }
 }
 
-/// How many a second, with a digit behind the point where it matters.
+/// The rate in things per second, with a digit behind the point where it matters.
 fn rate(done: u64, seconds: f64, unit: &str) -> String {
     let rate = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
     if rate < 100.0 { format!("{rate:.1} {unit}/s") } else { format!("{rate:.0} {unit}/s") }

@@ -5,26 +5,27 @@ use image::imageops::{FilterType, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
 
 use crate::base::Result;
-use crate::report::palette::{Rgb, palette};
+use crate::report::palette::{Colour, palette};
 use crate::report::pictures::{NONE, check, overlay};
 use crate::report::text;
 
-/// One row. Labels are (H, W) class numbers or [`NONE`].
+/// A row of the sheet: one image. Labels are (H, W) class numbers or [`NONE`].
 pub struct SheetRow {
     pub image: RgbImage,
-    /// One of each method.
+    /// The prediction of each method.
     pub predictions: Vec<Vec<u16>>,
     pub truth: Option<Vec<u16>>,
 }
 
-pub(super) const PAGE: Rgb = [250; 3];
-pub(super) const INK: Rgb = [30; 3];
+/// The colours of the page and of the text on it, and the gap between pictures in pixels.
+pub(super) const PAGE: Colour = [250; 3];
+pub(super) const INK: Colour = [30; 3];
 pub(super) const GAP: u32 = 10;
-/// Images narrower than this are shown enlarged by a whole factor.
+/// The width below which an image is shown enlarged, by a whole factor.
 const CELL: u32 = 240;
 
-/// The sheet of `rows`; `methods` are the titles of the predictions, and the legend has the classes
-/// that occur, by `names` (C). The last column is there where some row has a truth.
+/// Draws the sheet of `rows`; `methods` are the titles of the predictions, and the legend has the
+/// classes that occur, by `names` (C). The last column is there where some row has a truth.
 pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<RgbImage> {
     let colours = palette(names.len().max(1));
     let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());
@@ -73,6 +74,7 @@ fn factor(image: &RgbImage) -> u32 {
     CELL.div_ceil(image.width().max(1)).max(1)
 }
 
+/// Enlarges an image by its whole factor.
 fn enlarge(image: &RgbImage) -> RgbImage {
     let f = factor(image);
     if f == 1 {
@@ -82,13 +84,13 @@ fn enlarge(image: &RgbImage) -> RgbImage {
     }
 }
 
-/// Labels (H, W) of `image` → (f·H, f·W), each repeated.
+/// Enlarges the labels (H, W) of `image` as the image is, to (f·H, f·W), by repeating each.
 fn spread(labels: &[u16], image: &RgbImage) -> Vec<u16> {
     let (f, w, h) = (factor(image) as usize, image.width() as usize, image.height() as usize);
     (0..f * h).flat_map(|y| (0..f * w).map(move |x| labels[y / f * w + x / f])).collect()
 }
 
-/// The classes of 0..`classes` that some pixel of `rows` has.
+/// Lists the classes below `classes` that some pixel of `rows` has.
 fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
     let mut occurs = vec![false; classes];
     for &label in rows.iter().flat_map(|row| row.predictions.iter().chain(&row.truth).flatten()) {
@@ -99,8 +101,8 @@ fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
     (0..classes).filter(|&c| occurs[c]).collect()
 }
 
-/// Swatches and names in as many columns as fit into `width`.
-fn legend(classes: &[usize], names: &[String], colours: &[Rgb], width: u32) -> RgbImage {
+/// Draws the legend: swatches and names in as many columns as fit into `width`.
+fn legend(classes: &[usize], names: &[String], colours: &[Colour], width: u32) -> RgbImage {
     let swatch = text::HEIGHT - 6;
     let entry =
         classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;

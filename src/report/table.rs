@@ -1,13 +1,13 @@
-//! The table of a run's epochs.
+//! Tables of numbers: the epochs of a run, scores, numbers of clusters.
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
 use crate::eval::EpochRow;
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::method::Candidate;
 
-/// A table with the first column to the left and all others to the right, as numbers are read,
-/// `gap` + 1 spaces between them.
+/// Makes a table with the first column to the left and all others to the right, as numbers are
+/// read, `gap` + 1 spaces between them.
 pub(super) fn plain(header: &[&str], gap: u16, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
@@ -19,15 +19,15 @@ pub(super) fn plain(header: &[&str], gap: u16, rows: impl Iterator<Item = Vec<St
     table
 }
 
-/// `value` with `digits` behind the point, a dash where there is none.
+/// Formats `value` with `digits` behind the point, as a dash where there is none.
 pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_string(), |v| format!("{v:.digits$}"))
 }
 
-/// One line per epoch: k-means objective (mean of the views), losses, scores in percent, seconds of
-/// each phase; columns that nothing is in are left out. Below it the size that scores are of. Epoch
-/// 0 is before any training (k-means on the untrained network); `fresh` a new k-means on the
-/// trained one, where the recipe asks for it.
+/// The table of a run's epochs, one line each: k-means objective (mean of the views), losses,
+/// scores in percent, seconds of each phase. Columns without a value are left out. Epoch 0 is
+/// before any training (k-means on the untrained network); `fresh` is a new k-means on the trained
+/// network, where the recipe asks for it. The last line says at which size images were evaluated.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
     let mut parts: Vec<&String> =
@@ -78,7 +78,7 @@ pub fn epochs(rows: &[EpochRow]) -> String {
     }
 }
 
-/// What each number of clusters is worth, the chosen one marked.
+/// The table of the numbers of clusters that were tried, the chosen one marked.
 pub fn clusters(candidates: &[Candidate], chosen: usize) -> String {
     let row = |c: &Candidate| {
         let mark = if c.clusters == chosen { "chosen" } else { "" };
@@ -92,13 +92,14 @@ pub fn clusters(candidates: &[Candidate], chosen: usize) -> String {
     plain(&["clusters", "objective", "agreement", ""], 1, candidates.iter().map(row)).to_string()
 }
 
-/// The line below a table of scores: they are comparable only where this is the same.
+/// The line below a table of scores that says at which size they were measured; scores are
+/// comparable only where it is the same.
 pub fn scored_at(side: usize) -> String {
     format!("scores: network input and label maps of {side} × {side} pixels")
 }
 
-/// Accuracy and mIoU of each row, `what` it is a row of: as they are, or mean ± standard deviation
-/// where a row has several.
+/// The table of accuracy and mIoU, a line for each row, as mean ± standard deviation where a row
+/// has several scores. `what` is the title of the column with the names of the rows.
 pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
     let lines = rows.iter().map(|(name, scores)| {
         let cell = |of: fn(&Score) -> f64| spread(&scores.iter().map(of).collect::<Vec<_>>(), 2);
@@ -107,7 +108,7 @@ pub fn scores(what: &str, rows: &[(String, Vec<Score>)]) -> String {
     plain(&[what, "acc\n%", "mIoU\n%", "mIoU, classes\nin labels %"], 2, lines).to_string()
 }
 
-/// A single value, or mean ± standard deviation of several, with `digits` behind the point.
+/// Formats a single value, or mean ± standard deviation of several, with `digits` behind the point.
 pub(super) fn spread(values: &[f64], digits: usize) -> String {
     let (mean, deviation) = mean_and_deviation(values);
     if values.len() == 1 {
@@ -117,7 +118,7 @@ pub(super) fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// The mean, and the sample's standard deviation (0 of a single value).
+/// The mean, and the standard deviation of a sample, which is 0 for a single value.
 fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

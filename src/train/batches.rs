@@ -1,25 +1,28 @@
-//! The training batches of an epoch, round after round.
+//! The division of an epoch's images into training batches, round after round.
 
 use crate::base::rng::Stream;
-use crate::device::ops::Backend;
-use crate::method::{Batch, Method};
+use crate::method::{Algorithm, Batch};
 use crate::recipe::{Decay, Recipe};
 
+/// The training batches of an epoch. A round is one pass over the data set.
 pub struct Batches {
-    /// Images in the order of each round.
+    /// The random order of images in each round.
     orders: Vec<Vec<u32>>,
+    /// Number of images in a full batch.
     size: usize,
+    /// The epoch, counted from 1.
     epoch: usize,
-    /// Optimizer steps before this epoch.
+    /// Number of optimizer steps in all epochs before.
     before: u64,
+    /// The decay of the learning rate.
     decay: Decay,
-    /// Optimizer steps of the whole run.
+    /// Number of optimizer steps in the whole run.
     total: u64,
 }
 
 impl Batches {
-    /// `before`: optimizer steps of the epochs before.
-    pub fn new<B: Backend>(method: &dyn Method<B>, epoch: usize, before: u64) -> Self {
+    /// The batches of an epoch. `before` is the number of optimizer steps in all epochs before.
+    pub fn new(method: &dyn Algorithm, epoch: usize, before: u64) -> Self {
         let common = method.common();
         let orders = (0..method.rounds())
             .map(|round| common.order(Stream::TrainOrder, epoch, round))
@@ -29,19 +32,22 @@ impl Batches {
         Batches { total: (epochs * batches.len()) as u64, ..batches }
     }
 
+    /// Number of batches in a round.
     fn per_round(&self) -> usize {
         self.orders[0].len().div_ceil(self.size)
     }
 
+    /// Number of batches in the epoch.
     pub fn len(&self) -> usize {
         self.orders.len() * self.per_round()
     }
 
-    /// Images of all batches together.
+    /// Number of images in all batches together.
     pub fn images(&self) -> usize {
         self.orders.iter().map(Vec::len).sum()
     }
 
+    /// The batch number `i` of the epoch, from 0.
     pub fn get(&self, i: usize) -> Batch<'_> {
         let (round, at) = (i / self.per_round(), i % self.per_round() * self.size);
         let order = &self.orders[round];

@@ -1,5 +1,5 @@
-//! The state of a run as one safetensors file: torchvision's names, Adam's moments, centroids, and
-//! where in the epoch it is.
+//! The state of a run as one safetensors file: parameters by torchvision's names, Adam's moments,
+//! centroids, and the place in the epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,57 +7,72 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
-use crate::cluster::Summary;
-use crate::device::ops::{Backend, Classifier, Metric};
-use crate::device::{Layout, Pool, Slot};
-use crate::eval::record::Score;
-use crate::method::{Method, PseudoLabels};
-use crate::net::weights::{self, Data, Origin, StartRecord, Tensor, Weights};
+use crate::cluster::{Scorer, Summary};
+use crate::data::Fingerprint;
+use crate::device::ops::Classifier;
+use crate::device::{Engine, Layout};
+use crate::eval::epochs::Score;
+use crate::method::{Algorithm, PseudoLabels};
+use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
 
-/// What comes next in the epoch.
+/// The phase of an epoch that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// k-means of each view.
     KMeans,
+    /// Pseudo labels of each view.
     Labels,
+    /// Training steps, and the evaluation after them.
     Train,
 }
 
-/// Everything that is not a tensor.
+/// Everything in a checkpoint that is not a tensor, stored as JSON.
 ///
-/// NOTE: at the beginning of an epoch it holds no times, so that a resumed run ends with the same
-/// bytes.
+/// NOTE: at the beginning of an epoch it holds no times, so that the files of a resumed run have
+/// the same bytes as those of an uninterrupted one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// The run's hyperparameters.
     pub recipe: Recipe,
+    /// The run's seed.
     pub seed: u64,
-    /// What the network started from.
-    pub start: StartRecord,
+    /// The weights that the network started from.
+    pub start: Provenance,
+    /// Number of training images.
     pub images: usize,
-    /// Of the images' names, in order: pseudo labels belong to rows.
+    /// Hash of the images' names in order. It must not change, because pseudo labels belong to
+    /// rows.
     pub fingerprint: u64,
-    /// From 1.
+    /// The present epoch, counted from 1.
     pub epoch: usize,
+    /// The phase of the epoch that comes next, or is under way.
     pub phase: Phase,
-    /// Training steps of this epoch that are done.
+    /// Number of training steps that are done in this epoch.
     pub step: usize,
-    /// Of the whole run.
+    /// Number of training steps that are done in the whole run.
     pub adam_step: u64,
-    /// Of each loss the sum over the done steps, weighted by their images, and the images.
+    /// For each loss, by name: its sum over this epoch's steps, weighted by their images, and the
+    /// number of these images.
     pub losses: BTreeMap<String, [f64; 2]>,
+    /// The results of this epoch's k-means, by view.
     pub kmeans: Vec<KMeansSummary>,
-    /// Before any training.
+    /// The score before any training.
     pub untrained: Option<Score>,
-    /// Seconds spent in this epoch's k-means, label and train phases before the save.
+    /// Seconds spent in this epoch's k-means, label and training phases so far.
     pub seconds: [f64; 3],
 }
 
+/// The result of a k-means pass, as [`Summary`] describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KMeansSummary {
+    /// Mean squared distance of points to their nearest centroid.
     pub objective: f64,
+    /// Imbalance of the clusters' sizes, 1 if all are equal.
     pub imbalance: f64,
+    /// Number of clusters that were empty and took half of another.
     pub splits: u32,
 }
 
@@ -68,18 +83,14 @@ impl From<Summary> for KMeansSummary {
 }
 
 impl State {
-    pub fn begin(
-        recipe: Recipe,
-        seed: u64,
-        start: StartRecord,
-        (images, fingerprint): (usize, u64),
-    ) -> Self {
+    /// The state at the beginning of a run on the data set `data`.
+    pub fn begin(recipe: Recipe, seed: u64, start: Provenance, data: Fingerprint) -> Self {
         State {
             recipe,
             seed,
             start,
-            images,
-            fingerprint,
+            images: data.images,
+            fingerprint: data.names,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -93,14 +104,14 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let images = (self.images, self.fingerprint);
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), images);
+        let data = Fingerprint { images: self.images, names: self.fingerprint };
+        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), data);
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }
 
-/// Names of a clustering method's pseudo labels in a file, each with its place.
-fn pseudo<B: Backend>(method: &dyn Method<B>) -> Vec<(String, PseudoLabels)> {
+/// The pseudo labels of a method, with their names in the file. Empty if the method has none.
+fn pseudo(method: &dyn Algorithm) -> Vec<(String, PseudoLabels)> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, which: usize| format!("{}{}", ["", "auxiliary"][which], view + 1);
     let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
@@ -112,14 +123,15 @@ fn pseudo<B: Backend>(method: &dyn Method<B>) -> Vec<(String, PseudoLabels)> {
     views.iter().enumerate().flat_map(each).collect()
 }
 
-/// Weights, running statistics, centroids and learned classifiers: what evaluation needs.
-fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> Result<Weights> {
+/// The tensors that evaluation needs: weights, running statistics, centroids and learned
+/// classifiers; and the state.
+fn evaluable(dev: &mut dyn Engine, method: &dyn Algorithm, state: &State) -> Result<Weights> {
     let mut weights = Weights::default();
     method.common().net.save(dev, &mut weights)?;
     for (name, pseudo) in pseudo(method) {
         let tensor = Tensor::from_f32(
-            vec![pseudo.classifier.k, FEATURES, 1, 1],
-            dev.read(pseudo.centroids)?,
+            vec![pseudo.scorer.k(), FEATURES, 1, 1],
+            dev.read(pseudo.scorer.centroids)?,
         );
         weights.tensors.insert(format!("classifier{name}.weight"), tensor);
     }
@@ -131,21 +143,21 @@ fn evaluable<B: Backend>(dev: &mut B, method: &dyn Method<B>, state: &State) -> 
     Ok(weights)
 }
 
-/// Writes what evaluation needs after an epoch.
-pub fn save_epoch<B: Backend>(
+/// Writes the file of an epoch, which has everything that evaluation needs.
+pub fn save_epoch(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
     weights::write(path, &evaluable(dev, method, state)?)
 }
 
-/// Writes everything that resuming needs.
-pub fn save<B: Backend>(
+/// Writes the checkpoint, which has everything that resuming needs.
+pub fn save(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
     let mut weights = evaluable(dev, method, state)?;
@@ -155,7 +167,7 @@ pub fn save<B: Backend>(
         learned.save_moments(dev, name, &mut weights)?;
     }
     if state.phase == Phase::Train {
-        let side = common.recipe.size / 4;
+        let side = common.recipe.feature_side();
         for (name, pseudo) in pseudo(method) {
             let (labels, counts) = (dev.read(pseudo.labels)?, dev.read(pseudo.counts)?);
             let shape = vec![state.images, side, side];
@@ -170,15 +182,16 @@ pub fn save<B: Backend>(
     weights::write(path, &weights)
 }
 
-/// Reads a checkpoint back, the counterpart of [`save`]. The recipe and the number of images must
-/// be this run's.
-pub fn load<B: Backend>(
+/// Reads a checkpoint that [`save`] wrote, writes its tensors to the device, and returns the state.
+/// Fails if the file is damaged, or if its recipe, seed, number of images or their fingerprint are
+/// not those of this run.
+pub fn load(
     path: &Path,
-    dev: &mut B,
-    method: &dyn Method<B>,
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     recipe: &Recipe,
     seed: u64,
-    (images, fingerprint): (usize, u64),
+    data: Fingerprint,
 ) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected(recipe.architecture))?;
     let state = state(path, &weights, origin)?;
@@ -195,10 +208,10 @@ pub fn load<B: Backend>(
     if state.seed != seed {
         return other("seed");
     }
-    if state.images != images {
-        return other(&format!("data set ({} images, now {images})", state.images));
+    if state.images != data.images {
+        return other(&format!("data set ({} images, now {})", state.images, data.images));
     }
-    if state.fingerprint != fingerprint {
+    if state.fingerprint != data.names {
         return other("data set (as many images, but not the same ones)");
     }
     method.common().net.load(dev, &weights)?;
@@ -207,7 +220,10 @@ pub fn load<B: Backend>(
         learned.load(dev, name, &weights)?;
     }
     for (name, pseudo) in pseudo(method) {
-        dev.write(pseudo.centroids, floats(path, &weights, &format!("classifier{name}.weight"))?)?;
+        dev.write(
+            pseudo.scorer.centroids,
+            floats(path, &weights, &format!("classifier{name}.weight"))?,
+        )?;
         if state.phase != Phase::Train {
             continue;
         }
@@ -234,7 +250,7 @@ pub fn load<B: Backend>(
     Ok(state)
 }
 
-/// The state in one of our own files.
+/// The state in a file that this program wrote. Fails on other files.
 fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     match (origin, weights.metadata.get("picie")) {
         (Origin::Picie, Some(text)) => serde_json::from_str(text).map_err(|e| {
@@ -252,58 +268,57 @@ fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     }
 }
 
+/// The values of a tensor of `weights`, which were read from `path`. Fails if there is no such
+/// tensor of f32.
 fn floats<'a>(path: &Path, weights: &'a Weights, name: &str) -> Result<&'a [f32]> {
     weights.tensors.get(name).and_then(Tensor::f32).ok_or_else(|| {
         Error::file(path, format!("{name} is missing"), "use the checkpoint of a trained run")
     })
 }
 
-/// A network to evaluate, and what scores its features.
+/// A trained network and its classifier, read from a file.
 pub struct Trained {
+    /// The network's parameters and running statistics.
     pub weights: Weights,
+    /// The recipe that it was trained with.
     pub recipe: Recipe,
-    /// (clusters, FEATURES): centroids, or the weights of a learned classifier.
+    /// (clusters, FEATURES), centroids, or the weights of a learned classifier.
     classifier: Vec<f32>,
-    /// (clusters)
+    /// (clusters), the biases of a learned classifier, or zeros.
     bias: Vec<f32>,
 }
 
-/// Where a [`Trained`] lies in an engine's memory.
-pub struct Loaded<B: Backend> {
-    pub net: Network<B>,
-    pub classifier: Classifier,
-    /// (clusters, FEATURES)
-    pub centroids: Slot<f32>,
+/// The memory of a trained network and its classifier on an engine.
+pub struct Loaded {
+    /// The network's parameters.
+    pub net: Network,
+    /// The centroids, and room for the classifier.
+    pub scorer: Scorer,
 }
 
-impl<B: Backend> Loaded<B> {
-    pub fn plan(dev: &mut B, layout: &mut Layout, recipe: &Recipe) -> Self {
-        let (net, k) = (Network::plan(dev, layout, recipe.architecture), recipe.clusters);
-        let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let classifier =
-            Classifier { w: state("classifier", k * FEATURES), b: state("classifier bias", k), k };
-        Loaded { net, classifier, centroids: state("centroids", k * FEATURES) }
-    }
-
-    /// Scores by the centroids from here on.
-    pub fn score_by_centroids(&self, dev: &mut B, metric: Metric) -> Result<()> {
-        dev.kmeans_classifier(self.classifier, self.centroids, metric)
+impl Loaded {
+    /// Takes the memory for a network and classifier of `recipe`.
+    pub fn plan(layout: &mut Layout, recipe: &Recipe) -> Self {
+        let net = Network::plan(layout, recipe.architecture);
+        Loaded { net, scorer: Scorer::plan(layout, "", recipe.clusters) }
     }
 }
 
 impl Trained {
-    /// From a checkpoint of ours, or of the released code (cascade merge, dot-product scores of
-    /// classifier 1).
+    /// Reads a checkpoint of this program, or one of the released code, which merges by cascade and
+    /// scores by dot products with its first classifier. Fails if the file is damaged or holds only
+    /// ImageNet weights.
     pub fn read(path: &Path) -> Result<Self> {
         let file = weights::read(path)?;
         let ours =
             file.metadata.get("picie").and_then(|text| serde_json::from_str::<State>(text).ok());
-        let architecture = ours.map_or(Architecture::RESNET18, |state| state.recipe.architecture);
+        let foreign = || Architecture::of(weights::backbone(&file.tensors).unwrap_or_default());
+        let architecture = ours.map_or_else(foreign, |state| state.recipe.architecture);
         let (weights, origin) =
             weights::canonical(file, path, &crate::net::expected(architecture))?;
         let recipe = match &origin {
             Origin::Picie => state(path, &weights, origin)?.recipe,
-            Origin::ReleasedPicie { .. } => Recipe::picie_released(),
+            Origin::ReleasedPicie { .. } => Recipe { architecture, ..Recipe::picie_released() },
             Origin::Torchvision => {
                 return Err(Error::file(
                     path,
@@ -312,7 +327,7 @@ impl Trained {
                 ));
             }
         };
-        // MDC's layer is learned anew in each epoch; before the first there are only centroids.
+        // MDC learns its layer anew in each epoch, so there are only centroids before the first.
         let name = match recipe.method {
             recipe::Method::Mdc if recipe.learned() => "parametric",
             _ => "classifier1",
@@ -329,16 +344,16 @@ impl Trained {
         Ok(Trained { weights, recipe, classifier, bias })
     }
 
-    /// Brings network and classifier to the device, batch norm folded.
-    pub fn load<B: Backend>(&self, dev: &mut B, to: &Loaded<B>) -> Result<()> {
+    /// Copies the network, with batch norm folded, and the classifier to the device. Returns the
+    /// classifier.
+    pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
         to.net.init(dev, 0)?;
         to.net.load(dev, &self.weights)?;
         to.net.fold(dev)?;
         if self.recipe.learned() {
-            dev.write(to.classifier.w, &self.classifier)?;
-            return dev.write(to.classifier.b, &self.bias);
+            return to.scorer.learned(dev, &self.classifier, &self.bias);
         }
-        dev.write(to.centroids, &self.classifier)?;
-        to.score_by_centroids(dev, self.recipe.score_metric)
+        dev.write(to.scorer.centroids, &self.classifier)?;
+        to.scorer.by(dev, self.recipe.score_metric)
     }
 }

@@ -1,16 +1,16 @@
-//! Which tensor holds a number that is not finite: looked for when a loss or an objective is not,
-//! and before a checkpoint replaces the last good one.
+//! The search for tensors that hold a number that is not finite. It runs when a loss or an
+//! objective is not finite, and before a checkpoint replaces the last good one.
 
 use crate::base::Result;
-use crate::device::Slot;
-use crate::device::ops::Backend;
-use crate::method::{Losses, Method, PseudoLabels};
+use crate::device::{Engine, Slot};
+use crate::method::{Algorithm, Losses, PseudoLabels};
 
-/// A tensor and its name in checkpoints, where it is saved in one.
+/// A tensor, with its name in checkpoints, or a description if it is not saved.
 type Named = (String, Slot<f32>);
 
-/// The first of `tensors` with a number that is not finite, and that number.
-fn first<B: Backend>(dev: &mut B, tensors: &[Named]) -> Result<Option<String>> {
+/// A text that names the first of `tensors` with a number that is not finite, and that number.
+/// `None` if all are finite.
+fn first(dev: &mut dyn Engine, tensors: &[Named]) -> Result<Option<String>> {
     for (name, slot) in tensors {
         if let Some(value) = dev.read(*slot)?.into_iter().find(|value| !value.is_finite()) {
             return Ok(Some(format!("{name} holds {value}")));
@@ -19,26 +19,22 @@ fn first<B: Backend>(dev: &mut B, tensors: &[Named]) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// A tensor of every view and number of clusters.
-fn of_views<B: Backend>(
-    method: &dyn Method<B>,
-    what: &str,
-    of: fn(&PseudoLabels) -> Slot<f32>,
-) -> Vec<Named> {
+/// The tensor that `of` selects, for every view and number of clusters, described by `what`.
+fn of_views(method: &dyn Algorithm, what: &str, of: fn(&PseudoLabels) -> Slot<f32>) -> Vec<Named> {
     let views = method.clustering().map(|clustering| clustering.pseudo()).unwrap_or_default();
     let name = |view: usize, k: usize| format!("{what} of view {}, {k} clusters,", view + 1);
     let each = |(view, all): (usize, &Vec<PseudoLabels>)| {
-        all.iter().map(move |p| (name(view, p.classifier.k), of(p))).collect::<Vec<_>>()
+        all.iter().map(move |p| (name(view, p.scorer.k()), of(p))).collect::<Vec<_>>()
     };
     views.iter().enumerate().flat_map(each).collect()
 }
 
-/// What is not finite of a state that is to be saved, or that a k-means began with: of the network,
-/// in the order of a forward pass, of what is learned besides, and of Adam's moments. `clustered`:
-/// of the centroids too, since there are some.
-pub fn state<B: Backend>(
-    dev: &mut B,
-    method: &dyn Method<B>,
+/// Searches a state that is to be saved, or that a k-means began with: the network in the order of
+/// a forward pass, the learned classifiers, and Adam's moments. `clustered`: the centroids too,
+/// which exist by then.
+pub fn state(
+    dev: &mut dyn Engine,
+    method: &dyn Algorithm,
     clustered: bool,
 ) -> Result<Option<String>> {
     let net = &method.common().net;
@@ -46,25 +42,26 @@ pub fn state<B: Backend>(
     tensors.extend(net.statistics());
     tensors.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
     if clustered {
-        tensors.extend(of_views(method, "a centroid", |p| p.centroids));
+        tensors.extend(of_views(method, "a centroid", |p| p.scorer.centroids));
     }
     tensors.extend(net.tensors("adam.m.", net.blocks.m));
     tensors.extend(net.tensors("adam.v.", net.blocks.v));
     first(dev, &tensors)
 }
 
-/// What is not finite of what a training step computed its loss with.
+/// Searches the tensors that a training step computed its loss with.
 ///
-/// NOTE: by the time that a loss is read its step has spoilt all weights. The running statistics
-/// tell where in the forward pass it began, for they are of this pass and of nothing behind it.
-pub fn step<B: Backend>(dev: &mut B, method: &dyn Method<B>) -> Result<Option<String>> {
+/// NOTE: when a loss is read, its step has already spoilt all weights. The running statistics tell
+/// where in the forward pass it began, because they come from this pass and from nothing after it.
+pub fn step(dev: &mut dyn Engine, method: &dyn Algorithm) -> Result<Option<String>> {
     let mut tensors = method.common().net.statistics();
-    tensors.extend(of_views(method, "a centroid", |p| p.centroids));
+    tensors.extend(of_views(method, "a centroid", |p| p.scorer.centroids));
     tensors.extend(of_views(method, "a class weight", |p| p.weights));
     first(dev, &tensors)
 }
 
-/// The part of a step's losses that is not finite, by its name in `metrics.jsonl`, and its value.
+/// A text that names the first part of a step's losses that is not finite, as `metrics.jsonl` does,
+/// and its value. `None` if all are finite.
 pub fn loss(losses: &Losses) -> Option<String> {
     let mut all = losses.parts.iter().copied().chain([("loss", losses.total)]);
     all.find(|(_, loss)| !loss.is_finite()).map(|(name, loss)| format!("{name} is {loss}"))
@@ -75,15 +72,15 @@ mod tests {
     use super::*;
     use crate::device::Layout;
     use crate::device::cpu::Cpu;
-    use crate::device::ops::Memory;
     use crate::method;
     use crate::recipe::Recipe;
 
-    /// Puts `value` into a tensor of a method that is all finite, and says what is found.
+    /// Puts `value` into a tensor of a method in which everything is finite, and returns what is
+    /// found.
     fn found(
         recipe: Recipe,
         name: &str,
-        find: impl Fn(&mut Cpu, &dyn Method<Cpu>) -> Result<Option<String>>,
+        find: impl Fn(&mut dyn Engine, &dyn Algorithm) -> Result<Option<String>>,
     ) -> String {
         let small = Recipe {
             size: 32,
@@ -94,12 +91,14 @@ mod tests {
             init_batches: 1,
             ..recipe
         };
-        let (mut dev, mut layout) = (Cpu::new(), Layout::default());
-        let set = method::TrainSet { images: 4, resident: false };
-        let mut method = method::plan(&mut dev, &mut layout, &small, 1, set).unwrap();
+        let mut cpu = Cpu::new();
+        let dev: &mut dyn Engine = &mut cpu;
+        let mut layout = Layout::new(dev.dtype());
+        let mut method = method::plan(dev, &mut layout, &small, 1, 4).unwrap();
+        method.common_mut().place_images(dev, &mut layout).unwrap();
         dev.reserve(&layout).unwrap();
-        method.init(&mut dev).unwrap();
-        assert_eq!(find(&mut dev, &*method).unwrap(), None);
+        method.init(dev).unwrap();
+        assert_eq!(find(dev, &*method).unwrap(), None);
         let net = &method.common().net;
         let mut all = [
             net.tensors("", net.blocks.weights),
@@ -108,17 +107,17 @@ mod tests {
         ]
         .concat();
         all.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
-        all.extend(of_views(&*method, "a centroid", |p| p.centroids));
+        all.extend(of_views(&*method, "a centroid", |p| p.scorer.centroids));
         let (_, slot) = all.into_iter().find(|(tensor, _)| tensor == name).unwrap();
         let mut values = dev.read(slot).unwrap();
         *values.last_mut().unwrap() = f32::NEG_INFINITY;
         dev.write(slot, &values).unwrap();
-        find(&mut dev, &*method).unwrap().unwrap_or_default()
+        find(dev, &*method).unwrap().unwrap_or_default()
     }
 
     #[test]
     fn the_tensor_that_is_not_finite_is_named() {
-        let all = |dev: &mut Cpu, method: &dyn Method<Cpu>| state(dev, method, true);
+        let all = |dev: &mut dyn Engine, method: &dyn Algorithm| state(dev, method, true);
         for name in [
             "layer1.0.conv1.weight",
             "layer3.0.bn1.running_var",
@@ -131,10 +130,10 @@ mod tests {
         for name in ["parametric.bias", "adam.m.parametric.weight"] {
             assert_eq!(found(Recipe::mdc(), name, all), format!("{name} holds -inf"));
         }
-        // Before the first k-means centroids are whatever was in memory.
-        let begun = |dev: &mut Cpu, method: &dyn Method<Cpu>| state(dev, method, false);
+        // Before the first k-means, the centroids hold whatever was in memory.
+        let begun = |dev: &mut dyn Engine, method: &dyn Algorithm| state(dev, method, false);
         assert_eq!(found(Recipe::picie(), "a centroid of view 1, 3 clusters,", begun), "");
-        // What a step has spoilt itself says nothing of its loss.
+        // A tensor that the step itself has spoilt does not explain its loss.
         assert_eq!(found(Recipe::picie(), "conv1.weight", step), "");
         assert_eq!(found(Recipe::picie(), "bn1.running_mean", step), "bn1.running_mean holds -inf");
     }

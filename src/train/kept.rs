@@ -1,33 +1,37 @@
-//! Losses of training steps that the host has not looked at yet. To look is to wait for the device.
+//! Losses of training steps that the host has not looked at yet. They stay on the device, because
+//! looking means waiting for it.
 
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::arena::ALIGN;
-use crate::device::ops::Backend;
-use crate::device::{Layout, Pool, Slot};
-use crate::method::{Batch, Losses, Method};
+use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
+use crate::method::{Algorithm, Losses, Training};
 
-/// Steps whose losses are kept at most.
+/// Largest number of steps whose losses are kept.
 pub const MOST: usize = 64;
 
-/// A step whose losses are kept.
+/// A training step whose losses are kept.
 #[derive(Clone, Copy)]
 struct Step {
+    /// Number of the step in the run, from 1.
     number: u64,
+    /// Number of images in its batch.
     images: usize,
+    /// Its round in the epoch.
     round: usize,
 }
 
+/// The losses of the last steps on the device.
 pub struct Kept {
-    /// (MOST, width): the losses of a step after those of the step before.
+    /// (MOST, width), a row of losses for each step.
     slot: Slot<f32>,
-    /// Floats from one step to the next: slots begin on lines.
+    /// Distance between two steps' losses, in floats: slots begin on cache lines.
     width: usize,
+    /// The steps whose losses lie in `slot`.
     steps: Vec<Step>,
 }
 
 impl Kept {
-    /// `losses`: of the steps that will be kept.
+    /// Takes the memory for the losses of [`MOST`] steps, which each write theirs to `losses`.
     pub fn plan(layout: &mut Layout, losses: Slot<f32>) -> Self {
         let width = losses.len.next_multiple_of(ALIGN / size_of::<f32>());
         Kept {
@@ -37,32 +41,33 @@ impl Kept {
         }
     }
 
-    /// One training step, whose losses are kept. The device may still be at it.
-    pub fn step<B: Backend>(
+    /// Queues one training step, and keeps its losses. Returns before the device has finished it.
+    pub fn step(
         &mut self,
-        dev: &mut B,
-        method: &mut dyn Method<B>,
+        dev: &mut dyn Engine,
+        method: &mut dyn Algorithm,
         set: &PictureSet,
-        batch: Batch,
-        next: Option<Batch>,
+        training: Training,
     ) -> Result<()> {
-        method.queue(dev, set, batch, next)?;
+        let batch = training.batch;
+        method.queue(dev, set, training)?;
         let losses = method.losses();
         dev.copy(self.slot.part(self.steps.len() * self.width, losses.len), losses)?;
         self.steps.push(Step { number: batch.step, images: batch.ids.len(), round: batch.round });
         Ok(())
     }
 
-    /// Steps that are kept.
+    /// Number of steps whose losses are kept.
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Number, images and losses of each step that was kept, once the device has done them.
-    pub fn take<B: Backend>(
+    /// Waits for the device, and returns the number, images and losses of each kept step; then none
+    /// is kept.
+    pub fn take(
         &mut self,
-        dev: &mut B,
-        method: &dyn Method<B>,
+        dev: &mut dyn Engine,
+        method: &dyn Algorithm,
     ) -> Result<Vec<(u64, usize, Losses)>> {
         let values = dev.read(self.slot.part(0, self.steps.len() * self.width))?;
         let rows = self.steps.drain(..).zip(values.chunks(self.width));

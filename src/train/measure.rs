@@ -1,5 +1,5 @@
-//! Epochs for the clock: the passes and steps of training, without evaluation, record and
-//! checkpoint.
+//! Epochs that are run to be timed: the passes and steps of training, without evaluation, record
+//! and checkpoints.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::base::Result;
 use crate::data::PictureSet;
-use crate::device::ops::Backend;
-use crate::method::{self, Method, Tick, TrainSet};
+use crate::device::{Engine, Layout};
+use crate::method::{self, Algorithm, Tick, Training};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
 use crate::train::kept::Kept;
@@ -16,51 +16,56 @@ use crate::train::kept::Kept;
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EpochSeconds {
+    /// Seconds of the k-means passes.
     pub kmeans: f64,
+    /// Seconds of the label passes.
     pub labels: f64,
+    /// Seconds of the training steps.
     pub train: f64,
 }
 
 impl EpochSeconds {
+    /// Seconds of the whole epoch.
     pub fn total(&self) -> f64 {
         self.kmeans + self.labels + self.train
     }
 }
 
 /// A planned training that can run epoch after epoch on one set of images.
-pub struct Measured<'a, B: Backend> {
-    method: Box<dyn Method<B> + 'a>,
+pub struct Measured<'a> {
+    method: Box<dyn Algorithm>,
     set: &'a PictureSet,
     kept: Kept,
+    /// Number of steps between two looks at their losses.
     look_every: usize,
+    /// Number of epochs so far.
     epoch: usize,
+    /// Number of training steps so far.
     step: u64,
 }
 
-impl<'a, B: Backend + 'a> Measured<'a, B> {
-    /// Plans, reserves, and starts from random weights. `look_every`: steps between two looks at
-    /// their losses.
+impl<'a> Measured<'a> {
+    /// Plans a training, allocates its memory, and begins from random weights. `look_every` is the
+    /// number of steps between two looks at their losses. Fails if memory does not suffice.
     pub fn plan(
-        dev: &mut B,
+        dev: &mut dyn Engine,
         recipe: &Recipe,
         set: &'a PictureSet,
         look_every: usize,
     ) -> Result<Self> {
-        let (layout, (mut method, kept)) = method::plan_images(dev, |dev, layout, resident| {
-            let set = TrainSet { images: set.images().len(), resident };
-            let method = method::plan(dev, layout, recipe, 1, set)?;
-            let kept = Kept::plan(layout, method.losses());
-            Ok((method, kept))
-        })?;
+        let (mut layout, images) = (Layout::new(dev.dtype()), set.images().len());
+        let mut method = method::plan(dev, &mut layout, recipe, 1, images)?;
+        let kept = Kept::plan(&mut layout, method.losses());
+        method.common_mut().place_images(dev, &mut layout)?;
         dev.reserve(&layout)?;
         method.common_mut().load_images(dev, set.images())?;
         method.init(dev)?;
         Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
     }
 
-    /// One epoch: k-means and labels of the views, where the method has them, and one training step
-    /// for every batch. `tick` is called with each batch of each of them.
-    pub fn epoch(&mut self, dev: &mut B, tick: Tick) -> Result<EpochSeconds> {
+    /// Runs one epoch: k-means and labels of the views, if the method has them, and one training
+    /// step for every batch. `tick` is called for each batch of each pass.
+    pub fn epoch(&mut self, dev: &mut dyn Engine, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
         let Measured { method, set, kept, look_every, epoch, .. } = self;
         let (set, epoch) = (*set, *epoch);
@@ -82,7 +87,7 @@ impl<'a, B: Backend + 'a> Measured<'a, B> {
             for i in 0..batches.len() {
                 let batch = batches.get(i);
                 let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
-                kept.step(dev, &mut **method, set, batch, next)?;
+                kept.step(dev, &mut **method, set, Training { batch, next })?;
                 if next.is_none() || kept.len() >= *look_every {
                     kept.take(dev, &**method)?;
                 }
@@ -95,11 +100,11 @@ impl<'a, B: Backend + 'a> Measured<'a, B> {
     }
 }
 
-/// Seconds until everything that `work` queued is done.
-fn clock<B: Backend>(dev: &mut B, work: impl FnOnce(&mut B) -> Result<()>) -> Result<f64> {
+/// Seconds until everything that `work` queues is done.
+fn clock(dev: &mut dyn Engine, work: impl FnOnce(&mut dyn Engine) -> Result<()>) -> Result<f64> {
     let start = (Instant::now(), dev.mark()?);
     work(dev)?;
     let end = dev.mark()?;
-    dev.seconds(start.1, end)?;
+    dev.seconds(&start.1, &end)?;
     Ok(start.0.elapsed().as_secs_f64())
 }

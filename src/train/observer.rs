@@ -1,30 +1,31 @@
-//! Who watches a run and may stop it.
+//! The interface of whoever watches a run and may stop it.
 
 use crate::base::{Error, Result, stop};
 
-/// Who watches a run.
+/// Shows the progress of a run, and may stop it.
 pub trait Observer {
-    /// A phase of `images` images begins.
+    /// Called when a phase of `images` images begins.
     fn begin(&mut self, phase: &str, images: usize);
-    /// `images` more are done.
+    /// Called when `images` more images are done.
     fn advance(&mut self, images: usize);
-    /// The phase is complete.
+    /// Called when the phase is complete.
     fn end(&mut self);
-    /// Whether to stop after the present batch.
+    /// Whether the run should stop after the present batch.
     fn interrupted(&self) -> bool;
-    /// Whether a profiler records optimizer step `step` (from 1).
+    /// Whether a profiler should record the optimizer step number `step` (from 1).
     fn profiled(&self, step: u64) -> bool;
-    /// Steps between two looks at their losses, 1 to [`MOST_UNSEEN`](crate::train::MOST_UNSEEN).
-    /// Each look waits for the device.
+    /// Number of steps between two looks at their losses, 1 to
+    /// [`MOST_UNSEEN`](crate::train::MOST_UNSEEN). Each look waits for the device.
     fn look_every(&self) -> usize {
         1
     }
 
-    /// A line for whoever started the run.
+    /// Shows a line to whoever started the run.
     fn note(&mut self, line: &str);
 }
 
-/// Counts images, and stops the pass where the observer asks for it.
+/// A function that reports a batch's images to the observer, and fails if the observer wants the
+/// run to stop.
 pub fn ticker(watch: &mut dyn Observer) -> impl FnMut(usize) -> Result<()> {
     move |images| {
         watch.advance(images);
@@ -32,7 +33,7 @@ pub fn ticker(watch: &mut dyn Observer) -> impl FnMut(usize) -> Result<()> {
     }
 }
 
-/// None where the user asked to stop; any other error is passed on.
+/// Turns a request to stop into `None`. Other errors are passed on.
 pub fn unless_stopped<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

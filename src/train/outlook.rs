@@ -1,15 +1,17 @@
-//! What a run tells before its first step: its size, its memory, and how long it will take.
+//! The outlook that a run gives before its first step: its size, its memory, and how long it will
+//! take.
 
 use crate::data::ImageStore;
 use crate::recipe::{KMeansStart, Recipe};
 
-/// Seconds of an epoch's training steps over those of its label pass, which runs the same views
-/// forward: 3.3 to 4.2 in 20 epochs of 256 scenes at 128² on two cores that others used too.
+/// The ratio of the time of an epoch's training steps to that of its label pass, which runs the
+/// same views forward. Measured: 3.3 to 4.2 in 20 epochs of 256 scenes at 128² on two busy cores.
 const TRAIN_PER_LABELS: f64 = 3.8;
-/// Fewer steps than this on an epoch's pseudo labels teach little.
+/// If an epoch has fewer steps than this, its pseudo labels teach little.
 const FEW_STEPS: usize = 10;
 
-/// The lines before a run. `planned`: bytes of the plan, its scratch included.
+/// The lines that are shown before a run: its size and, if its epochs are too short, a warning.
+/// `planned` is the number of bytes of the plan, scratch included.
 pub fn of(recipe: &Recipe, images: &ImageStore, planned: usize) -> Vec<String> {
     let (n, mib) = (images.len(), |bytes: usize| bytes.div_ceil(1 << 20));
     let steps = n.div_ceil(recipe.batch);
@@ -27,7 +29,7 @@ pub fn of(recipe: &Recipe, images: &ImageStore, planned: usize) -> Vec<String> {
             recipe.epochs
         ),
     ];
-    // The recipe photos makes up for few steps with epochs.
+    // The recipe `photos` makes up for few steps by more epochs.
     if steps < FEW_STEPS && recipe.clustered() && recipe.epochs < recipe.photos_epochs(n) {
         let batch = (n / FEW_STEPS).max(2);
         let photos = if recipe.name == Recipe::photos().name { "" } else { ", or --recipe photos" };
@@ -39,12 +41,12 @@ pub fn of(recipe: &Recipe, images: &ImageStore, planned: usize) -> Vec<String> {
     lines
 }
 
-/// Seconds from the end of the first label pass to the end of the run, from what k-means, labels
-/// and an evaluation took.
+/// An estimate of the seconds from the end of the first label pass to the end of the run, from the
+/// seconds that k-means, labels and an evaluation took.
 pub fn seconds_left(recipe: &Recipe, [kmeans, labels, eval]: [f64; 3]) -> f64 {
     let epochs = recipe.epochs as f64;
-    // k-means runs the same views forward; what is left of it are its starts, of which a warm one
-    // needs one.
+    // k-means runs the same views forward as the label pass; the rest of its time goes to random
+    // starts, of which a warm k-means needs only one.
     let warm = match recipe.kmeans_start {
         KMeansStart::Last => labels + (kmeans - labels).max(0.0) / recipe.kmeans_restarts as f64,
         KMeansStart::Fresh => kmeans,
@@ -52,7 +54,7 @@ pub fn seconds_left(recipe: &Recipe, [kmeans, labels, eval]: [f64; 3]) -> f64 {
     epochs * (TRAIN_PER_LABELS * labels + eval) + (epochs - 1.0) * (warm + labels)
 }
 
-/// The line of an estimate.
+/// The line that shows an estimate.
 pub fn duration(seconds: f64) -> String {
     let time = match seconds {
         s if s < 90.0 => format!("{} seconds", s.round().max(1.0)),
@@ -103,7 +105,8 @@ mod tests {
             kmeans_start: KMeansStart::Last,
             ..Recipe::picie()
         };
-        // A warm k-means: 10 forward, and a fourth of the 8 that starts took.
+        // A warm k-means takes 10 for the forward passes, and a fourth of the 8 that the starts
+        // took.
         let want = 3.0 * (TRAIN_PER_LABELS * 10.0 + 2.0) + 2.0 * (12.0 + 10.0);
         assert_eq!(seconds_left(&recipe, [18.0, 10.0, 2.0]), want);
         let fresh = Recipe { kmeans_start: KMeansStart::Fresh, ..recipe };

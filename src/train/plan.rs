@@ -1,58 +1,57 @@
-//! What a run will do and where its tensors will lie, before anything is allocated.
+//! The plan of a run: what it will do and where its tensors will lie, before anything is allocated.
 
 use crate::base::{Error, Result};
-use crate::device::ops::Backend;
-use crate::device::{Layout, Pool};
-use crate::method::{self, Evaluator, Method, PcaLaterals, TrainSet};
+use crate::device::{Engine, Layout, Pool};
+use crate::method::{self, Algorithm, Batching, EvalShape, Evaluator, PcaLaterals};
 use crate::recipe::{Laterals, Recipe};
 use crate::train::kept::Kept;
 use crate::train::{Sets, Settings};
 
-/// What a run will do, and where every tensor of it will lie.
-pub struct Plan<'a, B: Backend> {
+/// The plan of a run: its passes, and the place of each of its tensors.
+pub struct RunPlan {
+    /// The place of every tensor.
     pub(super) layout: Layout,
-    pub(super) method: Box<dyn Method<B> + 'a>,
-    pub(super) laterals: Option<PcaLaterals<B>>,
-    pub(super) evaluator: Evaluator<B>,
+    /// The method's passes and steps.
+    pub(super) method: Box<dyn Algorithm>,
+    /// The computation of the pyramid's first weights, if the recipe has them from the images.
+    pub(super) laterals: Option<PcaLaterals>,
+    /// The evaluation after each epoch.
+    pub(super) evaluator: Evaluator,
+    /// Room for losses that have not been looked at.
     pub(super) kept: Kept,
 }
 
-impl<B: Backend> Plan<'_, B> {
-    /// What the engine chose, and the memory, pool by pool.
-    pub fn text(&self, dev: &B) -> String {
+impl RunPlan {
+    /// The plan as text: the engine's choices, and the memory pool by pool.
+    pub fn text(&self, dev: &dyn Engine) -> String {
         dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Nothing is allocated yet.
-pub fn plan<'a, B: Backend + 'a>(
-    dev: &mut B,
-    settings: &Settings,
-    sets: &Sets,
-) -> Result<Plan<'a, B>> {
+/// Plans a run, without allocating anything. Fails on sizes that the engine cannot run.
+pub fn plan(dev: &mut dyn Engine, settings: &Settings, sets: &Sets) -> Result<RunPlan> {
     let recipe = &settings.recipe;
     let images = sets.train.images().len();
-    let (mut layout, (method, laterals, evaluator, kept)) =
-        method::plan_images(dev, |dev, layout, resident| {
-            let method =
-                method::plan(dev, layout, recipe, settings.seed, TrainSet { images, resident })?;
-            let net = &method.common().net;
-            let laterals = match recipe.laterals {
-                Laterals::Pca => Some(PcaLaterals::plan(dev, layout, net, recipe, images)?),
-                Laterals::Random => None,
-            };
-            let val = (sets.val.images().len(), recipe.batch_cluster, recipe.eval_size);
-            let evaluator =
-                Evaluator::plan(dev, layout, net, recipe, val, sets.val.classes(), None)?;
-            let kept = Kept::plan(layout, method.losses());
-            Ok((method, laterals, evaluator, kept))
-        })?;
-    // Only for the plan's readers: engines reserve their scratch by themselves.
+    let mut layout = Layout::new(dev.dtype());
+    let mut method = method::plan(dev, &mut layout, recipe, settings.seed, images)?;
+    let net = &method.common().net;
+    let laterals = match recipe.laterals {
+        Laterals::Pca => Some(PcaLaterals::plan(dev, &mut layout, net, recipe, images)?),
+        Laterals::Random => None,
+    };
+    let batching = Batching { images: sets.val.images().len(), batch: recipe.batch_cluster };
+    let val = EvalShape { batching, size: recipe.eval_size };
+    let classes = sets.val.classes();
+    let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, classes, None)?;
+    let kept = Kept::plan(&mut layout, method.losses());
+    method.common_mut().place_images(dev, &mut layout)?;
+    // This slot is only for people who read the plan: engines allocate their scratch themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(Plan { layout, method, laterals, evaluator, kept })
+    Ok(RunPlan { layout, method, laterals, evaluator, kept })
 }
 
-/// Says of a plan that is too large which batches would fit.
+/// Adds to the error for a plan that is too large which batches would fit. Other errors stay as
+/// they are.
 pub(super) fn name_batches(e: Error, recipe: &Recipe) -> Error {
     let Error::Memory { share: Some(share), .. } = e else { return e };
     let part = |batch: usize| ((batch as f64 * share) as usize).max(1);

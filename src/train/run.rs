@@ -1,4 +1,4 @@
-//! The run folder: what was asked for, who holds it, where things lie.
+//! The folder of a run: its files, its settings, and the lock that keeps other processes out.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,36 +7,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::{Error, Result};
-use crate::net::weights::StartRecord;
+use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
-/// `run.json`: everything that a resumed run must agree on, and what a reader wants to know.
+/// The settings of a run, stored in `run.json`: everything that must be the same when it is
+/// resumed, and more for readers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// The hyperparameters.
     pub recipe: Recipe,
+    /// The seed of all random draws.
     pub seed: u64,
+    /// The folder of the data set.
     pub data: PathBuf,
-    /// The layout, as `--dataset` names it; None: detected.
-    pub dataset: Option<crate::data::Kind>,
+    /// The layout of the data set's files, as `--dataset` names it. `None`: detected.
+    pub dataset: Option<&'static crate::data::DataLayout>,
+    /// The split to train on.
     pub split: String,
+    /// The split to evaluate on.
     pub val_split: String,
+    /// The classes of the labels.
     pub classes: crate::data::Classes,
-    /// Images used at most; None: all.
+    /// Largest number of images to use. `None`: all.
     pub limit: Option<usize>,
-    /// What the network started from.
-    pub start: StartRecord,
+    /// The weights that the network started from.
+    pub start: Provenance,
+    /// The version of this program.
     pub version: String,
+    /// The machine.
     pub host: Host,
 }
 
+/// The machine that a run was started on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Host {
+    /// Its operating system.
     pub os: String,
+    /// Its processor's architecture.
     pub arch: String,
+    /// Number of threads that compute.
     pub threads: usize,
 }
 
 impl Host {
+    /// This machine.
     pub fn here() -> Self {
         Host {
             os: std::env::consts::OS.into(),
@@ -46,20 +60,23 @@ impl Host {
     }
 }
 
+/// The name of the lock file.
 const LOCK: &str = "run.lock";
 
-/// A run folder that this process alone writes to.
+/// The folder of a run, locked so that only this process writes to it.
 #[derive(Debug)]
 pub struct RunFolder {
+    /// The path of the folder.
     pub path: PathBuf,
-    /// The folders that were made for it, the innermost first.
+    /// The folders that were created for it, the innermost first.
     made: Vec<PathBuf>,
-    /// Held while the value lives; the system releases it when the process ends, however it ends.
+    /// The lock, which is held while this value lives. The system releases it when the process
+    /// ends, however it ends.
     _lock: File,
 }
 
 impl RunFolder {
-    /// Creates the folder if need be, and locks it.
+    /// Creates the folder if need be, and locks it. Fails if another process holds it.
     pub fn open(path: &Path) -> Result<Self> {
         let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
         let made = missing.map(Path::to_path_buf).collect();
@@ -80,35 +97,38 @@ impl RunFolder {
         }
     }
 
-    /// A request to stop, in the words of a run that is saved here.
+    /// If `e` is a request to stop, adds that the run is saved here and how to continue it.
     pub fn kept(&self, e: Error) -> Error {
         let how = format!("continue with: picie train --run {} --resume", self.path.display());
         e.kept("everything so far is saved", how)
     }
 
+    /// The path of the settings.
     pub fn settings_path(&self) -> PathBuf {
         self.path.join("run.json")
     }
 
+    /// The path of the record, with one line of JSON for each epoch.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 
-    /// The whole state, to resume from.
+    /// The path of the checkpoint, from which a run is resumed.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join("checkpoint.safetensors")
     }
 
-    /// Weights and centroids after an epoch, to evaluate.
+    /// The path of the weights and centroids after an epoch, which can be evaluated.
     pub fn epoch(&self, epoch: usize) -> PathBuf {
         self.path.join(format!("epoch-{epoch:02}.safetensors"))
     }
 
+    /// The path of the folder of pictures.
     pub fn pictures(&self) -> PathBuf {
         self.path.join("pictures")
     }
 
-    /// A run begins here.
+    /// Writes the settings, with which a run begins.
     pub fn write_settings(&self, settings: &Settings) -> Result<()> {
         write_atomic(&self.settings_path(), |w| {
             serde_json::to_writer_pretty(&mut *w, settings)?;
@@ -116,11 +136,13 @@ impl RunFolder {
         })
     }
 
-    /// What lies where in memory, for the curious.
+    /// Writes the plan of memory, for people to read.
     pub fn write_plan(&self, text: &str) -> Result<()> {
         write_atomic(&self.path.join("plan.txt"), |w| writeln!(w, "{text}"))
     }
 
+    /// Reads the settings of a run that is to be resumed. Fails if there are none, or if another
+    /// version wrote them.
     pub fn read_settings(&self) -> Result<Settings> {
         let path = self.settings_path();
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
@@ -142,8 +164,7 @@ impl RunFolder {
 }
 
 impl Drop for RunFolder {
-    /// Where no run began, nothing is left behind, so that a corrected command can use the same
-    /// folder.
+    /// Leaves nothing behind if no run began, so that a corrected command can use the same folder.
     fn drop(&mut self) {
         if !self.settings_path().exists() {
             let _ = std::fs::remove_file(self.path.join(LOCK));

@@ -2,7 +2,8 @@
 //! `cuda/registers.txt` records.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// The most registers and spilled bytes of each kernel over all element types and architectures of
 /// the build.
@@ -29,6 +30,10 @@ fn compiled() -> BTreeMap<String, (usize, usize)> {
     kernels
 }
 
+fn table() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/registers.txt")
+}
+
 #[test]
 fn kernels_use_no_more_registers_and_spills_than_recorded() {
     let compiled = compiled();
@@ -36,8 +41,7 @@ fn kernels_use_no_more_registers_and_spills_than_recorded() {
         eprintln!("skipped: this build had no nvcc");
         return;
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/registers.txt");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(table()).unwrap();
     let number = |word: &str| word.parse::<usize>().expect("a number");
     let recorded: BTreeMap<&str, (usize, usize)> = text
         .lines()
@@ -63,7 +67,25 @@ fn kernels_use_no_more_registers_and_spills_than_recorded() {
     );
     assert!(
         wrong.is_empty(),
-        "mend the kernel, or cuda/registers.txt where that is meant:\n{}",
+        "mend the kernel, or run `.ci/rewrite registers` where that is meant:\n{}",
         wrong.join("\n")
     );
+}
+
+/// What `.ci/rewrite registers` runs: the table of this build, under the comments that stand there.
+#[test]
+#[ignore = "writes cuda/registers.txt"]
+fn rewrite() {
+    let compiled = compiled();
+    assert!(!compiled.is_empty(), "this build had no nvcc");
+    let old = std::fs::read_to_string(table()).unwrap();
+    let mut text = String::new();
+    for comment in old.lines().filter(|line| line.starts_with('#')) {
+        writeln!(text, "{comment}").unwrap();
+    }
+    for (name, (registers, spilled)) in compiled {
+        let spills = if spilled > 0 { format!(" {spilled}") } else { String::new() };
+        writeln!(text, "{name} {registers}{spills}").unwrap();
+    }
+    std::fs::write(table(), text).unwrap();
 }

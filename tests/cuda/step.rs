@@ -1,14 +1,13 @@
 //! Training steps of the whole network: the CPU engine's losses and weights, recorded or not,
 //! images resident or not.
 
-use half::bf16;
 use picie::augment::Augment;
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Autotune, Cuda, Options};
-use picie::device::ops::{Adam, Memory};
-use picie::device::{Activation, Backend, Layout};
-use picie::method::{self, Batch, Losses, PcaLaterals, TrainSet};
+use picie::device::ops::{AdamSync, adam_sync};
+use picie::device::{Dtype, Engine, Layout};
+use picie::method::{self, Batch, Losses, PcaLaterals, Training};
 use picie::net::FEATURES;
 use picie::net::weights::{Source, Weights};
 use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
@@ -16,7 +15,6 @@ use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
 use crate::util::{close, signed, softgpu};
 
 const IMAGES: usize = 8;
-const SET: TrainSet = TrainSet { images: IMAGES, resident: true };
 
 fn recipe() -> Recipe {
     Recipe {
@@ -40,22 +38,27 @@ struct Trained {
 /// Labels from given centroids, then four steps on them, or on `labels`: the third and fourth are
 /// replayed where steps are recorded. `ahead`: each step is told of the next. `resident`: images
 /// are on the device, else they come batch by batch.
-fn steps<B: Backend>(
-    dev: &mut B,
+fn steps(
+    dev: &mut dyn Engine,
     labels: Option<&[(Vec<u16>, Vec<u32>); 2]>,
     (ahead, resident): (bool, bool),
 ) -> Trained {
-    let (set, mut layout) =
-        (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
-    let mut picie =
-        method::plan(dev, &mut layout, &recipe(), 1, TrainSet { resident, ..SET }).unwrap();
+    let set = PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3));
+    let mut layout = Layout::new(dev.dtype());
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    if resident {
+        picie.common_mut().place_images(dev, &mut layout).unwrap();
+    } else {
+        picie.common_mut().feeder.place_batches(dev, &mut layout);
+    }
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
     picie.init(dev).unwrap();
     let (common, clustering) = picie.clustering_mut().unwrap();
     let pseudo = [0, 1].map(|view| clustering.pseudo()[view][0]);
     for (view, pseudo) in pseudo.iter().enumerate() {
-        dev.write(pseudo.centroids, &signed(view as u64, pseudo.centroids.len)).unwrap();
+        let centroids = pseudo.scorer.centroids;
+        dev.write(centroids, &signed(view as u64, centroids.len)).unwrap();
         clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
     }
     let found = pseudo.map(|p| (dev.read(p.labels).unwrap(), dev.read(p.counts).unwrap()));
@@ -69,14 +72,15 @@ fn steps<B: Backend>(
         Batch { ids, epoch: 1, round: 0, before: step as usize - 1, step, rate: 1.0 }
     };
     let next = |step| (ahead && step < 4).then(|| batch(step + 1));
-    let losses =
-        (1..=4).map(|step| picie.step(dev, &set, batch(step), next(step)).unwrap()).collect();
+    let training = |step| Training { batch: batch(step), next: next(step) };
+    let losses = (1..=4).map(|step| picie.step(dev, &set, training(step)).unwrap()).collect();
     Trained { losses, weights: dev.read(picie.common().net.blocks.weights).unwrap(), labels: found }
 }
 
-fn cuda<A: Activation>(options: Options, resident: bool, like: &Trained) -> Trained {
+fn cuda(options: Options, resident: bool, like: &Trained) -> Trained {
     let ahead = !options.no_graph;
-    steps(&mut Cuda::<A>::new(options).unwrap(), Some(&like.labels), (ahead, resident))
+    let dev = &mut Cuda::new(options, Dtype::F32).unwrap();
+    steps(dev, Some(&like.labels), (ahead, resident))
 }
 
 /// The same bits come from the same engines of cuDNN, each of which repeats itself.
@@ -92,7 +96,7 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
     let want = steps(&mut Cpu::new(), None, (false, false));
     // As a run has it: which engine is the fastest, and in which order it sums, may be another
     // matter the next time.
-    let got = cuda::<f32>(Options::default(), true, &want);
+    let got = cuda(Options::default(), true, &want);
     for (want, got) in want.labels.iter().zip(&got.labels) {
         let differ = want.0.iter().zip(&got.0).filter(|(a, b)| a != b).count();
         // Where two centroids are equally near within f32 rounding.
@@ -106,11 +110,11 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
     close("first losses", &flat(&got)[..2], &flat(&want)[..2], 1e-5);
     close("losses", &flat(&got), &flat(&want), 1e-2);
     close("weights", &got.weights, &want.weights, 1e-3);
-    let recorded = cuda::<f32>(reproducible(false), true, &want);
+    let recorded = cuda(reproducible(false), true, &want);
     for (what, no_graph, resident) in
         [("that is not recorded", true, true), ("whose images come as it runs", false, false)]
     {
-        let other = cuda::<f32>(reproducible(no_graph), resident, &want);
+        let other = cuda(reproducible(no_graph), resident, &want);
         assert!(
             other.losses == recorded.losses && other.weights == recorded.weights,
             "a step {what} is another step"
@@ -120,7 +124,7 @@ fn steps_follow_the_cpu_s_and_recorded_ones_are_the_same_bits() {
 
 /// Laterals from the principal components of ImageNet's stages, and then centroids: of several
 /// starts, and from there on. Returns the weights, and of two epochs the objectives and centroids.
-fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
+fn start(dev: &mut dyn Engine) -> (Weights, [(f32, Vec<f32>); 2]) {
     let recipe = Recipe {
         laterals: Laterals::Pca,
         kmeans_restarts: 2,
@@ -132,10 +136,11 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
         augment: Augment::none(),
         ..recipe()
     };
-    let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe, 1, SET).unwrap();
+    let (set, mut layout) = (ImageStore::noise(IMAGES, 64, 3), Layout::new(dev.dtype()));
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
     let laterals =
         PcaLaterals::plan(dev, &mut layout, &picie.common().net, &recipe, IMAGES).unwrap();
+    picie.common_mut().place_images(dev, &mut layout).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, &set).unwrap();
     picie.init(dev).unwrap();
@@ -145,7 +150,7 @@ fn start<B: Backend>(dev: &mut B) -> (Weights, [(f32, Vec<f32>); 2]) {
     let (common, clustering) = picie.clustering_mut().unwrap();
     let centroids = [1, 2].map(|epoch| {
         let summary = clustering.kmeans(common, dev, &set, (epoch, 0), &mut |_| Ok(())).unwrap();
-        (summary.objective as f32, dev.read(clustering.pseudo()[0][0].centroids).unwrap())
+        (summary.objective as f32, dev.read(clustering.pseudo()[0][0].scorer.centroids).unwrap())
     });
     let mut weights = Weights::default();
     common.net.save(dev, &mut weights).unwrap();
@@ -158,7 +163,7 @@ fn laterals_and_clusters_begin_as_on_the_cpu() {
         return;
     }
     let (want, want_centroids) = start(&mut Cpu::new());
-    let (got, got_centroids) = start(&mut Cuda::<f32>::new(Options::default()).unwrap());
+    let (got, got_centroids) = start(&mut Cuda::new(Options::default(), Dtype::F32).unwrap());
     for level in 2..=5 {
         let [want, got] =
             [&want, &got].map(|w| w.tensors[&format!("fpn.lateral{level}.weight")].f32().unwrap());
@@ -189,17 +194,19 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
     if !softgpu::load() {
         return;
     }
-    let dev = &mut Cuda::<bf16>::new(Options::default()).unwrap();
-    let (set, mut layout) =
-        (PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3)), Layout::default());
-    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, SET).unwrap();
+    let dev: &mut dyn Engine = &mut Cuda::new(Options::default(), Dtype::Bf16).unwrap();
+    let set = PictureSet::Plain(ImageStore::noise(IMAGES, 64, 3));
+    let mut layout = Layout::new(dev.dtype());
+    let mut picie = method::plan(dev, &mut layout, &recipe(), 1, IMAGES).unwrap();
+    picie.common_mut().place_images(dev, &mut layout).unwrap();
     dev.reserve(&layout).unwrap();
     picie.common_mut().load_images(dev, set.images()).unwrap();
     picie.init(dev).unwrap();
     let (common, clustering) = picie.clustering_mut().unwrap();
     for view in 0..2 {
         let pseudo = clustering.pseudo()[view][0];
-        dev.write(pseudo.centroids, &signed(view as u64, pseudo.centroids.len)).unwrap();
+        let centroids = pseudo.scorer.centroids;
+        dev.write(centroids, &signed(view as u64, centroids.len)).unwrap();
         clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
     }
     picie.begin_steps(dev, 1, true).unwrap();
@@ -209,7 +216,7 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         let mut broken = whole.clone();
         broken[at] = f32::NAN;
         dev.write(blocks.weights, &broken).unwrap();
-        dev.sync_compute(blocks).unwrap();
+        adam_sync(dev, AdamSync { blocks }).unwrap();
         let batch = Batch {
             ids: &[0, 1, 5, 2],
             epoch: 1,
@@ -218,7 +225,7 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
             step: step as u64 + 1,
             rate: 1.0,
         };
-        let loss = picie.step(dev, &set, batch, None).unwrap().total;
+        let loss = picie.step(dev, &set, Training { batch, next: None }).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
     }
 }

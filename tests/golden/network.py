@@ -25,6 +25,10 @@ Stored, with M in {direct, cascade} and computed in float64:
 * `M.noise` (68): |g32 − g| / |g| of each whole gradient, g32 torch's own in float32: what f32 costs here, for tolerances.
 * `two.laterals` (2, 10), `two.running`, `two.features`, `two.loss`, `two.grads` (34, 10), `two.eval.laterals`, `two.eval`: the
   same of stem, layer1 and layer2 alone with 5 input channels. Two levels have one merge.
+* `resnet34.…` and `resnet50.…`: the same of those backbones in direct merge, with `….noise` and parameters t = 0..116 and
+  0..167 in their own order (resnet50's blocks have conv3 and bn3, its laterals are on 256, 512, 1024 and 2048 channels).
+  Inside of their blocks batch norm has weights 0.5..1 and biases 0.75..1.75: so many ReLUs, were half of them off, would
+  have some inputs so close to 0 that rounding decides, and one of those in layer4 turns gradients by 1 %.
 * `noise.features` (1): the same for direct train features.
 """
 import torch
@@ -35,9 +39,9 @@ from base.rng import uniform
 SEED, MERGES = 7, ("direct", "cascade")
 
 
-def train(dtype, merges=MERGES, levels=4, channels=3):
+def train(dtype, merges=MERGES, channels=3, **architecture):
     """Laterals (both views), features by merge, losses, gradients by merge; and the network after it."""
-    net = Net(SEED, levels, channels).to(dtype).train()
+    net = Net(SEED, channels=channels, **architecture).to(dtype).train()
     x = uniform(SEED, 1000 if channels == 3 else 1002, (4, 64, 96, channels), -2, 2).to(dtype)
     r = uniform(SEED, 1001, (4, 16, 24, 128), -1, 1).to(dtype)
     views = [net(v) for v in x.chunk(2)]
@@ -74,11 +78,20 @@ def run(merges, prefix="", **architecture):
     return out, features, grads
 
 
+def away(a, b):
+    return ((a.double() - b).norm() / b.norm()).float()
+
+
 def make():
     out, features, grads = run(MERGES)
     _, _, _, features32, _, grads32 = train(torch.float32)
-    away = lambda a, b: ((a.double() - b).norm() / b.norm()).float()
     out["noise.features"] = away(features32["direct"], features["direct"])[None]
     for how in MERGES:
         out[f"{how}.noise"] = torch.stack([away(a, b) for a, b in zip(grads32[how], grads[how])])
-    return out | run(("direct",), "two.", levels=2, channels=5)[0]
+    out |= run(("direct",), "two.", levels=2, channels=5)[0]
+    for backbone in ("resnet34", "resnet50"):
+        deeper, _, grads = run(("direct",), f"{backbone}.", backbone=backbone)
+        grads32 = train(torch.float32, ("direct",), backbone=backbone)[-1]
+        noise = [away(a, b) for a, b in zip(grads32["direct"], grads["direct"])]
+        out |= deeper | {f"{backbone}.noise": torch.stack(noise)}
+    return out

@@ -17,6 +17,7 @@ import zipfile
 
 import torch
 from safetensors.torch import save_file
+import torchvision
 from torch import nn
 
 HERE = pathlib.Path(__file__).parent / "weights"
@@ -107,6 +108,13 @@ def released():
     }
 
 
+def torchvisions(backbone):
+    """A state_dict with the names and shapes of torchvision's backbone, every element 1, in the bytes of one element."""
+    state = getattr(torchvision.models, backbone)(weights=None).state_dict()
+    one = torch.ones(1)
+    return collections.OrderedDict((name, one.expand(t.shape) if t.dim() else t) for name, t in state.items())
+
+
 def python2_era(path):
     """A file as PyTorch 0.1 wrote it under Python 2, which torchvision's first ImageNet weights are: byte strings,
     an OrderedDict made from a list of pairs, `Parameter` around `_rebuild_tensor`, a view of a storage."""
@@ -153,6 +161,8 @@ def main():
     rezip(HERE / "zip.pth", HERE / "deflated.pth", zipfile.ZIP_DEFLATED)
     rezip(HERE / "zip.pth", HERE / "big_endian.pth", zipfile.ZIP_DEFLATED, {"byteorder": b"big"})
     python2_era(HERE / "python2.pth")
+    for backbone in ("resnet18", "resnet34", "resnet50"):
+        torch.save(torchvisions(backbone), HERE / f"{backbone}.pth")
     torch.save(released(), HERE / "released.pth.tar", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": {"a": count(2)}, "args": Malicious()}, HERE / "malicious.pth")
     tensors = {k: v.detach().contiguous().clone() for k, v in assorted()["state_dict"].items()}

@@ -3,8 +3,7 @@
 
 use cudarc::driver::{result, sys};
 use picie::device::cuda::{Cuda, Options};
-use picie::device::ops::Memory;
-use picie::device::{Layout, Pool};
+use picie::device::{Dtype, Engine, Layout, Pool};
 
 use super::gpu::Arg::{At, Float};
 use super::gpu::{Code, Gpu, code, leaks, said};
@@ -113,8 +112,8 @@ fn an_engine_leaks_nothing() {
     }
     let before = leaks();
     {
-        let mut dev = Cuda::<f32>::new(Options::default()).unwrap();
-        let mut layout = Layout::default();
+        let dev: &mut dyn Engine = &mut Cuda::new(Options::default(), Dtype::F32).unwrap();
+        let mut layout = Layout::new(dev.dtype());
         let [written, ahead, moved] =
             [Pool::Staging, Pool::Images, Pool::Acts].map(|pool| layout.take::<f32>(pool, "a", 64));
         dev.reserve(&layout).unwrap();
@@ -127,7 +126,7 @@ fn an_engine_leaks_nothing() {
                 Ok(())
             };
             dev.prefetch(ahead, fill).unwrap();
-            dev.arrive(ahead).unwrap();
+            dev.arrive(ahead.erased()).unwrap();
             dev.replay(&mut recording, |dev| {
                 dev.copy(moved, written)?;
                 dev.copy(moved, ahead)
@@ -136,7 +135,7 @@ fn an_engine_leaks_nothing() {
             assert_eq!(dev.read(moved).unwrap(), numbers);
         }
         let end = dev.mark().unwrap();
-        assert!(dev.seconds(start, end).unwrap() >= 0.0);
+        assert!(dev.seconds(&start, &end).unwrap() >= 0.0);
         drop(recording);
     }
     assert_eq!(leaks(), before, "{}", said());

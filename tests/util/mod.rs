@@ -2,6 +2,7 @@
 //! of ops' calls with all that is checked of them.
 
 mod case;
+pub mod files;
 /// What build.rs reads of a kernel file; the tests need its entries only.
 #[allow(dead_code)]
 #[path = "../../cuda/parse.rs"]

@@ -1,36 +1,40 @@
-//! What `picie baselines` is told.
+//! The flags of `picie baselines`.
 
 use crate::cli::args::{EngineArgs, SetArgs};
 use crate::data::Classes;
 use crate::eval::Matching;
+use crate::net::Backbone;
 use crate::net::weights::Source;
 
 #[derive(Debug, clap::Args)]
 pub struct BaselinesArgs {
     #[command(flatten)]
     pub set: SetArgs,
-    /// Split or splits that k-means is fitted on, with commas between
+    /// Split or splits that k-means is fitted on, separated by commas
     #[arg(long, default_value = "train", value_name = "NAME")]
     pub train_split: String,
-    /// Clusters to find, as many as the networks have that the table is to stand beside
+    /// Clusters to find: as many as the networks have that you compare with
     #[arg(long, value_name = "K")]
     pub clusters: usize,
     /// Side of the images in pixels, a multiple of 32
     #[arg(long, default_value_t = 256, value_name = "R")]
     pub size: usize,
-    /// The classes to compare with [default: 27, where images have labels]
+    /// Classes to compare with [default: 27, if images have labels]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
-    /// A clustering for each of these seeds, and random weights where a row has any; the table then
-    /// has means and standard deviations
+    /// Seeds, each for a clustering, and for the random weights of a row, if it has any; with
+    /// several, the table has means and standard deviations
     #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
     pub seeds: Vec<u64>,
-    /// Which classes the clusters are scored as [default: one-to-one]
+    /// How clusters are matched to classes for scores [default: one-to-one]
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
+    /// The residual network below the pyramid
+    #[arg(long, value_enum, default_value = "resnet18")]
+    pub backbone: &'static Backbone,
     /// Weights of the rows of a trained network: imagenet (a ResNet-18 in this binary), torchvision
-    /// (its own file in torch's cache folder), or a file: safetensors or a PyTorch checkpoint; none
-    /// leaves these rows out
+    /// (its own file of the backbone in torch's cache folder), or a file: safetensors or a PyTorch
+    /// checkpoint; none leaves these rows out
     #[arg(long, default_value = "imagenet", value_name = "SOURCE")]
     pub weights: Source,
     /// Print one line of JSON

@@ -1,4 +1,4 @@
-//! Commands with a trained network.
+//! The flags of commands that use a trained network.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,26 +6,26 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use crate::cli::args::{EngineArgs, KeepArgs};
-use crate::data::{Classes, Kind};
+use crate::data::{Classes, DataLayout};
 use crate::eval::Matching;
 
-/// The images that a command looks at.
+/// The images that a command reads.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {
-    /// Folder with the images, and their label maps where labels are needed
+    /// Folder with the images, and with their label maps if the command needs them
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// How the folder is laid out [default: detected]
+    /// Layout of the folder [default: detected]
     #[arg(long, value_enum)]
-    pub dataset: Option<Kind>,
-    /// Split or splits, with commas between
+    pub dataset: Option<&'static DataLayout>,
+    /// Split or splits to read, separated by commas
     #[arg(long, default_value = "val", value_name = "NAME")]
     pub split: String,
     /// Use the first N images only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Stop at the first image that cannot be read or lacks a label that is needed, instead of
-    /// leaving it out
+    /// Stop at the first image that cannot be read, or has no label although one is needed, instead
+    /// of leaving it out
     #[arg(long)]
     pub strict: bool,
     #[command(flatten)]
@@ -37,9 +37,9 @@ pub enum ClassifierName {
     /// The checkpoint's centroids
     #[default]
     Trained,
-    /// A k-means of the evaluated images' own features
+    /// Centroids of a k-means of the evaluated images' features
     Kmeans,
-    /// Random directions
+    /// Random centroids
     Random,
 }
 
@@ -53,22 +53,23 @@ pub struct EvalArgs {
     /// Side of the network's input in pixels [default: the checkpoint's]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
-    /// The classes to compare with [default: 27, where images have labels]
+    /// Classes to compare with [default: 27, if images have labels]
     #[arg(long, value_enum)]
     pub classes: Option<Classes>,
     /// What assigns pixels to clusters
     #[arg(long, value_enum, default_value = "trained")]
     pub classifier: ClassifierName,
-    /// Which classes the clusters are scored as [default: the checkpoint's]
+    /// How clusters are matched to classes for scores [default: the checkpoint's]
     #[arg(long, value_enum)]
     pub matching: Option<Matching>,
-    /// Evaluate under the transforms of training: each alone, together, all (twelve rows)
+    /// Evaluate on images changed as in training: by each transform alone and by several (twelve
+    /// rows)
     #[arg(long)]
     pub tta: bool,
-    /// Average the scores of each picture and its mirror image, as later work evaluates
+    /// Average the scores of each picture and its mirror image, as later papers do
     #[arg(long, conflicts_with = "tta")]
     pub flip_tta: bool,
-    /// Where the draws of --tta come from
+    /// Seed of the random draws of --tta
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     /// Print one line of JSON
@@ -86,42 +87,44 @@ pub struct SegmentArgs {
     /// Folder for the PNGs
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Short side of the network's input in pixels [default: what the checkpoint was trained on]
+    /// Short side of the network's input in pixels [default: as in training]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Photos of any size
+    /// Photos to segment, of any size
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct CompareArgs {
-    /// A checkpoint of picie, or of the released PiCIE code; once for each column, in order
+    /// A checkpoint of picie, or of the released PiCIE code; give one for each column, in order
     #[arg(long = "checkpoint", value_name = "FILE", required = true)]
     pub checkpoints: Vec<PathBuf>,
     #[command(flatten)]
     pub set: SetArgs,
-    /// The classes to colour by: each cluster has its commonest one, a network trained on labels
-    /// its own
+    /// Classes to colour by: a cluster gets the class most common in it, a network trained on
+    /// labels predicts its own
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
-    /// Images to show: the first N. Classes of clusters come from all images
+    /// Show the first N images; the classes of clusters come from all images
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub images: usize,
-    /// The PNG to write: image | a column a checkpoint | ground truth. Networks of other input
-    /// sizes see the images at their own; all are shown at the largest
+    /// PNG to write: image, a column for each checkpoint, ground truth. Each network sees the
+    /// images at its own input size; all are shown at the largest
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
 
-/// A pixel of an image.
+/// A pixel of an image that a flag names: `IMAGE:x,y`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
+    /// A path, or the name of an image of the data set.
     pub image: String,
+    /// Column, from 0. `y`: row.
     pub x: usize,
     pub y: usize,
 }
@@ -147,19 +150,20 @@ pub struct NeighborsArgs {
     pub checkpoint: PathBuf,
     #[command(flatten)]
     pub set: SetArgs,
-    /// A pixel to find the like of: column and row, from 0, of any image file, or of an image of
-    /// the data set by its name; once for each row of the sheet
+    /// Pixel to find similar ones of: column and row, from 0, in an image file, or in an image of
+    /// the data set by its name; give one for each row of the sheet
     #[arg(long = "query", value_name = "IMAGE:x,y", required = true)]
     pub queries: Vec<Query>,
-    /// Neighbours of each query. Every pixel of the feature map is searched (one for 4 × 4 of the
-    /// network's input), but an image is shown once, with its best pixel, and a query's own image
-    /// is not
+    /// Neighbours to show for each query. Every pixel of the feature map is searched (one for 4 × 4
+    /// of the network's input), but an image is shown only once, with its best pixel, and a query's
+    /// own image is not shown
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
     pub top: u8,
-    /// All pixels count: an image may be shown several times, and a query's own image, too
+    /// Let an image be shown several times, and a query's own image, too
     #[arg(long)]
     pub every_pixel: bool,
-    /// The PNG to write: a row a query, its own pixel and then its neighbours with their cosines
+    /// PNG to write: a row for each query, with its own pixel and then its neighbours and their
+    /// cosines
     #[arg(long, default_value = "neighbors.png", value_name = "FILE")]
     pub out: PathBuf,
     #[command(flatten)]

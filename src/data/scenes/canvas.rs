@@ -2,7 +2,7 @@
 
 use crate::base::rng::Rng;
 
-/// RGB in 0..=1, as displayed (no linear light here).
+/// An RGB colour in 0..=1, as displayed (no linear light here).
 pub type Color = [f32; 3];
 pub type Point = [f32; 2];
 
@@ -15,27 +15,27 @@ pub fn scale(a: Color, s: f32) -> Color {
     a.map(|v| v * s)
 }
 
-/// One of `choices`, each channel moved by up to `spread`.
+/// Draws one of `choices`, each channel moved by up to `spread`.
 pub fn near(rng: &mut Rng, choices: &[Color], spread: f32) -> Color {
     let base = choices[rng.below(choices.len())];
     base.map(|v| (v + rng.uniform(-spread, spread)).clamp(0.02, 1.0))
 }
 
-/// 0 below `lo`, 1 above `hi`, smooth between.
+/// A smooth step: 0 below `lo`, 1 above `hi`.
 pub fn smooth(lo: f32, hi: f32, v: f32) -> f32 {
     let t = ((v - lo) / (hi - lo)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// What `paint` is told of a pixel outside a region, where a colour would be work for nothing.
+/// The answer to `paint` for a pixel outside of the region, whose colour nobody needs.
 pub const OUTSIDE: (f32, Color) = (f32::MAX, [0.0; 3]);
 
 pub struct Canvas {
     pub width: usize,
     pub height: usize,
-    /// (H, W).
+    /// The colour of each pixel (H, W).
     pub colors: Vec<Color>,
-    /// (H, W), COCO-Stuff fine ids.
+    /// The COCO-Stuff fine id of each pixel (H, W).
     pub ids: Vec<u8>,
 }
 
@@ -62,7 +62,7 @@ impl Canvas {
         self.glaze(id, bounds, 1.0, shade);
     }
 
-    /// As `paint`, with an opacity.
+    /// Paints as `paint` does, with an opacity.
     pub fn glaze(
         &mut self,
         id: Option<u8>,
@@ -96,25 +96,26 @@ impl Canvas {
     }
 }
 
-/// An ellipse round the origin; exact on its edge, close to it nearby.
+/// The signed distance to an ellipse round the origin: exact on its edge, nearly so close to it.
 pub fn ellipse(p: Point, rx: f32, ry: f32) -> f32 {
     ((p[0] / rx).hypot(p[1] / ry) - 1.0) * rx.min(ry)
 }
 
-/// A box round the origin, half sides `hw` and `hh`, corners of radius `r`.
+/// The signed distance to a box round the origin, of half sides `hw` and `hh` and corners of radius
+/// `r`.
 pub fn round_box(p: Point, hw: f32, hh: f32, r: f32) -> f32 {
     let (x, y) = (p[0].abs() - hw + r, p[1].abs() - hh + r);
     x.max(0.0).hypot(y.max(0.0)) + x.max(y).min(0.0) - r
 }
 
-/// All points within `r` of the line from `a` to `b`.
+/// The signed distance to the points within `r` of the line from `a` to `b`.
 pub fn capsule(p: Point, a: Point, b: Point, r: f32) -> f32 {
     let (d, q) = ([b[0] - a[0], b[1] - a[1]], [p[0] - a[0], p[1] - a[1]]);
     let t = ((q[0] * d[0] + q[1] * d[1]) / (d[0] * d[0] + d[1] * d[1]).max(1e-6)).clamp(0.0, 1.0);
     (q[0] - t * d[0]).hypot(q[1] - t * d[1]) - r
 }
 
-/// A convex polygon, corners clockwise on the screen (y grows downwards).
+/// The signed distance to a convex polygon, corners clockwise on the screen (y grows downwards).
 pub fn convex(p: Point, corners: &[Point]) -> f32 {
     let edge = |i: usize| {
         let (a, b) = (corners[i], corners[(i + 1) % corners.len()]);
@@ -135,7 +136,7 @@ impl Noise {
         Noise { order: rng.permutation(256), value: (0..256).map(|_| rng.unit()).collect() }
     }
 
-    /// In 0..=1; features are about one unit wide.
+    /// The noise at a point, in 0..=1; features are about one unit wide.
     pub fn at(&self, x: f32, y: f32) -> f32 {
         let (fx, fy) = (x.floor(), y.floor());
         let (u, v) = (x - fx, y - fy);

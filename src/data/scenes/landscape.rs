@@ -4,90 +4,16 @@
 //! Each class keeps its texture and its place but takes its colours from many, under light from
 //! noon to night: neither colour nor place alone tells a class.
 
-use super::canvas::{Canvas, Color, Noise, OUTSIDE, ellipse, mix, near, scale, smooth};
+use super::canvas::{Canvas, Noise, OUTSIDE, ellipse, mix, near, scale, smooth};
+use super::ground::{GRASS, Ground, Light, MOUNTAIN, ROAD, SEA, SKY};
 use super::things;
 use crate::base::rng::{Rng, Stream};
 
-/// COCO-Stuff fine ids: nine classes of nine different coarse classes.
-pub const SKY: u8 = 156;
-pub const MOUNTAIN: u8 = 134;
-pub const SEA: u8 = 154;
-pub const GRASS: u8 = 123;
-pub const ROAD: u8 = 148;
-pub const HOUSE: u8 = 127;
-pub const PERSON: u8 = 0;
-pub const CAR: u8 = 2;
-pub const SHEEP: u8 = 19;
-
-/// Pictures come in these sizes (width, height), so that crops and both orientations occur.
+/// The sizes (width, height) that pictures come in, so that crops and both orientations occur.
 const SIZES: [(usize, usize); 6] =
     [(320, 240), (320, 240), (240, 320), (320, 214), (256, 256), (288, 216)];
 
-/// The time of day: what it does to every colour.
-pub struct Light {
-    zenith: Color,
-    horizon: Color,
-    tint: Color,
-    haze: f32,
-    pub night: bool,
-}
-
-/// (zenith, horizon, tint of everything lit)
-const HOURS: [(Color, Color, Color); 6] = [
-    ([0.22, 0.45, 0.82], [0.72, 0.84, 0.95], [1.0, 0.98, 0.94]), // noon
-    ([0.30, 0.55, 0.85], [0.80, 0.88, 0.92], [1.05, 1.0, 0.9]),  // afternoon
-    ([0.55, 0.58, 0.62], [0.76, 0.77, 0.78], [0.78, 0.80, 0.84]), // overcast
-    ([0.30, 0.28, 0.50], [0.98, 0.60, 0.32], [0.95, 0.68, 0.50]), // dusk
-    ([0.45, 0.50, 0.72], [0.98, 0.78, 0.74], [0.90, 0.78, 0.80]), // dawn
-    ([0.06, 0.09, 0.22], [0.22, 0.27, 0.44], [0.56, 0.62, 0.82]), // night
-];
-
-impl Light {
-    fn draw(rng: &mut Rng) -> Self {
-        let hour = [0, 0, 1, 1, 2, 2, 3, 3, 4, 5][rng.below(10)];
-        let (zenith, horizon, tint) = HOURS[hour];
-        let cast = [rng.uniform(0.9, 1.1), rng.uniform(0.93, 1.07), rng.uniform(0.9, 1.1)];
-        let shift = |c: Color| std::array::from_fn(|i| c[i] * cast[i]);
-        Light {
-            zenith: shift(zenith),
-            horizon: shift(horizon),
-            tint: shift(scale(tint, rng.uniform(0.85, 1.1))),
-            haze: rng.uniform(0.15, 0.6),
-            night: hour == 5,
-        }
-    }
-
-    /// A surface of colour `c` at `far` (0 here, 1 at the horizon).
-    pub fn on(&self, c: Color, far: f32) -> Color {
-        let lit = std::array::from_fn(|i| c[i] * self.tint[i]);
-        mix(lit, mix(self.horizon, self.zenith, 0.25), self.haze * far)
-    }
-}
-
-/// Where the flat ground lies on the screen. `t` = rows below the horizon; a thing of height m at t
-/// is t · m / eye tall.
-pub struct Ground {
-    pub horizon: f32,
-    pub depth: f32,
-    middle: f32,
-    /// Height of the camera in metres.
-    pub eye: f32,
-}
-
-impl Ground {
-    /// Coordinates in which equal steps look equal at their distance: textures drawn in them
-    /// recede.
-    fn uv(&self, x: f32, y: f32) -> (f32, f32) {
-        let t = (y - self.horizon).max(0.7);
-        ((x - self.middle) / t, t.ln())
-    }
-
-    pub fn far(&self, y: f32) -> f32 {
-        1.0 - ((y - self.horizon) / self.depth).clamp(0.0, 1.0).sqrt()
-    }
-}
-
-/// Scene `index` of `split` (0 train, 1 val).
+/// Draws scene `index` of `split` (0 train, 1 val).
 pub fn draw(seed: u64, split: u32, index: u32) -> Canvas {
     let rng = &mut Rng::new(seed, Stream::Scenes, split, index);
     let (width, height) = SIZES[rng.below(SIZES.len())];
@@ -209,7 +135,7 @@ fn meadow(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, grou
     });
 }
 
-/// A sea from the horizon to a shore (`wide`), or a lake in the meadow.
+/// Paints a sea from the horizon to a shore (`wide`), or a lake in the meadow.
 fn water(
     canvas: &mut Canvas,
     rng: &mut Rng,
@@ -253,7 +179,7 @@ fn water(
     });
 }
 
-/// A road to the horizon, or a street across the picture.
+/// Paints a road to the horizon, or a street across the picture.
 fn road(
     canvas: &mut Canvas,
     rng: &mut Rng,
@@ -300,7 +226,7 @@ fn road(
     });
 }
 
-/// The camera: exposure, contrast, a darker rim, grain.
+/// Changes the picture as a camera does: exposure, contrast, a darker rim, grain.
 fn expose(canvas: &mut Canvas, rng: &mut Rng) {
     let (gain, gamma, rim, grain) = (
         rng.uniform(0.85, 1.15),

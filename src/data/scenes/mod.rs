@@ -3,6 +3,7 @@
 //! fall into nine of the 27 coarse classes.
 
 mod canvas;
+mod ground;
 mod landscape;
 mod things;
 
@@ -14,20 +15,20 @@ use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
-use super::Progress;
+use super::{OnProgress, layouts};
 use crate::base::fs::{listed, write_atomic};
 use crate::base::{Error, Result, stop};
 
 /// What a finished folder was made with; a change to the painting counts `version` up.
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Recipe {
+struct Drawing {
     version: u32,
     train: usize,
     val: usize,
     seed: u64,
 }
 
-const RECIPE: &str = "scenes.json";
+const DRAWING: &str = "scenes.json";
 const JPEG_QUALITY: u8 = 92;
 
 /// Draws `train` and `val` scenes into the folder `dir`, which then is a COCO-Stuff data set. A
@@ -38,16 +39,22 @@ const JPEG_QUALITY: u8 = 92;
 /// leaves no half data set.
 ///
 /// Errors: `dir` holds anything else (it is left alone); the disk is full.
-pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress) -> Result<()> {
-    let recipe = Recipe { version: 1, train, val, seed };
+pub fn write(
+    dir: &Path,
+    train: usize,
+    val: usize,
+    seed: u64,
+    on_progress: OnProgress,
+) -> Result<()> {
+    let drawing = Drawing { version: 1, train, val, seed };
     if train == 0 || val == 0 {
         return Err(Error::input(
             format!("{train} training and {val} validation scenes"),
             "ask for at least one of each",
         ));
     }
-    if let Ok(text) = std::fs::read(dir.join(RECIPE))
-        && serde_json::from_slice::<Recipe>(&text).is_ok_and(|old| old == recipe)
+    if let Ok(text) = std::fs::read(dir.join(DRAWING))
+        && serde_json::from_slice::<Drawing>(&text).is_ok_and(|old| old == drawing)
     {
         return Ok(());
     }
@@ -72,15 +79,15 @@ pub fn write(dir: &Path, train: usize, val: usize, seed: u64, progress: Progress
         (0..count).into_par_iter().try_for_each(|i| -> Result<()> {
             stop::check()?;
             scene(temp.path(), name, seed, split as u32, i as u32)?;
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, train + val);
+            on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, train + val);
             Ok(())
         })?;
         let ids: String = (0..count).map(|i| id(i as u32) + "\n").collect();
-        let list = temp.path().join("curated").join(name).join("Coco164kFull_Stuff_Coarse_7.txt");
+        let list = temp.path().join("curated").join(name).join(layouts::CURATED);
         write_atomic(&list, |w| w.write_all(ids.as_bytes()))?;
     }
-    let text = serde_json::to_vec(&recipe).expect("plain numbers");
-    write_atomic(&temp.path().join(RECIPE), |w| w.write_all(&text))?;
+    let text = serde_json::to_vec(&drawing).expect("plain numbers");
+    write_atomic(&temp.path().join(DRAWING), |w| w.write_all(&text))?;
     open_to_all(temp.path()).map_err(io)?;
     // NOTE: `keep` comes after the rename, or a failed rename would leave the temporary folder
     // behind.
@@ -99,11 +106,12 @@ fn open_to_all(folder: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(folder, usual)
 }
 
-/// 12 digits, as COCO names its files.
+/// The id of a scene: 12 digits, as COCO names its files.
 fn id(index: u32) -> String {
     format!("{:012}", index + 1)
 }
 
+/// Draws one scene and writes its picture and its label map.
 fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Result<()> {
     let canvas = landscape::draw(seed, split, index);
     let (w, h) = (canvas.width as u32, canvas.height as u32);
@@ -131,7 +139,7 @@ fn scene(root: &Path, split_name: &str, seed: u64, split: u32, index: u32) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Classes, EvalStore, Fit, Kind, Load, decode, open};
+    use crate::data::{Classes, EvalStore, Fit, Load, Square, decode, open};
 
     #[test]
     fn the_scenes_are_a_coco_stuff_data_set_with_nine_coarse_classes() {
@@ -144,16 +152,15 @@ mod tests {
         // Nothing is left beside it.
         assert_eq!(std::fs::read_dir(home.path().join("cache")).unwrap().count(), 1);
 
-        let set = open(&dir, None, "val", Classes::All27, &|_, _| ()).unwrap();
-        assert_eq!((set.kind, set.items.len()), (Kind::CocoStuff, 12));
+        let set = open(&dir, None, "val", Classes::default(), &|_, _| ()).unwrap();
+        assert_eq!((set.layout.name, set.items.len()), ("coco-stuff", 12));
         let load = Load {
-            size: 64,
-            fit: Fit::Crop,
+            square: Square::new(64, Fit::Crop),
             budget: 1 << 24,
             cache: &dir,
             keep: None,
             strict: true,
-            progress: &|_, _| (),
+            on_progress: &|_, _| (),
         };
         let store = EvalStore::load(&set, &load).unwrap();
         let mut classes = vec![0; 12 * 64 * 64];

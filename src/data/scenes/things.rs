@@ -3,7 +3,7 @@
 use super::canvas::{
     Canvas, Color, Noise, Point, capsule, convex, ellipse, near, round_box, scale,
 };
-use super::landscape::{CAR, GRASS, Ground, HOUSE, Light, PERSON, ROAD, SHEEP};
+use super::ground::{CAR, GRASS, Ground, HOUSE, Light, PERSON, ROAD, SHEEP};
 use crate::base::rng::Rng;
 
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ enum Thing {
 }
 
 impl Thing {
-    /// Half the width, in metres.
+    /// Half the width of the thing, in metres.
     fn half(self) -> f32 {
         match self {
             Thing::House => 4.5,
@@ -55,8 +55,8 @@ pub fn place(canvas: &mut Canvas, rng: &mut Rng, noise: &Noise, light: &Light, g
     }
 }
 
-/// A spot (x, y) on ground that fits the thing, not too much behind or before `others`; None if a
-/// few tries find none.
+/// Finds a spot (x, y) on ground that fits the thing, not too much behind or before `others`; None
+/// if a few tries find none.
 fn find(
     canvas: &Canvas,
     rng: &mut Rng,
@@ -90,19 +90,19 @@ fn find(
     })
 }
 
-/// Paints in metres round a foot point: x to the right, y *upwards*.
+/// A brush that paints in metres round a foot point: x to the right, y *upwards*.
 struct Brush<'a> {
     canvas: &'a mut Canvas,
     x: f32,
     y: f32,
-    /// Pixels.
+    /// The pixels of a metre at this distance.
     metre: f32,
     lit: &'a dyn Fn(Color) -> Color,
 }
 
 impl Brush<'_> {
-    /// A region inside the box (left, bottom, right, top); `shade` gives signed distance (metres)
-    /// and colour.
+    /// Paints a region inside the box (left, bottom, right, top); `shade` gives signed distance
+    /// (metres) and colour.
     fn paint(&mut self, id: u8, bounds: [f32; 4], shade: impl Fn(Point) -> (f32, Color)) {
         let (x, y, m) = (self.x, self.y, self.metre);
         let lit = self.lit;
@@ -118,7 +118,7 @@ impl Brush<'_> {
         });
     }
 
-    /// The shadow under a thing `half` wide.
+    /// Paints the shadow under a thing that reaches `half` to each side.
     fn shadow(&mut self, half: f32) {
         let (x, y, m) = (self.x, self.y, self.metre);
         let (rx, ry) = (half * m, (0.22 * half * m).max(0.8));

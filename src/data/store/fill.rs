@@ -2,22 +2,24 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::kept::{self, Contents, Draft};
+use super::kept::{self, Contents, Draft, Skipped};
 use super::key::Key;
 use super::records::{Decode, Decoded, Entry, Filed, Place, Records, Staying, decode_all};
 use super::{ImageStore, Kept, Load};
 use crate::base::{Error, Result};
-use crate::data::{Dataset, Item};
+use crate::data::dataset::Dataset;
+use crate::data::files::Item;
+use crate::data::transform::Square;
 
-/// A record of `planes` × S × S bytes for each item that can be used.
+/// Fills a store with a record of `planes` × S × S bytes for each item that can be used.
 pub fn fill(dataset: &Dataset, load: &Load, planes: usize, decode: Decode) -> Result<ImageStore> {
-    let (total, bytes) = (dataset.items.len(), planes * load.size * load.size);
+    let (total, bytes) = (dataset.items.len(), planes * load.square.side * load.square.side);
     if bytes == 0 || total == 0 {
         return Err(Error::input(
-            format!("{total} images of size {} to load", load.size),
+            format!("{total} images of size {} to load", load.square.side),
             "ask for at least one of each",
         ));
     }
@@ -50,7 +52,7 @@ pub fn fill(dataset: &Dataset, load: &Load, planes: usize, decode: Decode) -> Re
     Ok(store)
 }
 
-/// The set as it was kept.
+/// Opens the store that was kept under this key; None where there is none.
 fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<ImageStore>> {
     let Some((file, contents)) = kept::open(key)? else { return Ok(None) };
     let Contents { bytes, entries, sizes, skipped, .. } = contents;
@@ -58,21 +60,18 @@ fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<Im
         // The items are those that the key is of.
         items: entries.iter().map(|entry| dataset.items[entry.at as usize].clone()).collect(),
         sizes,
-        skipped: skipped
-            .into_iter()
-            .map(|(path, what, remedy)| Error::File { path, what, remedy })
-            .collect(),
+        skipped: skipped.into_iter().map(Error::from).collect(),
         kept: Some(Kept { path: key.path.clone(), reused: true }),
         notes: Vec::new(),
-        size: load.size,
+        square: load.square,
         records: Records::new(
-            load.size,
+            load.square.side,
             Place::File(Filed { file, entries, bytes, path: key.path.clone(), named: true }),
         ),
     }))
 }
 
-/// Decodes into a file that is kept. Ok(Err(why)): nothing can be written there.
+/// Decodes into a file that is kept. Ok(Err(why)) where nothing can be written there.
 fn lasting(
     dataset: &Dataset,
     load: &Load,
@@ -102,7 +101,7 @@ fn lasting(
             digest: key.digest,
             root: dataset.root.clone(),
             split: dataset.split.clone(),
-            size: load.size,
+            size: load.square.side,
             bytes,
             items: dataset.items.len(),
             entries: used.entries.clone(),
@@ -115,7 +114,7 @@ fn lasting(
         Filed { file, entries: Vec::new(), bytes, path: key.path.clone(), named: finished.is_ok() };
     let notes = finished.as_ref().err().map(not_kept).into_iter().collect();
     let kept = finished.ok().map(|path| Kept { path, reused: false });
-    Ok(Ok(ImageStore { kept, notes, ..used.store(load.size, Some(place)) }))
+    Ok(Ok(ImageStore { kept, notes, ..used.store(load.square, Some(place)) }))
 }
 
 /// Decodes into memory or, above the budget, into a file without a name.
@@ -123,14 +122,14 @@ fn passing(dataset: &Dataset, load: &Load, bytes: usize, decode: Decode) -> Resu
     if bytes as u64 * dataset.items.len() as u64 <= load.budget {
         let decoded =
             decode_all(&dataset.items, load, bytes, decode, &|_, record| Ok(Some(record)))?;
-        return Ok(Used::of(dataset, decoded)?.store(load.size, None));
+        return Ok(Used::of(dataset, decoded)?.store(load.square, None));
     }
     let file = std::fs::create_dir_all(load.cache).and_then(|()| tempfile::tempfile_in(load.cache));
     let file = file.map_err(|e| Error::io(load.cache, e))?;
     let decoded = decode_all(&dataset.items, load, bytes, decode, &writer(&file, load.cache))?;
     let place =
         Filed { file, entries: Vec::new(), bytes, path: load.cache.to_path_buf(), named: false };
-    Ok(Used::of(dataset, decoded)?.store(load.size, Some(place)))
+    Ok(Used::of(dataset, decoded)?.store(load.square, Some(place)))
 }
 
 /// Writes records to their places in a file, which errors call `path`, from any thread.
@@ -141,6 +140,7 @@ pub fn writer(file: &File, path: &Path) -> impl Fn(usize, Box<[u8]>) -> Result<S
     }
 }
 
+/// The line for the user where a set cannot be kept.
 fn not_kept(why: &Error) -> String {
     format!("the decoded images are not kept for the next start: {why}")
 }
@@ -150,13 +150,13 @@ struct Used<'a> {
     items: Vec<Item>,
     sizes: Vec<(usize, usize)>,
     entries: Vec<Entry>,
-    /// Those that are to stay in memory.
+    /// The records that are to stay in memory.
     records: Vec<Box<[u8]>>,
     skipped: Vec<(&'a Item, Error)>,
 }
 
 impl<'a> Used<'a> {
-    /// Errors: none can be used.
+    /// Sorts what was decoded. Errors: no picture can be used.
     fn of(dataset: &'a Dataset, decoded: Vec<Result<Decoded>>) -> Result<Self> {
         let (items, sizes, entries) = (Vec::new(), Vec::new(), Vec::new());
         let mut used = Used { items, sizes, entries, records: Vec::new(), skipped: Vec::new() };
@@ -183,8 +183,8 @@ impl<'a> Used<'a> {
         }
     }
 
-    /// A store of them, in `file` or in memory.
-    fn store(self, size: usize, file: Option<Filed>) -> ImageStore {
+    /// Makes the store, whose records lie in `file` or, without one, in memory.
+    fn store(self, square: Square, file: Option<Filed>) -> ImageStore {
         let Used { items, sizes, entries, records, skipped } = self;
         let place = match file {
             Some(file) => Place::File(Filed { entries, ..file }),
@@ -196,19 +196,37 @@ impl<'a> Used<'a> {
             skipped: skipped.into_iter().map(|(_, why)| why).collect(),
             kept: None,
             notes: Vec::new(),
-            size,
-            records: Records::new(size, place),
+            square,
+            records: Records::new(square.side, place),
         }
     }
 }
 
-/// Why pictures were left out, as a kept set says it. An error where one may be readable at the
-/// next start, as far as is known.
-fn reasons(skipped: &[(&Item, Error)]) -> Result<Vec<(PathBuf, String, String)>> {
+/// Why pictures were left out, as a kept set says it. An error where one of them may well be
+/// readable at the next start.
+fn reasons(skipped: &[(&Item, Error)]) -> Result<Vec<Skipped>> {
     let reason = |(item, why): &(&Item, Error)| match (why, std::fs::read(&item.image)) {
         (_, Err(e)) if item.image.exists() => Err(Error::io(&item.image, e)),
-        (Error::File { path, what, remedy }, _) => Ok((path.clone(), what.clone(), remedy.clone())),
-        (other, _) => Ok((item.image.clone(), other.to_string(), "check it".into())),
+        (Error::File { path, what, remedy }, _) => {
+            Ok(Skipped { path: path.clone(), what: what.clone(), remedy: remedy.clone() })
+        }
+        (other, _) => Ok(Skipped {
+            path: item.image.clone(),
+            what: other.to_string(),
+            remedy: "check it".into(),
+        }),
     };
     skipped.iter().map(reason).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let e = writer(&file, Path::new("/cache"))(0, Box::new([0; 8])).unwrap_err().to_string();
+        assert!(e.starts_with("/cache: no space left on device; free some space"), "{e}");
+    }
 }

@@ -19,13 +19,14 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::checksum::{checksum, damaged};
 use super::key::Key;
-use super::records::{Entry, checksum};
+use super::records::Entry;
 use crate::base::fs::{Listed, UNFINISHED, listed, remove_abandoned};
 use crate::base::{Error, Result};
 
-/// The folder of kept sets in the user's cache folder.
-pub const FOLDER: &str = "sets";
+pub use super::key::FOLDER;
+
 const EXTENSION: &str = "picie";
 const MAGIC: u64 = u64::from_le_bytes(*b"picieset");
 const TAIL: u64 = 24;
@@ -33,28 +34,43 @@ const TAIL: u64 = 24;
 /// What a kept file says of itself.
 #[derive(Serialize, Deserialize)]
 pub struct Contents {
+    /// The hash of what the set was made from (see `Key`).
     pub digest: [u8; 32],
-    /// Folder, split and side of the stored pictures.
+    /// The folder, the split, and the side of the stored pictures.
     pub root: PathBuf,
     pub split: String,
     pub size: usize,
-    /// Bytes of a record, and how many there is room for.
+    /// The bytes of a record, and the number of records that there is room for.
     pub bytes: usize,
     pub items: usize,
     /// The record of each picture that can be used, in order, and its (width, height).
     pub entries: Vec<Entry>,
     pub sizes: Vec<(usize, usize)>,
-    /// Why the others cannot: file, what, remedy.
-    pub skipped: Vec<(PathBuf, String, String)>,
+    /// Why the other pictures cannot be used.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why a picture of a kept set was left out: the fields of the error that said so.
+#[derive(Serialize, Deserialize)]
+pub struct Skipped {
+    pub path: PathBuf,
+    pub what: String,
+    pub remedy: String,
+}
+
+impl From<Skipped> for Error {
+    fn from(Skipped { path, what, remedy }: Skipped) -> Self {
+        Error::File { path, what, remedy }
+    }
 }
 
 impl Contents {
-    /// Bytes of all records.
+    /// The bytes of all records together.
     fn records(&self) -> u64 {
         self.bytes as u64 * self.items as u64
     }
 
-    /// The contents of a kept file, whose records are not read.
+    /// Reads the contents of a kept file, but none of its records.
     fn read(file: &File) -> std::io::Result<Self> {
         let length = file.metadata()?.len();
         let at = length.checked_sub(TAIL).ok_or_else(|| damaged("it ends early"))?;
@@ -75,6 +91,7 @@ impl Contents {
         if contents.records() == start { Ok(contents) } else { Err(damaged("records are missing")) }
     }
 
+    /// Writes the contents behind the records of a file.
     fn write(&self, file: &File) -> std::io::Result<()> {
         let json = serde_json::to_vec(self)?;
         let tail = [json.len() as u64, checksum(&json), MAGIC].map(u64::to_le_bytes);
@@ -82,11 +99,7 @@ impl Contents {
     }
 }
 
-pub fn damaged(what: &str) -> IoError {
-    IoError::new(ErrorKind::InvalidData, what)
-}
-
-/// The kept set of this key. None where there is none.
+/// Opens the kept set of this key; None where there is none.
 pub fn open(key: &Key) -> std::io::Result<Option<(File, Contents)>> {
     let file = match File::open(&key.path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -111,7 +124,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The draft of the set of this key, of some `bytes` bytes, for which older sets make room.
+    /// Starts the file of this key, which will have some `bytes` bytes; older sets make room for
+    /// it.
     pub fn new(key: &Key, bytes: u64) -> Result<Self> {
         let folder = key.path.parent().expect("a file in a folder");
         let temp = std::fs::create_dir_all(folder).and_then(|()| {
@@ -132,7 +146,7 @@ impl Draft {
         self.temp.as_file()
     }
 
-    /// The file under its name.
+    /// Completes the file and gives it its name.
     pub fn finish(self, contents: &Contents) -> Result<PathBuf> {
         contents.write(self.file()).map_err(|e| Error::io(&self.path, e))?;
         let file = self.temp.persist(&self.path).map_err(|e| Error::io(&self.path, e.error))?;
@@ -169,13 +183,14 @@ pub fn make_room(folder: &Path, wanted: u64, free: u64) -> std::io::Result<()> {
 /// A kept set as it lies on the disk.
 pub struct KeptSet {
     pub path: PathBuf,
-    /// What it takes on the disk.
+    /// The bytes that the set takes on the disk.
     pub bytes: u64,
+    /// When the set was last written or used.
     pub used: SystemTime,
 }
 
 impl KeptSet {
-    /// What the set is; an error where the file is damaged.
+    /// Reads what the set is. Errors: the file is damaged.
     pub fn contents(&self) -> Result<Contents> {
         File::open(&self.path)
             .and_then(|file| Contents::read(&file))
@@ -183,7 +198,7 @@ impl KeptSet {
     }
 }
 
-/// The kept sets in a folder, by name.
+/// Lists the kept sets in a folder, by name.
 pub fn sets(folder: &Path) -> Vec<KeptSet> {
     let entries =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -9,26 +9,29 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Load;
-use super::kept::FOLDER;
-use crate::data::Dataset;
+use crate::data::dataset::Dataset;
 
-/// Counted up when decoding or the base transform gives other bytes than before, or the file
-/// another layout.
-const VERSION: &str = concat!("picie set 1, picie ", env!("CARGO_PKG_VERSION"));
+/// The folder of kept sets in the user's cache folder.
+pub const FOLDER: &str = "sets";
 
+/// The version of records. It is counted up when decoding or the transform to a square gives other
+/// bytes than before, or when the file is arranged in another way.
+const VERSION: &str = concat!("picie set 2, picie ", env!("CARGO_PKG_VERSION"));
+
+/// The identity of a kept set.
 pub struct Key {
-    /// Of everything that records depend on: names, sizes and times of the files, and what is made
-    /// of them.
+    /// A hash of everything that records depend on: names, sizes and times of the files, and what
+    /// is made of them.
     pub digest: [u8; 32],
     /// The file that the set is kept in: named as the data set's folder, and by the digest's
     /// beginning.
     pub path: PathBuf,
-    /// Bytes of the set's files together, which is what decoding takes its time from.
+    /// The bytes of the set's files together; decoding takes time in proportion.
     pub source: u64,
 }
 
 impl Key {
-    /// The key of records with `planes` planes. None where the folder cannot be found.
+    /// Makes the key of records with `planes` planes; None where the folder cannot be found.
     ///
     /// NOTE: taken before anything is decoded: a file that changes meanwhile has another key at the
     /// next start.
@@ -38,7 +41,10 @@ impl Key {
         let mut hash = Sha256::new();
         // Labels are kept as the classes that the taxonomy reads them as.
         let taxonomy = dataset.taxonomy.as_ref().filter(|_| labelled);
-        let what = format!("{VERSION}\n{} {:?} {planes} {taxonomy:?}\n", load.size, load.fit);
+        let what = format!(
+            "{VERSION}\n{} {:?} {planes} {taxonomy:?}\n",
+            load.square.side, load.square.fit
+        );
         hash.update(what);
         text(&mut hash, &root);
         let stats: Vec<[Option<Metadata>; 2]> = (dataset.items.par_iter())

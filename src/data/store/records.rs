@@ -12,21 +12,21 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Load;
-use super::kept::damaged;
+use super::checksum::{checksum, damaged};
 use crate::base::{Error, Result, stop};
-use crate::data::Item;
+use crate::data::files::Item;
 
-/// What a record is made of, in this order.
+/// A part of a record; records are made of these, in this order.
 #[derive(Clone, Copy)]
 pub enum Part {
-    /// u8 (S, S, 3).
+    /// The picture, u8 (S, S, 3).
     Pixels,
-    /// u8 (S, S), in the records of sets with labels only.
+    /// The class of each pixel, u8 (S, S); only in the records of sets with labels.
     Classes,
 }
 
 impl Part {
-    /// Its bytes in a record of side `size`.
+    /// The bytes of this part in a record of side `size`.
     fn of(self, size: usize) -> Range<usize> {
         let area = size * size;
         match self {
@@ -50,30 +50,13 @@ impl Entry {
     }
 }
 
-/// A 64-bit checksum against damage, not against malice: four lanes, so that it is no slower than
-/// memory. A change within any one word always shows.
-pub fn checksum(bytes: &[u8]) -> u64 {
-    let step =
-        |sum: u64, word: u64| ((sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-    let mut lanes = [1, 2, 3, 4];
-    let blocks = bytes.chunks_exact(32);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (lane, bytes) in lanes.iter_mut().zip(block.chunks_exact(8)) {
-            *lane = step(*lane, u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
-        }
-    }
-    let sum = rest.chunks(8).map(word).fold(bytes.len() as u64, step);
-    lanes.into_iter().fold(sum, step)
-}
-
 /// Records of side `size` in the order of a set's pictures.
 pub struct Records {
     size: usize,
     pub place: Place,
 }
 
+/// Where records lie.
 pub enum Place {
     Memory(Vec<Box<[u8]>>),
     File(Filed),
@@ -85,11 +68,11 @@ pub enum Place {
 pub struct Filed {
     pub file: File,
     pub entries: Vec<Entry>,
-    /// Bytes of a record.
+    /// The bytes of a record.
     pub bytes: usize,
-    /// What errors name: the file, or the folder of one without a name.
+    /// The path that errors name: the file, or the folder of a file without a name.
     pub path: PathBuf,
-    /// The file has a name, and is there for the next start, too.
+    /// True where the file has a name, so that it is there for the next start, too.
     pub named: bool,
 }
 
@@ -98,7 +81,7 @@ impl Records {
         Records { size, place }
     }
 
-    /// Bytes of memory that they take.
+    /// The bytes of memory that the records take.
     pub fn memory(&self) -> usize {
         match &self.place {
             Place::Memory(records) => records.iter().map(|record| record.len()).sum(),
@@ -139,8 +122,8 @@ impl Filed {
         }
     }
 
-    /// What reading went wrong with. A damaged copy that the next start would find again is
-    /// removed.
+    /// The error for a read that failed with `e`. A damaged file that the next start would find
+    /// again is removed.
     fn error(&self, e: std::io::Error) -> Error {
         if !self.named || ![ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&e.kind()) {
             return Error::io(&self.path, e);
@@ -151,7 +134,7 @@ impl Filed {
     }
 }
 
-/// A record of zeros; None without memory.
+/// Allocates a record of zeros; None where there is no memory.
 fn zeros(bytes: usize) -> Option<Box<[u8]>> {
     let mut record = Vec::new();
     record.try_reserve_exact(bytes).ok()?;
@@ -159,24 +142,25 @@ fn zeros(bytes: usize) -> Option<Box<[u8]>> {
     Some(record.into_boxed_slice())
 }
 
-/// Ok(Ok((width, height))): the record is filled from a picture of this size. Ok(Err(why)): the
-/// picture cannot be used. Err: stop.
+/// How it went to fill a record: Ok(Ok((width, height))) from a picture of this size; Ok(Err(why))
+/// where the picture cannot be used; Err where everything is to stop.
 pub type Outcome = Result<Result<(usize, usize)>>;
 
-/// Fills a record from an item.
+/// A function that fills a record from an item.
 pub type Decode<'a> = &'a (dyn Fn(&Item, &mut [u8]) -> Outcome + Sync);
 
-/// A picture that can be used: its (width, height), and its record.
+/// A picture that can be used: its (width, height), and where its record lies.
 pub struct Decoded {
     pub size: (usize, usize),
     pub entry: Entry,
     pub record: Staying,
 }
 
-/// A record, where it is to stay in memory.
+/// A record that is to stay in memory; None where it is written to a file.
 pub type Staying = Option<Box<[u8]>>;
 
-/// Takes a record and the number of its item; gives back what is to stay in memory.
+/// A function that takes the number of an item and its record, and gives back what is to stay in
+/// memory.
 pub type Put<'a> = &'a (dyn Fn(usize, Box<[u8]>) -> Result<Staying> + Sync);
 
 /// Decodes each item into a record of `bytes` bytes and hands it to `put`, both on whichever core
@@ -203,7 +187,7 @@ pub fn decode_all(
             Err(why) if load.strict => return Err(why),
             Err(why) => return Ok(Err(why)),
         };
-        let entry = Entry::new(i as u32, &record, load.size);
+        let entry = Entry::new(i as u32, &record, load.square.side);
         Ok(Ok(Decoded { size, entry, record: put(i, record)? }))
     };
     // The first item that made an error, so far: those behind it are left, those before it are
@@ -219,9 +203,95 @@ pub fn decode_all(
             if outcome.is_err() {
                 failed.fetch_min(i, Ordering::Relaxed);
             }
-            (load.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, items.len());
+            (load.on_progress)(done.fetch_add(1, Ordering::Relaxed) + 1, items.len());
             Some(outcome)
         })
         .collect();
     outcomes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::transform::{Fit, Square};
+    use std::path::Path;
+
+    fn load(strict: bool) -> Load<'static> {
+        Load {
+            square: Square::new(6, Fit::Crop),
+            budget: 0,
+            cache: Path::new(""),
+            keep: None,
+            strict,
+            on_progress: &|_, _| (),
+        }
+    }
+
+    /// A writer that waits for another one, and for a decoder, waits for nothing where one thread
+    /// writes what all have decoded.
+    #[test]
+    fn records_are_written_by_many_threads_while_others_are_decoded() {
+        let item =
+            |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
+        let items: Vec<Item> = (0..12).map(item).collect();
+        let (decoded, writing, most, overlapped) =
+            <(AtomicUsize, AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+        let decode = |_: &Item, record: &mut [u8]| {
+            decoded.fetch_add(1, Ordering::SeqCst);
+            record.fill(9);
+            Ok(Ok((1, 1)))
+        };
+        let put = |_: usize, record: Box<[u8]>| {
+            assert_eq!(*record, [9; 108]);
+            let before = decoded.load(Ordering::SeqCst);
+            writing.fetch_add(1, Ordering::SeqCst);
+            // Until both were seen, or never will be.
+            for _ in 0..400 {
+                most.fetch_max(writing.load(Ordering::SeqCst), Ordering::SeqCst);
+                overlapped.fetch_max(decoded.load(Ordering::SeqCst) - before, Ordering::SeqCst);
+                if most.load(Ordering::SeqCst) > 1 && overlapped.load(Ordering::SeqCst) > 0 {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            writing.fetch_sub(1, Ordering::SeqCst);
+            Ok(None)
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let all = pool.install(|| decode_all(&items, &load(true), 108, &decode, &put)).unwrap();
+        assert!(
+            all.into_iter().enumerate().all(|(i, record)| record.unwrap().entry.at as usize == i)
+        );
+        assert!(most.into_inner() > 1, "one record was written at a time");
+        assert!(overlapped.into_inner() > 0, "nothing was decoded while a record was written");
+    }
+
+    /// Two fail, the one behind long before the one in front.
+    #[test]
+    fn the_first_error_by_order_comes_back_whichever_is_met_first() {
+        let item =
+            |i| Item { id: String::new(), image: PathBuf::from(format!("{i}")), label: None };
+        let items: Vec<Item> = (0..200).map(item).collect();
+        let decoded = AtomicUsize::new(0);
+        let decode = |item: &Item, _: &mut [u8]| {
+            decoded.fetch_add(1, Ordering::SeqCst);
+            let i: usize = item.image.to_str().unwrap().parse().unwrap();
+            if i < 100 {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            let why = Error::file(&item.image, "no good", "leave it");
+            if i == 60 || i == 150 { Err(why) } else { Ok(Ok((1, 1))) }
+        };
+        for threads in [1, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let load = load(false);
+            let e = pool
+                .install(|| decode_all(&items, &load, 108, &decode, &|_, _| Ok(None)))
+                .err()
+                .unwrap();
+            assert_eq!(e.to_string(), "60: no good; leave it", "{threads} threads");
+            // One thread stops at once.
+            assert!(threads > 1 || decoded.load(Ordering::SeqCst) == 61);
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The confusion histogram on the CPU: one histogram a piece of pixels, added up; integers have no
-//! order to keep.
+//! The confusion histogram on the CPU: each piece of pixels has a histogram of its own, and these
+//! are added up in any order, because they are integers.
 
 use rayon::prelude::*;
 

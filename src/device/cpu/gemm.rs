@@ -1,4 +1,4 @@
-//! Matrix products: a checked door to the `gemm` crate, one thread a call.
+//! Matrix products: a checked door to the `gemm-f32` crate, one thread a call.
 
 /// A matrix in a slice: element (i, j) is at `i·rows + j·cols`.
 #[derive(Clone, Copy)]
@@ -9,7 +9,7 @@ pub struct Mat<'a> {
 }
 
 impl<'a> Mat<'a> {
-    /// Row-major with `width` elements from row to row.
+    /// A row-major matrix with `width` elements from row to row.
     pub fn row_major(data: &'a [f32], width: usize) -> Self {
         Mat { data, rows: width, cols: 1 }
     }
@@ -24,8 +24,8 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// c (m, n), row-major with `width` elements from row to row, = (or, with `add`, +=) a (m, k) · b
-/// (k, n).
+/// The product of two matrices: c (m, n) = a (m, k) · b (k, n), or += with `add`. c is row-major
+/// with `width` elements from row to row.
 ///
 /// The result does not depend on threads: one call runs on one thread, in an order that its sizes
 /// fix.
@@ -47,29 +47,32 @@ pub fn gemm(
     );
     assert!(a.last(m, k) < a.data.len(), "gemm: a has {} elements for {m}×{k}", a.data.len());
     assert!(b.last(k, n) < b.data.len(), "gemm: b has {} elements for {k}×{n}", b.data.len());
+    // The kernels write columns: cᵀ = bᵀ · aᵀ has as its columns the rows of c. Strides are those of
+    // (column, row) of the transposes; there are no complex numbers to conjugate.
+    let product = gemm_f32::gemm::f32::get_gemm_fn();
     // SAFETY: the three assertions above bound every element that the call touches; c is borrowed
     // mutably, so it overlaps neither a nor b, and n <= width keeps its rows apart.
     unsafe {
-        gemm::gemm(
-            m,
+        product(
             n,
+            m,
             k,
             c.as_mut_ptr(),
-            1,
             width as isize,
+            1,
             add,
-            a.data.as_ptr(),
-            a.cols as isize,
-            a.rows as isize,
             b.data.as_ptr(),
-            b.cols as isize,
             b.rows as isize,
+            b.cols as isize,
+            a.data.as_ptr(),
+            a.rows as isize,
+            a.cols as isize,
             1.0,
             1.0,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }

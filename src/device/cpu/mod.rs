@@ -14,6 +14,7 @@ mod kmeans;
 mod memory;
 mod norm;
 mod share;
+mod slices;
 mod softmax;
 mod stem;
 mod top;

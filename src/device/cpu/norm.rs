@@ -9,7 +9,8 @@ use crate::device::cpu::wide::wide;
 use crate::device::ops::norm::{EPS, MOMENTUM, Norm};
 use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
 
-/// Number of rows in a piece of work: sums over one are f32, sums over pieces f64 in the order of the pieces.
+/// Number of rows in a piece of work: sums over one are f32, sums over pieces f64 in the order of
+/// the pieces.
 const ROWS: usize = 256;
 
 /// Two sums over all rows of a group, each channel by channel (c): what [`reduce`] returns.
@@ -19,7 +20,7 @@ pub(super) struct ChannelSums {
 }
 
 impl ChannelSums {
-    /// The sums of all pieces (pieces, 2, c), in their order.
+    /// Adds up the sums of all pieces (pieces, 2, c) in their order.
     pub fn of(partial: &[f32], c: usize) -> Self {
         let mut sums = ChannelSums { first: vec![0.0; c], second: vec![0.0; c] };
         for part in partial.chunks(2 * c) {
@@ -57,7 +58,8 @@ pub(super) fn partial_len(rows: usize, c: usize) -> usize {
     rows.div_ceil(ROWS) * 2 * c
 }
 
-/// Mean and 1/√(var + ε) of x (rows, c) into `saved` (2, c); running statistics moved towards them.
+/// saved (2, c) = the mean and 1/√(var + ε) of x (rows, c), channel by channel. Moves the running
+/// statistics towards them.
 pub(super) fn statistics(
     simd: pulp::Arch,
     saved: &mut [f32],
@@ -97,7 +99,7 @@ pub(super) fn statistics(
     }
 }
 
-/// y = x·scale + shift is γ·(x − mean)·rstd + β, channel by channel.
+/// The scale and the shift of each channel with which x·scale + shift is γ·(x − mean)·rstd + β.
 pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (mean, rstd) = saved.split_at(gamma.len());
     let scale: Vec<f32> = gamma.iter().zip(rstd).map(|(g, r)| g * r).collect();
@@ -105,9 +107,9 @@ pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, V
     (scale, shift)
 }
 
-/// The gradient of x from the gradient g of the normalised output is g·a + x·b + c, channel by
-/// channel: γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n). Also adds Σ(g·x̂) to dγ and Σg to dβ. `sums` = (Σg,
-/// Σ(g·x̂)).
+/// The factors a and b and the term c of each channel with which g·a + x·b + c is the gradient of
+/// x, γ·rstd·(g − Σg/n − x̂·Σ(g·x̂)/n), from the gradient g of the normalised output. `sums` holds
+/// Σg and Σ(g·x̂), which are added to dβ and dγ.
 pub(super) fn backward_affine(
     sums: &ChannelSums,
     rows: usize,
@@ -142,19 +144,11 @@ impl Norm for Cpu {
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()> {
         let NormSpec { groups, rows, c } = *a.spec();
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
-        let floor = if a.relu { 0.0 } else { f32::NEG_INFINITY };
-        let NormParams { gamma, beta, running_mean, running_var } = a.params;
-        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) = self.get((
-            a.z,
-            a.saved,
-            a.x,
-            a.residual,
-            gamma,
-            beta,
-            running_mean,
-            running_var,
-            partial,
-        ));
+        let NormForward { z, saved, x, residual, relu, params } = *a;
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (z, saved, x, residual, gamma, beta, running_mean, running_var, partial) =
+            self.get((z, saved, x, residual, gamma, beta, running_mean, running_var, partial));
+        let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
         for g in 0..groups {
             let x = &x[g * rows * c..][..rows * c];
             let saved = &mut saved[g * 2 * c..][..2 * c];

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-/// Threads that [`share`] uses at most; plans size scratch by it.
+/// Number of threads that [`share`] uses; plans size scratch by it.
 pub fn workers() -> usize {
     rayon::current_num_threads()
 }

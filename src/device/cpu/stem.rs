@@ -8,8 +8,8 @@ use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
 use crate::device::ops::stem::Stem;
 use crate::device::ops::{NormParams, Passed, StemBackward, StemForward, StemInfer, StemSpec};
 
-/// The taps of output position `o` that lie inside of `len` input positions: (first input position,
-/// taps skipped, taps).
+/// The taps of the window at output position `o` that lie inside of `len` input positions, as
+/// (first input position, number of taps skipped before it, number of taps).
 #[inline(always)]
 fn window(o: usize, len: usize) -> (usize, usize, usize) {
     // Position 2·o − 1 is tap 0.
@@ -18,14 +18,14 @@ fn window(o: usize, len: usize) -> (usize, usize, usize) {
     (first, skip, (2 * o + 2).min(len) - first)
 }
 
-/// The larger of both, NaN where either is.
+/// The larger of two numbers; NaN where either is NaN.
 #[inline(always)]
 fn larger(v: f32, z: f32) -> f32 {
     if (v > z) | v.is_nan() { v } else { z }
 }
 
-/// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of 2,
-/// argmax = which tap of the window it was. `tap` (c) is scratch.
+/// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of
+/// 2, argmax = which tap of the window it was. `tap` (c) is scratch.
 #[inline(always)]
 fn pool(
     s: &StemSpec,
@@ -98,9 +98,10 @@ impl Stem for Cpu {
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()> {
         let (spec, c) = (a.spec(), a.spec().c);
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let NormParams { gamma, beta, running_mean, running_var } = a.params;
-        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) = self
-            .get((a.z, a.argmax, a.saved, a.x, gamma, beta, running_mean, running_var, scratch));
+        let StemForward { z, argmax, saved, x, params } = *a;
+        let NormParams { gamma, beta, running_mean, running_var } = params;
+        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) =
+            self.get((z, argmax, saved, x, gamma, beta, running_mean, running_var, scratch));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {

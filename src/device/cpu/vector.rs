@@ -6,7 +6,7 @@
 
 pub const LANES: usize = 16;
 
-/// `f` over the lanes, in a tree.
+/// Combines all lanes to one value by `f`, pair by pair down a tree.
 #[inline(always)]
 pub fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     let mut half = LANES / 2;
@@ -19,7 +19,7 @@ pub fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     lanes[0]
 }
 
-/// The last, incomplete chunk with `pad` behind it.
+/// A last, incomplete chunk, filled up with `pad`.
 #[inline(always)]
 fn padded(rest: &[f32], pad: f32) -> [f32; LANES] {
     let mut full = [pad; LANES];

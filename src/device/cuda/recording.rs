@@ -90,8 +90,8 @@ impl Cuda {
             *progress = self.recorded(ops);
         }
         match progress {
-            // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
             Progress::Recorded(exec) => {
+                // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
                 unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
             }
             // What was captured before it failed has not run. Should an op itself be at fault it

@@ -1,29 +1,36 @@
-//! Adam over the whole parameter block at once.
+//! The optimizer Adam, in one op for all parameters of a network.
 
 use crate::base::Result;
 use crate::device::ops::{Op, Passed, UNPLANNED, Unplanned, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Act, Dtype, Engine, Layout, Pool, Slot, Work};
 
-/// Kingma & Ba 2015, torch's defaults, no weight decay.
+/// The hyperparameters of Adam (Kingma & Ba 2015), without weight decay.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamSpec {
+    /// Learning rate.
     pub lr: f32,
-    /// NOTE: f64 as in torch: 1 − 0.999 taken in f32 is off by 1.3e-5 of itself, and so would be v.
+    /// Decay β₁ of the mean m of gradients. `beta2`: decay β₂ of the mean v of their squares.
+    ///
+    /// NOTE: these are f64 as in torch: 1 − 0.999 taken in f32 is off by a relative 1.3e-5, and v
+    /// with it.
     pub beta1: f64,
     pub beta2: f64,
+    /// Added to √v̂, so that no division by zero occurs.
     pub eps: f32,
-    /// Gradients are multiplied by this first: 1/(loss scale).
+    /// Factor on all gradients: 1/(loss scale).
     pub grad_scale: f32,
 }
 
 impl AdamSpec {
+    /// Adam with torch's defaults for everything but the learning rate.
     pub fn new(lr: f32) -> Self {
         AdamSpec { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, grad_scale: 1.0 }
     }
 
-    /// (1 − β₁ᵗ)/`rate` and 1 − β₂ᵗ of step t ≥ 1: what the host writes before [`adam_step`],
-    /// which then moves the weights by `rate` times the learning rate.
+    /// The bias corrections of step t ≥ 1: (1 − β₁ᵗ)/`rate` and 1 − β₂ᵗ. The host writes them
+    /// before [`adam_step`], which then moves the weights with `rate` times the learning rate.
+    /// Panics for step 0.
     pub fn correction(&self, step: u64, rate: f64) -> [f32; 2] {
         assert!(step > 0, "Adam's steps count from 1: step 0 has no bias correction");
         let [first, second] = [self.beta1, self.beta2].map(|beta| 1.0 - beta.powf(step as f64));
@@ -31,15 +38,19 @@ impl AdamSpec {
     }
 }
 
-/// One block each, one order, all of the same length.
+/// The parameters of a network and what Adam keeps of them: blocks of the same length, with the
+/// parameters in the same order in all.
 #[derive(Clone, Copy, Debug)]
 pub struct ParamBlocks {
+    /// The weights.
     pub weights: Slot<f32>,
+    /// The gradients of the loss, times the loss scale.
     pub grads: Slot<f32>,
+    /// Adam's decaying mean of the gradients. `v`: that of their squares.
     pub m: Slot<f32>,
     pub v: Slot<f32>,
-    /// The weights as convolutions read them; the same memory as `weights` where activations are
-    /// f32.
+    /// The weights in the type of activations, which convolutions read; the same memory as
+    /// `weights` if activations are f32.
     pub compute: Slot<Act>,
 }
 
@@ -56,7 +67,7 @@ impl ParamBlocks {
         ParamBlocks { weights, grads, m, v, compute }
     }
 
-    /// The convolutions' copy of the weights; None where they read the weights themselves.
+    /// The copy of the weights that convolutions read. `None` if they read the weights themselves.
     pub(in crate::device) fn copy(&self) -> Option<Slot<Act>> {
         (self.compute.offset != self.weights.offset).then_some(self.compute)
     }
@@ -67,8 +78,8 @@ impl ParamBlocks {
 pub struct AdamStep {
     pub blocks: ParamBlocks,
     pub spec: AdamSpec,
-    /// [`AdamSpec::correction`] (2). It is memory and not a number, so that a recorded step can be
-    /// replayed: nothing else of a step depends on its number.
+    /// (2), the result of [`AdamSpec::correction`]. It lies in memory so that a recorded step can
+    /// be replayed: nothing else in a step depends on the step's number.
     pub correction: Slot<f32>,
 }
 
@@ -111,19 +122,20 @@ impl Op for AdamSync {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Adam {
     fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()>;
     fn adam_sync(&mut self, a: Passed<AdamSync>) -> Result<()>;
 }
 
-/// g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −= lr·m̂/(√v̂ + ε) with m̂ =
-/// m/correction[0], v̂ = v/correction[1]; compute = weights.
+/// One step of Adam: g = grad_scale·grads, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g², weights −=
+/// lr·m̂/(√v̂ + ε) with m̂ = m/correction\[0\], v̂ = v/correction\[1\]; then compute = weights.
 pub fn adam_step(dev: &mut dyn Engine, a: AdamStep) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.adam_step(a))
 }
 
-/// compute = weights, after the host wrote them.
+/// Brings the convolutions' copy up to date after the host wrote the weights: compute = weights.
 pub fn adam_sync(dev: &mut dyn Engine, a: AdamSync) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.adam_sync(a))
 }

@@ -1,4 +1,4 @@
-//! The confusion histogram.
+//! The confusion matrix: how many pixels of each class lie in each cluster.
 
 use crate::base::Result;
 use crate::device::ops::{Op, Passed, UNPLANNED, Unplanned, door, want};
@@ -8,12 +8,13 @@ use crate::device::{Engine, Slot, Work};
 /// Arguments of [`confusion_count`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConfusionCount {
-    /// += (classes, clusters)
+    /// += (classes, clusters), numbers of pixels.
     pub counts: Slot<u32>,
-    /// (pixels), below `clusters`.
+    /// (pixels), predicted clusters, below `clusters`.
     pub pred: Slot<u16>,
-    /// (pixels), below classes, or 255: the pixel does not count.
+    /// (pixels), true classes. The pixel does not count if the label is 255.
     pub labels: Slot<u8>,
+    /// Number of clusters.
     pub clusters: usize,
 }
 
@@ -33,12 +34,13 @@ impl Op for ConfusionCount {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Confusion {
     fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()>;
 }
 
-/// counts += 1 at (labels[i], pred[i]) for every pixel whose label is not 255.
+/// counts += 1 at (labels\[i\], pred\[i\]) for every pixel whose label is not 255.
 pub fn confusion_count(dev: &mut dyn Engine, a: ConfusionCount) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.confusion_count(a))
 }

@@ -1,5 +1,5 @@
-//! Square-kernel convolution (cross-correlation, as deep learning has it), zero padding, no
-//! dilation, no groups.
+//! Convolution with square kernels (a cross-correlation, as usual in deep learning), zero padding,
+//! no dilation and no groups.
 
 use std::fmt;
 
@@ -8,46 +8,57 @@ use crate::device::ops::{Op, Passed, Plan, door, planned, want, want_if};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
-/// x (n, h, w, c) ∗ w (k, r, r, c) → y (n, p, q, k), p = (h + 2·pad − r) / stride + 1, q alike.
+/// The sizes of a convolution: x (n, h, w, c) ∗ w (k, r, r, c) → y (n, p, q, k), where p = ⌊(h +
+/// 2·pad − r) / stride⌋ + 1 and q likewise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvSpec {
     pub n: usize,
     pub h: usize,
     pub w: usize,
+    /// Channels of the input.
     pub c: usize,
+    /// Channels of the output.
     pub k: usize,
+    /// Side of the kernels.
     pub r: usize,
+    /// Distance between two windows of the input.
     pub stride: usize,
+    /// Zeros added on each side of the input, less than `r`.
     pub pad: usize,
 }
 
 impl ConvSpec {
+    /// Height of the output.
     pub fn p(&self) -> usize {
         (self.h + 2 * self.pad - self.r) / self.stride + 1
     }
 
+    /// Width of the output.
     pub fn q(&self) -> usize {
         (self.w + 2 * self.pad - self.r) / self.stride + 1
     }
 
+    /// Elements of the input.
     pub fn x_len(&self) -> usize {
         self.n * self.h * self.w * self.c
     }
 
+    /// Elements of the weights.
     pub fn w_len(&self) -> usize {
         self.k * self.r * self.r * self.c
     }
 
+    /// Elements of the output.
     pub fn y_len(&self) -> usize {
         self.n * self.p() * self.q() * self.k
     }
 
-    /// Multiply-adds count as two.
+    /// FLOPs of the convolution, and of each of its gradients; a multiply-add is two.
     pub fn flops(&self) -> f64 {
         2.0 * self.y_len() as f64 * (self.r * self.r * self.c) as f64
     }
 
-    /// Refuses what no engine runs.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         let ConvSpec { n, h, w, c, k, r, stride, pad } = *self;
         if n * h * w * c * k * r * stride == 0 || h + 2 * pad < r || w + 2 * pad < r || pad >= r {
@@ -62,20 +73,24 @@ impl ConvSpec {
     }
 }
 
-/// What happens to a sum before it is stored: y = relu?(conv + bias[k] + residual).
+/// What is done to a convolution's sums before they are stored: y = relu?(conv + bias + residual),
+/// where each term may be missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue {
-    /// (k), of the type of activations: cuDNN has compiled engines for that, and would compile one
-    /// for an f32 bias at every start.
+    /// (k), of the type of activations. cuDNN has compiled engines for that type; for an f32 bias
+    /// it would compile one at every start.
     pub bias: Option<Slot<Act>>,
-    /// The shape of y.
+    /// (n, p, q, k), a residual to add.
     pub residual: Option<Slot<Act>>,
+    /// Whether negative outputs become 0.
     pub relu: bool,
 }
 
 impl Epilogue {
+    /// Nothing: y = conv.
     pub const NONE: Self = Epilogue { bias: None, residual: None, relu: false };
 
+    /// A bias (k) and nothing else.
     pub fn bias(bias: Slot<Act>) -> Self {
         Epilogue { bias: Some(bias), ..Self::NONE }
     }
@@ -85,60 +100,70 @@ impl Epilogue {
     }
 }
 
-/// Which terms an [`Epilogue`] has.
+/// The terms that an [`Epilogue`] has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
+    /// Whether a bias is added. `residual` and `relu`: likewise.
     pub bias: bool,
     pub residual: bool,
     pub relu: bool,
 }
 
 impl Terms {
+    /// No terms.
     pub const NONE: Self = Terms { bias: false, residual: false, relu: false };
+    /// Only a bias.
     pub const BIAS: Self = Terms { bias: true, ..Self::NONE };
 }
 
-/// Whether dx is computed, and how it is stored.
+/// Whether the gradient dx of the input is computed, and how it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DataGrad {
     #[default]
     None,
-    /// dx = …
+    /// dx is overwritten.
     Overwrite,
-    /// dx += …
+    /// dx is added to what is there.
     Accumulate,
 }
 
-/// Which gradients of the parameters are computed.
+/// Which gradients of the parameters are computed: those of the weights (dw), of the bias (db), or
+/// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WeightGrad {
     #[default]
     None,
-    /// dw alone.
+    /// Only dw.
     Weight,
-    /// dw and db.
+    /// Both dw and db.
     WeightAndBias,
 }
 
-/// What a plan will be asked to do: an engine is chosen for exactly that, and for nothing else.
+/// The calls that a plan will be used for. Algorithms are chosen for exactly these; other calls are
+/// refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uses {
+    /// Terms of the forward pass's epilogue.
     pub forward: Terms,
+    /// How the input's gradient is stored, if at all.
     pub backward_data: DataGrad,
+    /// Which gradients of parameters are computed.
     pub backward_weight: WeightGrad,
 }
 
 impl Uses {
+    /// A forward pass and no backward pass.
     pub fn forward(forward: Terms) -> Self {
         Uses { forward, ..Uses::default() }
     }
 
+    /// The same with a backward pass.
     pub fn backward(self, backward_data: DataGrad, backward_weight: WeightGrad) -> Self {
         Uses { backward_data, backward_weight, ..self }
     }
 }
 
-/// A convolution and what it is for: a call must be one that its plan was made for.
+/// A convolution, and the calls that its plan is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvUse {
     pub spec: ConvSpec,
@@ -148,14 +173,18 @@ pub struct ConvUse {
 /// Arguments of [`conv_forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConvForward {
-    /// =
+    /// = (n, p, q, k), the output.
     pub y: Slot<Act>,
+    /// (n, h, w, c), the input.
     pub x: Slot<Act>,
+    /// (k, r, r, c), the weights.
     pub w: Slot<Act>,
+    /// What is done to the sums, with the terms that were planned.
     pub epilogue: Epilogue,
 }
 
-/// `3×3/2 64 → 128, 256×80×80`
+/// The shape for traces: kernel/stride, channels in → out, input, as in `3×3/2 64 → 128,
+/// 256×80×80`.
 impl fmt::Display for ConvUse {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let ConvSpec { n, h, w, c, k, r, stride, .. } = self.spec;
@@ -186,10 +215,13 @@ impl Op for ConvForward {
 /// Arguments of [`conv_backward_data`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConvBackwardData {
-    /// = gradient of x; += with `accumulate`.
+    /// = (n, h, w, c), the gradient of x; += with `accumulate`.
     pub dx: Slot<Act>,
+    /// (n, p, q, k), the gradient of the output.
     pub dy: Slot<Act>,
+    /// (k, r, r, c), the weights.
     pub w: Slot<Act>,
+    /// Whether dx is added to what is there, instead of overwritten.
     pub accumulate: bool,
 }
 
@@ -215,11 +247,13 @@ impl Op for ConvBackwardData {
 /// Arguments of [`conv_backward_weight`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConvBackwardWeight {
-    /// += gradient of w.
+    /// += (k, r, r, c), the gradient of the weights.
     pub dw: Slot<f32>,
-    /// += (k), Σ dy.
+    /// += (k), the gradient of the bias: the sum of dy over all pixels. `None`: not computed.
     pub db: Option<Slot<f32>>,
+    /// (n, h, w, c), the forward pass's input.
     pub x: Slot<Act>,
+    /// (n, p, q, k), the gradient of the output.
     pub dy: Slot<Act>,
 }
 
@@ -242,18 +276,20 @@ impl Op for ConvBackwardWeight {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Conv {
-    /// Chooses algorithms for the uses, or notes that they are to be chosen, and asks for scratch.
-    /// Refuses shapes that the engine cannot run. Returns its number for the plan.
+    /// Chooses algorithms for the plan's calls, or notes that they are to be chosen by
+    /// [`Engine::decide`], and asks for scratch. Fails on shapes that the engine cannot run.
+    /// Returns the engine's own number for the plan.
     fn plan_conv(&mut self, plan: ConvUse) -> Result<usize>;
     fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()>;
     fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()>;
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()>;
 }
 
-/// Plans a convolution for `uses`. An op that the plan was not made for is refused when it is
-/// called.
+/// Plans a convolution for the calls in `uses`; other calls are refused when they are made. Fails
+/// on sizes that this engine cannot run.
 pub fn plan_conv(dev: &mut dyn Engine, spec: ConvSpec, uses: Uses) -> Result<Plan<ConvUse>> {
     spec.check()?;
     let spec = ConvUse { spec, uses };
@@ -265,7 +301,7 @@ pub fn conv_forward(dev: &mut dyn Engine, plan: &Plan<ConvUse>, a: ConvForward) 
     door(dev, plan, &a, |dev, a| dev.conv_forward(a))
 }
 
-/// dx = (or, with `accumulate`, +=) the gradient of x.
+/// dx = the gradient of x, or dx += the gradient with `accumulate`.
 pub fn conv_backward_data(
     dev: &mut dyn Engine,
     plan: &Plan<ConvUse>,
@@ -274,7 +310,7 @@ pub fn conv_backward_data(
     door(dev, plan, &a, |dev, a| dev.conv_backward_data(a))
 }
 
-/// dw += the gradient of w; db += Σ dy.
+/// dw += the gradient of the weights; db += the sum of dy over all pixels.
 pub fn conv_backward_weight(
     dev: &mut dyn Engine,
     plan: &Plan<ConvUse>,

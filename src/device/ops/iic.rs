@@ -1,20 +1,24 @@
-//! The dense mutual-information loss of IIC segmentation (Ji, Henriques & Vedaldi 2019, section
-//! 3.4), with its gradient.
+//! The loss of IIC segmentation, with its gradient: the mutual information between the class maps
+//! of two views of an image (Invariant Information Clustering; Ji, Henriques & Vedaldi 2019,
+//! section 3.4).
 //!
 //! Both maps of a pair are upsampled, X = U·x, and every class of one is correlated with every
 //! class of the other under every shift s of at most t pixels: `Q_s[a,b] = Σ
-//! X1[n,a,y+s]·X2[n,b,y]`, zero outside. Each Q_s is normalised to a joint distribution P, made
-//! symmetric, and L = −mean_s Σ P·(log P − λ·log p_a − λ·log p_b) with its marginals p.
+//! X1[n,a,y+s]·X2[n,b,y]`, with zeros outside of the maps. Each Q_s is normalised to a joint
+//! distribution P and made symmetric. The loss is L = −mean_s Σ P·(log P − λ·log p_a − λ·log p_b),
+//! where p are the marginals of P.
 //!
-//! Nothing need be upsampled. U is separable, so `Q_s = x1ᵀ·(M_sy ⊗ M_sx)·x2` with M_s = Uᵀ·S_s·U
-//! of the size of the coarse map. Bilinear tents of pixels that are not at a border lie inside of
-//! the picture, hence M_s\[p,q\] depends on p − q alone unless p or q is at a border: all (2t+1)²
-//! matrices Q are sums of correlations of the *coarse* maps, `Q_s = Σ_(δ,class)
-//! K_sy·K_sx·C_(δ,class)`, `C_(δ,class)[a,b] = Σ x1[n,a,p]·x2[n,b,p−δ]` over the pairs of a class:
-//! the first of its row or column, the last, and those between. 441 shifts of 4-fold upsampled maps
-//! take 81 lags δ: 100 times fewer multiply-adds than the definition, exactly. The gradient is
-//! their adjoint. All terms are products of non-negative numbers: no entry of Q, however small,
-//! loses digits.
+//! The upsampled maps are never made. U acts on rows and columns separately, so `Q_s = x1ᵀ·(M_sy ⊗
+//! M_sx)·x2`, where M_s = Uᵀ·S_s·U has the size of the coarse map and S_s is the shift by s. The
+//! bilinear weights (tents) of a pixel that is not at a border lie inside of the picture, hence
+//! M_s\[p,q\] depends on p − q alone unless p or q is at a border. So all (2t+1)² matrices Q are
+//! sums of correlations of the *coarse* maps: `Q_s = Σ_(δ,class) K_sy·K_sx·C_(δ,class)`, where
+//! `C_(δ,class)[a,b] = Σ x1[n,a,p]·x2[n,b,p−δ]` over the pairs of a class. A pair's class says
+//! whether it is the first of its row or column, the last, or in between; K are the coefficients.
+//!
+//! 441 shifts of 4-fold upsampled maps take 81 lags δ: 100 times fewer multiply-adds than the
+//! definition, with exactly the same result. The gradient is the adjoint of these sums. All terms
+//! are products of non-negative numbers, so that no entry of Q, however small, loses digits.
 
 use std::fmt;
 
@@ -23,47 +27,57 @@ use crate::device::ops::{Op, Passed, Plan, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Engine, Slot, Work};
 
-/// Pairs of probability maps (h, w, k), each upsampled bilinearly (`align_corners = false`) by `up`
-/// before they are compared under all shifts of −t..=t pixels.
+/// The sizes and options of the loss of n pairs of probability maps (h, w, k), each upsampled
+/// bilinearly (`align_corners = false`) by `up` before they are compared under all shifts of −t..=t
+/// pixels.
 ///
-/// NOTE: there is no mask. The reference's comes from the ground truth.
+/// NOTE: no pixels are masked. The reference code masks by the ground truth, which an unsupervised
+/// method may not see.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IicSpec {
-    /// Pairs.
+    /// Number of pairs.
     pub n: usize,
+    /// Height of a map. `w`: its width.
     pub h: usize,
     pub w: usize,
+    /// Number of classes.
     pub k: usize,
     /// Upsampling factor: 4 from feature maps to the network's input.
     pub up: usize,
-    /// Shifts reach from −t to t in rows and in columns: (2t + 1)² of them (T = 10 in IIC).
+    /// The largest shift in pixels. There are (2t + 1)² shifts, from −t to t in rows and in columns
+    /// (T = 10 in IIC).
     pub t: usize,
-    /// One matrix summed over all shifts, its normaliser a constant to the gradient (IIC's
-    /// default), instead of one matrix a shift (every published segmentation run).
+    /// Whether all shifts are summed into one matrix, whose normaliser is a constant for the
+    /// gradient (the default of IIC's code), instead of one matrix a shift (all published
+    /// segmentation runs).
     pub collapsed: bool,
-    /// Weight of the marginals' entropies.
+    /// Weight λ of the marginals' entropies.
     pub lambda: f32,
 }
 
-/// Entries of P and its marginals below this count as this, without a gradient (the reference's).
+/// Entries of P and of its marginals below this number count as this number, and have no gradient
+/// (as in the reference code).
 pub(crate) const EPS: f64 = f64::EPSILON;
 
-/// Of the pairs (p, p − δ) along an axis.
+/// The class of a pair of pixels (p, p − δ) along an axis that is the first one for its lag δ.
+/// `INNER`: pairs in between. `LAST`: the last one.
 pub(crate) const FIRST: usize = 0;
 pub(crate) const INNER: usize = 1;
 pub(crate) const LAST: usize = 2;
-/// How many classes that makes.
+/// Number of classes of pairs along an axis.
 pub(crate) const CLASSES: usize = 3;
 
-/// One axis of the maps: `len` pixels, upsampled by `up`, shifted by at most `t`.
+/// One axis of the maps, rows or columns: `len` pixels, upsampled by `up` and shifted by at most
+/// `t`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
     pub len: usize,
     pub up: usize,
     pub t: usize,
-    /// The largest lag of two pixels that some shift makes meet.
+    /// The largest lag, in pixels of the coarse map, between two pixels that overlap under some
+    /// shift.
     pub radius: usize,
-    /// Matrices along this axis: one a shift, or one for all.
+    /// Number of matrices along this axis: one a shift, or one for all shifts.
     pub shifts: usize,
 }
 
@@ -76,23 +90,23 @@ impl Axis {
             let mut shifts = -(t as isize)..=t as isize;
             shifts.any(|s| (0..CLASSES).any(|class| axis.meeting(s, *j, class) > 0.0))
         };
-        // Lags come in order, the largest first.
+        // Lags come in order, the largest first: those before the first that occurs are cut off.
         axis.radius -= (0..reach).find(met).unwrap_or(axis.radius);
         axis
     }
 
-    /// Lags from `radius` down to −`radius`.
+    /// Number of lags, from `radius` down to −`radius`.
     pub fn lags(&self) -> usize {
         2 * self.radius + 1
     }
 
-    /// δ of the j-th lag. Descending, so that the j-th of a window of pixels around p is p − δ.
+    /// The j-th lag δ. Lags descend, so that the j-th pixel of a window around p is p − δ.
     pub fn lag(&self, j: usize) -> isize {
         self.radius as isize - j as isize
     }
 
-    /// The pairs (p + i, q + i), i < count, of a class of the j-th lag: (p, q, count). None where
-    /// it is empty.
+    /// The pairs of a class at the j-th lag, as (p, q, count): they are (p + i, q + i) for i <
+    /// count. `None` if there are none.
     pub fn pairs(&self, j: usize, class: usize) -> Option<(usize, usize, usize)> {
         let lag = self.lag(j);
         let (p, q) = (lag.max(0) as usize, (-lag).max(0) as usize);
@@ -105,23 +119,24 @@ impl Axis {
         }
     }
 
-    /// All pairs of all lags.
+    /// Number of pairs at all lags.
     fn count(&self) -> usize {
         (0..self.lags()).map(|j| self.len - self.lag(j).unsigned_abs()).sum()
     }
 
-    /// Row y of U: what pixel p gives it, a tent cut at the borders.
+    /// Entry (y, p) of U: the weight of coarse pixel p in upsampled pixel y, a tent that is cut at
+    /// the borders.
     fn tent(&self, y: usize, p: usize) -> f64 {
         let at = ((y as f64 + 0.5) / self.up as f64 - 0.5).clamp(0.0, (self.len - 1) as f64);
         (1.0 - (at - p as f64).abs()).max(0.0)
     }
 
-    /// M_s of a pair of the j-th lag and a class, straight from the definition: Σ_y U\[y + s,
-    /// p\]·U\[y, q\].
+    /// The entry of M_s for the pairs of a class at the j-th lag, straight from the definition: Σ_y
+    /// U\[y + s, p\]·U\[y, q\].
     fn meeting(&self, s: isize, j: usize, class: usize) -> f64 {
         let Some((p, q, _)) = self.pairs(j, class) else { return 0.0 };
         let side = self.len * self.up;
-        // Beyond these rows the tent of q is zero.
+        // Outside of these rows the tent of q is zero.
         let rows = self.up * q.saturating_sub(1)..side.min(self.up * (q + 2));
         rows.filter_map(|y| {
             let there = y.checked_add_signed(s).filter(|&there| there < side)?;
@@ -130,7 +145,7 @@ impl Axis {
         .sum()
     }
 
-    /// K (shifts, lags, classes).
+    /// The coefficients K of this axis: (shifts, lags, classes).
     pub fn coefficients(&self) -> Vec<f32> {
         let t = self.t as isize;
         let shifts: Vec<_> =
@@ -149,12 +164,13 @@ impl Axis {
 }
 
 impl IicSpec {
-    /// Floats of both views' maps.
+    /// Elements of the maps of both views.
     pub fn maps(&self) -> usize {
         2 * self.n * self.h * self.w * self.k
     }
 
-    /// Rows and columns. Refuses what has none.
+    /// The axes of rows and of columns. Fails on empty sizes, on shifts as large as the maps, and
+    /// on a λ that is not finite.
     pub(crate) fn axes(&self) -> Result<[Axis; 2]> {
         let IicSpec { n, h, w, k, up, t, lambda, .. } = *self;
         if [n, h, w, k, up].contains(&0) {
@@ -175,13 +191,14 @@ impl IicSpec {
         Ok([h, w].map(|len| Axis::new(len, up, t, self.collapsed)))
     }
 
-    /// Of the loss and its gradient: three passes over all pairs of pixels.
+    /// FLOPs of the loss and its gradient: three passes over all pairs of pixels.
     pub fn flops(&self) -> f64 {
         let pairs = self.axes().map_or(0, |[y, x]| y.count() * x.count());
         6.0 * (self.n * self.k * self.k * pairs) as f64
     }
 
-    /// What a matrix counts in the loss.
+    /// The weight of one matrix's term in the mean: 1/(2t + 1)², or 1 when all shifts share one
+    /// matrix.
     pub(crate) fn share(&self) -> f64 {
         let side = 2 * self.t + 1;
         if self.collapsed { 1.0 } else { 1.0 / (side * side) as f64 }
@@ -198,13 +215,14 @@ impl fmt::Display for IicSpec {
 /// Arguments of [`iic_loss`].
 #[derive(Clone, Copy, Debug)]
 pub struct IicLoss {
-    /// = (1)
+    /// = (1), the loss.
     pub loss: Slot<f32>,
-    /// = (2n, h, w, k)
+    /// = (2n, h, w, k), the gradient of the maps.
     pub dmaps: Slot<f32>,
-    /// (2n, h, w, k) probabilities: images 0..n are view 1, n..2n view 2 of the same pictures,
-    /// aligned (a mirrored view mirrored back).
+    /// (2n, h, w, k), probabilities. Images 0..n are view 1, and n..2n view 2 of the same pictures,
+    /// aligned with view 1 (a mirrored view is mirrored back).
     pub maps: Slot<f32>,
+    /// Factor on the gradient, but not on `loss`.
     pub scale: f32,
 }
 
@@ -223,19 +241,22 @@ impl Op for IicLoss {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Iic {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize>;
     fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_iic(dev: &mut dyn Engine, spec: IicSpec) -> Result<Plan<IicSpec>> {
     spec.axes()?;
     Ok(Plan { spec, number: dev.plan_iic(spec)? })
 }
 
-/// loss = the objective; dmaps = `scale` · its gradient.
+/// loss = L as the head of this file defines it; dmaps = `scale` · its gradient.
 pub fn iic_loss(dev: &mut dyn Engine, plan: &Plan<IicSpec>, a: IicLoss) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.iic_loss(a))
 }
@@ -244,7 +265,7 @@ pub fn iic_loss(dev: &mut dyn Engine, plan: &Plan<IicSpec>, a: IicLoss) -> Resul
 mod tests {
     use super::*;
 
-    /// The whole of M_s from its few numbers, for every shift, against Uᵀ·S·U.
+    /// Builds all of M_s from its few coefficients, for every shift, and compares it with Uᵀ·S·U.
     #[test]
     fn classes_of_lags_hold_the_whole_matrix() {
         for (len, up, t) in

@@ -1,8 +1,9 @@
-//! k-means on unit vectors: sums of stored points, the two centroid updates, centroids as a linear
-//! classifier.
+//! k-means on vectors of length 1: sums over stored points, the two updates of centroids, and the
+//! linear classifier that centroids are equal to.
 //!
-//! The squared distance of a unit vector f to c is 1 − 2·(f·c − ‖c‖²/2): the nearest centroid is
-//! the arg-max of a linear score, and the objective of P points is P − 2·Σ score.
+//! The squared distance of a unit vector f to a centroid c is 1 − 2·(f·c − ‖c‖²/2). So the nearest
+//! centroid is the arg-max of a linear score, and the objective over P points, the sum of their
+//! squared distances, is P − 2·Σ score.
 
 use std::fmt;
 
@@ -13,19 +14,20 @@ use crate::device::ops::{Classifier, Op, Passed, Plan, UNPLANNED, Unplanned, doo
 use crate::device::trace::bytes;
 use crate::device::{Engine, Slot, Work};
 
-/// How a centroid c scores a unit vector f.
+/// The score of a unit vector f for a centroid c. A point belongs to the centroid with the highest
+/// score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// f·c − ‖c‖²/2: arg-max is the nearest in Euclidean distance.
+    /// The score f·c − ‖c‖²/2, highest for the centroid that is nearest in Euclidean distance.
     L2,
-    /// f·c (the released code's logits and evaluation).
+    /// The score f·c, which the released code uses for its logits and its evaluation.
     Dot,
-    /// f·c/‖c‖.
+    /// The score f·c/‖c‖, the cosine of the angle between them.
     Cosine,
 }
 
-/// Stored points of `d` channels, and at most `k` clusters.
+/// The sizes of a clustering of stored points: at most `k` clusters, and `d` channels a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KMeansSpec {
     pub k: usize,
@@ -38,7 +40,7 @@ impl fmt::Display for KMeansSpec {
     }
 }
 
-/// Refuses a slot that is not (k, d), both at least 1.
+/// Fails if the slot is not (k, d) for any d, both at least 1.
 fn want_rows(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) -> Result<()> {
     if k == 0 {
         return Err(Error::Shape { op, what: "a set of centroids", got: 0, want: 1 });
@@ -49,9 +51,9 @@ fn want_rows(op: &'static str, what: &'static str, slot: Slot<f32>, k: usize) ->
 /// Arguments of [`kmeans_classifier`].
 #[derive(Clone, Copy, Debug)]
 pub struct KMeansClassifier {
-    /// =
+    /// = w (k, d) and b (k), the classifier.
     pub classifier: Classifier,
-    /// (k, d)
+    /// (k, d), the centroids.
     pub centroids: Slot<f32>,
     pub metric: Metric,
 }
@@ -75,14 +77,15 @@ impl Op for KMeansClassifier {
 /// Arguments of [`kmeans_accumulate`].
 #[derive(Clone, Copy, Debug)]
 pub struct KMeansAccumulate {
-    /// += (k, d)
+    /// += (k, d), the sum of the points of each cluster.
     pub sums: Slot<f32>,
-    /// += (k)
+    /// += (k), the number of points of each cluster.
     pub counts: Slot<u32>,
-    /// += (1)
+    /// += (1), the sum of the points' best scores.
     pub score: Slot<f32>,
-    /// (rows, d)
+    /// (rows, d), unit vectors.
     pub points: Slot<f32>,
+    /// The present centroids as a classifier, of at most as many clusters as were planned.
     pub classifier: Classifier,
 }
 
@@ -122,13 +125,13 @@ impl Op for KMeansAccumulate {
 /// Arguments of [`kmeans_mean`].
 #[derive(Clone, Copy, Debug)]
 pub struct KMeansMean {
-    /// = (k, d)
+    /// = (k, d), the new centroids.
     pub centroids: Slot<f32>,
-    /// (k): those of the sums, updated where a cluster is split.
+    /// (k), the numbers of points in `sums`. Read, and corrected for clusters that are split.
     pub counts: Slot<u32>,
-    /// += (1), clusters that were empty.
+    /// += (1), the number of clusters that were empty.
     pub splits: Slot<u32>,
-    /// (k, d)
+    /// (k, d), the sum of the points of each cluster.
     pub sums: Slot<f32>,
 }
 
@@ -150,13 +153,13 @@ impl Op for KMeansMean {
 /// Arguments of [`kmeans_step`].
 #[derive(Clone, Copy, Debug)]
 pub struct KMeansStep {
-    /// (k, d): moved.
+    /// (k, d), centroids, which are read and moved.
     pub centroids: Slot<f32>,
-    /// += (k)
+    /// += (k), the number of points of each cluster in all batches so far.
     pub totals: Slot<f32>,
-    /// (k, d)
+    /// (k, d), the sum of this batch's points of each cluster.
     pub sums: Slot<f32>,
-    /// (k)
+    /// (k), the number of this batch's points of each cluster.
     pub counts: Slot<u32>,
 }
 
@@ -175,9 +178,11 @@ impl Op for KMeansStep {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait KMeans {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize>;
     fn kmeans_classifier(&mut self, a: Passed<KMeansClassifier>) -> Result<()>;
     fn kmeans_accumulate(&mut self, a: Passed<KMeansAccumulate>) -> Result<()>;
@@ -185,16 +190,19 @@ pub trait KMeans {
     fn kmeans_step(&mut self, a: Passed<KMeansStep>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_kmeans(dev: &mut dyn Engine, spec: KMeansSpec) -> Result<Plan<KMeansSpec>> {
     Ok(Plan { spec, number: dev.plan_kmeans(spec)? })
 }
 
-/// classifier = what `metric` makes of the centroids.
+/// classifier = the linear classifier whose scores are those of the centroids under `metric`.
 pub fn kmeans_classifier(dev: &mut dyn Engine, a: KMeansClassifier) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_classifier(a))
 }
 
-/// As [`head_accumulate`](crate::device::ops::head_accumulate), from stored points.
+/// Assigns each stored point to its best cluster a: sums += the point into row a, counts += 1 into
+/// a, score += the score of a. Like [`head_accumulate`](crate::device::ops::head_accumulate), but
+/// from stored points.
 pub fn kmeans_accumulate(
     dev: &mut dyn Engine,
     plan: &Plan<KMeansSpec>,
@@ -203,18 +211,18 @@ pub fn kmeans_accumulate(
     door(dev, plan, &a, |dev, a| dev.kmeans_accumulate(a))
 }
 
-/// Lloyd's update: c = sums / counts. Each empty cluster, in ascending order, takes half of the
-/// points of the largest one (the donor; the lower index of equals; Faiss draws it at random):
-/// both become the donor's centroid, channel j of the formerly empty one times 1 + ε and of the
-/// donor times 1 − ε, ε = 1/1024 for even j and −1/1024 for odd (Faiss's perturbation), with
-/// ⌊half⌋ of the counts for the empty one and the rest for the donor. Without any point, centroids
-/// and counts stay.
+/// Lloyd's update: each centroid becomes the mean of its points, sums / counts. An empty cluster,
+/// in ascending order, takes half of the points of the largest one, the donor (the lower index
+/// among equals; Faiss draws it at random). Both become the donor's centroid, with channel j of the
+/// formerly empty one multiplied by 1 + ε and of the donor by 1 − ε, where ε = 1/1024 for even j
+/// and −1/1024 for odd j (Faiss's perturbation); the empty one gets ⌊half⌋ of the count and the
+/// donor the rest. If there is no point at all, centroids and counts stay.
 pub fn kmeans_mean(dev: &mut dyn Engine, a: KMeansMean) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_mean(a))
 }
 
-/// Mini-batch update (Sculley 2010; released code): for each cluster with m = counts > 0 points in
-/// this batch, totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
+/// The mini-batch update of k-means (Sculley 2010, and the released code). For each cluster with m
+/// = counts > 0 points in this batch: totals += m, η = m/(totals + 1e-6), c = (1 − η)·c + η·sums/m.
 pub fn kmeans_step(dev: &mut dyn Engine, a: KMeansStep) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.kmeans_step(a))
 }

@@ -1,14 +1,16 @@
-//! The ops. One file a family: its specs, the arguments of each op, what refuses them, what they
-//! cost, and the door. The same stem names the bodies, the kernels, the test and the bench.
+//! The ops, one file a family: its specs, the arguments of each op with their checks and their
+//! cost, and the door. The file's stem also names the bodies (cpu/, cuda/), the kernels, the test
+//! and the bench.
 //!
 //! Shapes use one alphabet: `n` images, `h`×`w` pixels, `c` channels in, `k` channels out or
-//! clusters, `d` feature channels. All tensors are NHWC and contiguous. `=` overwrites, `+=` adds.
-//! No two slots of a call may overlap.
+//! clusters, `d` feature channels. All tensors are contiguous, in the order NHWC. In the arguments,
+//! `=` marks a slot that the op overwrites and `+=` one that it adds to; it only reads the others,
+//! unless their text says more. No two slots of a call may overlap.
 //!
-//! A door is a function: it refuses slots whose sizes do not fit
-//! ([`Error::Shape`](crate::base::Error::Shape)), traces the op, and lets the engine's body run. A
-//! body checks nothing: it takes [`Passed`] arguments, which only a door makes. Everything else
-//! that can be refused is refused by the family's `plan_…`.
+//! An op's door is the function that callers use. It refuses slots whose sizes do not fit
+//! ([`Error::Shape`](crate::base::Error::Shape)), traces the op, and runs the engine's body. A body
+//! checks nothing: it takes [`Passed`] arguments, which only a door can make. Sizes that cannot be
+//! run are refused earlier, by the family's `plan_…`.
 
 pub mod adam;
 pub mod confusion;
@@ -59,7 +61,7 @@ use std::ops::Deref;
 use crate::base::{Error, Result};
 use crate::device::{Engine, Slot, Work, trace};
 
-/// The bodies of all ops.
+/// The bodies of all ops, which every engine implements.
 pub trait Bodies:
     view::View
     + conv::Conv
@@ -89,16 +91,17 @@ impl<E> Bodies for E where
 {
 }
 
-/// What an engine will be asked to do: a family's spec, and the engine's number for what it made
-/// of it.
+/// A promise of calls of a family's ops: their spec, and the engine's own number for what it
+/// prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan<S> {
+    /// The sizes, and what else the calls have in common.
     pub spec: S,
-    /// 0 where the engine keeps nothing.
+    /// The engine's number for what it prepared; 0 if it keeps nothing.
     pub(super) number: usize,
 }
 
-/// The spec of ops that need no plan: all that there is to know stands in their arguments.
+/// The spec of ops that need no plan, because their arguments say everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unplanned;
 
@@ -108,35 +111,39 @@ impl fmt::Display for Unplanned {
     }
 }
 
+/// The plan of all ops that need none.
 const UNPLANNED: Plan<Unplanned> = Plan { spec: Unplanned, number: 0 };
 
 /// The arguments of an op.
 pub trait Op {
-    /// What its plan is made for. It displays as the shape that traces show.
+    /// The spec that its plan is made for. Displayed, it is the shape that traces show.
     type Spec: fmt::Display;
 
-    /// As traces, errors and profilers call it.
+    /// The op's name in traces, errors and profilers.
     const NAME: &'static str;
 
-    /// Refuses slots of other sizes than the spec's, and what else no engine can run.
+    /// Fails if a slot's size differs from the spec's, or if the call is one that no engine can
+    /// run.
     fn check(&self, spec: &Self::Spec) -> Result<()>;
 
-    /// What it must move and compute: its floor on perfect hardware.
+    /// The bytes that the op must move and the FLOPs that it must compute, however it is
+    /// implemented.
     fn work(&self, spec: &Self::Spec) -> Work;
 
-    /// The shape, as traces show it.
+    /// The shape that traces show.
     fn shape(&self, spec: &Self::Spec) -> String {
         spec.to_string()
     }
 }
 
-/// Arguments that passed the door of their op, with the plan that they passed for.
+/// Arguments that the door has checked, with the plan that they fit. Bodies take these.
 pub struct Passed<'a, O: Op> {
     plan: &'a Plan<O::Spec>,
     args: &'a O,
 }
 
 impl<O: Op> Passed<'_, O> {
+    /// The spec that the arguments fit.
     pub fn spec(&self) -> &O::Spec {
         &self.plan.spec
     }
@@ -155,7 +162,7 @@ impl<O: Op> Deref for Passed<'_, O> {
     }
 }
 
-/// What every door does.
+/// The work of every door: checks `args`, and runs `body` under the trace.
 fn door<'a, O: Op>(
     dev: &mut dyn Engine,
     plan: &'a Plan<O::Spec>,
@@ -167,12 +174,12 @@ fn door<'a, O: Op>(
     trace::op(dev, O::NAME, shape, work, |dev| body(dev, Passed { plan, args }))
 }
 
-/// Refuses a slot of another length.
+/// Fails with [`Error::Shape`] if the slot, which is called `what`, does not have `len` elements.
 fn want<T>(op: &'static str, what: &'static str, slot: Slot<T>, len: usize) -> Result<()> {
     if slot.len == len { Ok(()) } else { Err(Error::Shape { op, what, got: slot.len, want: len }) }
 }
 
-/// As [`want`], where there is one.
+/// Like [`want`], for a slot that may be missing.
 fn want_if<T>(
     op: &'static str,
     what: &'static str,
@@ -182,7 +189,7 @@ fn want_if<T>(
     slot.map_or(Ok(()), |slot| want(op, what, slot, len))
 }
 
-/// Refuses a call that its plan was not made for.
+/// Fails if a call asks for something other than its plan was made for.
 fn planned<T: PartialEq + fmt::Debug>(op: &str, asked: T, planned: T) -> Result<()> {
     if asked == planned {
         return Ok(());

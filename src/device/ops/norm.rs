@@ -7,24 +7,30 @@ use crate::device::ops::{Op, Passed, Plan, UNPLANNED, Unplanned, door, want, wan
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
-/// x (groups, rows, c): each group of `rows` pixels is normalised by statistics of its own.
+/// The sizes of a batch norm of x (groups, rows, c): each group of `rows` pixels is normalised by
+/// its own statistics, channel by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NormSpec {
+    /// Number of groups, such as the views of a batch.
     pub groups: usize,
+    /// Number of pixels in a group.
     pub rows: usize,
+    /// Number of channels.
     pub c: usize,
 }
 
 impl NormSpec {
+    /// Elements of x.
     pub fn len(&self) -> usize {
         self.groups * self.rows * self.c
     }
 
+    /// Whether x has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// `saved` holds mean and 1/√(var + ε) of each group: (groups, 2, c).
+    /// Elements of `saved`: mean and 1/√(var + ε) of each group, (groups, 2, c).
     pub fn saved_len(&self) -> usize {
         self.groups * 2 * self.c
     }
@@ -36,21 +42,25 @@ impl fmt::Display for NormSpec {
     }
 }
 
-/// Added to the variance (torchvision's ResNet).
+/// The ε that is added to the variance (torchvision's ResNet).
 pub const EPS: f32 = 1e-5;
-/// running = (1 − m)·running + m·batch, the batch variance unbiased (torch's default m).
+/// The weight m of a batch's statistics in the running ones: running = (1 − m)·running + m·batch,
+/// with the unbiased batch variance (torch's default).
 pub const MOMENTUM: f32 = 0.1;
 
-/// All (c).
+/// The parameters and running statistics of a batch norm, all (c).
 #[derive(Clone, Copy, Debug)]
 pub struct NormParams {
+    /// Scale of the normalised channels. `beta`: their shift.
     pub gamma: Slot<f32>,
     pub beta: Slot<f32>,
+    /// Mean over past batches, for inference. `running_var`: their variance.
     pub running_mean: Slot<f32>,
     pub running_var: Slot<f32>,
 }
 
 impl NormParams {
+    /// Fails if a slot does not have `c` elements.
     pub(super) fn check(&self, op: &'static str, c: usize) -> Result<()> {
         want(op, "gamma", self.gamma, c)?;
         want(op, "beta", self.beta, c)?;
@@ -62,13 +72,17 @@ impl NormParams {
 /// Arguments of [`norm_forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormForward {
-    /// =
+    /// = (groups, rows, c), the output.
     pub z: Slot<Act>,
-    /// =, for the backward.
+    /// = (groups, 2, c), the statistics of the batch, for the backward pass.
     pub saved: Slot<f32>,
+    /// (groups, rows, c), the input.
     pub x: Slot<Act>,
+    /// (groups, rows, c), added before the ReLU. `None`: nothing is added.
     pub residual: Option<Slot<Act>>,
+    /// Whether negative outputs become 0.
     pub relu: bool,
+    /// Gamma and beta, which are read, and the running statistics, which are updated.
     pub params: NormParams,
 }
 
@@ -92,19 +106,25 @@ impl Op for NormForward {
 /// Arguments of [`norm_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormBackward {
-    /// = gradient of x.
+    /// = (groups, rows, c), the gradient of x.
     pub dx: Slot<Act>,
-    /// = gradient of the residual: dz where z > 0. Only with a residual.
+    /// = (groups, rows, c), the gradient of the residual: dz where z > 0, else 0. Given if the
+    /// forward pass had a residual.
     pub dresidual: Option<Slot<Act>>,
-    /// +=
+    /// += (c), the gradient of gamma.
     pub dgamma: Slot<f32>,
-    /// +=
+    /// += (c), the gradient of beta.
     pub dbeta: Slot<f32>,
+    /// (groups, rows, c), the gradient of the output.
     pub dz: Slot<Act>,
-    /// The forward's output, given when it had a ReLU: dz counts where z > 0.
+    /// (groups, rows, c), the forward pass's output. Given if it had a ReLU, so that dz counts only
+    /// where z > 0.
     pub z: Option<Slot<Act>>,
+    /// (groups, rows, c), the forward pass's input.
     pub x: Slot<Act>,
+    /// (groups, 2, c), as the forward pass wrote it.
     pub saved: Slot<f32>,
+    /// (c), the scale.
     pub gamma: Slot<f32>,
 }
 
@@ -124,8 +144,8 @@ impl Op for NormBackward {
         want(Self::NAME, "gamma", self.gamma, spec.c)
     }
 
-    /// Sums first, then dx. The second pass finds dz behind the ReLU where the first wrote it, in
-    /// `dresidual`, and needs no z.
+    /// Two passes: sums over all pixels, then dx. If there is a residual, the first pass writes dz
+    /// behind the ReLU to `dresidual`, where the second one reads it, and z is not read again.
     fn work(&self, _: &NormSpec) -> Work {
         let NormBackward { dx, dresidual, dz, z, x, .. } = *self;
         Work::moved(match dresidual {
@@ -138,12 +158,13 @@ impl Op for NormBackward {
 /// Arguments of [`norm_fold`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormFold {
-    /// = (k, …), as w.
+    /// = the weights of the convolution with the norm folded in, of w's shape.
     pub folded: Slot<Act>,
-    /// = (k)
+    /// = (k), the bias that the convolution gets.
     pub bias: Slot<Act>,
+    /// (k, …), the weights of the convolution before the norm, of k output channels.
     pub w: Slot<Act>,
-    /// Of k channels.
+    /// The norm of the convolution's k output channels.
     pub params: NormParams,
 }
 
@@ -163,33 +184,36 @@ impl Op for NormFold {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Norm {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize>;
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()>;
     fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()>;
     fn norm_fold(&mut self, a: Passed<NormFold>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_norm(dev: &mut dyn Engine, spec: NormSpec) -> Result<Plan<NormSpec>> {
     Ok(Plan { spec, number: dev.plan_norm(spec)? })
 }
 
-/// Train mode: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), statistics of each group (biased
-/// variance); `saved` = them; running statistics updated group after group, as by successive
-/// forwards.
+/// Training: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), with the mean and the biased
+/// variance of each group, which are also written to `saved`. The running statistics are updated
+/// group after group, as by successive forward passes.
 pub fn norm_forward(dev: &mut dyn Engine, plan: &Plan<NormSpec>, a: NormForward) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.norm_forward(a))
 }
 
-/// The gradient of [`norm_forward`].
+/// The gradient of [`norm_forward`]: dx, dresidual, dgamma and dbeta from dz.
 pub fn norm_backward(dev: &mut dyn Engine, plan: &Plan<NormSpec>, a: NormBackward) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.norm_backward(a))
 }
 
-/// Eval mode as weights: folded = w·γ/√(running_var + ε) by output channel, bias = β −
-/// running_mean·γ/√(…).
+/// Folds a norm in inference mode into the convolution before it: folded = w·γ/√(running_var + ε)
+/// for each output channel, bias = β − running_mean·γ/√(running_var + ε).
 pub fn norm_fold(dev: &mut dyn Engine, a: NormFold) -> Result<()> {
     door(dev, &UNPLANNED, &a, |dev, a| dev.norm_fold(a))
 }

@@ -1,4 +1,5 @@
-//! Softmax over stored scores, its gradient, and the cross-entropy against labels: all in place.
+//! The softmax of stored scores, its gradient, and the cross-entropy against labels. All work in
+//! place.
 
 use std::fmt;
 
@@ -7,41 +8,46 @@ use crate::device::ops::{Op, Passed, Plan, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Engine, Slot, Work};
 
-/// Scores (n, pixels, k) of n images.
+/// The sizes of stored scores: (n, pixels, k), for k classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SoftmaxSpec {
+    /// Number of images.
     pub n: usize,
+    /// Number of pixels in an image.
     pub pixels: usize,
+    /// Number of classes.
     pub k: usize,
 }
 
-/// What a cross-entropy against labels reads.
+/// The labels of a cross-entropy, and the weights of their classes.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxLabels {
-    /// (images of the store, pixels); a label >= k (such as u16::MAX) is ignored: no loss, no
-    /// gradient.
+    /// (images of the store, pixels), labels. A pixel whose label is k or more (such as `u16::MAX`)
+    /// is ignored: it has no loss and no gradient.
     pub labels: Slot<u16>,
-    /// (n): image i has label row index[i].
+    /// (n), the row of each image in `labels`.
     pub index: Slot<u32>,
-    /// Class weights (k).
+    /// (k), the weight of each class.
     pub weights: Slot<f32>,
 }
 
 impl SoftmaxSpec {
-    /// Rows of k scores.
+    /// Number of rows of k scores.
     pub fn rows(&self) -> usize {
         self.n * self.pixels
     }
 
+    /// Number of scores.
     pub fn len(&self) -> usize {
         self.rows() * self.k
     }
 
+    /// Whether there are no scores.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         if self.is_empty() {
             return Err(Error::input(
@@ -66,7 +72,7 @@ impl fmt::Display for SoftmaxSpec {
 /// Arguments of [`softmax_forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxForward {
-    /// (n, pixels, k): scores, then probabilities.
+    /// (n, pixels, k), scores, which become probabilities.
     pub x: Slot<f32>,
 }
 
@@ -86,8 +92,9 @@ impl Op for SoftmaxForward {
 /// Arguments of [`softmax_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxBackward {
-    /// (n, pixels, k): the gradient of p, then that of the scores.
+    /// (n, pixels, k), the gradient of p, which becomes that of the scores.
     pub dp: Slot<f32>,
+    /// (n, pixels, k), the probabilities.
     pub p: Slot<f32>,
 }
 
@@ -108,16 +115,18 @@ impl Op for SoftmaxBackward {
 /// Arguments of [`softmax_loss`].
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxLoss {
-    /// = (n)
+    /// = (n), each image's share of the loss.
     pub losses: Slot<f32>,
-    /// (n, pixels, k): scores, then their gradient.
+    /// (n, pixels, k), scores, which become their gradient.
     pub scores: Slot<f32>,
+    /// The labels, and the weights of their classes.
     pub labels: SoftmaxLabels,
+    /// Factor on the gradient, but not on `losses`.
     pub scale: f32,
 }
 
 impl SoftmaxLoss {
-    /// Images of the label store.
+    /// Number of images in the label store.
     pub(in crate::device) fn images(&self, spec: &SoftmaxSpec) -> usize {
         self.labels.labels.len / spec.pixels
     }
@@ -141,21 +150,24 @@ impl Op for SoftmaxLoss {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Softmax {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<usize>;
     fn softmax_forward(&mut self, a: Passed<SoftmaxForward>) -> Result<()>;
     fn softmax_backward(&mut self, a: Passed<SoftmaxBackward>) -> Result<()>;
     fn softmax_loss(&mut self, a: Passed<SoftmaxLoss>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_softmax(dev: &mut dyn Engine, spec: SoftmaxSpec) -> Result<Plan<SoftmaxSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_softmax(spec)? })
 }
 
-/// x = softmax over k, in place.
+/// x = the softmax of each row of k scores, in place.
 pub fn softmax_forward(
     dev: &mut dyn Engine,
     plan: &Plan<SoftmaxSpec>,
@@ -164,8 +176,8 @@ pub fn softmax_forward(
     door(dev, plan, &a, |dev, a| dev.softmax_forward(a))
 }
 
-/// dp = p∘(dp − Σ_k dp·p), in place: from the gradient of the probabilities p to that of the
-/// scores.
+/// The gradient of [`softmax_forward`]: dp = p∘(dp − Σ_k dp·p), in place, which turns the gradient
+/// of the probabilities p into that of the scores.
 pub fn softmax_backward(
     dev: &mut dyn Engine,
     plan: &Plan<SoftmaxSpec>,
@@ -174,9 +186,9 @@ pub fn softmax_backward(
     door(dev, plan, &a, |dev, a| dev.softmax_backward(a))
 }
 
-/// losses = image i's share of the mean weighted cross-entropy over all pixels of the batch
-/// (torch's: Σ w[y]·ℓ / Σ w[y], ignore_index); scores = the gradient of `scale` · Σ losses, in
-/// place. Where Σ w[y] is 0 both are 0, not NaN.
+/// losses = image i's share of the mean weighted cross-entropy over all pixels of the batch that
+/// are not ignored, which is Σ w\[y\]·ℓ / Σ w\[y\] as in torch; scores = the gradient of `scale` ·
+/// Σ losses, in place. If Σ w\[y\] is 0, both are 0, not NaN.
 pub fn softmax_loss(dev: &mut dyn Engine, plan: &Plan<SoftmaxSpec>, a: SoftmaxLoss) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.softmax_loss(a))
 }

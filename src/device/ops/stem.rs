@@ -1,5 +1,5 @@
-//! The end of the ResNet stem: batch norm + ReLU + 3×3/2 max-pool (padding 1) as one op; the
-//! full-resolution activation between them is never stored.
+//! The end of the ResNet stem as one op: batch norm, ReLU, and max-pool of 3×3 windows with stride
+//! 2 and padding 1. The full-resolution activations between them are never stored.
 
 use std::fmt;
 
@@ -8,10 +8,12 @@ use crate::device::ops::{NormParams, Op, Passed, Plan, door, want, want_if};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
-/// x (n, h, w, c) → z (n, ⌈h/2⌉, ⌈w/2⌉, c); `groups` divides n, as in
+/// The sizes of a stem: x (n, h, w, c) → z (n, ⌈h/2⌉, ⌈w/2⌉, c). Each of `groups` equal parts of
+/// the n images is normalised by its own statistics, as in
 /// [`NormSpec`](crate::device::ops::NormSpec).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StemSpec {
+    /// Number of groups, which divides n.
     pub groups: usize,
     pub n: usize,
     pub h: usize,
@@ -20,23 +22,27 @@ pub struct StemSpec {
 }
 
 impl StemSpec {
+    /// Height of the output, ⌈h/2⌉.
     pub fn p(&self) -> usize {
         self.h.div_ceil(2)
     }
 
+    /// Width of the output, ⌈w/2⌉.
     pub fn q(&self) -> usize {
         self.w.div_ceil(2)
     }
 
+    /// Elements of the input.
     pub fn x_len(&self) -> usize {
         self.n * self.h * self.w * self.c
     }
 
+    /// Elements of the output.
     pub fn z_len(&self) -> usize {
         self.n * self.p() * self.q() * self.c
     }
 
-    /// (groups, 2, c): mean and 1/√(var + ε).
+    /// Elements of `saved`: mean and 1/√(var + ε) of each group, (groups, 2, c).
     pub fn saved_len(&self) -> usize {
         self.groups * 2 * self.c
     }
@@ -51,13 +57,16 @@ impl fmt::Display for StemSpec {
 /// Arguments of [`stem_forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct StemForward {
-    /// =
+    /// = (n, p, q, c), the output.
     pub z: Slot<Act>,
-    /// = (shape of z) 3·row + column in the window of the first maximum, where a backward follows.
+    /// = (n, p, q, c), the place of the first maximum in its window, 3·row + column. Given if a
+    /// backward pass follows.
     pub argmax: Option<Slot<u8>>,
-    /// =, for the backward.
+    /// = (groups, 2, c), the statistics of the batch, for the backward pass.
     pub saved: Slot<f32>,
+    /// (n, h, w, c), the input.
     pub x: Slot<Act>,
+    /// Gamma and beta, which are read, and the running statistics, which are updated.
     pub params: NormParams,
 }
 
@@ -81,8 +90,9 @@ impl Op for StemForward {
 /// Arguments of [`stem_infer`].
 #[derive(Clone, Copy, Debug)]
 pub struct StemInfer {
-    /// =
+    /// = (n, p, q, c), the output.
     pub z: Slot<Act>,
+    /// (n, h, w, c), the input, already normalised.
     pub x: Slot<Act>,
 }
 
@@ -103,16 +113,21 @@ impl Op for StemInfer {
 /// Arguments of [`stem_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct StemBackward {
-    /// =
+    /// = (n, h, w, c), the gradient of x.
     pub dx: Slot<Act>,
-    /// +=
+    /// += (c), the gradient of gamma.
     pub dgamma: Slot<f32>,
-    /// +=
+    /// += (c), the gradient of beta.
     pub dbeta: Slot<f32>,
+    /// (n, p, q, c), the gradient of the output.
     pub dz: Slot<Act>,
+    /// (n, p, q, c), as the forward pass wrote it.
     pub argmax: Slot<u8>,
+    /// (n, h, w, c), the forward pass's input.
     pub x: Slot<Act>,
+    /// (groups, 2, c), as the forward pass wrote it.
     pub saved: Slot<f32>,
+    /// The forward pass's parameters.
     pub params: NormParams,
 }
 
@@ -136,31 +151,35 @@ impl Op for StemBackward {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Stem {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize>;
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()>;
     fn stem_infer(&mut self, a: Passed<StemInfer>) -> Result<()>;
     fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_stem(dev: &mut dyn Engine, spec: StemSpec) -> Result<Plan<StemSpec>> {
     Ok(Plan { spec, number: dev.plan_stem(spec)? })
 }
 
-/// Train mode: z = maxpool(relu(batchnorm(x))), `saved` and running statistics as in
+/// Training: z = maxpool(relu(batchnorm(x))). `saved` and the running statistics are written as by
 /// [`norm_forward`](crate::device::ops::norm_forward).
 pub fn stem_forward(dev: &mut dyn Engine, plan: &Plan<StemSpec>, a: StemForward) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.stem_forward(a))
 }
 
-/// Eval mode, the norm folded into the convolution before: z = maxpool(relu(x)).
+/// Inference: z = maxpool(relu(x)). The norm was folded into the convolution before (see
+/// [`norm_fold`](crate::device::ops::norm_fold)).
 pub fn stem_infer(dev: &mut dyn Engine, plan: &Plan<StemSpec>, a: StemInfer) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.stem_infer(a))
 }
 
-/// The gradient of [`stem_forward`].
+/// The gradient of [`stem_forward`]: dx, dgamma and dbeta from dz.
 pub fn stem_backward(dev: &mut dyn Engine, plan: &Plan<StemSpec>, a: StemBackward) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.stem_backward(a))
 }

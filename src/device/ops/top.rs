@@ -1,4 +1,4 @@
-//! The best rows of many, query by query, as batches of scores come by.
+//! The search for the best rows of each query, in scores that come batch by batch.
 
 use std::fmt;
 
@@ -7,23 +7,28 @@ use crate::device::ops::{Op, Passed, Plan, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Engine, Slot, Work};
 
-/// The most rows that are kept for a query, and the most queries.
+/// The largest number of rows that can be kept for a query.
 pub const MOST_KEPT: usize = 64;
+/// The largest number of queries.
 pub const MOST_QUERIES: usize = 32;
 
-/// Scores (rows, q) of q queries, of which n places are kept for each.
+/// The sizes of a search: scores (rows, q) for q queries, of which the best n rows are kept for
+/// each query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopSpec {
+    /// Number of rows in a batch.
     pub rows: usize,
+    /// Number of queries.
     pub q: usize,
+    /// Number of rows that are kept for each query.
     pub n: usize,
-    /// Of each `group` successive rows, such as an image's, only the best counts; 1: every row
-    /// does. Divides `rows`.
+    /// Number of successive rows, such as those of an image, of which only the best counts. 1:
+    /// every row counts. Divides `rows`.
     pub group: usize,
 }
 
 impl TopSpec {
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         let TopSpec { rows, q, n, group } = *self;
         if rows * q * n * group == 0 {
@@ -56,13 +61,13 @@ impl fmt::Display for TopSpec {
 /// Arguments of [`top_update`].
 #[derive(Clone, Copy, Debug)]
 pub struct TopUpdate {
-    /// (q, n): read and written.
+    /// (q, n), the best scores so far, the best first: read and written.
     pub best: Slot<f32>,
-    /// (q, n): read and written.
+    /// (q, n), the places of these scores: read and written.
     pub places: Slot<u32>,
-    /// (rows, q)
+    /// (rows, q), the scores of this batch.
     pub scores: Slot<f32>,
-    /// The place of the first row.
+    /// The place of this batch's first row among the rows of all batches.
     pub first: usize,
 }
 
@@ -87,21 +92,25 @@ impl Op for TopUpdate {
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait Top {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_top(&mut self, spec: TopSpec) -> Result<usize>;
     fn top_update(&mut self, a: Passed<TopUpdate>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_top(dev: &mut dyn Engine, spec: TopSpec) -> Result<Plan<TopSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_top(spec)? })
 }
 
-/// best, places = the n best of what they were and of these rows, the best first; of equal scores
-/// the lower place comes first, and counts in a group. Row i of the scores is place `first` + i. A
-/// search begins with −∞ at the places u32::MAX; a NaN is never kept.
+/// best, places = the n best of those kept so far and of these rows, the best first. Among equal
+/// scores the lower place comes first, and is the one that counts in a group. Row i of the scores
+/// has the place `first` + i. A search begins with scores of −∞ at the places `u32::MAX`; a NaN is
+/// never kept.
 pub fn top_update(dev: &mut dyn Engine, plan: &Plan<TopSpec>, a: TopUpdate) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.top_update(a))
 }

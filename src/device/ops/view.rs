@@ -1,5 +1,5 @@
-//! A view of an image as the network reads it: photometric change, geometry, normalisation, u8 →
-//! activations.
+//! Views: stored 8-bit images, turned into the activations that the network reads, with a change of
+//! colours, a crop and a flip, and normalisation.
 
 use std::fmt;
 
@@ -10,28 +10,34 @@ use crate::device::ops::{Op, Passed, Plan, door, want, want_if};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
-/// ImageNet's mean and standard deviation of RGB in 0..1 (torchvision).
+/// The mean of ImageNet's R, G and B in 0..1 (torchvision).
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// The standard deviation of ImageNet's R, G and B in 0..1 (torchvision).
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// images (m, sh, sw, 3) u8 → x (n, h, w, channels), all channels but the first three zero.
+/// The sizes of views: images (m, sh, sw, 3) of u8 → x (n, h, w, channels), whose channels after
+/// the first three are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ViewSpec {
+    /// Number of views.
     pub n: usize,
+    /// Height of a stored image. `sw`: its width.
     pub sh: usize,
     pub sw: usize,
+    /// Height of a view. `w`: its width.
     pub h: usize,
     pub w: usize,
-    /// As the network reads them: 4, or 8 with room for [`view_sobel`].
+    /// Channels of the network's input: 4, or 8 with room for [`view_sobel`].
     pub channels: usize,
 }
 
 impl ViewSpec {
+    /// Elements of the output.
     pub fn x_len(&self) -> usize {
         self.n * self.h * self.w * self.channels
     }
 
-    /// Refuses what no engine plans.
+    /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         if [self.n, self.sh, self.sw, self.h, self.w].contains(&0) {
             let what = format!("{self:?} has no pixels");
@@ -52,32 +58,35 @@ impl fmt::Display for ViewSpec {
     }
 }
 
-/// Photometric draws of one image. Colours are in 0..1 and clamped to it after each step; grey =
-/// 0.299 R + 0.587 G + 0.114 B. The four jitter steps run in `order`, then grey, then blur.
+/// The photometric change of one image. Colours are in 0..1 and clamped to it after each step; grey
+/// is 0.299 R + 0.587 G + 0.114 B. The four jitter steps run in `order`, then grey, then blur.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Photo {
-    /// x·b. 1 changes nothing.
+    /// Brightness factor b of x·b. 1 changes nothing.
     pub brightness: f32,
-    /// m + (x − m)·c, m the mean grey of the whole image at this point.
+    /// Contrast factor c of m + (x − m)·c, where m is the mean grey of the whole image at this
+    /// point. 1 changes nothing.
     pub contrast: f32,
-    /// g + (x − g)·s, g the grey of the pixel.
+    /// Saturation factor s of g + (x − g)·s, where g is the pixel's grey. 1 changes nothing.
     pub saturation: f32,
-    /// Turns of the HSV colour circle, in −0.5..0.5. 0 changes nothing (and skips the conversion).
+    /// Shift of the hue in turns of the HSV colour circle, in −0.5..0.5. 0 changes nothing (and
+    /// skips the conversion to HSV).
     pub hue: f32,
-    /// σ of the Gaussian blur in pixels of the stored image; 0 is none. Taps: radius ⌈3σ⌉ (at most
-    /// the image's longer side), normalised, edges replicated.
+    /// σ of the Gaussian blur, in pixels of the stored image; 0 is none. Its window has the radius
+    /// ⌈3σ⌉ (at most the image's longer side) and is normalised; edges are replicated.
     pub sigma: f32,
-    /// 1: replace by grey.
+    /// 1: every colour is replaced by its grey. 0: colours stay.
     pub grey: u32,
-    /// A permutation as four 2-bit fields, the first step lowest: 0 brightness, 1 contrast, 2
-    /// saturation, 3 hue.
+    /// The order of the four jitter steps, as 2-bit fields with the first step lowest: 0
+    /// brightness, 1 contrast, 2 saturation, 3 hue.
     pub order: u32,
 }
 
 impl Photo {
-    /// brightness, contrast, saturation, hue.
+    /// The order brightness, contrast, saturation, hue.
     pub const FIXED_ORDER: u32 = 0b11_10_01_00;
+    /// A change that leaves the image as it is.
     pub const NONE: Photo = Photo {
         brightness: 1.0,
         contrast: 1.0,
@@ -89,20 +98,24 @@ impl Photo {
     };
 }
 
-/// A square window of a map, then a mirror: rows `top..top + side`, columns `left..left + side`,
-/// resampled bilinearly (align_corners = false, no antialias, torch's `interpolate`) to the output
-/// side, then flipped horizontally. The window lies inside of the map and is not empty.
+/// A square window of a map, and whether it is mirrored: rows `top..top + side` and columns
+/// `left..left + side` are resampled bilinearly (torch's `interpolate` with align_corners = false
+/// and no antialias) to the output's side, then flipped horizontally if `flip` is 1. The window
+/// lies inside of the map and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Crop {
+    /// First row of the window. `left`: its first column.
     pub top: u32,
     pub left: u32,
+    /// Side of the window, at least 1.
     pub side: u32,
+    /// 1: the result is mirrored horizontally. 0: it is not.
     pub flip: u32,
 }
 
 impl Crop {
-    /// The whole of a square map: resampling it is the identity.
+    /// The whole of a square map, for which resampling is the identity.
     pub fn whole(side: usize) -> Self {
         Crop { top: 0, left: 0, side: side as u32, flip: 0 }
     }
@@ -111,15 +124,15 @@ impl Crop {
 /// Arguments of [`view_render`].
 #[derive(Clone, Copy, Debug)]
 pub struct ViewRender {
-    /// = (n, h, w, channels)
+    /// = (n, h, w, channels), the views.
     pub x: Slot<Act>,
-    /// (m, sh, sw, 3)
+    /// (m, sh, sw, 3), the stored RGB images; m is any number.
     pub images: Slot<u8>,
-    /// (n), below m.
+    /// (n), which image each view shows; below m.
     pub index: Slot<u32>,
-    /// (n); None: colours stay.
+    /// (n), changes of colours. `None`: colours stay.
     pub photo: Option<Slot<Photo>>,
-    /// (n); None: the whole image, resized.
+    /// (n), windows of the stored images. `None`: whole images, resized.
     pub crops: Option<Slot<Crop>>,
 }
 
@@ -144,7 +157,7 @@ impl Op for ViewRender {
 /// Arguments of [`view_sobel`].
 #[derive(Clone, Copy, Debug)]
 pub struct ViewSobel {
-    /// (n, h, w, 8): channels 3 and 4 =.
+    /// (n, h, w, 8), views, whose channels 3 and 4 are overwritten.
     pub x: Slot<Act>,
 }
 
@@ -160,35 +173,40 @@ impl Op for ViewSobel {
         Err(Error::Shape { op: Self::NAME, what: "a pixel", got: spec.channels, want: 8 })
     }
 
-    /// Three channels of eight are read and two written.
+    /// Of eight channels, three are read and two are written.
     fn work(&self, _: &ViewSpec) -> Work {
         Work::moved(bytes![self.x] * 5 / 8)
     }
 }
 
-/// What an engine does of the family.
+/// The bodies of this family's ops, which every engine implements. The doors below say what each op
+/// computes.
 pub trait View {
-    /// Asks for scratch; refuses sizes that the engine cannot run. Returns its number for the plan.
+    /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
+    /// run. Returns the engine's own number for the plan.
     fn plan_view(&mut self, spec: ViewSpec) -> Result<usize>;
     fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()>;
     fn view_sobel(&mut self, a: Passed<ViewSobel>) -> Result<()>;
 }
 
+/// Plans the ops of this family for `spec`. Fails on sizes that this engine cannot run.
 pub fn plan_view(dev: &mut dyn Engine, spec: ViewSpec) -> Result<Plan<ViewSpec>> {
     spec.check()?;
     Ok(Plan { spec, number: dev.plan_view(spec)? })
 }
 
-/// x[i] = normalise(geometry(photometric(images[index[i]]))): `photo` at stored size, if given;
-/// then the crop, if given, else the whole image resized with antialias (triangle filter as wide
-/// as the scale, as Pillow's BILINEAR), the identity where sizes agree; then (x − MEAN)/STD.
+/// `x[i] = normalise(geometry(photometric(images[index[i]])))`. First the change of colours, if
+/// given, at the stored size. Then the crop, if given; else the whole image is resized with
+/// antialias (a triangle filter as wide as the scale, like Pillow's BILINEAR), which is the
+/// identity if the sizes agree. Last (x − [`MEAN`])/[`STD`].
 pub fn view_render(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewRender) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.view_render(a))
 }
 
-/// Channels 3 and 4 of x = the Sobel gradient (IIC): dx = [[1,0,−1],[2,0,−2],[1,0,−1]], dy =
-/// [[1,2,1],[0,0,0],[−1,−2,−1]], cross-correlated with the grey picture g = 0.299 R + 0.587 G +
-/// 0.114 B in 0..1 (normalisation undone), zeros around it. Refused where the plan has 4 channels.
+/// Channels 3 and 4 of x = the picture's Sobel gradients, which IIC's network reads beside the
+/// colours: [[1,0,−1],[2,0,−2],[1,0,−1]] and [[1,2,1],[0,0,0],[−1,−2,−1]], each cross-correlated
+/// with the grey picture g = 0.299 R + 0.587 G + 0.114 B in 0..1 (normalisation undone), with zeros
+/// around it. Refused if the plan has 4 channels.
 pub fn view_sobel(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewSobel) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.view_sobel(a))
 }

@@ -15,9 +15,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::recognise::recognise;
 use super::{Tensor, Weights};
 use crate::base::{Error, Result};
-use crate::net::Architecture;
+use crate::net::Backbone;
 
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +41,8 @@ pub enum Origin {
 ///
 /// Of torchvision's weights, the stages that the network does not have are left out.
 ///
-/// Errors: another architecture (the first tensor whose shape differs), missing tensors (`fpn.` may
-/// miss in [`Origin::Torchvision`] alone), unknown tensors.
+/// Errors: another backbone, another architecture (the first tensor whose shape differs), missing
+/// tensors (`fpn.` may miss in [`Origin::Torchvision`] alone), unknown tensors.
 pub fn canonical(
     weights: Weights,
     path: &Path,
@@ -54,13 +55,15 @@ pub fn canonical(
         _ => tensors.into_iter().filter_map(|(name, t)| Some((rename(&name)?, t))).collect(),
     };
     if origin == Origin::Torchvision {
-        for (name, _) in crate::net::expected(Architecture::RESNET18) {
-            if !expected.iter().any(|(wanted, _)| *wanted == name) {
-                tensors.remove(&name);
+        for stage in ["layer1.", "layer2.", "layer3.", "layer4."] {
+            if !expected.iter().any(|(name, _)| name.starts_with(stage)) {
+                tensors.retain(|name, _| !name.starts_with(stage));
             }
         }
     }
-    let fits = Fits { path, tensors: &tensors, origin: &origin };
+    let wanted = recognise(expected.iter().map(|(name, shape)| (&**name, &**shape)));
+    let fits = Fits { path, tensors: &tensors, origin: &origin, wanted };
+    fits.backbone()?;
     fits.shapes(expected)?;
     fits.complete(expected)?;
     fits.classifiers(expected)?;
@@ -68,6 +71,13 @@ pub fn canonical(
         fits.known(expected)?;
     }
     Ok((Weights { tensors, metadata }, origin))
+}
+
+/// The backbone that tensors are of, whoever named them.
+pub fn backbone(tensors: &BTreeMap<String, Tensor>) -> Option<&'static Backbone> {
+    let named: Vec<(String, &[usize])> =
+        tensors.iter().filter_map(|(name, t)| Some((rename(name)?, &*t.shape))).collect();
+    recognise(named.iter().map(|(name, shape)| (&**name, *shape)))
 }
 
 fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Origin {
@@ -120,6 +130,8 @@ struct Fits<'a> {
     path: &'a Path,
     tensors: &'a BTreeMap<String, Tensor>,
     origin: &'a Origin,
+    /// The network's backbone, if its table is that of one.
+    wanted: Option<&'static Backbone>,
 }
 
 impl Fits<'_> {
@@ -130,8 +142,26 @@ impl Fits<'_> {
             }
             _ => None,
         };
-        let remedy = "weights of a ResNet-18 are accepted: torchvision's, the released PiCIE's with its FPN, or this engine's own";
+        let remedy = format!(
+            "weights of a {} are accepted: torchvision's, the released PiCIE's with its FPN, or \
+             this engine's own",
+            self.wanted.map_or("network like this one", |backbone| backbone.title)
+        );
         Error::file(self.path, what + &arch.unwrap_or_default(), remedy)
+    }
+
+    /// Refuses weights of another backbone, and says how to use them.
+    fn backbone(&self) -> Result<()> {
+        match (backbone(self.tensors), self.wanted) {
+            (Some(got), Some(wanted)) if got != wanted => {
+                let what = format!(
+                    "these are weights of a {}, and the network is a {}",
+                    got.title, wanted.title
+                );
+                Err(Error::file(self.path, what, format!("use --backbone {}", got.name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// conv1 reads the picture alone, or with its Sobel gradient.

@@ -6,32 +6,30 @@
 //!      └ torch_legacy ─┤                .pth before: resnet18-5c106cde.pth, the released PiCIE (PyTorch 1.2)
 //!                      ├ pickle, object the machine, and the Python objects it may name
 //!                      └ torch          storages to contiguous tensors
-//! canonical                              whose names they are, and our names for them
+//! canonical ─ recognise                  whose names they are, and our names for them; which backbone's
 //! source ─ plausible                     what a network starts from, ImageNet weights inside the binary among it
 //! ```
 
 mod canonical;
-mod dtype;
 mod fault;
 mod object;
 mod pickle;
 mod plausible;
+mod recognise;
 mod safetensors;
 mod source;
+mod stored;
 mod torch;
 mod torch_legacy;
 mod torch_zip;
-
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::base::{Error, Result};
-pub use canonical::{Origin, canonical};
+pub use canonical::{Origin, backbone, canonical};
 use fault::Fault;
-pub use source::{Source, Start, StartRecord};
+pub use source::{Provenance, Source, Start};
 
 /// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2
 /// bytes for each feature pixel: 3 GB for all of COCO at 320². A file that wants more than this is

@@ -3,8 +3,8 @@
 //! Nothing is ever called: each allowed name stands for a rule in [`build`] that makes plain data
 //! from its arguments.
 
-use super::dtype::Dtype;
 use super::fault::{Fault, Result};
+use super::stored::StoredType;
 
 /// A value on the unpickler's stack. Containers live in [`Heap`], so that copies are cheap, sharing
 /// and cycles are harmless, and nothing recurses when a hostile nest of containers is dropped.
@@ -29,14 +29,14 @@ pub enum Object<'a> {
     /// `argparse.Namespace`
     Namespace(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
-    Tensor(View<'a>),
+    Tensor(Strided<'a>),
 }
 
 /// A run of elements that the file keeps under `key`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Storage<'a> {
     pub key: &'a str,
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Elements of the whole storage in the file.
     pub len: u64,
     /// First element of this view of it; only files before PyTorch 0.4 use views.
@@ -45,9 +45,9 @@ pub struct Storage<'a> {
 
 /// A strided tensor over a storage; offset and strides in elements of `dtype`.
 #[derive(Debug, PartialEq)]
-pub struct View<'a> {
+pub struct Strided<'a> {
     pub storage: Storage<'a>,
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     pub offset: u64,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
@@ -55,8 +55,8 @@ pub struct View<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Global {
-    Storage(Dtype),
-    Dtype(Dtype),
+    Storage(StoredType),
+    Dtype(StoredType),
     /// `_rebuild_tensor`, `_rebuild_tensor_v2`: (storage, offset, size, stride, …)
     RebuildTensor,
     /// `_rebuild_tensor_v3`: the same with the dtype as seventh argument
@@ -85,10 +85,10 @@ impl Global {
                 Some(Global::Sequence)
             }
             ("argparse", "Namespace") => Some(Global::Namespace),
-            ("torch.storage", "UntypedStorage") => Some(Global::Storage(Dtype::U8)),
-            ("torch" | "torch.cuda", _) => Dtype::of_storage(name)
+            ("torch.storage", "UntypedStorage") => Some(Global::Storage(StoredType::U8)),
+            ("torch" | "torch.cuda", _) => StoredType::of_storage(name)
                 .map(Global::Storage)
-                .or_else(|| Dtype::of_torch(name).map(Global::Dtype)),
+                .or_else(|| StoredType::of_torch(name).map(Global::Dtype)),
             _ => None,
         };
         allowed.ok_or_else(|| Fault::Forbidden(format!("{module}.{name}")))
@@ -180,7 +180,7 @@ pub fn build<'a>(heap: &mut Heap<'a>, callable: Value<'a>, args: Value<'a>) -> R
             let Value::Global(Global::Dtype(dtype)) = dtype else {
                 return Err(Fault::damaged("a tensor's element type is none"));
             };
-            Object::Tensor(View { dtype, ..view(heap, storage, offset, shape, strides)? })
+            Object::Tensor(Strided { dtype, ..view(heap, storage, offset, shape, strides)? })
         }
         (Global::Parameter, &[data, ..]) => return Ok(data),
         (Global::Namespace, []) => Object::Namespace(Vec::new()),
@@ -206,7 +206,7 @@ fn view<'a>(
     offset: Value,
     shape: Value,
     strides: Value,
-) -> Result<View<'a>> {
+) -> Result<Strided<'a>> {
     let Some(&Object::Storage(storage)) = heap.get(storage) else {
         return Err(Fault::damaged("a tensor has no storage"));
     };
@@ -216,7 +216,7 @@ fn view<'a>(
             "a tensor has sizes {shape:?} and strides {strides:?}"
         )));
     }
-    Ok(View { storage, dtype: storage.dtype, offset: natural(offset)?, shape, strides })
+    Ok(Strided { storage, dtype: storage.dtype, offset: natural(offset)?, shape, strides })
 }
 
 /// The storage that a persistent id names: ("storage", class, key, device, elements[, view]).

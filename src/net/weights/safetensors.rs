@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use ::safetensors::SafeTensors;
 use serde_json::{Map, json};
 
-use super::dtype::Dtype;
 use super::fault::{Fault, Result};
+use super::stored::StoredType;
 use super::{Data, Tensor, Weights};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
@@ -20,7 +20,7 @@ pub fn parse(bytes: &[u8]) -> Result<Weights> {
         .metadata
         .extend(header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
     for (name, view) in file.tensors() {
-        let dtype = Dtype::of_safetensors(view.dtype()).ok_or_else(|| {
+        let dtype = StoredType::of_safetensors(view.dtype()).ok_or_else(|| {
             Fault::unsupported(format!("tensor {name:?} has elements of {:?}", view.dtype()))
         })?;
         let tensor = Tensor { shape: view.shape().to_vec(), data: dtype.decode(view.data()) };

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Origin, Weights, canonical, parse, plausible, read_bytes};
 use crate::base::{Error, Result};
-use crate::net::{Architecture, expected};
+use crate::net::{Architecture, Backbone, RESNET18, expected};
 
 /// A ResNet-18 trained on ImageNet, part of the binary; provenance and licence lie beside the file.
 const IMAGENET: &[u8] = include_bytes!("imagenet/resnet18.safetensors");
@@ -21,7 +21,8 @@ pub enum Source {
     Imagenet,
     /// `none`: random numbers.
     None,
-    /// `torchvision`: torchvision's own ResNet-18, which torch keeps in the user's cache folder.
+    /// `torchvision`: torchvision's own file of the backbone, which torch keeps in the user's cache
+    /// folder.
     Torchvision,
     /// Any other word: a file of one of the formats that [`weights::read`](super::read) knows.
     File(PathBuf),
@@ -60,20 +61,20 @@ impl fmt::Display for Source {
 pub struct Start {
     /// Under this engine's names, held to the network's shapes; None: random numbers.
     pub weights: Option<Weights>,
-    pub record: StartRecord,
+    pub provenance: Provenance,
     /// What is odd about weights that are accepted all the same.
     pub warning: Option<String>,
 }
 
 /// Which weights a run started from, for `run.json` and checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartRecord {
+pub struct Provenance {
     pub source: Source,
     /// Of the file's bytes, in hexadecimal; None: random numbers.
     pub sha256: Option<String>,
 }
 
-impl fmt::Display for StartRecord {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match (&self.source, &self.sha256) {
             (Source::Imagenet, Some(hash)) => {
@@ -90,7 +91,7 @@ impl Start {
     pub fn random() -> Self {
         Start {
             weights: None,
-            record: StartRecord { source: Source::None, sha256: None },
+            provenance: Provenance { source: Source::None, sha256: None },
             warning: None,
         }
     }
@@ -105,11 +106,23 @@ impl Source {
     /// Reads the weights for a network of `architecture`.
     ///
     /// Errors: a file that is missing, damaged, of another network, or with values that are not
-    /// finite; `imagenet` for a network that reads more than pictures; `torchvision` where torch's
-    /// cache folder has no such file.
+    /// finite; `imagenet` for another backbone than ResNet-18, or a network that reads more than
+    /// pictures; `torchvision` where torch's cache folder has no such file.
     pub fn open(&self, architecture: Architecture) -> Result<Start> {
         let (path, bytes) = match self {
             Source::None => return Ok(Start::random()),
+            Source::Imagenet if architecture.backbone != &RESNET18 => {
+                let Backbone { name, title, .. } = architecture.backbone;
+                return Err(Error::input(
+                    format!(
+                        "--backbone {name}: the ImageNet weights in this binary are a ResNet-18's"
+                    ),
+                    format!(
+                        "give a {title}'s with --weights FILE or --weights torchvision, or start \
+                         from random numbers with --weights none"
+                    ),
+                ));
+            }
             Source::Imagenet if architecture.sobel => {
                 return Err(Error::input(
                     "--weights imagenet: the weights in this binary read pictures, not their Sobel gradient",
@@ -118,7 +131,7 @@ impl Source {
             }
             Source::Imagenet => (Path::new("imagenet"), IMAGENET.into()),
             Source::Torchvision => {
-                let path = torchvision(&torch_home())?;
+                let path = torchvision(&torch_home(), architecture.backbone)?;
                 return Source::File(path).open(architecture);
             }
             Source::File(path) => (&**path, read_bytes(path)?),
@@ -129,8 +142,8 @@ impl Source {
         plausible::finite(&weights, path)?;
         let warning =
             (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
-        let record = StartRecord { source: self.clone(), sha256: Some(sha256) };
-        Ok(Start { weights: Some(weights), record, warning })
+        let provenance = Provenance { source: self.clone(), sha256: Some(sha256) };
+        Ok(Start { weights: Some(weights), provenance, warning })
     }
 }
 
@@ -150,19 +163,18 @@ fn torch_home() -> PathBuf {
     home.unwrap_or_default()
 }
 
-/// torchvision's ResNet-18 below torch's folder: a file whose name ends with the first eight digits
-/// of its own sha256.
-fn torchvision(home: &Path) -> Result<PathBuf> {
+/// torchvision's weights of a backbone below torch's folder: a file whose name ends with the first
+/// eight digits of its own sha256.
+fn torchvision(home: &Path, backbone: &Backbone) -> Result<PathBuf> {
+    let Backbone { name: model, title, .. } = backbone;
     let folder = home.join("hub/checkpoints");
     let mut found: Vec<PathBuf> =
         std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     found.sort();
     for path in found {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let Some(hash) = name.strip_prefix("resnet18-").and_then(|rest| rest.strip_suffix(".pth"))
-        else {
-            continue;
-        };
+        let rest = name.strip_prefix(*model).and_then(|rest| rest.strip_prefix('-'));
+        let Some(hash) = rest.and_then(|rest| rest.strip_suffix(".pth")) else { continue };
         if !hex(&Sha256::digest(read_bytes(&path)?)).starts_with(hash) {
             return Err(Error::file(
                 &path,
@@ -174,20 +186,24 @@ fn torchvision(home: &Path) -> Result<PathBuf> {
     }
     Err(Error::file(
         folder,
-        "torchvision's ResNet-18 is not here",
-        "get it with: python3 -c \"import torchvision; torchvision.models.resnet18(weights='IMAGENET1K_V1')\"",
+        format!("torchvision's {title} is not here"),
+        format!(
+            "get it with: python3 -c \"import torchvision; \
+             torchvision.models.{model}(weights='IMAGENET1K_V1')\""
+        ),
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::RESNET50;
 
     #[test]
     fn the_weights_in_the_binary_are_the_ones_that_were_chosen() {
         let start = Source::Imagenet.open(Architecture::RESNET18).unwrap();
         let hash = "7730c6ef5ad695eac9d70931d3161e5fe6bdfe06acf416646d0dbab8f56bf4a5";
-        assert_eq!(start.record.sha256.as_deref(), Some(hash));
+        assert_eq!(start.provenance.sha256.as_deref(), Some(hash));
         assert_eq!(start.warning, None);
         assert!(!start.has_laterals());
     }
@@ -205,15 +221,17 @@ mod tests {
     fn torchvisions_file_is_known_by_name_and_hash() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("hub/checkpoints");
-        let missing = torchvision(home.path()).unwrap_err().to_string();
+        let missing = torchvision(home.path(), &RESNET18).unwrap_err().to_string();
         assert!(missing.contains("torchvision.models.resnet18"), "{missing}");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("resnet18-00000000.pth"), b"weights").unwrap();
-        let wrong = torchvision(home.path()).unwrap_err().to_string();
+        let wrong = torchvision(home.path(), &RESNET18).unwrap_err().to_string();
         assert!(wrong.contains("not those its name promises"), "{wrong}");
         std::fs::remove_file(folder.join("resnet18-00000000.pth")).unwrap();
         let named = folder.join(format!("resnet18-{}.pth", &hex(&Sha256::digest(b"weights"))[..8]));
         std::fs::write(&named, b"weights").unwrap();
-        assert_eq!(torchvision(home.path()).unwrap(), named);
+        assert_eq!(torchvision(home.path(), &RESNET18).unwrap(), named);
+        let missing = torchvision(home.path(), &RESNET50).unwrap_err().to_string();
+        assert!(missing.contains("torchvision.models.resnet50"), "{missing}");
     }
 }

@@ -1,7 +1,7 @@
 //! From the objects of a checkpoint's pickle to named, contiguous tensors.
 
 use super::fault::{Fault, Result};
-use super::object::{Heap, Object, Value, View};
+use super::object::{Heap, Object, Strided, Value};
 use super::pickle::Pickle;
 use super::{MAX_BYTES, Tensor, Weights};
 
@@ -84,15 +84,15 @@ impl Walk<'_, '_> {
     }
 
     /// The elements of `view` in row-major order.
-    fn tensor(&mut self, path: &str, view: &View) -> Result<Tensor> {
-        let View { dtype, shape, strides, .. } = view;
+    fn tensor(&mut self, path: &str, view: &Strided) -> Result<Tensor> {
+        let Strided { dtype, shape, strides, .. } = view;
         let wrong =
             |what: String| Fault::damaged(format!("tensor {path:?} of shape {shape:?} {what}"));
         let count =
             shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
         self.elements = self.elements.saturating_add(count);
         if self.elements > MAX_ELEMENTS {
-            return Err(wrong("is too large for the weights of a ResNet-18".into()));
+            return Err(wrong("is too large for the weights of a network".into()));
         }
         if count == 0 {
             return Ok(Tensor { shape: shape.clone(), data: dtype.decode(&[]) });

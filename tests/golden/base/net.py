@@ -1,32 +1,36 @@
-"""ResNet-18 + FPN with drawn weights, as network.py and train.py use it."""
+"""A ResNet + FPN with drawn weights, as network.py and train.py use it."""
 import math
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torchvision.models import resnet18
+import torchvision
 
 from base.rng import uniform
 
 
 class Net(nn.Module):
-    """forward: x (B, h, w, channels) NHWC → laterals p2..p5, NCHW; the first `levels` of them, and no later stage, if fewer."""
+    """forward: x (B, h, w, channels) NHWC → laterals p2..p5, NCHW; the first `levels` of them, and
+    no later stage, if fewer."""
 
-    def __init__(self, seed, levels=4, channels=3):
+    def __init__(self, seed, levels=4, channels=3, backbone="resnet18"):
         super().__init__()
-        self.r = resnet18(weights=None)
+        self.r = getattr(torchvision.models, backbone)(weights=None)
+        expansion = self.r.layer1[0].expansion
         self.r.fc = nn.Identity()
         if channels != 3:
             self.r.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
         for level in range(levels, 4):
             setattr(self.r, f"layer{level + 1}", nn.Identity())
         self.layers = [getattr(self.r, f"layer{level + 1}") for level in range(levels)]
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 128, 1) for c in (64, 128, 256, 512)[:levels])
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 128, 1) for c in [64 * expansion << i for i in range(levels)])
         self.double()
         for t, (name, p) in enumerate(self.named()):
             if p.dim() == 4:
                 bound = math.sqrt(6 / (p.shape[1] * p.shape[2] * p.shape[3]))
                 lo, hi = -bound, bound
+            elif name.startswith("layer") and backbone != "resnet18":
+                lo, hi = (0.75, 1.75) if name.endswith(".bias") else (0.5, 1)
             elif name.startswith("fpn.") or name.endswith(".bias"):
                 lo, hi = -0.1, 0.1
             else:

@@ -42,12 +42,12 @@ impl Way {
 /// bias + residual), added to what is there with `accumulate`.
 #[derive(Clone, Copy, Default)]
 pub struct Finish<'a> {
-    /// (k)
+    /// One number a channel (k).
     bias: Option<&'a [f32]>,
-    /// From the piece's first element on.
+    /// A number for each element of the piece, and more.
     residual: Option<&'a [f32]>,
     relu: bool,
-    /// Only without the others.
+    /// Whether sums are added to what is there; only where there is no other term.
     accumulate: bool,
 }
 

@@ -11,14 +11,14 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Number of output pixels in a piece of work: enough for the product to run at speed, few enough for `col` to stay
-/// in cache.
+/// Number of output pixels in a piece of work: enough for the product to run at speed, few enough
+/// for `col` to stay in cache.
 const PIXELS: usize = 256;
-/// Number of partial weight gradients, which are summed in order; a constant, so that the sum does not depend
-/// on threads.
+/// Number of partial weight gradients, which are summed in order; a constant, so that the sum does
+/// not depend on threads.
 const PARTS: usize = 8;
 
-/// A convolution that is computed so.
+/// A convolution that is computed with unfolded patches.
 #[derive(Clone, Copy)]
 pub struct Unfold {
     pub simd: Arch,

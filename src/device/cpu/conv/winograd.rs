@@ -17,8 +17,8 @@ use crate::device::cpu::share::{share, workers};
 use crate::device::cpu::wide::wide;
 use crate::device::ops::ConvSpec;
 
-/// Number of tiles in a piece of work: 16 products of this height, their operands within a core's second-level cache
-/// for 64 channels.
+/// Number of tiles in a piece of work: 16 products of this height, their operands within a core's
+/// second-level cache for 64 channels.
 const TILES: usize = 128;
 /// Floats of scratch for the transformed operands of a weight gradient (32 MiB), shared by all
 /// threads.
@@ -34,7 +34,7 @@ pub(super) fn plane(tiles: usize, channels: usize) -> usize {
     tiles * channels + 16
 }
 
-/// A convolution that is computed so.
+/// A convolution that is computed by F(2×2, 3×3).
 #[derive(Clone, Copy)]
 pub struct Winograd {
     pub simd: Arch,
@@ -116,9 +116,9 @@ impl Winograd {
         });
     }
 
-    /// out (n, h, w, co) = the convolution of `input` (n, h, w, ci), finished. `product(v, m, point,
-    /// tiles)` multiplies the transformed input v (tiles, ci) of a piece by the weights of a point
-    /// to m (tiles, co).
+    /// out (n, h, w, co) = the convolution of `input` (n, h, w, ci), finished. `product(v, m,
+    /// point, tiles)` multiplies the transformed input v (tiles, ci) of a piece by the weights of a
+    /// point to m (tiles, co).
     fn convolve(
         &self,
         mut out: &mut [f32],

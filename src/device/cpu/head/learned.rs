@@ -12,10 +12,9 @@ use crate::device::ops::{Classifier, HeadScores, HeadScoresBackward, Passed};
 
 pub fn head_scores(cpu: &mut Cpu, a: Passed<HeadScores>) -> Result<()> {
     let (simd, spec, Classifier { w, b, k }) = (cpu.simd, a.spec(), a.classifier);
-    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
-    let (scratch, scores, p2, p3, p4, p5, crops, w, b) =
-        cpu.get((scratch, a.scores, p2, p3, p4, p5, a.input.crops, w, b));
-    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let scratch = cpu.scratch(scratch_len(spec));
+    let (scratch, scores, input, w, b) = cpu.get((scratch, a.scores, a.input, w, b));
+    let images = Images::new(simd, spec, input)?;
     let (w, b, d) = (Mat::transposed(w, spec.d), &*b, spec.d);
     share(scores.chunks_exact_mut(spec.pixels() * k).enumerate(), scratch, |(i, scores), mine| {
         let (mut room, _) = Room::new(spec, mine);
@@ -31,15 +30,14 @@ pub fn head_scores(cpu: &mut Cpu, a: Passed<HeadScores>) -> Result<()> {
 pub fn head_scores_backward(cpu: &mut Cpu, a: Passed<HeadScoresBackward>) -> Result<()> {
     let (spec, Classifier { w, k, .. }) = (a.spec(), a.classifier);
     let (simd, d, pixels) = (cpu.simd, spec.d, spec.pixels());
-    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
-    let [d2, d3, d4, d5] = [0, 1, 2, 3].map(|level| a.dlaterals.map(|d| d[level]));
-    let (scratch, dw, db, dscores, d2, d3, d4, d5, p2, p3, p4, p5, crops, w) =
-        cpu.get((scratch, a.dw, a.db, a.dscores, d2, d3, d4, d5, p2, p3, p4, p5, a.input.crops, w));
-    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let scratch = cpu.scratch(scratch_len(spec));
+    let (scratch, dw, db, dscores, dlaterals, input, w) =
+        cpu.get((scratch, a.dw, a.db, a.dscores, a.dlaterals, a.input, w));
+    let images = Images::new(simd, spec, input)?;
     let (dscores, w) = (&*dscores, Mat::row_major(w, d));
 
     let (parts, rest) = scratch.split_at_mut(spec.n * part_len(spec));
-    let gradients = by_image(spec.n, [d2, d3, d4, d5].map(Option::unwrap_or_default));
+    let gradients = by_image(spec.n, dlaterals.unwrap_or_default());
     share(
         parts.chunks_exact_mut(part_len(spec)).zip(gradients).enumerate(),
         rest,

@@ -48,56 +48,12 @@ pub fn head_loss(cpu: &mut Cpu, a: Passed<HeadLoss>) -> Result<()> {
     let stride = firsts[targets.len()];
 
     let scratch = cpu.scratch(scratch_len(spec));
-    let ([p2, p3, p4, p5], [d2, d3, d4, d5]) = (a.input.laterals, a.dlaterals);
-    let [y0, y1, y2, y3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.labels));
-    let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|c| targets.get(c).map(|t| t.weights));
-    let (
-        scratch,
-        losses,
-        d2,
-        d3,
-        d4,
-        d5,
-        p2,
-        p3,
-        p4,
-        p5,
-        crops,
-        index,
-        y0,
-        y1,
-        y2,
-        y3,
-        w0,
-        w1,
-        w2,
-        w3,
-    ) = cpu.get((
-        scratch,
-        a.losses,
-        d2,
-        d3,
-        d4,
-        d5,
-        p2,
-        p3,
-        p4,
-        p5,
-        a.input.crops,
-        a.index,
-        y0,
-        y1,
-        y2,
-        y3,
-        w0,
-        w1,
-        w2,
-        w3,
-    ));
-    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let stored = Vec::from_iter(targets.iter().map(|target| (target.labels, target.weights)));
+    let (scratch, losses, dlaterals, input, index, stored) =
+        cpu.get((scratch, a.losses, a.dlaterals, a.input, a.index, stored));
+    let images = Images::new(simd, spec, input)?;
     check_index(HeadLoss::NAME, index, a.images(spec))?;
     let mut answers = Vec::new();
-    let stored = [y0, y1, y2, y3].into_iter().flatten().zip([w0, w1, w2, w3].into_iter().flatten());
     for ((target, &column), (labels, weights)) in targets.iter().zip(&firsts).zip(stored) {
         let shares = shares(spec, a.view, index, labels, weights);
         answers.push(Answers { labels, weights, shares, scale: target.scale, column });
@@ -105,7 +61,7 @@ pub fn head_loss(cpu: &mut Cpu, a: Passed<HeadLoss>) -> Result<()> {
 
     let (packed, rest) = scratch.split_at_mut(packed_len(stride, spec.d));
     let packed = Packed::again(packed, stride, spec.d);
-    let gradients = by_image(spec.n, [d2, d3, d4, d5]);
+    let gradients = by_image(spec.n, dlaterals);
     share(
         losses.chunks_exact_mut(targets.len()).zip(gradients).enumerate(),
         rest,

@@ -7,12 +7,12 @@ use crate::device::ops::{Crop, HeadSpec, Merge};
 pub struct Image<'a> {
     /// p2, p3, p4, p5.
     pub laterals: [&'a [f32]; 4],
-    /// None: not warped.
+    /// The window that it is warped by; None where it is not warped.
     pub crop: Option<Crop>,
 }
 
-/// f32 of scratch that [`forward`] works in: the map before the warp, and the cascade's sums at the sizes of
-/// p3 and p4.
+/// f32 of scratch that [`forward`] works in: the map before the warp, and the cascade's sums at the
+/// sizes of p3 and p4.
 pub fn room_len(spec: &HeadSpec) -> usize {
     let [s2, s3, s4, _] = spec.sizes();
     (s2.0 * s2.1 + s3.0 * s3.1 + s4.0 * s4.1) * spec.d
@@ -72,8 +72,8 @@ pub fn forward(
     }
 }
 
-/// dp2 … dp5 = the gradient of p2 … p5 from that of F. Where the image is not warped, dF stands in dlaterals[0]
-/// already, else in `warped`.
+/// dp2 … dp5 = the gradient of p2 … p5 from that of F, which stands in dp2 already where the image
+/// is not warped, else in `warped` beside the crop.
 pub fn backward(
     simd: pulp::Arch,
     spec: &HeadSpec,

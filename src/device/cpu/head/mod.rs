@@ -20,12 +20,14 @@ pub(super) mod scores;
 use pulp::Arch;
 
 use super::share::{share, workers};
+use super::slices::{Lines, Slots};
 use super::{Cpu, check_index};
 use crate::base::{Error, Result};
+use crate::device::Slot;
 use crate::device::ops::head::{Head, MOST_TARGETS};
 use crate::device::ops::{
-    Classifier, Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadLoss, HeadPredict, HeadScores,
-    HeadScoresBackward, HeadSpec, Op, Passed,
+    Classifier, Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadInput, HeadLoss, HeadPredict,
+    HeadScores, HeadScoresBackward, HeadSpec, Op, Passed,
 };
 use merge::Image;
 use scores::{BLOCK, ClusterSums, Packed, columns, each_argmax, packed_len};
@@ -71,6 +73,19 @@ fn scratch_len(spec: &HeadSpec) -> usize {
         + workers() * Room::len(spec)
 }
 
+/// The laterals and the crops.
+impl Slots for HeadInput {
+    type Slices<'a> = ([&'a mut [f32]; 4], Option<&'a mut [Crop]>);
+
+    fn list(&self, all: &mut Vec<Slot<u8>>) {
+        (self.laterals, self.crops).list(all);
+    }
+
+    fn slices<'a>(&self, lines: Lines<'_, 'a>) -> Self::Slices<'a> {
+        (self.laterals, self.crops).slices(lines)
+    }
+}
+
 /// Laterals and crops of a batch as an op reads them.
 struct Images<'a> {
     simd: Arch,
@@ -85,9 +100,9 @@ impl<'a> Images<'a> {
     fn new(
         simd: Arch,
         spec: &'a HeadSpec,
-        laterals: [&'a [f32]; 4],
-        crops: Option<&'a [Crop]>,
+        (laterals, crops): <HeadInput as Slots>::Slices<'a>,
     ) -> Result<Self> {
+        let (laterals, crops) = (laterals.map(|p| &*p), crops.map(|crops| &*crops));
         let inside =
             |start: u32, side: u32, len: usize| start as usize + side as usize <= len && side > 0;
         for c in crops.unwrap_or_default() {
@@ -149,10 +164,9 @@ impl Head for Cpu {
 
     fn head_features(&mut self, a: Passed<HeadFeatures>) -> Result<()> {
         let (simd, spec) = (self.simd, a.spec());
-        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
-        let (scratch, features, p2, p3, p4, p5, crops) =
-            self.get((scratch, a.features, p2, p3, p4, p5, a.input.crops));
-        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+        let scratch = self.scratch(scratch_len(spec));
+        let (scratch, features, input) = self.get((scratch, a.features, a.input));
+        let images = Images::new(simd, spec, input)?;
         let features = features.chunks_exact_mut(spec.pixels() * spec.d).enumerate();
         share(features, scratch, |(i, features), mine| {
             let (room, _) = Room::new(spec, mine);
@@ -164,10 +178,10 @@ impl Head for Cpu {
     fn head_assign(&mut self, a: Passed<HeadAssign>) -> Result<()> {
         let (simd, spec, k) = (self.simd, a.spec(), a.classifier.k);
         self.pack(spec, std::iter::once(a.classifier));
-        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
-        let (scratch, labels, counts, p2, p3, p4, p5, crops, index) =
-            self.get((scratch, a.labels, a.counts, p2, p3, p4, p5, a.input.crops, a.index));
-        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+        let scratch = self.scratch(scratch_len(spec));
+        let (scratch, labels, counts, input, index) =
+            self.get((scratch, a.labels, a.counts, a.input, a.index));
+        let images = Images::new(simd, spec, input)?;
         check_index(HeadAssign::NAME, index, spec.images(a.labels))?;
 
         let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
@@ -197,10 +211,10 @@ impl Head for Cpu {
         let (simd, spec) = (self.simd, a.spec());
         let (k, d) = (a.classifier.k, spec.d);
         self.pack(spec, std::iter::once(a.classifier));
-        let (scratch, [p2, p3, p4, p5]) = (self.scratch(scratch_len(spec)), a.input.laterals);
-        let (scratch, sums, counts, score, p2, p3, p4, p5, crops) =
-            self.get((scratch, a.sums, a.counts, a.score, p2, p3, p4, p5, a.input.crops));
-        let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+        let scratch = self.scratch(scratch_len(spec));
+        let (scratch, sums, counts, score, input) =
+            self.get((scratch, a.sums, a.counts, a.score, a.input));
+        let images = Images::new(simd, spec, input)?;
 
         let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), d));
         let packed = Packed::again(packed, columns(k), d);

@@ -1,5 +1,5 @@
-//! F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's `F.normalize`). Nothing where
-//! features are not unit vectors.
+//! Features as unit vectors: F̂ = F/max(‖F‖₂, ε) pixel by pixel, and its gradient (torch's
+//! `F.normalize`). A head whose features are not `unit` leaves them as they are.
 
 use crate::device::cpu::vector::dot;
 use crate::device::cpu::wide::wide;
@@ -29,8 +29,8 @@ pub fn forward(simd: pulp::Arch, spec: &HeadSpec, features: &mut [f32], inverse:
     );
 }
 
-/// grad (rows, d): that of F̂ becomes that of F, (g − F̂·(F̂·g))/‖F‖. Where the norm is clamped it
-/// is a constant: g/ε.
+/// Turns the gradient g of F̂ in `grad` (rows, d) into that of F, (g − F̂·(F̂·g))/‖F‖. A norm that
+/// was clamped is a constant: there it is g/ε.
 pub fn backward(
     simd: pulp::Arch,
     spec: &HeadSpec,

@@ -15,10 +15,9 @@ pub fn head_predict(cpu: &mut Cpu, a: Passed<HeadPredict>) -> Result<()> {
     let (simd, spec, k) = (cpu.simd, a.spec(), a.classifier.k);
     let (views, out) = (a.views(spec), (a.height, a.width));
     cpu.pack(spec, std::iter::once(a.classifier));
-    let (scratch, [p2, p3, p4, p5]) = (cpu.scratch(scratch_len(spec)), a.input.laterals);
-    let (scratch, pred, p2, p3, p4, p5, crops) =
-        cpu.get((scratch, a.pred, p2, p3, p4, p5, a.input.crops));
-    let images = Images::new(simd, spec, [p2, p3, p4, p5], crops.as_deref())?;
+    let scratch = cpu.scratch(scratch_len(spec));
+    let (scratch, pred, input) = cpu.get((scratch, a.pred, a.input));
+    let images = Images::new(simd, spec, input)?;
 
     let (packed, rest) = scratch.split_at_mut(packed_len(columns(k), spec.d));
     let packed = Packed::again(packed, columns(k), spec.d);
@@ -37,8 +36,8 @@ pub fn head_predict(cpu: &mut Cpu, a: Passed<HeadPredict>) -> Result<()> {
     Ok(())
 }
 
-/// pred (out) = the arg-max over k of the scores (h, w, columns(k)) resampled to the height and width
-/// of `out`. `row` is scratch for one row of scores.
+/// pred (out) = the arg-max over k of the scores (h, w, columns(k)) resampled to the height and
+/// width of `out`. `row` is scratch for one row of scores.
 fn upsample_argmax(
     simd: pulp::Arch,
     pred: &mut [u16],

@@ -4,8 +4,8 @@
 use crate::device::cpu::vector::add_scaled;
 use crate::device::cpu::wide::wide;
 
-/// Where one side of a map is sampled: `out` samples of the window `start..start + len` of one side of a map, mirrored with `flip`:
-/// torch's `interpolate`, align_corners = false, of the cut-out window.
+/// Where one side of a map is sampled: `out` samples of the window `start..start + len`, mirrored
+/// with `flip`. It is torch's `interpolate`, align_corners = false, of the cut-out window.
 #[derive(Clone, Copy)]
 pub struct Samples {
     pub start: usize,
@@ -60,7 +60,7 @@ impl Sampling {
         }
     }
 
-    /// out (rows, columns, d) = (`ADD`: +=) samples of `map`.
+    /// out (rows, columns, d) = the samples of `map`, or += with `ADD`.
     pub fn forward<const ADD: bool>(&self, simd: pulp::Arch, out: &mut [f32], map: &[f32]) {
         wide(
             simd,

@@ -5,14 +5,14 @@ use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::vector::{self, LANES, add_scaled, tree};
 use crate::device::cpu::wide::wide;
 
-/// Pixels that go through scores at a time, so that their features and scores stay in the
+/// Number of pixels that are scored at a time, so that their features and scores stay in the
 /// second-level cache.
 pub const BLOCK: usize = 256;
 
 /// A score that no real one is below, and finite, so that interpolating it stays a number.
 const NEVER: f32 = -1e30;
 
-/// Columns of scores that k clusters take: whole registers.
+/// Number of columns of scores that `k` clusters take: whole registers.
 pub fn columns(k: usize) -> usize {
     k.next_multiple_of(LANES)
 }
@@ -132,7 +132,7 @@ pub fn each_argmax(
         || {
             for (p, row) in scores.chunks_exact(columns(k)).enumerate() {
                 let (a, score) = argmax(row);
-                // NOTE: a classifier of NaN scores below the padding; its label must still be a
+                // NOTE: scores that are NaN lose against the padding, but a label must be a
                 // cluster.
                 each(p, a.min(k - 1), score);
             }
@@ -190,9 +190,9 @@ pub struct Truth<'a> {
     pub scale: f32,
 }
 
-/// Returns Σ w[y]·(log Σ exp(scores) − score[y]) over the rows of columns `first..first +
-/// columns(k)`, and overwrites these by their gradient times `scale`·`share`. `labels` are those of
-/// the rows.
+/// The cross-entropy of rows of `stride` scores against one target, whose scores stand in columns
+/// `first..first + columns(k)`: returns Σ w[y]·(log Σ exp(scores) − score[y]), and overwrites these
+/// scores by the gradient of that times `scale`·`share`.
 pub fn cross_entropy(
     simd: pulp::Arch,
     scores: &mut [f32],

@@ -1,8 +1,8 @@
 //! From correlations to joint matrices, from these to the loss and their gradient, and back to the
 //! gradient of the correlations.
 //!
-//! The joint matrix Q of a shift is a sum of correlations with coefficients that are products of one
-//! for rows and one for columns (see the contract): the sums are taken over columns first, then
+//! The joint matrix Q of a shift is a sum of correlations with coefficients that are products of
+//! one for rows and one for columns (see the contract): the sums are taken over columns first, then
 //! over rows.
 
 use rayon::prelude::*;
@@ -101,9 +101,9 @@ impl Tables {
 /// The loss of one joint matrix: returns what Q (k, k) adds to the loss, and overwrites `q` by
 /// scale · the gradient of that.
 ///
-/// With P and its marginals clamped to at least EPS, the gradient of P is `G = −(log P + 1) + λ·(log
-/// p_a + log p_b)`, 0 where P was below EPS, plus `λ·(Σ_b P)/p_a` and the same for b (each is λ where
-/// nothing was below EPS). The gradient of Q is (G − ⟨G, P⟩)/ΣQ.
+/// With P and its marginals clamped to at least EPS, the gradient of P is `G = −(log P + 1) +
+/// λ·(log p_a + log p_b)`, 0 where P was below EPS, plus `λ·(Σ_b P)/p_a` and the same for b (each
+/// is λ where nothing was below EPS). The gradient of Q is (G − ⟨G, P⟩)/ΣQ.
 fn mutual(q: &mut [f32], spec: &IicSpec, scale: f32) -> f64 {
     let (k, lambda) = (spec.k, f64::from(spec.lambda));
     let total: f64 = q.iter().map(|&q| f64::from(q)).sum();

@@ -5,13 +5,13 @@
 
 use crate::device::ops::Photo;
 
-/// One step with its strength; steps that change nothing do not exist.
+/// A photometric step with its strength. Steps that change nothing are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {
     Brightness(f32),
     Contrast(f32),
     Saturation(f32),
-    /// In sextants of the colour circle, −3..3.
+    /// A turn in sextants of the colour circle, −3..3.
     Hue(f32),
     Grey,
 }
@@ -27,7 +27,7 @@ pub fn steps(photo: &Photo) -> [Option<Step>; 5] {
     [jitter(0), jitter(1), jitter(2), jitter(3), (photo.grey != 0).then_some(Step::Grey)]
 }
 
-/// Interleaved u8 → planes of f32 in 0..1.
+/// r, g, b = the three planes, in 0..1, of interleaved bytes.
 #[inline(always)]
 pub fn load([r, g, b]: [&mut [f32]; 3], pixels: &[u8]) {
     // NOTE: whole blocks by value become byte shuffles; a loop over pixels, like that of the tail,
@@ -65,7 +65,7 @@ pub fn apply(step: Step, planes: [&mut [f32]; 3], mean: f32) {
     }
 }
 
-/// Σ grey over a row, in an order that does not depend on the vector width.
+/// The sum of the grey values of a row, in an order that does not depend on the vector width.
 #[inline(always)]
 pub fn grey_sum([r, g, b]: [&mut [f32]; 3]) -> f64 {
     const LANES: usize = 16;
@@ -83,6 +83,7 @@ pub fn grey_sum([r, g, b]: [&mut [f32]; 3]) -> f64 {
     sums.iter().map(|&v| f64::from(v)).sum()
 }
 
+/// Replaces the colour of each pixel by `f` of it.
 #[inline(always)]
 fn each([r, g, b]: [&mut [f32]; 3], f: impl Fn([f32; 3]) -> [f32; 3]) {
     for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
@@ -90,6 +91,7 @@ fn each([r, g, b]: [&mut [f32]; 3], f: impl Fn([f32; 3]) -> [f32; 3]) {
     }
 }
 
+/// The grey value of a colour.
 #[inline(always)]
 pub fn grey([r, g, b]: [f32; 3]) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b

@@ -9,7 +9,7 @@ pub fn scratch(w: usize) -> usize {
     3 * (w + 2)
 }
 
-/// to = the grey in 0..1 of a row of normalised pixels.
+/// to = the grey values in 0..1 of a row of normalised pixels.
 #[inline(always)]
 fn grey(to: &mut [f32], row: &[[f32; 8]]) {
     for (to, pixel) in to.iter_mut().zip(row) {
@@ -17,7 +17,8 @@ fn grey(to: &mut [f32], row: &[[f32; 8]]) {
     }
 }
 
-/// Channels 3 and 4 of each pixel of an image of width `w`.
+/// Writes channels 3 and 4 of each pixel of an image of width `w`: the gradient along x and along
+/// y.
 pub fn sobel(simd: pulp::Arch, image: &mut [[f32; 8]], w: usize, scratch: &mut [f32]) {
     let rows = &mut scratch[..self::scratch(w)];
     let h = image.len() / w;

@@ -1,5 +1,5 @@
-//! Blur and resize along one axis of an image: every output is a weighted sum of a few neighbours of
-//! the input.
+//! Blur and resize along one axis of an image: every output is a weighted sum of a few neighbours
+//! of the input.
 //!
 //! A blur is such a sum and so is a resize; their product is computed once per axis and image, and
 //! pixels are read once.
@@ -20,8 +20,8 @@ pub struct Resize {
     pub flip: bool,
 }
 
-/// The weighted sums along one axis: output `o` = Σ_t weight[o, t] · input[start[o] + t], with `taps`
-/// terms each.
+/// The weighted sums along one axis: output `o` = Σ_t weight[o, t] · input[start[o] + t], with
+/// `taps` terms each.
 pub struct Bank<'a> {
     taps: usize,
     start: &'a [u32],
@@ -29,13 +29,13 @@ pub struct Bank<'a> {
 }
 
 impl Bank<'_> {
-    /// First input element of output `o`, and the weights from there on.
+    /// The first input element of output `o`, and the weights from there on.
     #[inline(always)]
     pub fn at(&self, o: usize) -> (usize, &[f32]) {
         (self.start[o] as usize, &self.weight[o * self.taps..][..self.taps])
     }
 
-    /// All input elements that any output reads.
+    /// The input elements that any output reads.
     pub fn span(&self) -> Range<usize> {
         let first = self.start.iter().min().map_or(0, |&v| v as usize);
         let last = self.start.iter().max().map_or(0, |&v| v as usize);
@@ -44,8 +44,8 @@ impl Bank<'_> {
 }
 
 impl Resize {
-    /// The centre of output `o` in input coordinates, half the width of its triangle, and the elements
-    /// below the triangle.
+    /// The centre of output `o` in input coordinates, half the width of its triangle, and the
+    /// elements below the triangle.
     ///
     /// NOTE: dropping what lies outside of the window and normalising the rest is Pillow's rule.
     /// For the narrow triangle it leaves one tap of weight 1 at a border, which is torch's clamp.

@@ -9,7 +9,7 @@ use crate::device::{Act, Slot};
 
 impl Cuda {
     /// The gradient of F stands in `dwarped` for images that are warped, else in `dlaterals[0]`.
-    pub(super) fn to_laterals(
+    pub(super) fn head_gradient(
         &mut self,
         spec: &HeadSpec,
         dlaterals: [Slot<Act>; 4],

@@ -71,6 +71,6 @@ impl Cuda {
         let kernel =
             kernels::HeadLosses { losses, partial, shares, n, tiles, view, targets: count };
         self.launch(n.div_ceil(WARPS), 0, kernel)?;
-        self.to_laterals(spec, a.dlaterals, dwarped, a.input.crops)
+        self.head_gradient(spec, a.dlaterals, dwarped, a.input.crops)
     }
 }

@@ -49,7 +49,7 @@ impl Cuda {
             let (dp2, dwarped) = (dlaterals[0], self.scratch_acts(free, spec.lateral_len(0))?);
             let kernel = kernels::HeadScoresBackward { dp2, dwarped, dscores, laterals, cw, k };
             self.launch(grid(spec), TILE_BYTES, kernel)?;
-            self.to_laterals(spec, dlaterals, dwarped, input.crops)?;
+            self.head_gradient(spec, dlaterals, dwarped, input.crops)?;
         }
         let parts = parts(spec, k);
         let partial = self.scratch(free, parts * k * D)?;

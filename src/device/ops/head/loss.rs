@@ -1,4 +1,4 @@
-//! Cross-entropies of classifiers' scores against stored labels, and their gradient down to the
+//! The cross-entropies of classifiers' scores against stored labels, with their gradients for the
 //! laterals.
 
 use crate::base::{Error, Result};
@@ -7,45 +7,46 @@ use crate::device::ops::{Op, Plan, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
-/// The most targets that one [`head_loss`] takes.
+/// The largest number of targets that one [`head_loss`] takes.
 pub(in crate::device) const MOST_TARGETS: usize = 4;
 
-/// One cross-entropy: a classifier's scores against stored labels.
+/// One cross-entropy: a classifier, and the stored labels that its scores are compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub classifier: Classifier,
-    /// (images of the data set, h, w)
+    /// (images of the data set, h, w), the label store.
     pub labels: Slot<u16>,
-    /// Class weights (k).
+    /// (k), the weight of each class.
     pub weights: Slot<f32>,
-    /// The gradient is that of Σ over targets of scale · Σ over views of the mean.
+    /// The weight of this target: the gradient is that of the sum over targets of scale · Σ over
+    /// views of the mean.
     pub scale: f32,
 }
 
 /// Arguments of [`head_loss`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLoss<'a> {
-    /// = (n, targets)
+    /// = (n, targets), each image's share of each target's loss.
     pub losses: Slot<f32>,
-    /// = gradients of p2 … p5.
+    /// = the gradients of p2 to p5.
     pub dlaterals: [Slot<Act>; 4],
     pub input: HeadInput,
-    /// 1 to 4.
+    /// The cross-entropies, 1 to 4 of them.
     pub targets: &'a [Target],
-    /// (n): image i of the batch has label row `index[i]` of each target.
+    /// (n), the row of each image in the label stores.
     pub index: Slot<u32>,
-    /// Images of one view: images 0..view are view 1, view..2·view view 2 …; each view and target
-    /// has a mean of its own.
+    /// Number of images of one view: images 0..view are view 1, view..2·view are view 2, and so on.
+    /// Each view and target has a mean of its own.
     pub view: usize,
 }
 
 impl HeadLoss<'_> {
-    /// Images that all label stores have.
+    /// The number of images in the smallest label store.
     pub(in crate::device) fn images(&self, spec: &HeadSpec) -> usize {
         self.targets.iter().map(|target| spec.images(target.labels)).min().unwrap_or(0)
     }
 
-    /// Clusters of all targets.
+    /// The sum of all targets' numbers of clusters.
     fn clusters(&self) -> usize {
         self.targets.iter().map(|target| target.classifier.k).sum()
     }
@@ -75,7 +76,7 @@ impl Op for HeadLoss<'_> {
         Ok(())
     }
 
-    /// Scores, and the gradient of the features from those of the scores.
+    /// One product for the scores, and one for the features' gradient.
     fn work(&self, spec: &HeadSpec) -> Work {
         let flops = 2.0 * spec.flops(self.clusters());
         Work::moved(bytes![self.dlaterals, self.input.laterals]).flops(flops)
@@ -86,10 +87,11 @@ impl Op for HeadLoss<'_> {
     }
 }
 
-/// losses = image i's share of the mean weighted cross-entropy (torch's: Σ w\[y\]·ℓ / Σ w\[y\]
-/// over its view's pixels) against each target; dlaterals = gradient of Σ over targets of `scale` ·
-/// Σ losses. Where Σ w\[y\] is 0 both are 0, not NaN. A norm below 1e-12 is the constant 1e-12 to
-/// the gradient, as in torch.
+/// Computes the loss of each image against each target, and the gradients of the laterals. losses =
+/// image i's share of the mean weighted cross-entropy, which is Σ w\[y\]·ℓ / Σ w\[y\] over its
+/// view's pixels as in torch. dlaterals = the gradient of the sum over targets of `scale` · Σ
+/// losses. If Σ w\[y\] is 0, both are 0, not NaN. For the gradient, a norm below 1e-12 is the
+/// constant 1e-12, as in torch.
 pub fn head_loss(dev: &mut dyn Engine, plan: &Plan<HeadSpec>, a: HeadLoss) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.head_loss(a))
 }

@@ -1,4 +1,4 @@
-//! Scores of every pixel, what is predicted from them, and their gradient.
+//! The scores of every pixel, their gradient, and predictions made from them.
 
 use crate::base::{Error, Result};
 use crate::device::ops::head::{Classifier, HeadInput, HeadSpec};
@@ -9,7 +9,7 @@ use crate::device::{Act, Engine, Slot, Work};
 /// Arguments of [`head_scores`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadScores {
-    /// = (n, h, w, k)
+    /// = (n, h, w, k), the scores.
     pub scores: Slot<f32>,
     pub input: HeadInput,
     pub classifier: Classifier,
@@ -39,13 +39,13 @@ impl Op for HeadScores {
 /// Arguments of [`head_scores_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadScoresBackward {
-    /// =; None: not wanted.
+    /// = the gradients of p2 to p5. `None`: not computed.
     pub dlaterals: Option<[Slot<Act>; 4]>,
-    /// += (k, d)
+    /// += (k, d), the gradient of the classifier's weights.
     pub dw: Slot<f32>,
-    /// += (k)
+    /// += (k), the gradient of the classifier's biases.
     pub db: Slot<f32>,
-    /// (n, h, w, k)
+    /// (n, h, w, k), the gradient of the scores.
     pub dscores: Slot<f32>,
     pub input: HeadInput,
     pub classifier: Classifier,
@@ -65,7 +65,8 @@ impl Op for HeadScoresBackward {
         self.dlaterals.map_or(Ok(()), |d| spec.check_gradients(Self::NAME, d))
     }
 
-    /// The classifier's gradient, and that of the features where it is wanted.
+    /// One product for the classifier's gradient, and one for the features' gradient if it is
+    /// wanted.
     fn work(&self, spec: &HeadSpec) -> Work {
         let products = if self.dlaterals.is_some() { 2.0 } else { 1.0 };
         Work::moved(bytes![self.dlaterals] + bytes![self.dscores] + bytes![self.input.laterals])
@@ -80,9 +81,10 @@ impl Op for HeadScoresBackward {
 /// Arguments of [`head_predict`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadPredict {
-    /// = (n, height, width), or (n/2, height, width): images i and n/2 + i are two views of one,
-    /// whose scores are added first.
+    /// = (n, height, width), the predicted clusters; or (n/2, height, width): then the batch's
+    /// images i and i + n/2 are two views of one image, whose scores are added first.
     pub pred: Slot<u16>,
+    /// Height of the prediction, at least 1. `width`: likewise.
     pub height: usize,
     pub width: usize,
     pub input: HeadInput,
@@ -90,7 +92,7 @@ pub struct HeadPredict {
 }
 
 impl HeadPredict {
-    /// Views of each image.
+    /// The number of views of each image, 1 or 2, which the length of `pred` tells.
     pub(in crate::device) fn views(&self, spec: &HeadSpec) -> usize {
         if 2 * self.pred.len == spec.n * self.height * self.width { 2 } else { 1 }
     }
@@ -121,12 +123,12 @@ impl Op for HeadPredict {
     }
 }
 
-/// scores = F̂·wᵀ + b.
+/// scores = F̂·wᵀ + b, for every pixel and cluster.
 pub fn head_scores(dev: &mut dyn Engine, plan: &Plan<HeadSpec>, a: HeadScores) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.head_scores(a))
 }
 
-/// The gradient of [`head_scores`].
+/// The gradient of [`head_scores`]: dlaterals, dw and db from dscores.
 pub fn head_scores_backward(
     dev: &mut dyn Engine,
     plan: &Plan<HeadSpec>,
@@ -135,7 +137,8 @@ pub fn head_scores_backward(
     door(dev, plan, &a, |dev, a| dev.head_scores_backward(a))
 }
 
-/// pred = arg-max of the scores resampled bilinearly (align_corners = false) to height × width.
+/// pred = the arg-max of the scores, after they were resampled bilinearly (align_corners = false)
+/// to height × width.
 pub fn head_predict(dev: &mut dyn Engine, plan: &Plan<HeadSpec>, a: HeadPredict) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.head_predict(a))
 }

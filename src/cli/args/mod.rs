@@ -1,0 +1,402 @@
+//! The command line as it is typed: commands, flags and their help texts.
+
+mod baselines;
+mod cache;
+mod trained;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::data::{Classes, DataLayout};
+use crate::device::cuda::Autotune;
+use crate::device::ops::Merge;
+use crate::eval::Matching;
+use crate::net::Backbone;
+use crate::net::weights::Source;
+use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
+use crate::train::MOST_UNSEEN;
+pub use baselines::BaselinesArgs;
+pub use cache::{CacheArgs, KeepArgs};
+pub use trained::{
+    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs,
+};
+
+/// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,
+/// segments your photos.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train on a folder of images; without arguments, on a small data set of drawn scenes
+    Train(Box<TrainArgs>),
+    /// Evaluate a checkpoint: its scores if the images have labels, else what can be measured
+    /// without
+    Eval(EvalArgs),
+    /// Measure baselines that train nothing: the largest class, and k-means of colours (Lab), of
+    /// colours and height, of the features of a random network, and of those of an ImageNet network
+    Baselines(BaselinesArgs),
+    /// Train with several values of one setting, or several recipes, and several seeds; print a
+    /// table
+    Sweep(Box<SweepArgs>),
+    /// Segment photos: write a label PNG and an overlay PNG of each
+    Segment(SegmentArgs),
+    /// Find the pixels of a data set that are most like given pixels, by the cosine of features
+    Neighbors(NeighborsArgs),
+    /// Draw the predictions of several checkpoints for the same images, side by side
+    Compare(CompareArgs),
+    /// Draw a small data set of scenes, in the layout of COCO-Stuff
+    Scenes(ScenesArgs),
+    /// Measure images per second, on random images or those of a folder, and the time of every op
+    /// beside the least that the hardware allows
+    Bench(BenchArgs),
+    /// Show what this machine computes with
+    Devices,
+    /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
+    /// drawn scenes
+    Cache(CacheArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecipeName {
+    /// A small network input and few clusters, for a few hundred images and two cores
+    Demo,
+    /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is
+    /// chosen from them
+    Photos,
+    /// PiCIE with the numbers of the paper's supplement
+    Picie,
+    /// PiCIE with the released code's numbers and passes
+    PicieReleased,
+    /// PiCIE with an auxiliary over-clustering (+H)
+    PicieH,
+    /// Modified DeepCluster, with the supplement's numbers
+    Mdc,
+    /// Modified DeepCluster, as released
+    MdcReleased,
+    /// Invariant Information Clustering
+    Iic,
+    /// The same with the first stages of the backbone only
+    #[value(name = "iic-res12")]
+    IicRes12,
+    /// Supervised training: cross-entropy on labels
+    Supervised,
+    /// Supervised training that starts from a checkpoint, given by --weights FILE
+    Transfer,
+}
+
+impl RecipeName {
+    pub fn recipe(self) -> Recipe {
+        match self {
+            RecipeName::Demo => Recipe::demo(),
+            RecipeName::Photos => Recipe::photos(),
+            RecipeName::Picie => Recipe::picie(),
+            RecipeName::PicieReleased => Recipe::picie_released(),
+            RecipeName::PicieH => Recipe::picie_h(),
+            RecipeName::Mdc => Recipe::mdc(),
+            RecipeName::MdcReleased => Recipe::mdc_released(),
+            RecipeName::Iic => Recipe::iic(),
+            RecipeName::IicRes12 => Recipe::iic_res12(),
+            RecipeName::Supervised => Recipe::supervised(),
+            RecipeName::Transfer => Recipe::transfer(),
+        }
+    }
+}
+
+/// The engine that a flag names: `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Ok(Device::Cuda(ordinal)),
+                _ => Err("use auto, cpu, cuda or cuda:N".into()),
+            },
+        }
+    }
+}
+
+/// The number of clusters that a flag names: `auto` or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clusters {
+    /// The number is chosen from the images.
+    Auto,
+    Count(usize),
+}
+
+impl FromStr for Clusters {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Clusters::Auto),
+            _ => text.parse().map(Clusters::Count).map_err(|_| "use auto or a number".into()),
+        }
+    }
+}
+
+/// The element type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    Bf16,
+    F16,
+    F32,
+}
+
+/// The engine that computes, and its options.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EngineArgs {
+    /// Where to compute: auto (the first GPU, else the CPU), cpu, cuda (the first GPU), or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Element type of activations; sums, statistics and the weights that are trained are always
+    /// f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// How cuDNN's convolution engines are chosen on a GPU: off takes the first one offered, cached
+    /// those measured in earlier runs (else the first), load the same but measures what is missing,
+    /// exhaustive measures all again [default: load for train, sweep and bench, else cached]
+    #[arg(long, value_enum)]
+    pub autotune: Option<Autotune>,
+    /// Use only engines that give the same bits every time
+    #[arg(long)]
+    pub deterministic: bool,
+    /// Launch ops one by one on a GPU and replay no recorded steps, so that profilers see names
+    #[arg(long)]
+    pub no_graph: bool,
+}
+
+/// The numbers of a recipe that decide the sizes of a step.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ShapeArgs {
+    /// Side of the network's input in pixels, a multiple of 32
+    #[arg(long, value_name = "R")]
+    pub size: Option<usize>,
+    /// Side in pixels of the stored images, from which the network's inputs are cut
+    #[arg(long, value_name = "S")]
+    pub stored: Option<usize>,
+    /// Images in a training step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Images in a step of k-means and labelling, which need no gradients
+    #[arg(long, value_name = "N")]
+    pub batch_cluster: Option<usize>,
+    /// Clusters to find; auto chooses 6 to 12 before training: as many as random halves of the
+    /// images agree on
+    #[arg(long, value_name = "K")]
+    pub clusters: Option<Clusters>,
+    /// Clusters of the auxiliary over-clustering in PiCIE+H and IIC; 0 for none
+    #[arg(long, value_name = "K")]
+    pub auxiliary: Option<usize>,
+    /// The residual network below the pyramid [default: the recipe's, resnet18]
+    #[arg(long, value_enum)]
+    pub backbone: Option<&'static Backbone>,
+    /// Stages of the backbone, with their laterals: 4, or 2 or 1 as IIC-res12 has
+    #[arg(long, value_name = "N")]
+    pub levels: Option<usize>,
+    /// Add Sobel gradients to the input, as the paper does for MDC and IIC without pretrained
+    /// weights
+    #[arg(long)]
+    pub sobel: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrainArgs {
+    /// Folder with the images [default: scenes drawn into the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Layout of the folder [default: detected]
+    #[arg(long, value_enum)]
+    pub dataset: Option<&'static DataLayout>,
+    /// Split or splits to train on, separated by commas [default: train]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Split or splits to evaluate on after each epoch, separated by commas [default: val]
+    #[arg(long, value_name = "NAME")]
+    pub val_split: Option<String>,
+    /// Classes to evaluate on [default: 27]
+    #[arg(long, value_enum)]
+    pub classes: Option<Classes>,
+    /// Method and its numbers, which are made small without --data [default: demo without --data;
+    /// photos for a folder without labels on the CPU; else picie]
+    #[arg(long, value_enum)]
+    pub recipe: Option<RecipeName>,
+    /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]. In a
+    /// sweep, the folder for all its runs [default: runs/sweep-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Continue the run in --run [default: the newest in runs/]
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Epochs, each with k-means, labels and training
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Adam's learning rate
+    #[arg(long, value_name = "F")]
+    pub lr: Option<f32>,
+    /// How clusters are weighted in the loss
+    #[arg(long, value_enum)]
+    pub balance: Option<Balance>,
+    /// How the levels of the feature pyramid are merged
+    #[arg(long, value_enum)]
+    pub merge: Option<Merge>,
+    /// Whether MDC learns a layer to score pixels with, or scores by the centroids
+    #[arg(long, value_enum)]
+    pub classifier: Option<ClassifierKind>,
+    /// Part of the network that is not trained; with backbone, only a linear layer is [for
+    /// supervised, transfer]
+    #[arg(long, value_enum)]
+    pub freeze: Option<Freeze>,
+    /// Weight of the marginals' entropies in IIC's loss
+    #[arg(long, value_name = "F")]
+    pub lambda: Option<f32>,
+    /// How clusters are matched to classes for scores; many-to-one is for over-clustering
+    #[arg(long, value_enum)]
+    pub matching: Option<Matching>,
+    /// First batches, whose points k-means starts from
+    #[arg(long, value_name = "N")]
+    pub init_batches: Option<usize>,
+    /// Batches between two updates of the centroids
+    #[arg(long, value_name = "N")]
+    pub update_every: Option<usize>,
+    /// Iterations of k-means on the points of the first batches
+    #[arg(long, value_name = "N")]
+    pub kmeans_iters: Option<usize>,
+    /// Set any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or
+    /// label_metric=cosine
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
+    /// paper's numbers for them), torchvision (its own file of the backbone in torch's cache
+    /// folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
+    #[arg(long, value_name = "SOURCE")]
+    pub weights: Option<Source>,
+    /// First weights of the feature pyramid's laterals: random, or pca (principal components of the
+    /// network's last stages on these images)
+    #[arg(long, value_enum)]
+    pub laterals: Option<Laterals>,
+    /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default:
+    /// the recipe's, in proportion to --size]
+    #[arg(long, value_name = "R")]
+    pub eval_size: Option<usize>,
+    /// Seed of all random draws [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Use the first N images only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Stop at the first image that cannot be read, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    /// Print where every tensor would lie in memory, and exit
+    #[arg(long)]
+    pub plan: bool,
+    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
+    /// always checked
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    pub check_finite: u8,
+    /// Let a profiler record the optimizer steps A to B (without B), counted from 1 [for nsys
+    /// --capture-range cudaProfilerApi]
+    #[arg(long, value_name = "A:B", value_parser = steps)]
+    pub profile_steps: Option<Range<u64>>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct SweepArgs {
+    /// Setting that differs from run to run: lambda, recipe, or a number of the recipe by its name
+    /// in run.json, such as clusters or augment.grey_p
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its values, separated by commas [default for lambda: those of the paper's supplement]
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub values: Vec<String>,
+    /// Seeds, a run for each; with several, the table has means and standard deviations
+    #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+/// Parses a range of steps A:B with A < B.
+fn steps(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once(':').and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| "use A:B with A below B, such as 20:30".into())
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ScenesArgs {
+    /// New folder for the images
+    pub dir: PathBuf,
+    /// Training images
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub train: usize,
+    /// Validation images
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub val: usize,
+    /// Seed of all random draws
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Method to measure, with its numbers
+    #[arg(long, value_enum, default_value = "picie-released")]
+    pub recipe: RecipeName,
+    /// Folder with images [default: random ones]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Number of images, or with --data the largest; if they do not fit on a GPU, they are copied
+    /// to it batch by batch
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    pub images: usize,
+    /// Epochs that are measured
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub epochs: usize,
+    /// Epochs that are run before and not measured; on a GPU the first two load libraries and
+    /// record steps
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warm_up: usize,
+    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
+    /// always checked
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    pub check_finite: u8,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}

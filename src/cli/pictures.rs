@@ -1,0 +1,33 @@
+//! The images of a set and their classes, in the form that pictures are drawn from.
+
+use image::RgbImage;
+
+use crate::base::Result;
+use crate::data::{EvalStore, IGNORE, ImageStore};
+use crate::eval::{ClassOf, Confusion, Matching, majority_vote};
+use crate::report::pictures::NONE;
+
+/// The image number `i` of a set.
+pub fn picture(images: &ImageStore, i: usize) -> Result<RgbImage> {
+    let side = images.size();
+    let mut pixels = vec![0; side * side * 3];
+    images.gather(&[i as u32], &mut pixels)?;
+    Ok(RgbImage::from_raw(side as u32, side as u32, pixels).expect("gathered a whole image"))
+}
+
+/// The true classes (size, size) of image number `i` of a set.
+pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
+    let mut truth = vec![0; set.images.size().pow(2)];
+    set.gather_labels(&[i as u32], &mut truth)?;
+    Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
+}
+
+/// The class of each cluster in pictures. Several clusters may share a class, as in the pictures of
+/// the paper's supplement; a network trained on labels predicts its own classes.
+pub fn class_in_pictures(matching: Matching, confusion: &Confusion) -> Result<ClassOf> {
+    if matching == Matching::Identity {
+        matching.of(confusion)
+    } else {
+        Ok(majority_vote(confusion))
+    }
+}

@@ -1,0 +1,302 @@
+//! The meaning of what was typed: a recipe with its overrides, a run folder, a data set. Every
+//! conflict between flags is an error here.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::{Error, Result, tell};
+use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
+use crate::cli::limits::check_limit;
+use crate::cli::paths::{absolute, cache, newest, next_free};
+use crate::cli::scenes::draw_scenes;
+use crate::data;
+use crate::net::Architecture;
+use crate::net::weights::{Source, Start};
+use crate::recipe::{Information, Method, Recipe};
+use crate::train::{Host, RunFolder, Settings};
+
+/// The numbers of a recipe that are still to be chosen from the images.
+#[derive(Clone, Copy, Debug)]
+pub struct Undecided {
+    /// Whether the number of clusters is.
+    pub clusters: bool,
+    /// Whether the number of epochs is.
+    pub epochs: bool,
+}
+
+impl ShapeArgs {
+    /// The recipe, with each number replaced by its flag, if that is given.
+    pub fn overridden(&self, recipe: Recipe) -> Recipe {
+        let size = self.size.unwrap_or(recipe.size);
+        Recipe {
+            size,
+            eval_size: (recipe.eval_size * size / recipe.size).next_multiple_of(32),
+            // An input larger than the stored images needs larger ones, unless --stored is given.
+            stored: self.stored.unwrap_or_else(|| match self.size {
+                Some(size) if size > recipe.stored => 2 * size,
+                _ => recipe.stored,
+            }),
+            batch: self.batch.unwrap_or(recipe.batch),
+            batch_cluster: self.batch_cluster.unwrap_or(recipe.batch_cluster),
+            clusters: match self.clusters {
+                Some(Clusters::Count(clusters)) => clusters,
+                Some(Clusters::Auto) | None => recipe.clusters,
+            },
+            auxiliary: self.auxiliary.unwrap_or(recipe.auxiliary),
+            architecture: Architecture {
+                backbone: self.backbone.unwrap_or(recipe.architecture.backbone),
+                levels: self.levels.unwrap_or(recipe.architecture.levels),
+                sobel: self.sobel || recipe.architecture.sobel,
+            },
+            ..recipe
+        }
+    }
+}
+
+impl TrainArgs {
+    /// The recipe, with each number replaced by its flag, if that is given.
+    fn overridden(&self, recipe: Recipe) -> Result<Recipe> {
+        let recipe = self.shape.overridden(recipe);
+        let recipe = Recipe {
+            epochs: self.epochs.unwrap_or(recipe.epochs),
+            lr: self.lr.unwrap_or(recipe.lr),
+            balance: self.balance.unwrap_or(recipe.balance),
+            merge: self.merge.unwrap_or(recipe.merge),
+            init_batches: self.init_batches.unwrap_or(recipe.init_batches),
+            update_every: self.update_every.unwrap_or(recipe.update_every),
+            kmeans_iters: self.kmeans_iters.unwrap_or(recipe.kmeans_iters),
+            classifier: self.classifier.unwrap_or(recipe.classifier),
+            freeze: self.freeze.unwrap_or(recipe.freeze),
+            matching: self.matching.unwrap_or(recipe.matching),
+            weights: self.source()?.unwrap_or(recipe.weights),
+            laterals: self.laterals.unwrap_or(recipe.laterals),
+            eval_size: self.eval_size.unwrap_or(recipe.eval_size),
+            information: match self.lambda {
+                Some(lambda) => {
+                    Information { lambda, lambda_auxiliary: lambda, ..recipe.information }
+                }
+                None => recipe.information,
+            },
+            ..recipe
+        };
+        self.set.iter().try_fold(recipe, |recipe, text| set(recipe, text))
+    }
+
+    /// The weights that `--weights` names. The path of a file is made absolute, so that a later
+    /// command finds it, too.
+    fn source(&self) -> Result<Option<Source>> {
+        match &self.weights {
+            Some(Source::File(path)) => Ok(Some(Source::File(absolute(path)?))),
+            other => Ok(other.clone()),
+        }
+    }
+
+    /// The locked run folder, the run's settings, and the weights to start from. `gpu`: the engine
+    /// is a GPU. Fails if flags contradict each other, the folder or the data.
+    pub fn settings(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
+        if self.resume { self.resumed() } else { self.fresh(gpu) }
+    }
+
+    /// The recipe that was typed, or else the one that suits the data.
+    fn name(&self, gpu: bool) -> Result<RecipeName> {
+        let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
+        let unlabelled =
+            || data::taxonomy(&absolute(data)?, self.dataset, self.classes.unwrap_or_default());
+        Ok(match self.recipe {
+            Some(name) => name,
+            None if !gpu && unlabelled()?.is_none() => {
+                tell(format_args!(
+                    "recipe photos (a folder without labels, on the CPU; --recipe picie for the paper's numbers)"
+                ));
+                RecipeName::Photos
+            }
+            None => RecipeName::Picie,
+        })
+    }
+
+    /// The folder, settings and weights of a new run.
+    fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
+        let (demo, name) = (self.data.is_none(), self.name(gpu)?);
+        // The numbers that are made small below must not be small already, because the small
+        // numbers depend on the weights.
+        let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) {
+            Recipe::picie()
+        } else {
+            name.recipe()
+        };
+        let start = if self.weights == Some(Source::None) { whole.from_scratch() } else { whole };
+        let mut recipe = self.overridden(match name {
+            RecipeName::Photos => start.for_photos(),
+            RecipeName::Demo => Recipe { name: Recipe::demo().name, ..start.small() },
+            _ if demo => start.small(),
+            _ => start,
+        })?;
+        if self.shape.clusters == Some(Clusters::Auto) && !recipe.clustered() {
+            let what = format!("--clusters auto in the recipe {}", recipe.name);
+            return Err(Error::input(
+                what,
+                "it is for recipes with k-means, as picie and mdc: say a number",
+            ));
+        }
+        check_limit(self.limit)?;
+        recipe.architecture.check()?;
+        let start = recipe.weights.open(recipe.architecture)?;
+        let data = match &self.data {
+            Some(dir) => absolute(dir)?,
+            None => demo_scenes()?,
+        };
+        if recipe.method == Method::Supervised {
+            recipe.clusters = self.labelled_classes(&data, &recipe)?;
+        }
+        recipe.check()?;
+        let path = match &self.run {
+            Some(path) => path.clone(),
+            None => next_free(&recipe.name),
+        };
+        let folder = RunFolder::open(&path)?;
+        if folder.settings_path().exists() {
+            return Err(Error::file(
+                path,
+                "this folder already holds a run",
+                "add --resume to continue it, or choose another --run",
+            ));
+        }
+        let settings = Settings {
+            recipe,
+            seed: self.seed.unwrap_or(1),
+            data,
+            dataset: self.dataset,
+            split: self.split.clone().unwrap_or_else(|| "train".into()),
+            val_split: self.val_split.clone().unwrap_or_else(|| "val".into()),
+            classes: self.classes.unwrap_or_default(),
+            limit: self.limit,
+            start: start.provenance.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            host: Host::here(),
+        };
+        Ok((folder, settings, start))
+    }
+
+    /// The numbers that a new run leaves to be chosen from its images.
+    pub fn undecided(&self, recipe: &Recipe) -> Undecided {
+        let photos = recipe.name == Recipe::photos().name;
+        let set = |name| {
+            self.set.iter().any(|text| text.split_once('=').is_some_and(|(set, _)| set == name))
+        };
+        let unsaid = photos && self.shape.clusters.is_none() && !set("clusters");
+        Undecided {
+            clusters: !self.resume && (unsaid || self.shape.clusters == Some(Clusters::Auto)),
+            epochs: !self.resume && photos && self.epochs.is_none() && !set("epochs"),
+        }
+    }
+
+    /// The number of classes in the labels that a recipe learns from. Fails if the data set has no
+    /// labels.
+    fn labelled_classes(&self, data: &Path, recipe: &Recipe) -> Result<usize> {
+        let taxonomy = data::taxonomy(data, self.dataset, self.classes.unwrap_or_default())?;
+        let Some(taxonomy) = taxonomy else {
+            let what = format!(
+                "the recipe {} learns from labels, and a plain folder of images has none",
+                recipe.name
+            );
+            return Err(Error::file(
+                data,
+                what,
+                "give a data set with label maps, or use --recipe picie",
+            ));
+        };
+        let classes = taxonomy.classes.len();
+        match self.shape.clusters {
+            Some(Clusters::Count(k)) if k != classes => {
+                let what = format!(
+                    "--clusters {k}, but {} has {classes} classes, which {} learns",
+                    taxonomy.name, recipe.name
+                );
+                Err(Error::input(what, "leave it out"))
+            }
+            _ => Ok(classes),
+        }
+    }
+
+    /// The folder, saved settings and weights of a run that is resumed. Fails if a flag contradicts
+    /// the settings.
+    fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
+        let path = match &self.run {
+            Some(path) => path.clone(),
+            None => newest().ok_or_else(|| {
+                Error::input("there is no run in runs/", "say which with --run DIR")
+            })?,
+        };
+        if !path.is_dir() {
+            return Err(Error::file(
+                path,
+                "there is no run to resume here",
+                "check --run, or leave out --resume",
+            ));
+        }
+        let folder = RunFolder::open(&path)?;
+        let saved = folder.read_settings()?;
+        let name = self
+            .recipe
+            .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
+        let conflict = self.overridden(saved.recipe.clone())? != saved.recipe
+            || name.is_some_and(|n| n != saved.recipe.name)
+            || self.seed.is_some_and(|s| s != saved.seed)
+            || self.limit.is_some_and(|l| Some(l) != saved.limit)
+            || self.split.as_ref().is_some_and(|s| *s != saved.split)
+            || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
+            || self.classes.is_some_and(|c| c != saved.classes)
+            || self.dataset.is_some_and(|d| Some(d) != saved.dataset)
+            || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data);
+        if conflict {
+            return Err(Error::file(
+                folder.settings_path(),
+                "the run was started with other settings than these flags",
+                "leave the flags out to resume it, or start a new --run",
+            ));
+        }
+        // A checkpoint holds all weights. Without one the run begins again from its first weights.
+        let start = if folder.checkpoint().exists() {
+            Start { provenance: saved.start.clone(), ..Start::random() }
+        } else {
+            saved.recipe.weights.open(saved.recipe.architecture)?
+        };
+        if start.provenance != saved.start {
+            let what = format!(
+                "the run was started from other weights than {} holds now",
+                saved.start.source
+            );
+            return Err(Error::file(
+                folder.settings_path(),
+                what,
+                "bring the old ones back, or start a new --run",
+            ));
+        }
+        Ok((folder, saved, start))
+    }
+}
+
+/// The recipe with one of its numbers replaced. `text` is NAME=VALUE; names of nested numbers are
+/// joined by points. Fails on unknown names and on values of another kind.
+fn set(recipe: Recipe, text: &str) -> Result<Recipe> {
+    let wrong = |why: String| {
+        Error::input(
+            format!("--set {text}: {why}"),
+            "take a name and the kind of value from a run.json",
+        )
+    };
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("not NAME=VALUE".into()))?;
+    let mut all = serde_json::to_value(&recipe).expect("a recipe is plain data");
+    let place = all.pointer_mut(&format!("/{}", name.replace('.', "/")));
+    let place = place
+        .filter(|_| name != "name")
+        .ok_or_else(|| wrong("the recipe has no such number".into()))?;
+    *place = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    serde_json::from_value(all).map_err(|e| wrong(e.to_string()))
+}
+
+/// The folder of the demo's scenes, which are drawn the first time.
+fn demo_scenes() -> Result<PathBuf> {
+    let dir = cache().join("scenes-256-64-1");
+    draw_scenes(&dir, 256, 64, 1)?;
+    Ok(dir)
+}

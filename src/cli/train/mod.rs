@@ -1,0 +1,66 @@
+//! The command `picie train`.
+
+mod load;
+mod pictures;
+
+use crate::base::{Result, tell};
+use crate::cli::args::TrainArgs;
+use crate::cli::choose;
+use crate::cli::engine::Chosen;
+use crate::cli::read::Reader;
+use crate::cli::say;
+use crate::cli::watch::Watch;
+use crate::device::cuda::Autotune;
+use crate::eval::EpochRow;
+use crate::recipe::Laterals;
+use crate::report::table;
+use crate::train::{RunFolder, plan, train};
+
+/// Number of validation images in the pictures of a run.
+const SHOWN: usize = 6;
+
+/// Runs the command, and prints where its results are.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let folder = one(args)?.0;
+    if args.plan {
+        return Ok(());
+    }
+    say(format_args!("run: {}", folder.path.display()))?;
+    say(format_args!("pictures: {}", folder.pictures().display()))?;
+    let checkpoint = folder.checkpoint();
+    say(format_args!(
+        "segment your own: picie segment --checkpoint {} --out DIR IMAGE...",
+        checkpoint.display()
+    ))
+}
+
+/// Trains one run, prints its table and draws its pictures. Returns its folder and the rows of its
+/// epochs, which are empty if only the plan was asked for.
+pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
+    let engine = Chosen::new(&args.engine, Autotune::Load)?;
+    let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
+    if !args.resume {
+        let laterals = match settings.recipe.laterals {
+            _ if start.has_laterals() => "its own",
+            Laterals::Random => "random",
+            Laterals::Pca => "from principal components of these images",
+        };
+        tell(format_args!("starts from {}, laterals {laterals}", start.provenance));
+        start.warning.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+    }
+    let undecided = args.undecided(&settings.recipe);
+    let sets = load::load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
+    choose::choose(undecided, &engine, (&mut settings, &mut start), &sets)?;
+    let dev = &mut *engine.open()?;
+    if args.plan {
+        say(plan(dev, &settings, &sets)?.text(dev))?;
+        return Ok((folder, Vec::new()));
+    }
+    let steps = args.profile_steps.clone().unwrap_or_default();
+    let mut watch = Watch::new(steps, args.check_finite.into());
+    let outcome = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch)?;
+    say(table::epochs(&outcome.rows))?;
+    let rows = outcome.rows.clone();
+    pictures::write(dev, &folder, &sets, outcome).map_err(|e| folder.kept(e))?;
+    Ok((folder, rows))
+}

@@ -1,0 +1,85 @@
+//! A data set on disk: which files, and what its labels mean.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::files::{Item, OnProgress};
+use super::labels::Taxonomy;
+use super::layouts::{self, Classes, DataLayout};
+use crate::base::{Error, Result};
+
+/// The files of some splits of a data set, in a fixed order; nothing is decoded yet.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub layout: &'static DataLayout,
+    pub root: PathBuf,
+    pub split: String,
+    pub items: Vec<Item>,
+    /// None for a layout without labels.
+    pub taxonomy: Option<Taxonomy>,
+}
+
+/// Lists the images of `split`, one name or several with commas between; a layout without splits
+/// ignores it. Where no layout is asked for, the folder is looked at.
+///
+/// `on_progress` is called only by layouts that read files to choose images, as COCO-Stuff does
+/// where there is no curated list.
+///
+/// Errors: `root` is missing, does not have the layout, holds no image, has no such split or no
+/// such classes.
+pub fn open(
+    root: &Path,
+    layout: Option<&'static DataLayout>,
+    split: &str,
+    classes: Classes,
+    on_progress: OnProgress,
+) -> Result<Dataset> {
+    std::fs::read_dir(root).map_err(|e| Error::io(root, e))?;
+    let layout = DataLayout::of(root, layout);
+    let taxonomy = layout.taxonomy(classes)?;
+    let mut items = Vec::new();
+    for split in splits(root, layout, split)? {
+        items.extend((layout.list)(root, split, on_progress)?);
+    }
+    if items.is_empty() {
+        let remedy = format!(
+            "give a folder of jpg, png, bmp, webp or tif files, or one with {}",
+            layouts::marks()
+        );
+        return Err(Error::file(root, "no image in this folder", remedy));
+    }
+    // Splits may overlap.
+    let mut seen = HashSet::new();
+    items.retain(|item| seen.insert(item.image.clone()));
+    Ok(Dataset { layout, root: root.to_path_buf(), split: split.to_string(), items, taxonomy })
+}
+
+/// The splits that are asked for, one of any name where the layout has none.
+fn splits<'a>(root: &Path, layout: &DataLayout, asked: &'a str) -> Result<Vec<&'a str>> {
+    let known = (layout.splits)(root);
+    if known.is_empty() {
+        return Ok(vec![asked]);
+    }
+    let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
+    match asked.iter().find(|split| !known.contains(split)) {
+        None => Ok(asked),
+        Some(unknown) => Err(Error::input(
+            format!("there is no split \"{unknown}\" here"),
+            format!("choose among {}", known.join(", ")),
+        )),
+    }
+}
+
+/// Some number of classes that [`open`] accepts, for callers that look at no labels.
+pub fn any_classes(root: &Path, layout: Option<&'static DataLayout>) -> Classes {
+    DataLayout::of(root, layout).any_classes()
+}
+
+/// What the labels of a data set are read as; None where it has no labels.
+pub fn taxonomy(
+    root: &Path,
+    layout: Option<&'static DataLayout>,
+    classes: Classes,
+) -> Result<Option<Taxonomy>> {
+    DataLayout::of(root, layout).taxonomy(classes)
+}

@@ -1,0 +1,95 @@
+//! The Cityscapes layout: `leftImg8bit/{split}/{city}/{id}_leftImg8bit.png` and, in `gtFine` or
+//! `annotations/gtFine`, `{split}/{city}/{id}_gtFine_labelIds.png`.
+//!
+//! PiCIE trains on test,train_extra and evaluates on train,val; later work trains on train and
+//! evaluates on val.
+
+use std::path::Path;
+
+use super::DataLayout;
+use crate::base::{Error, Result};
+use crate::data::files::{self, Item, stem};
+use crate::data::labels::{IGNORE, Taxonomy};
+
+pub static LAYOUT: DataLayout = DataLayout {
+    name: "cityscapes",
+    title: "Cityscapes",
+    files: "leftImg8bit/{split}/{city}/*.png, gtFine/{split}/{city}/*_labelIds.png",
+    mark: "leftImg8bit",
+    detect: |root| root.join("leftImg8bit").is_dir(),
+    splits: |_| vec!["train", "val", "test", "train_extra"],
+    list: |root, split, _| list(root, split),
+    taxonomies,
+};
+
+/// The images of one split, sorted by path.
+fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
+    let dir = root.join("leftImg8bit").join(split);
+    if !dir.is_dir() {
+        return Err(Error::file(
+            &dir,
+            "no such folder",
+            "unpack leftImg8bit there, or choose another split",
+        ));
+    }
+    let mut items = Vec::new();
+    for image in files::images(&dir)? {
+        let Some(id) = stem(&image).strip_suffix("_leftImg8bit").map(str::to_string) else {
+            continue;
+        };
+        let city = image.parent().and_then(Path::file_name).unwrap_or_default();
+        let name = format!("{id}_gtFine_labelIds.png");
+        let label = ["gtFine", "annotations/gtFine"]
+            .iter()
+            .map(|tree| root.join(tree).join(split).join(city).join(&name))
+            .find(|path| path.is_file());
+        items.push(Item { id, image, label });
+    }
+    if items.is_empty() {
+        return Err(Error::file(
+            &dir,
+            "no *_leftImg8bit.png below this folder",
+            "unpack leftImg8bit there",
+        ));
+    }
+    Ok(items)
+}
+
+/// Class = labelId − 7; the void ids 0..=6 and −1 (license plate, 255 as a byte) are ignored.
+fn taxonomies() -> Vec<Taxonomy> {
+    let void = (0..7).map(|id| (id, IGNORE));
+    let ids = void.chain((7..34).map(|id| (id, id - 7)));
+    let about = "the 27 classes of PiCIE's table of Cityscapes";
+    vec![Taxonomy::new("cityscapes 27", about, &CLASSES, ids)]
+}
+
+/// Cityscapes labelIds 7..=33, in order: class = labelId − 7.
+const CLASSES: [&str; 27] = [
+    "road",
+    "sidewalk",
+    "parking",
+    "rail track",
+    "building",
+    "wall",
+    "fence",
+    "guard rail",
+    "bridge",
+    "tunnel",
+    "pole",
+    "polegroup",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "caravan",
+    "trailer",
+    "train",
+    "motorcycle",
+    "bicycle",
+];
