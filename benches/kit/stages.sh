@@ -70,8 +70,8 @@ smoke() {
 
 tests() {
     # NOTE: what ptxas said of registers lies where the kernels were compiled.
-    local some=(cuda::)
-    [ "$SMALL" = 0 ] || some=(cuda::adam cuda::top cuda::confusion cli::cuda::a_plan)
+    local some=(ops:: cuda::)
+    [ "$SMALL" = 0 ] || some=(ops::adam ops::top ops::confusion cli::cuda::a_plan)
     PICIE_ROOT="$FILES" "$FILES/picie-tests" "${some[@]}" --skip registers --test-threads 4 2>&1 | tee "$OUT/tests.txt" || true
     note "$(grep '^test result:' "$OUT/tests.txt")"
     grep -q '^test result: ok. [1-9]' "$OUT/tests.txt"

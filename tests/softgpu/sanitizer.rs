@@ -21,7 +21,7 @@ fn again(filters: &[&str], env: &[(&str, &Path)]) -> Option<Output> {
     // Whole runs and slopes play the same kernels for minutes; the order of threads is the plain
     // run's to check.
     command.args(
-        ["sanitizer::", "cli::", "cuda::step", "gradients"]
+        ["sanitizer::", "cli::", "cuda::step", "gradients", "slope"]
             .map(|skip| ["--skip", skip])
             .as_flattened(),
     );
@@ -40,10 +40,8 @@ fn text(out: &Output) -> String {
 #[test]
 fn the_engine_s_kernels_are_clean() {
     let counts = tempfile::NamedTempFile::new().unwrap();
-    let Some(out) = again(&["cuda::", "softgpu::results"], &[("SOFTGPU_COUNTS", counts.path())])
-    else {
-        return;
-    };
+    let tests = ["ops::", "cuda::", "softgpu::results"];
+    let Some(out) = again(&tests, &[("SOFTGPU_COUNTS", counts.path())]) else { return };
     assert!(out.status.success(), "{}", text(&out));
     assert!(
         text(&out).contains("test softgpu::results::integer_atomics_count ... ok"),
@@ -64,7 +62,11 @@ fn the_engine_s_kernels_are_clean() {
     for source in softgpu::sources() {
         for kernel in kernels::parse(&std::fs::read_to_string(&source).unwrap()).kernels {
             let name = kernel.name;
-            assert!(launched(&name), "no test of cuda:: launches {name} of {}", source.display());
+            assert!(
+                launched(&name),
+                "no test of {tests:?} launches {name} of {}",
+                source.display()
+            );
         }
     }
 }

@@ -196,7 +196,7 @@ impl Rig {
         self.stored(name, data, Some(|bytes, dtype| Values::Floats(dtype.decode(bytes))))
     }
 
-    /// A slot full of 0xFF bytes, NaN or the largest integer, and then a result.
+    /// A slot of NaN, or of the largest integer, and then a result.
     pub fn output<T: Number>(&mut self, name: &str, len: usize) -> Slot<T> {
         self.inout(name, &vec![bytemuck::pod_read_unaligned(&vec![0xFF; size_of::<T>()]); len])
     }
@@ -214,7 +214,7 @@ impl Rig {
         self.act_inout(name, &f32::start(len))
     }
 
-    /// What was placed: names and elements.
+    /// The names of what was placed.
     pub fn slots(&self) -> Vec<String> {
         self.placed[1..].iter().map(|placed| placed.name.clone()).collect()
     }

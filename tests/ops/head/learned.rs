@@ -3,7 +3,9 @@
 use picie::device::ops::{HeadScores, HeadScoresBackward, head_scores, head_scores_backward};
 
 use super::engines::gradient_tolerance;
+use super::torch::goldens;
 use super::*;
+use crate::util::golden;
 
 impl Given {
     /// Scores of the first classifier.
@@ -111,7 +113,7 @@ fn one_and_three_threads_give_the_same_bits_of_learned_classifiers() {
 /// Classes below, at and above a chunk of 32 and the 64 of a block of dw; maps below, at and above
 /// a tile.
 #[test]
-fn scores_and_their_gradients_are_the_cpus() {
+fn learned_classifiers_agree_with_the_cpu() {
     let crops = |n: usize| {
         let all = [crop(1, 2, 4, 1), crop(0, 0, 5, 0), crop(0, 0, 5, 1), crop(2, 1, 3, 1)];
         Some(all[..n].to_vec())

@@ -1,6 +1,8 @@
 //! Predictions from two views of each image.
 
+use super::torch::goldens;
 use super::*;
+use crate::util::golden;
 
 #[test]
 fn scores_of_two_views_are_added_before_the_largest_is_taken() {
