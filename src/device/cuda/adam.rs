@@ -1,7 +1,7 @@
 //! Bodies of Adam: four parameters a thread.
 
 use crate::base::Result;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::adam::{EACH, THREADS};
 use crate::device::ops::adam::Adam;

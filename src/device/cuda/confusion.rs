@@ -1,7 +1,7 @@
 //! The body of the confusion histogram.
 
 use crate::base::Result;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::confusion::{PIXELS, PLAIN_SHARED, THREADS};
 use crate::device::ops::confusion::Confusion;

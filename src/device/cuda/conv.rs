@@ -7,7 +7,7 @@
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::conv::{CHANNELS, LANES, SUMMED, THREADS, VECTOR};

@@ -3,7 +3,7 @@
 
 use crate::base::{Error, Result};
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::iic::{
     self, MOST, OUTS, ROW, TABLE_THREADS, THREADS, TILE,

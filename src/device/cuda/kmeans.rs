@@ -1,7 +1,7 @@
 //! Bodies of k-means. Sums of stored points are put together as the head's are.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::head::Partials;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::kmeans::{COSINE, D, DOT, L2, TILE};

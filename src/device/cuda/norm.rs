@@ -5,7 +5,7 @@
 use crate::base::{Error, Result};
 use crate::device::Act;
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::norm::{DEPTH, FINALIZED, MOST_WIDE, THREADS, VECTOR};
 use crate::device::ops::norm::{EPS, MOMENTUM, Norm};

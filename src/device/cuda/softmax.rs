@@ -4,7 +4,7 @@
 //! of an image).
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::softmax::{NARROW, ROWS, THREADS, WARPS};
 use crate::device::ops::softmax::Softmax;

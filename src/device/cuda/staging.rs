@@ -10,7 +10,8 @@ use std::ops::Range;
 use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
 use crate::device::engine::Fill;
 use crate::device::{Layout, Pool, Slot};

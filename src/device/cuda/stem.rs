@@ -2,7 +2,7 @@
 
 use crate::base::{Error, Result};
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::norm::{Cut, Finish, fits};
 use crate::device::ops::norm::Norm;

@@ -3,7 +3,7 @@
 //! Scratch: scores of what parts keep (q, parts, keep) | their places.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::top::MOST;
 use crate::device::ops::top::{MOST_KEPT, Top};

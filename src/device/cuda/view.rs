@@ -1,7 +1,7 @@
 //! Bodies of views: the mean greys that contrasts need, then everything else in one kernel; Sobel.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::view::{LONGEST, PARTS, TILE};
 use crate::device::cuda::kernels::consts::view_sobel::SOBEL_ROWS;

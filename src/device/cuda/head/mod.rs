@@ -9,7 +9,7 @@ mod loss;
 mod scores;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels::consts::head::{D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
 use crate::device::cuda::kernels::{self, Laterals};
 use crate::device::ops::head::Head;
