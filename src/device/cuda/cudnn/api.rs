@@ -12,7 +12,7 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::CUresult;
 
 use super::install::{self, INSTALL, error};
-use crate::base::{Error, Result};
+use crate::base::Result;
 
 pub type Raw = sys::cudnnBackendDescriptor_t;
 type Handle = sys::cudnnHandle_t;

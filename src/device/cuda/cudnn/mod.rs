@@ -131,7 +131,7 @@ impl Handle {
         Ok(Handle {
             api,
             lanes: lanes.map_err(|e| {
-                api::error(
+                install::error(
                     e.text,
                     "install a cuDNN that knows this GPU and driver, or use --device cpu",
                 )
