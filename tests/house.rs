@@ -245,12 +245,26 @@ fn imports_of_a_folder_are_no_circle() {
         assert!(known != edges.is_empty(), "{below}: a circle is among {left:?}, known: {known}");
     }
     assert!(seen > 100, "only {seen} imports seen: the test has gone blind");
+/// build.rs gives launchers the constants of kernels, so that none stands twice.
+#[test]
+fn no_constant_of_a_kernel_stands_in_a_launcher() {
+    let launchers: String = files("src/device/cuda", "rs").iter().map(read).collect();
+    let mut seen = 0;
+    for path in [files("cuda", "cu"), files("cuda", "cuh")].concat() {
+        for (name, _) in kernels::parse(&read(&path)).constants {
+            let copy = format!("const {name}: ");
+            assert!(!launchers.contains(&copy), "{name} is {}'s: use consts", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} constants seen: the test has gone blind");
 }
 
 #[test]
 fn files_are_short() {
     let code = ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs"));
-    for path in code.chain(files("cuda", "cu")).chain(files("cuda", "cuh")) {
+    let kernels = ["cu", "cuh", "rs"].iter().flat_map(|ext| files("cuda", ext));
+    for path in code.chain(kernels) {
         let lines = read(&path).lines().count();
         assert!(lines <= 400, "{} has {lines} lines: make it two files", path.display());
     }
