@@ -241,7 +241,7 @@ impl Op for IicLoss {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Iic {
+pub trait IicOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize>;

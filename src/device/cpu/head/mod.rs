@@ -22,7 +22,7 @@ use pulp::Arch;
 use super::share::{share, workers};
 use super::{Cpu, check_index};
 use crate::base::{Error, Result};
-use crate::device::ops::head::{Head, MOST_TARGETS};
+use crate::device::ops::head::{HeadOps, MOST_TARGETS};
 use crate::device::ops::{
     Classifier, Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadLoss, HeadPredict, HeadScores,
     HeadScoresBackward, HeadSpec, Op, Passed,
@@ -141,7 +141,7 @@ impl Cpu {
     }
 }
 
-impl Head for Cpu {
+impl HeadOps for Cpu {
     fn plan_head(&mut self, spec: HeadSpec) -> Result<usize> {
         self.ask_scratch(scratch_len(&spec));
         Ok(0)
