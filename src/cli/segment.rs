@@ -168,8 +168,8 @@ impl Segmenter {
         let mut programs = BTreeMap::new();
         for &(h, w) in photos.iter().map(|p| &p.input) {
             if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
-                let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
+                let spec = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
+                let program = Program::plan(dev, &mut layout, &loaded.net, spec, Mode::Eval)?;
                 let channels = recipe.architecture.input();
                 let view = ViewSpec { n: 1, sh: h, sw: w, h, w, channels };
                 entry.insert((program, plan_view(dev, view)?));

@@ -10,7 +10,7 @@ use crate::device::ops::{
 use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::unlabelled::{Change, Tally, centre, mirror, near_edges};
 use crate::eval::{Confusion, Unlabelled};
-use crate::method::{Tick, geometry};
+use crate::method::{Tick, program_spec};
 use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::Recipe;
 
@@ -159,9 +159,9 @@ impl Frames {
     ) -> Result<Self> {
         let (n, channels, largest) = (shape.batch, recipe.architecture.input(), shape.largest());
         let programs = BySize::plan(shape.sides.iter().copied(), |side| {
-            let geometry = ProgramSpec { n, h: side, w: side, ..geometry(recipe) };
+            let spec = ProgramSpec { n, h: side, w: side, ..program_spec(recipe) };
             let view = ViewSpec { n, sh: side, sw: side, h: side, w: side, channels };
-            Ok((Program::plan(dev, layout, net, geometry, mode)?, plan_view(dev, view)?))
+            Ok((Program::plan(dev, layout, net, spec, mode)?, plan_view(dev, view)?))
         })?;
         Ok(Frames {
             batch: n,
@@ -201,7 +201,7 @@ impl Frames {
 }
 
 /// A predictor by a trained network with batch norm folded, and its classifier.
-pub struct Segmenter<'a> {
+pub struct NetworkPredictor<'a> {
     /// The engine that the network runs on.
     pub dev: &'a mut dyn Engine,
     /// The network.
@@ -213,9 +213,9 @@ pub struct Segmenter<'a> {
     pub pred: Slot<u16>,
 }
 
-impl Predictor for Segmenter<'_> {
+impl Predictor for NetworkPredictor<'_> {
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
-        let Segmenter { dev, net, frames, classifier, pred } = self;
+        let NetworkPredictor { dev, net, frames, classifier, pred } = self;
         let (pred, classifier) = (pred.part(0, frames.batch * out * out), *classifier);
         let mut maps = Vec::new();
         for pictures in pictures.chunks(frames.batch * 3 * side * side) {

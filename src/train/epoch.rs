@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::base::Result;
 use crate::device::Engine;
-use crate::method::{Algorithm, Evaluator, Losses, Training};
+use crate::method::{Algorithm, Evaluator, Losses, Training, ViewPass};
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
 use crate::train::kept::Kept;
@@ -108,14 +108,10 @@ impl Trainer<'_> {
         self.state.kmeans.clear();
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
+            let pass = ViewPass { epoch, view };
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            let summary = clustering.kmeans(
-                common,
-                self.dev,
-                self.sets.train.images(),
-                (epoch, view),
-                &mut tick,
-            )?;
+            let summary =
+                clustering.kmeans(common, self.dev, self.sets.train.images(), pass, &mut tick)?;
             drop(tick);
             if !summary.objective.is_finite() {
                 let what =
@@ -123,7 +119,7 @@ impl Trainer<'_> {
                 let place = finite::state(self.dev, &*self.method, true)?;
                 return Err(self.not_finite(what, place, self.state.adam_step));
             }
-            self.state.kmeans.push(summary.into());
+            self.state.kmeans.push(summary);
         }
         Ok(())
     }
@@ -132,14 +128,9 @@ impl Trainer<'_> {
     fn labels(&mut self) -> Result<()> {
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
+            let pass = ViewPass { epoch, view };
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            clustering.label(
-                common,
-                self.dev,
-                self.sets.train.images(),
-                (epoch, view),
-                &mut tick,
-            )?;
+            clustering.label(common, self.dev, self.sets.train.images(), pass, &mut tick)?;
         }
         Ok(())
     }

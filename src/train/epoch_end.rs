@@ -78,7 +78,7 @@ impl Trainer<'_> {
         let mut tick = ticker(self.watch);
         let common = self.method.common();
         let confusion =
-            self.evaluator.run(self.dev, &common.net, val, (classifier, View::Plain), &mut tick)?;
+            self.evaluator.run(self.dev, &common.net, val, classifier, View::Plain, &mut tick)?;
         drop(tick);
         self.watch.end();
         let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::{Engine, Layout};
-use crate::method::{self, Algorithm, Tick, Training};
+use crate::method::{self, Algorithm, Tick, Training, ViewPass};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
 use crate::train::kept::Kept;
@@ -73,12 +73,15 @@ impl<'a> Measured<'a> {
         if let Some((common, clustering)) = method.clustering_mut() {
             let (images, views) = (set.images(), clustering.pseudo().len());
             kmeans = clock(dev, |dev| {
-                (0..views).try_for_each(|v| {
-                    clustering.kmeans(common, dev, images, (epoch, v), tick).map(|_| ())
+                (0..views).try_for_each(|view| {
+                    let pass = ViewPass { epoch, view };
+                    clustering.kmeans(common, dev, images, pass, tick).map(|_| ())
                 })
             })?;
             labels = clock(dev, |dev| {
-                (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), tick))
+                (0..views).try_for_each(|view| {
+                    clustering.label(common, dev, images, ViewPass { epoch, view }, tick)
+                })
             })?;
         }
         let train = clock(dev, |dev| {

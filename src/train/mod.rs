@@ -26,7 +26,7 @@ use crate::device::Engine;
 use crate::eval::record::{self, EpochRow};
 use crate::method::{Algorithm, Evaluator, PcaLaterals};
 use crate::net::weights::Start;
-use crate::train::checkpoint::State;
+use crate::train::checkpoint::{SetId, State};
 use crate::train::epoch::Trainer;
 use crate::train::observer::ticker;
 use crate::train::plan::name_batches;
@@ -65,7 +65,6 @@ pub fn train(
     watch: &mut dyn Observer,
 ) -> Result<Outcome> {
     let recipe = &settings.recipe;
-    let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
     outlook::of(recipe, sets.train.images(), plan.layout.total_bytes())
@@ -75,16 +74,9 @@ pub fn train(
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
-    let fingerprint = sets.train.images().fingerprint();
+    let set = SetId::new(sets.train.images());
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(
-            &folder.checkpoint(),
-            dev,
-            &*method,
-            recipe,
-            settings.seed,
-            (images, fingerprint),
-        )?
+        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, set)?
     } else {
         // ImageNet weights have no pyramid: it keeps its random weights, or gets some computed from
         // the images.
@@ -92,11 +84,11 @@ pub fn train(
             method.common().net.load(dev, weights)?;
         }
         if let Some(laterals) = laterals.filter(|_| !start.has_laterals()) {
-            watch.begin("laterals", PcaLaterals::images(recipe, images));
+            watch.begin("laterals", PcaLaterals::images(recipe, set.images));
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
-        State::begin(recipe.clone(), settings.seed, settings.start.clone(), (images, fingerprint))
+        State::begin(recipe.clone(), settings.seed, settings.start.clone(), set)
     };
     if !resume {
         folder.write_settings(settings)?;
