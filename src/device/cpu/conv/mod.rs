@@ -5,6 +5,7 @@
 //! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one
 //!   product ([`unfold`]).
 
+mod tiles;
 mod transform;
 mod unfold;
 mod winograd;
