@@ -163,7 +163,7 @@ impl Axis {
 
 impl IicSpec {
     /// Elements of the maps of both views.
-    pub fn maps(&self) -> usize {
+    pub fn maps_len(&self) -> usize {
         2 * self.n * self.h * self.w * self.k
     }
 
@@ -230,8 +230,8 @@ impl Op for IicLoss {
 
     fn check(&self, spec: &IicSpec) -> Result<()> {
         want(Self::NAME, "loss", self.loss, 1)?;
-        want(Self::NAME, "dmaps", self.dmaps, spec.maps())?;
-        want(Self::NAME, "maps", self.maps, spec.maps())
+        want(Self::NAME, "dmaps", self.dmaps, spec.maps_len())?;
+        want(Self::NAME, "maps", self.maps, spec.maps_len())
     }
 
     fn work(&self, spec: &IicSpec) -> Work {
