@@ -11,7 +11,7 @@ use crate::cli::say;
 use crate::data::{Fit, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Confusion, Matching, Scores, Unlabelled};
 use crate::method::Tick;
 use crate::method::baselines::{Clustered, Features, Lab, Pyramid, Stages, pca, settle};
@@ -73,7 +73,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         )),
         (PictureSet::Plain(_), true) => say_json(looks),
         (PictureSet::Plain(images), false) => {
-            say(report::unlabelled(&looks, images.len(), (args.size, other_size(args.size))))
+            say(report::unlabelled(&looks, images.len(), args.size))
         }
     }
 }
@@ -127,7 +127,7 @@ impl Table<'_> {
         let mut clustered = Clustered::fit(features, self.train, k, seeds, shape, tick)?;
         match self.set {
             PictureSet::Labelled(store) => {
-                let confusions = confusions(&mut clustered, store, (self.batch, k), tick)?;
+                let confusions = confusions(&mut clustered, store, self.batch, tick)?;
                 let scores = confusions
                     .iter()
                     .map(|m| score(m, self.matching))
@@ -135,7 +135,7 @@ impl Table<'_> {
                 self.scores.last_mut().expect("a row has begun").1.extend(scores);
             }
             PictureSet::Plain(images) => {
-                let measured = unlabelled(&mut clustered, images, (self.batch, k), tick)?;
+                let measured = unlabelled(&mut clustered, images, self.batch, tick)?;
                 self.looks.last_mut().expect("a row has begun").1.extend(measured);
             }
         }
@@ -154,7 +154,7 @@ impl Table<'_> {
         let seeds = &self.args.seeds;
         if let PictureSet::Labelled(store) = self.set {
             self.row("largest class");
-            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
+            let one = confusions(&mut Constant, store, batch, &mut |_| stop::check())?;
             self.scores[0].1.push(score(&one[0], Matching::ManyToOne)?);
         }
         self.row("Lab");

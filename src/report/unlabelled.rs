@@ -2,16 +2,12 @@
 
 use crate::eval::Unlabelled;
 use crate::eval::unlabelled::REACH;
+use crate::method::predict::other_size;
 use crate::report::table::{plain, spread};
 
 /// A row each of `rows`, with mean ± standard deviation where a row has several values, and what
-/// the columns are. `size`: the side of the input, and the other one that predictions were compared
-/// at.
-pub fn unlabelled(
-    rows: &[(String, Vec<Unlabelled>)],
-    images: usize,
-    size: (usize, usize),
-) -> String {
+/// the columns are. `side`: that of the input.
+pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, side: usize) -> String {
     let lines = rows.iter().map(|(name, all)| {
         let cell = |digits, of: fn(&Unlabelled) -> f64| {
             spread(&all.iter().map(of).collect::<Vec<_>>(), digits)
@@ -34,12 +30,12 @@ pub fn unlabelled(
         "clusters\nused",
         "largest\n%",
     ];
-    let (here, there) = size;
+    let other = other_size(side);
     let table = plain(&header, 1, lines);
     format!(
         "{table}\n\
          {images} images without labels. kept: pixels with the same cluster when the picture is mirrored; when its\n\
-         centre, 3/4 of a side, is enlarged to the input; when the input has {there} pixels instead of {here}.\n\
+         centre, 3/4 of a side, is enlarged to the input; when the input has {other} pixels instead of {side}.\n\
          borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a picture with the\n\
          steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see the largest."
     )
@@ -64,7 +60,7 @@ mod tests {
             ("a b".to_string(), vec![one(91.0, None)]),
             ("c".into(), vec![one(80.0, Some(60.0)), one(90.0, None)]),
         ];
-        let text = unlabelled(&rows, 5, (128, 96));
+        let text = unlabelled(&rows, 5, 128);
         let words = |of: &str| {
             text.lines().find(|l| l.starts_with(of)).unwrap().split_whitespace().collect::<Vec<_>>()
         };
