@@ -88,7 +88,7 @@ fn run(
         val_split: "val".into(),
         classes: Classes::default(),
         limit: None,
-        start: start.record.clone(),
+        start: start.provenance.clone(),
         version: String::new(),
         host: Host::here(),
     };

@@ -2,13 +2,13 @@
 
 use std::sync::Mutex;
 
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 
 /// A progress bar for passes over files, which report from many threads and learn their total on
 /// the way.
 pub struct FileBar {
     name: &'static str,
-    state: Mutex<Option<(Phase, usize)>>,
+    state: Mutex<Option<(PhaseBar, usize)>>,
 }
 
 impl FileBar {

@@ -8,7 +8,7 @@ use crate::cli::paths::cache;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
 use crate::device::{Dtype, Engine};
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 
 /// What computes: chosen before images are read, so that a machine that lacks it says so at once.
 pub struct Chosen<'a> {
@@ -53,7 +53,7 @@ impl<'a> Chosen<'a> {
 
 /// Shows how far the choice of cuDNN's engines is, where some are new and it takes a while.
 fn watcher() -> Watcher {
-    let shown = RefCell::new(None::<Phase>);
+    let shown = RefCell::new(None::<PhaseBar>);
     Watcher::new(move |Choosing { done, total, new }| {
         stop::check()?;
         if new == 0 {

@@ -13,7 +13,7 @@ use crate::data::{EvalStore, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::ops::{Classifier, Metric};
 use crate::device::{Engine, Layout, Pool};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::eval::{Matching, Scores};
 use crate::method::predict::{Frames, FramesShape, NetworkPredictor, other_size, unlabelled};
 use crate::method::{Batching, EvalShape, Evaluator};
@@ -91,7 +91,8 @@ fn evaluate(
     let report = EvalReport::new(
         &confusion,
         &matching.of(&confusion)?,
-        (images.len(), size),
+        images.len(),
+        size,
         &names,
         &store.taxonomy.parts,
     )?;
@@ -118,8 +119,7 @@ fn look(
     let shape = EvalShape { batching: Batching { images: images.len(), batch }, size };
     let net = &loaded.net;
     let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, 0, fresh)?;
-    let other = other_size(size);
-    let shape = FramesShape { batch, sides: &[size, other] };
+    let shape = FramesShape { batch, sides: &[size, other_size(size)] };
     let frames = Frames::plan(dev, &mut layout, net, recipe, shape, Mode::Eval)?;
     let pred = layout.take(Pool::State, "predictions", batch * size * size);
     dev.reserve(&layout)?;
@@ -129,11 +129,11 @@ fn look(
     let phase = Progress::phase("measure", images.len() as u64);
     let mut predictor = NetworkPredictor { dev, net, frames: &frames, classifier, pred };
     let tick = &mut |n| phase.tick(n);
-    let measured = unlabelled(&mut predictor, images, (batch, recipe.clusters), tick)?;
+    let measured = unlabelled(&mut predictor, images, batch, tick)?;
     phase.finish();
     if !args.json {
         let rows = [(recipe.name.clone(), measured)];
-        return say(report::unlabelled(&rows, images.len(), (size, other)));
+        return say(report::unlabelled(&rows, images.len(), size));
     }
     let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
     say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))

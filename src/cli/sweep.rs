@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::base::{Error, Result};
 use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
 use crate::cli::{say, train};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::report::table;
 
 /// Table 1 of the supplement.

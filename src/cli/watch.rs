@@ -7,7 +7,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::{fs, stop, tell};
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 use crate::train::Observer;
 
 /// Signals closer than this are one: a terminal that is closed sends SIGHUP twice, a wrapper passes
@@ -58,13 +58,13 @@ fn ignores(status: &str, signal: i32) -> bool {
 }
 
 pub struct Watch {
-    phase: Option<Phase>,
+    phase: Option<PhaseBar>,
     profiled: Range<u64>,
     look_every: usize,
 }
 
 impl Watch {
-    /// `profiled`: the optimizer steps that a profiler is to record; `look_every`: steps between
+    /// `profiled`: the optimizer steps that a profiler is to look at; `look_every`: steps between
     /// two looks at their losses.
     pub fn new(profiled: Range<u64>, look_every: usize) -> Self {
         Watch { phase: None, profiled, look_every }

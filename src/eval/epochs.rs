@@ -99,7 +99,7 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn parse(path: &Path, i: usize, line: &[u8]) -> Result<EpochRow> {
     serde_json::from_slice(line).map_err(|e| {
-        let what = format!("line {} is not an epoch's record ({e})", i + 1);
+        let what = format!("line {} is not an epoch's row ({e})", i + 1);
         Error::file(path, what, "remove that line, or start a new run folder")
     })
 }

@@ -3,7 +3,7 @@
 use image::imageops::{FilterType, crop_imm, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
 
-use crate::report::palette::Rgb;
+use crate::report::palette::Colour;
 use crate::report::sheet::{GAP, INK, PAGE};
 use crate::report::text;
 
@@ -15,7 +15,8 @@ pub struct Marked {
     pub caption: String,
 }
 
-pub struct Row {
+/// A row of the sheet.
+pub struct QueryRow {
     pub title: String,
     pub query: Marked,
     pub neighbours: Vec<Marked>,
@@ -27,16 +28,16 @@ const CELL: u32 = 160;
 const COLUMNS: usize = 10;
 /// The mark: a frame of white in black, so far from the pixel.
 const MARK: i64 = 7;
-const WHITE: Rgb = [255; 3];
-const BLACK: Rgb = [0; 3];
+const WHITE: Colour = [255; 3];
+const BLACK: Colour = [0; 3];
 
-pub fn sheet(rows: &[Row]) -> RgbImage {
+pub fn sheet(rows: &[QueryRow]) -> RgbImage {
     let columns =
         rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
     let cells = GAP + (1 + columns) * (CELL + GAP);
     let width = rows.iter().map(|row| text::width(&row.title) + 2 * GAP).fold(cells, u32::max);
     let line = CELL + text::HEIGHT + GAP;
-    let lines = |row: &Row| row.neighbours.len().div_ceil(COLUMNS).max(1) as u32;
+    let lines = |row: &QueryRow| row.neighbours.len().div_ceil(COLUMNS).max(1) as u32;
     let height = GAP + rows.iter().map(|row| text::HEIGHT + lines(row) * line + GAP).sum::<u32>();
     let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
     let mut y = GAP;
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_row_for_each_query_and_more_lines_where_it_is_long() {
-        let row = |n: usize| Row {
+        let row = |n: usize| QueryRow {
             title: "a:1,2".into(),
             query: marked((3, 3)),
             neighbours: (0..n).map(|i| marked((i, i))).collect(),

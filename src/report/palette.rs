@@ -2,11 +2,12 @@
 
 use std::sync::OnceLock;
 
-pub type Rgb = [u8; 3];
+/// Red, green and blue.
+pub type Colour = [u8; 3];
 
 /// The first colours: Okabe and Ito's set for colour-blind readers ("Color Universal Design",
 /// 2008), without black.
-const FIRST: [Rgb; 7] = [
+const FIRST: [Colour; 7] = [
     [230, 159, 0],
     [86, 180, 233],
     [0, 158, 115],
@@ -28,19 +29,19 @@ const DISTINCT: usize = 256;
 ///
 /// Each colour after the first seven is the one, among those neither near black nor near white,
 /// whose nearest neighbour is farthest to normal, red-blind and green-blind eyes.
-pub fn palette(n: usize) -> Vec<Rgb> {
-    static COLOURS: OnceLock<Vec<Rgb>> = OnceLock::new();
+pub fn palette(n: usize) -> Vec<Colour> {
+    static COLOURS: OnceLock<Vec<Colour>> = OnceLock::new();
     let colours = COLOURS.get_or_init(farthest_first);
     (0..n).map(|i| colours[i % DISTINCT]).collect()
 }
 
-fn farthest_first() -> Vec<Rgb> {
+fn farthest_first() -> Vec<Colour> {
     let grid = LEVELS
         .iter()
         .flat_map(|&r| LEVELS.iter().flat_map(move |&g| LEVELS.iter().map(move |&b| [r, g, b])));
     // Near black is where pictures are dark, near white where the page is.
     let usable = |seen: &Seen| (0.45..=0.93).contains(&seen[0][0]);
-    let candidates: Vec<(Rgb, Seen)> =
+    let candidates: Vec<(Colour, Seen)> =
         grid.map(|c| (c, seen(c))).filter(|(_, s)| usable(s)).collect();
     let mut nearest = vec![f32::INFINITY; candidates.len()];
     let mut colours = Vec::with_capacity(DISTINCT);
@@ -61,7 +62,7 @@ fn farthest_first() -> Vec<Rgb> {
 /// A colour in OKLab (L, a, b) as normal, red-blind and green-blind eyes see it.
 type Seen = [[f32; 3]; 3];
 
-fn seen(colour: Rgb) -> Seen {
+fn seen(colour: Colour) -> Seen {
     // Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color
     // vision deficiency" (2009), severity 1, on linear RGB.
     const RED_BLIND: [[f32; 3]; 3] = [
@@ -114,7 +115,7 @@ fn distance(a: &Seen, b: &Seen) -> f32 {
 mod tests {
     use super::*;
 
-    fn closest(colours: &[Rgb]) -> f32 {
+    fn closest(colours: &[Colour]) -> f32 {
         let pairs = (0..colours.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
         pairs
             .map(|(i, j)| distance(&seen(colours[i]), &seen(colours[j])))

@@ -36,11 +36,12 @@ pub struct NamedClass {
 }
 
 impl EvalReport {
-    /// `names` (C), `parts` as ranges of classes. Refuses a table without a labelled pixel.
+    /// The report on `images` images of `size`² pixels: `names` (C), `parts` as ranges of classes. Refuses a table without a labelled pixel.
     pub fn new(
         m: &Confusion,
         class_of: &ClassOf,
-        (images, size): (usize, usize),
+        images: usize,
+        size: usize,
         names: &[String],
         parts: &[(&str, Range<usize>)],
     ) -> Result<Self> {
@@ -115,7 +116,7 @@ mod tests {
         let m =
             Confusion { classes: 3, clusters: 4, counts: vec![0, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
         let names = ["sky", "water", "animal"].map(str::to_string);
-        EvalReport::new(&m, &hungarian(&m), (5, 64), &names, &[("stuff", 0..2), ("things", 2..3)])
+        EvalReport::new(&m, &hungarian(&m), 5, 64, &names, &[("stuff", 0..2), ("things", 2..3)])
             .unwrap()
     }
 

@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder, Rgb as Pixel, RgbImage};
 
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
-use crate::report::palette::Rgb;
+use crate::report::palette::Colour;
 use crate::report::text::mix;
 
 /// The label of a pixel without a class: not labelled, or of a cluster no class was voted for.
@@ -39,7 +39,7 @@ pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
 /// `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their full
 /// colour against a dark line; pixels of [`NONE`] are grey and dim. Classes beyond `palette` start
 /// it anew.
-pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Rgb]) -> Result<RgbImage> {
+pub fn overlay(image: &RgbImage, labels: &[u16], palette: &[Colour]) -> Result<RgbImage> {
     let (w, h) = (image.width() as usize, image.height() as usize);
     check("overlay", "labels", labels.len(), w * h)?;
     let tint = |x: u32, y: u32| {

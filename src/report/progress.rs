@@ -12,27 +12,27 @@ pub struct Progress;
 
 impl Progress {
     /// Starts the clock of a phase of `total` images.
-    pub fn phase(name: &str, total: u64) -> Phase {
+    pub fn phase(name: &str, total: u64) -> PhaseBar {
         Progress::count(name, total, "images")
     }
 
     /// Starts the clock of a phase of `total` of what `unit` names.
-    pub fn count(name: &str, total: u64, unit: &'static str) -> Phase {
+    pub fn count(name: &str, total: u64, unit: &'static str) -> PhaseBar {
         // NOTE: indicatif hides the bar by itself where stderr is no terminal.
-        Phase::new(name, total, unit, ProgressDrawTarget::stderr())
+        PhaseBar::new(name, total, unit, ProgressDrawTarget::stderr())
     }
 }
 
 /// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints
 /// nothing.
-pub struct Phase {
+pub struct PhaseBar {
     name: String,
     unit: &'static str,
     start: Instant,
     bar: ProgressBar,
 }
 
-impl Phase {
+impl PhaseBar {
     fn new(name: &str, total: u64, unit: &'static str, target: ProgressDrawTarget) -> Self {
         let rate = move |state: &ProgressState, out: &mut dyn Write| {
             // A line cut short is no reason to stop a training run.
@@ -48,7 +48,7 @@ impl Phase {
             .with_style(style)
             .with_prefix(name.to_string());
         bar.tick();
-        Phase { name: name.to_string(), unit, start: Instant::now(), bar }
+        PhaseBar { name: name.to_string(), unit, start: Instant::now(), bar }
     }
 
     /// `n` more are done.
@@ -56,7 +56,7 @@ impl Phase {
         self.bar.inc(n);
     }
 
-    /// As [`Phase::add`], and an error where the user asked to stop: what passes over images are
+    /// As [`PhaseBar::add`], and an error where the user asked to stop: what passes over images are
     /// given as their tick.
     pub fn tick(&self, n: usize) -> Result<()> {
         self.add(n as u64);
@@ -142,7 +142,7 @@ mod tests {
     fn a_bar_shows_the_phase_and_goes_when_it_is_done() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
-        let phase = Phase::new("1/5 k-means", 40, "images", target);
+        let phase = PhaseBar::new("1/5 k-means", 40, "images", target);
         std::thread::sleep(Duration::from_millis(50));
         phase.add(30);
         phase.bar.force_draw();

@@ -5,7 +5,7 @@ use image::imageops::{FilterType, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
 
 use crate::base::Result;
-use crate::report::palette::{Rgb, palette};
+use crate::report::palette::{Colour, palette};
 use crate::report::pictures::{NONE, check, overlay};
 use crate::report::text;
 
@@ -17,8 +17,8 @@ pub struct SheetRow {
     pub truth: Option<Vec<u16>>,
 }
 
-pub(super) const PAGE: Rgb = [250; 3];
-pub(super) const INK: Rgb = [30; 3];
+pub(super) const PAGE: Colour = [250; 3];
+pub(super) const INK: Colour = [30; 3];
 pub(super) const GAP: u32 = 10;
 /// Images narrower than this are shown enlarged by a whole factor.
 const CELL: u32 = 240;
@@ -100,7 +100,7 @@ fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
 }
 
 /// Swatches and names in as many columns as fit into `width`.
-fn legend(classes: &[usize], names: &[String], colours: &[Rgb], width: u32) -> RgbImage {
+fn legend(classes: &[usize], names: &[String], colours: &[Colour], width: u32) -> RgbImage {
     let swatch = text::HEIGHT - 6;
     let entry =
         classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
 use crate::eval::EpochRow;
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::method::Candidate;
 
 /// A table with the first column to the left and all others to the right, as numbers are read,

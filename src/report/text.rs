@@ -3,7 +3,7 @@
 use image::{Rgb as Pixel, RgbImage};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
-use crate::report::palette::Rgb;
+use crate::report::palette::Colour;
 
 const SIZE: RasterHeight = RasterHeight::Size20;
 const WEIGHT: FontWeight = FontWeight::Regular;
@@ -18,7 +18,7 @@ pub fn width(text: &str) -> u32 {
 
 /// Writes `text` with its top left corner at (x, y). A letter the font lacks is a question mark;
 /// what does not fit into the picture is cut off.
-pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb) {
+pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, colour: Colour) {
     for (i, letter) in text.chars().enumerate() {
         let Some(raster) =
             get_raster(letter, WEIGHT, SIZE).or_else(|| get_raster('?', WEIGHT, SIZE))
@@ -36,7 +36,7 @@ pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb) {
 }
 
 /// `over` on `under` with the opacity `alpha` / 255.
-pub fn mix(under: Rgb, over: Rgb, alpha: u32) -> Rgb {
+pub fn mix(under: Colour, over: Colour, alpha: u32) -> Colour {
     let one =
         |u: u8, o: u8| ((u32::from(u) * (255 - alpha) + u32::from(o) * alpha + 127) / 255) as u8;
     [one(under[0], over[0]), one(under[1], over[1]), one(under[2], over[2])]

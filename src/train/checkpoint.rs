@@ -11,7 +11,7 @@ use crate::cluster::{Scorer, Summary};
 use crate::data::ImageStore;
 use crate::device::ops::Classifier;
 use crate::device::{Engine, Layout};
-use crate::eval::record::Score;
+use crate::eval::epochs::Score;
 use crate::method::{Algorithm, PseudoLabels};
 use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};

@@ -7,8 +7,8 @@ use crate::device::Engine;
 use crate::method::{Algorithm, Evaluator, Losses, Training, ViewPass};
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
-use crate::train::kept::Kept;
 use crate::train::observer::{ticker, unless_stopped};
+use crate::train::unseen::{StepLosses, Unseen};
 use crate::train::{Observer, RunFolder, Sets, finite, outlook};
 
 /// A run in progress: everything that its phases work with.
@@ -22,7 +22,7 @@ pub(super) struct Trainer<'a> {
     pub method: Box<dyn Algorithm>,
     pub evaluator: Evaluator,
     /// The losses that have not been looked at yet.
-    pub kept: Kept,
+    pub unseen: Unseen,
     /// The place in the run; saved in checkpoints.
     pub state: State,
 }
@@ -143,27 +143,27 @@ impl Trainer<'_> {
             Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
         self.watch.begin("train", batches.images());
         self.watch.advance((0..done).map(|i| batches.get(i).ids.len()).sum());
-        let mut recording = false;
+        let mut profiling = false;
         for i in done..batches.len() {
             let batch = batches.get(i);
             let profiled = self.watch.profiled(batch.step);
-            if profiled != recording {
-                self.dev.record(profiled)?;
-                recording = profiled;
+            if profiled != profiling {
+                self.dev.profile(profiled)?;
+                profiling = profiled;
             }
             let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
             let training = Training { batch, next };
-            self.kept.step(self.dev, &mut *self.method, &self.sets.train, training)?;
+            self.unseen.step(self.dev, &mut *self.method, &self.sets.train, training)?;
             self.state.step += 1;
             self.state.adam_step = batch.step;
             let ticked = ticker(self.watch)(batch.ids.len());
-            if ticked.is_err() || next.is_none() || self.kept.len() >= self.watch.look_every() {
+            if ticked.is_err() || next.is_none() || self.unseen.len() >= self.watch.look_every() {
                 self.look()?;
             }
             ticked?;
         }
-        if recording {
-            self.dev.record(false)?;
+        if profiling {
+            self.dev.profile(false)?;
         }
         self.watch.end();
         Ok(())
@@ -171,7 +171,7 @@ impl Trainer<'_> {
 
     /// Waits for the queued steps and looks at their losses. Fails if one is not finite.
     fn look(&mut self) -> Result<()> {
-        for (step, images, losses) in self.kept.take(self.dev, &*self.method)? {
+        for StepLosses { step, images, losses } in self.unseen.take(self.dev, &*self.method)? {
             if let Some(what) = finite::loss(&losses) {
                 let place = finite::step(self.dev, &*self.method)?;
                 return Err(self.not_finite(what, place, step));

@@ -1,4 +1,4 @@
-//! The end of an epoch (scores, record, checkpoint), and the end of a run that stops early.
+//! The end of an epoch (scores, its row in `metrics.jsonl`, checkpoint), and the end of a run that stops early.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
 use crate::eval::Scores;
-use crate::eval::record::{EpochRow, Score};
+use crate::eval::epochs::{EpochRow, Score};
 use crate::train::checkpoint::{self, Phase, State};
 use crate::train::epoch::Trainer;
 use crate::train::finite;
 use crate::train::observer::{ticker, unless_stopped};
 
 impl Trainer<'_> {
-    /// Evaluates, records and saves the epoch, and begins the next one.
+    /// Evaluates the epoch, writes its row, saves it, and begins the next one.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.check()?;
         let started = Instant::now();

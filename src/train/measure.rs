@@ -1,5 +1,5 @@
-//! Epochs that are run to be timed: the passes and steps of training, without evaluation, record
-//! and checkpoints.
+//! Epochs that are run to be timed: the passes and steps of training, without evaluation, rows in
+//! `metrics.jsonl` and checkpoints.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::device::{Engine, Layout};
 use crate::method::{self, Algorithm, Tick, Training, ViewPass};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
-use crate::train::kept::Kept;
+use crate::train::unseen::Unseen;
 
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -35,7 +35,7 @@ impl EpochSeconds {
 pub struct Measured<'a> {
     method: Box<dyn Algorithm>,
     set: &'a PictureSet,
-    kept: Kept,
+    unseen: Unseen,
     /// Number of steps between two looks at their losses.
     look_every: usize,
     /// Number of epochs so far.
@@ -55,19 +55,19 @@ impl<'a> Measured<'a> {
     ) -> Result<Self> {
         let (mut layout, images) = (Layout::new(dev.dtype()), set.images().len());
         let mut method = method::plan(dev, &mut layout, recipe, 1, images)?;
-        let kept = Kept::plan(&mut layout, method.losses());
+        let unseen = Unseen::plan(&mut layout, method.losses());
         method.common_mut().place_images(dev, &mut layout)?;
         dev.reserve(&layout)?;
         method.common_mut().load_images(dev, set.images())?;
         method.init(dev)?;
-        Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
+        Ok(Measured { method, set, unseen, look_every, epoch: 0, step: 0 })
     }
 
     /// Runs one epoch: k-means and labels of the views, if the method has them, and one training
     /// step for every batch. `tick` is called for each batch of each pass.
     pub fn epoch(&mut self, dev: &mut dyn Engine, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
-        let Measured { method, set, kept, look_every, epoch, .. } = self;
+        let Measured { method, set, unseen, look_every, epoch, .. } = self;
         let (set, epoch) = (*set, *epoch);
         let [mut kmeans, mut labels] = [0.0; 2];
         if let Some((common, clustering)) = method.clustering_mut() {
@@ -90,9 +90,9 @@ impl<'a> Measured<'a> {
             for i in 0..batches.len() {
                 let batch = batches.get(i);
                 let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
-                kept.step(dev, &mut **method, set, Training { batch, next })?;
-                if next.is_none() || kept.len() >= *look_every {
-                    kept.take(dev, &**method)?;
+                unseen.step(dev, &mut **method, set, Training { batch, next })?;
+                if next.is_none() || unseen.len() >= *look_every {
+                    unseen.take(dev, &**method)?;
                 }
                 tick(batch.ids.len())?;
             }

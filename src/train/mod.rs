@@ -6,24 +6,24 @@ mod checkpoint;
 mod epoch;
 mod epoch_end;
 mod finite;
-mod kept;
 mod measure;
 mod observer;
 mod outlook;
 mod plan;
 mod run;
+mod unseen;
 
 pub use checkpoint::{Loaded, Trained};
-pub use kept::MOST as MOST_UNSEEN;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
 pub use run::{Host, RunFolder, Settings};
+pub use unseen::MOST as MOST_UNSEEN;
 
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::Engine;
-use crate::eval::record::{self, EpochRow};
+use crate::eval::epochs::{self, EpochRow};
 use crate::method::{Algorithm, Evaluator, PcaLaterals};
 use crate::net::weights::Start;
 use crate::train::checkpoint::{SetId, State};
@@ -70,7 +70,7 @@ pub fn train(
     outlook::of(recipe, sets.train.images(), plan.layout.total_bytes())
         .iter()
         .for_each(|line| watch.note(line));
-    let RunPlan { layout, mut method, laterals, evaluator, kept } = plan;
+    let RunPlan { layout, mut method, laterals, evaluator, unseen } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
@@ -94,8 +94,8 @@ pub fn train(
         folder.write_settings(settings)?;
     }
     folder.write_plan(&text)?;
-    record::truncate_from(&folder.metrics(), state.epoch)?;
-    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, kept, state };
+    epochs::truncate_from(&folder.metrics(), state.epoch)?;
+    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, unseen, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
         let done = trainer.epoch();
@@ -103,5 +103,5 @@ pub fn train(
         done?;
     }
     let (method, evaluator) = (trainer.method, trainer.evaluator);
-    Ok(Outcome { method, evaluator, rows: record::read(&folder.metrics())? })
+    Ok(Outcome { method, evaluator, rows: epochs::read(&folder.metrics())? })
 }

@@ -33,8 +33,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     ))
 }
 
-/// One run, its table and pictures; the record of its epochs, none where only the plan was asked
-/// for.
+/// One run, its table and pictures; the rows of its epochs, none where only the plan was asked for.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
