@@ -6,7 +6,7 @@ use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSync, HeadFeatures, Metric, adam_sync, head_features};
 use picie::device::{Engine, Layout, Pool, Slot};
-use picie::method::{self, Algorithm, Batch, PseudoLabels, Training};
+use picie::method::{self, Algorithm, Batch, PseudoLabels, Training, ViewPass};
 use picie::net::{FEATURES, Mode, Program, ProgramSpec};
 use picie::recipe::{KMeansStart, NormMode, Recipe};
 
@@ -125,8 +125,12 @@ fn batch(step: u64) -> Training<'static> {
 fn cluster(picie: &mut dyn Algorithm, dev: &mut dyn Engine, set: &PictureSet) -> [PseudoLabels; 2] {
     let (common, clustering) = picie.clustering_mut().unwrap();
     for view in 0..2 {
-        clustering.kmeans(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
-        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .kmeans(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
     }
     let pseudo = [0, 1].map(|view| clustering.pseudo()[view][0]);
     picie.begin_steps(dev, EPOCH, true).unwrap();
@@ -243,7 +247,7 @@ fn kmeans_and_labels_are_the_reference_s() {
         let (common, clustering) = picie.clustering_mut().unwrap();
         let pseudo = clustering.pseudo()[view][0];
         let summary = clustering
-            .kmeans(common, dev, set.images(), (EPOCH, view), &mut |n| {
+            .kmeans(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |n| {
                 seen += n;
                 Ok(())
             })
@@ -265,7 +269,9 @@ fn kmeans_and_labels_are_the_reference_s() {
             summary.objective
         );
 
-        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
         let labels = dev.read(pseudo.labels).unwrap();
         let counts = dev.read(pseudo.counts).unwrap();
         let mut expected = vec![0; 4];
@@ -294,10 +300,16 @@ fn a_stopped_pass_passes_the_error_on() {
     let dev = &mut **dev;
     let mut calls = 0;
     let (common, clustering) = picie.clustering_mut().unwrap();
-    let stopped = clustering.kmeans(common, dev, set.images(), (EPOCH, 0), &mut |_| {
-        calls += 1;
-        Err(picie::base::stop::stopped())
-    });
+    let stopped = clustering.kmeans(
+        common,
+        dev,
+        set.images(),
+        ViewPass { epoch: EPOCH, view: 0 },
+        &mut |_| {
+            calls += 1;
+            Err(picie::base::stop::stopped())
+        },
+    );
     assert!(stopped.is_err());
     assert_eq!(calls, 1);
 }

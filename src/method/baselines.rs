@@ -144,9 +144,9 @@ impl Features for Stages<'_> {
                 let from = small >> level;
                 let rows = features.par_chunks_exact_mut(small * d).enumerate();
                 rows.for_each(|(row, out)| {
-                    let image =
-                        &output[row / small * from * from * channels..][..from * from * channels];
-                    enlarge_row(out, (first, d), image, (from, channels), row % small, small);
+                    let len = from * from * channels;
+                    let map = &output[row / small * len..][..len];
+                    Enlarged { map, from, channels, to: small }.row(row % small, out, first);
                 });
                 first += channels;
             }
@@ -161,31 +161,40 @@ fn normalise(v: &mut [f32]) {
     v.iter_mut().for_each(|v| *v /= norm);
 }
 
-/// Computes row `y` of a map (`from`, `from`, `channels`) that is enlarged bilinearly to (`to`,
-/// `to`), as torch's `interpolate` does without `align_corners`. Writes it to the channels from
-/// `first` on of `out` (`to`, `d`).
-fn enlarge_row(
-    out: &mut [f32],
-    (first, d): (usize, usize),
-    map: &[f32],
-    (from, channels): (usize, usize),
-    y: usize,
+/// A square map that is enlarged bilinearly, as torch's `interpolate` does without `align_corners`.
+struct Enlarged<'a> {
+    /// (from, from, channels), the values.
+    map: &'a [f32],
+    /// Side of the map.
+    from: usize,
+    channels: usize,
+    /// Side of the enlarged map.
     to: usize,
-) {
-    // The two samples around a point of the small map, and the weight of the second.
-    let tap = |i: usize| {
-        let at = ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).max(0.0);
-        let lo = (at as usize).min(from - 1);
-        (lo, (lo + 1).min(from - 1), at - lo as f32)
-    };
-    let (top, bottom, v) = tap(y);
-    for (x, out) in out.chunks_exact_mut(d).enumerate() {
-        let (left, right, u) = tap(x);
+}
+
+impl Enlarged<'_> {
+    /// The two samples around pixel `i` of the enlarged map, along one axis of the map, and the
+    /// weight of the second.
+    fn tap(&self, i: usize) -> (usize, usize, f32) {
+        let at = ((i as f32 + 0.5) * self.from as f32 / self.to as f32 - 0.5).max(0.0);
+        let lo = (at as usize).min(self.from - 1);
+        (lo, (lo + 1).min(self.from - 1), at - lo as f32)
+    }
+
+    /// Computes row `y` of the enlarged map. Writes it to the channels from `first` on of `out`
+    /// (to, d).
+    fn row(&self, y: usize, out: &mut [f32], first: usize) {
+        let Enlarged { map, from, channels, to } = *self;
+        let (top, bottom, v) = self.tap(y);
         let at = |row: usize, column: usize| &map[(row * from + column) * channels..][..channels];
-        let (a, b, c, e) = (at(top, left), at(top, right), at(bottom, left), at(bottom, right));
-        for (i, out) in out[first..][..channels].iter_mut().enumerate() {
-            let (upper, lower) = (a[i] + u * (b[i] - a[i]), c[i] + u * (e[i] - c[i]));
-            *out = upper + v * (lower - upper);
+        let d = out.len() / to;
+        for (x, out) in out.chunks_exact_mut(d).enumerate() {
+            let (left, right, u) = self.tap(x);
+            let (a, b, c, e) = (at(top, left), at(top, right), at(bottom, left), at(bottom, right));
+            for (i, out) in out[first..][..channels].iter_mut().enumerate() {
+                let (upper, lower) = (a[i] + u * (b[i] - a[i]), c[i] + u * (e[i] - c[i]));
+                *out = upper + v * (lower - upper);
+            }
         }
     }
 }
@@ -265,7 +274,7 @@ impl<'a> Clustered<'a> {
         let points = sample(features, train, n, tick)?;
         let mut lloyd = Lloyd::new(&points, d, k)?;
         let centroids =
-            seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.0)).collect::<Result<Vec<_>>>()?;
+            seeds.iter().map(|&seed| Ok(lloyd.fit(seed)?.centroids)).collect::<Result<Vec<_>>>()?;
 
         let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
         let mut layout = Layout::new(Dtype::F32);
@@ -319,6 +328,10 @@ fn sample(
 }
 
 impl Predictor for Clustered<'_> {
+    fn clusters(&self) -> usize {
+        self.classifiers[0].k
+    }
+
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
         let Clustered { features, cpu, batch, heads, map, pred, classifiers } = self;
         let head = heads.of(side);
@@ -375,10 +388,11 @@ mod tests {
             [1.5, 1.75, 2.25, 2.5],
             [2.0, 2.25, 2.75, 3.0],
         ];
-        let map = [0.0, 0.0, 1.0, 10.0, 2.0, 20.0, 3.0, 30.0];
+        let map = &[0.0, 0.0, 1.0, 10.0, 2.0, 20.0, 3.0, 30.0];
+        let enlarged = Enlarged { map, from: 2, channels: 2, to: 4 };
         for (y, want) in want.iter().enumerate() {
             let mut out = [7.0; 4 * 4];
-            enlarge_row(&mut out, (1, 4), &map, (2, 2), y, 4);
+            enlarged.row(y, &mut out, 1);
             for (out, want) in out.chunks_exact(4).zip(want) {
                 assert_eq!(out, [7.0, *want, 10.0 * want, 7.0]);
             }

@@ -217,7 +217,7 @@ impl Engine for Cuda {
         }
     }
 
-    fn record(&mut self, on: bool) -> Result<()> {
+    fn profile(&mut self, on: bool) -> Result<()> {
         self.synchronize("profiler window")?;
         // SAFETY: takes nothing; without a profiler it does nothing.
         let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };

@@ -63,31 +63,31 @@ use crate::device::{Engine, Slot, Work, trace};
 
 /// The bodies of all ops, which every engine implements.
 pub trait Bodies:
-    view::View
-    + conv::Conv
-    + norm::Norm
-    + stem::Stem
-    + head::Head
-    + softmax::Softmax
-    + kmeans::KMeans
-    + iic::Iic
-    + adam::Adam
-    + confusion::Confusion
-    + top::Top
+    view::ViewOps
+    + conv::ConvOps
+    + norm::NormOps
+    + stem::StemOps
+    + head::HeadOps
+    + softmax::SoftmaxOps
+    + kmeans::KMeansOps
+    + iic::IicOps
+    + adam::AdamOps
+    + confusion::ConfusionOps
+    + top::TopOps
 {
 }
 impl<E> Bodies for E where
-    E: view::View
-        + conv::Conv
-        + norm::Norm
-        + stem::Stem
-        + head::Head
-        + softmax::Softmax
-        + kmeans::KMeans
-        + iic::Iic
-        + adam::Adam
-        + confusion::Confusion
-        + top::Top
+    E: view::ViewOps
+        + conv::ConvOps
+        + norm::NormOps
+        + stem::StemOps
+        + head::HeadOps
+        + softmax::SoftmaxOps
+        + kmeans::KMeansOps
+        + iic::IicOps
+        + adam::AdamOps
+        + confusion::ConfusionOps
+        + top::TopOps
 {
 }
 
