@@ -19,6 +19,7 @@ mod graph;
 mod install;
 mod lane;
 mod measure;
+mod told;
 mod ways;
 
 use std::collections::HashMap;
