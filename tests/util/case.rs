@@ -184,3 +184,76 @@ impl<'a> OpCase<'a> {
         }
     }
 }
+
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use picie::device::Slot;
+
+    use super::*;
+    use crate::util::signed;
+
+    /// y = 2·x, and then what `more` does with the two.
+    fn doubled<F>(more: F) -> OpCase<'static>
+    where
+        F: Fn(&mut dyn Engine, Slot<f32>, Slot<f32>) -> Result<()> + Copy + Send + Sync + 'static,
+    {
+        OpCase::new("doubled".into(), move |rig| {
+            let (x, y) = (rig.input("x", &signed(1, 20)), rig.output("y", 20));
+            move |dev| {
+                let twice: Vec<f32> = dev.read(x)?.iter().map(|x| 2.0 * x).collect();
+                dev.write(y, &twice[..y.len.min(x.len)])?;
+                more(dev, x, y)
+            }
+        })
+    }
+
+    fn fails(check: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(check)).is_err()
+    }
+
+    #[test]
+    fn what_a_case_does_wrong_is_seen() {
+        let right = doubled(|_, _, _| Ok(()));
+        let want = right.cpu();
+        assert!(!fails(|| want.close(&right.cpu(), |_| 1e-6)));
+        let off = doubled(|dev, _, y| dev.write(y, &[7.0]));
+        assert!(fails(|| off.cpu().close(&want, |_| 1e-6)));
+
+        let behind = |len| {
+            move |dev: &mut dyn Engine, _, y: Slot<f32>| {
+                let slot: Slot<f32> = Slot::new(y.pool, y.offset, y.len + 1);
+                dev.write(slot, &vec![1.0; len])
+            }
+        };
+        assert!(!fails(|| drop(doubled(behind(20)).cpu())));
+        assert!(fails(|| drop(doubled(behind(21)).cpu())), "one element is written behind y");
+        let input = doubled(|dev, x, _| dev.write(x, &[7.0]));
+        assert!(fails(|| drop(input.cpu())), "an input changes");
+
+        let steps = Steps { picks: 5, step: 0.5, tol: 1e-3 };
+        let slope = |slope: f32| {
+            right.slopes(On::Cpu, ("y", &[1.0; 20]), &[("x", vec![slope; 20])], steps);
+        };
+        assert!(!fails(|| slope(2.0)) && fails(|| slope(2.01)));
+        assert!(fails(|| slope(f32::NAN)) && fails(|| slope(0.0)));
+
+        right.same_bits_on_any_threads();
+        let threads = doubled(|dev, _, y| dev.write(y, &[rayon::current_num_threads() as f32]));
+        assert!(fails(|| threads.same_bits_on_any_threads()));
+    }
+
+    #[test]
+    fn a_door_that_lets_other_sizes_pass_is_seen() {
+        fn want(what: &'static str, got: usize) -> Result<()> {
+            let want = 20;
+            if got == want { Ok(()) } else { Err(Error::Shape { op: "doubled", what, got, want }) }
+        }
+        let checked = doubled(|_, x, y| want("x", x.len).and(want("y", y.len)));
+        checked.refuses_other_sizes("doubled", &[]);
+        let blind = doubled(|_, x, _| want("x", x.len));
+        assert!(fails(|| blind.refuses_other_sizes("doubled", &[])));
+        let misnamed = doubled(|_, x, y| want("x", x.len).and(want("x", y.len)));
+        assert!(fails(|| misnamed.refuses_other_sizes("doubled", &[])));
+    }
+}
