@@ -63,8 +63,8 @@ fn paths(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Which modules each imports, by `use crate::…` and `use super::…`. Parents and children do not count: a room's
-/// `mod.rs` lists its files, and these have its types.
+/// Which modules each imports, by `use crate::…` and `use super::…`. Parents and children do not
+/// count: a room's `mod.rs` lists its files, and these have its types.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let all: BTreeMap<String, PathBuf> =
         files("src").into_iter().map(|path| (module(&path), path)).collect();
@@ -153,7 +153,7 @@ fn engines_check_no_arguments() {
             doors += here;
         }
     }
-    assert_eq!(checks, ["src/device/cpu/mod.rs", "src/device/cuda/context.rs"]);
+    assert_eq!(checks, ["src/device/cpu/mod.rs", "src/device/cuda/mod.rs"]);
     assert!(doors > 80, "only {doors} checks seen at the doors: the test has gone blind");
 }
 
@@ -170,17 +170,17 @@ fn nothing_above_the_doors_knows_an_engine() {
             assert!(!code.contains(engine), "{}: take &mut dyn Engine", path.display());
         }
     }
-    let places = ["cli/devices.rs", "cli/engine.rs", "cluster/lloyd.rs", "method/baselines.rs"];
+    let places = ["cli/devices.rs", "cli/engine.rs", "cluster/lloyd.rs", "method/baselines/mod.rs"];
     assert_eq!(knows, places.map(|place| format!("src/{place}")));
 }
 
-/// Lines end at 100 columns, but for tables and texts that cannot be broken.
+/// Comments end at 100 columns; code is broken by rustfmt.
 #[test]
-fn lines_are_short() {
+fn comments_are_short() {
     for path in ["src", "tests", "benches"].into_iter().flat_map(files) {
         let text = std::fs::read_to_string(root().join(&path)).unwrap();
         for (i, line) in text.lines().enumerate() {
-            let fits = line.chars().count() <= 100 || line.contains('"') || line.contains(", &[");
+            let fits = line.chars().count() <= 100 || !line.trim_start().starts_with("//");
             assert!(fits, "{}:{}: {line}", path.display(), i + 1);
         }
     }

@@ -80,7 +80,8 @@ impl Asked {
     fn find(query: &Query, store: &ImageStore, split: &str) -> Result<Self> {
         let Query { image, x, y } = query;
         let name = format!("{image}:{x},{y}");
-        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let real = |path: &Path| path.canonicalize().ok();
+        let same = |a: &Path, b: &Path| real(a).is_some() && real(a) == real(b);
         let path = PathBuf::from(image);
         let (own, path) = if path.is_file() {
             (store.items.iter().position(|item| same(&item.image, &path)), path)

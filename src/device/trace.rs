@@ -126,8 +126,8 @@ fn settle(dev: &mut dyn Engine) -> Result<()> {
     Ok(())
 }
 
-/// Runs the op `name` by calling `body`, and adds it to the trace if that is on. `shape` and `work` are
-/// called only then.
+/// Runs the op `name` by calling `body`, and adds it to the trace if that is on. `shape` and `work`
+/// are called only then.
 pub(super) fn op(
     dev: &mut (dyn Engine + '_),
     name: &str,

@@ -5,7 +5,7 @@
 //! backbone                ResNets as data: stem, blocks, stages
 //! architecture            which of it there is, and the table of parameters that follows
 //! params                  what is trained: a Network
-//! program ─ planner       one way of running it, planned once: a Program, and where its tensors lie
+//! program ─ planner       one way of running it, planned once: a Program, and where tensors lie
 //!         ├ backward      its gradients
 //!         └ steps         the plans of its ops, and what they read and write
 //! weights                 files of weights

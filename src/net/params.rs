@@ -68,8 +68,8 @@ impl Network {
         self.folded_bias[unit.norm]
     }
 
-    /// The convolution's parameter number `which` after the weight (0: the weight itself) in a block of
-    /// masters or gradients.
+    /// The convolution's parameter number `which` after the weight (0: the weight itself) in a
+    /// block of masters or gradients.
     fn nth(&self, block: Slot<f32>, conv: &Conv, which: usize) -> Slot<f32> {
         let p = &self.params[conv.weight + which];
         block.part(p.offset, p.len)

@@ -1,4 +1,5 @@
-//! The end of an epoch (scores, its row in `metrics.jsonl`, checkpoint), and the end of a run that stops early.
+//! The end of an epoch (scores, its row in `metrics.jsonl`, checkpoint), and the end of a run that
+//! stops early.
 
 use std::time::Instant;
 

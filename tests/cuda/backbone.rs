@@ -19,6 +19,8 @@ fn maps_and_gradients(dev: &mut dyn Engine) -> (Vec<Vec<f32>>, Vec<f32>) {
     let [train, eval] = [Mode::Train, Mode::Eval]
         .map(|mode| Program::plan(dev, &mut layout, &net, spec, mode).unwrap());
     dev.reserve(&layout).unwrap();
+    // Which also writes what pads parameters.
+    net.init(dev, 1).unwrap();
     net.load(dev, &drawn(3, architecture)).unwrap();
     net.zero_grad(dev).unwrap();
 

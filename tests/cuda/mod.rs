@@ -1,6 +1,6 @@
-//! What only CUDA has: transfers, cuDNN's engines and the ways around them, recorded training steps,
-//! registers. Each op's results are compared with the CPU's in `tests/ops`: on the GPU where there
-//! is one, else on the software GPU.
+//! What only CUDA has: transfers, cuDNN's engines and the ways around them, recorded training
+//! steps, registers. Each op's results are compared with the CPU's in `tests/ops`: on the GPU where
+//! there is one, else on the software GPU.
 
 mod backbone;
 mod conv;

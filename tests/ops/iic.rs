@@ -75,8 +75,8 @@ fn the_gradient_is_the_loss_s_slope() {
         case.slopes(on, ("loss", &[1.0]), &[("maps", gradient)], steps);
 
         // The normaliser of the collapsed one counts as a constant: the slope is the gradient of
-        // what keeps the sum of Q. Moving mass from one class to another of one pixel does, as every
-        // pixel's classes then still sum to one.
+        // what keeps the sum of Q. Moving mass from one class to another of one pixel does, as
+        // every pixel's classes then still sum to one.
         let spec = IicSpec { collapsed: true, ..spec };
         let gradient = loss(spec, &maps, 1.0).run(on.rig())["dmaps"].clone();
         let (step, pixel) = (2e-3, 17 * spec.k);

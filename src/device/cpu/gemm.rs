@@ -47,8 +47,8 @@ pub fn gemm(
     );
     assert!(a.last(m, k) < a.data.len(), "gemm: a has {} elements for {m}×{k}", a.data.len());
     assert!(b.last(k, n) < b.data.len(), "gemm: b has {} elements for {k}×{n}", b.data.len());
-    // The kernels write columns: cᵀ = bᵀ · aᵀ has as its columns the rows of c. Strides are those of
-    // (column, row) of the transposes; there are no complex numbers to conjugate.
+    // The kernels write columns: cᵀ = bᵀ · aᵀ has as its columns the rows of c. Strides are those
+    // of (column, row) of the transposes; there are no complex numbers to conjugate.
     let product = gemm_f32::gemm::f32::get_gemm_fn();
     // SAFETY: the three assertions above bound every element that the call touches; c is borrowed
     // mutably, so it overlaps neither a nor b, and n <= width keeps its rows apart.

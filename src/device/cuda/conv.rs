@@ -104,8 +104,8 @@ impl Cuda {
             bytes => self.address(self.scratch::<u8>(behind(pass), bytes)?),
         };
         let plan = self.plan_of(ask)?;
-        // SAFETY: the caller's slots passed the op's door, temporary and workspace were asked for by
-        // `decide_convolutions`.
+        // SAFETY: the caller's slots passed the op's door, temporary and workspace were asked for
+        // by `decide_convolutions`.
         let queued: Answer = unsafe { plan.execute(addresses, workspace) };
         queued.map_err(|refusal| Error::Device {
             op: format!("{op}, engine {}", plan.tag),

@@ -5,8 +5,8 @@
 //!   build.rs writes, and launches; `error`: what the driver says.
 //! * `memory`: pools, and what is done to slots; `staging`: how host data comes there; `recording`:
 //!   replayed graphs; `event`: waits.
-//! * one file an op family: its bodies. A plan refuses what only this engine cannot run and asks for
-//!   scratch; an op only launches, with sizes that follow from its spec.
+//! * one file an op family: its bodies. A plan refuses what only this engine cannot run and asks
+//!   for scratch; an op only launches, with sizes that follow from its spec.
 //!
 //! All libraries are opened when the engine is, so one binary serves machines with and without a
 //! GPU.

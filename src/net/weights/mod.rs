@@ -1,13 +1,14 @@
 //! Weights in files: safetensors, and PyTorch checkpoints read by an unpickler that runs no code.
 //!
 //! ```text
-//! read ─ safetensors                     our own files, and what others publish
-//!      ├ torch_zip ────┐                .pth since PyTorch 1.6
-//!      └ torch_legacy ─┤                .pth before: resnet18-5c106cde.pth, the released PiCIE (PyTorch 1.2)
-//!                      ├ pickle, object the machine, and the Python objects it may name
-//!                      └ torch          storages to contiguous tensors
-//! canonical ─ recognise                  whose names they are, and our names for them; which backbone's
-//! source ─ plausible                     what a network starts from, ImageNet weights inside the binary among it
+//! read ─ safetensors             our own files, and what others publish
+//!      ├ torch_zip ────┐         .pth since PyTorch 1.6
+//!      └ torch_legacy ─┤         .pth before: resnet18-5c106cde.pth, the released PiCIE
+//!                      ├ pickle  the stack machine
+//!                      ├ object  the few Python objects that it may build
+//!                      └ torch   storages to contiguous tensors
+//! canonical ─ recognise          our names for theirs; whose and which backbone's they are
+//! source ─ plausible             what a network starts from, such as ImageNet weights in the binary
 //! ```
 
 mod canonical;

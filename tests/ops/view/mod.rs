@@ -1,4 +1,5 @@
-//! Views against torchvision's float ops, torch's interpolate and Pillow; then CUDA against the CPU.
+//! Views against torchvision's float ops, torch's interpolate and Pillow; then CUDA against the
+//! CPU.
 
 mod engines;
 

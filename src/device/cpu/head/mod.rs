@@ -1,8 +1,8 @@
 //! The head on the CPU: an image is one piece of work, in the scratch of the thread that has it.
 //!
 //! * [`resample`]: bilinear sampling and its adjoint; [`merge`]: the laterals to F by it.
-//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from the gradient
-//!   of F̂ back to the laterals.
+//! * [`normalise`]: F to F̂; [`scores`]: what classifiers make of F̂; [`gradient`]: from the
+//!   gradient of F̂ back to the laterals.
 //! * [`loss`], [`learned`] and [`predict`]: the ops with more to them.
 //!
 //! Scratch holds the packed classifiers, then a part for each image, whose results are put together
