@@ -146,7 +146,8 @@ fn same_forward(got: &Results, want: &Results, dtype: Dtype) {
     let off = { taps }.find(|&(i, (&got, &want))| got > 8 || (open(i) && got != want));
     assert!(off.is_none(), "{:?}: argmax: {off:?}", got.case());
     let [mut got, mut want] = [got.clone(), want.clone()];
-    (got.take("argmax"), want.take("argmax"));
+    got.take("argmax");
+    want.take("argmax");
     got.close(&want, tolerance(dtype));
 }
 

@@ -89,9 +89,12 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
     );
 }
 
+/// Tensors by name.
+pub type Numbers = BTreeMap<String, Vec<f32>>;
+
 /// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as
 /// f32.
-pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
+pub fn golden(stem: &str) -> Numbers {
     let path = root().join(format!("tests/golden/{stem}.safetensors"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a golden file is whole");
@@ -111,9 +114,9 @@ pub fn golden(stem: &str) -> BTreeMap<String, Vec<f32>> {
 
 /// The cases of a golden file that has `<case>.spec` of each: the case's number, the sizes in its
 /// spec, and the numbers of its other names.
-pub fn golden_cases(stem: &str) -> Vec<(u64, Vec<usize>, BTreeMap<String, Vec<f32>>)> {
+pub fn golden_cases(stem: &str) -> Vec<(u64, Vec<usize>, Numbers)> {
     let golden = golden(stem);
-    let numbers = |case: u64| -> BTreeMap<String, Vec<f32>> {
+    let numbers = |case: u64| -> Numbers {
         let own = |(name, values): (&String, &Vec<f32>)| {
             Some((name.strip_prefix(&format!("{case}."))?.to_string(), values.clone()))
         };

@@ -19,7 +19,8 @@ impl Given {
         let Some([_, features]) = self.features().agree(dtype, |_| 1e-6) else { return };
         let [mut got, mut want] = self.assign().both(dtype).unwrap();
         self.same_labels(&features["features"], got.integers("labels"), want.integers("labels"));
-        (got.take("labels"), want.take("labels"));
+        got.take("labels");
+        want.take("labels");
         got.close(&want, |_| EXACT);
         // Of tens of features, each within 1e-6.
         self.accumulate(1).agree(dtype, |what| if what == "sums" { 3e-6 } else { 1e-6 });

@@ -1,11 +1,7 @@
 //! PyTorch's numbers.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::util::golden;
-
-type Numbers = BTreeMap<String, Vec<f32>>;
+use crate::util::{Numbers, golden};
 
 const SCALES: [f32; 4] = [0.25, 0.5, 1.0, 2.0];
 

@@ -2,15 +2,13 @@
 
 mod engines;
 
-use std::collections::BTreeMap;
-
 use picie::device::ops::view::{MEAN, STD};
 use picie::device::ops::{
     Crop, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
 };
 use picie::device::{Act, Dtype, Engine, Slot};
 
-use crate::util::{On, OpCase, Rig, below, close, golden};
+use crate::util::{Numbers, On, OpCase, Rig, below, close, golden};
 
 /// Sizes of the images of the goldens: not a multiple of any vector width, and not square.
 const SIZE: (usize, usize) = (15, 19);
@@ -89,7 +87,7 @@ impl Views {
 }
 
 /// The goldens' images and draws.
-struct Golden(BTreeMap<String, Vec<f32>>);
+struct Golden(Numbers);
 
 impl Golden {
     fn bytes(&self, name: &str) -> Vec<u8> {
