@@ -9,10 +9,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use picie::data::{ImageStore, PictureSet};
 use picie::device::cpu::Cpu;
 use picie::device::{Engine, Layout};
-use picie::method::{self, Batch, Training};
+use picie::method::{self, Batch, Training, ViewPass};
 use picie::recipe::Recipe;
 
 const IMAGES: usize = 64;
+const FIRST: ViewPass = ViewPass { epoch: 1, view: 0 };
 
 fn step(c: &mut Criterion) {
     let recipe = Recipe {
@@ -40,13 +41,17 @@ fn step(c: &mut Criterion) {
     group.throughput(Throughput::Elements(IMAGES as u64));
     let (common, clustering) = picie.clustering_mut().expect("PiCIE clusters");
     group.bench_function("k-means of one view", |b| {
-        b.iter(|| clustering.kmeans(common, dev, set.images(), (1, 0), tick).expect("a pass"))
+        b.iter(|| clustering.kmeans(common, dev, set.images(), FIRST, tick).expect("a pass"))
     });
-    clustering.kmeans(common, dev, set.images(), (1, 1), tick).expect("a pass");
+    clustering
+        .kmeans(common, dev, set.images(), ViewPass { view: 1, ..FIRST }, tick)
+        .expect("a pass");
     group.bench_function("labels of one view", |b| {
-        b.iter(|| clustering.label(common, dev, set.images(), (1, 0), tick).expect("a pass"))
+        b.iter(|| clustering.label(common, dev, set.images(), FIRST, tick).expect("a pass"))
     });
-    clustering.label(common, dev, set.images(), (1, 1), tick).expect("a pass");
+    clustering
+        .label(common, dev, set.images(), ViewPass { view: 1, ..FIRST }, tick)
+        .expect("a pass");
     picie.begin_steps(dev, 1, true).expect("classifiers");
     let ids: Vec<u32> = (0..32).collect();
     let mut number = 0;

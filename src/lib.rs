@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cli report                     commands and arguments; what is printed and written for people
-//! train                          the loop over epochs: phases, checkpoints, the run's record
+//! train                          the loop over epochs: phases, checkpoints, the table of epochs
 //! method                         the learning methods: their passes over the data and their steps
 //! recipe cluster                 the methods' hyperparameters; their k-means
 //! eval augment data              scores; random changes of pictures; data sets and stored images

@@ -7,7 +7,7 @@ use picie::data::{self, Classes, EvalStore, Fit, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::cuda::{Cuda, Options};
 use picie::device::{Dtype, Engine, Layout};
-use picie::method::{self, Algorithm, Batch, Learned, PseudoLabels, Start, Training};
+use picie::method::{self, Algorithm, Batch, FirstWeights, Learned, PseudoLabels, Training};
 use picie::net::weights::{Tensor, Weights};
 use picie::net::{Architecture, FEATURES, expected};
 use picie::recipe::{ClassifierKind, Freeze, Information, Recipe};
@@ -310,7 +310,7 @@ fn a_new_layer_is_normal_and_other_in_other_epochs() {
     let learned = Learned::plan(&mut layout, k, true);
     dev.reserve(&layout).unwrap();
     let [first, second] = [1, 2].map(|epoch| {
-        learned.init(dev, 5, Start::Normal(0.01), epoch).unwrap();
+        learned.init(dev, 5, FirstWeights::Normal(0.01), epoch).unwrap();
         let classifier = learned.classifier();
         assert!(dev.read(classifier.b).unwrap().iter().all(|&b| b == 0.0));
         dev.read(classifier.w).unwrap()

@@ -63,7 +63,7 @@ fn paths(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Which modules each imports, by `use crate::…`. Parents and children do not count: a room's
+/// Which modules each imports, by `use crate::…` and `use super::…`. Parents and children do not count: a room's
 /// `mod.rs` lists its files, and these have its types.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let all: BTreeMap<String, PathBuf> =
@@ -76,6 +76,11 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
         for tree in code.split("use crate::").skip(1) {
             let tree = tree.split(';').next().unwrap().replace(' ', "");
             paths("", &tree, &mut names);
+        }
+        let parent = from.rsplit_once("::").map_or(String::new(), |(room, _)| format!("{room}::"));
+        for tree in code.split("use super::").skip(1).filter(|tree| !tree.starts_with("super")) {
+            let tree = tree.split(';').next().unwrap().replace(' ', "");
+            paths(&parent, &tree, &mut names);
         }
         // The longest module that the path begins with.
         let target = |name: &String| {

@@ -13,7 +13,8 @@ pub fn bench(c: &mut Criterion, place: &Place) {
     let dev = &mut *(place.engine)();
     let mut layout = Layout::new(dev.dtype());
     let plan = plan_iic(dev, spec).unwrap();
-    let [maps, dmaps] = ["maps", "dmaps"].map(|name| layout.take(Pool::State, name, spec.maps()));
+    let [maps, dmaps] =
+        ["maps", "dmaps"].map(|name| layout.take(Pool::State, name, spec.maps_len()));
     let loss = layout.take(Pool::State, "loss", 1);
     dev.reserve(&layout).unwrap();
     let mut numbers: Vec<f32> = signed(maps.len).into_iter().map(f32::exp).collect();

@@ -305,7 +305,7 @@ impl Feeder {
     /// The geometric draws of the images, as crops of a map of `side`² cells.
     fn windows(&self, ids: &[u32], epoch: usize, side: usize) -> Vec<Crop> {
         ids.iter()
-            .map(|&id| self.augment.geometry(self.seed, epoch, id as usize).crop(side))
+            .map(|&id| self.augment.window(self.seed, epoch, id as usize).crop(side))
             .collect()
     }
 

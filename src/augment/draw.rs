@@ -172,9 +172,9 @@ impl Augment {
     }
 
     /// The geometric draw of one image: the crop of view 1's input and of view 2's features.
-    pub fn geometry(&self, seed: u64, epoch: usize, image: usize) -> CropDraw {
+    pub fn window(&self, seed: u64, epoch: usize, image: usize) -> Window {
         let mut rng = Rng::new(seed, Stream::Geometric, epoch as u32, image as u32);
-        CropDraw {
+        Window {
             ratio: rng.uniform(self.crop.0, self.crop.1),
             down: rng.unit(),
             right: rng.unit(),
@@ -185,7 +185,7 @@ impl Augment {
 
 /// A crop and a flip, as fractions of a square map of any side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CropDraw {
+pub struct Window {
     /// Side of the crop over side of the map.
     pub ratio: f32,
     /// The crop's position from top (0) to bottom (1) of the room that it leaves. `right`: likewise
@@ -195,7 +195,7 @@ pub struct CropDraw {
     pub flip: bool,
 }
 
-impl CropDraw {
+impl Window {
     /// The crop in a map of `side`² cells: s = ⌊ratio·S⌋ at (round((S − s)·down), round((S −
     /// s)·right)), halves to even (`custom_transforms.py:207-235`).
     ///
@@ -274,12 +274,10 @@ mod tests {
             a.photo(1, 2, 4, 0, 640),
             "an image's second view is not the next one's first"
         );
-        let base = a.geometry(1, 2, 3);
-        assert_eq!(base, a.geometry(1, 2, 3));
+        let base = a.window(1, 2, 3);
+        assert_eq!(base, a.window(1, 2, 3));
         assert!(
-            [a.geometry(2, 2, 3), a.geometry(1, 3, 3), a.geometry(1, 2, 4)]
-                .iter()
-                .all(|o| *o != base)
+            [a.window(2, 2, 3), a.window(1, 3, 3), a.window(1, 2, 4)].iter().all(|o| *o != base)
         );
     }
 
@@ -296,8 +294,8 @@ mod tests {
                 ("hue", draws.iter().any(|p| p.hue != 0.0)),
                 ("grey", draws.iter().any(|p| p.grey == 1)),
                 ("blur", draws.iter().any(|p| p.sigma != 0.0)),
-                ("crop", (0..50).any(|i| a.geometry(3, 0, i).crop(64).side != 64)),
-                ("flip", (0..50).any(|i| a.geometry(3, 0, i).flip)),
+                ("crop", (0..50).any(|i| a.window(3, 0, i).crop(64).side != 64)),
+                ("flip", (0..50).any(|i| a.window(3, 0, i).flip)),
             ]
             .into_iter()
             .filter_map(|(what, changes)| changes.then_some(what))
@@ -359,8 +357,7 @@ mod tests {
 
     #[test]
     fn crops_lie_inside_and_their_draws_are_uniform() {
-        let draws: Vec<CropDraw> =
-            (0..N).map(|i| Augment::supplement().geometry(9, 1, i)).collect();
+        let draws: Vec<Window> = (0..N).map(|i| Augment::supplement().window(9, 1, i)).collect();
         uniform("ratio", 0.5, 1.0, draws.iter().map(|g| g.ratio));
         uniform("down", 0.0, 1.0, draws.iter().map(|g| g.down));
         uniform("right", 0.0, 1.0, draws.iter().map(|g| g.right));
@@ -382,7 +379,7 @@ mod tests {
 
     #[test]
     fn crops_round_as_the_reference_does() {
-        let g = CropDraw { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
+        let g = Window { ratio: 0.75, down: 0.5, right: 0.25, flip: true };
         // 640: s = 480, 160·0.5 = 80, 160·0.25 = 40.
         assert_eq!(g.crop(640), Crop { top: 80, left: 40, side: 480, flip: 1 });
         // 10: s = int(7.5) = 7, round(1.5) = 2, round(0.75) = 1.
@@ -390,9 +387,6 @@ mod tests {
         // 20: s = 15; round(2.5) = 2 to even, round(1.25) = 1.
         assert_eq!(g.crop(20), Crop { top: 2, left: 1, side: 15, flip: 1 });
         // 8: s = 6; round(1.0) = 1, round(0.5) = 0 to even.
-        assert_eq!(
-            CropDraw { flip: false, ..g }.crop(8),
-            Crop { top: 1, left: 0, side: 6, flip: 0 }
-        );
+        assert_eq!(Window { flip: false, ..g }.crop(8), Crop { top: 1, left: 0, side: 6, flip: 0 });
     }
 }

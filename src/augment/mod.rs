@@ -5,4 +5,4 @@ pub mod apply;
 pub mod draw;
 
 pub use apply::{Feeder, FeederSpec, View, crop_labels};
-pub use draw::{Augment, CropDraw, Jitter};
+pub use draw::{Augment, Jitter, Window};

@@ -2,14 +2,14 @@
 
 use std::sync::Mutex;
 
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 
 /// A progress bar for a pass over files, which reports from many threads and knows its total only
 /// once it has begun.
 pub struct FileBar {
     name: &'static str,
     /// The bar, once a total is known, and the number of files that it shows.
-    state: Mutex<Option<(Phase, usize)>>,
+    state: Mutex<Option<(PhaseBar, usize)>>,
 }
 
 impl FileBar {

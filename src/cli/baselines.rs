@@ -129,7 +129,7 @@ impl Table<'_> {
         let mut clustered = Clustered::fit(features, self.train, k, seeds, shape, tick)?;
         match self.set {
             PictureSet::Labelled(store) => {
-                let confusions = confusions(&mut clustered, store, (self.batch, k), tick)?;
+                let confusions = confusions(&mut clustered, store, self.batch, tick)?;
                 let scores = confusions
                     .iter()
                     .map(|m| score(m, self.matching))
@@ -137,7 +137,7 @@ impl Table<'_> {
                 self.scores.last_mut().expect("a row has begun").1.extend(scores);
             }
             PictureSet::Plain(images) => {
-                let measured = unlabelled(&mut clustered, images, (self.batch, k), tick)?;
+                let measured = unlabelled(&mut clustered, images, self.batch, tick)?;
                 self.looks.last_mut().expect("a row has begun").1.extend(measured);
             }
         }
@@ -156,7 +156,7 @@ impl Table<'_> {
         let seeds = &self.args.seeds;
         if let PictureSet::Labelled(store) = self.set {
             self.row("largest class");
-            let one = confusions(&mut Constant, store, (batch, 1), &mut |_| stop::check())?;
+            let one = confusions(&mut Constant, store, batch, &mut |_| stop::check())?;
             self.scores[0].1.push(score(&one[0], Matching::ManyToOne)?);
         }
         self.row("Lab");

@@ -99,10 +99,8 @@ fn measure(
     bar.finish();
     let timings = dev.traced()?;
     let total = timings.values().map(|t| t.seconds).sum();
-    let row = |(op, t): (&String, &crate::device::Timing)| {
-        OpRow::new(op.clone(), t.calls, t.seconds, (t.work.bytes, t.work.flops), &peaks, total)
-    };
-    let mut ops: Vec<OpRow> = timings.iter().map(row).collect();
+    let rows = timings.iter().map(|(op, timing)| OpRow::new(op.clone(), timing, &peaks, total));
+    let mut ops: Vec<OpRow> = rows.collect();
     ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
 
     let choices = dev.choices();

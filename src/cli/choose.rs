@@ -21,7 +21,8 @@ pub const MOST: usize = 12;
 pub fn choose(
     undecided: Undecided,
     engine: &Chosen,
-    (settings, start): (&mut Settings, &mut Start),
+    settings: &mut Settings,
+    start: &mut Start,
     sets: &Sets,
 ) -> Result<()> {
     let images = sets.train.images();

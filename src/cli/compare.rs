@@ -155,8 +155,8 @@ fn predict(
     dev.reserve(&layout)?;
     let classifier = trained.load(dev, &loaded)?;
     let phase = Progress::phase(&recipe.name, images as u64);
-    let plain = (classifier, View::Plain);
-    let confusion = evaluator.run(dev, net, store, plain, &mut |n| phase.tick(n))?;
+    let tick = &mut |n| phase.tick(n);
+    let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
     phase.finish();
     let clusters = evaluator.predict(dev, net, &store.images, classifier, count)?;
     Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))

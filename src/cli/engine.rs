@@ -8,7 +8,7 @@ use crate::cli::paths::cache;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
 use crate::device::{Dtype, Engine};
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 
 /// The engine that was chosen. This happens before images are read, so that a machine without it
 /// says so at once.
@@ -56,7 +56,7 @@ impl<'a> Chosen<'a> {
 
 /// Shows the progress of measuring cuDNN's engines, if some have to be built, which takes a while.
 fn watcher() -> Watcher {
-    let shown = RefCell::new(None::<Phase>);
+    let shown = RefCell::new(None::<PhaseBar>);
     Watcher::new(move |Choosing { done, total, new }| {
         stop::check()?;
         if new == 0 {

@@ -15,7 +15,7 @@ use crate::device::ops::{Classifier, Metric};
 use crate::device::{Engine, Layout, Pool};
 use crate::eval::epochs::Score;
 use crate::eval::{Matching, Scores};
-use crate::method::predict::{Frames, FramesShape, Segmenter, other_size, unlabelled};
+use crate::method::predict::{Frames, FramesShape, NetworkPredictor, other_size, unlabelled};
 use crate::method::{Batching, EvalShape, Evaluator};
 use crate::net::Mode;
 use crate::recipe::Recipe;
@@ -86,8 +86,8 @@ fn evaluate(
         return tta(dev, args, store, Scored { loaded, classifier, evaluator, matching });
     }
     let phase = Progress::phase("evaluate", images.len() as u64);
-    let plain = (classifier, View::Plain);
-    let confusion = evaluator.run(dev, net, store, plain, &mut |n| phase.tick(n))?;
+    let tick = &mut |n| phase.tick(n);
+    let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
     phase.finish();
     let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
     let report = EvalReport::new(
@@ -121,8 +121,7 @@ fn look(
     let shape = EvalShape { batching: Batching { images: images.len(), batch }, size };
     let net = &loaded.net;
     let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, 0, fresh)?;
-    let other = other_size(size);
-    let shape = FramesShape { batch, sides: &[size, other] };
+    let shape = FramesShape { batch, sides: &[size, other_size(size)] };
     let frames = Frames::plan(dev, &mut layout, net, recipe, shape, Mode::Eval)?;
     let pred = layout.take(Pool::State, "predictions", batch * size * size);
     dev.reserve(&layout)?;
@@ -130,9 +129,9 @@ fn look(
     let name = args.classifier;
     let classifier = chosen(dev, name, recipe, &loaded, &mut evaluator, images)?.unwrap_or(own);
     let phase = Progress::phase("measure", images.len() as u64);
-    let mut segmenter = Segmenter { dev, net, frames: &frames, classifier, pred };
+    let mut predictor = NetworkPredictor { dev, net, frames: &frames, classifier, pred };
     let tick = &mut |n| phase.tick(n);
-    let measured = unlabelled(&mut segmenter, images, (batch, recipe.clusters), tick)?;
+    let measured = unlabelled(&mut predictor, images, batch, tick)?;
     phase.finish();
     if !args.json {
         let rows = [(recipe.name.clone(), measured)];
@@ -188,8 +187,8 @@ fn tta(
             (false, true) => View::FirstUnchanged,
             (true, true) => View::First,
         };
-        let confusion =
-            evaluator.run(dev, &loaded.net, store, (classifier, view), &mut |n| phase.tick(n))?;
+        let tick = &mut |n| phase.tick(n);
+        let confusion = evaluator.run(dev, &loaded.net, store, classifier, view, tick)?;
         let Scores { acc, miou, miou_present, .. } =
             Scores::new(&confusion, &matching.of(&confusion)?, &[])?;
         scores.push((name.to_string(), vec![Score { acc, miou, miou_present }]));

@@ -16,7 +16,7 @@ use crate::device::{Engine, Layout};
 use crate::method::{Batching, Neighbour, Search, Wanted};
 use crate::net::STRIDE;
 use crate::report::Progress;
-use crate::report::neighbours::{Marked, Row, sheet};
+use crate::report::neighbours::{Marked, QueryRow, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
@@ -49,7 +49,7 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
         let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels)
             .expect("a square of this size");
         let query = Marked { picture: image, at: asked.at, caption: "query".into() };
-        rows.push(Row { title: asked.name, query, neighbours });
+        rows.push(QueryRow { title: asked.name, query, neighbours });
     }
     write_rgb(&args.out, &sheet(&rows))?;
     say(format_args!("sheet: {}", args.out.display()))

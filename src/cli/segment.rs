@@ -119,13 +119,20 @@ fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<
     Ok(broken)
 }
 
+/// Height and width of the network's input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Input {
+    h: usize,
+    w: usize,
+}
+
 /// A photo: its size, the size of the network's input for it, and the paths of its outputs.
 struct Photo {
     path: PathBuf,
     width: usize,
     height: usize,
     /// Height and width of the network's input.
-    input: (usize, usize),
+    input: Input,
     labels: PathBuf,
     overlay: PathBuf,
 }
@@ -138,8 +145,11 @@ impl Photo {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
         let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
-        let input =
-            if width < height { (long(height, width), size) } else { (size, long(width, height)) };
+        let input = if width < height {
+            Input { h: long(height, width), w: size }
+        } else {
+            Input { h: size, w: long(width, height) }
+        };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let output = |what: &str| out.join(format!("{stem}-{what}.png"));
         Ok(Photo {
@@ -158,7 +168,7 @@ impl Photo {
 struct Segmenter {
     loaded: Loaded,
     /// The network's program and the rendering op, by height and width of the input.
-    programs: BTreeMap<(usize, usize), (Program, Plan<ViewSpec>)>,
+    programs: BTreeMap<Input, (Program, Plan<ViewSpec>)>,
     /// Whether the network reads Sobel gradients.
     sobel: bool,
     /// (height, width, 3), the photo at the input's size.
@@ -175,17 +185,18 @@ impl Segmenter {
         let loaded = Loaded::plan(&mut layout, recipe);
         let (k, merge, unit) = (recipe.clusters, recipe.merge, recipe.unit());
         let mut programs = BTreeMap::new();
-        for &(h, w) in photos.iter().map(|p| &p.input) {
-            if let Entry::Vacant(entry) = programs.entry((h, w)) {
-                let geometry = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
-                let program = Program::plan(dev, &mut layout, &loaded.net, geometry, Mode::Eval)?;
+        for input in photos.iter().map(|photo| photo.input) {
+            let Input { h, w } = input;
+            if let Entry::Vacant(entry) = programs.entry(input) {
+                let spec = ProgramSpec { n: 1, h, w, groups: 1, k, merge, unit };
+                let program = Program::plan(dev, &mut layout, &loaded.net, spec, Mode::Eval)?;
                 let channels = recipe.architecture.input();
                 let view = ViewSpec { n: 1, sh: h, sw: w, h, w, channels };
                 entry.insert((program, plan_view(dev, view)?));
             }
         }
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
-        let image = layout.take(Pool::Staging, "image", largest(|p| p.input.0 * p.input.1 * 3));
+        let image = layout.take(Pool::Staging, "image", largest(|p| p.input.h * p.input.w * 3));
         let index = layout.take(Pool::Staging, "image index", 1);
         let pred = layout.take(Pool::State, "predictions", largest(|p| p.width * p.height));
         dev.reserve(&layout)?;
@@ -201,7 +212,7 @@ impl Segmenter {
         classifier: Classifier,
     ) -> Result<(RgbImage, Vec<u16>)> {
         let rgb = decode::rgb(&photo.path)?;
-        let (h, w) = photo.input;
+        let Input { h, w } = photo.input;
         let (program, view) = &self.programs[&photo.input];
         let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);
         dev.write(images, &transform::resize(&rgb, w, h))?;

@@ -7,7 +7,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::{fs, stop, tell};
-use crate::report::{Phase, Progress};
+use crate::report::{PhaseBar, Progress};
 use crate::train::Observer;
 
 /// Signals closer in time than this count as one. A terminal that is closed sends SIGHUP twice, and
@@ -59,7 +59,7 @@ fn ignores(status: &str, signal: i32) -> bool {
 /// The terminal's view of a training run: progress bars, notes, and the request to stop.
 pub struct Watch {
     /// The progress bar of the present phase.
-    phase: Option<Phase>,
+    phase: Option<PhaseBar>,
     /// The optimizer steps that a profiler records.
     profiled: Range<u64>,
     /// Number of steps between two looks at their losses.

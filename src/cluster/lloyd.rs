@@ -23,6 +23,15 @@ const ITERATIONS: usize = 100;
 /// The relative fall of the objective at which iterations end.
 const SETTLED: f64 = 1e-5;
 
+/// The best clustering of all starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    /// (k, d), the centroids.
+    pub centroids: Vec<f32>,
+    /// Mean squared distance of the points to their nearest centroid.
+    pub objective: f64,
+}
+
 /// Points on the CPU engine, to be clustered with one seed after another.
 pub struct Lloyd<'a> {
     cpu: Box<dyn Engine>,
@@ -85,21 +94,21 @@ impl<'a> Lloyd<'a> {
         })
     }
 
-    /// Clusters the points with starts drawn from `seed`. Returns the best centroids (k, d), and
-    /// the mean squared distance of the points to their nearest centroid.
-    pub fn fit(&mut self, seed: u64) -> Result<(Vec<f32>, f64)> {
-        let mut best: Option<(Vec<f32>, f64)> = None;
+    /// Clusters the points with starts drawn from `seed`.
+    pub fn fit(&mut self, seed: u64) -> Result<Fit> {
+        let mut best: Option<Fit> = None;
         for restart in 0..RESTARTS {
             let mut rng = Rng::new(seed, Stream::KMeansInit, restart, 0);
             let start = spread(self.host, self.plan.spec.d, self.plan.spec.k, &mut rng);
             self.cpu.write(self.centroids, &start)?;
             let objective = self.descend()?;
-            if best.as_ref().is_none_or(|(_, least)| objective < *least) {
-                best = Some((self.cpu.read(self.centroids)?, objective));
+            if best.as_ref().is_none_or(|best| objective < best.objective) {
+                best = Some(Fit { centroids: self.cpu.read(self.centroids)?, objective });
             }
         }
-        let (centroids, objective) = best.expect("there is a start");
-        Ok((centroids, objective / (self.host.len() / self.plan.spec.d) as f64))
+        let best = best.expect("there is a start");
+        let points = self.host.len() / self.plan.spec.d;
+        Ok(Fit { objective: best.objective / points as f64, ..best })
     }
 
     /// Moves the centroids until they settle. Returns the sum of the points' squared distances to
@@ -173,7 +182,7 @@ mod tests {
             let (points, centres) = blobs(200, d);
             let mut lloyd = Lloyd::new(&points, d, 3).unwrap();
             for seed in 0..5 {
-                let (centroids, objective) = lloyd.fit(seed).unwrap();
+                let Fit { centroids, objective } = lloyd.fit(seed).unwrap();
                 let mut firsts: Vec<f32> = centroids.iter().step_by(d).copied().collect();
                 firsts.sort_by(f32::total_cmp);
                 let off =
@@ -197,7 +206,7 @@ mod tests {
             pool.install(|| Lloyd::new(&points, 5, 7).unwrap().fit(3).unwrap())
         };
         assert_eq!(on(1), on(3));
-        assert_ne!(on(1).0, Lloyd::new(&points, 5, 7).unwrap().fit(4).unwrap().0);
+        assert_ne!(on(1), Lloyd::new(&points, 5, 7).unwrap().fit(4).unwrap());
     }
 
     #[test]
@@ -216,7 +225,7 @@ mod tests {
     #[test]
     fn equal_points_are_clustered_and_too_few_are_refused() {
         // The empty cluster takes half of the other one's points and begins a thousandth beside it.
-        assert!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().1 <= 1e-3);
+        assert!(Lloyd::new(&[4.0; 12], 3, 2).unwrap().fit(1).unwrap().objective <= 1e-3);
         let text = Lloyd::new(&[0.0; 12], 3, 5).map(|_| ()).unwrap_err().to_string();
         assert!(text.contains("4 points cannot form 5 clusters"), "{text}");
     }

@@ -11,6 +11,8 @@ mod scorer;
 
 pub use scorer::Scorer;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::rng::Rng;
 use crate::base::{Error, Result, stop};
 use crate::device::ops::{
@@ -40,8 +42,8 @@ pub struct Schedule {
     pub update_every: usize,
 }
 
-/// The result of a pass, for reports.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The result of a pass, for reports and checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Mean squared distance of points to their nearest centroid: the average of its value for the
     /// stored points and its values for the batches of each update.
@@ -196,7 +198,7 @@ impl MiniBatch {
 
     /// Clusters the first `rows` rows of `points`, which were written already, from random starts.
     /// The scorer's centroids are overwritten with the result.
-    pub fn of_points(
+    pub fn cluster_points(
         &mut self,
         dev: &mut dyn Engine,
         rows: usize,

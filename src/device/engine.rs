@@ -118,12 +118,12 @@ pub trait Engine: Any + Bodies {
     /// Closes the range that was opened last.
     fn leave(&mut self) {}
 
-    /// Starts (`on`) or stops the recording of a profiler, if there is one.
-    fn record(&mut self, _on: bool) -> Result<()> {
+    /// Starts (`on`) or stops a profiler's window, if there is a profiler.
+    fn profile(&mut self, _on: bool) -> Result<()> {
         Ok(())
     }
 
-    /// The record of the ops that ran. It is off unless somebody starts it.
+    /// The trace of the ops that ran. It is off unless somebody starts it.
     fn trace(&mut self) -> &mut Trace;
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! dtype slot layout    memory: element types, slots (typed names for parts of it), their placement
-//! engine trace         the trait of engines; a record of the ops they ran, counted and timed
+//! engine trace         the trait of engines; a trace of the ops they ran, counted and timed
 //! ops                  one file an op family: arguments, their checks, their cost, the door
 //! cpu                  the engine that needs no GPU, and the reference for the other one
 //! cuda                 the engine for NVIDIA GPUs

@@ -1,4 +1,4 @@
-//! A record of the ops that an engine ran: name, shape, bytes, FLOPs and seconds of each.
+//! A trace of the ops that an engine ran: name, shape, bytes, FLOPs and seconds of each.
 //!
 //! Every op's door calls [`op`]. While the trace is off, that costs one branch; while it is on,
 //! each op runs between two marks of the engine's clock, and recorded steps run op by op.
@@ -84,7 +84,7 @@ struct Pending {
     end: Mark,
 }
 
-/// The record of an engine's ops since the trace was started. Off by default.
+/// The ops that an engine ran since the trace was started. Off by default.
 #[derive(Default)]
 pub struct Trace {
     on: bool,
@@ -97,7 +97,7 @@ impl Trace {
     /// The marks are read whenever this many ops are pending, so that they do not pile up.
     const MOST: usize = 1024;
 
-    /// Whether ops are recorded.
+    /// Whether ops are traced.
     pub fn is_on(&self) -> bool {
         self.on
     }
@@ -126,7 +126,7 @@ fn settle(dev: &mut dyn Engine) -> Result<()> {
     Ok(())
 }
 
-/// Runs the op `name` by calling `body`, and records it if the trace is on. `shape` and `work` are
+/// Runs the op `name` by calling `body`, and adds it to the trace if that is on. `shape` and `work` are
 /// called only then.
 pub(super) fn op(
     dev: &mut (dyn Engine + '_),

@@ -29,8 +29,8 @@ use crate::cluster::{MiniBatch, Schedule, Scorer};
 use crate::data::ImageStore;
 use crate::device::ops::{HeadFeatures, head_features};
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::common::{Common, Trained};
-use crate::method::{Batching, PcaLaterals, Programs, Tick, geometry};
+use crate::method::common::{Common, Trainable};
+use crate::method::{Batching, PcaLaterals, Programs, Tick, program_spec};
 use crate::net::weights::{Start, Weights};
 use crate::net::{FEATURES, Mode};
 use crate::recipe::{Freeze, Laterals, Recipe};
@@ -101,11 +101,11 @@ impl Chooser {
             &Recipe { batch: recipe.batch_cluster, clusters: most, auxiliary: 0, ..recipe.clone() };
         let batching = Batching { images, batch: recipe.batch };
         let frozen = &Recipe { freeze: Freeze::Backbone, ..recipe.clone() };
-        let trained = Trained::plan(dev, layout, frozen, images, vec![View::Plain])?;
-        let shape = geometry(recipe);
-        let programs = Programs::plan(dev, layout, &trained.net, batching, 1, shape, Mode::Eval)?;
+        let trainable = Trainable::plan(dev, layout, frozen, images, vec![View::Plain])?;
+        let shape = program_spec(recipe);
+        let programs = Programs::plan(dev, layout, &trainable.net, batching, 1, shape, Mode::Eval)?;
         let laterals = match recipe.laterals {
-            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &trained.net, recipe, images)?),
+            Laterals::Pca => Some(PcaLaterals::plan(dev, layout, &trainable.net, recipe, images)?),
             Laterals::Random => None,
         };
         let pixels = recipe.feature_pixels();
@@ -122,7 +122,7 @@ impl Chooser {
             let scorer = Scorer::plan(layout, &format!(" of {k}"), k);
             cluster.push((MiniBatch::plan(dev, layout, schedule, k, points)?, scorer));
         }
-        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
         Ok(Chooser { common, programs, laterals, features, points, cluster, each })
     }
 
@@ -181,7 +181,7 @@ impl Chooser {
                     );
                     dev.write(self.points.part(0, half.len()), half)?;
                     let rows = half.len() / FEATURES;
-                    let summary = kmeans.of_points(dev, rows, scorer, &mut rng)?;
+                    let summary = kmeans.cluster_points(dev, rows, scorer, &mut rng)?;
                     objective += summary.objective / (2 * SPLITS) as f64;
                     centroids.push(dev.read(scorer.centroids)?);
                 }

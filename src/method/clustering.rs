@@ -9,7 +9,7 @@ use crate::data::ImageStore;
 use crate::device::ops::{Classifier, HeadAssign, Metric, Target, head_assign};
 use crate::device::{Engine, Layout, Pool, Slot};
 use crate::method::common::Pass;
-use crate::method::{Batching, Common, Programs, Tick, geometry};
+use crate::method::{Batching, Common, Programs, Tick, program_spec};
 use crate::net::{FEATURES, Mode, Network};
 use crate::recipe::{KMeansStart, NormMode, Recipe};
 
@@ -48,6 +48,28 @@ impl PseudoLabels {
     }
 }
 
+/// One pass over the data set: the epoch that it belongs to, and the view that it looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct ViewPass {
+    /// The epoch, counted from 1.
+    pub epoch: usize,
+    /// The number of the view, from 0.
+    pub view: usize,
+}
+
+/// A k-means pass: where its points come from, and where its centroids go.
+#[derive(Clone, Copy)]
+struct KMeansPass {
+    /// The epoch, counted from 1.
+    epoch: usize,
+    /// The view whose pixels are clustered.
+    view: View,
+    /// The number of the view whose centroids are overwritten.
+    number: usize,
+    /// Whether k-means starts from the present centroids.
+    warm: bool,
+}
+
 /// The k-means and label passes of all views.
 pub struct Clustering {
     /// The programs of k-means passes.
@@ -75,7 +97,8 @@ impl Clustering {
     ) -> Result<Self> {
         let mode = |norm| if norm == NormMode::Batch { Mode::Batch } else { Mode::Eval };
         let batching = Batching { images, batch: r.batch_cluster };
-        let mut programs = |mode| Programs::plan(dev, layout, net, batching, 1, geometry(r), mode);
+        let mut programs =
+            |mode| Programs::plan(dev, layout, net, batching, 1, program_spec(r), mode);
         let (kmeans, label) = (programs(mode(r.kmeans_norm))?, programs(mode(r.label_norm))?);
         let pixels = r.feature_pixels();
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
@@ -123,11 +146,12 @@ impl Clustering {
         common: &mut Common,
         dev: &mut dyn Engine,
         set: &ImageStore,
-        (epoch, view): (usize, usize),
+        ViewPass { epoch, view: number }: ViewPass,
         tick: Tick,
     ) -> Result<Summary> {
         let warm = common.recipe.kmeans_start == KMeansStart::Last && epoch > 1;
-        self.kmeans_of(common, dev, set, epoch, (self.views[view], view, warm), tick)
+        let pass = KMeansPass { epoch, view: self.views[number], number, warm };
+        self.kmeans_pass(common, dev, set, pass, tick)
     }
 
     /// Computes centroids of images without augmentation, in place of view 1's. The released code
@@ -140,20 +164,20 @@ impl Clustering {
         epoch: usize,
         tick: Tick,
     ) -> Result<Summary> {
-        self.kmeans_of(common, dev, set, epoch, (View::Plain, 0, false), tick)
+        let pass = KMeansPass { epoch, view: View::Plain, number: 0, warm: false };
+        self.kmeans_pass(common, dev, set, pass, tick)
     }
 
-    /// Computes the centroids of `view`, which become those of view number `number`. `warm`:
-    /// k-means starts from the present ones.
-    fn kmeans_of(
+    /// Runs a k-means pass at every number of clusters.
+    fn kmeans_pass(
         &mut self,
         common: &mut Common,
         dev: &mut dyn Engine,
         set: &ImageStore,
-        epoch: usize,
-        (view, number, warm): (View, usize, bool),
+        pass: KMeansPass,
         tick: Tick,
     ) -> Result<Summary> {
+        let KMeansPass { epoch, view, number, warm } = pass;
         let rng = |which: usize| {
             let stream = (number + self.views.len() * which) as u32;
             Rng::new(common.seed, Stream::KMeansInit, epoch as u32, stream)
@@ -193,10 +217,10 @@ impl Clustering {
         common: &mut Common,
         dev: &mut dyn Engine,
         set: &ImageStore,
-        (epoch, view): (usize, usize),
+        ViewPass { epoch, view: number }: ViewPass,
         tick: Tick,
     ) -> Result<()> {
-        let pseudo = &self.pseudo[view];
+        let (view, pseudo) = (self.views[number], &self.pseudo[number]);
         let mut classifiers = Vec::new();
         for p in pseudo {
             classifiers.push(p.scorer.by(dev, common.recipe.label_metric)?);
@@ -207,7 +231,6 @@ impl Clustering {
         }
         let order = common.order(Stream::ClusterOrder, epoch, 0);
         let chunks: Vec<&[u32]> = order.chunks(common.recipe.batch_cluster).collect();
-        let view = self.views[view];
         for (i, &ids) in chunks.iter().enumerate() {
             let program = self.label.of(ids.len());
             common.stage_view(dev, program, set, ids, epoch, view)?;

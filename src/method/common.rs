@@ -9,7 +9,7 @@ use crate::base::rng::{Rng, Stream};
 use crate::data::ImageStore;
 use crate::device::ops::AdamSpec;
 use crate::device::{Engine, Layout, Pool, Recording, Slot};
-use crate::method::{Batching, Programs, geometry};
+use crate::method::{Batching, Programs, program_spec};
 use crate::net::{Mode, Network, Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
@@ -22,6 +22,24 @@ pub enum Pass {
     Labels(View),
     /// A training step in this round of an epoch.
     Train(usize),
+}
+
+/// What a recording of a pass is for: the ops differ between any two of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Recorded {
+    pass: Pass,
+    /// Number of images in the batch.
+    images: usize,
+    /// The feeder's buffer that the images lie in.
+    buffer: usize,
+}
+
+/// A step whose inputs have been written ahead of time.
+struct Staged {
+    /// The batch's images, as numbers in the data set.
+    ids: Vec<u32>,
+    /// Number of the step since the start of the run.
+    step: u64,
 }
 
 /// The batch of a training step.
@@ -53,7 +71,7 @@ pub struct Training<'a> {
 
 /// Writes the inputs that only this method needs for a batch, whose images and draws are already
 /// staged by the feeder.
-pub type Stage<'a> = dyn FnMut(&mut dyn Engine, &Feeder, &Batch) -> Result<()> + 'a;
+pub type WriteInputs<'a> = dyn FnMut(&mut dyn Engine, &Feeder, &Batch) -> Result<()> + 'a;
 
 /// The parts of a step that a method adds to the skeleton.
 pub struct Ops<'a> {
@@ -61,7 +79,7 @@ pub struct Ops<'a> {
     pub rounds: usize,
     /// Writes the method's own inputs for a batch, before its step. Also called for the next batch,
     /// ahead of time.
-    pub stage: &'a mut Stage<'a>,
+    pub stage: &'a mut WriteInputs<'a>,
     /// The ops from the pyramid to the losses, the gradients of the pyramid, and those of the
     /// learned classifiers.
     pub loss: &'a dyn Fn(&mut dyn Engine, &Program) -> Result<()>,
@@ -89,20 +107,20 @@ pub struct Common {
     pub index: Slot<u32>,
     /// (2), Adam's bias corrections for the step.
     correction: Slot<f32>,
-    /// The step staged ahead of time: its image ids and step number. `None` if nothing is staged.
-    staged: Option<(Vec<u32>, u64)>,
-    /// Recorded passes by kind, number of images, and the feeder's buffer.
-    recordings: BTreeMap<(Pass, usize, usize), Recording>,
+    /// The step staged ahead of time. `None` if nothing is staged.
+    staged: Option<Staged>,
+    /// The recorded passes.
+    recordings: BTreeMap<Recorded, Recording>,
 }
 
 /// The network and its training programs, which a method plans first.
-pub struct Trained {
+pub struct Trainable {
     pub net: Network,
     programs: Programs,
     views: Vec<View>,
 }
 
-impl Trained {
+impl Trainable {
     /// Plans training steps on `views` of each image, for a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
@@ -114,14 +132,14 @@ impl Trained {
         let net = Network::plan(layout, recipe.architecture);
         let mode = if recipe.freeze == Freeze::Backbone { Mode::Eval } else { Mode::Train };
         let batching = Batching { images, batch: recipe.batch };
-        let shape = geometry(recipe);
+        let shape = program_spec(recipe);
         let programs = Programs::plan(dev, layout, &net, batching, views.len(), shape, mode)?;
-        Ok(Trained { net, programs, views })
+        Ok(Trainable { net, programs, views })
     }
 }
 
 impl Common {
-    /// Plans the inputs of a trained network; the last part of a method's plan except for the
+    /// Plans the inputs of a trainable network; the last part of a method's plan except for the
     /// images (see [`Common::place_images`]).
     pub fn plan(
         dev: &mut dyn Engine,
@@ -129,7 +147,7 @@ impl Common {
         recipe: &Recipe,
         seed: u64,
         images: usize,
-        Trained { net, programs, views }: Trained,
+        Trainable { net, programs, views }: Trainable,
     ) -> Result<Self> {
         let r = recipe;
         let [train, cluster] = [r.batch, r.batch_cluster].map(|batch| Batching { images, batch });
@@ -203,7 +221,8 @@ impl Common {
         images: usize,
         mut ops: impl FnMut(&mut dyn Engine, &Feeder, &Network) -> Result<()>,
     ) -> Result<()> {
-        let recording = self.recordings.entry((pass, images, self.feeder.buffer())).or_default();
+        let key = Recorded { pass, images, buffer: self.feeder.buffer() };
+        let recording = self.recordings.entry(key).or_default();
         let (feeder, net) = (&self.feeder, &self.net);
         dev.replay(recording, |dev| ops(dev, feeder, net))
     }
@@ -235,7 +254,7 @@ impl Common {
         batch: &Batch,
         ops: &mut Ops,
     ) -> Result<()> {
-        let done = |(staged, step): (Vec<u32>, u64)| staged == batch.ids && step == batch.step;
+        let done = |staged: Staged| staged.ids == batch.ids && staged.step == batch.step;
         if self.staged.take().is_some_and(done) {
             return Ok(());
         }
@@ -265,7 +284,8 @@ impl Common {
         let (adam, frozen) = (self.adam(dev, n), self.frozen());
         let program = self.programs.of(self.views.len() * n);
         let Common { feeder, net, correction, views, recordings, .. } = self;
-        let key = (Pass::Train(batch.round), n, feeder.buffer());
+        let (pass, buffer) = (Pass::Train(batch.round), feeder.buffer());
+        let key = Recorded { pass, images: n, buffer };
         dev.enter("step");
         let queued = dev.replay(recordings.entry(key).or_default(), |dev| {
             let part = program.x.len / views.len();
@@ -290,7 +310,7 @@ impl Common {
         if let Some(next) = next {
             self.feeder.prefetch(dev, set, next.ids)?;
             self.stage_step(dev, set, &next, &mut ops)?;
-            self.staged = Some((next.ids.to_vec(), next.step));
+            self.staged = Some(Staged { ids: next.ids.to_vec(), step: next.step });
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::device::ops::{
 };
 use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::Confusion;
-use crate::method::{Batching, Programs, Tick, geometry};
+use crate::method::{Batching, Programs, Tick, program_spec};
 use crate::net::{FEATURES, Mode, Network, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
 
@@ -50,8 +50,8 @@ pub struct EvalShape {
 }
 
 impl EvalShape {
-    fn geometry(&self, recipe: &Recipe) -> ProgramSpec {
-        ProgramSpec { h: self.size, w: self.size, k: recipe.clusters, ..geometry(recipe) }
+    fn program_spec(&self, recipe: &Recipe) -> ProgramSpec {
+        ProgramSpec { h: self.size, w: self.size, k: recipe.clusters, ..program_spec(recipe) }
     }
 }
 
@@ -70,7 +70,8 @@ impl Evaluator {
     ) -> Result<Self> {
         let (k, EvalShape { batching, size }) = (recipe.clusters, shape);
         let mode = Mode::Eval;
-        let programs = Programs::plan(dev, layout, net, batching, 1, shape.geometry(recipe), mode)?;
+        let programs =
+            Programs::plan(dev, layout, net, batching, 1, shape.program_spec(recipe), mode)?;
         let full = batching.full();
         let spec = FeederSpec {
             augment: recipe.augment,
@@ -117,8 +118,8 @@ impl Evaluator {
         recipe: &Recipe,
         shape: EvalShape,
     ) -> Result<()> {
-        let (batching, geometry) = (shape.batching, shape.geometry(recipe));
-        self.mirrored = Some(Programs::plan(dev, layout, net, batching, 2, geometry, Mode::Eval)?);
+        let (batching, spec) = (shape.batching, shape.program_spec(recipe));
+        self.mirrored = Some(Programs::plan(dev, layout, net, batching, 2, spec, Mode::Eval)?);
         self.draw_from(Augment { flip_p: 1.0, ..Augment::none() }, 0);
         Ok(())
     }
@@ -131,7 +132,8 @@ impl Evaluator {
         dev: &mut dyn Engine,
         net: &Network,
         set: &EvalStore,
-        (classifier, view): (Classifier, View),
+        classifier: Classifier,
+        view: View,
         tick: Tick,
     ) -> Result<Confusion> {
         net.fold(dev)?;
@@ -147,7 +149,7 @@ impl Evaluator {
             }
             let labels = self.labels.part(0, self.host.len());
             dev.write(labels, &self.host)?;
-            let pred = self.predict_staged(dev, net, ids.len(), (classifier, view))?;
+            let pred = self.predict_staged(dev, net, ids.len(), classifier, view)?;
             let (counts, clusters) = (self.counts, classifier.k);
             confusion_count(dev, ConfusionCount { counts, pred, labels, clusters })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
@@ -191,7 +193,7 @@ impl Evaluator {
         for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
             stop::check()?;
             self.stage(dev, set, ids, View::Plain)?;
-            let pred = self.predict_staged(dev, net, ids.len(), (classifier, View::Plain))?;
+            let pred = self.predict_staged(dev, net, ids.len(), classifier, View::Plain)?;
             out.extend(dev.read(pred)?);
         }
         out.truncate(images * side * side);
@@ -249,7 +251,8 @@ impl Evaluator {
         dev: &mut dyn Engine,
         net: &Network,
         n: usize,
-        (classifier, view): (Classifier, View),
+        classifier: Classifier,
+        view: View,
     ) -> Result<Slot<u16>> {
         let side = self.feeder.size();
         let pred = self.pred.part(0, n * side * side);

@@ -20,7 +20,7 @@ use crate::device::ops::{
     plan_softmax, softmax_backward, softmax_forward,
 };
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::common::{Common, Ops, Trained, Training};
+use crate::method::common::{Common, Ops, Trainable, Training};
 use crate::method::{Algorithm, Batching, Learned, Losses};
 use crate::net::STRIDE;
 use crate::recipe::Recipe;
@@ -61,7 +61,7 @@ impl Iic {
         images: usize,
     ) -> Result<Self> {
         let views = vec![View::Window, View::Mirrored];
-        let trained = Trained::plan(dev, layout, recipe, images, views)?;
+        let trainable = Trainable::plan(dev, layout, recipe, images, views)?;
         let (side, i) = (recipe.feature_side(), recipe.information);
         let batching = Batching { images, batch: recipe.batch };
         let mut heads = Vec::new();
@@ -84,7 +84,7 @@ impl Iic {
         let [maps, dmaps] =
             ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
         let loss = layout.take(Pool::State, "loss", 1);
-        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 
@@ -126,8 +126,8 @@ impl Algorithm for Iic {
         let ops = Ops {
             rounds: heads.len(),
             stage: &mut |dev, _, batch| {
-                let step = (batch.step, batch.rate);
-                heads.iter().try_for_each(|h| h.learned.stage(dev, adam, step))
+                let stage = |h: &Head| h.learned.stage(dev, adam, batch.step, batch.rate);
+                heads.iter().try_for_each(stage)
             },
             loss: &|dev, program| {
                 let (input, classifier) = (program.warped(), head.learned.classifier());

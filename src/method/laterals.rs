@@ -17,7 +17,7 @@ use crate::base::Result;
 use crate::base::rng::Stream;
 use crate::data::ImageStore;
 use crate::device::{Engine, Layout};
-use crate::method::{Batching, Common, Programs, Tick, geometry};
+use crate::method::{Batching, Common, Programs, Tick, program_spec};
 use crate::net::weights::{Tensor, Weights};
 use crate::net::{FEATURES, Mode, Network, Program};
 use crate::recipe::Recipe;
@@ -44,7 +44,7 @@ impl PcaLaterals {
         images: usize,
     ) -> Result<Self> {
         let batching = Batching { images, batch: recipe.batch_cluster };
-        let shape = geometry(recipe);
+        let shape = program_spec(recipe);
         let programs = Programs::plan(dev, layout, net, batching, 1, shape, Mode::Stages)?;
         Ok(PcaLaterals { programs })
     }

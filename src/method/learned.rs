@@ -10,7 +10,7 @@ use crate::net::weights::{Tensor, Weights};
 
 /// The distribution of a classifier's first weights. First biases are 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
+pub enum FirstWeights {
     /// A normal distribution with this standard deviation (0.01 in the released code of MDC).
     Normal(f32),
     /// A uniform distribution in ±1/√FEATURES, as in torch's Conv2d.
@@ -71,12 +71,18 @@ impl Learned {
 
     /// Writes new random weights, and zeros for biases and Adam's moments. Different numbers
     /// `which` give different weights.
-    pub fn init(&self, dev: &mut dyn Engine, seed: u64, start: Start, which: u32) -> Result<()> {
+    pub fn init(
+        &self,
+        dev: &mut dyn Engine,
+        seed: u64,
+        first: FirstWeights,
+        which: u32,
+    ) -> Result<()> {
         let mut rng = Rng::new(seed, Stream::Classifier, which, 0);
         let bound = 1.0 / (FEATURES as f32).sqrt();
-        let draw = |_| match start {
-            Start::Normal(std) => std * rng.normal(),
-            Start::FanIn => rng.uniform(-bound, bound),
+        let draw = |_| match first {
+            FirstWeights::Normal(std) => std * rng.normal(),
+            FirstWeights::FanIn => rng.uniform(-bound, bound),
         };
         let weights: Vec<f32> = (0..self.k * FEATURES).map(draw).collect();
         let ParamBlocks { weights: w, m, v, .. } = self.blocks;
@@ -103,12 +109,7 @@ impl Learned {
 
     /// Writes Adam's corrections for the classifier's own step number `step`, from 1, at `rate`
     /// times the learning rate.
-    pub fn stage(
-        &self,
-        dev: &mut dyn Engine,
-        adam: AdamSpec,
-        (step, rate): (u64, f64),
-    ) -> Result<()> {
+    pub fn stage(&self, dev: &mut dyn Engine, adam: AdamSpec, step: u64, rate: f64) -> Result<()> {
         dev.write(self.correction, &adam.correction(step, rate))
     }
 

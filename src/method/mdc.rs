@@ -14,17 +14,17 @@ use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::ops::{Classifier, HeadLoss, SoftmaxLabels, head_loss};
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::common::{Common, Ops, Trained, Training};
-use crate::method::supervised::Scored;
-use crate::method::{Algorithm, Clustering, Learned, Losses, Start};
+use crate::method::common::{Common, Ops, Trainable, Training};
+use crate::method::supervised::CrossEntropy;
+use crate::method::{Algorithm, Clustering, FirstWeights, Learned, Losses};
 use crate::recipe::Recipe;
 
 /// MDC, planned for one data set.
 pub struct Mdc {
     common: Common,
     clustering: Clustering,
-    /// The layer W and its scores. `None` if the centroids are the classifier.
-    parametric: Option<(Learned, Scored)>,
+    /// The layer W and the loss of its scores. `None` if the centroids are the classifier.
+    parametric: Option<(Learned, CrossEntropy)>,
     /// (images of a batch), the losses of a step.
     losses: Slot<f32>,
 }
@@ -39,16 +39,16 @@ impl Mdc {
         images: usize,
     ) -> Result<Self> {
         let views = vec![View::First];
-        let trained = Trained::plan(dev, layout, recipe, images, views.clone())?;
-        let clustering = Clustering::plan(dev, layout, &trained.net, recipe, images, &views)?;
+        let trainable = Trainable::plan(dev, layout, recipe, images, views.clone())?;
+        let clustering = Clustering::plan(dev, layout, &trainable.net, recipe, images, &views)?;
         let parametric = if recipe.learned() {
             let learned = Learned::plan(layout, recipe.clusters, true);
-            Some((learned, Scored::plan(dev, layout, recipe, images)?))
+            Some((learned, CrossEntropy::plan(dev, layout, recipe, images)?))
         } else {
             None
         };
         let losses = layout.take(Pool::State, "losses", images.min(recipe.batch));
-        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
         Ok(Mdc { common, clustering, parametric, losses })
     }
 }
@@ -76,7 +76,7 @@ impl Algorithm for Mdc {
 
     fn begin_steps(&mut self, dev: &mut dyn Engine, epoch: usize, first: bool) -> Result<()> {
         if let (Some((learned, _)), true) = (&self.parametric, first) {
-            learned.init(dev, self.common.seed, Start::Normal(0.01), epoch as u32)?;
+            learned.init(dev, self.common.seed, FirstWeights::Normal(0.01), epoch as u32)?;
         }
         self.clustering.prepare(dev, &self.common.recipe)
     }
@@ -87,7 +87,7 @@ impl Algorithm for Mdc {
         let adam = common.adam(dev, n);
         let scale = 1.0 / adam.grad_scale;
         let (losses, index) = (self.losses.part(0, n), common.index.part(0, n));
-        let Some((learned, scored)) = &self.parametric else {
+        let Some((learned, cross_entropy)) = &self.parametric else {
             let ops = Ops {
                 rounds: 1,
                 stage: &mut |_, _, _| Ok(()),
@@ -106,11 +106,9 @@ impl Algorithm for Mdc {
             rounds: 1,
             // The layer is new in each epoch, so its Adam counts the steps of the epoch.
             stage: &mut |dev, _, batch| {
-                learned.stage(dev, adam, (batch.before as u64 + 1, batch.rate))
+                learned.stage(dev, adam, batch.before as u64 + 1, batch.rate)
             },
-            loss: &|dev, program| {
-                scored.cross_entropy(dev, program, learned, losses, labels, scale)
-            },
+            loss: &|dev, program| cross_entropy.queue(dev, program, learned, losses, labels, scale),
             update: &|dev| learned.update(dev, adam),
         };
         common.step(dev, set.images(), training, ops)

@@ -25,11 +25,11 @@ mod search;
 mod supervised;
 
 pub use choose::{Candidate, Chooser, chosen};
-pub use clustering::{Clustering, PseudoLabels};
+pub use clustering::{Clustering, PseudoLabels, ViewPass};
 pub use common::{Batch, Common, Training};
 pub use evaluate::{EvalShape, Evaluator};
 pub use laterals::PcaLaterals;
-pub use learned::{Learned, Start};
+pub use learned::{FirstWeights, Learned};
 pub use search::{Neighbour, Search, Wanted};
 
 use crate::base::{BySize, Result};
@@ -81,7 +81,7 @@ pub trait Algorithm {
         let common = self.common();
         common.net.init(dev, common.seed)?;
         for (which, (_, learned)) in self.learned().into_iter().enumerate() {
-            learned.init(dev, common.seed, Start::FanIn, which as u32)?;
+            learned.init(dev, common.seed, FirstWeights::FanIn, which as u32)?;
         }
         Ok(())
     }
@@ -169,20 +169,20 @@ impl Batching {
 pub struct Programs(BySize<Program>);
 
 impl Programs {
-    /// Plans a program for each size of batch, with `views` views of each image. `geometry.n` and
-    /// `geometry.groups` are ignored: they are set to images × views, and to views.
+    /// Plans a program for each size of batch, with `views` views of each image. `spec.n` and
+    /// `spec.groups` are ignored: they are set to images × views, and to views.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
         net: &Network,
         batching: Batching,
         views: usize,
-        geometry: ProgramSpec,
+        spec: ProgramSpec,
         mode: Mode,
     ) -> Result<Self> {
         let sizes = batching.sizes().into_iter().map(|images| images * views);
         let programs = BySize::plan(sizes, |n| {
-            Program::plan(dev, layout, net, ProgramSpec { n, groups: views, ..geometry }, mode)
+            Program::plan(dev, layout, net, ProgramSpec { n, groups: views, ..spec }, mode)
         });
         Ok(Programs(programs?))
     }
@@ -194,7 +194,7 @@ impl Programs {
 }
 
 /// The sizes of programs for this recipe, except for `n` and `groups`, which callers set.
-fn geometry(recipe: &Recipe) -> ProgramSpec {
+fn program_spec(recipe: &Recipe) -> ProgramSpec {
     let Recipe { size, merge, .. } = *recipe;
     ProgramSpec {
         n: 0,

@@ -18,7 +18,7 @@ use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::ops::{Classifier, HeadLoss, head_loss};
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::common::{Common, Ops, Trained, Training};
+use crate::method::common::{Common, Ops, Trainable, Training};
 use crate::method::{Algorithm, Clustering, Losses};
 use crate::recipe::Recipe;
 
@@ -50,13 +50,13 @@ impl Picie {
         images: usize,
     ) -> Result<Self> {
         let first = if recipe.bug_plain_view1 { View::FirstUnchanged } else { View::First };
-        let trained = Trained::plan(dev, layout, recipe, images, vec![first, View::Second])?;
+        let trainable = Trainable::plan(dev, layout, recipe, images, vec![first, View::Second])?;
         let views = [View::First, View::Second];
-        let clustering = Clustering::plan(dev, layout, &trained.net, recipe, images, &views)?;
+        let clustering = Clustering::plan(dev, layout, &trainable.net, recipe, images, &views)?;
         let targets = clustering.pseudo().concat().len();
         let count = 2 * images.min(recipe.batch) * targets;
         let losses = layout.take(Pool::State, "losses", count);
-        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
         Ok(Picie { common, clustering, losses })
     }
 }

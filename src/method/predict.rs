@@ -10,12 +10,15 @@ use crate::device::ops::{
 use crate::device::{Engine, Layout, Pool, Slot};
 use crate::eval::unlabelled::{Change, Tally, centre, mirror, near_edges};
 use crate::eval::{Confusion, Unlabelled};
-use crate::method::{Tick, geometry};
+use crate::method::{Tick, program_spec};
 use crate::net::{Mode, Network, Program, ProgramSpec};
 use crate::recipe::Recipe;
 
 /// A way to assign the pixels of pictures to clusters.
 pub trait Predictor {
+    /// Number of clusters of each of its classifiers.
+    fn clusters(&self) -> usize;
+
     /// Predicts clusters (n, `out`, `out`) for square pictures (n, `side`, `side`, 3), once for
     /// each of the predictor's classifiers.
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>>;
@@ -25,6 +28,10 @@ pub trait Predictor {
 pub struct Constant;
 
 impl Predictor for Constant {
+    fn clusters(&self) -> usize {
+        1
+    }
+
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
         Ok(vec![vec![0; pictures.len() / (3 * side * side) * out * out]])
     }
@@ -36,12 +43,12 @@ pub fn other_size(size: usize) -> usize {
     if size < 64 { 2 * size } else { size * 3 / 4 / 32 * 32 }
 }
 
-/// Counts the confusion matrix of each of the predictor's classifiers over the whole set. `batch`
-/// is the number of images read at a time, and `clusters` that of the classifiers.
+/// Counts the confusion matrix of each of the predictor's classifiers over the whole set, read
+/// `batch` images at a time.
 pub fn confusions(
     predictor: &mut dyn Predictor,
     set: &EvalStore,
-    (batch, clusters): (usize, usize),
+    batch: usize,
     tick: Tick,
 ) -> Result<Vec<Confusion>> {
     let mut all = Vec::new();
@@ -50,7 +57,7 @@ pub fn confusions(
         labels.resize(ids.len() * side * side, 0);
         set.gather_labels(ids, &mut labels)?;
         let maps = predictor.predict(pictures, side, side)?;
-        all.resize(maps.len(), Confusion::new(set.taxonomy.classes.len(), clusters));
+        all.resize(maps.len(), Confusion::new(set.taxonomy.classes.len(), predictor.clusters()));
         all.iter_mut()
             .zip(&maps)
             .try_for_each(|(m, map): (&mut Confusion, _)| m.add(&labels, map))?;
@@ -64,7 +71,7 @@ pub fn confusions(
 pub fn unlabelled(
     predictor: &mut dyn Predictor,
     set: &ImageStore,
-    (batch, clusters): (usize, usize),
+    batch: usize,
     tick: Tick,
 ) -> Result<Vec<Unlabelled>> {
     let mut all: Vec<Tally> = Vec::new();
@@ -85,7 +92,7 @@ pub fn unlabelled(
             predictor.predict(&changed(&|p| scaled(p.to_vec(), side, other)), other, side)?;
         let near: Vec<Vec<bool>> =
             pictures.chunks_exact(bytes).map(|p| near_edges(p, side)).collect();
-        all.resize(plain.len(), Tally::new(clusters));
+        all.resize(plain.len(), Tally::new(predictor.clusters()));
         for (c, tally) in all.iter_mut().enumerate() {
             tally.compare(Change::Mirror, &plain[c], &mirror(&mirrored[c], side, 1));
             tally.compare(Change::Size, &plain[c], &resized[c]);
@@ -159,9 +166,9 @@ impl Frames {
     ) -> Result<Self> {
         let (n, channels, largest) = (shape.batch, recipe.architecture.input(), shape.largest());
         let programs = BySize::plan(shape.sides.iter().copied(), |side| {
-            let geometry = ProgramSpec { n, h: side, w: side, ..geometry(recipe) };
+            let spec = ProgramSpec { n, h: side, w: side, ..program_spec(recipe) };
             let view = ViewSpec { n, sh: side, sw: side, h: side, w: side, channels };
-            Ok((Program::plan(dev, layout, net, geometry, mode)?, plan_view(dev, view)?))
+            Ok((Program::plan(dev, layout, net, spec, mode)?, plan_view(dev, view)?))
         })?;
         Ok(Frames {
             batch: n,
@@ -201,7 +208,7 @@ impl Frames {
 }
 
 /// A predictor by a trained network with batch norm folded, and its classifier.
-pub struct Segmenter<'a> {
+pub struct NetworkPredictor<'a> {
     /// The engine that the network runs on.
     pub dev: &'a mut dyn Engine,
     /// The network.
@@ -214,9 +221,13 @@ pub struct Segmenter<'a> {
     pub pred: Slot<u16>,
 }
 
-impl Predictor for Segmenter<'_> {
+impl Predictor for NetworkPredictor<'_> {
+    fn clusters(&self) -> usize {
+        self.classifier.k
+    }
+
     fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
-        let Segmenter { dev, net, frames, classifier, pred } = self;
+        let NetworkPredictor { dev, net, frames, classifier, pred } = self;
         let (pred, classifier) = (pred.part(0, frames.batch * out * out), *classifier);
         let mut maps = Vec::new();
         for pictures in pictures.chunks(frames.batch * 3 * side * side) {
@@ -242,6 +253,10 @@ mod tests {
     }
 
     impl Predictor for Fake {
+        fn clusters(&self) -> usize {
+            self.bands
+        }
+
         fn predict(&mut self, pictures: &[u8], side: usize, out: usize) -> Result<Vec<Vec<u16>>> {
             let n = pictures.len() / (3 * side * side);
             let band = |i: usize| (i % out * self.bands / out) as u16;
@@ -266,7 +281,7 @@ mod tests {
             seen += n;
             Ok(())
         };
-        let all = unlabelled(&mut Fake { bands: 4 }, &set, (2, 4), &mut tick).unwrap();
+        let all = unlabelled(&mut Fake { bands: 4 }, &set, 2, &mut tick).unwrap();
         assert_eq!((seen, all.len()), (5, 2));
         // Bands end at columns 16, 32, 48 of the picture, which are columns 8, 24, 40 of its
         // centre, whereas those of the enlarged centre end at 12, 24, 36.

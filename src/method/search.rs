@@ -9,7 +9,7 @@ use crate::device::ops::{
     plan_top, top_update,
 };
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::{Batching, Programs, Tick, geometry};
+use crate::method::{Batching, Programs, Tick, program_spec};
 use crate::net::{FEATURES, Mode, Network, Program, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
 
@@ -73,9 +73,9 @@ impl Search {
         Wanted { queries: q, nearest: n, every_pixel }: Wanted,
     ) -> Result<Self> {
         // Features are normalised to length 1 here, whether the recipe does it or not.
-        let geometry = ProgramSpec { h: size, w: size, k: q, unit: true, ..geometry(recipe) };
-        let programs = Programs::plan(dev, layout, net, batching, 1, geometry, Mode::Eval)?;
-        let one = Program::plan(dev, layout, net, ProgramSpec { n: 1, ..geometry }, Mode::Eval)?;
+        let spec = ProgramSpec { h: size, w: size, k: q, unit: true, ..program_spec(recipe) };
+        let programs = Programs::plan(dev, layout, net, batching, 1, spec, Mode::Eval)?;
+        let one = Program::plan(dev, layout, net, ProgramSpec { n: 1, ..spec }, Mode::Eval)?;
         let spec = FeederSpec {
             augment: Augment::none(),
             seed: 0,

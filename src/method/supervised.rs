@@ -16,14 +16,14 @@ use crate::device::ops::{
     head_scores, head_scores_backward, plan_softmax, softmax_loss,
 };
 use crate::device::{Engine, Layout, Pool, Slot};
-use crate::method::common::{Batch, Common, Ops, Trained, Training};
+use crate::method::common::{Batch, Common, Ops, Trainable, Training};
 use crate::method::{Algorithm, Batching, Learned, Losses};
 use crate::net::{Program, STRIDE};
 use crate::recipe::{Freeze, Recipe};
 
-/// The scores of a learned classifier, which stay in memory between the forward and the backward
-/// pass.
-pub struct Scored {
+/// The cross-entropy of a learned classifier's scores, which stay in memory between the forward and
+/// the backward pass.
+pub struct CrossEntropy {
     /// The plans of the loss, by number of images in a batch.
     plans: BySize<Plan<SoftmaxSpec>>,
     /// (images of a batch, size/4, size/4, clusters), the scores.
@@ -32,7 +32,7 @@ pub struct Scored {
     frozen: bool,
 }
 
-impl Scored {
+impl CrossEntropy {
     /// Plans the scores and their loss for training on a data set of `images` images.
     pub fn plan(
         dev: &mut dyn Engine,
@@ -45,13 +45,13 @@ impl Scored {
         let spec = |n| SoftmaxSpec { n, pixels, k };
         let plans = BySize::plan(batching.sizes(), |n| plan_softmax(dev, spec(n)))?;
         let scores = layout.take(Pool::State, "scores", batching.full() * pixels * k);
-        Ok(Scored { plans, scores, frozen: recipe.freeze == Freeze::Backbone })
+        Ok(CrossEntropy { plans, scores, frozen: recipe.freeze == Freeze::Backbone })
     }
 
     /// Queues the loss and its gradients: losses (n) = each image's share of the mean
     /// cross-entropy; then the gradients, times `scale`, of the classifier and, unless the network
     /// is frozen, of the pyramid.
-    pub fn cross_entropy(
+    pub fn queue(
         &self,
         dev: &mut dyn Engine,
         program: &Program,
@@ -78,8 +78,8 @@ pub struct Supervised {
     common: Common,
     /// The linear layer on the features.
     classifier: Learned,
-    /// Its scores.
-    scored: Scored,
+    /// The loss of its scores.
+    cross_entropy: CrossEntropy,
     /// (images of a batch, size/4, size/4), the labels of a batch.
     labels: Slot<u16>,
     /// (images of a batch), the rows of `labels`: 0, 1, 2, …
@@ -99,16 +99,16 @@ impl Supervised {
         seed: u64,
         images: usize,
     ) -> Result<Self> {
-        let trained = Trained::plan(dev, layout, recipe, images, vec![View::First])?;
+        let trainable = Trainable::plan(dev, layout, recipe, images, vec![View::First])?;
         let classifier = Learned::plan(layout, recipe.clusters, true);
-        let scored = Scored::plan(dev, layout, recipe, images)?;
+        let cross_entropy = CrossEntropy::plan(dev, layout, recipe, images)?;
         let batch = images.min(recipe.batch);
         let labels = layout.take(Pool::Staging, "labels", batch * recipe.feature_pixels());
         let rows = layout.take(Pool::State, "label rows", batch);
         let weights = layout.take(Pool::State, "class weights", recipe.clusters);
         let losses = layout.take(Pool::State, "losses", batch);
-        let common = Common::plan(dev, layout, recipe, seed, images, trained)?;
-        Ok(Supervised { common, classifier, scored, labels, rows, weights, losses })
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        Ok(Supervised { common, classifier, cross_entropy, labels, rows, weights, losses })
     }
 
     /// The label maps (n, size/4, size/4) of a batch, cropped and mirrored as its view is;
@@ -159,7 +159,7 @@ impl Algorithm for Supervised {
     fn queue(&mut self, dev: &mut dyn Engine, set: &PictureSet, training: Training) -> Result<()> {
         let n = training.batch.ids.len();
         let adam = self.common.adam(dev, n);
-        let Supervised { common, classifier, scored, labels: store, .. } = self;
+        let Supervised { common, classifier, cross_entropy, labels: store, .. } = self;
         let (losses, index) = (self.losses.part(0, n), self.rows.part(0, n));
         let labels = SoftmaxLabels { labels: *store, index, weights: self.weights };
         let scale = 1.0 / adam.grad_scale;
@@ -167,10 +167,10 @@ impl Algorithm for Supervised {
             rounds: 1,
             stage: &mut |dev, feeder, batch| {
                 dev.write(*store, &Self::view_labels(feeder, set, batch)?)?;
-                classifier.stage(dev, adam, (batch.step, batch.rate))
+                classifier.stage(dev, adam, batch.step, batch.rate)
             },
             loss: &|dev, program| {
-                scored.cross_entropy(dev, program, classifier, losses, labels, scale)
+                cross_entropy.queue(dev, program, classifier, losses, labels, scale)
             },
             update: &|dev| classifier.update(dev, adam),
         };

@@ -252,6 +252,19 @@ mod tests {
         assert_eq!(counts(Architecture::of(&RESNET50)), (25_557_032 - fc(2048), laterals));
     }
 
+    /// Files from before there was a choice name no backbone, and equal runs give the same bytes.
+    #[test]
+    fn a_resnet_18_has_no_name_in_files() {
+        for (text, backbone) in [
+            (r#"{"levels":4,"sobel":false}"#, &RESNET18),
+            (r#"{"backbone":"resnet50","levels":4,"sobel":false}"#, &RESNET50),
+        ] {
+            let architecture = serde_json::from_str::<Architecture>(text).unwrap();
+            assert_eq!(architecture, Architecture::of(backbone));
+            assert_eq!(serde_json::to_string(&architecture).unwrap(), text);
+        }
+    }
+
     #[test]
     fn fewer_stages_and_more_channels_count_as_they_should() {
         let rgb = |levels| counts(Architecture { levels, ..Architecture::RESNET18 });

@@ -7,7 +7,7 @@ use crate::device::ops::{
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::params::Network;
-use crate::net::program::{BlockStep, Program, StageStep, StemStep, UnitStep};
+use crate::net::steps::{BlockStep, StageStep, StemStep, UnitStep};
 
 /// The gradients of a unit's output and of its convolution's.
 struct UnitGrads {
@@ -42,7 +42,7 @@ pub(super) struct Backward {
 }
 
 impl Backward {
-    /// Mirrors [`Program::backward`] line by line: what an op reads is released after it, what it
+    /// Mirrors [`Backward::run`] line by line: what an op reads is released after it, what it
     /// writes is taken before it.
     pub fn plan(
         layout: &mut Layout,
@@ -102,25 +102,23 @@ impl BlockGrads {
     }
 }
 
-impl Program {
-    /// Where the head writes the gradients of the pyramid. Only of a program in
-    /// [`Mode::Train`](crate::net::Mode::Train).
-    pub fn dpyramid(&self) -> [Slot<Act>; 4] {
-        self.gradients().dpyramid
-    }
-
-    fn gradients(&self) -> &Backward {
-        self.backward.as_ref().expect("only programs planned in Mode::Train have gradients")
-    }
-
-    /// d pyramid → gradients of all parameters (+=), after [`Program::forward`].
-    pub fn backward(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
-        let Backward { dpyramid, blocks, dstem } = self.gradients();
+impl Backward {
+    /// Adds the gradients of all parameters, from those of the pyramid: after a forward of these
+    /// steps on `x`.
+    pub fn run(
+        &self,
+        dev: &mut dyn Engine,
+        net: &Network,
+        x: Slot<Act>,
+        stem: &StemStep,
+        steps: &[StageStep],
+    ) -> Result<()> {
+        let Backward { dpyramid, blocks, dstem } = self;
         let mut grads = blocks.iter().peekable();
-        for (level, stage) in self.steps.iter().enumerate().rev() {
+        for (level, stage) in steps.iter().enumerate().rev() {
             // A stage's last block also feeds the lateral of its level.
             let dz = grads.peek().expect("every block has gradients").dz();
-            let accumulate = level + 1 < self.steps.len();
+            let accumulate = level + 1 < steps.len();
             backward_lateral(dev, net, stage, dz, dpyramid[level], accumulate)?;
             for (step, g) in stage.blocks.iter().rev().zip(&mut grads) {
                 let name = net.name(&step.chain[0].unit.conv);
@@ -128,7 +126,7 @@ impl Program {
             }
         }
         let dz = blocks.last().expect("a network has blocks").dx;
-        let StemStep { unit, conv, pool, y, saved, argmax, .. } = &self.stem;
+        let StemStep { unit, conv, pool, y, saved, argmax, .. } = stem;
         let a = StemBackward {
             dx: *dstem,
             dgamma: net.grad(&unit.conv, 1),
@@ -141,7 +139,7 @@ impl Program {
         };
         stem_backward(dev, pool, a)?;
         let dw = net.grad(&unit.conv, 0);
-        conv_backward_weight(dev, conv, ConvBackwardWeight { dw, db: None, x: self.x, dy: *dstem })
+        conv_backward_weight(dev, conv, ConvBackwardWeight { dw, db: None, x, dy: *dstem })
     }
 }
 

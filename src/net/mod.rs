@@ -6,7 +6,8 @@
 //! architecture            which of it there is, and the table of parameters that follows
 //! params                  what is trained: a Network
 //! program ─ planner       one way of running it, planned once: a Program, and where its tensors lie
-//!         └ backward      its gradients
+//!         ├ backward      its gradients
+//!         └ steps         the plans of its ops, and what they read and write
 //! weights                 files of weights
 //! ```
 
@@ -16,6 +17,7 @@ mod backward;
 mod params;
 mod planner;
 mod program;
+mod steps;
 pub mod weights;
 
 pub use architecture::{Architecture, expected};

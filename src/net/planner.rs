@@ -9,7 +9,8 @@ use crate::device::ops::{
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::architecture::{Block, Conv, Unit};
 use crate::net::backward::Backward;
-use crate::net::program::{BlockStep, Mode, Program, ProgramSpec, StageStep, StemStep, UnitStep};
+use crate::net::program::{Mode, Program, ProgramSpec};
+use crate::net::steps::{BlockStep, StageStep, StemStep, UnitStep};
 use crate::net::{FEATURES, Network, STRIDE};
 
 /// Hands out activations and knows whether they are kept.

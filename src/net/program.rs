@@ -1,16 +1,15 @@
 //! One way of running the network: its plans, where every activation lies, and the forward pass.
 
 use crate::base::Result;
-use crate::device::ops::conv::ConvUse;
 use crate::device::ops::{
-    ConvForward, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormForward, NormSpec, Plan,
-    StemForward, StemInfer, StemSpec, conv_forward, norm_forward, stem_forward, stem_infer,
+    ConvForward, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormForward, Plan, StemForward,
+    StemInfer, conv_forward, norm_forward, stem_forward, stem_infer,
 };
 use crate::device::{Act, Engine, Slot};
 use crate::net::STRIDE;
-use crate::net::architecture::{Conv, Unit};
 use crate::net::backward::Backward;
 use crate::net::params::Network;
+use crate::net::steps::{BlockStep, StageStep, StemStep, UnitStep};
 
 /// Batch-norm statistics, and what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,63 +55,6 @@ impl ProgramSpec {
     }
 }
 
-/// The stem: a convolution; batch norm, ReLU and pooling in one op.
-pub(super) struct StemStep {
-    pub unit: Unit,
-    pub conv: Plan<ConvUse>,
-    pub pool: Plan<StemSpec>,
-    /// The convolution's output.
-    pub y: Slot<Act>,
-    /// What is pooled of it.
-    pub z: Slot<Act>,
-    /// Batch statistics.
-    pub saved: Slot<f32>,
-    /// Where in its window each maximum lies, for a backward.
-    pub argmax: Option<Slot<u8>>,
-}
-
-/// A convolution with its norm.
-pub(super) struct UnitStep {
-    pub unit: Unit,
-    pub conv: Plan<ConvUse>,
-    pub norm: Plan<NormSpec>,
-    /// The convolution's output; where norms are folded there is only `z`.
-    pub y: Slot<Act>,
-    pub z: Slot<Act>,
-    /// Batch statistics.
-    pub saved: Slot<f32>,
-}
-
-/// A residual block: z = relu(chain(x) + shortcut), where the shortcut is x or what `down` makes
-/// of it.
-pub(super) struct BlockStep {
-    /// The block's input.
-    pub x: Slot<Act>,
-    pub chain: Vec<UnitStep>,
-    pub down: Option<UnitStep>,
-}
-
-impl BlockStep {
-    /// The block's output.
-    pub fn z(&self) -> Slot<Act> {
-        self.chain.last().expect("a block has convolutions").z
-    }
-}
-
-/// The blocks of a stage, and the lateral of the pyramid on their output.
-pub(super) struct StageStep {
-    pub blocks: Vec<BlockStep>,
-    pub lateral: Conv,
-    pub conv: Plan<ConvUse>,
-}
-
-impl StageStep {
-    /// The stage's output.
-    pub fn z(&self) -> Slot<Act> {
-        self.blocks.last().expect("a stage has blocks").z()
-    }
-}
-
 pub struct Program {
     pub spec: ProgramSpec,
     pub(super) mode: Mode,
@@ -132,6 +74,21 @@ pub struct Program {
 }
 
 impl Program {
+    /// Where the head writes the gradients of the pyramid. Only of a program in [`Mode::Train`].
+    pub fn dpyramid(&self) -> [Slot<Act>; 4] {
+        self.gradients().dpyramid
+    }
+
+    fn gradients(&self) -> &Backward {
+        self.backward.as_ref().expect("only programs planned in Mode::Train have gradients")
+    }
+
+    /// Adds the gradients of all parameters, from those of the pyramid, after
+    /// [`Program::forward`].
+    pub fn backward(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
+        self.gradients().run(dev, net, self.x, &self.stem, &self.steps)
+    }
+
     /// x → pyramid.
     pub fn forward(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
         self.forward_stem(dev, net)?;

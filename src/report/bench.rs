@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::device::{Timing, Work};
 use crate::report::table::plain;
 
 /// The speed of one phase: median and spread over the measured epochs.
@@ -65,14 +66,8 @@ pub struct Peaks {
 impl OpRow {
     /// The row of an op that took `seconds` in all its calls and moves these bytes and FLOPs in
     /// one; all ops together took `total` seconds.
-    pub fn new(
-        op: String,
-        calls: usize,
-        seconds: f64,
-        (bytes, flops): (f64, f64),
-        peaks: &Peaks,
-        total: f64,
-    ) -> Self {
+    pub fn new(op: String, timing: &Timing, peaks: &Peaks, total: f64) -> Self {
+        let Timing { calls, seconds, work: Work { bytes, flops } } = *timing;
         let us = seconds / calls as f64 * 1e6;
         let floor = bytes / (peaks.copy_gb_per_s * 1e3);
         let floor_us = peaks.tflop_per_s.map_or(floor, |peak| floor.max(flops / (peak * 1e6)));
@@ -187,7 +182,9 @@ mod tests {
     fn an_op_s_floor_is_the_larger_of_bytes_and_products() {
         let peaks = Peaks { copy_gb_per_s: 1000.0, tflop_per_s: Some(100.0) };
         // 2 calls of 50 µs; 10 MB take 10 µs, 2 GFLOP take 20 µs.
-        let row = OpRow::new("op".into(), 2, 100e-6, (1e7, 2e9), &peaks, 200e-6);
+        let work = Work { bytes: 1e7, flops: 2e9 };
+        let timing = Timing { calls: 2, seconds: 100e-6, work };
+        let row = OpRow::new("op".into(), &timing, &peaks, 200e-6);
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
         assert!(near(row.us, 50.0) && near(row.floor_us, 20.0) && near(row.percent_of_floor, 40.0));
         assert!(
@@ -195,14 +192,8 @@ mod tests {
                 && near(row.gb_per_s, 200.0)
                 && near(row.share_percent, 50.0)
         );
-        let bytes_only = OpRow::new(
-            "op".into(),
-            2,
-            100e-6,
-            (1e7, 2e9),
-            &Peaks { tflop_per_s: None, ..peaks },
-            1.0,
-        );
+        let peaks = Peaks { tflop_per_s: None, ..peaks };
+        let bytes_only = OpRow::new("op".into(), &timing, &peaks, 1.0);
         assert!(near(bytes_only.floor_us, 10.0));
     }
 }

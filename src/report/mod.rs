@@ -13,4 +13,4 @@ pub mod text;
 pub mod unlabelled;
 
 pub use perclass::EvalReport;
-pub use progress::{Phase, Progress};
+pub use progress::{PhaseBar, Progress};

@@ -16,7 +16,7 @@ pub struct Marked {
 }
 
 /// A row of the sheet: a query, and the pixels most like it.
-pub struct Row {
+pub struct QueryRow {
     pub title: String,
     pub query: Marked,
     pub neighbours: Vec<Marked>,
@@ -32,13 +32,13 @@ const WHITE: Colour = [255; 3];
 const BLACK: Colour = [0; 3];
 
 /// Draws the sheet.
-pub fn sheet(rows: &[Row]) -> RgbImage {
+pub fn sheet(rows: &[QueryRow]) -> RgbImage {
     let columns =
         rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
     let cells = GAP + (1 + columns) * (CELL + GAP);
     let width = rows.iter().map(|row| text::width(&row.title) + 2 * GAP).fold(cells, u32::max);
     let line = CELL + text::HEIGHT + GAP;
-    let lines = |row: &Row| row.neighbours.len().div_ceil(COLUMNS).max(1) as u32;
+    let lines = |row: &QueryRow| row.neighbours.len().div_ceil(COLUMNS).max(1) as u32;
     let height = GAP + rows.iter().map(|row| text::HEIGHT + lines(row) * line + GAP).sum::<u32>();
     let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
     let mut y = GAP;
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_row_for_each_query_and_more_lines_where_it_is_long() {
-        let row = |n: usize| Row {
+        let row = |n: usize| QueryRow {
             title: "a:1,2".into(),
             query: marked((3, 3)),
             neighbours: (0..n).map(|i| marked((i, i))).collect(),

@@ -13,27 +13,27 @@ pub struct Progress;
 
 impl Progress {
     /// Starts the clock of a phase of `total` images.
-    pub fn phase(name: &str, total: u64) -> Phase {
+    pub fn phase(name: &str, total: u64) -> PhaseBar {
         Progress::count(name, total, "images")
     }
 
     /// Starts the clock of a phase of `total` things, which `unit` names in the plural.
-    pub fn count(name: &str, total: u64, unit: &'static str) -> Phase {
+    pub fn count(name: &str, total: u64, unit: &'static str) -> PhaseBar {
         // NOTE: indicatif hides the bar by itself where stderr is no terminal.
-        Phase::new(name, total, unit, ProgressDrawTarget::stderr())
+        PhaseBar::new(name, total, unit, ProgressDrawTarget::stderr())
     }
 }
 
 /// A phase at work. Dropped before its end, as an interrupt does, it takes its bar away and prints
 /// nothing.
-pub struct Phase {
+pub struct PhaseBar {
     name: String,
     unit: &'static str,
     start: Instant,
     bar: ProgressBar,
 }
 
-impl Phase {
+impl PhaseBar {
     fn new(name: &str, total: u64, unit: &'static str, target: ProgressDrawTarget) -> Self {
         let rate = move |state: &ProgressState, out: &mut dyn Write| {
             // A line cut short is no reason to stop a training run.
@@ -49,7 +49,7 @@ impl Phase {
             .with_style(style)
             .with_prefix(name.to_string());
         bar.tick();
-        Phase { name: name.to_string(), unit, start: Instant::now(), bar }
+        PhaseBar { name: name.to_string(), unit, start: Instant::now(), bar }
     }
 
     /// Moves the bar by the `n` things that were done since.
@@ -143,7 +143,7 @@ mod tests {
     fn a_bar_shows_the_phase_and_goes_when_it_is_done() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
-        let phase = Phase::new("1/5 k-means", 40, "images", target);
+        let phase = PhaseBar::new("1/5 k-means", 40, "images", target);
         std::thread::sleep(Duration::from_millis(50));
         phase.add(30);
         phase.bar.force_draw();

@@ -17,7 +17,6 @@ pub struct SheetRow {
     pub truth: Option<Vec<u16>>,
 }
 
-/// The colours of the page and of the text on it, and the gap between pictures in pixels.
 pub(super) const PAGE: Colour = [250; 3];
 pub(super) const INK: Colour = [30; 3];
 pub(super) const GAP: u32 = 10;

@@ -7,7 +7,7 @@ use crate::report::table::{plain, spread};
 
 /// The table of `rows`, with mean ± standard deviation where a row has several values, and below it
 /// what the columns are. `size` is the side of the network's input.
-pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, size: usize) -> String {
+pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, side: usize) -> String {
     let lines = rows.iter().map(|(name, all)| {
         let cell = |digits, of: fn(&Unlabelled) -> f64| {
             spread(&all.iter().map(of).collect::<Vec<_>>(), digits)
@@ -30,18 +30,14 @@ pub fn unlabelled(rows: &[(String, Vec<Unlabelled>)], images: usize, size: usize
         "clusters\nused",
         "largest\n%",
     ];
-    let (here, there) = (size, other_size(size));
+    let other = other_size(side);
     let table = plain(&header, 1, lines);
     format!(
         "{table}\n\
-         {images} images without labels. kept: pixels with the same cluster when the picture is \
-         mirrored; when its\n\
-         centre, 3/4 of a side, is enlarged to the input; when the input has {there} pixels \
-         instead of {here}.\n\
-         borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a \
-         picture with the\n\
-         steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see \
-         the largest."
+         {images} images without labels. kept: pixels with the same cluster when the picture is mirrored; when its\n\
+         centre, 3/4 of a side, is enlarged to the input; when the input has {other} pixels instead of {side}.\n\
+         borders: pixels between two clusters within {REACH} pixels of an edge, the fifth of a picture with the\n\
+         steepest luminance. chance: all pixels. One cluster for all pixels keeps everything: see the largest."
     )
 }
 

@@ -41,11 +41,9 @@ pub struct State {
     pub seed: u64,
     /// The weights that the network started from.
     pub start: Provenance,
-    /// Number of training images.
-    pub images: usize,
-    /// Hash of the images' names in order. It must not change, because pseudo labels belong to
-    /// rows.
-    pub fingerprint: u64,
+    /// The training images.
+    #[serde(flatten)]
+    pub set: Fingerprint,
     /// The present epoch, counted from 1.
     pub epoch: usize,
     /// The phase of the epoch that comes next, or is under way.
@@ -58,39 +56,21 @@ pub struct State {
     /// number of these images.
     pub losses: BTreeMap<String, [f64; 2]>,
     /// The results of this epoch's k-means, by view.
-    pub kmeans: Vec<KMeansSummary>,
+    pub kmeans: Vec<Summary>,
     /// The score before any training.
     pub untrained: Option<Score>,
     /// Seconds spent in this epoch's k-means, label and training phases so far.
     pub seconds: [f64; 3],
 }
 
-/// The result of a k-means pass, as [`Summary`] describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KMeansSummary {
-    /// Mean squared distance of points to their nearest centroid.
-    pub objective: f64,
-    /// Imbalance of the clusters' sizes, 1 if all are equal.
-    pub imbalance: f64,
-    /// Number of clusters that were empty and took half of another.
-    pub splits: u32,
-}
-
-impl From<Summary> for KMeansSummary {
-    fn from(s: Summary) -> Self {
-        KMeansSummary { objective: s.objective, imbalance: s.imbalance, splits: s.splits }
-    }
-}
-
 impl State {
     /// The state at the beginning of a run on the data set `data`.
-    pub fn begin(recipe: Recipe, seed: u64, start: Provenance, data: Fingerprint) -> Self {
+    pub fn begin(recipe: Recipe, seed: u64, start: Provenance, set: Fingerprint) -> Self {
         State {
             recipe,
             seed,
             start,
-            images: data.images,
-            fingerprint: data.names,
+            set,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -104,8 +84,7 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let data = Fingerprint { images: self.images, names: self.fingerprint };
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), data);
+        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), self.set);
         State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
     }
 }
@@ -170,7 +149,7 @@ pub fn save(
         let side = common.recipe.feature_side();
         for (name, pseudo) in pseudo(method) {
             let (labels, counts) = (dev.read(pseudo.labels)?, dev.read(pseudo.counts)?);
-            let shape = vec![state.images, side, side];
+            let shape = vec![state.set.images, side, side];
             weights
                 .tensors
                 .insert(format!("labels{name}"), Tensor { shape, data: Data::U16(labels) });
@@ -183,15 +162,14 @@ pub fn save(
 }
 
 /// Reads a checkpoint that [`save`] wrote, writes its tensors to the device, and returns the state.
-/// Fails if the file is damaged, or if its recipe, seed, number of images or their fingerprint are
-/// not those of this run.
+/// Fails if the file is damaged, or if its recipe, seed or data set are not those of this run.
 pub fn load(
     path: &Path,
     dev: &mut dyn Engine,
     method: &dyn Algorithm,
     recipe: &Recipe,
     seed: u64,
-    data: Fingerprint,
+    set: Fingerprint,
 ) -> Result<State> {
     let (weights, origin) = weights::load(path, &crate::net::expected(recipe.architecture))?;
     let state = state(path, &weights, origin)?;
@@ -208,10 +186,11 @@ pub fn load(
     if state.seed != seed {
         return other("seed");
     }
-    if state.images != data.images {
-        return other(&format!("data set ({} images, now {})", state.images, data.images));
+    if state.set.images != set.images {
+        let (images, now) = (state.set.images, set.images);
+        return other(&format!("data set ({images} images, now {now})"));
     }
-    if state.fingerprint != data.names {
+    if state.set != set {
         return other("data set (as many images, but not the same ones)");
     }
     method.common().net.load(dev, &weights)?;

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use crate::base::Result;
 use crate::device::Engine;
-use crate::method::{Algorithm, Evaluator, Losses, Training};
+use crate::method::{Algorithm, Evaluator, Losses, Training, ViewPass};
 use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
-use crate::train::kept::Kept;
 use crate::train::observer::{ticker, unless_stopped};
+use crate::train::unseen::{StepLosses, Unseen};
 use crate::train::{Observer, RunFolder, Sets, finite, outlook};
 
 /// A run in progress: everything that its phases work with.
@@ -22,7 +22,7 @@ pub(super) struct Trainer<'a> {
     pub method: Box<dyn Algorithm>,
     pub evaluator: Evaluator,
     /// The losses that have not been looked at yet.
-    pub kept: Kept,
+    pub unseen: Unseen,
     /// The place in the run; saved in checkpoints.
     pub state: State,
 }
@@ -108,14 +108,10 @@ impl Trainer<'_> {
         self.state.kmeans.clear();
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
+            let pass = ViewPass { epoch, view };
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            let summary = clustering.kmeans(
-                common,
-                self.dev,
-                self.sets.train.images(),
-                (epoch, view),
-                &mut tick,
-            )?;
+            let summary =
+                clustering.kmeans(common, self.dev, self.sets.train.images(), pass, &mut tick)?;
             drop(tick);
             if !summary.objective.is_finite() {
                 let what =
@@ -123,7 +119,7 @@ impl Trainer<'_> {
                 let place = finite::state(self.dev, &*self.method, true)?;
                 return Err(self.not_finite(what, place, self.state.adam_step));
             }
-            self.state.kmeans.push(summary.into());
+            self.state.kmeans.push(summary);
         }
         Ok(())
     }
@@ -132,14 +128,9 @@ impl Trainer<'_> {
     fn labels(&mut self) -> Result<()> {
         for view in 0..self.views() {
             let (epoch, mut tick) = (self.state.epoch, ticker(self.watch));
+            let pass = ViewPass { epoch, view };
             let (common, clustering) = self.method.clustering_mut().expect("there are views");
-            clustering.label(
-                common,
-                self.dev,
-                self.sets.train.images(),
-                (epoch, view),
-                &mut tick,
-            )?;
+            clustering.label(common, self.dev, self.sets.train.images(), pass, &mut tick)?;
         }
         Ok(())
     }
@@ -152,27 +143,27 @@ impl Trainer<'_> {
             Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
         self.watch.begin("train", batches.images());
         self.watch.advance((0..done).map(|i| batches.get(i).ids.len()).sum());
-        let mut recording = false;
+        let mut profiling = false;
         for i in done..batches.len() {
             let batch = batches.get(i);
             let profiled = self.watch.profiled(batch.step);
-            if profiled != recording {
-                self.dev.record(profiled)?;
-                recording = profiled;
+            if profiled != profiling {
+                self.dev.profile(profiled)?;
+                profiling = profiled;
             }
             let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
             let training = Training { batch, next };
-            self.kept.step(self.dev, &mut *self.method, &self.sets.train, training)?;
+            self.unseen.step(self.dev, &mut *self.method, &self.sets.train, training)?;
             self.state.step += 1;
             self.state.adam_step = batch.step;
             let ticked = ticker(self.watch)(batch.ids.len());
-            if ticked.is_err() || next.is_none() || self.kept.len() >= self.watch.look_every() {
+            if ticked.is_err() || next.is_none() || self.unseen.len() >= self.watch.look_every() {
                 self.look()?;
             }
             ticked?;
         }
-        if recording {
-            self.dev.record(false)?;
+        if profiling {
+            self.dev.profile(false)?;
         }
         self.watch.end();
         Ok(())
@@ -180,7 +171,7 @@ impl Trainer<'_> {
 
     /// Waits for the queued steps and looks at their losses. Fails if one is not finite.
     fn look(&mut self) -> Result<()> {
-        for (step, images, losses) in self.kept.take(self.dev, &*self.method)? {
+        for StepLosses { step, images, losses } in self.unseen.take(self.dev, &*self.method)? {
             if let Some(what) = finite::loss(&losses) {
                 let place = finite::step(self.dev, &*self.method)?;
                 return Err(self.not_finite(what, place, step));

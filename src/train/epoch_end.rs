@@ -1,4 +1,4 @@
-//! The end of an epoch (scores, record, checkpoint), and the end of a run that stops early.
+//! The end of an epoch (scores, its row in `metrics.jsonl`, checkpoint), and the end of a run that stops early.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::train::finite;
 use crate::train::observer::{ticker, unless_stopped};
 
 impl Trainer<'_> {
-    /// Evaluates, records and saves the epoch, and begins the next one.
+    /// Evaluates the epoch, writes its row, saves it, and begins the next one.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.check()?;
         let started = Instant::now();
@@ -78,7 +78,7 @@ impl Trainer<'_> {
         let mut tick = ticker(self.watch);
         let common = self.method.common();
         let confusion =
-            self.evaluator.run(self.dev, &common.net, val, (classifier, View::Plain), &mut tick)?;
+            self.evaluator.run(self.dev, &common.net, val, classifier, View::Plain, &mut tick)?;
         drop(tick);
         self.watch.end();
         let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;

@@ -1,5 +1,5 @@
-//! Epochs that are run to be timed: the passes and steps of training, without evaluation, record
-//! and checkpoints.
+//! Epochs that are run to be timed: the passes and steps of training, without evaluation, rows in
+//! `metrics.jsonl` and checkpoints.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::{Engine, Layout};
-use crate::method::{self, Algorithm, Tick, Training};
+use crate::method::{self, Algorithm, Tick, Training, ViewPass};
 use crate::recipe::Recipe;
 use crate::train::batches::Batches;
-use crate::train::kept::Kept;
+use crate::train::unseen::Unseen;
 
 /// Wall-clock seconds of one epoch's phases, each until the engine was done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -35,7 +35,7 @@ impl EpochSeconds {
 pub struct Measured<'a> {
     method: Box<dyn Algorithm>,
     set: &'a PictureSet,
-    kept: Kept,
+    unseen: Unseen,
     /// Number of steps between two looks at their losses.
     look_every: usize,
     /// Number of epochs so far.
@@ -55,30 +55,33 @@ impl<'a> Measured<'a> {
     ) -> Result<Self> {
         let (mut layout, images) = (Layout::new(dev.dtype()), set.images().len());
         let mut method = method::plan(dev, &mut layout, recipe, 1, images)?;
-        let kept = Kept::plan(&mut layout, method.losses());
+        let unseen = Unseen::plan(&mut layout, method.losses());
         method.common_mut().place_images(dev, &mut layout)?;
         dev.reserve(&layout)?;
         method.common_mut().load_images(dev, set.images())?;
         method.init(dev)?;
-        Ok(Measured { method, set, kept, look_every, epoch: 0, step: 0 })
+        Ok(Measured { method, set, unseen, look_every, epoch: 0, step: 0 })
     }
 
     /// Runs one epoch: k-means and labels of the views, if the method has them, and one training
     /// step for every batch. `tick` is called for each batch of each pass.
     pub fn epoch(&mut self, dev: &mut dyn Engine, tick: Tick) -> Result<EpochSeconds> {
         self.epoch += 1;
-        let Measured { method, set, kept, look_every, epoch, .. } = self;
+        let Measured { method, set, unseen, look_every, epoch, .. } = self;
         let (set, epoch) = (*set, *epoch);
         let [mut kmeans, mut labels] = [0.0; 2];
         if let Some((common, clustering)) = method.clustering_mut() {
             let (images, views) = (set.images(), clustering.pseudo().len());
             kmeans = clock(dev, |dev| {
-                (0..views).try_for_each(|v| {
-                    clustering.kmeans(common, dev, images, (epoch, v), tick).map(|_| ())
+                (0..views).try_for_each(|view| {
+                    let pass = ViewPass { epoch, view };
+                    clustering.kmeans(common, dev, images, pass, tick).map(|_| ())
                 })
             })?;
             labels = clock(dev, |dev| {
-                (0..views).try_for_each(|v| clustering.label(common, dev, images, (epoch, v), tick))
+                (0..views).try_for_each(|view| {
+                    clustering.label(common, dev, images, ViewPass { epoch, view }, tick)
+                })
             })?;
         }
         let train = clock(dev, |dev| {
@@ -87,9 +90,9 @@ impl<'a> Measured<'a> {
             for i in 0..batches.len() {
                 let batch = batches.get(i);
                 let next = (i + 1 < batches.len()).then(|| batches.get(i + 1));
-                kept.step(dev, &mut **method, set, Training { batch, next })?;
-                if next.is_none() || kept.len() >= *look_every {
-                    kept.take(dev, &**method)?;
+                unseen.step(dev, &mut **method, set, Training { batch, next })?;
+                if next.is_none() || unseen.len() >= *look_every {
+                    unseen.take(dev, &**method)?;
                 }
                 tick(batch.ids.len())?;
             }

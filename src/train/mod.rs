@@ -6,19 +6,19 @@ mod checkpoint;
 mod epoch;
 mod epoch_end;
 mod finite;
-mod kept;
 mod measure;
 mod observer;
 mod outlook;
 mod plan;
 mod run;
+mod unseen;
 
 pub use checkpoint::{Loaded, Trained};
-pub use kept::MOST as MOST_UNSEEN;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
 pub use run::{Host, RunFolder, Settings};
+pub use unseen::MOST as MOST_UNSEEN;
 
 use crate::base::Result;
 use crate::data::PictureSet;
@@ -65,19 +65,18 @@ pub fn train(
     watch: &mut dyn Observer,
 ) -> Result<Outcome> {
     let recipe = &settings.recipe;
-    let images = sets.train.images().len();
     let plan = plan(dev, settings, sets)?;
     let text = plan.text(dev);
     outlook::of(recipe, sets.train.images(), plan.layout.total_bytes())
         .iter()
         .for_each(|line| watch.note(line));
-    let RunPlan { layout, mut method, laterals, evaluator, kept } = plan;
+    let RunPlan { layout, mut method, laterals, evaluator, unseen } = plan;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
-    let fingerprint = sets.train.images().fingerprint();
+    let set = sets.train.images().fingerprint();
     let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, fingerprint)?
+        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, set)?
     } else {
         // ImageNet weights have no pyramid: it keeps its random weights, or gets some computed from
         // the images.
@@ -85,18 +84,18 @@ pub fn train(
             method.common().net.load(dev, weights)?;
         }
         if let Some(laterals) = laterals.filter(|_| !start.has_laterals()) {
-            watch.begin("laterals", PcaLaterals::images(recipe, images));
+            watch.begin("laterals", PcaLaterals::images(recipe, set.images));
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
-        State::begin(recipe.clone(), settings.seed, settings.start.clone(), fingerprint)
+        State::begin(recipe.clone(), settings.seed, settings.start.clone(), set)
     };
     if !resume {
         folder.write_settings(settings)?;
     }
     folder.write_plan(&text)?;
     epochs::truncate_from(&folder.metrics(), state.epoch)?;
-    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, kept, state };
+    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, unseen, state };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
         let done = trainer.epoch();

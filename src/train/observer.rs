@@ -12,7 +12,7 @@ pub trait Observer {
     fn end(&mut self);
     /// Whether the run should stop after the present batch.
     fn interrupted(&self) -> bool;
-    /// Whether a profiler should record the optimizer step number `step` (from 1).
+    /// Whether a profiler should look at the optimizer step number `step` (from 1).
     fn profiled(&self, step: u64) -> bool;
     /// Number of steps between two looks at their losses, 1 to
     /// [`MOST_UNSEEN`](crate::train::MOST_UNSEEN). Each look waits for the device.

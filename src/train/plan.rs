@@ -4,7 +4,7 @@ use crate::base::{Error, Result};
 use crate::device::{Engine, Layout, Pool};
 use crate::method::{self, Algorithm, Batching, EvalShape, Evaluator, PcaLaterals};
 use crate::recipe::{Laterals, Recipe};
-use crate::train::kept::Kept;
+use crate::train::unseen::Unseen;
 use crate::train::{Sets, Settings};
 
 /// The plan of a run: its passes, and the place of each of its tensors.
@@ -18,7 +18,7 @@ pub struct RunPlan {
     /// The evaluation after each epoch.
     pub(super) evaluator: Evaluator,
     /// Room for losses that have not been looked at.
-    pub(super) kept: Kept,
+    pub(super) unseen: Unseen,
 }
 
 impl RunPlan {
@@ -43,11 +43,11 @@ pub fn plan(dev: &mut dyn Engine, settings: &Settings, sets: &Sets) -> Result<Ru
     let val = EvalShape { batching, size: recipe.eval_size };
     let classes = sets.val.classes();
     let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, classes, None)?;
-    let kept = Kept::plan(&mut layout, method.losses());
+    let unseen = Unseen::plan(&mut layout, method.losses());
     method.common_mut().place_images(dev, &mut layout)?;
     // This slot is only for people who read the plan: engines allocate their scratch themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
-    Ok(RunPlan { layout, method, laterals, evaluator, kept })
+    Ok(RunPlan { layout, method, laterals, evaluator, unseen })
 }
 
 /// Adds to the error for a plan that is too large which batches would fit. Other errors stay as

@@ -108,7 +108,7 @@ impl RunFolder {
         self.path.join("run.json")
     }
 
-    /// The path of the record, with one line of JSON for each epoch.
+    /// The path of the table of epochs, with one line of JSON for each.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }

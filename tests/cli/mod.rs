@@ -3,6 +3,7 @@
 //! Every command runs in a temporary folder with its own home and cache, so nothing of the user's
 //! is read or touched.
 
+mod backbones;
 mod bad_checkpoints;
 mod bad_data;
 mod bad_gpu;

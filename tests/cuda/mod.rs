@@ -2,6 +2,7 @@
 //! registers. Each op's results are compared with the CPU's in `tests/ops`: on the GPU where there
 //! is one, else on the software GPU.
 
+mod backbone;
 mod conv;
 mod engines;
 mod memory;

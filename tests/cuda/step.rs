@@ -7,7 +7,7 @@ use picie::device::cpu::Cpu;
 use picie::device::cuda::{Autotune, Cuda, Options};
 use picie::device::ops::{AdamSync, adam_sync};
 use picie::device::{Dtype, Engine, Layout};
-use picie::method::{self, Batch, Losses, PcaLaterals, Training};
+use picie::method::{self, Batch, Losses, PcaLaterals, Training, ViewPass};
 use picie::net::FEATURES;
 use picie::net::weights::{Source, Weights};
 use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
@@ -59,7 +59,9 @@ fn steps(
     for (view, pseudo) in pseudo.iter().enumerate() {
         let centroids = pseudo.scorer.centroids;
         dev.write(centroids, &signed(view as u64, centroids.len)).unwrap();
-        clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: 1, view }, &mut |_| Ok(()))
+            .unwrap();
     }
     let found = pseudo.map(|p| (dev.read(p.labels).unwrap(), dev.read(p.counts).unwrap()));
     for (pseudo, (labels, counts)) in pseudo.iter().zip(labels.into_iter().flatten()) {
@@ -149,7 +151,9 @@ fn start(dev: &mut dyn Engine) -> (Weights, [(f32, Vec<f32>); 2]) {
     laterals.fit(dev, picie.common_mut(), &set, &mut |_| Ok(())).unwrap();
     let (common, clustering) = picie.clustering_mut().unwrap();
     let centroids = [1, 2].map(|epoch| {
-        let summary = clustering.kmeans(common, dev, &set, (epoch, 0), &mut |_| Ok(())).unwrap();
+        let summary = clustering
+            .kmeans(common, dev, &set, ViewPass { epoch, view: 0 }, &mut |_| Ok(()))
+            .unwrap();
         (summary.objective as f32, dev.read(clustering.pseudo()[0][0].scorer.centroids).unwrap())
     });
     let mut weights = Weights::default();
@@ -207,7 +211,9 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         let pseudo = clustering.pseudo()[view][0];
         let centroids = pseudo.scorer.centroids;
         dev.write(centroids, &signed(view as u64, centroids.len)).unwrap();
-        clustering.label(common, dev, set.images(), (1, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: 1, view }, &mut |_| Ok(()))
+            .unwrap();
     }
     picie.begin_steps(dev, 1, true).unwrap();
     let blocks = picie.common().net.blocks;

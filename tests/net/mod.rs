@@ -2,7 +2,6 @@
 
 mod backbones;
 mod golden;
-mod hostile;
 mod weights;
 
 use picie::device::cpu::Cpu;
@@ -44,7 +43,7 @@ pub fn drawn(seed: u64, architecture: Architecture) -> Weights {
 }
 
 /// The golden's picture number t with zeros to the channels that the network has in memory.
-fn picture(seed: u64, t: u32, pixels: usize, architecture: Architecture) -> Vec<f32> {
+pub fn picture(seed: u64, t: u32, pixels: usize, architecture: Architecture) -> Vec<f32> {
     let (channels, input) = (architecture.channels(), architecture.input());
     let values = uniform(seed, t, pixels * channels, -2.0, 2.0);
     values

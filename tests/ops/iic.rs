@@ -12,7 +12,7 @@ fn spec(n: usize, (h, w): (usize, usize), k: usize, up: usize, t: usize) -> IicS
 /// Softmax of normal numbers, a little peaked.
 fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
     let mut maps: Vec<f32> =
-        signed(seed, spec.maps()).into_iter().map(|x| (1.5 * x).exp()).collect();
+        signed(seed, spec.maps_len()).into_iter().map(|x| (1.5 * x).exp()).collect();
     for pixel in maps.chunks_mut(spec.k) {
         let sum: f32 = pixel.iter().sum();
         pixel.iter_mut().for_each(|p| *p /= sum);
@@ -24,7 +24,7 @@ fn probabilities(seed: u64, spec: IicSpec) -> Vec<f32> {
 fn loss(spec: IicSpec, maps: &[f32], scale: f32) -> OpCase<'_> {
     OpCase::new(format!("iic_loss of {spec:?}"), move |rig| {
         let plan = plan_iic(&mut *rig.dev, spec).unwrap();
-        let (loss, dmaps) = (rig.output("loss", 1), rig.output("dmaps", spec.maps()));
+        let (loss, dmaps) = (rig.output("loss", 1), rig.output("dmaps", spec.maps_len()));
         let a = IicLoss { loss, dmaps, maps: rig.input("maps", maps), scale };
         move |dev| iic_loss(dev, &plan, a)
     })
@@ -110,7 +110,7 @@ fn the_scale_multiplies_the_gradient_alone() {
 fn the_loss_is_minus_the_mutual_information() {
     let spec = spec(3, (8, 8), 4, 4, 0);
     // Whole quadrants, so that hardly a pixel lies between two classes.
-    let quadrants: Vec<f32> = (0..spec.maps())
+    let quadrants: Vec<f32> = (0..spec.maps_len())
         .map(|i| {
             let (pixel, class) = (i / 4 % 64, i % 4);
             f32::from(u8::from((pixel / 32) * 2 + pixel % 8 / 4 == class))
@@ -118,7 +118,7 @@ fn the_loss_is_minus_the_mutual_information() {
         .collect();
     let got = loss(IicSpec { up: 1, ..spec }, &quadrants, 1.0).cpu();
     assert!((got["loss"][0] + 4f32.ln()).abs() < 1e-6, "{:?}", got["loss"]);
-    let got = loss(spec, &vec![0.25; spec.maps()], 1.0).cpu();
+    let got = loss(spec, &vec![0.25; spec.maps_len()], 1.0).cpu();
     assert!(got["loss"].iter().chain(&got["dmaps"]).all(|v| v.abs() < 1e-7), "{:?}", got["loss"]);
 }
 

@@ -89,12 +89,12 @@ pub fn close(name: &str, got: &[f32], want: &[f32], tol: f32) {
     );
 }
 
-/// Tensors by name.
-pub type Numbers = BTreeMap<String, Vec<f32>>;
+/// Numbers of a golden file, by name.
+pub type Golden = BTreeMap<String, Vec<f32>>;
 
 /// The numbers that PyTorch wrote: `tests/golden/<stem>.safetensors`, by name. Integers arrive as
 /// f32.
-pub fn golden(stem: &str) -> Numbers {
+pub fn golden(stem: &str) -> Golden {
     let path = root().join(format!("tests/golden/{stem}.safetensors"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a golden file is whole");
@@ -114,9 +114,9 @@ pub fn golden(stem: &str) -> Numbers {
 
 /// The cases of a golden file that has `<case>.spec` of each: the case's number, the sizes in its
 /// spec, and the numbers of its other names.
-pub fn golden_cases(stem: &str) -> Vec<(u64, Vec<usize>, Numbers)> {
+pub fn golden_cases(stem: &str) -> Vec<(u64, Vec<usize>, Golden)> {
     let golden = golden(stem);
-    let numbers = |case: u64| -> Numbers {
+    let numbers = |case: u64| -> Golden {
         let own = |(name, values): (&String, &Vec<f32>)| {
             Some((name.strip_prefix(&format!("{case}."))?.to_string(), values.clone()))
         };

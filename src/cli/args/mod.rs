@@ -2,6 +2,7 @@
 
 mod baselines;
 mod cache;
+mod recipe;
 mod trained;
 
 use std::ops::Range;
@@ -16,10 +17,11 @@ use crate::device::ops::Merge;
 use crate::eval::Matching;
 use crate::net::Backbone;
 use crate::net::weights::Source;
-use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals, Recipe};
+use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals};
 use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use cache::{CacheArgs, KeepArgs};
+pub use recipe::RecipeName;
 pub use trained::{
     ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs,
 };
@@ -62,52 +64,6 @@ pub enum Command {
     /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
     /// drawn scenes
     Cache(CacheArgs),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecipeName {
-    /// A small network input and few clusters, for a few hundred images and two cores
-    Demo,
-    /// A folder of some 30 to 3,000 photos without labels, on two cores; the number of clusters is
-    /// chosen from them
-    Photos,
-    /// PiCIE with the numbers of the paper's supplement
-    Picie,
-    /// PiCIE with the released code's numbers and passes
-    PicieReleased,
-    /// PiCIE with an auxiliary over-clustering (+H)
-    PicieH,
-    /// Modified DeepCluster, with the supplement's numbers
-    Mdc,
-    /// Modified DeepCluster, as released
-    MdcReleased,
-    /// Invariant Information Clustering
-    Iic,
-    /// The same with the first stages of the backbone only
-    #[value(name = "iic-res12")]
-    IicRes12,
-    /// Supervised training: cross-entropy on labels
-    Supervised,
-    /// Supervised training that starts from a checkpoint, given by --weights FILE
-    Transfer,
-}
-
-impl RecipeName {
-    pub fn recipe(self) -> Recipe {
-        match self {
-            RecipeName::Demo => Recipe::demo(),
-            RecipeName::Photos => Recipe::photos(),
-            RecipeName::Picie => Recipe::picie(),
-            RecipeName::PicieReleased => Recipe::picie_released(),
-            RecipeName::PicieH => Recipe::picie_h(),
-            RecipeName::Mdc => Recipe::mdc(),
-            RecipeName::MdcReleased => Recipe::mdc_released(),
-            RecipeName::Iic => Recipe::iic(),
-            RecipeName::IicRes12 => Recipe::iic_res12(),
-            RecipeName::Supervised => Recipe::supervised(),
-            RecipeName::Transfer => Recipe::transfer(),
-        }
-    }
 }
 
 /// The engine that a flag names: `auto`, `cpu`, `cuda` or `cuda:N`.

@@ -50,7 +50,7 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     }
     let undecided = args.undecided(&settings.recipe);
     let sets = load::load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
-    choose::choose(undecided, &engine, (&mut settings, &mut start), &sets)?;
+    choose::choose(undecided, &engine, &mut settings, &mut start, &sets)?;
     let dev = &mut *engine.open()?;
     if args.plan {
         say(plan(dev, &settings, &sets)?.text(dev))?;

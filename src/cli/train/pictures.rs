@@ -30,9 +30,8 @@ pub fn write(
     let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
         PictureSet::Labelled(val) => {
             let confusion =
-                evaluator.run(dev, &common.net, val, (classifier, View::Plain), &mut |_| {
-                    stop::check()
-                })?;
+                evaluator
+                    .run(dev, &common.net, val, classifier, View::Plain, &mut |_| stop::check())?;
             (
                 class_in_pictures(common.recipe.matching, &confusion)?,
                 val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),

@@ -66,7 +66,13 @@ fn reuse(dataset: &Dataset, load: &Load, key: &Key) -> std::io::Result<Option<Im
         square: load.square,
         records: Records::new(
             load.square.side,
-            Place::File(Filed { file, entries, bytes, path: key.path.clone(), named: true }),
+            Place::File(Box::new(Filed {
+                file,
+                entries,
+                bytes,
+                path: key.path.clone(),
+                named: true,
+            })),
         ),
     }))
 }
@@ -187,7 +193,7 @@ impl<'a> Used<'a> {
     fn store(self, square: Square, file: Option<Filed>) -> ImageStore {
         let Used { items, sizes, entries, records, skipped } = self;
         let place = match file {
-            Some(file) => Place::File(Filed { entries, ..file }),
+            Some(file) => Place::File(Box::new(Filed { entries, ..file })),
             None => Place::Memory(records),
         };
         ImageStore {

@@ -27,6 +27,8 @@ use super::files::{Item, OnProgress};
 use super::labels::{IGNORE, Taxonomy};
 use super::layouts;
 use super::transform::{self, Fit, Square};
+use serde::{Deserialize, Serialize};
+
 use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result, stop};
 
@@ -70,10 +72,11 @@ pub struct ImageStore {
 
 /// What tells one set of pictures from another: two sets with the same one have the same names in
 /// the same order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     pub images: usize,
     /// A hash (FNV-1a) of the items' names, in order.
+    #[serde(rename = "fingerprint")]
     pub names: u64,
 }
 

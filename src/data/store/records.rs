@@ -59,7 +59,7 @@ pub struct Records {
 /// Where records lie.
 pub enum Place {
     Memory(Vec<Box<[u8]>>),
-    File(Filed),
+    File(Box<Filed>),
 }
 
 /// A file with records.

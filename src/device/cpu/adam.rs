@@ -5,13 +5,13 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::wide::wide;
 use crate::base::Result;
-use crate::device::ops::adam::Adam;
+use crate::device::ops::adam::AdamOps;
 use crate::device::ops::{AdamStep, AdamSync, Passed};
 
 /// Number of parameters in a piece of work.
 const PIECE: usize = 1 << 15;
 
-impl Adam for Cpu {
+impl AdamOps for Cpu {
     fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()> {
         let AdamStep { blocks, spec, correction } = *a;
         let (new1, new2) = ((1.0 - spec.beta1) as f32, (1.0 - spec.beta2) as f32);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use crate::base::Result;
-use crate::device::ops::confusion::Confusion;
+use crate::device::ops::confusion::ConfusionOps;
 use crate::device::ops::{ConfusionCount, Passed};
 
 /// Number of pixels in a piece of work.
@@ -14,7 +14,7 @@ const PIECE: usize = 1 << 17;
 /// The label of a pixel without ground truth, which is not counted.
 const UNLABELLED: u8 = 255;
 
-impl Confusion for Cpu {
+impl ConfusionOps for Cpu {
     fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()> {
         let clusters = a.clusters;
         let (counts, pred, labels) = self.get((a.counts, a.pred, a.labels));

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::head::scores::{BLOCK, ClusterSums, Packed, columns, packed_len};
 use crate::base::Result;
-use crate::device::ops::kmeans::KMeans;
+use crate::device::ops::kmeans::KMeansOps;
 use crate::device::ops::{
     Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
     Passed,
@@ -55,7 +55,7 @@ fn split_empty(centroids: &mut [f32], counts: &mut [u32], d: usize) -> u32 {
     empty.len() as u32
 }
 
-impl KMeans for Cpu {
+impl KMeansOps for Cpu {
     /// Partial sums are allocated where they are needed: no scratch.
     fn plan_kmeans(&mut self, _: KMeansSpec) -> Result<usize> {
         Ok(0)

@@ -6,7 +6,7 @@ use crate::base::Result;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::norm::{EPS, MOMENTUM, Norm};
+use crate::device::ops::norm::{EPS, MOMENTUM, NormOps};
 use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
 
 /// Number of rows in a piece of work: sums over one are f32, sums over pieces f64 in the order of
@@ -135,7 +135,7 @@ pub(super) fn backward_affine(
     out
 }
 
-impl Norm for Cpu {
+impl NormOps for Cpu {
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize> {
         self.ask_scratch(partial_len(spec.rows, spec.c));
         Ok(0)

@@ -6,7 +6,7 @@ use super::vector::{cross_entropy, dot, exp_row};
 use super::wide::wide;
 use super::{Cpu, check_index};
 use crate::base::Result;
-use crate::device::ops::softmax::Softmax;
+use crate::device::ops::softmax::SoftmaxOps;
 use crate::device::ops::{
     Op, Passed, SoftmaxBackward, SoftmaxForward, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec,
 };
@@ -21,7 +21,7 @@ impl SoftmaxSpec {
     }
 }
 
-impl Softmax for Cpu {
+impl SoftmaxOps for Cpu {
     /// All is in place: no scratch.
     fn plan_softmax(&mut self, _: SoftmaxSpec) -> Result<usize> {
         Ok(0)

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::base::Result;
 use crate::device::cpu::norm::{ChannelSums, affine, backward_affine, partial_len, statistics};
 use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
-use crate::device::ops::stem::Stem;
+use crate::device::ops::stem::StemOps;
 use crate::device::ops::{NormParams, Passed, StemBackward, StemForward, StemInfer, StemSpec};
 
 /// The taps of the window at output position `o` that lie inside of `len` input positions, as
@@ -85,7 +85,7 @@ fn unpool(s: &StemSpec, dx: &mut [f32], dz: &[f32], argmax: &[u8]) {
     }
 }
 
-impl Stem for Cpu {
+impl StemOps for Cpu {
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize> {
         let per_group = spec.n / spec.groups;
         let rows = per_group * spec.h * spec.w;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use crate::base::Result;
-use crate::device::ops::top::Top;
+use crate::device::ops::top::TopOps;
 use crate::device::ops::{Passed, TopSpec, TopUpdate};
 
 /// Whether `a`, a score and its place, comes before `b` in a list of the best. A NaN never does.
@@ -13,7 +13,7 @@ fn better(a: (f32, u32), b: (f32, u32)) -> bool {
     a.0 > b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
-impl Top for Cpu {
+impl TopOps for Cpu {
     /// Lists are kept in place: no scratch.
     fn plan_top(&mut self, _: TopSpec) -> Result<usize> {
         Ok(0)

@@ -1,10 +1,10 @@
 //! Bodies of Adam: four parameters a thread.
 
 use crate::base::Result;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::adam::{EACH, THREADS};
-use crate::device::ops::adam::Adam;
+use crate::device::ops::adam::AdamOps;
 use crate::device::ops::{AdamStep, AdamSync, Passed};
 
 /// Blocks for `len` parameters.
@@ -12,7 +12,7 @@ fn blocks(len: usize) -> usize {
     len.div_ceil(EACH * THREADS)
 }
 
-impl Adam for Cuda {
+impl AdamOps for Cuda {
     fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()> {
         let (params, spec, len) = (a.blocks, a.spec, a.blocks.weights.len);
         let kernel = kernels::AdamStep {

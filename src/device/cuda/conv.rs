@@ -7,11 +7,11 @@
 use cudarc::cudnn::sys::cudnnDataType_t as Data;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::conv::{CHANNELS, LANES, SUMMED, THREADS, VECTOR};
-use crate::device::ops::conv::Conv;
+use crate::device::ops::conv::ConvOps;
 use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, DataGrad, Passed,
     WeightGrad,
@@ -146,7 +146,7 @@ fn undecided() -> Error {
     }
 }
 
-impl Conv for Cuda {
+impl ConvOps for Cuda {
     fn plan_conv(&mut self, ConvUse { spec, uses }: ConvUse) -> Result<usize> {
         if !spec.k.is_multiple_of(VECTOR) || !(spec.c.is_multiple_of(VECTOR) || spec.c == 4) {
             return Err(Error::input(

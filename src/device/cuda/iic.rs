@@ -3,13 +3,13 @@
 
 use crate::base::{Error, Result};
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::iic::{
     self, MOST, OUTS, ROW, TABLE_THREADS, THREADS, TILE,
 };
 use crate::device::cuda::kernels::consts::iic_gradient::PIXELS;
-use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, Iic, LAST};
+use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, IicOps, LAST};
 use crate::device::ops::{IicLoss, IicSpec, Passed};
 
 /// Enough blocks of correlations for a large GPU.
@@ -119,13 +119,13 @@ impl Cuda {
     }
 }
 
-impl Iic for Cuda {
+impl IicOps for Cuda {
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize> {
         let [y, x] = spec.axes()?;
-        if spec.k > MOST || spec.maps() > i32::MAX as usize {
+        if spec.k > MOST || spec.maps_len() > i32::MAX as usize {
             let what = format!(
                 "IIC's loss on CUDA has up to {MOST} classes and 2³¹ numbers, not {} of {spec:?}",
-                spec.maps()
+                spec.maps_len()
             );
             return Err(Error::input(what, "lower the batch"));
         }

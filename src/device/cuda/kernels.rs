@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::error::driver_error;
 use crate::device::ops::{Crop, Photo};
 use crate::device::{Act, POOLS, Slot};
 

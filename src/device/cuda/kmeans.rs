@@ -1,17 +1,17 @@
 //! Bodies of k-means. Sums of stored points are put together as the head's are.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::head::Partials;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::kmeans::{COSINE, D, DOT, L2, TILE};
-use crate::device::ops::kmeans::KMeans;
+use crate::device::ops::kmeans::KMeansOps;
 use crate::device::ops::{
     Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
     Passed,
 };
 
-impl KMeans for Cuda {
+impl KMeansOps for Cuda {
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize> {
         if spec.d != D {
             let what = format!("k-means on CUDA has points of {D} channels, not {}", spec.d);

@@ -3,7 +3,8 @@
 use cudarc::driver::{result, sys};
 
 use crate::base::Result;
-use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
 use crate::device::cuda::staging::{Pinned, Staged};
 use crate::device::engine::Fill;
@@ -216,7 +217,7 @@ impl Engine for Cuda {
         }
     }
 
-    fn record(&mut self, on: bool) -> Result<()> {
+    fn profile(&mut self, on: bool) -> Result<()> {
         self.synchronize("profiler window")?;
         // SAFETY: takes nothing; without a profiler it does nothing.
         let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };

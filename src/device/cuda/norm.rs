@@ -5,10 +5,10 @@
 use crate::base::{Error, Result};
 use crate::device::Act;
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::norm::{DEPTH, FINALIZED, MOST_WIDE, THREADS, VECTOR};
-use crate::device::ops::norm::{EPS, MOMENTUM, Norm};
+use crate::device::ops::norm::{EPS, MOMENTUM, NormOps};
 use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
 
 /// Blocks that fill a GPU: four on each of an H100's 132 multiprocessors. NOTE: a constant, so that
@@ -148,7 +148,7 @@ impl Cuda {
     }
 }
 
-impl Norm for Cuda {
+impl NormOps for Cuda {
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize> {
         fits("batch norm", spec.c, &[spec.rows])?;
         if !spec.is_empty() {

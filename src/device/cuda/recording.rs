@@ -4,7 +4,8 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use crate::base::{self, tell};
-use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::error::driver_error;
 use crate::device::{Engine, Recording};
 
 /// What the engine has of a fixed sequence of ops. The first run is plain (libraries load what they

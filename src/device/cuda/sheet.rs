@@ -5,7 +5,7 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
 use serde::Serialize;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::NO_KERNELS;
+use crate::device::cuda::error::{NO_KERNELS, driver_error};
 use crate::device::cuda::images::MISSING_KERNELS;
 
 /// CUDA 13.0, which the kernels are compiled with: drivers run what is as old as they are, or
@@ -157,8 +157,7 @@ pub(super) fn open(ordinal: usize) -> Result<CUdevice> {
         };
         return Err(no_gpu(have, "choose another --device, such as cuda:0 or cpu"));
     }
-    result::device::get(ordinal as i32)
-        .map_err(|e| super::context::driver_error("--device cuda", e))
+    result::device::get(ordinal as i32).map_err(|e| driver_error("--device cuda", e))
 }
 
 /// The GPUs of this machine, or why there are none. The thread keeps the context it has: an engine
@@ -183,7 +182,7 @@ pub fn devices() -> Result<Vec<Sheet>> {
             }
             sheet
         };
-        sheets.push(read().map_err(|e| super::context::driver_error("--device cuda", e))?);
+        sheets.push(read().map_err(|e| driver_error("--device cuda", e))?);
     }
     Ok(sheets)
 }

@@ -4,10 +4,10 @@
 //! of an image).
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::softmax::{NARROW, ROWS, THREADS, WARPS};
-use crate::device::ops::softmax::Softmax;
+use crate::device::ops::softmax::SoftmaxOps;
 use crate::device::ops::{
     Passed, SoftmaxBackward, SoftmaxForward, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec,
 };
@@ -34,7 +34,7 @@ fn scratch(spec: &SoftmaxSpec) -> [usize; 4] {
     [0, share, partial, partial + spec.n * blocks(spec, spec.pixels) * size_of::<f32>()]
 }
 
-impl Softmax for Cuda {
+impl SoftmaxOps for Cuda {
     fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<usize> {
         if spec.n > 0xffff {
             let what = format!("{spec:?} is larger than the GPU's kernels take");

@@ -10,7 +10,8 @@ use std::ops::Range;
 use cudarc::driver::{result, sys};
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::{Cuda, driver_error};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
 use crate::device::engine::Fill;
 use crate::device::{Layout, Pool, Slot};
@@ -25,7 +26,7 @@ impl Pinned {
     /// No memory where `bytes` is 0.
     pub fn new(bytes: usize) -> Result<Self> {
         if bytes == 0 {
-            return Ok(Pinned { host: std::ptr::null_mut(), bytes });
+            return Ok(Pinned { host: std::ptr::NonNull::dangling().as_ptr(), bytes });
         }
         // SAFETY: freed once, by `drop`.
         let host = unsafe { result::malloc_host(bytes, 0) }.map_err(|e| Error::Device {
@@ -47,7 +48,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if !self.host.is_null() {
+        if self.bytes > 0 {
             // SAFETY: allocated by `new`; owners have waited for what was queued.
             let _ = unsafe { result::free_host(self.host.cast()) };
         }

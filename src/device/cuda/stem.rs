@@ -2,11 +2,11 @@
 
 use crate::base::{Error, Result};
 use crate::device::Slot;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::norm::{Cut, Finish, fits};
-use crate::device::ops::norm::Norm;
-use crate::device::ops::stem::Stem;
+use crate::device::ops::norm::NormOps;
+use crate::device::ops::stem::StemOps;
 use crate::device::ops::{
     NormParams, NormSpec, Passed, StemBackward, StemForward, StemInfer, StemSpec,
 };
@@ -32,7 +32,7 @@ fn cut(spec: &StemSpec) -> Cut {
     Cut::new(spec.groups, rows(spec), spec.c, BLOCKS, 1)
 }
 
-impl Stem for Cuda {
+impl StemOps for Cuda {
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize> {
         let StemSpec { groups, n, h, w, c } = spec;
         fits("the stem", c, &[n * h * w])?;

@@ -3,10 +3,10 @@
 //! Scratch: scores of what parts keep (q, parts, keep) | their places.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::top::MOST;
-use crate::device::ops::top::{MOST_KEPT, Top};
+use crate::device::ops::top::{MOST_KEPT, TopOps};
 use crate::device::ops::{Passed, TopSpec, TopUpdate};
 
 /// Rows of a part where every row counts.
@@ -39,7 +39,7 @@ impl Parts {
     }
 }
 
-impl Top for Cuda {
+impl TopOps for Cuda {
     fn plan_top(&mut self, spec: TopSpec) -> Result<usize> {
         if spec.rows > i32::MAX as usize {
             return Err(Error::input(

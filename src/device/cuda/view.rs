@@ -1,11 +1,11 @@
 //! Bodies of views: the mean greys that contrasts need, then everything else in one kernel; Sobel.
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::view::{LONGEST, PARTS, TILE};
 use crate::device::cuda::kernels::consts::view_sobel::SOBEL_ROWS;
-use crate::device::ops::view::View;
+use crate::device::ops::view::ViewOps;
 use crate::device::ops::{Passed, ViewRender, ViewSobel, ViewSpec};
 
 /// Bytes of the Gaussian and of its tails for distances up to `longest`.
@@ -13,7 +13,7 @@ fn tables(longest: usize) -> usize {
     2 * (longest + 1) * size_of::<f32>()
 }
 
-impl View for Cuda {
+impl ViewOps for Cuda {
     fn plan_view(&mut self, spec: ViewSpec) -> Result<usize> {
         let ViewSpec { n, sh, sw, h, w, .. } = spec;
         if sh.max(sw) > LONGEST || h.max(w) > 1 << 20 || n > 0xffff {

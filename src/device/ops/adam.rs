@@ -124,7 +124,7 @@ impl Op for AdamSync {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Adam {
+pub trait AdamOps {
     fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()>;
     fn adam_sync(&mut self, a: Passed<AdamSync>) -> Result<()>;
 }

@@ -36,7 +36,7 @@ impl Op for ConfusionCount {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Confusion {
+pub trait ConfusionOps {
     fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()>;
 }
 

@@ -278,7 +278,7 @@ impl Op for ConvBackwardWeight {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Conv {
+pub trait ConvOps {
     /// Chooses algorithms for the plan's calls, or notes that they are to be chosen by
     /// [`Engine::decide`], and asks for scratch. Fails on shapes that the engine cannot run.
     /// Returns the engine's own number for the plan.

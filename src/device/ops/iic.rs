@@ -165,7 +165,7 @@ impl Axis {
 
 impl IicSpec {
     /// Elements of the maps of both views.
-    pub fn maps(&self) -> usize {
+    pub fn maps_len(&self) -> usize {
         2 * self.n * self.h * self.w * self.k
     }
 
@@ -232,8 +232,8 @@ impl Op for IicLoss {
 
     fn check(&self, spec: &IicSpec) -> Result<()> {
         want(Self::NAME, "loss", self.loss, 1)?;
-        want(Self::NAME, "dmaps", self.dmaps, spec.maps())?;
-        want(Self::NAME, "maps", self.maps, spec.maps())
+        want(Self::NAME, "dmaps", self.dmaps, spec.maps_len())?;
+        want(Self::NAME, "maps", self.maps, spec.maps_len())
     }
 
     fn work(&self, spec: &IicSpec) -> Work {
@@ -243,7 +243,7 @@ impl Op for IicLoss {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Iic {
+pub trait IicOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize>;

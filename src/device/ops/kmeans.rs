@@ -180,7 +180,7 @@ impl Op for KMeansStep {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait KMeans {
+pub trait KMeansOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize>;

@@ -61,35 +61,27 @@ use std::ops::Deref;
 use crate::base::{Error, Result};
 use crate::device::{Engine, Slot, Work, trace};
 
-/// The bodies of all ops, which every engine implements.
-pub trait Bodies:
-    view::View
-    + conv::Conv
-    + norm::Norm
-    + stem::Stem
-    + head::Head
-    + softmax::Softmax
-    + kmeans::KMeans
-    + iic::Iic
-    + adam::Adam
-    + confusion::Confusion
-    + top::Top
-{
+macro_rules! bodies {
+    ($($family:path),+ $(,)?) => {
+        /// The bodies of all ops, which every engine implements.
+        pub trait Bodies: $($family +)+ {}
+        impl<E: $($family +)+> Bodies for E {}
+    };
 }
-impl<E> Bodies for E where
-    E: view::View
-        + conv::Conv
-        + norm::Norm
-        + stem::Stem
-        + head::Head
-        + softmax::Softmax
-        + kmeans::KMeans
-        + iic::Iic
-        + adam::Adam
-        + confusion::Confusion
-        + top::Top
-{
-}
+
+bodies!(
+    adam::AdamOps,
+    confusion::ConfusionOps,
+    conv::ConvOps,
+    head::HeadOps,
+    iic::IicOps,
+    kmeans::KMeansOps,
+    norm::NormOps,
+    softmax::SoftmaxOps,
+    stem::StemOps,
+    top::TopOps,
+    view::ViewOps,
+);
 
 /// A promise of calls of a family's ops: their spec, and the engine's own number for what it
 /// prepared.

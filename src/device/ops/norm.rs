@@ -186,7 +186,7 @@ impl Op for NormFold {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Norm {
+pub trait NormOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize>;

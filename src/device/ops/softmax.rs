@@ -152,7 +152,7 @@ impl Op for SoftmaxLoss {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Softmax {
+pub trait SoftmaxOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_softmax(&mut self, spec: SoftmaxSpec) -> Result<usize>;

@@ -153,7 +153,7 @@ impl Op for StemBackward {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Stem {
+pub trait StemOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize>;

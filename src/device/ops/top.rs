@@ -94,7 +94,7 @@ impl Op for TopUpdate {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Top {
+pub trait TopOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_top(&mut self, spec: TopSpec) -> Result<usize>;

@@ -181,7 +181,7 @@ impl Op for ViewSobel {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait View {
+pub trait ViewOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_view(&mut self, spec: ViewSpec) -> Result<usize>;

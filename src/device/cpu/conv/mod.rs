@@ -5,6 +5,7 @@
 //! * everything else (stem, stride 2, 1×1): patches unfolded piece by piece into scratch, then one
 //!   product ([`unfold`]).
 
+mod tiles;
 mod transform;
 mod unfold;
 mod winograd;
@@ -15,7 +16,7 @@ use crate::base::Result;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::vector::at_least;
 use crate::device::cpu::wide::wide;
-use crate::device::ops::conv::Conv;
+use crate::device::ops::conv::ConvOps;
 use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, Passed,
 };
@@ -73,7 +74,7 @@ impl Finish<'_> {
     }
 }
 
-impl Conv for Cpu {
+impl ConvOps for Cpu {
     fn plan_conv(&mut self, plan: ConvUse) -> Result<usize> {
         self.ask_scratch(match Way::new(self.simd, plan.spec) {
             Way::Winograd(way) => way.scratch_len(),

@@ -8,7 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::winograd::{POINTS, Winograd, plane};
+use super::tiles::{Grid, POINTS, plane};
 use crate::device::ops::ConvSpec;
 
 /// What is done with each tile.
@@ -36,30 +36,30 @@ pub(super) struct At {
 }
 
 /// Rows `first..first + rows` of tiles, counted over all images, all channels of each.
-pub(super) struct Tiles<'a, K> {
-    pub conv: &'a Winograd,
+pub(super) struct Tiles<K> {
+    pub grid: Grid,
     pub first: usize,
     pub rows: usize,
     pub channels: usize,
     pub kind: K,
 }
 
-impl<K: Kind> WithSimd for Tiles<'_, K> {
+impl<K: Kind> WithSimd for Tiles<K> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, s: S) {
-        let (per, across) = (self.conv.spec.h.div_ceil(2), self.conv.tiles_across());
+        let (conv, down, across) = (self.grid.spec, self.grid.down(), self.grid.across());
         let (tiles, channels) = (self.rows * across, self.channels);
-        let piece = self.conv.first_row(self.first);
+        let piece = self.grid.first_row(self.first);
         for row in 0..self.rows {
             let tile_row = self.first + row;
-            let (image, y) = (tile_row / per * self.conv.spec.h, tile_row % per * 2);
+            let (image, y) = (tile_row / down * conv.h, tile_row % down * 2);
             for column in 0..across {
                 let (x, tile) = (column * 2, row * across + column);
                 for lane in (0..channels).step_by(S::F32_LANES) {
                     let at = At { image, y, x, piece, tile, tiles, lane, channels };
-                    self.kind.tile(s, &self.conv.spec, at);
+                    self.kind.tile(s, &conv, at);
                 }
             }
         }

@@ -11,6 +11,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::Finish;
+use super::tiles::{Grid, POINTS, plane};
 use super::transform::{Input, Output, OutputGradient, Tiles, WeightGradient, transform_weights};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::share::{share, workers};
@@ -23,17 +24,6 @@ const TILES: usize = 128;
 /// Floats of scratch for the transformed operands of a weight gradient (32 MiB), shared by all
 /// threads.
 const ROUND: usize = 8 << 20;
-/// Number of positions in a transformed tile of 4×4.
-pub(super) const POINTS: usize = 16;
-
-/// Elements from one point's (tiles, channels) matrix to the next.
-///
-/// NOTE: a cache line more than the matrix: at a multiple of 4 KiB all 16 would fall into one set
-/// of the first-level cache.
-pub(super) fn plane(tiles: usize, channels: usize) -> usize {
-    tiles * channels + 16
-}
-
 /// A convolution that is computed by F(2×2, 3×3).
 #[derive(Clone, Copy)]
 pub struct Winograd {
@@ -48,22 +38,18 @@ impl Winograd {
         s.r == 3 && s.stride == 1 && s.pad == 1 && s.c.is_multiple_of(16) && s.k.is_multiple_of(16)
     }
 
-    pub(super) fn tiles_across(&self) -> usize {
-        self.spec.w.div_ceil(2)
-    }
-
-    /// Number of rows of tiles over all images.
-    fn tile_rows(&self) -> usize {
-        self.spec.n * self.spec.h.div_ceil(2)
+    /// The tiles of the output.
+    fn grid(&self) -> Grid {
+        Grid { spec: self.spec }
     }
 
     /// Number of rows of tiles in a piece.
     fn piece_rows(&self) -> usize {
-        (TILES / self.tiles_across()).clamp(1, self.tile_rows())
+        (TILES / self.grid().across()).clamp(1, self.grid().rows())
     }
 
     fn piece_tiles(&self) -> usize {
-        self.piece_rows() * self.tiles_across()
+        self.piece_rows() * self.grid().across()
     }
 
     /// Floats of the transformed input and output of a piece.
@@ -73,7 +59,7 @@ impl Winograd {
 
     /// Number of pieces whose operands a weight gradient holds at a time.
     fn round_pieces(&self) -> usize {
-        (ROUND / self.operands_len()).clamp(1, self.tile_rows().div_ceil(self.piece_rows()))
+        (ROUND / self.operands_len()).clamp(1, self.grid().rows().div_ceil(self.piece_rows()))
     }
 
     pub fn scratch_len(&self) -> usize {
@@ -128,22 +114,22 @@ impl Winograd {
         scratch: &mut [f32],
         product: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
     ) {
-        let mut start = 0;
-        let pieces = (0..self.tile_rows()).step_by(self.piece_rows()).map(|first| {
-            let rows = self.piece_rows().min(self.tile_rows() - first);
-            let len = (self.first_row(first + rows) - self.first_row(first)) * self.spec.w * co;
+        let (grid, mut start) = (self.grid(), 0);
+        let pieces = (0..grid.rows()).step_by(self.piece_rows()).map(|first| {
+            let rows = self.piece_rows().min(grid.rows() - first);
+            let len = (grid.first_row(first + rows) - grid.first_row(first)) * self.spec.w * co;
             let (piece, rest) = std::mem::take(&mut out).split_at_mut(len);
             out = rest;
             start += len;
             (first, rows, start - len, piece)
         });
         share(pieces, scratch, |(first, rows, start, out), scratch| {
-            let tiles = rows * self.tiles_across();
+            let tiles = rows * grid.across();
             let (vs, ms) = (plane(tiles, ci), plane(tiles, co));
             let (v, rest) = scratch.split_at_mut(POINTS * vs);
             let m = &mut rest[..POINTS * ms];
             self.simd.dispatch(Tiles {
-                conv: self,
+                grid,
                 first,
                 rows,
                 channels: ci,
@@ -154,7 +140,7 @@ impl Winograd {
                 product(v, m, point, tiles);
             }
             self.simd.dispatch(Tiles {
-                conv: self,
+                grid,
                 first,
                 rows,
                 channels: co,
@@ -171,23 +157,17 @@ impl Winograd {
     }
 
     pub fn backward_weight(&self, dw: &mut [f32], x: &[f32], dy: &[f32], scratch: &mut [f32]) {
-        let ConvSpec { c, k, .. } = self.spec;
+        let (grid, ConvSpec { c, k, .. }) = (self.grid(), self.spec);
         let (du, scratch) = scratch.split_at_mut(POINTS * c * k);
         let (piece, split) = (self.operands_len(), POINTS * plane(self.piece_tiles(), c));
-        let firsts: Vec<usize> = (0..self.tile_rows()).step_by(self.piece_rows()).collect();
+        let firsts: Vec<usize> = (0..grid.rows()).step_by(self.piece_rows()).collect();
         for (round, firsts) in firsts.chunks(self.round_pieces()).enumerate() {
             scratch.par_chunks_mut(piece).zip(firsts).for_each(|(operands, &first)| {
-                let rows = self.piece_rows().min(self.tile_rows() - first);
+                let rows = self.piece_rows().min(grid.rows() - first);
                 let (v, m) = operands.split_at_mut(split);
+                self.simd.dispatch(Tiles { grid, first, rows, channels: c, kind: Input { v, x } });
                 self.simd.dispatch(Tiles {
-                    conv: self,
-                    first,
-                    rows,
-                    channels: c,
-                    kind: Input { v, x },
-                });
-                self.simd.dispatch(Tiles {
-                    conv: self,
+                    grid,
                     first,
                     rows,
                     channels: k,
@@ -197,8 +177,7 @@ impl Winograd {
             // Each point is one thread's, and adds the pieces in their order.
             du.par_chunks_mut(c * k).enumerate().for_each(|(point, du)| {
                 for (i, (operands, first)) in scratch.chunks(piece).zip(firsts).enumerate() {
-                    let tiles =
-                        self.piece_rows().min(self.tile_rows() - first) * self.tiles_across();
+                    let tiles = self.piece_rows().min(grid.rows() - first) * grid.across();
                     let (v, m) = operands.split_at(split);
                     let (v, m) = (
                         &v[point * plane(tiles, c)..][..tiles * c],
@@ -216,11 +195,5 @@ impl Winograd {
             });
         }
         self.simd.dispatch(WeightGradient { dw, du, c });
-    }
-
-    /// The first row of pixels, counted over all images, of a row of tiles.
-    pub(super) fn first_row(&self, tile_row: usize) -> usize {
-        let per = self.spec.h.div_ceil(2);
-        tile_row / per * self.spec.h + tile_row % per * 2
     }
 }

@@ -24,7 +24,7 @@ use super::slices::{Lines, Slots};
 use super::{Cpu, check_index};
 use crate::base::{Error, Result};
 use crate::device::Slot;
-use crate::device::ops::head::{Head, MOST_TARGETS};
+use crate::device::ops::head::{HeadOps, MOST_TARGETS};
 use crate::device::ops::{
     Classifier, Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadInput, HeadLoss, HeadPredict,
     HeadScores, HeadScoresBackward, HeadSpec, Op, Passed,
@@ -156,7 +156,7 @@ impl Cpu {
     }
 }
 
-impl Head for Cpu {
+impl HeadOps for Cpu {
     fn plan_head(&mut self, spec: HeadSpec) -> Result<usize> {
         self.ask_scratch(scratch_len(&spec));
         Ok(0)

@@ -21,7 +21,7 @@ use super::Cpu;
 use super::gemm::{Mat, gemm};
 use super::share::{share, workers};
 use crate::base::Result;
-use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, Iic, LAST};
+use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, IicOps, LAST};
 use crate::device::ops::{IicLoss, IicSpec, Passed};
 
 /// Pairs are cut into at most this many groups, whatever the threads, and fewer where their
@@ -228,7 +228,7 @@ fn add(y: &mut [f32], weight: f32, x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * x);
 }
 
-impl Iic for Cpu {
+impl IicOps for Cpu {
     fn plan_iic(&mut self, spec: IicSpec) -> Result<usize> {
         let [y, x] = spec.axes()?;
         let mut plan = Tables { spec, y, x, ky: y.coefficients(), kx: x.coefficients(), groups: 1 };

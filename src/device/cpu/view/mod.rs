@@ -14,7 +14,7 @@ use std::ops::Range;
 use crate::base::Result;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::share::{share, workers};
-use crate::device::ops::view::{MEAN, STD, View};
+use crate::device::ops::view::{MEAN, STD, ViewOps};
 use crate::device::ops::{Crop, Passed, Photo, ViewRender, ViewSobel, ViewSpec};
 use photo::Step;
 use taps::{Bank, Resize};
@@ -29,7 +29,7 @@ fn scratch_len(spec: &ViewSpec) -> usize {
     render.max(sobel::scratch(w)).next_multiple_of(16)
 }
 
-impl View for Cpu {
+impl ViewOps for Cpu {
     fn plan_view(&mut self, spec: ViewSpec) -> Result<usize> {
         self.ask_scratch(scratch_len(&spec) * workers());
         Ok(0)

@@ -11,8 +11,8 @@ use cudarc::cudnn::sys::{self, cudnnStatus_t};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::CUresult;
 
-use super::install;
-use crate::base::{Error, Result};
+use super::install::{self, INSTALL, error};
+use crate::base::Result;
 
 pub type Raw = sys::cudnnBackendDescriptor_t;
 type Handle = sys::cudnnHandle_t;
@@ -137,15 +137,7 @@ fn class_of(status: u32, said: &str) -> Class {
     }
 }
 
-/// How to get a whole set of libraries.
-pub const INSTALL: &str = "pip install nvidia-cudnn-cu13 (with nvidia-cuda-nvrtc and nvidia-cublas of CUDA 13), and put the folders of its \
-     libcudnn.so.9, of libnvrtc and of libcublasLt into LD_LIBRARY_PATH";
-
 const REMEDY: &str = "pip install nvidia-cudnn-cu13, put the folder of its libcudnn.so.9 into LD_LIBRARY_PATH, or use --device cpu";
-
-pub(super) fn error(what: impl Into<String>, remedy: &str) -> Error {
-    Error::Device { op: "cuDNN".into(), what: what.into(), remedy: remedy.into() }
-}
 
 impl Api {
     /// The library, opened by the first call. Errors: there is none, one that lacks a part, or one

@@ -18,8 +18,8 @@ use super::engine::Plan;
 use super::graph::{Problem, graph};
 use super::measure::Gauge;
 use super::ways::{Ask, Way};
-use super::{Choice, Found, Handle, Taken};
-use crate::base::{Error, Result, tell};
+use super::{Found, Handle, Taken};
+use crate::base::Result;
 use crate::device::cuda::options::{Autotune, Choosing};
 
 /// What a measurement must fall below, of the time of what is trusted: less may be noise.
@@ -260,7 +260,7 @@ impl Handle {
     }
 
     /// Microseconds, where it was measured.
-    fn cost(&self, ask: &Ask, way: Way) -> Option<f64> {
+    pub(super) fn cost(&self, ask: &Ask, way: Way) -> Option<f64> {
         let problem = ask.problem(way);
         let microseconds = match self.answers.get(&problem) {
             Some(answer) => answer.as_ref().ok()?.entry.microseconds,
@@ -349,79 +349,6 @@ impl Handle {
         }
         self.answers.insert(problem, Ok(Found { entry, plan: plan.into() }));
         Ok(())
-    }
-
-    /// Why `way` cannot be taken, where that was found out.
-    fn refusal(&self, ask: &Ask, way: Way) -> Option<&Refusal> {
-        self.answers.get(&ask.problem(way))?.as_ref().err()
-    }
-
-    /// Says once that cuDNN could do better if it were installed as it should be.
-    fn warn(&mut self, ask: &Ask) {
-        let mut refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way));
-        if !self.has_warned
-            && let Some(refusal) = refusals.find(|refusal| refusal.class == Class::Installation)
-        {
-            tell(format_args!(
-                "cuDNN does less than it could: {}; {}",
-                refusal.text,
-                refusal.remedy()
-            ));
-            self.has_warned = true;
-        }
-    }
-
-    fn choice(&self, ask: &Ask, way: Way, found: &Found) -> Choice {
-        let why_not = |other: Way| match (
-            self.refusal(ask, other),
-            self.cost(ask, other),
-            self.cost(ask, way),
-        ) {
-            (Some(refusal), ..) => Some(format!("{other}: {}", refusal.text)),
-            (None, Some(its), Some(this)) => {
-                Some(format!("{other}: it would take {its:.1} µs, this takes {this:.1} µs"))
-            }
-            _ => None,
-        };
-        Choice {
-            op: ask.task.to_string(),
-            shape: super::shape_of(ask.spec),
-            way: way.to_string(),
-            engine: found.entry.tag.clone(),
-            notes: found.entry.notes.clone(),
-            microseconds: found.entry.microseconds,
-            like: found.entry.like,
-            workspace: found.entry.workspace,
-            others: ask
-                .ways()
-                .into_iter()
-                .filter(|other| *other != way)
-                .filter_map(why_not)
-                .collect(),
-        }
-    }
-
-    fn no_way(&self, ask: &Ask) -> Error {
-        let refusals = ask.ways().into_iter().filter_map(|way| self.refusal(ask, way).cloned());
-        let refusal = refusals
-            .reduce(Refusal::or)
-            .unwrap_or_else(|| Refusal::unsupported("there is no way to do it"));
-        let text = match refusal.class {
-            Class::Unsupported => format!("it has no engine for it: {}", refusal.text),
-            _ => refusal.text,
-        };
-        let op = format!(
-            "{} of {} in {}",
-            ask.task,
-            super::shape_of(ask.spec),
-            super::name_of(ask.data)
-        );
-        self.error(op, &Refusal { text, class: refusal.class })
-    }
-
-    fn error(&self, op: String, refusal: &Refusal) -> Error {
-        let what = format!("cuDNN {}: {}", self.version(), refusal.text);
-        Error::Device { op, what, remedy: refusal.remedy().into() }
     }
 }
 

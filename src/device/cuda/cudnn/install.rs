@@ -5,8 +5,16 @@
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
-use super::api::{INSTALL, error};
-use crate::base::{Result, tell};
+use crate::base::{Error, Result, tell};
+
+/// How to get a whole set of libraries.
+pub const INSTALL: &str = "pip install nvidia-cudnn-cu13 (with nvidia-cuda-nvrtc and nvidia-cublas of CUDA 13), and put the folders of its \
+     libcudnn.so.9, of libnvrtc and of libcublasLt into LD_LIBRARY_PATH";
+
+/// An error of cuDNN as a whole.
+pub(super) fn error(what: impl Into<String>, remedy: &str) -> Error {
+    Error::Device { op: "cuDNN".into(), what: what.into(), remedy: remedy.into() }
+}
 
 /// Where they lie besides the loader's places, from the folder of libcudnn: there, or where pip
 /// puts them.

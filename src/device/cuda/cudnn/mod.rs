@@ -19,6 +19,7 @@ mod graph;
 mod install;
 mod lane;
 mod measure;
+mod told;
 mod ways;
 
 use std::collections::HashMap;
@@ -131,7 +132,7 @@ impl Handle {
         Ok(Handle {
             api,
             lanes: lanes.map_err(|e| {
-                api::error(
+                install::error(
                     e.text,
                     "install a cuDNN that knows this GPU and driver, or use --device cpu",
                 )

@@ -1,7 +1,7 @@
 //! Launchers of `cuda/head_gradient.cu`: from the gradient of F down to the laterals.
 
 use crate::base::Result;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::head::WARPS;
 use crate::device::ops::{Crop, HeadSpec, Merge};

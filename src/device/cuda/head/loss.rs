@@ -6,7 +6,7 @@
 
 use super::{aligned, grid, o3_bytes, tiles};
 use crate::base::Result;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels::consts::head_loss::{MOST_TARGETS, TILE_BYTES, WARPS};
 use crate::device::cuda::kernels::{self, Target, Targets};
 use crate::device::ops::{HeadLoss, HeadSpec, Passed, head};

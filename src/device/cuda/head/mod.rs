@@ -9,10 +9,10 @@ mod loss;
 mod scores;
 
 use crate::base::{Error, Result};
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels::consts::head::{D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
 use crate::device::cuda::kernels::{self, Laterals};
-use crate::device::ops::head::Head;
+use crate::device::ops::head::HeadOps;
 use crate::device::ops::{
     Classifier, HeadAccumulate, HeadAssign, HeadFeatures, HeadInput, HeadLoss, HeadPredict,
     HeadScores, HeadScoresBackward, HeadSpec, Merge, Passed,
@@ -118,7 +118,7 @@ impl Cuda {
     }
 }
 
-impl Head for Cuda {
+impl HeadOps for Cuda {
     fn plan_head(&mut self, spec: HeadSpec) -> Result<usize> {
         if spec.d != D {
             let what = format!("the CUDA head has features of {D} channels, not {}", spec.d);

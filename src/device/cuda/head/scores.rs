@@ -6,7 +6,7 @@
 use super::{BUDGET, Partials, aligned, grid, o3_bytes, tiles};
 use crate::base::Result;
 use crate::device::ALIGN;
-use crate::device::cuda::context::Cuda;
+use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::head_scores::{D, PREDICTED, TILE_BYTES, WEIGHED};
 use crate::device::ops::{

@@ -279,7 +279,7 @@ impl Op for HeadAccumulate {
 
 /// The bodies of this family's ops, which every engine implements. The doors below say what each op
 /// computes.
-pub trait Head {
+pub trait HeadOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_head(&mut self, spec: HeadSpec) -> Result<usize>;

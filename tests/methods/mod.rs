@@ -1,16 +1,19 @@
 //! PiCIE's passes against the same algorithm written down on the host, point by point.
 
+mod reference;
+
 use picie::augment::{Feeder, FeederSpec, View};
 use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSync, HeadFeatures, Metric, adam_sync, head_features};
 use picie::device::{Engine, Layout, Pool, Slot};
-use picie::method::{self, Algorithm, Batch, PseudoLabels, Training};
+use picie::method::{self, Algorithm, Batch, PseudoLabels, Training, ViewPass};
 use picie::net::{FEATURES, Mode, Program, ProgramSpec};
 use picie::recipe::{KMeansStart, NormMode, Recipe};
 
 use crate::util::close;
+use reference::{Begin, cross_entropy, nearest, reference};
 
 const IMAGES: usize = 7;
 const EPOCH: usize = 3;
@@ -125,88 +128,16 @@ fn batch(step: u64) -> Training<'static> {
 fn cluster(picie: &mut dyn Algorithm, dev: &mut dyn Engine, set: &PictureSet) -> [PseudoLabels; 2] {
     let (common, clustering) = picie.clustering_mut().unwrap();
     for view in 0..2 {
-        clustering.kmeans(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
-        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .kmeans(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
     }
     let pseudo = [0, 1].map(|view| clustering.pseudo()[view][0]);
     picie.begin_steps(dev, EPOCH, true).unwrap();
     pseudo
-}
-
-fn nearest(f: &[f64; FEATURES], centroids: &[[f64; FEATURES]]) -> (usize, f64) {
-    let distance = |c: &[f64; FEATURES]| f.iter().zip(c).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
-    let all = centroids.iter().map(distance).enumerate();
-    all.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
-}
-
-/// Sums and counts of the nearest centroids, and the mean squared distance.
-fn assign(
-    points: &[[f64; FEATURES]],
-    centroids: &[[f64; FEATURES]],
-) -> (Vec<[f64; FEATURES]>, Vec<f64>, f64) {
-    let (mut sums, mut counts, mut total) =
-        (vec![[0.0; FEATURES]; centroids.len()], vec![0.0; centroids.len()], 0.0);
-    for f in points {
-        let (k, d) = nearest(f, centroids);
-        sums[k].iter_mut().zip(f).for_each(|(s, v)| *s += v);
-        counts[k] += 1.0;
-        total += d;
-    }
-    (sums, counts, total / points.len() as f64)
-}
-
-/// Where Lloyd's algorithm begins.
-enum Begin {
-    /// At points drawn so many times; the best by objective stays.
-    Drawn(usize, Rng),
-    At(Vec<[f64; FEATURES]>),
-}
-
-/// The released code's mini-batch k-means (method: buffer, Lloyd, then updates of `every` batches),
-/// in f64.
-fn reference(
-    batches: &[Vec<[f64; FEATURES]>],
-    k: usize,
-    iters: usize,
-    every: usize,
-    begin: Begin,
-) -> (Vec<[f64; FEATURES]>, f64) {
-    let first = &batches[0];
-    let starts: Vec<Vec<[f64; FEATURES]>> = match begin {
-        Begin::At(centroids) => vec![centroids],
-        Begin::Drawn(starts, mut rng) => {
-            let mut draw =
-                || rng.choose(first.len(), k).iter().map(|&i| first[i as usize]).collect();
-            (0..starts).map(|_| draw()).collect()
-        }
-    };
-    let lloyd = |mut c: Vec<[f64; FEATURES]>| {
-        for _ in 0..iters {
-            let (sums, counts, _) = assign(first, &c);
-            assert!(counts.iter().all(|&n| n > 0.0), "choose data without empty clusters");
-            c = sums.iter().zip(&counts).map(|(s, n)| s.map(|v| v / n)).collect();
-        }
-        let objective = assign(first, &c).2;
-        (c, objective)
-    };
-    let ends = starts.into_iter().map(lloyd);
-    let (mut c, objective) = ends.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-    let (_, mut totals, _) = assign(first, &c);
-    let mut objectives = vec![objective];
-    for batches in batches[1..].chunks_exact(every) {
-        let (sums, counts, objective) = assign(&batches.concat(), &c);
-        objectives.push(objective);
-        for j in 0..k {
-            if counts[j] > 0.0 {
-                totals[j] += counts[j];
-                let eta = counts[j] / (totals[j] + 1e-6);
-                c[j].iter_mut()
-                    .zip(&sums[j])
-                    .for_each(|(c, s)| *c = (1.0 - eta) * *c + eta * s / counts[j]);
-            }
-        }
-    }
-    (c, objectives.iter().sum::<f64>() / objectives.len() as f64)
 }
 
 #[test]
@@ -243,7 +174,7 @@ fn kmeans_and_labels_are_the_reference_s() {
         let (common, clustering) = picie.clustering_mut().unwrap();
         let pseudo = clustering.pseudo()[view][0];
         let summary = clustering
-            .kmeans(common, dev, set.images(), (EPOCH, view), &mut |n| {
+            .kmeans(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |n| {
                 seen += n;
                 Ok(())
             })
@@ -265,7 +196,9 @@ fn kmeans_and_labels_are_the_reference_s() {
             summary.objective
         );
 
-        clustering.label(common, dev, set.images(), (EPOCH, view), &mut |_| Ok(())).unwrap();
+        clustering
+            .label(common, dev, set.images(), ViewPass { epoch: EPOCH, view }, &mut |_| Ok(()))
+            .unwrap();
         let labels = dev.read(pseudo.labels).unwrap();
         let counts = dev.read(pseudo.counts).unwrap();
         let mut expected = vec![0; 4];
@@ -294,10 +227,16 @@ fn a_stopped_pass_passes_the_error_on() {
     let dev = &mut **dev;
     let mut calls = 0;
     let (common, clustering) = picie.clustering_mut().unwrap();
-    let stopped = clustering.kmeans(common, dev, set.images(), (EPOCH, 0), &mut |_| {
-        calls += 1;
-        Err(picie::base::stop::stopped())
-    });
+    let stopped = clustering.kmeans(
+        common,
+        dev,
+        set.images(),
+        ViewPass { epoch: EPOCH, view: 0 },
+        &mut |_| {
+            calls += 1;
+            Err(picie::base::stop::stopped())
+        },
+    );
     assert!(stopped.is_err());
     assert_eq!(calls, 1);
 }
@@ -333,20 +272,6 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         let loss = picie.step(dev, set, batch(1)).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
     }
-}
-
-/// Mean weighted cross-entropy (torch's: Σ w·ℓ / Σ w) of points against dot-product scores, in f64.
-fn cross_entropy(points: &[f32], centroids: &[f32], labels: &[u16], weights: &[f32]) -> f64 {
-    let (mut sum, mut total) = (0.0, 0.0);
-    for (f, &y) in points.chunks(FEATURES).zip(labels) {
-        let score = |c: &[f32]| f.iter().zip(c).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-        let scores: Vec<f64> = centroids.chunks(FEATURES).map(score).collect();
-        let log_sum = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
-        let w = f64::from(weights[usize::from(y)]);
-        sum += w * (log_sum - scores[usize::from(y)]);
-        total += w;
-    }
-    sum / total
 }
 
 #[test]

@@ -20,8 +20,17 @@ struct Step {
     round: usize,
 }
 
-/// The losses of the last steps on the device.
-pub struct Kept {
+/// The losses of a step that has been looked at.
+pub struct StepLosses {
+    /// Number of the step in the run, from 1.
+    pub step: u64,
+    /// Number of images in its batch.
+    pub images: usize,
+    pub losses: Losses,
+}
+
+/// The losses of the last steps on the device, which nobody has looked at.
+pub struct Unseen {
     /// (MOST, width), a row of losses for each step.
     slot: Slot<f32>,
     /// Distance between two steps' losses, in floats: slots begin on cache lines.
@@ -30,11 +39,11 @@ pub struct Kept {
     steps: Vec<Step>,
 }
 
-impl Kept {
+impl Unseen {
     /// Takes the memory for the losses of [`MOST`] steps, which each write theirs to `losses`.
     pub fn plan(layout: &mut Layout, losses: Slot<f32>) -> Self {
         let width = losses.len.next_multiple_of(ALIGN / size_of::<f32>());
-        Kept {
+        Unseen {
             slot: layout.take(Pool::State, "losses of the last steps", MOST * width),
             width,
             steps: Vec::new(),
@@ -62,17 +71,18 @@ impl Kept {
         self.steps.len()
     }
 
-    /// Waits for the device, and returns the number, images and losses of each kept step; then none
-    /// is kept.
+    /// Waits for the device, and returns the losses of each kept step; then none is kept.
     pub fn take(
         &mut self,
         dev: &mut dyn Engine,
         method: &dyn Algorithm,
-    ) -> Result<Vec<(u64, usize, Losses)>> {
+    ) -> Result<Vec<StepLosses>> {
         let values = dev.read(self.slot.part(0, self.steps.len() * self.width))?;
-        let rows = self.steps.drain(..).zip(values.chunks(self.width));
-        Ok(rows
-            .map(|(s, values)| (s.number, s.images, method.read_losses(values, s.images, s.round)))
-            .collect())
+        let look = |(step, values): (Step, &[f32])| {
+            let Step { number, images, round } = step;
+            let losses = method.read_losses(values, images, round);
+            StepLosses { step: number, images, losses }
+        };
+        Ok(self.steps.drain(..).zip(values.chunks(self.width)).map(look).collect())
     }
 }
