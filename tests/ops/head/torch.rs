@@ -1,11 +1,7 @@
 //! PyTorch's numbers.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::util::golden;
-
-type Numbers = BTreeMap<String, Vec<f32>>;
+use crate::util::{Golden, golden};
 
 const SCALES: [f32; 4] = [0.25, 0.5, 1.0, 2.0];
 
@@ -14,7 +10,7 @@ fn integers<T: TryFrom<u32, Error: std::fmt::Debug>>(v: &[f32]) -> Vec<T> {
 }
 
 /// The goldens: name and what is given, with as many targets.
-pub fn goldens(g: &Numbers) -> Vec<(&'static str, Given)> {
+pub fn goldens(g: &Golden) -> Vec<(&'static str, Given)> {
     let crops: Vec<Crop> =
         integers(&g["crops"]).chunks(4).map(|c| crop(c[0], c[1], c[2], c[3])).collect();
     let learned = |c: usize| {

@@ -3,15 +3,13 @@
 
 mod engines;
 
-use std::collections::BTreeMap;
-
 use picie::device::ops::view::{MEAN, STD};
 use picie::device::ops::{
     Crop, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
 };
 use picie::device::{Act, Dtype, Engine, Slot};
 
-use crate::util::{On, OpCase, Rig, below, close, golden};
+use crate::util::{Golden, On, OpCase, Rig, below, close, golden};
 
 /// Sizes of the images of the goldens: not a multiple of any vector width, and not square.
 const SIZE: (usize, usize) = (15, 19);
@@ -90,9 +88,9 @@ impl Views {
 }
 
 /// The goldens' images and draws.
-struct Golden(BTreeMap<String, Vec<f32>>);
+struct Pictures(Golden);
 
-impl Golden {
+impl Pictures {
     fn bytes(&self, name: &str) -> Vec<u8> {
         self.0[name].iter().map(|&v| v as u8).collect()
     }
@@ -146,7 +144,7 @@ fn distance(got: &[f32], want: &[f32]) -> (f32, f32) {
 
 #[test]
 fn each_photometric_step_alone_and_all_in_several_orders() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let photo = g.photos("photo");
     let x = g.views("photo_index").drawn(&photo).render();
     let colours: Vec<f32> = x.as_chunks::<4>().0.iter().flat_map(|p| [p[0], p[1], p[2]]).collect();
@@ -160,7 +158,7 @@ fn each_photometric_step_alone_and_all_in_several_orders() {
 
 #[test]
 fn crops_and_flips_with_repeated_images_in_any_order() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let views = g.views("crops_index").cropped(&g.crops());
     close("crops", &views.clone().sized((11, 11)).render(), &g.0["crops_x"], TOL);
     let photo = g.photos("photo");
@@ -170,7 +168,7 @@ fn crops_and_flips_with_repeated_images_in_any_order() {
 
 #[test]
 fn whole_images_are_resized_with_antialias() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let mut views = g.views("crops_index");
     views.index.truncate(2);
     close("down and up", &views.clone().sized((7, 27)).render(), &g.0["wide_x"], TOL);
@@ -183,7 +181,7 @@ fn whole_images_are_resized_with_antialias() {
 
 #[test]
 fn eight_channels_are_the_colours_and_the_sobel_gradient() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let x = Views::new(&g.bytes("images"), SIZE, &[0, 1, 2]).wide(true).render();
     let gradient: Vec<f32> = x.as_chunks::<8>().0.iter().flat_map(|p| [p[3], p[4]]).collect();
     // Sums of eight greys that were normalised and back.
@@ -238,7 +236,7 @@ fn at_its_own_size_an_image_is_only_normalised() {
 
 #[test]
 fn pillow_is_near() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let (photo, square) = (g.photos("pil_photo"), g.bytes("square"));
     let views = Views::new(&square, SQUARE, &vec![1; photo.len()]).drawn(&photo);
     let x = levels(&views.render());
@@ -268,7 +266,7 @@ fn pillow_is_near() {
 
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
-    let g = Golden(golden("view"));
+    let g = Pictures(golden("view"));
     let photo = g.photos("photo");
     let views = g.views("crops_index").drawn(&photo[photo.len() - 5..]).cropped(&g.crops());
     views.sized((9, 11)).wide(true).case().same_bits_on_any_threads();
