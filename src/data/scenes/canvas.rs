@@ -70,6 +70,17 @@ impl Canvas {
         opacity: f32,
         shade: impl Fn(f32, f32) -> (f32, Color),
     ) {
+        self.glaze_by(id, bounds, opacity, &shade);
+    }
+
+    /// As [`Canvas::glaze`], compiled once.
+    fn glaze_by(
+        &mut self,
+        id: Option<u8>,
+        bounds: [f32; 4],
+        opacity: f32,
+        shade: &dyn Fn(f32, f32) -> (f32, Color),
+    ) {
         let clip = |v: f32, side: usize| v.clamp(0.0, side as f32) as usize;
         let [x0, y0] = [clip(bounds[0].floor(), self.width), clip(bounds[1].floor(), self.height)];
         let [x1, y1] = [clip(bounds[2].ceil(), self.width), clip(bounds[3].ceil(), self.height)];
