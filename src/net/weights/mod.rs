@@ -8,7 +8,7 @@
 //!                      ├ object  the few Python objects that it may build
 //!                      └ torch   storages to contiguous tensors
 //! canonical ─ recognise          our names for theirs; whose and which backbone's they are
-//! source ─ plausible             what a network starts from, such as ImageNet weights in the binary
+//! source ─ plausible             what a network starts from, such as the binary's ImageNet weights
 //! ```
 
 mod canonical;

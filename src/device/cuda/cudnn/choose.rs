@@ -4,8 +4,8 @@
 //! 1. What differs in the number of images alone is one question: the largest leads, the others
 //!    (tails of a pass, mostly) take its way and its engine.
 //! 2. Where engines are tuned, the problems of all leading ways that were never measured are:
-//!    candidates are built on threads, then run alone on the GPU. The heuristics' first stays unless
-//!    another one is clearly faster; so does the first way.
+//!    candidates are built on threads, then run alone on the GPU. The heuristics' first stays
+//!    unless another one is clearly faster; so does the first way.
 //! 3. What was chosen and is not built yet is: from its kept plan, by its tag, or as the heuristics
 //!    say.
 
