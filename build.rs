@@ -218,6 +218,10 @@ fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
     }
     // PTX for architectures that come later.
     flags.push(format!("-gencode=arch=compute_{last},code=compute_{last}"));
+    // A quarter of the bytes; what loads these kernels is a driver of CUDA 13.
+    if nvcc.major >= CUDA {
+        flags.push("--compress-mode=size".into());
+    }
     if env::var("PICIE_CUDA_WERROR").is_ok_and(|v| v == "1") {
         flags.push("-Werror=all-warnings".into());
     }
