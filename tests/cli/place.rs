@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Once, OnceLock};
+use std::time::{Duration, Instant};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use super::{Ran, TINY};
@@ -140,9 +142,34 @@ impl Place {
 }
 
 fn running(mut command: Command) -> Running {
+    signals_reach_commands();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let err = child.stderr.take().map(BufReader::new);
-    Running { child, err, seen: String::new() }
+    Running { child, err, seen: String::new(), since: Instant::now() }
+}
+
+/// Commands would ignore what this process was started to ignore, by `nohup` or by `&` in a script.
+/// What is caught here, and there does nothing, they heed.
+#[cfg(target_os = "linux")]
+fn signals_reach_commands() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            if mask(&std::fs::read_to_string("/proc/self/status").unwrap(), "SigIgn:", signal) {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
+}
+
+#[cfg(not(target_os = "linux"))]
+fn signals_reach_commands() {}
+
+/// Whether a signal is in a mask of a process's `status`, as /proc has it.
+#[cfg(target_os = "linux")]
+fn mask(status: &str, name: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) > 0
 }
 
 fn ran(output: std::process::Output) -> Ran {
@@ -171,9 +198,13 @@ pub struct Running {
     /// None: nobody reads any more.
     err: Option<BufReader<ChildStderr>>,
     seen: String,
+    since: Instant,
 }
 
 impl Running {
+    /// What a command of a test takes at most: one that was not stopped writes for ever.
+    const LIMIT: Duration = Duration::from_secs(600);
+
     /// Waits for a line of stderr that begins with `start`, and returns it.
     #[track_caller]
     pub fn wait_for(&mut self, start: &str) -> &str {
@@ -188,6 +219,7 @@ impl Running {
 
     /// Another line of stderr; false at its end.
     fn read_line(&mut self) -> bool {
+        assert!(self.since.elapsed() < Self::LIMIT, "it does not end");
         self.err.as_mut().is_some_and(|err| err.read_line(&mut self.seen).unwrap() > 0)
     }
 
@@ -201,13 +233,9 @@ impl Running {
     #[cfg(target_os = "linux")]
     pub fn wait_for_handlers(&mut self) {
         let status = format!("/proc/{}/status", self.child.id());
-        let caught = |text: &str| {
-            let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-            u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) > 0
-        };
-        while !caught(&std::fs::read_to_string(&status).unwrap()) {
+        while !mask(&std::fs::read_to_string(&status).unwrap(), "SigCgt:", SIGTERM) {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended before it had handlers");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
