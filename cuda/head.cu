@@ -10,6 +10,7 @@
 // for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s;
 // the scores of 32 classes are 13 GFLOP of f32 multiply-adds, which take as long.
 #include "head_clusters.cuh"
+#include "head_fill.cuh"
 
 // o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (⌈pixels/WARPS⌉, n).
 KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {

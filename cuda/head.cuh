@@ -1,10 +1,9 @@
 // What the kernels of head and k-means share. All of them work on tiles of 64 pixels (or stored
 // points) of 128 channels:
 //
-//   fill    merge → warp → F̂ into shared memory: a warp has 8 pixels of the tile, a lane 4 of a
-//           pixel's channels
-//   scores  s = F̂·wᵀ + b, 32 classes at a time: a thread has 2 pixels × 4 classes, and reads both
-//           operands from shared memory; memory does not grow with the number of classes
+//   fill    merge → warp → F̂ into shared memory (head_fill.cuh)
+//   scores  s = F̂·wᵀ + b, 32 classes at a time (head_scores.cuh); memory does not grow with the
+//           number of classes
 //
 // F and F̂ are computed anew by every op; only head_features stores them.
 #pragma once
@@ -201,104 +200,6 @@ __device__ __forceinline__ float inverse_norm(const F4& f, bool unit) {
     if (!unit) return 1.0f;
     const float norm = sqrtf(warp_sum(dot(f, f)));
     return 1.0f / (norm < EPS ? EPS : norm);
-}
-
-// Calls each(row of the tile, y, x, whether the pixel exists) for the 8 pixels from
-// `first + 8·warp` on, which are this warp's.
-template <class Each>
-__device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each) {
-    const int row = threadIdx.x / 32 * MINE;
-    int y = (first + row) / w, x = (first + row) - y * w;
-#pragma unroll 2
-    for (int i = 0; i < MINE; ++i) {
-        each(row + i, y, x, y < h);
-        if (++x == w) {
-            x = 0;
-            ++y;
-        }
-    }
-}
-
-// tile (TILE, ROW) = F̂ of the image's pixels from `first` on, 0 behind the last; inverse (TILE) =
-// 1/‖F‖ unless null. A warp writes its own rows: a barrier must follow.
-__device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps, int first) {
-    const int lane = threadIdx.x % 32;
-    for_my_pixels(first, maps.h, maps.w, [&](int row, int y, int x, bool exists) {
-        F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (exists) f = maps.feature(y, x);
-        const float scale = inverse_norm(f, maps.unit);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(tile + row * ROW + 4 * lane, f);
-        if (inverse != nullptr && lane == 0) inverse[row] = scale;
-    });
-}
-
-// chunk (CHUNK, ROW) = rows of w (k, D) from `first` on, zeros behind the last.
-__device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, int first) {
-    for (int i = threadIdx.x; i < CHUNK * D / 4; i += blockDim.x) {
-        const int row = i / (D / 4), column = i % (D / 4) * 4;
-        F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (first + row < k) x = load(w + static_cast<size_t>(first + row) * D + column);
-        store(chunk + row * ROW + column, x);
-    }
-}
-
-// As load_rows, and bias (CHUNK) = b; behind the last row a bias that never wins.
-__device__ __forceinline__ void load_chunk(float* chunk, float* bias, const float* w,
-                                           const float* b, int k, int first) {
-    load_rows(chunk, w, k, first);
-    if (threadIdx.x < CHUNK) {
-        const int row = first + static_cast<int>(threadIdx.x);
-        bias[threadIdx.x] = row < k ? b[row] : -INFINITY;
-    }
-}
-
-// This thread's pixels in the tile (i < 2) and classes in the chunk (j < 4).
-__device__ __forceinline__ int my_pixel(int i) {
-    return threadIdx.x / 32 * MINE + threadIdx.x % 32 / 8 + 4 * i;
-}
-__device__ __forceinline__ int my_class(int j) { return threadIdx.x % 8 + 8 * j; }
-
-// s[i][j] = the score of my_pixel(i) and my_class(j). Six wavefronts of shared memory feed 32
-// multiply-adds of a lane.
-__device__ __forceinline__ void scores(float (&s)[2][4], const float* tile, const float* chunk,
-                                       const float* bias) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) s[0][j] = s[1][j] = 0.0f;
-    const float* f = tile + my_pixel(0) * ROW;
-    const float* w = chunk + my_class(0) * ROW;
-#pragma unroll 2
-    for (int c = 0; c < D; c += 4) {
-        const F4 f0 = load(f + c), f1 = load(f + 4 * ROW + c);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const F4 x = load(w + 8 * j * ROW + c);
-#pragma unroll
-            for (int l = 0; l < 4; ++l) {
-                s[0][j] += f0.v[l] * x.v[l];
-                s[1][j] += f1.v[l] * x.v[l];
-            }
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        s[0][j] += bias[my_class(j)];
-        s[1][j] += bias[my_class(j)];
-    }
-}
-
-// Gives all 8 lanes of a pixel the best score among them and its place; of equals the first.
-__device__ __forceinline__ void best_of_lanes(float& top, int& place) {
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-        const float score = __shfl_xor_sync(ALL_LANES, top, step);
-        const int other = __shfl_xor_sync(ALL_LANES, place, step);
-        if (score > top || (score == top && other < place)) {
-            top = score;
-            place = other;
-        }
-    }
 }
 
 }  // namespace PICIE_SUFFIX(head)

@@ -1,7 +1,7 @@
 // What the kernels share that label pixels (or stored points) and sum them by cluster: the best
 // class of each, counts and sums by cluster, and how sums of several blocks are put together.
 #pragma once
-#include "head.cuh"
+#include "head_scores.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
 

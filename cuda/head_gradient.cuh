@@ -1,7 +1,7 @@
 // What the kernels share that go from gradients of scores ("slopes") to gradients of features: the
 // products of slopes and rows, and the step from F̂ to F.
 #pragma once
-#include "head.cuh"
+#include "head_scores.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
 

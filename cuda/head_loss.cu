@@ -8,6 +8,7 @@
 // n·h·w·128·sizeof(act) out, with o3 1.4 GB or 0.33 ms for 256×80×80 in bf16 at 4.3 TB/s. Its 54
 // GFLOP (two classifiers of 32 classes, forward and backward) as f32 multiply-adds are above that,
 // 0.9 ms at 60 TFLOP/s: it is bound by arithmetic until the products move to tensor cores.
+#include "head_fill.cuh"
 #include "head_gradient.cuh"
 
 constexpr int MOST_TARGETS = 4;

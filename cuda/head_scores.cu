@@ -7,6 +7,7 @@
 // at 4.3 TB/s, and multiplies 13 GFLOP, 0.2 ms at 60 TFLOP/s in f32. head_scores_backward reads
 // both and writes 0.42 GB. head_scores_weight reads the laterals once for each 64 classes, and its
 // products of 64 classes take 27 GFLOP whatever K is below.
+#include "head_fill.cuh"
 #include "head_gradient.cuh"
 
 // Pixels of a block of head_predict, each of PREDICTORS threads.
