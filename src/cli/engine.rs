@@ -45,12 +45,16 @@ impl<'a> Chosen<'a> {
             cache: Some(cache().join("cudnn-engines.json")),
             watch: watcher(),
         };
-        let dtype = match args.precision.unwrap_or(Precision::Bf16) {
-            Precision::Bf16 => Dtype::Bf16,
-            Precision::F16 => Dtype::F16,
-            Precision::F32 => Dtype::F32,
-        };
-        Ok(Box::new(Cuda::new(options, dtype)?))
+        Ok(Box::new(Cuda::new(options, gpu_dtype(args))?))
+    }
+}
+
+/// The type of activations on a GPU.
+pub fn gpu_dtype(args: &EngineArgs) -> Dtype {
+    match args.precision.unwrap_or(Precision::Bf16) {
+        Precision::Bf16 => Dtype::Bf16,
+        Precision::F16 => Dtype::F16,
+        Precision::F32 => Dtype::F32,
     }
 }
 

@@ -7,6 +7,7 @@
 //! ops                  one file an op family: arguments, their checks, their cost, the door
 //! cpu                  the engine that needs no GPU, and the reference for the other one
 //! cuda                 the engine for NVIDIA GPUs
+//! paper                an engine that computes nothing, and predicts the time of a GPU
 //! ```
 //! An op is called through its door, a function of [`ops`], which takes an engine, a plan and a
 //! struct of named arguments. Callers do not know which engine it is.
@@ -17,6 +18,7 @@ mod dtype;
 mod engine;
 mod layout;
 pub mod ops;
+pub mod paper;
 mod slot;
 mod trace;
 

@@ -1,6 +1,8 @@
 //! What `picie bench` measured: a sheet of the device, images/s of each phase, and every op beside
 //! its floor.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::device::{Timing, Work};
@@ -44,6 +46,8 @@ pub struct OpRow {
     pub calls: usize,
     /// The mean time of a call in microseconds.
     pub us: f64,
+    /// What the model of this GPU predicts, where there is one.
+    pub predicted_us: Option<f64>,
     pub tflop_per_s: f64,
     pub gb_per_s: f64,
     /// The least time of a call: the larger of bytes over the copy bandwidth and FLOPs over the
@@ -75,6 +79,7 @@ impl OpRow {
             op,
             calls,
             us,
+            predicted_us: None,
             tflop_per_s: flops / us / 1e6,
             gb_per_s: bytes / us / 1e3,
             floor_us,
@@ -82,6 +87,34 @@ impl OpRow {
             share_percent: 100.0 * seconds / total,
         }
     }
+
+    /// The rows of all ops of an epoch, the one that took longest first.
+    pub fn all(timings: &BTreeMap<String, Timing>, peaks: &Peaks) -> Vec<Self> {
+        let total = timings.values().map(|t| t.seconds).sum();
+        let row = |(op, timing): (&String, _)| OpRow::new(op.clone(), timing, peaks, total);
+        let mut rows: Vec<Self> = timings.iter().map(row).collect();
+        rows.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
+        rows
+    }
+
+    /// Puts the prediction for this op beside its measurement.
+    pub fn predict(&mut self, predicted: &BTreeMap<String, Timing>) {
+        let mean = |timing: &Timing| timing.seconds / timing.calls as f64 * 1e6;
+        self.predicted_us = predicted.get(&self.op).map(mean);
+    }
+}
+
+/// A row of the table of kernels: what a model predicts for one kernel, over one epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelRow {
+    pub kernel: &'static str,
+    pub launches: usize,
+    /// The mean time of a launch in microseconds.
+    pub us: f64,
+    /// Seconds of all launches.
+    pub seconds: f64,
+    /// What bounds most of these seconds.
+    pub bound: &'static str,
 }
 
 /// Everything that `picie bench` measured.
@@ -103,6 +136,10 @@ pub struct BenchReport {
     pub choices: Vec<String>,
     /// The ops, the slowest first.
     pub ops: Vec<OpRow>,
+    /// The kernels of a prediction, the slowest first; none where ops were measured.
+    pub kernels: Vec<KernelRow>,
+    /// What a prediction assumes.
+    pub assumed: Option<&'static str>,
 }
 
 impl BenchReport {
@@ -141,8 +178,13 @@ impl BenchReport {
              move\n",
             self.peaks.copy_gb_per_s
         );
+        if let Some(assumed) = self.assumed {
+            text += &format!("predicted, not measured; {assumed}\n");
+            text += &format!("{}\n", plain(&KERNELS, 1, self.kernels.iter().map(KernelRow::cells)));
+        }
+        let modelled = self.ops.iter().any(|o| o.predicted_us.is_some());
         let ops = self.ops.iter().map(|o| {
-            vec![
+            let mut cells = vec![
                 o.op.clone(),
                 o.calls.to_string(),
                 format!("{:.1}", o.us),
@@ -151,9 +193,13 @@ impl BenchReport {
                 format!("{:.1}", o.floor_us),
                 format!("{:.0}", o.percent_of_floor),
                 format!("{:.1}", o.share_percent),
-            ]
+            ];
+            if modelled {
+                cells.push(o.predicted_us.map_or(String::new(), |us| format!("{us:.1}")));
+            }
+            cells
         });
-        let header = [
+        let mut header = vec![
             "op, one epoch",
             "calls",
             "µs",
@@ -163,7 +209,23 @@ impl BenchReport {
             "% of\nfloor",
             "% of\ntime",
         ];
+        header.extend(modelled.then_some("model\nµs"));
         text + &plain(&header, 1, ops).to_string()
+    }
+}
+
+/// The header of the table of kernels.
+const KERNELS: [&str; 5] = ["kernel, one epoch", "bound by", "launches", "µs", "seconds"];
+
+impl KernelRow {
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.kernel.to_string(),
+            self.bound.to_string(),
+            self.launches.to_string(),
+            format!("{:.1}", self.us),
+            format!("{:.3}", self.seconds),
+        ]
     }
 }
 

@@ -15,6 +15,7 @@ mod engines;
 mod eval;
 mod help;
 mod look;
+mod model;
 mod photos;
 mod place;
 mod resume;

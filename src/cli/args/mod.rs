@@ -350,9 +350,19 @@ pub struct BenchArgs {
     pub keep: KeepArgs,
     #[command(flatten)]
     pub shape: ShapeArgs,
+    /// Measure nothing, but predict what this GPU would take; needs no GPU and no images
+    #[arg(long, value_enum, value_name = "GPU", conflicts_with_all = ["data", "device", "epochs", "warm_up"])]
+    pub model: Option<Model>,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// A GPU that can be modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Model {
+    H100,
+    H200,
 }

@@ -142,7 +142,18 @@ impl ImageStore {
             picture.into_boxed_slice()
         };
         let memory = (0..images).into_par_iter().map(picture).collect();
-        let item = |i| Item { id: format!("noise-{i}"), image: PathBuf::new(), label: None };
+        Self::made("noise", images, size, Place::Memory(memory))
+    }
+
+    /// `images` black pictures of `size`², which take no memory: for an engine that does not look
+    /// at them.
+    pub fn black(images: usize, size: usize) -> Self {
+        Self::made("black", images, size, Place::Nowhere)
+    }
+
+    /// Pictures that were not decoded from files.
+    fn made(name: &str, images: usize, size: usize, place: Place) -> Self {
+        let item = |i| Item { id: format!("{name}-{i}"), image: PathBuf::new(), label: None };
         ImageStore {
             items: (0..images).map(item).collect(),
             sizes: vec![(size, size); images],
@@ -150,7 +161,7 @@ impl ImageStore {
             kept: None,
             notes: Vec::new(),
             square: Square::new(size, Fit::default()),
-            records: Records::new(size, Place::Memory(memory)),
+            records: Records::new(size, place),
         }
     }
 

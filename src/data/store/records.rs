@@ -60,6 +60,8 @@ pub struct Records {
 pub enum Place {
     Memory(Vec<Box<[u8]>>),
     File(Box<Filed>),
+    /// There are none: all bytes are 0.
+    Nowhere,
 }
 
 /// A file with records.
@@ -85,7 +87,7 @@ impl Records {
     pub fn memory(&self) -> usize {
         match &self.place {
             Place::Memory(records) => records.iter().map(|record| record.len()).sum(),
-            Place::File(_) => 0,
+            Place::File(_) | Place::Nowhere => 0,
         }
     }
 
@@ -104,6 +106,10 @@ impl Records {
                 }
                 Place::File(file) => {
                     file.read(i as usize, part, range.start, out).map_err(|e| file.error(e))
+                }
+                Place::Nowhere => {
+                    out.fill(0);
+                    Ok(())
                 }
             }
         })

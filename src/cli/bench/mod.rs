@@ -1,4 +1,7 @@
-//! The command `picie bench`, which measures images per second and the time of every op.
+//! The command `picie bench`, which measures images per second and the time of every op, or predicts
+//! both.
+
+mod model;
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -22,7 +25,6 @@ const TENSOR_CORES: [(&str, f64); 2] = [("H200", 790.0), ("H100", 790.0)];
 
 /// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let recipe = args.shape.overridden(args.recipe.recipe());
     recipe.check()?;
     if args.shape.clusters == Some(Clusters::Auto) {
@@ -37,10 +39,6 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "use --epochs and --images of at least 1",
         ));
     }
-    let set = match &args.data {
-        Some(dir) => read(dir, args, recipe.stored)?,
-        None => ImageStore::noise(args.images, recipe.stored, 1),
-    };
     if recipe.method == Method::Supervised {
         let what =
             format!("the recipe {} learns from labels, which are not measured with", recipe.name);
@@ -49,8 +47,17 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "measure --recipe mdc: its steps are the same but for k-means",
         ));
     }
-    let set = PictureSet::Plain(set);
-    let report = measure(&mut *engine.open()?, args, recipe, &set)?;
+    let report = match args.model {
+        Some(model) => model::report(model, args, recipe)?,
+        None => {
+            let engine = Chosen::new(&args.engine, Autotune::Load)?;
+            let set = match &args.data {
+                Some(dir) => read(dir, args, recipe.stored)?,
+                None => ImageStore::noise(args.images, recipe.stored, 1),
+            };
+            measure(&mut *engine.open()?, args, recipe, &PictureSet::Plain(set))?
+        }
+    };
     say(if args.json {
         serde_json::to_string(&report).expect("a report is plain data")
     } else {
@@ -97,11 +104,11 @@ fn measure(
     dev.start_trace();
     measured.epoch(dev, &mut |_| stop::check())?;
     bar.finish();
-    let timings = dev.traced()?;
-    let total = timings.values().map(|t| t.seconds).sum();
-    let rows = timings.iter().map(|(op, timing)| OpRow::new(op.clone(), timing, &peaks, total));
-    let mut ops: Vec<OpRow> = rows.collect();
-    ops.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
+    let mut ops = OpRow::all(&dev.traced()?, &peaks);
+    if let Some(gpu) = model::of(name) {
+        let predicted = model::predict(gpu, dev.dtype(), &recipe, images)?;
+        ops.iter_mut().for_each(|row| row.predict(&predicted.ops));
+    }
 
     let choices = dev.choices();
     let phase = |name, of: fn(&EpochSeconds) -> f64| {
@@ -127,6 +134,8 @@ fn measure(
         choices,
         peaks,
         ops,
+        kernels: Vec::new(),
+        assumed: None,
     })
 }
 

@@ -1,0 +1,98 @@
+//! Convolutions. cuDNN's kernels are not picie's: what they reach is assumed, by the sizes that
+//! decide it, from what such engines usually reach.
+
+use crate::base::Result;
+use crate::device::ops::conv::ConvOps;
+use crate::device::ops::{
+    ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, Passed,
+};
+use crate::device::paper::Paper;
+use crate::device::paper::gpu::TENSOR;
+use crate::device::paper::launch::Launch;
+use crate::device::paper::norm::{ROW, warps};
+
+/// The three products of a convolution.
+#[derive(Clone, Copy)]
+enum Product {
+    Forward,
+    BackwardData,
+    BackwardWeight,
+}
+
+/// The assumption, for people who read predictions.
+pub const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 40 \
+                           to 57 % for the gradient of the input, 16 to 51 % for that of the \
+                           weights; nothing else is taken from measurements of cuDNN";
+
+/// The share of [`TENSOR`] that cuDNN is assumed to reach.
+fn reached(spec: &ConvSpec, product: Product) -> f64 {
+    let of = |shares: [f64; 3]| shares[product as usize];
+    if spec.r == 1 {
+        return 0.35;
+    }
+    // The stem, whose few channels leave most of a tile empty.
+    if spec.c <= 8 {
+        return of([0.25, 0.25, 0.16]);
+    }
+    let by_width = match spec.k {
+        0..128 => of([0.45, 0.40, 0.32]),
+        128..256 => of([0.57, 0.51, 0.44]),
+        256..512 => of([0.63, 0.57, 0.51]),
+        _ => of([0.60, 0.54, 0.50]),
+    };
+    by_width * if spec.stride == 1 { 1.0 } else { of([0.85, 0.60, 0.80]) }
+}
+
+impl Paper {
+    fn convolve(
+        &mut self,
+        spec: &ConvSpec,
+        product: Product,
+        kernel: &'static str,
+        more: f64,
+    ) -> Result<()> {
+        let act = self.act();
+        // Of a 1×1 convolution with a stride, only what it reads.
+        let skipped = if spec.r == 1 { (spec.stride * spec.stride) as f64 } else { 1.0 };
+        let x = spec.x_len() as f64 / skipped;
+        let bytes = act * (x + (spec.y_len() + spec.w_len()) as f64) + more;
+        let products = spec.flops() / (reached(spec, product) * TENSOR);
+        let memory = bytes / (0.85 * self.gpu.copy);
+        let bound = if products > memory { "tensor cores" } else { "memory" };
+        self.spend(kernel, products.max(memory), bound)
+    }
+}
+
+impl ConvOps for Paper {
+    fn plan_conv(&mut self, _: ConvUse) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
+        let residual = a.epilogue.residual.map_or(0, |r| r.bytes()) as f64;
+        self.convolve(&a.spec().spec, Product::Forward, "cuDNN forward", residual)
+    }
+
+    fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()> {
+        let read = if a.accumulate { a.dx.bytes() as f64 } else { 0.0 };
+        self.convolve(&a.spec().spec, Product::BackwardData, "cuDNN dgrad", read)
+    }
+
+    fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
+        let spec = a.spec().spec;
+        self.convolve(&spec, Product::BackwardWeight, "cuDNN wgrad", 0.0)?;
+        // cuDNN's result is added to what is there.
+        let weights = spec.w_len() as f64;
+        let instructions = warps(30.0, 10.0, 4.0, 12.0) * (weights / 256.0);
+        let bytes = weights * (8.0 + self.act());
+        self.launch(Launch::streams("conv_add_weight", instructions, bytes))?;
+        if a.db.is_some() {
+            let dy = a.dy.bytes() as f64;
+            let instructions = warps(32.8, 19.2, 12.4, 4.0) * (dy / ROW);
+            let launch = Launch::streams("conv_bias_partial", instructions, dy);
+            self.launch(Launch { factor: 1.25, l2: 0.0, ..launch })?;
+            self.launch(Launch::waits("conv_bias_sum", 5e-6))?;
+        }
+        Ok(())
+    }
+}

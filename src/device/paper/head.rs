@@ -1,0 +1,156 @@
+//! The head: features of a tile of pixels from the laterals, and products with classifiers.
+
+use crate::base::Result;
+use crate::device::ops::head::HeadOps;
+use crate::device::ops::{
+    Crop, HeadAccumulate, HeadAssign, HeadFeatures, HeadInput, HeadLoss, HeadPredict, HeadScores,
+    HeadScoresBackward, HeadSpec, Merge, Op, Passed,
+};
+use crate::device::paper::Paper;
+use crate::device::paper::launch::{Launch, Warps};
+use crate::device::paper::norm::warps;
+use crate::device::{Act, Slot};
+
+// Instructions a pixel: its features, by the merge and whether they are warped.
+const DIRECT: Warps = warps(395.0, 180.0, 130.0, 36.0);
+const CASCADE: Warps = warps(172.0, 80.0, 60.0, 17.0);
+const DIRECT_WARPED: Warps = warps(1215.0, 560.0, 550.0, 110.0);
+const CASCADE_WARPED: Warps = warps(439.0, 200.0, 190.0, 45.0);
+/// The scores of 32 classes.
+const SCORES: Warps = warps(172.0, 18.0, 129.0, 90.0);
+/// The rest of an assignment, of sums by cluster, and of a loss: the last for each target.
+const ASSIGN: Warps = warps(60.0, 20.0, 8.0, 5.0);
+const SUM: Warps = warps(150.0, 60.0, 6.0, 28.0);
+const LOSS: Warps = warps(260.0, 60.0, 190.0, 55.0);
+const STORE: Warps = warps(94.0, 40.0, 20.0, 12.0);
+
+/// A pass over the pixels of a batch.
+struct Pass {
+    kernel: &'static str,
+    /// Instructions a pixel, beside those for its features.
+    pixel: Warps,
+    /// Bytes beside the laterals.
+    more: f64,
+    factor: f64,
+}
+
+impl Paper {
+    /// The images that are warped, as a share of the batch.
+    fn warped(&self, spec: &HeadSpec, crops: Option<Slot<Crop>>) -> f64 {
+        let warps = |crop: &Crop| spec.h != spec.w || *crop != Crop::whole(spec.h);
+        let crops = crops.map_or(Vec::new(), |crops| self.staged(crops));
+        crops.iter().filter(|crop| warps(crop)).count() as f64 / spec.n as f64
+    }
+
+    fn pass(&mut self, spec: &HeadSpec, input: &HeadInput, pass: Pass) -> Result<()> {
+        let Pass { kernel, pixel, more, factor } = pass;
+        let warped = self.warped(spec, input.crops);
+        let (plain, warping) = match spec.merge {
+            Merge::Direct => (DIRECT, DIRECT_WARPED),
+            Merge::Cascade => (CASCADE, CASCADE_WARPED),
+        };
+        let [p2, p3, p4, p5] = input.laterals.map(|p| p.bytes() as f64);
+        let mut read = p2 + p3 + p4 + p5;
+        if spec.merge == Merge::Cascade {
+            // One map of p3's size, in f32, stands for the others.
+            let o3 = 4.0 / self.act() * p3;
+            let instructions = warps(220.0, 100.0, 80.0, 30.0) * (p3 / self.act() / spec.d as f64);
+            let launch = Launch::streams("head_cascade", instructions, p3 + p4 + p5 + o3);
+            self.launch(Launch { factor: 1.2, latency: 0.0, ..launch })?;
+            read = p2 + o3;
+        }
+        let features = plain * (1.0 - warped) + warping * warped;
+        let pixels = (spec.n * spec.pixels()) as f64;
+        let bytes = read + more;
+        let launch = Launch::streams(kernel, (features + pixel) * pixels, bytes);
+        self.launch(Launch { l2: 1.5 * bytes, factor, latency: 0.0, ..launch })
+    }
+
+    /// The gradients of the laterals from that of the features, of which the share `warped` goes
+    /// through the adjoint of a warp first.
+    fn gradients(&mut self, spec: &HeadSpec, d: [Slot<Act>; 4], warped: f64) -> Result<()> {
+        let [d2, d3, d4, d5] = d.map(|d| d.bytes() as f64);
+        let pixels = (spec.n * spec.pixels()) as f64;
+        if warped > 0.0 {
+            let instructions = warps(655.0, 266.0, 140.0, 37.0) * (pixels * warped);
+            let launch = Launch::streams("head_unwarp", instructions, 2.0 * d2 * warped);
+            self.launch(Launch { factor: 1.35, latency: 0.0, ..launch })?;
+        }
+        for (to, share) in [(d3, 1.0), (d4, 0.56), (d5, 0.39)] {
+            let instructions = warps(318.0, 127.0, 127.0, 20.0) * (pixels * share);
+            let from = if spec.merge == Merge::Direct { d2 } else { 4.0 * to };
+            let launch = Launch::streams("head_down", instructions, from + to);
+            self.launch(Launch { factor: 1.3, latency: 0.0, ..launch })?;
+        }
+        Ok(())
+    }
+
+    /// Products with 32 classes, for as many as there are.
+    fn chunks(k: usize) -> f64 {
+        k.div_ceil(32) as f64
+    }
+}
+
+impl HeadOps for Paper {
+    fn plan_head(&mut self, _: HeadSpec) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn head_features(&mut self, a: Passed<HeadFeatures>) -> Result<()> {
+        let (pixel, more) = (warps(20.0, 6.0, 4.0, 6.0), a.features.bytes() as f64);
+        let pass = Pass { kernel: "head_features", pixel, more, factor: 1.2 };
+        self.pass(a.spec(), &a.input, pass)
+    }
+
+    fn head_assign(&mut self, a: Passed<HeadAssign>) -> Result<()> {
+        let pixel = ASSIGN + SCORES * Self::chunks(a.classifier.k);
+        let pass = Pass { kernel: "head_assign", pixel, more: 0.0, factor: 1.25 };
+        self.pass(a.spec(), &a.input, pass)
+    }
+
+    fn head_accumulate(&mut self, a: Passed<HeadAccumulate>) -> Result<()> {
+        let pixel = SUM + SCORES * Self::chunks(a.classifier.k);
+        let pass = Pass { kernel: "head_accumulate", pixel, more: 0.0, factor: 1.4 };
+        self.pass(a.spec(), &a.input, pass)?;
+        self.launch(Launch::waits("head_sums", 6e-6))
+    }
+
+    fn head_loss(&mut self, a: Passed<HeadLoss>) -> Result<()> {
+        self.launch(Launch::waits("head_weigh", 9e-6))?;
+        self.launch(Launch::waits("head_shares", 5e-6))?;
+        let chunks: f64 = a.targets.iter().map(|t| Self::chunks(t.classifier.k)).sum();
+        let pixel = STORE + (SCORES + LOSS) * chunks;
+        let more = a.dlaterals[0].bytes() as f64;
+        let pass = Pass { kernel: "head_loss", pixel, more, factor: 1.35 };
+        self.pass(a.spec(), &a.input, pass)?;
+        self.launch(Launch::waits("head_losses", 4e-6))?;
+        let warped = self.warped(a.spec(), a.input.crops);
+        self.gradients(a.spec(), a.dlaterals, warped)
+    }
+
+    fn head_scores(&mut self, a: Passed<HeadScores>) -> Result<()> {
+        let pixel = ASSIGN + SCORES * Self::chunks(a.classifier.k);
+        let more = a.scores.bytes() as f64;
+        let pass = Pass { kernel: "head_scores", pixel, more, factor: 1.25 };
+        self.pass(a.spec(), &a.input, pass)
+    }
+
+    fn head_scores_backward(&mut self, a: Passed<HeadScoresBackward>) -> Result<()> {
+        let (chunks, dscores) = (Self::chunks(a.classifier.k), a.dscores.bytes() as f64);
+        let pixel = LOSS * chunks;
+        let pass = Pass { kernel: "head_scores_weight", pixel, more: dscores, factor: 1.4 };
+        self.pass(a.spec(), &a.input, pass)?;
+        let Some(d) = a.dlaterals else { return Ok(()) };
+        let pixel = STORE + LOSS * chunks;
+        let more = dscores + d[0].bytes() as f64;
+        let pass = Pass { kernel: "head_scores_backward", pixel, more, factor: 1.35 };
+        self.pass(a.spec(), &a.input, pass)?;
+        let warped = self.warped(a.spec(), a.input.crops);
+        self.gradients(a.spec(), d, warped)
+    }
+
+    fn head_predict(&mut self, a: Passed<HeadPredict>) -> Result<()> {
+        let bytes = HeadPredict::work(&a, a.spec()).bytes;
+        self.spend("head_predict", bytes / self.gpu.copy, "memory")
+    }
+}

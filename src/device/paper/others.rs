@@ -1,0 +1,118 @@
+//! Ops that take little of an epoch, or none of PiCIE's: their bytes, and for IIC its products.
+
+use crate::base::Result;
+use crate::device::ops::adam::AdamOps;
+use crate::device::ops::confusion::ConfusionOps;
+use crate::device::ops::iic::IicOps;
+use crate::device::ops::kmeans::KMeansOps;
+use crate::device::ops::softmax::SoftmaxOps;
+use crate::device::ops::top::TopOps;
+use crate::device::ops::{
+    AdamStep, AdamSync, ConfusionCount, IicLoss, IicSpec, KMeansAccumulate, KMeansClassifier,
+    KMeansMean, KMeansSpec, KMeansStep, Op, Passed, SoftmaxBackward, SoftmaxForward, SoftmaxLoss,
+    SoftmaxSpec, TopSpec, TopUpdate,
+};
+use crate::device::paper::Paper;
+use crate::device::paper::launch::{Launch, Warps};
+use crate::device::paper::norm::warps;
+
+/// FLOP/s of multiply-adds in f32, outside of tensor cores.
+const F32: f64 = 60e12;
+
+impl Paper {
+    /// An op whose kernels were not looked at: the larger of its bytes and its products in f32.
+    fn rough<O: Op>(&mut self, a: &Passed<O>) -> Result<()> {
+        let work = O::work(a, a.spec());
+        let (memory, products) = (work.bytes / self.gpu.copy, work.flops / F32);
+        let bound = if memory > products { "memory" } else { "FMA" };
+        self.spend(O::NAME, memory.max(products), bound)
+    }
+}
+
+impl AdamOps for Paper {
+    fn adam_step(&mut self, a: Passed<AdamStep>) -> Result<()> {
+        let bytes = AdamStep::work(&a, a.spec()).bytes;
+        let instructions = warps(262.0, 99.7, 63.0, 18.4) * (a.blocks.weights.len as f64 / 128.0);
+        self.launch(Launch { l2: 0.0, ..Launch::streams("adam_step", instructions, bytes) })
+    }
+
+    fn adam_sync(&mut self, a: Passed<AdamSync>) -> Result<()> {
+        self.rough(&a)
+    }
+}
+
+impl KMeansOps for Paper {
+    fn plan_kmeans(&mut self, _: KMeansSpec) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn kmeans_classifier(&mut self, _: Passed<KMeansClassifier>) -> Result<()> {
+        self.launch(Launch::waits("kmeans_classifier", 4e-6))
+    }
+
+    fn kmeans_accumulate(&mut self, a: Passed<KMeansAccumulate>) -> Result<()> {
+        let chunks = a.classifier.k.div_ceil(32) as f64;
+        let tiles = (a.points.len / a.spec().d).div_ceil(64) as f64;
+        let tile = TILE + SCORES * chunks;
+        let launch = Launch::streams("kmeans_accumulate", tile * tiles, a.points.bytes() as f64);
+        self.launch(Launch { l2: 0.0, factor: 1.2, latency: 0.0, ..launch })?;
+        self.launch(Launch::waits("head_sums", 6e-6))
+    }
+
+    fn kmeans_mean(&mut self, _: Passed<KMeansMean>) -> Result<()> {
+        self.launch(Launch::waits("kmeans_mean", 4e-6))?;
+        self.launch(Launch::waits("kmeans_split", 6e-6))
+    }
+
+    fn kmeans_step(&mut self, _: Passed<KMeansStep>) -> Result<()> {
+        self.launch(Launch::waits("kmeans_step", 4e-6))
+    }
+}
+
+impl ConfusionOps for Paper {
+    fn confusion_count(&mut self, a: Passed<ConfusionCount>) -> Result<()> {
+        self.rough(&a)
+    }
+}
+
+impl IicOps for Paper {
+    fn plan_iic(&mut self, _: IicSpec) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()> {
+        self.rough(&a)
+    }
+}
+
+impl SoftmaxOps for Paper {
+    fn plan_softmax(&mut self, _: SoftmaxSpec) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn softmax_forward(&mut self, a: Passed<SoftmaxForward>) -> Result<()> {
+        self.rough(&a)
+    }
+
+    fn softmax_backward(&mut self, a: Passed<SoftmaxBackward>) -> Result<()> {
+        self.rough(&a)
+    }
+
+    fn softmax_loss(&mut self, a: Passed<SoftmaxLoss>) -> Result<()> {
+        self.rough(&a)
+    }
+}
+
+impl TopOps for Paper {
+    fn plan_top(&mut self, _: TopSpec) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn top_update(&mut self, a: Passed<TopUpdate>) -> Result<()> {
+        self.rough(&a)
+    }
+}
+
+/// What a tile of 64 points costs, and the scores of 32 classes of it.
+const TILE: Warps = warps(13.4e3, 7.0e3, 2.0e3, 2.0e3);
+const SCORES: Warps = warps(10.3e3, 0.2e3, 8.2e3, 5.2e3);

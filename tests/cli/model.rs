@@ -1,0 +1,68 @@
+//! `picie bench --model`: an epoch on a GPU that is not there.
+
+use serde_json::Value;
+
+use super::{Place, holds};
+
+/// PiCIE at the paper's sizes, on few images.
+const PAPER: &str = "bench --recipe picie --images 512 --model";
+
+fn report(place: &Place, words: &str) -> Value {
+    serde_json::from_str(&place.picie(&format!("{words} --json")).succeeds().out).unwrap()
+}
+
+fn seconds(report: &Value, phase: &str) -> f64 {
+    let phases = report["phases"].as_array().unwrap();
+    let found = phases.iter().find(|p| p["name"] == phase);
+    found.unwrap_or_else(|| panic!("no {phase} in {phases:?}"))["seconds"][0].as_f64().unwrap()
+}
+
+#[test]
+fn an_epoch_is_the_sum_of_its_ops_and_no_op_beats_its_floor_by_much() {
+    let place = Place::new();
+    let report = report(&place, &format!("{PAPER} h200"));
+    let sum = |rows: &str, of: &dyn Fn(&Value) -> f64| -> f64 {
+        report[rows].as_array().unwrap().iter().map(of).sum()
+    };
+    let number = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    let ops = sum("ops", &|row| number(row, "us") * number(row, "calls") / 1e6);
+    let kernels = sum("kernels", &|row| number(row, "seconds"));
+    let launches = sum("kernels", &|row| number(row, "launches"));
+    let epoch = seconds(&report, "epoch");
+    let near = |a: f64, b: f64| (a - b).abs() <= 0.01 * b;
+    // Waits of the host are no op's.
+    assert!(near(ops, kernels + 1.2e-6 * launches), "{ops} {kernels} {launches}");
+    assert!(ops < epoch && epoch < 1.1 * ops, "{ops} {epoch}");
+    for row in report["ops"].as_array().unwrap() {
+        // What the kernel before left in the L2 cache need not come from memory: up to half.
+        let large = number(row, "floor_us") > 20.0;
+        assert!(!large || number(row, "percent_of_floor") <= 150.0, "{row}");
+    }
+}
+
+#[test]
+fn more_bandwidth_helps_and_convolutions_stay_as_they_are() {
+    let place = Place::new();
+    let [h100, h200] = ["h100", "h200"].map(|gpu| report(&place, &format!("{PAPER} {gpu}")));
+    assert!(seconds(&h200, "train") < seconds(&h100, "train"));
+    let convolutions = |report: &Value| -> f64 {
+        let rows = report["kernels"].as_array().unwrap().iter();
+        let ours = rows.filter(|row| row["kernel"].as_str().unwrap().starts_with("cuDNN"));
+        ours.map(|row| row["seconds"].as_f64().unwrap()).sum()
+    };
+    let ratio = convolutions(&h200) / convolutions(&h100);
+    assert!((0.9..=1.0).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn tables_say_that_nothing_was_measured() {
+    let place = Place::new();
+    let ran = place.picie("bench --model h100 --images 256 --recipe picie-released").succeeds();
+    holds(
+        &ran.out,
+        &["H100 on paper, bf16", "predicted, not measured; convolutions are assumed", "bound by"],
+    );
+    let ran = place.picie("bench --model h100 --data photos");
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    holds(&ran.err, &["--data"]);
+}
