@@ -43,6 +43,20 @@ impl ConvSpec {
         self.n * self.h * self.w * self.c
     }
 
+    /// Elements of the input that a window covers: a stride above the kernels' side skips others.
+    pub fn x_covered(&self) -> usize {
+        if self.stride > self.r {
+            self.n * self.p() * self.q() * self.r * self.r * self.c
+        } else {
+            self.x_len()
+        }
+    }
+
+    /// Bytes of what is covered of a map that is as large as the input.
+    fn covered(&self, x: Slot<Act>) -> usize {
+        x.bytes() / self.x_len() * self.x_covered()
+    }
+
     /// Elements of the weights.
     pub fn w_len(&self) -> usize {
         self.k * self.r * self.r * self.c
@@ -208,7 +222,8 @@ impl Op for ConvForward {
 
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvForward { y, x, w, epilogue } = *self;
-        Work::moved(bytes![y, x, w, epilogue.residual]).flops(plan.spec.flops())
+        let moved = plan.spec.covered(x) + bytes![y, w, epilogue.residual];
+        Work::moved(moved).flops(plan.spec.flops())
     }
 }
 
@@ -239,8 +254,8 @@ impl Op for ConvBackwardData {
 
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvBackwardData { dx, dy, w, accumulate } = *self;
-        let read = accumulate.then_some(dx);
-        Work::moved(bytes![dx, read, dy, w]).flops(plan.spec.flops())
+        let gradient = if accumulate { 2 * plan.spec.covered(dx) } else { dx.bytes() };
+        Work::moved(gradient + bytes![dy, w]).flops(plan.spec.flops())
     }
 }
 
@@ -272,7 +287,8 @@ impl Op for ConvBackwardWeight {
 
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvBackwardWeight { dw, x, dy, .. } = *self;
-        Work::moved(bytes![dw, dw, x, dy]).flops(plan.spec.flops())
+        let moved = plan.spec.covered(x) + bytes![dw, dw, dy];
+        Work::moved(moved).flops(plan.spec.flops())
     }
 }
 

@@ -52,10 +52,8 @@ impl Paper {
         more: f64,
     ) -> Result<()> {
         let act = self.act();
-        // Of a 1×1 convolution with a stride, only what it reads.
-        let skipped = if spec.r == 1 { (spec.stride * spec.stride) as f64 } else { 1.0 };
-        let x = spec.x_len() as f64 / skipped;
-        let bytes = act * (x + (spec.y_len() + spec.w_len()) as f64) + more;
+        let moved = spec.x_covered() + spec.y_len() + spec.w_len();
+        let bytes = act * moved as f64 + more;
         let products = spec.flops() / (reached(spec, product) * TENSOR);
         let memory = bytes / (0.85 * self.gpu.copy);
         let bound = if products > memory { "tensor cores" } else { "memory" };
@@ -74,8 +72,9 @@ impl ConvOps for Paper {
     }
 
     fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()> {
-        let read = if a.accumulate { a.dx.bytes() as f64 } else { 0.0 };
-        self.convolve(&a.spec().spec, Product::BackwardData, "cuDNN dgrad", read)
+        let spec = a.spec().spec;
+        let read = if a.accumulate { self.act() * spec.x_covered() as f64 } else { 0.0 };
+        self.convolve(&spec, Product::BackwardData, "cuDNN dgrad", read)
     }
 
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
