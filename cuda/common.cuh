@@ -90,11 +90,22 @@ __device__ __forceinline__ F4 load4(const act* p) {
     return out;
 }
 
+// p is aligned to 4 activations of global memory. NOTE: NVVM takes a struct of four 16-bit values
+// apart, and may store each by itself.
 __device__ __forceinline__ void store4(act* p, const F4& x) {
     Pack<4> pack;
 #pragma unroll
     for (int i = 0; i < 4; ++i) pack.v[i] = to_act(x.v[i]);
+#if defined(__CUDA_ARCH__) && !defined(PICIE_ACT_F32)
+    static_assert(sizeof(Pack<4>) == sizeof(uint2), "one 64-bit access");
+    uint2 bits;
+    memcpy(&bits, &pack, sizeof(bits));
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(bits.x),
+                 "r"(bits.y)
+                 : "memory");
+#else
     *reinterpret_cast<Pack<4>*>(p) = pack;
+#endif
 }
 
 // p is aligned to 8 activations: one 128-bit access, two where act is f32.
