@@ -21,6 +21,8 @@ constexpr int CHANNELS = COLUMNS * VECTOR;
 // A block of conv_bias_sum: channels, and threads that share the partial sums of one.
 constexpr int SUMMED = 32;
 constexpr int SHARERS = 8;
+// Elements of the shortest map's vector.
+constexpr int FOUR = 4;
 
 static_assert(COLUMNS * LANES == THREADS, "a thread for each vector and row of a block");
 static_assert(CHANNELS <= THREADS, "a thread for each channel that a block sums");
@@ -54,19 +56,27 @@ KERNEL(conv_epilogue, THREADS)
     }
 }
 
-// dx, more (len); `len` is a multiple of VECTOR, here and below.
+// dx, more (len); `len` is a multiple of FOUR: pixels of four channels may be odd in number.
 KERNEL(conv_add, THREADS)(act* dx, const act* __restrict__ more, size_t len) {
     const size_t step = size_t(gridDim.x) * THREADS * VECTOR;
-    for (size_t at = (size_t(blockIdx.x) * THREADS + threadIdx.x) * VECTOR; at < len; at += step) {
+    size_t at = (size_t(blockIdx.x) * THREADS + threadIdx.x) * VECTOR;
+    for (; at + VECTOR <= len; at += step) {
         F8 v = load8(dx + at);
         const F8 m = load8(more + at);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) v.v[i] += m.v[i];
         store8(dx + at, v);
     }
+    if (at < len) {
+        F4 v = load4(dx + at);
+        const F4 m = load4(more + at);
+#pragma unroll
+        for (int i = 0; i < FOUR; ++i) v.v[i] += m.v[i];
+        store4(dx + at, v);
+    }
 }
 
-// dw, more (len).
+// dw, more (len); `len` is a multiple of VECTOR.
 KERNEL(conv_add_weight, THREADS)(float* dw, const act* __restrict__ more, size_t len) {
     const size_t step = size_t(gridDim.x) * THREADS * VECTOR;
     for (size_t at = (size_t(blockIdx.x) * THREADS + threadIdx.x) * VECTOR; at < len; at += step) {
