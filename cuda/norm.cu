@@ -26,8 +26,10 @@
 #include "stats.cuh"
 
 constexpr int THREADS = 256;
-// Rows that a thread has in flight: a block's rows are a multiple of DEPTH for each of its threads.
+// A block's rows are a multiple of DEPTH for each of its threads.
 constexpr int DEPTH = 4;
+// Blocks on a multiprocessor: the grid of most layers is one wave on an H100.
+constexpr int RESIDENT = 4;
 // Channels of a block of the finalizing kernels.
 constexpr int FINALIZED = 4;
 
@@ -35,26 +37,34 @@ static_assert(THREADS % WARP == 0 && WARP % FINALIZED == 0, "warps have all chan
 static_assert((FINALIZED & (FINALIZED - 1)) == 0, "lanes of a channel are summed by halves");
 static_assert(VECTOR % FINALIZED == 0, "channels are a multiple of a block's");
 
+// Rows that a thread has in flight where it reads so many maps: 64 bytes and more of it.
+__host__ __device__ constexpr int in_flight(int maps) {
+    return (maps == 1 ? DEPTH : DEPTH / 2) * 2 / int(sizeof(act));
+}
+static_assert(in_flight(2) >= 1 && DEPTH % in_flight(1) == 0, "chunks are cut for it");
+
 // partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero
 // does not eat the variance's digits.
-KERNEL(norm_stats, THREADS)(float* __restrict__ partial, const act* __restrict__ x, int rows, int c,
-                            int chunk, int wide) {
+KERNEL(norm_stats, THREADS, RESIDENT)(float* __restrict__ partial, const act* __restrict__ x,
+                                      int rows, int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     F8 sum = {}, squares = {};
     if (at.inside) {
         const act* column = x + size_t(blockIdx.z) * rows * c + at.channel;
         const F8 shift = load8(column);
         const int end = min(int(blockIdx.x + 1) * chunk, rows);
-#pragma unroll DEPTH
-        for (int row = blockIdx.x * chunk + at.lane; row < end; row += at.lanes) {
-            const F8 v = load8(column + size_t(row) * c);
+        for_rows<in_flight(1)>(
+            int(blockIdx.x) * chunk + at.lane, end, at.lanes,
+            [&](int row) { return load_pack(column + size_t(row) * c); },
+            [&](int, const Pack<8>& pack) {
+                const F8 v = unpack(pack);
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) {
-                const float d = v.v[i] - shift.v[i];
-                sum.v[i] += d;
-                squares.v[i] = fmaf(d, d, squares.v[i]);
-            }
-        }
+                for (int i = 0; i < VECTOR; ++i) {
+                    const float d = v.v[i] - shift.v[i];
+                    sum.v[i] += d;
+                    squares.v[i] = fmaf(d, d, squares.v[i]);
+                }
+            });
     }
     block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
                         squares, blockIdx.y, wide, c);
@@ -142,20 +152,30 @@ __device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict
     const F8 scale = load_floats(line), shift = load_floats(line + c);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-#pragma unroll RESIDUAL ? DEPTH / 2 : DEPTH
-    for (int row = end - 1 - at.lane; row >= first; row -= at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        F8 v = load8(x + i), r = {};
-        if (RESIDUAL) r = load8(residual + i);
+    // The i-th row from the end.
+    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
+    struct Loaded {
+        Pack<8> x, residual;
+    };
+    for_rows<in_flight(RESIDUAL ? 2 : 1)>(
+        at.lane, end - first, at.lanes,
+        [&](int i) {
+            Loaded row = {load_pack(x + place_of(i)), {}};
+            if (RESIDUAL) row.residual = load_pack(residual + place_of(i));
+            return row;
+        },
+        [&](int i, const Loaded& row) {
+            F8 v = unpack(row.x), r = {};
+            if (RESIDUAL) r = unpack(row.residual);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
-        store8(z + i, v);
-    }
+            for (int k = 0; k < VECTOR; ++k)
+                v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
+            store8(z + place_of(i), v);
+        });
 }
 
 // z = relu?(x·scale + shift + residual), scale and shift from line (groups, 2, c).
-KERNEL(norm_apply, THREADS)
+KERNEL(norm_apply, THREADS, RESIDENT)
 (act* __restrict__ z, const act* __restrict__ x, Maybe<const act> __restrict__ residual,
  const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
     const float floor = relu ? 0.0f : -INFINITY;
@@ -166,13 +186,25 @@ KERNEL(norm_apply, THREADS)
     }
 }
 
+// A row of a thread in the backward.
+struct Row {
+    Pack<8> dz, z, x;
+};
+
+template <bool RELU>
+__device__ __forceinline__ Row load_row(const act* __restrict__ dz, const act* __restrict__ z,
+                                        const act* __restrict__ x, size_t i) {
+    Row row = {load_pack(dz + i), {}, load_pack(x + i)};
+    if (RELU) row.z = load_pack(z + i);
+    return row;
+}
+
 // The gradient in front of the ReLU: dz where z > 0.
 template <bool RELU>
-__device__ __forceinline__ F8 masked(const act* __restrict__ dz, const act* __restrict__ z,
-                                     size_t i) {
-    F8 g = load8(dz + i);
+__device__ __forceinline__ F8 masked(const Row& row) {
+    F8 g = unpack(row.dz);
     if (RELU) {
-        const F8 open = load8(z + i);
+        const F8 open = unpack(row.z);
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
     }
@@ -188,22 +220,23 @@ __device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ d
     const F8 centre = load_floats(mean + at.channel);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int end = min(int(blockIdx.x + 1) * chunk, rows);
-#pragma unroll 2
-    for (int row = blockIdx.x * chunk + at.lane; row < end; row += at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        const F8 g = masked<RELU>(dz, z, i), v = load8(x + i);
-        if (RESIDUAL) store8(dresidual + i, g);
+    for_rows<in_flight(2)>(
+        int(blockIdx.x) * chunk + at.lane, end, at.lanes,
+        [&](int i) { return load_row<RELU>(dz, z, x, column + size_t(i) * c); },
+        [&](int i, const Row& row) {
+            const F8 g = masked<RELU>(row), v = unpack(row.x);
+            if (RESIDUAL) store8(dresidual + column + size_t(i) * c, g);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            sum.v[k] += g.v[k];
-            product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
-        }
-    }
+            for (int k = 0; k < VECTOR; ++k) {
+                sum.v[k] += g.v[k];
+                product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
+            }
+        });
 }
 
 // partial = Σg and Σ g·(x − mean); dresidual = g. Without a residual dresidual is null, without a
 // ReLU z is.
-KERNEL(norm_backward_reduce, THREADS)
+KERNEL(norm_backward_reduce, THREADS, RESIDENT)
 (float* __restrict__ partial, Maybe<act> __restrict__ dresidual, const act* __restrict__ dz,
  Maybe<const act> __restrict__ z, const act* __restrict__ x, const float* __restrict__ saved,
  int rows, int c, int chunk, int wide) {
@@ -261,20 +294,23 @@ __device__ __forceinline__ void backward(act* __restrict__ dx, const act* __rest
     const F8 a = load_floats(line), b = load_floats(line + c), s = load_floats(line + 2 * c);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-#pragma unroll 2
-    for (int row = end - 1 - at.lane; row >= first; row -= at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        F8 g = masked<RELU>(dz, z, i);
-        const F8 v = load8(x + i);
+    // The i-th row from the end.
+    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
+    for_rows<in_flight(2)>(
+        at.lane, end - first, at.lanes,
+        [&](int i) { return load_row<RELU>(dz, z, x, place_of(i)); },
+        [&](int i, const Row& row) {
+            F8 g = masked<RELU>(row);
+            const F8 v = unpack(row.x);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            g.v[k] = fmaf(a.v[k], g.v[k], fmaf(b.v[k], v.v[k], s.v[k]));
-        store8(dx + i, g);
-    }
+            for (int k = 0; k < VECTOR; ++k)
+                g.v[k] = fmaf(a.v[k], g.v[k], fmaf(b.v[k], v.v[k], s.v[k]));
+            store8(dx + place_of(i), g);
+        });
 }
 
 // dx = g·line[0] + x·line[1] + line[2], line (groups, 4, c). Where z is null, g is dz.
-KERNEL(norm_backward_apply, THREADS)
+KERNEL(norm_backward_apply, THREADS, RESIDENT)
 (act* __restrict__ dx, const act* __restrict__ dz, Maybe<const act> __restrict__ z,
  const act* __restrict__ x, const float* __restrict__ line, int rows, int c, int chunk, int wide) {
     if (z) {
