@@ -24,9 +24,10 @@ constexpr int SUMMED = 32;
 constexpr int SHARERS = 8;
 // Elements of a weight's vector, and of the shortest map's.
 constexpr int FOUR = 4;
-// Rows that a thread of conv_bias_partial has in flight: 64 KiB on a multiprocessor.
+// Rows that a thread of conv_bias_partial has in flight, 64 KiB on a multiprocessor; half as many of
+// conv_epilogue, which may read two maps.
 constexpr int DEPTH = 4;
-// Blocks of conv_bias_partial on a multiprocessor.
+// Blocks of these two on a multiprocessor.
 constexpr int RESIDENT = 4;
 
 static_assert(COLUMNS * LANES == THREADS, "a thread for each vector and row of a block");
@@ -35,30 +36,38 @@ static_assert(SUMMED * SHARERS == THREADS, "a thread for each channel and share"
 static_assert(LANES * CHANNELS * sizeof(float) <= PLAIN_SHARED, "the tile fits");
 
 // y, residual (rows, k), bias (k). Blocks (⌈rows/LANES⌉ or fewer, ⌈k/CHANNELS⌉).
-KERNEL(conv_epilogue, THREADS)
+KERNEL(conv_epilogue, THREADS, RESIDENT)
 (act* y, Maybe<const act> __restrict__ bias, Maybe<const act> __restrict__ residual, size_t rows,
  int k, bool relu) {
     const int c = blockIdx.y * CHANNELS + threadIdx.x % COLUMNS * VECTOR;
     if (c >= k) return;
     F8 b = {};
     if (bias) b = load8(bias + c);
-    for (size_t row = size_t(blockIdx.x) * LANES + threadIdx.x / COLUMNS; row < rows;
-         row += size_t(gridDim.x) * LANES) {
-        const size_t at = row * k + c;
-        F8 v = load8(y + at);
+    struct Loaded {
+        Pack<8> y, residual;
+    };
+    for_rows<DEPTH / 2>(
+        size_t(blockIdx.x) * LANES + threadIdx.x / COLUMNS, rows, size_t(gridDim.x) * LANES,
+        [&](size_t row) {
+            Loaded loaded = {load_pack(y + row * k + c), {}};
+            if (residual) loaded.residual = load_pack(residual + row * k + c);
+            return loaded;
+        },
+        [&](size_t row, const Loaded& loaded) {
+            F8 v = unpack(loaded.y);
 #pragma unroll
-        for (int i = 0; i < VECTOR; ++i) v.v[i] += b.v[i];
-        if (residual) {
-            const F8 r = load8(residual + at);
+            for (int i = 0; i < VECTOR; ++i) v.v[i] += b.v[i];
+            if (residual) {
+                const F8 r = unpack(loaded.residual);
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) v.v[i] += r.v[i];
-        }
-        if (relu) {
+                for (int i = 0; i < VECTOR; ++i) v.v[i] += r.v[i];
+            }
+            if (relu) {
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) v.v[i] = max_nan(v.v[i], 0.0f);
-        }
-        store8(y + at, v);
-    }
+                for (int i = 0; i < VECTOR; ++i) v.v[i] = max_nan(v.v[i], 0.0f);
+            }
+            store8(y + row * k + c, v);
+        });
 }
 
 // dx, more (len); `len` is a multiple of FOUR: pixels of four channels may be odd in number.

@@ -257,7 +257,7 @@ fn gradients_are_slopes_of_the_forward() {
 /// that are stored as zero, zero itself and NaN among them.
 #[test]
 fn a_relu_that_is_known_by_x_opens_where_z_is_above_zero() {
-    let spec = NormSpec { groups: 2, rows: 12, c: 16 };
+    let spec = NormSpec { groups: 2, rows: 8, c: 16 };
     let mut given = Given::new(spec, false, true, 5);
     // Halves of the smallest f16 and of the smallest bf16 lie among the outputs of the first.
     let gamma = [4e-8, -4e-8, 6e-41, -6e-41, 0.0, 1.0, -1.0, f32::NAN];
@@ -277,7 +277,7 @@ fn a_relu_that_is_known_by_x_opens_where_z_is_above_zero() {
             want[j % spec.c] += if *z > 0.0 { *dz } else { 0.0 };
         }
         assert_eq!(got, want, "rig {i}");
-        let some = (0..8).filter(|&j| want[j] > 0.0 && want[j] < 4095.0).count();
+        let some = want.iter().filter(|&&sum| sum > 0.0 && sum < 65535.0).count();
         assert!(some >= 4, "rig {i}: {want:?} tell little");
     }
 }
