@@ -38,8 +38,12 @@ typedef __half act;
 // the integer constants of all files and the structs that kernels take, and writes the launchers'
 // typed arguments from them: a pointer becomes a slot, `Maybe<…>` an optional slot, `int` and
 // `size_t` a checked size, `bool` a flag (cuda/generate.rs).
-#define KERNEL(name, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
+//
+// `KERNEL(norm_stats, 256, 4)` also says how many blocks a multiprocessor is to hold. ptxas then
+// spends the registers that those leave, and lets loads wait side by side; without it, it saves
+// registers for blocks that no grid has, and puts loads of one loop behind each other's use.
+#define KERNEL(name, ...) \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) PICIE_SUFFIX(name)
 
 // A pointer parameter that may be null.
 template <class T>
@@ -90,27 +94,60 @@ __device__ __forceinline__ F4 load4(const act* p) {
     return out;
 }
 
+// p is aligned to 4 activations of global memory. NOTE: NVVM takes a struct of four 16-bit values
+// apart, and may store each by itself.
 __device__ __forceinline__ void store4(act* p, const F4& x) {
     Pack<4> pack;
 #pragma unroll
     for (int i = 0; i < 4; ++i) pack.v[i] = to_act(x.v[i]);
+#if defined(__CUDA_ARCH__) && !defined(PICIE_ACT_F32)
+    static_assert(sizeof(Pack<4>) == sizeof(uint2), "one 64-bit access");
+    uint2 bits;
+    memcpy(&bits, &pack, sizeof(bits));
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(bits.x),
+                 "r"(bits.y)
+                 : "memory");
+#else
     *reinterpret_cast<Pack<4>*>(p) = pack;
+#endif
 }
 
-// p is aligned to 8 activations: one 128-bit access, two where act is f32.
-__device__ __forceinline__ F8 load8(const act* p) {
-    const Pack<8> pack = *reinterpret_cast<const Pack<8>*>(p);
+// p is aligned to 8 activations: one 128-bit access, two where act is f32. What is loaded ahead is
+// kept as it lies in memory.
+__device__ __forceinline__ Pack<8> load_pack(const act* p) {
+    return *reinterpret_cast<const Pack<8>*>(p);
+}
+
+__device__ __forceinline__ F8 unpack(const Pack<8>& pack) {
     F8 out;
 #pragma unroll
     for (int i = 0; i < 8; ++i) out.v[i] = to_float(pack.v[i]);
     return out;
 }
 
+__device__ __forceinline__ F8 load8(const act* p) { return unpack(load_pack(p)); }
+
 __device__ __forceinline__ void store8(act* p, const F8& x) {
     Pack<8> pack;
 #pragma unroll
     for (int i = 0; i < 8; ++i) pack.v[i] = to_act(x.v[i]);
     *reinterpret_cast<Pack<8>*>(p) = pack;
+}
+
+// Calls use(row, load(row)) for row, row + step, … < end, in this order. NOTE: the loads of DEPTH
+// rows stand before the first use, without a branch between them: of a plain loop whose step is no
+// constant the compiler makes load, use, branch, however often unrolled, and one load is in flight.
+template <int DEPTH, class Index, class Load, class Use>
+__device__ __forceinline__ void for_rows(Index row, Index end, Index step, const Load& load,
+                                         const Use& use) {
+    for (; row + (DEPTH - 1) * step < end; row += DEPTH * step) {
+        decltype(load(row)) loaded[DEPTH];
+#pragma unroll
+        for (int i = 0; i < DEPTH; ++i) loaded[i] = load(row + i * step);
+#pragma unroll
+        for (int i = 0; i < DEPTH; ++i) use(row + i * step, loaded[i]);
+    }
+    for (; row < end; row += step) use(row, load(row));
 }
 
 // The larger of both, NaN where either is NaN: fmaxf drops NaN, and with it the first sign that a

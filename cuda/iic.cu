@@ -14,10 +14,11 @@
 //
 // dQ is symmetric, and so is dC.
 //
-// The maps are read from L2, and written once: 2·22 MB for 60 pairs of 32×32 maps of 45 classes, 10
-// µs. What counts are three passes of n·k²·Σ_δ pairs = 8.7e9 multiply-adds, 52 GFLOP: 0.8 ms at 67
-// TFLOP/s of f32. (The definition, at full resolution, has 100 times as many.) Tensor cores would
-// be the next step: maps are probabilities, and two bf16 hold one to 16 bits.
+// The maps are read for the correlations and for the gradient, which is written: 3·22 MB for 60
+// pairs of 32×32 maps of 45 classes, 15 µs. What counts are three passes of n·k²·Σ_δ pairs = 8.7e9
+// multiply-adds, 52 GFLOP: 0.8 ms at 67 TFLOP/s of f32. (The definition, at full resolution, has
+// 100 times as many.) Tensor cores would be the next step: maps are probabilities, and two bf16
+// hold one to 16 bits.
 #include "iic.cuh"
 
 // Entries of P and of its marginals that are smaller count as this number, which has no gradient.

@@ -11,11 +11,13 @@
 //
 //   forward   stats reads T; apply reads T and writes T                               3 T
 //             with a residual, apply reads that too                                   4 T
-//   backward  reduce reads dz, z and x, 3 T; apply reads the same and writes dx       7 T
-//             without a ReLU, neither reads z                                         5 T
+//   backward  reduce reads dz and x, 2 T; apply reads the same and writes dx          5 T
 //             with a residual, reduce also writes g to dresidual, and apply reads
-//             that instead of dz and z                                                7 T
-//             with a residual and without a ReLU                                      6 T
+//             that instead of dz                                                      6 T
+//             with a residual and a ReLU, reduce reads z as well                      7 T
+//
+// Behind a ReLU without a residual z is not read: where it is above zero follows from x, which is
+// read anyway, by the forward's own arithmetic.
 //
 // Floor: those bytes at the memory's rate. Layer 1 of a ResNet-18 at 2×128 images of 80×80 (T = 210
 // MB of bf16): 0.15 ms forward, 0.34 ms backward at 4.3 TB/s. Both sweeps run through a block's
@@ -26,8 +28,11 @@
 #include "stats.cuh"
 
 constexpr int THREADS = 256;
-// Rows that a thread has in flight: a block's rows are a multiple of DEPTH for each of its threads.
+// A block's rows are a multiple of DEPTH for each of its threads.
 constexpr int DEPTH = 4;
+// Blocks on a multiprocessor, forward and backward: the grid is one wave on an H100. The backward
+// has three, since a thread keeps 40 numbers of its channels beside what it loads.
+constexpr int RESIDENT = 4, RESIDENT_BACK = 3;
 // Channels of a block of the finalizing kernels.
 constexpr int FINALIZED = 4;
 
@@ -35,26 +40,34 @@ static_assert(THREADS % WARP == 0 && WARP % FINALIZED == 0, "warps have all chan
 static_assert((FINALIZED & (FINALIZED - 1)) == 0, "lanes of a channel are summed by halves");
 static_assert(VECTOR % FINALIZED == 0, "channels are a multiple of a block's");
 
+// Rows that a thread has in flight where it reads so many maps: 64 bytes and more of it.
+__host__ __device__ constexpr int in_flight(int maps) {
+    return (maps == 1 ? DEPTH : DEPTH / 2) * 2 / int(sizeof(act));
+}
+static_assert(in_flight(2) >= 1 && DEPTH % in_flight(1) == 0, "chunks are cut for it");
+
 // partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero
 // does not eat the variance's digits.
-KERNEL(norm_stats, THREADS)(float* __restrict__ partial, const act* __restrict__ x, int rows, int c,
-                            int chunk, int wide) {
+KERNEL(norm_stats, THREADS, RESIDENT)(float* __restrict__ partial, const act* __restrict__ x,
+                                      int rows, int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     F8 sum = {}, squares = {};
     if (at.inside) {
         const act* column = x + size_t(blockIdx.z) * rows * c + at.channel;
         const F8 shift = load8(column);
         const int end = min(int(blockIdx.x + 1) * chunk, rows);
-#pragma unroll DEPTH
-        for (int row = blockIdx.x * chunk + at.lane; row < end; row += at.lanes) {
-            const F8 v = load8(column + size_t(row) * c);
+        for_rows<in_flight(1)>(
+            int(blockIdx.x) * chunk + at.lane, end, at.lanes,
+            [&](int row) { return load_pack(column + size_t(row) * c); },
+            [&](int, const Pack<8>& pack) {
+                const F8 v = unpack(pack);
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) {
-                const float d = v.v[i] - shift.v[i];
-                sum.v[i] += d;
-                squares.v[i] = fmaf(d, d, squares.v[i]);
-            }
-        }
+                for (int i = 0; i < VECTOR; ++i) {
+                    const float d = v.v[i] - shift.v[i];
+                    sum.v[i] += d;
+                    squares.v[i] = fmaf(d, d, squares.v[i]);
+                }
+            });
     }
     block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
                         squares, blockIdx.y, wide, c);
@@ -142,20 +155,30 @@ __device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict
     const F8 scale = load_floats(line), shift = load_floats(line + c);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-#pragma unroll RESIDUAL ? DEPTH / 2 : DEPTH
-    for (int row = end - 1 - at.lane; row >= first; row -= at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        F8 v = load8(x + i), r = {};
-        if (RESIDUAL) r = load8(residual + i);
+    // The i-th row from the end.
+    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
+    struct Loaded {
+        Pack<8> x, residual;
+    };
+    for_rows<in_flight(RESIDUAL ? 2 : 1)>(
+        at.lane, end - first, at.lanes,
+        [&](int i) {
+            Loaded row = {load_pack(x + place_of(i)), {}};
+            if (RESIDUAL) row.residual = load_pack(residual + place_of(i));
+            return row;
+        },
+        [&](int i, const Loaded& row) {
+            F8 v = unpack(row.x), r = {};
+            if (RESIDUAL) r = unpack(row.residual);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
-        store8(z + i, v);
-    }
+            for (int k = 0; k < VECTOR; ++k)
+                v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
+            store8(z + place_of(i), v);
+        });
 }
 
 // z = relu?(x·scale + shift + residual), scale and shift from line (groups, 2, c).
-KERNEL(norm_apply, THREADS)
+KERNEL(norm_apply, THREADS, RESIDENT)
 (act* __restrict__ z, const act* __restrict__ x, Maybe<const act> __restrict__ residual,
  const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
     const float floor = relu ? 0.0f : -INFINITY;
@@ -166,60 +189,94 @@ KERNEL(norm_apply, THREADS)
     }
 }
 
-// The gradient in front of the ReLU: dz where z > 0.
-template <bool RELU>
-__device__ __forceinline__ F8 masked(const act* __restrict__ dz, const act* __restrict__ z,
-                                     size_t i) {
-    F8 g = load8(dz + i);
-    if (RELU) {
-        const F8 open = load8(z + i);
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
-    }
-    return g;
+// What tells where a ReLU lets the gradient through: there is none, x, or z.
+enum Gate { OPEN, BY_X, BY_Z };
+
+// Positive numbers up to here are stored as zero: half of the smallest that act has.
+#if defined(PICIE_ACT_F32)
+constexpr float STORED_AS_ZERO = 0.0f;
+#elif defined(PICIE_ACT_BF16)
+constexpr float STORED_AS_ZERO = 0x1p-134f;
+#else
+constexpr float STORED_AS_ZERO = 0x1p-25f;
+#endif
+
+// Whether the forward stored a positive z of x. NOTE: the same multiply-add as norm_apply's, so that
+// no gradient flows where z is zero; false where it is NaN, as z > 0 is.
+__device__ __forceinline__ bool opens(float x, float scale, float shift) {
+    return fmaf(x, scale, shift) > STORED_AS_ZERO;
 }
 
-// A thread's part of norm_backward_reduce.
-template <bool RELU, bool RESIDUAL>
+// A thread's part of norm_backward_reduce. `scale` and `shift` are read BY_X alone.
+template <Gate GATE, bool RESIDUAL>
 __device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ dresidual,
                                        const act* __restrict__ dz, const act* __restrict__ z,
-                                       const act* __restrict__ x, const float* mean,
-                                       const Place& at, int rows, int c, int chunk) {
-    const F8 centre = load_floats(mean + at.channel);
-    const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
-    const int end = min(int(blockIdx.x + 1) * chunk, rows);
-#pragma unroll 2
-    for (int row = blockIdx.x * chunk + at.lane; row < end; row += at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        const F8 g = masked<RELU>(dz, z, i), v = load8(x + i);
-        if (RESIDUAL) store8(dresidual + i, g);
+                                       const act* __restrict__ x, const F8& centre, const F8& scale,
+                                       const F8& shift, size_t column, int first, int end, int step,
+                                       int c) {
+    struct Loaded {
+        Pack<8> dz, x, z;
+    };
+    for_rows<in_flight(2)>(
+        first, end, step,
+        [&](int i) {
+            const size_t at = column + size_t(i) * c;
+            Loaded row = {load_pack(dz + at), load_pack(x + at), {}};
+            if (GATE == BY_Z) row.z = load_pack(z + at);
+            return row;
+        },
+        [&](int i, const Loaded& row) {
+            F8 g = unpack(row.dz), open = {};
+            const F8 v = unpack(row.x);
+            if (GATE == BY_Z) open = unpack(row.z);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            sum.v[k] += g.v[k];
-            product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
-        }
-    }
+            for (int k = 0; k < VECTOR; ++k) {
+                if (GATE == BY_Z) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
+                if (GATE == BY_X) g.v[k] = opens(v.v[k], scale.v[k], shift.v[k]) ? g.v[k] : 0.0f;
+                sum.v[k] += g.v[k];
+                product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
+            }
+            if (RESIDUAL) store8(dresidual + column + size_t(i) * c, g);
+        });
 }
 
-// partial = Σg and Σ g·(x − mean); dresidual = g. Without a residual dresidual is null, without a
-// ReLU z is.
-KERNEL(norm_backward_reduce, THREADS)
+// partial = Σg and Σ g·(x − mean); dresidual = g. Without a residual dresidual is null. A ReLU is
+// known by z behind a residual, else by beta; both are null without one.
+KERNEL(norm_backward_reduce, THREADS, RESIDENT_BACK)
 (float* __restrict__ partial, Maybe<act> __restrict__ dresidual, const act* __restrict__ dz,
  Maybe<const act> __restrict__ z, const act* __restrict__ x, const float* __restrict__ saved,
- int rows, int c, int chunk, int wide) {
+ const float* __restrict__ gamma, Maybe<const float> __restrict__ beta, int rows, int c, int chunk,
+ int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
-    const float* mean = saved + size_t(blockIdx.z) * 2 * c;
+    const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
+    const int first = int(blockIdx.x) * chunk + at.lane, step = at.lanes,
+              end = min(int(blockIdx.x + 1) * chunk, rows);
     F8 sum = {}, product = {};
-    if (!at.inside) {
-        // Nothing to add; but the block's sum has a barrier.
-    } else if (z && dresidual) {
-        reduce<true, true>(sum, product, dresidual, dz, z, x, mean, at, rows, c, chunk);
-    } else if (z) {
-        reduce<true, false>(sum, product, nullptr, dz, z, x, mean, at, rows, c, chunk);
-    } else if (dresidual) {
-        reduce<false, true>(sum, product, dresidual, dz, nullptr, x, mean, at, rows, c, chunk);
-    } else {
-        reduce<false, false>(sum, product, nullptr, dz, nullptr, x, mean, at, rows, c, chunk);
+    if (at.inside) {
+        saved += size_t(blockIdx.z) * 2 * c + at.channel;
+        const F8 mean = load_floats(saved);
+        F8 scale = {}, shift = {};
+        if (z) {
+            reduce<BY_Z, true>(sum, product, dresidual, dz, z, x, mean, scale, shift, column, first,
+                               end, step, c);
+        } else if (dresidual) {
+            reduce<OPEN, true>(sum, product, dresidual, dz, z, x, mean, scale, shift, column, first,
+                               end, step, c);
+        } else if (beta) {
+            const F8 rstd = load_floats(saved + c), g = load_floats(gamma + at.channel),
+                     b = load_floats(beta + at.channel);
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) {
+                const Affine y = affine(mean.v[k], rstd.v[k], g.v[k], b.v[k]);
+                scale.v[k] = y.scale;
+                shift.v[k] = y.shift;
+            }
+            reduce<BY_X, false>(sum, product, dresidual, dz, z, x, mean, scale, shift, column,
+                                first, end, step, c);
+        } else {
+            reduce<OPEN, false>(sum, product, dresidual, dz, z, x, mean, scale, shift, column,
+                                first, end, step, c);
+        }
     }
     block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
                         product, blockIdx.y, wide, c);
@@ -227,7 +284,7 @@ KERNEL(norm_backward_reduce, THREADS)
 
 // dgamma and dbeta +=, group after group; line (groups, 4, c) are the coefficients of dx =
 // g·line[0] + x·line[1] + line[2], and line[3] is the shift of the forward's γ·x̂ + β where beta is
-// given (the stem has no z to look at). Grid: c / FINALIZED.
+// given: a ReLU that is known by x. Grid: c / FINALIZED.
 KERNEL(norm_backward_finalize, THREADS)
 (float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ line,
  const float* __restrict__ partial, const float* __restrict__ saved,
@@ -251,36 +308,48 @@ KERNEL(norm_backward_finalize, THREADS)
 }
 
 // A thread's part of norm_backward_apply.
-template <bool RELU>
+template <Gate GATE>
 __device__ __forceinline__ void backward(act* __restrict__ dx, const act* __restrict__ dz,
-                                         const act* __restrict__ z, const act* __restrict__ x,
-                                         const float* line, int rows, int c, int chunk, int wide) {
+                                         const act* __restrict__ x, const float* line, int rows,
+                                         int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
     if (!at.inside) return;
     line += size_t(blockIdx.z) * 4 * c + at.channel;
-    const F8 a = load_floats(line), b = load_floats(line + c), s = load_floats(line + 2 * c);
+    const F8 scale = load_floats(line), slope = load_floats(line + c),
+             offset = load_floats(line + 2 * c);
+    F8 shift = {};
+    if (GATE == BY_X) shift = load_floats(line + 3 * c);
     const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
     const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-#pragma unroll 2
-    for (int row = end - 1 - at.lane; row >= first; row -= at.lanes) {
-        const size_t i = column + size_t(row) * c;
-        F8 g = masked<RELU>(dz, z, i);
-        const F8 v = load8(x + i);
+    // The i-th row from the end.
+    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
+    struct Loaded {
+        Pack<8> dz, x;
+    };
+    for_rows<in_flight(2)>(
+        at.lane, end - first, at.lanes,
+        [&](int i) { return Loaded{load_pack(dz + place_of(i)), load_pack(x + place_of(i))}; },
+        [&](int i, const Loaded& row) {
+            F8 g = unpack(row.dz);
+            const F8 v = unpack(row.x);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            g.v[k] = fmaf(a.v[k], g.v[k], fmaf(b.v[k], v.v[k], s.v[k]));
-        store8(dx + i, g);
-    }
+            for (int k = 0; k < VECTOR; ++k) {
+                if (GATE == BY_X) g.v[k] = opens(v.v[k], scale.v[k], shift.v[k]) ? g.v[k] : 0.0f;
+                g.v[k] = fmaf(scale.v[k], g.v[k], fmaf(slope.v[k], v.v[k], offset.v[k]));
+            }
+            store8(dx + place_of(i), g);
+        });
 }
 
-// dx = g·line[0] + x·line[1] + line[2], line (groups, 4, c). Where z is null, g is dz.
-KERNEL(norm_backward_apply, THREADS)
-(act* __restrict__ dx, const act* __restrict__ dz, Maybe<const act> __restrict__ z,
- const act* __restrict__ x, const float* __restrict__ line, int rows, int c, int chunk, int wide) {
-    if (z) {
-        backward<true>(dx, dz, z, x, line, rows, c, chunk, wide);
+// dx = g·line[0] + x·line[1] + line[2], line (groups, 4, c); g is dz, with `relu` where x·line[0] +
+// line[3], the forward's z, is above zero.
+KERNEL(norm_backward_apply, THREADS, RESIDENT_BACK)
+(act* __restrict__ dx, const act* __restrict__ dz, const act* __restrict__ x,
+ const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
+    if (relu) {
+        backward<BY_X>(dx, dz, x, line, rows, c, chunk, wide);
     } else {
-        backward<false>(dx, dz, z, x, line, rows, c, chunk, wide);
+        backward<OPEN>(dx, dz, x, line, rows, c, chunk, wide);
     }
 }
 

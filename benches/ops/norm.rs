@@ -2,7 +2,8 @@
 
 use criterion::Criterion;
 use picie::device::ops::{
-    NormBackward, NormForward, NormParams, NormSpec, norm_backward, norm_forward, plan_norm,
+    NormBackward, NormForward, NormGate, NormParams, NormSpec, norm_backward, norm_forward,
+    plan_norm,
 };
 use picie::device::{Layout, Pool};
 
@@ -34,11 +35,15 @@ pub fn bench(c: &mut Criterion, place: &Place) {
         time(&mut group, dev, format!("forward {name}"), &spec, forward, |dev, a| {
             norm_forward(dev, &plan, a)
         });
-        let (dresidual, z) = (Some(dresidual), Some(z));
-        let backward = NormBackward { dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma };
-        time(&mut group, dev, format!("backward {name}"), &spec, backward, |dev, a| {
-            norm_backward(dev, &plan, a)
-        });
+        for (what, dresidual, gate) in [
+            ("backward", Some(dresidual), NormGate::Output(z)),
+            ("backward without residual", None, NormGate::Beta(beta)),
+        ] {
+            let backward = NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma };
+            time(&mut group, dev, format!("{what} {name}"), &spec, backward, |dev, a| {
+                norm_backward(dev, &plan, a)
+            });
+        }
     }
     group.finish();
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::device::ops::{
-    ConvBackwardData, ConvBackwardWeight, NormBackward, StemBackward, conv_backward_data,
+    ConvBackwardData, ConvBackwardWeight, NormBackward, NormGate, StemBackward, conv_backward_data,
     conv_backward_weight, norm_backward, stem_backward,
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
@@ -169,19 +169,23 @@ fn backward_block(
     for i in (0..=last).rev() {
         let (unit, UnitGrads { dz, dy }) = (&step.chain[i], &g.chain[i]);
         let dresidual = (i == last).then_some(g.dshortcut);
-        backward_norm(dev, net, unit, *dy, dresidual, *dz, Some(unit.z))?;
+        let gate = match dresidual {
+            Some(_) => NormGate::Output(unit.z),
+            None => NormGate::Beta(net.norm(&unit.unit).beta),
+        };
+        backward_norm(dev, net, unit, *dy, dresidual, *dz, gate)?;
         if i > 0 {
             backward_conv(dev, net, unit, g.chain[i - 1].dz, *dy, step.chain[i - 1].z, false)?;
         }
     }
     if let (Some(down), Some(ddown)) = (&step.down, g.ddown) {
-        backward_norm(dev, net, down, ddown, None, g.dshortcut, None)?;
+        backward_norm(dev, net, down, ddown, None, g.dshortcut, NormGate::Open)?;
         backward_conv(dev, net, down, g.dx, ddown, step.x, false)?;
     }
     backward_conv(dev, net, &step.chain[0], g.dx, g.chain[0].dy, step.x, true)
 }
 
-/// dy of a unit's convolution from dz; `z` where the unit has a ReLU.
+/// dy of a unit's convolution from dz.
 fn backward_norm(
     dev: &mut dyn Engine,
     net: &Network,
@@ -189,7 +193,7 @@ fn backward_norm(
     dy: Slot<Act>,
     dresidual: Option<Slot<Act>>,
     dz: Slot<Act>,
-    z: Option<Slot<Act>>,
+    gate: NormGate,
 ) -> Result<()> {
     let UnitStep { unit, norm, y, saved, .. } = step;
     let a = NormBackward {
@@ -198,7 +202,7 @@ fn backward_norm(
         dgamma: net.grad(&unit.conv, 1),
         dbeta: net.grad(&unit.conv, 2),
         dz,
-        z,
+        gate,
         x: *y,
         saved: *saved,
         gamma: net.norm(unit).gamma,

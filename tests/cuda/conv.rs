@@ -13,10 +13,9 @@ use crate::util::{OpCase, Rig, rounding, softgpu};
 
 /// n, h, w, c, k, r, stride, pad: the network's kinds, small and uneven; one pixel; columns of
 /// channels and rows of blocks of the kernels of `cuda/conv.cu` below, at and above their edges.
-/// NOTE: those walk whole vectors of 8, so pixels of 4 channels, whose gradient no network asks
-/// for, are even in number.
+/// Those walk vectors of 8, and the pixels of 4 channels are odd in number.
 pub const SHAPES: [[usize; 8]; 10] = [
-    [3, 9, 12, 4, 8, 7, 2, 3],
+    [3, 9, 11, 4, 8, 7, 2, 3],
     [3, 7, 6, 8, 16, 3, 1, 1],
     [2, 8, 7, 16, 8, 3, 2, 1],
     [3, 5, 4, 24, 40, 1, 1, 0],

@@ -99,11 +99,12 @@ pub(super) fn statistics(
     }
 }
 
-/// The scale and the shift of each channel with which x·scale + shift is γ·(x − mean)·rstd + β.
+/// The scale and the shift of each channel with which x·scale + shift is γ·(x − mean)·rstd + β,
+/// rounded as the GPU's are: a backward finds the sign of the forward's output by them.
 pub(super) fn affine(saved: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (mean, rstd) = saved.split_at(gamma.len());
     let scale: Vec<f32> = gamma.iter().zip(rstd).map(|(g, r)| g * r).collect();
-    let shift = beta.iter().zip(&scale).zip(mean).map(|((b, s), m)| b - m * s).collect();
+    let shift = beta.iter().zip(&scale).zip(mean).map(|((b, s), m)| (-m).mul_add(*s, *b)).collect();
     (scale, shift)
 }
 
@@ -133,6 +134,37 @@ pub(super) fn backward_affine(
         out[2][j] = (-a * g / n - b * f64::from(mean[j])) as f32;
     }
     out
+}
+
+/// A row of the backward pass.
+struct Row<'a> {
+    dz: &'a [f32],
+    x: &'a [f32],
+    /// What tells where the forward's output was above zero: itself, or its scale and shift of x.
+    z: Option<&'a [f32]>,
+    line: Option<&'a (Vec<f32>, Vec<f32>)>,
+}
+
+impl Row<'_> {
+    /// g = dz where the ReLU lets it through.
+    #[inline(always)]
+    fn mask(&self, g: &mut [f32]) {
+        match (self.z, self.line) {
+            (Some(z), _) => {
+                for ((g, dz), z) in g.iter_mut().zip(self.dz).zip(z) {
+                    *g = if *z > 0.0 { *dz } else { 0.0 };
+                }
+            }
+            (None, Some((scale, shift))) => {
+                for ((((g, dz), x), a), b) in
+                    g.iter_mut().zip(self.dz).zip(self.x).zip(scale).zip(shift)
+                {
+                    *g = if x.mul_add(*a, *b) > 0.0 { *dz } else { 0.0 };
+                }
+            }
+            (None, None) => g.copy_from_slice(self.dz),
+        }
+    }
 }
 
 impl NormOps for Cpu {
@@ -196,70 +228,53 @@ impl NormOps for Cpu {
     fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()> {
         let NormSpec { groups, rows, c } = *a.spec();
         let (simd, partial) = (self.simd, self.scratch(partial_len(rows, c)));
-        let NormBackward { dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma } = *a;
-        let (dx, mut dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial) =
-            self.get((dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma, partial));
+        let NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma } = *a;
+        let told = (gate.output(), gate.beta());
+        let (dx, mut dresidual, dgamma, dbeta, dz, (z, beta), x, saved, gamma, partial) =
+            self.get((dx, dresidual, dgamma, dbeta, dz, told, x, saved, gamma, partial));
         for g in 0..groups {
             let group = g * rows * c..(g + 1) * rows * c;
             let (dz, x, saved) =
                 (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
             let z = z.as_deref().map(|z| &z[group.clone()]);
             let (mean, rstd) = saved.split_at(c);
+            let line = beta.as_deref().map(|beta| affine(saved, gamma, beta));
+            let row = |i: usize| Row {
+                dz: &dz[i * c..(i + 1) * c],
+                x: &x[i * c..(i + 1) * c],
+                z: z.map(|z| &z[i * c..(i + 1) * c]),
+                line: line.as_ref(),
+            };
             let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
                 let (sum, product) = sums.split_at_mut(c);
-                let range = first * c..(first + rows) * c;
-                let (dz, x) = (dz[range.clone()].chunks_exact(c), x[range.clone()].chunks_exact(c));
-                let stats = || mean.iter().zip(rstd);
-                match z {
-                    Some(z) => {
-                        for ((dz, x), z) in dz.zip(x).zip(z[range].chunks_exact(c)) {
-                            let sums = sum.iter_mut().zip(&mut *product);
-                            for ((((dz, x), z), (mean, rstd)), (s, p)) in
-                                dz.iter().zip(x).zip(z).zip(stats()).zip(sums)
-                            {
-                                let g = if *z > 0.0 { *dz } else { 0.0 };
-                                *s += g;
-                                *p = g.mul_add((x - mean) * rstd, *p);
-                            }
-                        }
-                    }
-                    None => {
-                        for (dz, x) in dz.zip(x) {
-                            let sums = sum.iter_mut().zip(&mut *product);
-                            for (((g, x), (mean, rstd)), (s, p)) in
-                                dz.iter().zip(x).zip(stats()).zip(sums)
-                            {
-                                *s += g;
-                                *p = g.mul_add((x - mean) * rstd, *p);
-                            }
-                        }
+                let mut masked = vec![0.0; c];
+                for row in (first..first + rows).map(row) {
+                    row.mask(&mut masked);
+                    let sums = sum.iter_mut().zip(&mut *product);
+                    for ((((g, x), mean), rstd), (s, p)) in
+                        masked.iter().zip(row.x).zip(mean).zip(rstd).zip(sums)
+                    {
+                        *s += g;
+                        *p = g.mul_add((x - mean) * rstd, *p);
                     }
                 }
             });
             let [a, b, s] = backward_affine(&sums, rows, saved, gamma, dgamma, dbeta);
             let dx = dx[group.clone()].par_chunks_mut(ROWS * c);
             let sweep = |i: usize, dx: &mut [f32], mut dresidual: Option<&mut [f32]>| {
-                let range = i * ROWS * c..i * ROWS * c + dx.len();
-                let (dz, x) = (&dz[range.clone()], &x[range.clone()]);
                 wide(
                     simd,
                     #[inline(always)]
                     || {
-                        // dx holds the masked gradient first, and feeds the residual's.
-                        match z {
-                            Some(z) => {
-                                for ((dx, dz), z) in dx.iter_mut().zip(dz).zip(&z[range.clone()]) {
-                                    *dx = if *z > 0.0 { *dz } else { 0.0 };
-                                }
+                        for (j, dx) in dx.chunks_exact_mut(c).enumerate() {
+                            let row = row(i * ROWS + j);
+                            // dx holds the masked gradient first, and feeds the residual's.
+                            row.mask(dx);
+                            if let Some(dresidual) = dresidual.as_deref_mut() {
+                                dresidual[j * c..(j + 1) * c].copy_from_slice(dx);
                             }
-                            None => dx.copy_from_slice(dz),
-                        }
-                        if let Some(dresidual) = dresidual.as_deref_mut() {
-                            dresidual.copy_from_slice(dx);
-                        }
-                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                             for ((((dx, x), a), b), s) in
-                                dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s)
+                                dx.iter_mut().zip(row.x).zip(&a).zip(&b).zip(&s)
                             {
                                 *dx = a.mul_add(*dx, b.mul_add(*x, *s));
                             }

@@ -10,7 +10,7 @@ use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::conv::{CHANNELS, LANES, SUMMED, THREADS, VECTOR};
+use crate::device::cuda::kernels::consts::conv::{CHANNELS, FOUR, LANES, SUMMED, THREADS, VECTOR};
 use crate::device::ops::conv::ConvOps;
 use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, DataGrad, Passed,
@@ -60,9 +60,9 @@ fn over_rows(rows: usize, k: usize) -> (usize, usize) {
     (rows.div_ceil(LANES).min(BLOCKS.div_ceil(wide)), wide)
 }
 
-/// Blocks over `len` elements for kernels whose threads take a vector at a time.
-fn over(len: usize) -> usize {
-    len.div_ceil(THREADS * VECTOR).min(BLOCKS)
+/// Blocks over `len` elements for kernels whose threads take `each` at a time.
+fn over(len: usize, each: usize) -> usize {
+    len.div_ceil(THREADS * each).min(BLOCKS)
 }
 
 impl Cuda {
@@ -210,7 +210,7 @@ impl ConvOps for Cuda {
             return Ok(());
         }
         let (len, more) = (dx.len, self.scratch_acts(0, dx.len)?);
-        self.launch(over(len), 0, kernels::ConvAdd { dx, more, len })
+        self.launch(over(len, VECTOR), 0, kernels::ConvAdd { dx, more, len })
     }
 
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
@@ -223,11 +223,11 @@ impl ConvOps for Cuda {
         match pass {
             Some(Pass { wide: true, .. }) => {
                 let more = self.scratch(0, len)?;
-                self.launch(over(len), 0, kernels::ConvAddWeightWide { dw, more, len })?;
+                self.launch(over(len, VECTOR), 0, kernels::ConvAddWeightWide { dw, more, len })?;
             }
             Some(Pass { wide: false, .. }) => {
                 let more = self.scratch_acts(0, len)?;
-                self.launch(over(len), 0, kernels::ConvAddWeight { dw, more, len })?;
+                self.launch(over(len, FOUR), 0, kernels::ConvAddWeight { dw, more, len })?;
             }
             None => {}
         }

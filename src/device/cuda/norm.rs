@@ -7,13 +7,15 @@ use crate::device::Act;
 use crate::device::Slot;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::norm::{DEPTH, FINALIZED, MOST_WIDE, THREADS, VECTOR};
+use crate::device::cuda::kernels::consts::norm::{
+    DEPTH, FINALIZED, MOST_WIDE, RESIDENT, RESIDENT_BACK, THREADS, VECTOR,
+};
 use crate::device::ops::norm::{EPS, MOMENTUM, NormOps};
 use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
 
-/// Blocks that fill a GPU: four on each of an H100's 132 multiprocessors. NOTE: a constant, so that
-/// sums are cut in the same places, and rounded alike, on every GPU.
-const BLOCKS: usize = 4 * 132;
+/// Multiprocessors of an H100. NOTE: a constant, so that sums are cut in the same places, and
+/// rounded alike, on every GPU.
+const PROCESSORS: usize = 132;
 
 /// Threads side by side along a row of `c` channels, a vector of them each: a power of two.
 fn wide(c: usize) -> usize {
@@ -47,9 +49,10 @@ impl Cut {
     }
 }
 
-/// How batch norm itself is cut. The spec is not empty.
-fn cut(&NormSpec { groups, rows, c }: &NormSpec) -> Cut {
-    Cut::new(groups, rows, c, BLOCKS, DEPTH * THREADS / wide(c))
+/// How batch norm itself is cut, where a multiprocessor holds `resident` blocks. The spec is not
+/// empty.
+fn cut(&NormSpec { groups, rows, c }: &NormSpec, resident: usize) -> Cut {
+    Cut::new(groups, rows, c, resident * PROCESSORS, DEPTH * THREADS / wide(c))
 }
 
 /// Refuses what kernels of norm and stem do not take: they have channels by vectors, and count in
@@ -93,7 +96,7 @@ impl Cuda {
         x: Slot<Act>,
         params: NormParams,
     ) -> Result<Slot<f32>> {
-        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec));
+        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec, RESIDENT));
         let Cut { wide, tiles, chunk, chunks } = cut;
         let partial: Slot<f32> = self.scratch(0, cut.partial_len(groups, c))?;
         let line = self.scratch(partial.bytes(), groups * 2 * c)?;
@@ -152,7 +155,9 @@ impl NormOps for Cuda {
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize> {
         fits("batch norm", spec.c, &[spec.rows])?;
         if !spec.is_empty() {
-            self.ask_norm_scratch(spec.groups, spec.c, &cut(&spec));
+            for resident in [RESIDENT, RESIDENT_BACK] {
+                self.ask_norm_scratch(spec.groups, spec.c, &cut(&spec, resident));
+            }
         }
         Ok(0)
     }
@@ -164,7 +169,8 @@ impl NormOps for Cuda {
         }
         let NormForward { z, saved, x, residual, relu, params } = *a;
         let line = self.norm_statistics(spec, saved, x, params)?;
-        let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, chunks }) = (spec, cut(spec));
+        let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, chunks }) =
+            (spec, cut(spec, RESIDENT));
         let kernel = kernels::NormApply { z, x, residual, line, rows, c, chunk, wide, relu };
         self.launch((chunks, tiles, groups), 0, kernel)
     }
@@ -174,28 +180,30 @@ impl NormOps for Cuda {
         if spec.is_empty() {
             return Ok(());
         }
-        let NormBackward { dx, dresidual, dgamma, dbeta, dz, z, x, saved, gamma } = *a;
-        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec));
+        let NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma } = *a;
+        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec, RESIDENT_BACK));
         let Cut { wide, tiles, chunk, chunks } = cut;
         let partial: Slot<f32> = self.scratch(0, cut.partial_len(groups, c))?;
         let kernel = kernels::NormBackwardReduce {
             partial,
             dresidual,
             dz,
-            z,
+            z: gate.output(),
             x,
             saved,
+            gamma,
+            beta: gate.beta(),
             rows,
             c,
             chunk,
             wide,
         };
         self.launch((chunks, tiles, groups), 0, kernel)?;
-        let finish = Finish { dgamma, dbeta, saved, gamma, beta: None };
+        let finish = Finish { dgamma, dbeta, saved, gamma, beta: gate.beta() };
         let line = self.norm_gradients(spec, finish, partial, chunks)?;
         // The residual's gradient is dz behind the ReLU already.
-        let (dz, z) = dresidual.map_or((dz, z), |masked| (masked, None));
-        let kernel = kernels::NormBackwardApply { dx, dz, z, x, line, rows, c, chunk, wide };
+        let (dz, relu) = (dresidual.unwrap_or(dz), gate.beta().is_some());
+        let kernel = kernels::NormBackwardApply { dx, dz, x, line, rows, c, chunk, wide, relu };
         self.launch((chunks, tiles, groups), 0, kernel)
     }
 

@@ -41,7 +41,7 @@ pub use kmeans::{
     kmeans_accumulate, kmeans_classifier, kmeans_mean, kmeans_step, plan_kmeans,
 };
 pub use norm::{
-    NormBackward, NormFold, NormForward, NormParams, NormSpec, norm_backward, norm_fold,
+    NormBackward, NormFold, NormForward, NormGate, NormParams, NormSpec, norm_backward, norm_fold,
     norm_forward, plan_norm,
 };
 pub use softmax::{

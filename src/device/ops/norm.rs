@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::device::ops::{Op, Passed, Plan, UNPLANNED, Unplanned, door, want, want_if};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
@@ -103,6 +103,29 @@ impl Op for NormForward {
     }
 }
 
+/// What tells where a forward pass's output z was above zero, so that its ReLU lets dz through.
+#[derive(Clone, Copy, Debug)]
+pub enum NormGate {
+    /// It had no ReLU: dz counts everywhere.
+    Open,
+    /// β (c), of a pass without a residual: z > 0 follows from x.
+    Beta(Slot<f32>),
+    /// z (groups, rows, c), of a pass with a residual.
+    Output(Slot<Act>),
+}
+
+impl NormGate {
+    /// β, where it tells.
+    pub(crate) fn beta(self) -> Option<Slot<f32>> {
+        if let NormGate::Beta(beta) = self { Some(beta) } else { None }
+    }
+
+    /// z, where it tells.
+    pub(crate) fn output(self) -> Option<Slot<Act>> {
+        if let NormGate::Output(z) = self { Some(z) } else { None }
+    }
+}
+
 /// Arguments of [`norm_backward`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormBackward {
@@ -117,9 +140,8 @@ pub struct NormBackward {
     pub dbeta: Slot<f32>,
     /// (groups, rows, c), the gradient of the output.
     pub dz: Slot<Act>,
-    /// (groups, rows, c), the forward pass's output. Given if it had a ReLU, so that dz counts only
-    /// where z > 0.
-    pub z: Option<Slot<Act>>,
+    /// The forward pass's ReLU.
+    pub gate: NormGate,
     /// (groups, rows, c), the forward pass's input.
     pub x: Slot<Act>,
     /// (groups, 2, c), as the forward pass wrote it.
@@ -138,20 +160,29 @@ impl Op for NormBackward {
         want(Self::NAME, "dgamma", self.dgamma, spec.c)?;
         want(Self::NAME, "dbeta", self.dbeta, spec.c)?;
         want(Self::NAME, "dz", self.dz, spec.len())?;
-        want_if(Self::NAME, "z", self.z, spec.len())?;
+        match (self.gate, self.dresidual) {
+            (NormGate::Open, _) => {}
+            (NormGate::Beta(beta), None) => want(Self::NAME, "beta", beta, spec.c)?,
+            (NormGate::Output(z), Some(_)) => want(Self::NAME, "z", z, spec.len())?,
+            (gate, dresidual) => {
+                return Err(Error::input(
+                    format!("{}: {gate:?} with the residual {dresidual:?}", Self::NAME),
+                    "give z where there is a residual, else beta",
+                ));
+            }
+        }
         want(Self::NAME, "x", self.x, spec.len())?;
         want(Self::NAME, "saved", self.saved, spec.saved_len())?;
         want(Self::NAME, "gamma", self.gamma, spec.c)
     }
 
     /// Two passes: sums over all pixels, then dx. If there is a residual, the first pass writes dz
-    /// behind the ReLU to `dresidual`, where the second one reads it, and z is not read again.
+    /// behind the ReLU to `dresidual`, where the second one reads it.
     fn work(&self, _: &NormSpec) -> Work {
-        let NormBackward { dx, dresidual, dz, z, x, .. } = *self;
-        Work::moved(match dresidual {
-            Some(masked) => bytes![dz, z, x, masked] + bytes![masked, x, dx],
-            None => bytes![dz, z, x] + bytes![dz, z, x, dx],
-        })
+        let NormBackward { dx, dresidual, dz, gate, x, .. } = *self;
+        Work::moved(
+            bytes![dz, gate.output(), x, dresidual] + bytes![dresidual.unwrap_or(dz), x, dx],
+        )
     }
 }
 

@@ -145,8 +145,9 @@ impl Op for SoftmaxLoss {
         want(Self::NAME, "weights", weights, spec.k)
     }
 
+    /// Two passes read the labels: the sum of their weights, then the loss.
     fn work(&self, spec: &SoftmaxSpec) -> Work {
-        Work::moved(bytes![self.scores, self.scores] + 2 * spec.rows())
+        Work::moved(bytes![self.scores, self.scores] + 2 * size_of::<u16>() * spec.rows())
     }
 }
 

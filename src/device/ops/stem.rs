@@ -146,8 +146,9 @@ impl Op for StemBackward {
         self.params.check(Self::NAME, spec.c)
     }
 
+    /// Two passes: sums over all pixels, then dx.
     fn work(&self, _: &StemSpec) -> Work {
-        Work::moved(bytes![self.dx, self.dz, self.dz, self.x] + 2 * bytes![self.argmax])
+        Work::moved(bytes![self.dx] + 2 * (bytes![self.dz, self.x] + bytes![self.argmax]))
     }
 }
 

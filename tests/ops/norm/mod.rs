@@ -6,8 +6,8 @@ mod plain;
 use picie::base::Error;
 use picie::device::Dtype;
 use picie::device::ops::{
-    NormBackward, NormFold, NormForward, NormSpec, norm_backward, norm_fold, norm_forward,
-    plan_norm,
+    NormBackward, NormFold, NormForward, NormGate, NormSpec, norm_backward, norm_fold,
+    norm_forward, plan_norm,
 };
 
 use crate::util::{
@@ -90,7 +90,11 @@ impl Given {
                 dgamma: rig.adds("dgamma", self.spec.c),
                 dbeta: rig.adds("dbeta", self.spec.c),
                 dz: rig.acts("dz", &self.dz),
-                z: self.relu.then(|| rig.acts("z", &kept["z"])),
+                gate: match (self.relu, self.residual.is_some()) {
+                    (false, _) => NormGate::Open,
+                    (true, false) => NormGate::Beta(rig.input("beta", &self.params.beta)),
+                    (true, true) => NormGate::Output(rig.acts("z", &kept["z"])),
+                },
                 x: rig.acts("x", &self.x),
                 saved: rig.input("saved", &kept["saved"]),
                 gamma: rig.input("gamma", &self.params.gamma),
@@ -132,8 +136,8 @@ impl Given {
         self.backward(&forward).cpu().close(&backward, tolerance(Dtype::F32));
     }
 
-    /// CUDA against the CPU; the backward from the same z, for where a ReLU opens differently is
-    /// the forward's matter.
+    /// CUDA against the CPU; the backward from the same z or statistics, for where a ReLU opens
+    /// differently is the forward's matter.
     #[track_caller]
     fn agree(&self, dtype: Dtype) {
         if let Some([_, kept]) = self.forward().agree(dtype, tolerance(dtype)) {
@@ -246,6 +250,64 @@ fn gradients_are_slopes_of_the_forward() {
             let steps = Steps { picks: 20, step: 0.002, tol: 0.01 };
             given.forward().slopes(on, ("z", &given.dz), &gradients, steps);
         }
+    }
+}
+
+/// Where a ReLU is known by x, the gradient flows where the forward stored a z above zero: numbers
+/// that are stored as zero, zero itself and NaN among them.
+#[test]
+fn a_relu_that_is_known_by_x_opens_where_z_is_above_zero() {
+    let spec = NormSpec { groups: 2, rows: 8, c: 16 };
+    let mut given = Given::new(spec, false, true, 5);
+    // Halves of the smallest f16 and of the smallest bf16 lie among the outputs of the first.
+    let gamma = [4e-8, -4e-8, 6e-41, -6e-41, 0.0, 1.0, -1.0, f32::NAN];
+    given.params.gamma = gamma.repeat(2);
+    given.params.beta = [[0.0; 8], [3e-8, 0.0, 0.0, 0.0, 1e-3, f32::NAN, 0.5, 0.0]].concat();
+    given.x[7 * spec.c + 13] = f32::NAN;
+    // Sums of these are as different as what they are sums of.
+    given.dz = (0..spec.len()).map(|i| f32::exp2((i / spec.c) as f32)).collect();
+    let cuda = Dtype::ALL.map(|dtype| (Rig::cuda(dtype), Rig::cuda(dtype)));
+    let cpu = (Some(Rig::cpu(Dtype::F32)), Some(Rig::cpu(Dtype::F32)));
+    for (i, rigs) in cuda.into_iter().chain([cpu]).enumerate() {
+        let (Some(forward), Some(backward)) = rigs else { return };
+        let kept = given.forward().run(forward);
+        let got = given.backward(&kept).run(backward).bare("dbeta");
+        let mut want = vec![0.0; spec.c];
+        for (j, (z, dz)) in kept["z"].iter().zip(&given.dz).enumerate() {
+            want[j % spec.c] += if *z > 0.0 { *dz } else { 0.0 };
+        }
+        assert_eq!(got, want, "rig {i}");
+        let some = want.iter().filter(|&&sum| sum > 0.0 && sum < 65535.0).count();
+        assert!(some >= 4, "rig {i}: {want:?} tell little");
+    }
+}
+
+#[test]
+fn a_gate_that_does_not_fit_the_residual_is_refused() {
+    let spec = NormSpec { groups: 1, rows: 3, c: 8 };
+    for residual in [false, true] {
+        let given = Given::new(spec, residual, true, 1);
+        let kept = given.forward().cpu();
+        let case = OpCase::new("norm_backward".into(), |rig| {
+            let plan = plan_norm(&mut *rig.dev, spec).unwrap();
+            let a = NormBackward {
+                dx: rig.act_output("dx", spec.len()),
+                dresidual: residual.then(|| rig.act_output("dresidual", spec.len())),
+                dgamma: rig.adds("dgamma", spec.c),
+                dbeta: rig.adds("dbeta", spec.c),
+                dz: rig.acts("dz", &given.dz),
+                gate: match residual {
+                    true => NormGate::Beta(rig.input("beta", &given.params.beta)),
+                    false => NormGate::Output(rig.acts("z", &kept["z"])),
+                },
+                x: rig.acts("x", &given.x),
+                saved: rig.input("saved", &kept["saved"]),
+                gamma: rig.input("gamma", &given.params.gamma),
+            };
+            move |dev| norm_backward(dev, &plan, a)
+        });
+        let refused = case.refusal(Rig::cpu(Dtype::F32)).to_string();
+        assert!(refused.contains("give z where there is a residual"), "{refused}");
     }
 }
 
