@@ -90,7 +90,7 @@ const PIPES: [(&str, &[&str]); 8] = [
 
 impl Kernel {
     /// Counts one instruction, such as `LDG.E.U16.CONSTANT`.
-    fn count(&mut self, op: &str) {
+    pub fn count(&mut self, op: &str) {
         let (name, rest) = op.split_once('.').unwrap_or((op, ""));
         if name == "NOP" {
             return;
