@@ -25,7 +25,7 @@ pub enum Built {
 }
 
 /// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None
-/// without a host compiler.
+/// without a host compiler; traced, without g++.
 pub fn folder(built: Built) -> Option<&'static Path> {
     static FOLDERS: [OnceLock<Option<PathBuf>>; 3] = [const { OnceLock::new() }; 3];
     FOLDERS[built as usize].get_or_init(|| find(built)).as_deref()
@@ -154,7 +154,18 @@ fn find(built: Built) -> Option<PathBuf> {
         );
         return None;
     };
+    if built == Built::Traced && !is_gnu(&compiler) {
+        eprintln!(
+            "{compiler} is not g++, for whose accesses numbers are recorded: none are counted"
+        );
+        return None;
+    }
     Some(Build::new(compiler, built).run())
+}
+
+fn is_gnu(compiler: &str) -> bool {
+    let out = Command::new(compiler).arg("--version").output();
+    out.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Free Software Foundation"))
 }
 
 /// The first C++ compiler that runs.
