@@ -23,25 +23,29 @@ use crate::util::{Rig, kernels, root, softgpu};
 /// Another version of g++ may drop or keep a request in fifty; what is worth mending is more.
 const SLACK: f64 = 1.02;
 
-/// Kernels that nothing launches in f32, where the copy of the weights is the weights themselves and
-/// all gradients of weights are wide.
+/// Kernels that nothing launches in f32, where the copy of the weights is the weights themselves
+/// and all gradients of weights are wide.
 const NO_F32: [&str; 2] = ["adam_sync", "conv_add_weight"];
 
-/// The numbers of a line, each with how the table's head calls it. Of the first three more is
-/// worse, of lanes less.
-const COLUMNS: [&str; 4] = ["sectors", "wavefronts", "once", "lanes"];
+/// The numbers of a line, as the table's head says what they are. More is worse, but of lanes.
+const COLUMNS: [&str; 6] = ["sectors", "wavefronts", "once", "asked", "near", "lanes"];
+
+/// Bytes of a sector, and of a wavefront.
+const SECTOR: f64 = 32.0;
+const WAVEFRONT: f64 = 128.0;
 
 type Numbers = [Option<f64>; COLUMNS.len()];
 
 fn numbers(kernel: &Kernel) -> Numbers {
-    let all = kernel.sum(|_| true);
-    let over = |a: f64, b: f64| (b > 0.0).then(|| a / b);
-    let ratio = |sum: Sum| over(sum.parts, sum.ideal);
+    let [far, near] = [false, true].map(|shared| kernel.sum(|site| site.shared == shared));
+    let over = |a: f64, b: f64| (a > 0.0 && b > 0.0).then(|| a / b);
     [
-        ratio(kernel.sum(|site| !site.shared)),
-        ratio(kernel.sum(|site| site.shared)),
+        over(far.parts, far.ideal),
+        over(near.parts, near.ideal),
         over(kernel.once, kernel.stated),
-        over(all.lanes, all.requests),
+        over(SECTOR * far.parts, kernel.stated),
+        over(WAVEFRONT * near.parts, kernel.stated),
+        over(far.lanes + near.lanes, far.requests + near.requests),
     ]
 }
 
@@ -86,13 +90,13 @@ fn recorded(text: &str) -> BTreeMap<String, Numbers> {
 fn worst(kernel: &Kernel, column: usize) -> String {
     let lost = |s: &Sum| match COLUMNS[column] {
         "lanes" => 32.0 * s.requests - s.lanes,
-        "once" => s.parts,
-        _ => s.parts - s.ideal,
+        "sectors" | "wavefronts" => s.parts - s.ideal,
+        _ => s.parts,
     };
     let rows = kernel.by_line(|site| match COLUMNS[column] {
-        "sectors" | "once" => !site.shared,
-        "wavefronts" => site.shared,
-        _ => true,
+        "lanes" => true,
+        "wavefronts" | "near" => site.shared,
+        _ => !site.shared,
     });
     let row = rows.into_iter().max_by(|a, b| lost(&a.1).total_cmp(&lost(&b.1)));
     row.map_or_else(|| "no line".into(), |(at, sum)| format!("{at}: {sum}"))
@@ -145,7 +149,10 @@ fn wrong(measured: &BTreeMap<String, Kernel>, text: &str) -> Vec<String> {
 fn kernels_ask_no_more_of_memory_than_recorded() {
     let Some(mut measured) = measured() else { return };
     let counted = measured.remove("faults_traffic f32").unwrap();
-    assert_eq!(numbers(&counted), [37.0 / 9.0, 38.0 / 7.0, 1.0, 176.0 / 7.0].map(Some));
+    let (stated, sectors, wavefronts) = (36.0 * SECTOR, 37.0, 38.0);
+    let asked = [sectors * SECTOR / stated, wavefronts * WAVEFRONT / stated];
+    let want = [sectors / 9.0, wavefronts / 7.0, 1.0, asked[0], asked[1], 176.0 / 7.0];
+    assert_eq!(numbers(&counted), want.map(Some));
     let worst = worst(&counted, 1);
     assert!(worst.contains("faults.cu:") && worst.contains("32.00 a request"), "{worst}");
     let wrong = wrong(&measured, &std::fs::read_to_string(table()).unwrap());
@@ -216,13 +223,14 @@ fn calls() {
 
 #[test]
 fn a_line_that_got_worse_is_seen() {
-    let text = "# a comment\na bf16 1.500 - 0.970 32.0\n";
-    let [old, better, sectors, shared, lanes] = [
-        [Some(1.5), None, Some(0.97), Some(32.0)],
-        [Some(1.2), None, Some(0.9), Some(32.0)],
-        [Some(1.6), None, Some(0.97), Some(32.0)],
-        [Some(1.5), Some(1.0), Some(0.97), Some(32.0)],
-        [Some(1.5), None, Some(0.97), Some(30.0)],
+    let text = "# a comment\na bf16 1.500 - 0.970 3.000 - 32.0\n";
+    let [old, better, sectors, shared, once, lanes] = [
+        [Some(1.5), None, Some(0.97), Some(3.0), None, Some(32.0)],
+        [Some(1.2), None, Some(0.9), Some(2.0), None, Some(32.0)],
+        [Some(1.6), None, Some(0.97), Some(3.2), None, Some(32.0)],
+        [Some(1.5), Some(1.0), Some(0.97), Some(3.0), Some(1.0), Some(32.0)],
+        [Some(1.5), None, Some(1.1), Some(3.0), None, Some(32.0)],
+        [Some(1.5), None, Some(0.97), Some(3.0), None, Some(30.0)],
     ];
     assert_eq!(recorded(text), BTreeMap::from([("a bf16".to_string(), old)]));
     assert_eq!(line("a bf16", &old), text.lines().nth(1).unwrap());
@@ -231,7 +239,8 @@ fn a_line_that_got_worse_is_seen() {
         columns.filter(|&(i, _)| worse(i, new[i], old[i]) > SLACK).map(|(_, &name)| name).collect()
     };
     assert!(worse(old).is_empty() && worse(better).is_empty());
-    assert_eq!(worse(sectors), ["sectors"]);
-    assert_eq!(worse(shared), ["wavefronts"]);
+    assert_eq!(worse(sectors), ["sectors", "asked"]);
+    assert_eq!(worse(shared), ["wavefronts", "near"]);
+    assert_eq!(worse(once), ["once"]);
     assert_eq!(worse(lanes), ["lanes"]);
 }
