@@ -19,7 +19,7 @@ impl Kit {
         if softgpu::has_gpu() {
             return None;
         }
-        let libraries = softgpu::folder(false)?;
+        let libraries = softgpu::folder(softgpu::Built::Plain)?;
         let dir = tempfile::tempdir().unwrap();
         let files = dir.path().join("files");
         std::fs::create_dir_all(files.join("tmp")).unwrap();

@@ -16,7 +16,7 @@ fn train(device: &str) -> String {
 
 #[test]
 fn what_a_gpu_lacks_is_said_with_the_remedy() {
-    if softgpu::has_gpu() || softgpu::folder(false).is_none() {
+    if softgpu::has_gpu() || softgpu::folder(softgpu::Built::Plain).is_none() {
         return;
     }
     let place = Place::new();
@@ -28,8 +28,11 @@ fn what_a_gpu_lacks_is_said_with_the_remedy() {
     let fails = |env: &str| fails_on("cuda", env);
     std::fs::create_dir(place.join("none")).unwrap();
     std::fs::create_dir(place.join("no-cudnn")).unwrap();
-    symlink(softgpu::folder(false).unwrap().join("libcuda.so"), place.join("no-cudnn/libcuda.so"))
-        .unwrap();
+    symlink(
+        softgpu::folder(softgpu::Built::Plain).unwrap().join("libcuda.so"),
+        place.join("no-cudnn/libcuda.so"),
+    )
+    .unwrap();
     let only = |dir: &str| format!("LD_LIBRARY_PATH={}", place.join(dir).display());
     // Libraries that this machine has would be found.
     if !softgpu::has_driver() {

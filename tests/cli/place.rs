@@ -87,7 +87,7 @@ impl Place {
         let mut command = self.command(binary(), words);
         command.env_remove("CUDA_VISIBLE_DEVICES");
         if !softgpu::has_gpu() {
-            command.env("LD_LIBRARY_PATH", softgpu::folder(false)?);
+            command.env("LD_LIBRARY_PATH", softgpu::folder(softgpu::Built::Plain)?);
             // Work runs as late as it may, so that a wait that is missing anywhere shows.
             command.env("SOFTGPU_ORDERS", "1").env("SOFTGPU_ASYNC", "late");
         }

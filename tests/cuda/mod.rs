@@ -3,8 +3,9 @@
 //! there is one, else on the software GPU.
 
 mod backbone;
-mod conv;
+pub mod conv;
 mod engines;
 mod memory;
 mod registers;
+mod sass;
 mod step;

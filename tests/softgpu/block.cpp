@@ -15,10 +15,12 @@
 #include <vector>
 
 #include "fibre.h"
+#include "trace.h"
 
 namespace softgpu {
 
 __thread Here here;
+Tracer* tracer = nullptr;
 
 namespace {
 
@@ -194,6 +196,7 @@ bool Machine::run_warp() {
         together = true;
         current = &threads[warp_start + (descending ? lanes - 1 : 0)];
         go(host);
+        if (tracer) tracer->stopped();
         if (!fault.empty()) return false;
         const Thread& first = threads[warp_start];
         for (unsigned i = 1; i < lanes && !together; ++i) {
@@ -338,6 +341,7 @@ std::string run_grid(const Launch& launch, bool descending) {
     here.grid_size = launch.grid;
     const uint3 grid = launch.grid;
     const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
+    if (tracer) tracer->begin(launch, m->arena, ARENA);
     for (uint64_t i = 0; i < blocks; ++i) {
         const uint64_t b = descending ? blocks - 1 - i : i;
         here.block = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
@@ -351,6 +355,7 @@ std::string run_grid(const Launch& launch, bool descending) {
         }
         break;
     }
+    if (tracer) tracer->end();
     return m->fault;
 }
 

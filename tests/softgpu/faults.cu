@@ -49,6 +49,19 @@ KERNEL(faults_reverse, 1024)(float* out, unsigned* where, const float* x) {
         blockIdx.x | blockIdx.y << 8 | blockIdx.z << 16 | threadIdx.x << 20 | threadIdx.y << 26;
 }
 
+// A warp whose requests are counted by hand in traffic/mod.rs: sectors and wavefronts, and as few as
+// would do, behind each.
+KERNEL(faults_traffic, 32)(float* out, const float* x) {
+    SHARED(float, tile, 32 * 33);
+    const int i = threadIdx.x;
+    const float near = x[i], far = x[32 * i];  // 4 (4), 32 (4)
+    tile[32 * i] = near;                       // 32 (1)
+    tile[33 * i] = far;                        // 1 (1)
+    __syncthreads();
+    softgpu::traffic(tile + 4 * i, 16, false);  // 4 (4)
+    if (i < 8) out[i] = tile[i];                // 1 (1), 1 (1)
+}
+
 // Rounds to act and back, eight at a time.
 KERNEL(faults_round, 64)(float* out, act* rounded, const float* x, int n) {
     const int i = (blockIdx.x * 64 + threadIdx.x) * 8;

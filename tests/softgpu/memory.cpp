@@ -155,6 +155,13 @@ Range find(Address address, size_t bytes) {
     return found == table().end() ? Range{0, 0} : Range{found->first, found->second.bytes};
 }
 
+std::vector<Range> allocations() {
+    std::lock_guard<std::mutex> lock(mutex);
+    std::vector<Range> all;
+    for (const auto& [start, a] : table()) all.push_back({start, a.bytes});
+    return all;
+}
+
 bool is_pinned(Address address, size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
     const auto found = holder(address, bytes);

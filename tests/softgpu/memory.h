@@ -6,6 +6,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace softgpu {
 
@@ -32,6 +33,8 @@ bool release(Address start, std::string& damage);
 // The allocation that [at, at + bytes] lies in; `bytes` 0 where there is none. `at` may be an
 // allocation's end.
 Range find(Address at, size_t bytes);
+// All allocations, by address.
+std::vector<Range> allocations();
 // Whether a copy may read or write these bytes of the host while the host goes on.
 bool is_pinned(Address at, size_t bytes);
 // What is wrong with the guards of the allocation at `start`, or nothing.

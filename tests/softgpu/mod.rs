@@ -12,3 +12,4 @@ mod results;
 mod rules;
 mod sanitizer;
 mod simulated;
+mod traffic;

@@ -116,7 +116,9 @@ fn orders() {
 fn found(mode: &str) -> Option<BTreeMap<String, u8>> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "softgpu::modes::orders", "--ignored", "--nocapture"]);
-    command.env("PICIE_SOFTGPU", softgpu::folder(false)?).env("SOFTGPU_ASYNC", mode);
+    command
+        .env("PICIE_SOFTGPU", softgpu::folder(softgpu::Built::Plain)?)
+        .env("SOFTGPU_ASYNC", mode);
     let out = command.output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{mode}: {text}{}", String::from_utf8_lossy(&out.stderr));
@@ -168,7 +170,7 @@ fn other_tests_pass_in_every_mode() {
         ("late", &["cuda::memory", "cuda::step::steps"], "1"),
         ("4", &["cuda::memory", "cuda::step::steps"], "1"),
     ] {
-        let Some(folder) = softgpu::folder(false) else { return };
+        let Some(folder) = softgpu::folder(softgpu::Built::Plain) else { return };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(tests)

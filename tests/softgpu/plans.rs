@@ -136,7 +136,7 @@ fn memory_builds_and_calls_are_counted() {
     if softgpu::has_gpu() {
         return;
     }
-    let Some(folder) = softgpu::folder(false) else { return };
+    let Some(folder) = softgpu::folder(softgpu::Built::Plain) else { return };
     let counts = tempfile::NamedTempFile::new().unwrap();
     let run = |env: &[(&str, &str)]| {
         let mut command = Command::new(std::env::current_exe().unwrap());

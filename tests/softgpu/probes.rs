@@ -94,7 +94,7 @@ fn driver() {
 #[test]
 #[ignore = "asked by benches/kit/pack"]
 fn kit() {
-    if let Some(folder) = softgpu::folder(false) {
+    if let Some(folder) = softgpu::folder(softgpu::Built::Plain) {
         println!("softgpu={}", folder.display());
     }
     if let Some(why) = picie::device::cuda::missing_kernels() {

@@ -26,7 +26,9 @@ fn again(filters: &[&str], env: &[(&str, &Path)]) -> Option<Output> {
             .as_flattened(),
     );
     command.env("SOFTGPU_ORDERS", "1").envs(env.iter().copied());
-    command.env("LD_PRELOAD", runtime).env("PICIE_SOFTGPU", softgpu::folder(true)?);
+    command
+        .env("LD_PRELOAD", runtime)
+        .env("PICIE_SOFTGPU", softgpu::folder(softgpu::Built::Sanitized)?);
     // NOTE: the Rust side is not instrumented, so leaks are not looked for.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
     Some(command.output().unwrap())

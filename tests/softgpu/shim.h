@@ -112,6 +112,17 @@ struct Warp {
     }
 };
 
+// Tells the traced build (trace.cpp) of an access of the running thread that its compiler does not
+// see, as of a copy that lands later; what lands it is SOFTGPU_UNTRACED.
+void traced(const void* at, size_t bytes, bool write);
+__forceinline__ void traffic([[maybe_unused]] const void* at, [[maybe_unused]] size_t bytes,
+                             [[maybe_unused]] bool write) {
+#ifdef __SANITIZE_THREAD__
+    traced(at, bytes, write);
+#endif
+}
+#define SOFTGPU_UNTRACED __attribute__((no_sanitize("thread")))
+
 // How a kernel is called with an array of pointers to its parameters, and what the launcher may
 // know of them.
 struct Parameter {

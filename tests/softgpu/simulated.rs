@@ -12,7 +12,7 @@ fn driver(env: &[(&str, &str)]) -> Option<String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "softgpu::probes::driver", "--ignored", "--nocapture"]);
     command
-        .env("PICIE_SOFTGPU", softgpu::folder(false)?)
+        .env("PICIE_SOFTGPU", softgpu::folder(softgpu::Built::Plain)?)
         .env("CUDA_LAUNCH_BLOCKING", "1")
         .envs(env.iter().copied());
     Some(String::from_utf8(command.output().unwrap().stdout).unwrap())

@@ -2,34 +2,33 @@
 //! the machine has no GPU.
 //!
 //! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp`
-//! become `libcudnn.so`. Objects and libraries are kept by a hash of what they are made from, so a
-//! second run builds nothing.
+//! become `libcudnn.so`.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
-use super::{kernels, root, tmp};
+mod build;
 
-/// Compilers that run at once.
-const JOBS: usize = 2;
+pub use build::sources;
 
-const PLAIN: &[&str] = &["-O2", "-g1"];
-const SANITIZED: &[&str] = &[
-    "-O1",
-    "-g1",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-];
+use build::Build;
+
+/// How the software GPU is built.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Built {
+    Plain,
+    /// With AddressSanitizer and UBSan.
+    Sanitized,
+    /// With counted accesses of memory; kernels of f32 and bf16 alone.
+    Traced,
+}
 
 /// The folder with `libcuda.so` and `libcudnn.so`: for `LD_LIBRARY_PATH` of a child process. None
-/// without a host compiler.
-pub fn folder(sanitized: bool) -> Option<&'static Path> {
-    static FOLDERS: [OnceLock<Option<PathBuf>>; 2] = [const { OnceLock::new() }; 2];
-    FOLDERS[usize::from(sanitized)].get_or_init(|| find(sanitized)).as_deref()
+/// without a host compiler; traced, without g++.
+pub fn folder(built: Built) -> Option<&'static Path> {
+    static FOLDERS: [OnceLock<Option<PathBuf>>; 3] = [const { OnceLock::new() }; 3];
+    FOLDERS[built as usize].get_or_init(|| find(built)).as_deref()
 }
 
 /// Whether the CUDA engine can run in this process: on the machine's GPU, else on the software GPU,
@@ -99,6 +98,18 @@ pub fn copies_to_device() -> usize {
     })
 }
 
+/// What the kernels of the traced software GPU asked of memory since the last call, as
+/// `tests/softgpu/trace.cpp` says it.
+pub fn traffic() -> String {
+    type Traffic = unsafe extern "C" fn() -> *const std::ffi::c_char;
+    let libcuda = libcuda().expect("the traced software GPU");
+    // SAFETY: this is the function's signature; its text is good until the next call.
+    let text = unsafe {
+        std::ffi::CStr::from_ptr(libcuda.get::<Traffic>(b"softgpu_traffic\0").unwrap()())
+    };
+    text.to_string_lossy().into_owned()
+}
+
 /// `libcuda.so` of the software GPU, loaded so that a later `dlopen("libcuda.so")` finds it by its
 /// name.
 pub fn libcuda() -> Option<&'static libloading::Library> {
@@ -118,7 +129,7 @@ fn libraries() -> Option<&'static Vec<libloading::Library>> {
     static LIBRARIES: OnceLock<Option<Vec<libloading::Library>>> = OnceLock::new();
     let open = |name| {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        let path = folder(false)?.join(name);
+        let path = folder(Built::Plain)?.join(name);
         // SAFETY: the libraries were built from this repository's sources and only fill their
         // tables when loaded.
         path.exists()
@@ -133,7 +144,7 @@ fn libraries() -> Option<&'static Vec<libloading::Library>> {
         .as_ref()
 }
 
-fn find(sanitized: bool) -> Option<PathBuf> {
+fn find(built: Built) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("PICIE_SOFTGPU") {
         return Some(folder.into());
     }
@@ -143,7 +154,18 @@ fn find(sanitized: bool) -> Option<PathBuf> {
         );
         return None;
     };
-    Some(Build::new(compiler, sanitized).run())
+    if built == Built::Traced && !is_gnu(&compiler) {
+        eprintln!(
+            "{compiler} is not g++, for whose accesses numbers are recorded: none are counted"
+        );
+        return None;
+    }
+    Some(Build::new(compiler, built).run())
+}
+
+fn is_gnu(compiler: &str) -> bool {
+    let out = Command::new(compiler).arg("--version").output();
+    out.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Free Software Foundation"))
 }
 
 /// The first C++ compiler that runs.
@@ -155,191 +177,6 @@ fn compiler() -> Option<String> {
         Command::new(c).arg("--version").output().is_ok_and(|out| out.status.success())
     };
     if cfg!(target_os = "linux") { named.into_iter().find(runs) } else { None }
-}
-
-/// The files of `dir` that end in one of `.ext`, by name.
-fn files(dir: &str, ext: &[&str]) -> Vec<PathBuf> {
-    let entries =
-        std::fs::read_dir(root().join(dir)).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<_> =
-        entries.filter(|p| p.extension().is_some_and(|e| ext.iter().any(|x| *x == e))).collect();
-    found.sort();
-    found
-}
-
-/// The engine's kernel files.
-pub fn sources() -> Vec<PathBuf> {
-    files("cuda", &["cu"])
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn hash(parts: impl Hash) -> String {
-    let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-struct Object {
-    path: PathBuf,
-    /// What is compiled, with these flags: a file, or text of its own.
-    source: PathBuf,
-    text: Option<String>,
-    define: Option<String>,
-}
-
-struct Build {
-    compiler: String,
-    flags: Vec<String>,
-    tmp: PathBuf,
-    /// What an object may include: texts by file name.
-    headers: BTreeMap<String, String>,
-}
-
-impl Build {
-    fn new(compiler: String, sanitized: bool) -> Self {
-        let mut flags: Vec<String> =
-            if sanitized { SANITIZED } else { PLAIN }.iter().map(|f| f.to_string()).collect();
-        flags
-            .extend(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread"].map(str::to_string));
-        flags.extend(
-            ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes"].map(str::to_string),
-        );
-        flags.push(format!("-ffile-prefix-map={}/=", root().display()));
-        flags.push(format!("-I{}", root().join("tests/softgpu").display()));
-        // Fused multiply-add, as a GPU has it, and conversion of eight numbers at a time.
-        #[cfg(target_arch = "x86_64")]
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            flags.extend(["-mavx2", "-mfma"].map(str::to_string));
-        }
-        let headers = [files("cuda", &["cuh"]), files("tests/softgpu", &["h"])].concat();
-        let headers = headers
-            .iter()
-            .map(|p| (p.file_name().unwrap().to_string_lossy().into(), read(p)))
-            .collect();
-        Self { compiler, flags, tmp: tmp(), headers }
-    }
-
-    fn run(&self) -> PathBuf {
-        let objects = self.tmp.join("softgpu-objects");
-        std::fs::create_dir_all(&objects).unwrap();
-        // Tests of several processes may come here at once.
-        let lock = std::fs::File::create(self.tmp.join("softgpu.lock")).unwrap();
-        lock.lock().unwrap();
-
-        let (mut cuda, mut cudnn) = (Vec::new(), Vec::new());
-        for source in files("tests/softgpu", &["cpp"]) {
-            let is_cudnn = source.file_name().unwrap().to_string_lossy().starts_with("cudnn");
-            let object = self.object(&objects, source, None, None);
-            if is_cudnn { cudnn.push(object) } else { cuda.push(object) }
-        }
-        for source in [sources(), files("tests/softgpu", &["cu"])].concat() {
-            let mut text = format!("#include \"shim.h\"\n#include \"{}\"\n", source.display());
-            for kernel in kernels::parse(&read(&source)).kernels {
-                let (name, threads) = (kernel.name, kernel.threads);
-                text += &format!("SOFTGPU_ENTRY(PICIE_SUFFIX({name}), {threads})\n");
-            }
-            for act in ["F32", "BF16", "F16"] {
-                let define = format!("-DPICIE_ACT_{act}");
-                cuda.push(self.object(&objects, source.clone(), Some(text.clone()), Some(define)));
-            }
-        }
-        let names: Vec<&Path> = cuda.iter().chain(&cudnn).map(|o| o.path.as_path()).collect();
-        let folder = self.tmp.join(format!("softgpu-{}", hash(&names)));
-        if folder.exists() {
-            return folder;
-        }
-        self.compile(cuda.iter().chain(&cudnn).filter(|o| !o.path.exists()).collect());
-        let new = self.tmp.join("softgpu-new");
-        let _ = std::fs::remove_dir_all(&new);
-        std::fs::create_dir_all(&new).unwrap();
-        self.link(&new, "libcuda.so", &cuda, &["-ldl"]);
-        if !cudnn.is_empty() {
-            self.link(&new, "libcudnn.so", &cudnn, &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN"]);
-        }
-        std::fs::rename(&new, &folder).unwrap();
-        folder
-    }
-
-    fn object(
-        &self,
-        objects: &Path,
-        source: PathBuf,
-        text: Option<String>,
-        define: Option<String>,
-    ) -> Object {
-        let own = read(&source);
-        let mut headers = BTreeMap::new();
-        self.included(&format!("{own}{}", text.as_deref().unwrap_or_default()), &mut headers);
-        let key = hash((&self.compiler, &self.flags, headers, own, &text, &define));
-        let stem = source.file_stem().unwrap().to_string_lossy();
-        Object { path: objects.join(format!("{stem}-{key}.o")), source, text, define }
-    }
-
-    /// The headers of this repository that `text` includes, and those that they include.
-    fn included<'a>(&'a self, text: &str, found: &mut BTreeMap<&'a str, &'a str>) {
-        for quoted in text.lines().filter_map(|line| line.strip_prefix("#include \"")) {
-            let name = quoted.trim_end_matches('"').rsplit('/').next().unwrap();
-            if let Some((name, text)) = self.headers.get_key_value(name)
-                && found.insert(name, text).is_none()
-            {
-                self.included(text, found);
-            }
-        }
-    }
-
-    fn compile(&self, objects: Vec<&Object>) {
-        let queue = Mutex::new(VecDeque::from(objects));
-        std::thread::scope(|scope| {
-            for _ in 0..JOBS {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap().pop_front();
-                        let Some(object) = next else { break };
-                        self.compile_one(object);
-                    }
-                });
-            }
-        });
-    }
-
-    fn compile_one(&self, object: &Object) {
-        let source = match &object.text {
-            Some(text) => {
-                let source = object.path.with_extension("cpp");
-                std::fs::write(&source, text).unwrap();
-                source
-            }
-            None => object.source.clone(),
-        };
-        // NOTE: under another name first, so that an interrupted compiler leaves no object that
-        // looks whole.
-        let unfinished = object.path.with_extension("part");
-        let mut command = Command::new(&self.compiler);
-        command
-            .args(&self.flags)
-            .args(&object.define)
-            .arg("-c")
-            .arg(source)
-            .arg("-o")
-            .arg(&unfinished);
-        run(&mut command);
-        std::fs::rename(unfinished, &object.path).unwrap();
-    }
-
-    fn link(&self, folder: &Path, name: &str, objects: &[Object], more: &[&str]) {
-        let mut command = Command::new(&self.compiler);
-        command.current_dir(folder).args(&self.flags).args(["-shared", "-o", name]);
-        command.arg(format!("-Wl,-soname,{name}")).args(objects.iter().map(|o| &o.path)).args(more);
-        run(&mut command);
-    }
-}
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&out.stderr));
 }
 
 mod tests {
@@ -358,7 +195,7 @@ mod tests {
     /// The software GPU plays the machine's own.
     #[test]
     fn a_gpu_that_cannot_run_picie_is_not_counted() {
-        let Some(folder) = folder(false).filter(|_| !has_driver()) else { return };
+        let Some(folder) = folder(Built::Plain).filter(|_| !has_driver()) else { return };
         let at = ("LD_LIBRARY_PATH", folder.to_str().unwrap());
         assert_eq!(probe(&[at]), Ok(()));
         for (env, part) in [
