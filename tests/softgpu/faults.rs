@@ -119,6 +119,83 @@ fn incomplete_warp_operations() {
 }
 
 #[test]
+fn incomplete_tensor_operations() {
+    for (kernel, text, count) in
+        [("faults_half_mma", "mma(d", 1), ("faults_half_matrix", "load_matrix", 2)]
+    {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(32);
+        let part = format!("incomplete warp operation at {} (", line(kernel, text, 0));
+        fails(gpu, &format!("{kernel}_bf16"), (1, 32), &[At(out)], &part);
+        let other = if count == 2 { line(kernel, text, 1) } else { "has ended".into() };
+        assert!(said().contains(&other), "{}", said());
+    }
+}
+
+/// Poison is NaN as a float of any size.
+#[test]
+fn copies_that_nobody_waits_for() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let x: Vec<u32> = (0..256).collect();
+    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
+    let args = |waits, syncs, end| [At(out), At(at), Int(waits), Int(syncs), Int(end)];
+    let launch =
+        |gpu: &Gpu, args: &[Arg]| (gpu.launch("faults_copy_f32", 1, 64, args), gpu.synchronize());
+    assert_eq!(launch(&gpu, &args(1, 1, 0)), (Code::CUDA_SUCCESS, Code::CUDA_SUCCESS));
+    let want: Vec<u32> = x.chunks(4).rev().flatten().copied().collect();
+    assert_eq!(gpu.read::<u32>(out, 256), want);
+    // Waited for behind the read.
+    assert_eq!(launch(&gpu, &args(0, 1, 1)).0, Code::CUDA_SUCCESS);
+    assert_eq!(gpu.read::<u32>(out, 256), [u32::MAX; 256]);
+    // Not at all.
+    let part = format!(
+        "an asynchronous copy that is never waited for at {}",
+        line("faults_copy", "copy16", 0)
+    );
+    fails(gpu, "faults_copy_f32", (1, 64), &args(0, 1, 0), &part);
+    // No barrier behind the wait.
+    let mut gpu = Gpu::new().unwrap();
+    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
+    let args = [At(out), At(at), Int(1), Int(0), Int(0)];
+    fails(gpu, "faults_copy_f32", (1, 64), &args, "race or missing barrier");
+}
+
+#[test]
+fn rows_of_matrices_are_aligned_and_stored_before() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let out = gpu.empty::<u32>(32);
+    let part = format!("not aligned to 16 at {}", line("faults_matrix_row", "load_matrix", 0));
+    fails(gpu, "faults_matrix_row_f16", (1, 32), &[At(out)], &part);
+    let mut gpu = Gpu::new().unwrap();
+    let out = gpu.empty::<u32>(32);
+    fails(gpu, "faults_matrix_early_f16", (1, 32), &[At(out)], "race or missing barrier");
+}
+
+#[test]
+fn copies_are_aligned_and_stay_inside() {
+    let copy = |kernel| line(kernel, "copy16", 0);
+    let unaligned = format!("not aligned to 16 at {}", copy("faults_copy_unaligned"));
+    for (to, from) in [(1, 0), (0, 2)] {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let at = gpu.empty::<u32>(256);
+        let args = [At(at), Int(to), Int(from)];
+        fails(gpu, "faults_copy_unaligned_f32", (1, 32), &args, &unaligned);
+    }
+    let Some(mut gpu) = Gpu::new() else { return };
+    let (at, out) = (gpu.empty::<u32>(128), gpu.empty::<u32>(128));
+    let part = format!("must be shared memory is not at {}", copy("faults_copy_away"));
+    fails(gpu, "faults_copy_away_f32", (1, 32), &[At(out), At(at)], &part);
+    let mut gpu = Gpu::new().unwrap();
+    let (at, out) = (gpu.input(&[0u32; 128]), gpu.empty::<u32>(32));
+    let part = format!(
+        "written outside of the shared array of 512 bytes at {}",
+        line("faults_copy_outside", "SHARED", 0)
+    );
+    let args = [At(out), At(at), Int(16), Int(0)];
+    fails(gpu, "faults_copy_outside_f32", (1, 32), &args, &part);
+}
+
+#[test]
 fn memory_is_not_zero_at_first() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<u32>(32);
