@@ -238,16 +238,18 @@ KERNEL(faults_matrix_early, 32)(unsigned* out) {
     out[threadIdx.x] = r[0];
 }
 
-// What copies gave: right with `waits` and `syncs`.
-KERNEL(faults_copy, 64)(unsigned* out, const unsigned* x, int waits, int syncs, int end) {
+// What thread t ^ other copied, with a wait before the read or behind it (if at all), and a barrier
+// between copies and reads.
+KERNEL(faults_copy, 64)(unsigned* out, const unsigned* x, int other, int before, int sync,
+                        int behind) {
     SHARED(unsigned, tile, 256);
     const int t = threadIdx.x;
     copy16(tile + 4 * t, x + 4 * t);
     commit();
-    if (waits) wait<0>();
-    if (syncs) __syncthreads();
-    for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[4 * (63 - t) + i];
-    if (end) wait<0>();
+    if (before) wait<0>();
+    if (sync) __syncthreads();
+    for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[4 * (t ^ other) + i];
+    if (behind) wait<0>();
 }
 
 KERNEL(faults_copy_unaligned, 32)(const unsigned* x, int to, int from) {

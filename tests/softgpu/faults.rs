@@ -132,32 +132,41 @@ fn incomplete_tensor_operations() {
     }
 }
 
-/// Poison is NaN as a float of any size.
+/// Other, before, sync and behind, as `faults_copy` takes them.
 #[test]
-fn copies_that_nobody_waits_for() {
-    let Some(mut gpu) = Gpu::new() else { return };
+fn copies_that_are_read_too_early() {
     let x: Vec<u32> = (0..256).collect();
-    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
-    let args = |waits, syncs, end| [At(out), At(at), Int(waits), Int(syncs), Int(end)];
-    let launch =
-        |gpu: &Gpu, args: &[Arg]| (gpu.launch("faults_copy_f32", 1, 64, args), gpu.synchronize());
-    assert_eq!(launch(&gpu, &args(1, 1, 0)), (Code::CUDA_SUCCESS, Code::CUDA_SUCCESS));
-    let want: Vec<u32> = x.chunks(4).rev().flatten().copied().collect();
-    assert_eq!(gpu.read::<u32>(out, 256), want);
-    // Waited for behind the read.
-    assert_eq!(launch(&gpu, &args(0, 1, 1)).0, Code::CUDA_SUCCESS);
-    assert_eq!(gpu.read::<u32>(out, 256), [u32::MAX; 256]);
-    // Not at all.
-    let part = format!(
+    let new = |how: [i32; 4]| {
+        let mut gpu = Gpu::new()?;
+        let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
+        let [other, before, sync, behind] = how.map(Int);
+        Some((gpu, out, [At(out), At(at), other, before, sync, behind]))
+    };
+    for (how, want) in [
+        ([63, 1, 1, 0], x.chunks(4).rev().flatten().copied().collect()),
+        ([0, 1, 0, 0], x.clone()),
+        // Without a wait: poison, which as a float of any size is NaN.
+        ([0, 0, 0, 1], vec![u32::MAX; 256]),
+    ] {
+        let Some((gpu, out, args)) = new(how) else { return };
+        assert_eq!(gpu.launch("faults_copy_f32", 1, 64, &args), Code::CUDA_SUCCESS);
+        assert_eq!(gpu.read::<u32>(out, 256), want, "{how:?}");
+    }
+    let race = "race or missing barrier";
+    let never = format!(
         "an asynchronous copy that is never waited for at {}",
         line("faults_copy", "copy16", 0)
     );
-    fails(gpu, "faults_copy_f32", (1, 64), &args(0, 1, 0), &part);
-    // No barrier behind the wait.
-    let mut gpu = Gpu::new().unwrap();
-    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
-    let args = [At(out), At(at), Int(1), Int(0), Int(0)];
-    fails(gpu, "faults_copy_f32", (1, 64), &args, "race or missing barrier");
+    for (how, part) in [
+        ([63, 0, 1, 1], race),
+        // Each thread waits for its own, and reads another's.
+        ([63, 1, 0, 0], race),
+        ([1, 1, 0, 0], race),
+        ([0, 0, 0, 0], &never),
+    ] {
+        let Some((gpu, _, args)) = new(how) else { return };
+        fails(gpu, "faults_copy_f32", (1, 64), &args, part);
+    }
 }
 
 #[test]
