@@ -6,6 +6,8 @@
 //   copy16(to, from)               16 bytes from global to shared memory, on their way
 //   copy16(to, from, exists)       the same, or 16 bytes of zeros: then `from` is not read
 //   commit(), wait<N>()            a group of copies; all groups but the last N have landed
+//   equal_pairs(x, y)              0x3c00 in each half of a word where those of x and y are equal
+//                                  as f16, else 0: 1 as f16, and 2⁻⁷ as bf16
 //
 // Fragments of a lane = 4·g + t, two neighbours in a word, the first in its lower half:
 //
@@ -65,5 +67,10 @@ __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;"
 template <int N>
 __device__ __forceinline__ void wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+__device__ __forceinline__ unsigned equal_pairs(unsigned x, unsigned y) {
+    unsigned pair;
+    asm("set.eq.f16x2.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(x), "r"(y));
+    return pair;
 }
 #endif

@@ -73,6 +73,12 @@ struct Tensor {
 #define mma SOFTGPU_TENSOR(mma).mma
 #define load_matrix SOFTGPU_TENSOR(load_matrix).load_matrix
 #define copy16 SOFTGPU_TENSOR(copy16).copy16
+inline unsigned equal_pairs(unsigned x, unsigned y) {
+    const auto half = [](unsigned pair, int at) {
+        return __half2float(__ushort_as_half(static_cast<unsigned short>(pair >> 16 * at)));
+    };
+    return (half(x, 0) == half(y, 0) ? 0x3c00u : 0) | (half(x, 1) == half(y, 1) ? 0x3c000000u : 0);
+}
 inline void commit() { softgpu::commit_copies(); }
 template <int N>
 void wait() {
