@@ -34,9 +34,9 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
+    /// Four blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
     /// the sums.
-    const PARTS: usize = 264;
+    const PARTS: usize = 528;
 
     /// The parts of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
