@@ -7,8 +7,8 @@
 // p2 is (n, h, w, 128), p3 … p5 have half the size each, rounded up. Bytes of an op: the laterals
 // once, 1.33·n·h·w·128·sizeof(act) (taps of coarse maps and of the warp are read again from L1 and
 // L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and the result: 512 bytes a pixel
-// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s;
-// the scores of 32 classes are 13 GFLOP of f32 multiply-adds, which take as long.
+// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s.
+// Scores and sums are on tensor cores; what binds is the filling of tiles (head_fill.cuh).
 #include "head_clusters.cuh"
 #include "head_fill.cuh"
 
@@ -62,15 +62,20 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
     SHARED(unsigned short, places, TILE);
+    SHARED(unsigned, histogram, CHUNK);
     const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = laterals.h * laterals.w;
     const int rows = pixels - first < TILE ? pixels - first : TILE;
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
+    if (t < CHUNK) histogram[t] = 0;
     fill(tile, nullptr, maps_of(blockIdx.y, laterals), first);
     int place[2];
     float top[2];
     arg_max(place, top, tile, chunk, bias, cw, cb, k);
+    // Of the four lanes of two pixels the first and the second speak for one each.
     if (t % 4 < 2) {
-        places[my_pixel(t % 2)] = static_cast<unsigned short>(t % 4 == 0 ? place[0] : place[1]);
+        const int pixel = my_pixel(t % 2), mine = t % 4 == 0 ? place[0] : place[1];
+        places[pixel] = static_cast<unsigned short>(mine);
+        if (k <= CHUNK && pixel < rows) atomicAdd(histogram + mine, 1u);
     }
     __syncthreads();
     const unsigned row = index[blockIdx.y];
@@ -78,7 +83,11 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
     // write.
     if (row >= static_cast<unsigned>(images)) return;
     if (t < rows) labels[static_cast<size_t>(row) * pixels + first + t] = places[t];
-    count(counts, places, rows);
+    if (k <= CHUNK) {
+        count(counts, histogram, k);
+    } else {
+        count(counts, places, rows);
+    }
 }
 
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a

@@ -49,6 +49,12 @@ __device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const 
     for (int i = 0; i < 2; ++i) best_of_lanes<4>(top[i], place[i]);
 }
 
+// counts (k ≤ CHUNK) += the block's histogram.
+__device__ __forceinline__ void count(unsigned* counts, const unsigned* histogram, int k) {
+    const int t = threadIdx.x;
+    if (t < k && histogram[t] > 0) atomicAdd(counts + t, histogram[t]);
+}
+
 // counts += the labels of the first `rows` pixels of the tile: one atomic a label that occurs, by
 // the first pixel that has it.
 __device__ __forceinline__ void count(unsigned* counts, const unsigned short* labels, int rows) {
@@ -261,7 +267,7 @@ struct Clusters {
                         make_float2(sums[m][j][i % 2 * 2], sums[m][j][i % 2 * 2 + 1]);
                 }
             }
-            if (t < k && histogram[t]) atomicAdd(counts + t, histogram[t]);
+            count(counts, histogram, k);
         } else if (near) {
             for (int row = 0; row < k; ++row) partial[row * D + t] = near_sums()[row * D + t];
         }

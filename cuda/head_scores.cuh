@@ -59,15 +59,17 @@ __device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, i
 // bias (CHUNK) = b, behind the last row one that never wins.
 __device__ __forceinline__ void load_chunk(unsigned* chunk, float* bias, const float* w,
                                            const float* b, int k, int first) {
-#pragma unroll 2
-    for (int i = threadIdx.x; i < CHUNK * D / 4; i += THREADS) {
-        const int row = i / (D / 4), column = i % (D / 4) * 4;
+    // A warp has every fourth row, a lane four of its channels.
+    const int lane = threadIdx.x % WARP, mine = threadIdx.x / WARP;
+    const float* const from = w + static_cast<size_t>(first + mine) * D + 4 * lane;
+    uint2* const to = reinterpret_cast<uint2*>(chunk) + mine * (WIDE / 4) + lane;
+#pragma unroll
+    for (int i = 0; i < CHUNK; i += WARPS) {
         F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (first + row < k) x = load(w + static_cast<size_t>(first + row) * D + column);
+        if (first + mine + i < k) x = load(from + i * D);
         const Split left = split(x.v[0], x.v[1]), right = split(x.v[2], x.v[3]);
-        uint2* const to = reinterpret_cast<uint2*>(chunk + (row * WIDE + column) / 2);
-        to[0] = make_uint2(left.hi, right.hi);
-        to[PART_WORDS / 2] = make_uint2(left.lo, right.lo);
+        to[i * (WIDE / 4)] = make_uint2(left.hi, right.hi);
+        to[i * (WIDE / 4) + PART_WORDS / 2] = make_uint2(left.lo, right.lo);
     }
     if (threadIdx.x < CHUNK) {
         const int row = first + static_cast<int>(threadIdx.x);
