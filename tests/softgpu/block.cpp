@@ -58,7 +58,8 @@ struct Machine {
     const Site* site = nullptr;
     bool together = true;
     uint64_t exchange[2][32];
-    Words words[2][32];
+    Row rows[2][32];
+    Factors factors[2];
     unsigned parity = 0;
     std::string fault;
 
@@ -298,10 +299,17 @@ const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine) {
     return m->exchange[m->parity ^ 1];
 }
 
-const Words* exchange_words(const Site* site, const Words& mine) {
-    m->words[m->parity][here.lane] = mine;
+const Row* exchange_rows(const Site* site, const Row& mine) {
+    m->rows[m->parity][here.lane] = mine;
     m->wait(site);
-    return m->words[m->parity ^ 1];
+    return m->rows[m->parity ^ 1];
+}
+
+Factors& factors() { return m->factors[m->parity]; }
+
+const Factors& met_with_factors(const Site* site) {
+    m->wait(site);
+    return m->factors[m->parity ^ 1];
 }
 
 void check_row(const Site* site, const void* p) {

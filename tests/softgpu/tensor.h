@@ -4,12 +4,19 @@
 
 namespace softgpu {
 
-// What a lane brings to an operation that needs more than 8 bytes of it.
-struct Words {
-    uint32_t of[6];
+// The factors of an mma, the right one transposed. Lanes write what they bring into `factors()`,
+// and read what all have brought when they have met.
+struct Factors {
+    float a[16][16], b[8][16];
 };
-// As exchange, of words.
-const Words* exchange_words(const Site* site, const Words& mine);
+Factors& factors();
+const Factors& met_with_factors(const Site* site);
+
+// As exchange, of a row of a matrix.
+struct Row {
+    uint16_t of[8];
+};
+const Row* exchange_rows(const Site* site, const Row& mine);
 
 // Fails unless 16 bytes of shared memory begin at p, on a multiple of 16.
 void check_row(const Site* site, const void* p);
@@ -23,23 +30,25 @@ void wait_copies(unsigned left);
 struct Tensor {
     const Site* site;
 
-    static float half(uint32_t pair, int which) {
-        return __uint_as_float(which ? pair & 0xffff0000u : pair << 16);
+    static void spread(float* to, unsigned pair) {
+        to[0] = __uint_as_float(pair << 16);
+        to[1] = __uint_as_float(pair & 0xffff0000u);
+    }
+    // In eights, which the host computes at once.
+    static float dot(const float* x, const float* y) {
+        float sums[8];
+        for (int i = 0; i < 8; ++i) sums[i] = x[i] * y[i] + x[i + 8] * y[i + 8];
+        for (int i = 0; i < 4; ++i) sums[i] += sums[i + 4];
+        return (sums[0] + sums[2]) + (sums[1] + sums[3]);
     }
 
     void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) const {
-        const Words* all = exchange_words(site, {{a[0], a[1], a[2], a[3], b[0], b[1]}});
         const unsigned g = here.lane / 4, t = here.lane % 4;
-        for (unsigned i = 0; i < 4; ++i) {
-            const unsigned below = i / 2, column = 2 * t + i % 2;
-            float sum = 0;
-            for (unsigned k = 0; k < 16; ++k) {
-                const uint32_t x = all[4 * g + k % 8 / 2].of[below + k / 8 * 2];
-                const uint32_t y = all[4 * column + k % 8 / 2].of[4 + k / 8];
-                sum += half(x, k % 2) * half(y, k % 2);
-            }
-            d[i] += sum;
-        }
+        Factors& mine = factors();
+        for (unsigned i = 0; i < 4; ++i) spread(mine.a[g + i % 2 * 8] + 2 * t + i / 2 * 8, a[i]);
+        for (unsigned i = 0; i < 2; ++i) spread(mine.b[g] + 2 * t + 8 * i, b[i]);
+        const Factors& all = met_with_factors(site);
+        for (unsigned i = 0; i < 4; ++i) d[i] += dot(all.a[g + i / 2 * 8], all.b[2 * t + i % 2]);
     }
 
     // NOTE: each lane reads its row before it waits for the others, so that rows which others have
@@ -47,14 +56,10 @@ struct Tensor {
     template <bool TRANSPOSED>
     void load_matrix(unsigned (&r)[4], const void* row) const {
         check_row(site, row);
-        Words mine{};
-        memcpy(mine.of, row, 16);
-        const Words* all = exchange_words(site, mine);
+        const Row* all = exchange_rows(site, *static_cast<const Row*>(row));
         const unsigned g = here.lane / 4, t = here.lane % 4;
         for (unsigned m = 0; m < 4; ++m) {
-            const auto at = [&](unsigned i, unsigned j) {
-                return all[8 * m + i].of[j / 2] >> 16 * (j % 2) & 0xffff;
-            };
+            const auto at = [&](unsigned i, unsigned j) { return unsigned(all[8 * m + i].of[j]); };
             r[m] = TRANSPOSED ? at(2 * t, g) | at(2 * t + 1, g) << 16
                               : at(g, 2 * t) | at(g, 2 * t + 1) << 16;
         }
