@@ -9,12 +9,16 @@ inline namespace PICIE_SUFFIX(head) {
 constexpr int NEAR = 64;
 // Columns of a block that adds partial sums: a warp has one row of them.
 constexpr int SUMMED = WARP;
+// Bytes of static shared memory of a block that sums by cluster.
+constexpr int CLUSTERS_BYTES =
+    (CHUNK_WORDS + 2 * CHUNK + WARPS) * sizeof(float) + TILE * 2 + WARPS * sizeof(double);
 // What the one of equal_pairs, as bf16, must be multiplied with.
 constexpr float PER_ONE = 128.0f;
 
 static_assert(THREADS == D, "a thread has a channel of sums by cluster");
 static_assert(WARPS * 32 == D, "a warp sums 32 channels");
 static_assert(NEAR * D <= TILE * ROW, "near sums fit where a second tile would lie");
+static_assert(2 * TILE_BYTES + CLUSTERS_BYTES <= MOST_SHARED, "two tiles fit beside a chunk");
 
 // The best class (the first of equals) of this lane's pixels, and its score: −∞ where no score is a
 // number. All four lanes of a pixel get them. Where all k classes fit one chunk the caller has
