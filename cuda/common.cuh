@@ -70,6 +70,45 @@ __device__ __forceinline__ act to_act(float x) { return __float2bfloat16(x); }
 __device__ __forceinline__ act to_act(float x) { return __float2half(x); }
 #endif
 
+// Two floats as two neighbours of a 16-bit type, `lo` in the lower half.
+__device__ __forceinline__ unsigned pack_bf16(float lo, float hi) {
+#ifdef __CUDA_ARCH__
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+#else
+    return __bfloat16_as_ushort(__float2bfloat16(lo)) |
+           static_cast<unsigned>(__bfloat16_as_ushort(__float2bfloat16(hi))) << 16;
+#endif
+}
+__device__ __forceinline__ unsigned pack_f16(float lo, float hi) {
+#ifdef __CUDA_ARCH__
+    unsigned pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+#else
+    return __half_as_ushort(__float2half(lo)) |
+           static_cast<unsigned>(__half_as_ushort(__float2half(hi))) << 16;
+#endif
+}
+// Two activations of a 16-bit type.
+__device__ __forceinline__ unsigned pack_act(float lo, float hi) {
+#if defined(PICIE_ACT_F16)
+    return pack_f16(lo, hi);
+#else
+    return pack_bf16(lo, hi);
+#endif
+}
+
+// One store of 8 bytes of device memory, and of 16. NOTE: the compiler takes the store of an
+// aggregate of 16-bit elements apart, and that of a uint2.
+__device__ __forceinline__ void store64(void* p, unsigned x, unsigned y) {
+    __stwb(static_cast<uint2*>(p), make_uint2(x, y));
+}
+__device__ __forceinline__ void store128(void* p, unsigned x, unsigned y, unsigned z, unsigned w) {
+    __stwb(static_cast<uint4*>(p), make_uint4(x, y, z, w));
+}
+
 // Four activations as f32, and eight.
 struct F4 {
     float v[4];
@@ -94,21 +133,12 @@ __device__ __forceinline__ F4 load4(const act* p) {
     return out;
 }
 
-// p is aligned to 4 activations of global memory. NOTE: NVVM takes a struct of four 16-bit values
-// apart, and may store each by itself.
+// As load4, of device memory.
 __device__ __forceinline__ void store4(act* p, const F4& x) {
-    Pack<4> pack;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pack.v[i] = to_act(x.v[i]);
-#if defined(__CUDA_ARCH__) && !defined(PICIE_ACT_F32)
-    static_assert(sizeof(Pack<4>) == sizeof(uint2), "one 64-bit access");
-    uint2 bits;
-    memcpy(&bits, &pack, sizeof(bits));
-    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(bits.x),
-                 "r"(bits.y)
-                 : "memory");
+#if defined(PICIE_ACT_F32)
+    *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 #else
-    *reinterpret_cast<Pack<4>*>(p) = pack;
+    store64(p, pack_act(x.v[0], x.v[1]), pack_act(x.v[2], x.v[3]));
 #endif
 }
 

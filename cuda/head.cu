@@ -7,8 +7,8 @@
 // p2 is (n, h, w, 128), p3 … p5 have half the size each, rounded up. Bytes of an op: the laterals
 // once, 1.33·n·h·w·128·sizeof(act) (taps of coarse maps and of the warp are read again from L1 and
 // L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and the result: 512 bytes a pixel
-// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s;
-// the scores of 32 classes are 13 GFLOP of f32 multiply-adds, which take as long.
+// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s.
+// Scores and sums are on tensor cores; what binds is the filling of tiles (head_fill.cuh).
 #include "head_clusters.cuh"
 #include "head_fill.cuh"
 
@@ -59,56 +59,56 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
                              const float* __restrict__ cw, const float* __restrict__ cb, int images,
                              int k) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
+    SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
-    SHARED(int, places, TILE);
-    SHARED(float, best, TILE);
+    SHARED(unsigned short, places, TILE);
+    SHARED(unsigned, histogram, CHUNK);
     const int first = blockIdx.x * TILE, t = threadIdx.x, pixels = laterals.h * laterals.w;
     const int rows = pixels - first < TILE ? pixels - first : TILE;
     if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
+    if (t < CHUNK) histogram[t] = 0;
     fill(tile, nullptr, maps_of(blockIdx.y, laterals), first);
-    arg_max(places, best, tile, chunk, bias, cw, cb, k);
+    int place[2];
+    float top[2];
+    arg_max(place, top, tile, chunk, bias, cw, cb, k);
+    // Of the four lanes of two pixels the first and the second speak for one each.
+    if (t % 4 < 2) {
+        const int pixel = my_pixel(t % 2), mine = t % 4 == 0 ? place[0] : place[1];
+        places[pixel] = static_cast<unsigned short>(mine);
+        if (k <= CHUNK && pixel < rows) atomicAdd(histogram + mine, 1u);
+    }
+    __syncthreads();
     const unsigned row = index[blockIdx.y];
     // NOTE: an index outside of the label store is the caller's mistake; it must not become a wild
     // write.
     if (row >= static_cast<unsigned>(images)) return;
-    if (t < rows)
-        labels[static_cast<size_t>(row) * pixels + first + t] =
-            static_cast<unsigned short>(places[t]);
-    count(counts, places, rows);
+    if (t < rows) labels[static_cast<size_t>(row) * pixels + first + t] = places[t];
+    if (k <= CHUNK) {
+        count(counts, histogram, k);
+    } else {
+        count(counts, places, rows);
+    }
 }
 
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
 // block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
-// tiles of image i / tiles. Sums are in shared memory where `near`, else in the block's part of
-// `partial` itself. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
+// tiles of image i / tiles. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
 KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
                                  unsigned* __restrict__ counts, const Laterals laterals,
                                  const float* __restrict__ cw, const float* __restrict__ cb, int n,
                                  int k, bool near) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
-    SHARED(float, bias, CHUNK);
-    SHARED(int, places, TILE);
-    SHARED(float, best, TILE);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
-    partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = near ? tile + TILE * ROW : partial;
-    clear_rows(sums, k);
-    if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
-    double score = 0.0;
+    Clusters clusters;
+    clusters.begin(tile, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
+                   near);
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
         const int rows = pixels - first < TILE ? pixels - first : TILE;
         fill(tile, nullptr, maps_of(image, laterals), first);
-        arg_max(places, best, tile, chunk, bias, cw, cb, k);
-        add_rows(sums, tile, places, rows);
-        count(counts, places, rows);
-        score += sum_of_best(best, rows);
-        __syncthreads();
+        clusters.take(tile, rows);
     }
-    if (near) copy_rows(partial, sums, k);
-    if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
+    clusters.end(partial_score + blockIdx.x);
 }
 
 // sums (len) += Σ partial (parts, len), score (1) += Σ partial_score (parts) unless null.

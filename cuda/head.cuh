@@ -19,21 +19,22 @@ constexpr int D = 128;
 constexpr int TILE = 64;
 // Classes whose scores are computed at once.
 constexpr int CHUNK = 32;
-constexpr int THREADS = 256;
+constexpr int THREADS = 128;
 constexpr int WARPS = THREADS / WARP;
-// Pixels of a tile that a warp fills.
+// Pixels of a tile that a warp fills and scores.
 constexpr int MINE = TILE / WARPS;
-// Floats from row to row in shared memory: 16-byte reads of 8 rows fall on different banks.
-constexpr int ROW = D + 4;
+// Floats from row to row in shared memory: 8-byte reads of 4 rows, 4 lanes a row, fall on different
+// banks.
+constexpr int ROW = D + 8;
 constexpr int TILE_BYTES = TILE * ROW * sizeof(float);
 // A norm below this counts as this constant.
 constexpr float EPS = 1e-12f;
 
 static_assert(D == 4 * WARP, "a lane has four channels of a pixel");
-static_assert(MINE * WARPS == TILE && MINE == 8, "a thread has 2 × 4 scores of its warp's pixels");
-static_assert(CHUNK == 32, "a thread has 4 classes of a chunk, eight apart");
-static_assert(ROW % 4 == 0, "rows are read 16 bytes at a time");
-static_assert(CHUNK * ROW * sizeof(float) <= PLAIN_SHARED, "a chunk fits");
+static_assert(MINE * WARPS == TILE && MINE == 16, "a warp's pixels are the rows of an mma");
+static_assert(CHUNK == 32, "a chunk is four times the 8 columns of an mma");
+static_assert(ROW % 4 == 0, "rows are written 16 bytes at a time");
+static_assert(ROW % 32 == 8, "four rows fall on different banks");
 
 template <class T>
 struct alignas(sizeof(T) * 4) Four {

@@ -5,55 +5,63 @@
 
 inline namespace PICIE_SUFFIX(head) {
 
-// Up to so many clusters are summed in shared memory, beside the tile.
+// Up to so many clusters are summed in shared memory, beside a tile; up to a chunk in registers.
 constexpr int NEAR = 64;
 // Columns of a block that adds partial sums: a warp has one row of them.
 constexpr int SUMMED = WARP;
+// Bytes of static shared memory of a block that sums by cluster.
+constexpr int CLUSTERS_BYTES =
+    (CHUNK_WORDS + 2 * CHUNK + WARPS) * sizeof(float) + TILE * 2 + WARPS * sizeof(double);
+// What the one of equal_pairs, as bf16, must be multiplied with.
+constexpr float PER_ONE = 128.0f;
 
-static_assert(TILE <= 2 * WARP, "a warp adds up the best scores of a tile");
-static_assert(THREADS == 2 * D, "two threads have a channel of sums by cluster");
-static_assert(TILE_BYTES + (NEAR * D + CHUNK * (ROW + 1) + 2 * TILE) * sizeof(float) <= MOST_SHARED,
-              "a tile, near sums, a chunk and its bias, labels and scores fit");
+static_assert(THREADS == D, "a thread has a channel of sums by cluster");
+static_assert(WARPS * 32 == D, "a warp sums 32 channels");
+static_assert(NEAR * D <= TILE * ROW, "near sums fit where a second tile would lie");
+static_assert(2 * TILE_BYTES + CLUSTERS_BYTES <= MOST_SHARED, "two tiles fit beside a chunk");
 
-// labels (TILE), best (TILE) = the best class (the first of equals) of each pixel, and its score.
-// Where all k classes fit one chunk the caller has loaded it. Begins and ends with a barrier.
-__device__ __forceinline__ void arg_max(int* labels, float* best, const float* tile, float* chunk,
-                                        float* bias, const float* w, const float* b, int k) {
-    float top[2] = {-INFINITY, -INFINITY};
-    int place[2] = {0, 0};
+// The best class (the first of equals) of this lane's pixels, and its score: −∞ where no score is a
+// number. All four lanes of a pixel get them. Where all k classes fit one chunk the caller has
+// loaded it. Begins with a barrier.
+__device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const float* tile,
+                                        unsigned* chunk, float* bias, const float* w,
+                                        const float* b, int k) {
+    top[0] = top[1] = -INFINITY;
+    place[0] = place[1] = 0;
+#pragma unroll 1
     for (int first = 0; first < k; first += CHUNK) {
         __syncthreads();
         if (k > CHUNK) {
             load_chunk(chunk, bias, w, b, k, first);
             __syncthreads();
         }
-        float s[2][4];
+        float s[4][4];
         scores(s, tile, chunk, bias);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if (s[i][j] > top[i]) {
-                    top[i] = s[i][j];
-                    place[i] = first + my_class(j);
+            for (int j = 0; j < 8; ++j) {
+                const float score = s[j / 2][2 * i + j % 2];
+                if (score > top[i]) {
+                    top[i] = score;
+                    place[i] = first + my_class(j / 2, j % 2);
                 }
             }
         }
     }
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        best_of_lanes(top[i], place[i]);
-        if (threadIdx.x % 8 == 0) {
-            labels[my_pixel(i)] = place[i];
-            best[my_pixel(i)] = top[i];
-        }
-    }
-    __syncthreads();
+    for (int i = 0; i < 2; ++i) best_of_lanes<4>(top[i], place[i]);
+}
+
+// counts (k ≤ CHUNK) += the block's histogram.
+__device__ __forceinline__ void count(unsigned* counts, const unsigned* histogram, int k) {
+    const int t = threadIdx.x;
+    if (t < k && histogram[t] > 0) atomicAdd(counts + t, histogram[t]);
 }
 
 // counts += the labels of the first `rows` pixels of the tile: one atomic a label that occurs, by
 // the first pixel that has it.
-__device__ __forceinline__ void count(unsigned* counts, const int* labels, int rows) {
+__device__ __forceinline__ void count(unsigned* counts, const unsigned short* labels, int rows) {
     const int p = threadIdx.x;
     if (p >= rows) return;
     const int mine = labels[p];
@@ -65,37 +73,220 @@ __device__ __forceinline__ void count(unsigned* counts, const int* labels, int r
     if (before == 0) atomicAdd(counts + mine, same);
 }
 
-// sums (k, D) += the first `rows` rows of the tile, each to the row of its label. A thread owns a
-// channel of the clusters of one parity.
-__device__ __forceinline__ void add_rows(float* sums, const float* tile, const int* labels,
-                                         int rows) {
-    const int c = threadIdx.x % D, parity = threadIdx.x / D;
-    for (int p = 0; p < rows; ++p) {
-        const int label = labels[p];
-        if (label % 2 == parity) sums[static_cast<size_t>(label) * D + c] += tile[p * ROW + c];
+// sums (k, D) += the first `rows` rows of the tile, each to the row of its label, by the thread that
+// owns the channel.
+__device__ __forceinline__ void add_rows(float* sums, const float* tile,
+                                         const unsigned short* labels, int rows) {
+    const int c = threadIdx.x;
+    for (int p = 0; p < rows; ++p)
+        sums[static_cast<size_t>(labels[p]) * D + c] += tile[p * ROW + c];
+}
+
+// Where the label of a pixel lies: those that a lane multiplies, t, t + 4, t + 8 and t + 12 of 16,
+// are neighbours.
+__device__ __forceinline__ int seat(int pixel) {
+    return pixel / 16 * 16 + pixel % 4 * 4 + pixel % 16 / 4;
+}
+
+// What a block adds up over its tiles: rows by cluster, pixels by cluster, and the best scores.
+//
+//   begin(…);  for each tile { fill it; take(tile, rows); }  end(…)
+//
+// k ≤ CHUNK: sums += onehot(labels)ᵀ·tile on tensor cores, features in three bf16 parts, which are
+// all of an f32; products with 2⁻⁷ are exact, and so are sums but for the rounding of f32. A warp
+// has 32 channels of 32 clusters, 32 sums a lane, from the first tile to the last. Rows whose
+// features are not all finite are added one by one, so that they reach no other cluster.
+// Else sums are in shared memory where `near`, or in the block's part of `partial` itself.
+struct Clusters {
+    const float *cw, *cb;
+    int k;
+    bool near;
+    // Dynamic shared memory: a tile or two, then near sums behind the first.
+    float* room;
+    float* partial;
+    unsigned* counts;
+    // Shared memory, see begin.
+    unsigned *chunk, *histogram, *odd;
+    float* bias;
+    unsigned short* labels;
+    float sums[2][4][4];
+    double score;
+
+    __device__ __forceinline__ float* near_sums() const { return room + TILE * ROW; }
+
+    // No barrier: take begins with one.
+    __device__ __forceinline__ void begin(float* room, float* partial, unsigned* counts,
+                                          const float* cw, const float* cb, int k, bool near) {
+        const int t = threadIdx.x;
+        this->room = room;
+        this->partial = partial;
+        this->counts = counts;
+        this->cw = cw;
+        this->cb = cb;
+        this->k = k;
+        this->near = near;
+        SHARED(unsigned, chunk_room, CHUNK_WORDS);
+        SHARED(float, bias_room, CHUNK);
+        SHARED(unsigned, histogram_room, CHUNK);
+        SHARED(unsigned, odd_room, WARPS);
+        SHARED(unsigned short, labels_room, TILE);
+        chunk = chunk_room;
+        bias = bias_room;
+        histogram = histogram_room;
+        odd = odd_room;
+        labels = labels_room;
+        score = 0.0;
+#pragma unroll
+        for (int i = 0; i < 32; ++i) sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
+        if (k <= CHUNK) {
+            load_chunk(chunk, bias, cw, cb, k, 0);
+            if (t < CHUNK) histogram[t] = 0;
+        } else if (near) {
+            for (int row = 0; row < k; ++row) near_sums()[row * D + t] = 0.0f;
+        } else {
+            for (int row = 0; row < k; ++row) partial[static_cast<size_t>(row) * D + t] = 0.0f;
+        }
     }
-}
 
-// sums (k, D) = 0, each by the thread that owns it in add_rows.
-__device__ __forceinline__ void clear_rows(float* sums, int k) {
-    for (int row = threadIdx.x / D; row < k; row += 2)
-        sums[static_cast<size_t>(row) * D + threadIdx.x % D] = 0.0f;
-}
-
-// out (k, D) = sums, each by the thread that owns it in add_rows.
-__device__ __forceinline__ void copy_rows(float* out, const float* sums, int k) {
-    for (int row = threadIdx.x / D; row < k; row += 2) {
-        const size_t at = static_cast<size_t>(row) * D + threadIdx.x % D;
-        out[at] = sums[at];
+    // Adds the first `rows` rows of a tile that all threads have filled, the others with zeros.
+    // Begins and ends with a barrier.
+    __device__ __forceinline__ void take(const float* tile, int rows) {
+        int place[2];
+        float top[2];
+        arg_max(place, top, tile, chunk, bias, cw, cb, k);
+        // Of the four lanes of two pixels the first and the second speak for one each.
+        const int t = threadIdx.x % 4, pixel = my_pixel(t % 2), mine = t == 0 ? place[0] : place[1];
+        const float best = t == 0 ? top[0] : top[1];
+        const bool speaks = t < 2 && pixel < rows;
+        if (speaks) score += best;
+        if (k <= CHUNK) {
+            if (t < 2) {
+                labels[seat(pixel)] =
+                    __half_as_ushort(__float2half(static_cast<float>(pixel < rows ? mine : CHUNK)));
+            }
+            if (speaks) atomicAdd(histogram + mine, 1u);
+            const bool wild = __any_sync(ALL_LANES, speaks && best == -INFINITY);
+            if (threadIdx.x % WARP == 0) odd[threadIdx.x / WARP] = wild;
+        } else if (t < 2) {
+            labels[pixel] = static_cast<unsigned short>(mine);
+        }
+        __syncthreads();
+        if (k <= CHUNK) {
+            unsigned wild = 0;
+#pragma unroll
+            for (int i = 0; i < WARPS; ++i) wild |= odd[i];
+            if (wild) {
+                add_one_by_one(tile, rows);
+            } else {
+                add_products(tile);
+            }
+        } else {
+            count(counts, labels, rows);
+            if (near) {
+                add_rows(near_sums(), tile, labels, rows);
+            } else {
+                add_rows(partial, tile, labels, rows);
+            }
+        }
+        __syncthreads();
     }
-}
 
-// The sum of the first `rows` scores of `best`, returned in every lane of a warp.
-__device__ __forceinline__ float sum_of_best(const float* best, int rows) {
-    const int lane = threadIdx.x % 32;
-    return warp_sum((lane < rows ? best[lane] : 0.0f) +
-                    (lane + 32 < rows ? best[lane + 32] : 0.0f));
-}
+    __device__ __forceinline__ void add_products(const float* tile) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+        const float* const mine = tile + t * ROW + threadIdx.x / WARP * 32 + g;
+        float tiles[2][4][4] = {};
+        // The clusters of a lane's rows of the left factor, twice each.
+        unsigned own[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            own[i] = __half_as_ushort(__float2half(static_cast<float>(g + 8 * i)));
+            own[i] |= own[i] << 16;
+        }
+#pragma unroll 1
+        for (int p = 0; p < TILE; p += 16) {
+            // Rows t and t + 4, then t + 8 and t + 12.
+            const uint2 pairs = *reinterpret_cast<const uint2*>(labels + p + 4 * t);
+            unsigned a[2][4];
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                a[i / 4][i % 4] =
+                    equal_pairs(i % 4 < 2 ? pairs.x : pairs.y, own[i / 4 * 2 + i % 2]);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                unsigned parts[3][2];
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const float* const from = mine + (p + 8 * i) * ROW + 8 * j;
+                    const float x = from[0], y = from[4 * ROW];
+                    const unsigned hi = pack_bf16(x, y);
+                    const float x1 = x - first_of(hi), y1 = y - second_of(hi);
+                    const unsigned lo = pack_bf16(x1, y1);
+                    parts[0][i] = hi;
+                    parts[1][i] = lo;
+                    parts[2][i] = pack_bf16(x1 - first_of(lo), y1 - second_of(lo));
+                }
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+#pragma unroll
+                    for (int i = 2; i >= 0; --i) mma(tiles[m][j], a[m], parts[i]);
+                }
+            }
+        }
+        // NOTE: not summed by the tensor cores from tile to tile, which round towards zero.
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
+            sums[i / 16][i / 4 % 4][i % 4] += PER_ONE * tiles[i / 16][i / 4 % 4][i % 4];
+    }
+
+    __device__ __forceinline__ void add_one_by_one(const float* tile, int rows) {
+        const int lane = threadIdx.x % WARP;
+        const float* const mine = tile + threadIdx.x / WARP * 32 + lane % 4 * 2;
+#pragma unroll 1
+        for (int p = 0; p < rows; ++p) {
+            const int label =
+                static_cast<int>(__half2float(__ushort_as_half(labels[seat(p)]))) - lane / 4;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if (label != 8 * i) continue;
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    sums[i / 2][j][i % 2 * 2] += mine[p * ROW + 8 * j];
+                    sums[i / 2][j][i % 2 * 2 + 1] += mine[p * ROW + 8 * j + 1];
+                }
+            }
+        }
+    }
+
+    // partial (k, D) and partial_score = the block's sums; counts += its pixels by cluster.
+    __device__ __forceinline__ void end(double* partial_score) {
+        SHARED(double, scores, WARPS);
+        const int t = threadIdx.x, lane = t % WARP;
+        if (k <= CHUNK) {
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const int m = i / 8, j = i / 2 % 4, row = 16 * m + lane / 4 + 8 * (i % 2);
+                const int column = t / WARP * 32 + 8 * j + lane % 4 * 2;
+                if (row < k) {
+                    *reinterpret_cast<float2*>(partial + row * D + column) =
+                        make_float2(sums[m][j][i % 2 * 2], sums[m][j][i % 2 * 2 + 1]);
+                }
+            }
+            count(counts, histogram, k);
+        } else if (near) {
+            for (int row = 0; row < k; ++row) partial[row * D + t] = near_sums()[row * D + t];
+        }
+#pragma unroll
+        for (int step = WARP / 2; step > 0; step >>= 1)
+            score += __shfl_xor_sync(ALL_LANES, score, step);
+        if (lane == 0) scores[t / WARP] = score;
+        __syncthreads();
+        if (t == 0) {
+            double total = 0.0;
+            for (int i = 0; i < WARPS; ++i) total += scores[i];
+            *partial_score = total;
+        }
+    }
+};
 
 // sums (len) += Σ partial (parts, len), SUMMED columns a block, WARPS threads a column; unless null
 // score (1) += Σ partial_score (parts), by the first block. `columns` (THREADS) and `scores`

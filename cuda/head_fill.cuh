@@ -1,12 +1,12 @@
-// The features of a tile, from laterals into shared memory: a warp has 8 pixels, a lane 4 of a
-// pixel's channels.
+// The features of a tile, from laterals into shared memory: a warp has 16 pixels, a lane 4 of
+// a pixel's channels.
 #pragma once
 #include "head.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
 
-// Calls each(row of the tile, y, x, whether the pixel exists) for the 8 pixels from
-// `first + 8·warp` on, which are this warp's.
+// Calls each(row of the tile, y, x, whether the pixel exists) for the 16 pixels from
+// `first + 16·warp` on, which are this warp's.
 template <class Each>
 __device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each) {
     const int row = threadIdx.x / 32 * MINE;

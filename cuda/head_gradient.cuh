@@ -8,9 +8,9 @@ inline namespace PICIE_SUFFIX(head) {
 // Floats from row to row of slopes in shared memory: 16-byte reads fall on different banks.
 constexpr int SLOPES = TILE + 4;
 
-static_assert(SLOPES % 4 == 0 && MINE == 8, "a warp's slopes are read 16 bytes at a time, twice");
+static_assert(SLOPES % 4 == 0 && MINE % 4 == 0, "a warp's slopes are read 16 bytes at a time");
 
-// sum[i] += Σ over j < count of slopes[j][8·warp + i]·rows[j], 4 channels a lane. slopes (count,
+// sum[i] += Σ over j < count of slopes[j][16·warp + i]·rows[j], 4 channels a lane. slopes (count,
 // SLOPES), rows (count, ROW).
 __device__ __forceinline__ void add_products(F4 (&sum)[MINE], const float* slopes,
                                              const float* rows, int count) {
@@ -18,17 +18,16 @@ __device__ __forceinline__ void add_products(F4 (&sum)[MINE], const float* slope
 #pragma unroll 2
     for (int j = 0; j < count; ++j) {
         const F4 x = load(rows + j * ROW + 4 * lane);
-        const F4 low = load(slopes + j * SLOPES + warp * MINE),
-                 high = load(slopes + j * SLOPES + warp * MINE + 4);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            add_scaled(sum[i], low.v[i], x);
-            add_scaled(sum[i + 4], high.v[i], x);
+        for (int i = 0; i < MINE; i += 4) {
+            const F4 slope = load(slopes + j * SLOPES + warp * MINE + i);
+#pragma unroll
+            for (int l = 0; l < 4; ++l) add_scaled(sum[i + l], slope.v[l], x);
         }
     }
 }
 
-// Writes the gradient of F of a tile, given that of F̂ in `gradient` (a warp's 8 pixels): dF = (dF̂
+// Writes the gradient of F of a tile, given that of F̂ in `gradient` (a warp's 16 pixels): dF = (dF̂
 // − F̂·(F̂·dF̂))/‖F‖, with F̂ in `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂
 // itself, and neither is read. It goes to dp2 (n, h, w, D) where the image is not warped, else to
 // dwarped (n, h, w, D).

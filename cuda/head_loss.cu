@@ -67,12 +67,13 @@ KERNEL(head_shares, WARP)(float* __restrict__ shares, const float* __restrict__ 
 
 // partial (n·tiles, targets) = Σ w[y]·ℓ over a tile; the gradient of F goes to dp2 or dwarped (n,
 // h, w, D). Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES. A thread has 2 pixels ×
-// 4 classes of the scores, and 8 pixels × 4 channels of the gradient.
+// 8 classes of the scores, and 16 pixels × 4 channels of the gradient.
 KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
                            act* __restrict__ dwarped, const float* __restrict__ shares,
                            const Laterals laterals, const Targets targets) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
+    SHARED(unsigned, chunk, CHUNK_WORDS);
+    SHARED(float, classes, CHUNK * ROW);
     SHARED(float, bias, CHUNK);
     SHARED(float, slopes, CHUNK * SLOPES);
     SHARED(float, inverse, TILE);
@@ -107,7 +108,7 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
         // Forward, log Σ exp over the chunks: top is the largest score so far, sum that of exp(s −
         // top). NOTE: top begins finite, since exp(−∞ − −∞) of a thread that has only padding would
         // be NaN.
-        float s[2][4], top[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f}, at_label[2] = {0.0f, 0.0f};
+        float s[4][4], top[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f}, at_label[2] = {0.0f, 0.0f};
         for (int class0 = 0; class0 < k; class0 += CHUNK) {
             __syncthreads();
             load_chunk(chunk, bias, cw, cb, k, class0);
@@ -117,21 +118,22 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
             for (int i = 0; i < 2; ++i) {
                 const float before = top[i];
 #pragma unroll
-                for (int j = 0; j < 4; ++j) top[i] = fmaxf(top[i], s[i][j]);
+                for (int j = 0; j < 8; ++j) top[i] = fmaxf(top[i], s[j / 2][2 * i + j % 2]);
                 sum[i] *= expf(before - top[i]);
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    sum[i] += expf(s[i][j] - top[i]);
-                    if (class0 + my_class(j) == y[i]) at_label[i] = s[i][j];
+                for (int j = 0; j < 8; ++j) {
+                    const float score = s[j / 2][2 * i + j % 2];
+                    sum[i] += expf(score - top[i]);
+                    if (class0 + my_class(j / 2, j % 2) == y[i]) at_label[i] = score;
                 }
             }
         }
-        // The 8 lanes of a pixel put theirs together, and one of them adds the loss.
+        // The 4 lanes of a pixel put theirs together, and one of them adds the loss.
         float loss = 0.0f;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
-            for (int step = 1; step < 8; step *= 2) {
+            for (int step = 1; step < 4; step *= 2) {
                 const float other = __shfl_xor_sync(ALL_LANES, top[i], step);
                 const float most = fmaxf(top[i], other);
                 sum[i] = sum[i] * expf(top[i] - most) +
@@ -139,7 +141,7 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
                 at_label[i] += __shfl_xor_sync(ALL_LANES, at_label[i], step);
                 top[i] = most;
             }
-            if (lane % 8 == 0) loss += weight[i] * (logf(sum[i]) - (at_label[i] - top[i]));
+            if (lane % 4 == 0) loss += weight[i] * (logf(sum[i]) - (at_label[i] - top[i]));
             // From here on `weight` is the slope of the loss, and `sum` that slope over the sum.
             weight[i] *= target.scale * shares[image / targets.view * targets.count + c];
             sum[i] = weight[i] / sum[i];
@@ -150,24 +152,24 @@ KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
         // Backward, chunk by chunk: slopes of the scores, times rows of w.
         for (int class0 = 0; class0 < k; class0 += CHUNK) {
             // The scores of a single chunk are still here.
-            if (k > CHUNK) {
-                __syncthreads();
-                load_chunk(chunk, bias, cw, cb, k, class0);
-                __syncthreads();
-                scores(s, tile, chunk, bias);
-            }
+            __syncthreads();
+            load_rows(classes, cw, k, class0);
+            if (k > CHUNK) load_chunk(chunk, bias, cw, cb, k, class0);
+            __syncthreads();
+            if (k > CHUNK) scores(s, tile, chunk, bias);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const float hit = class0 + my_class(j) == y[i] ? weight[i] : 0.0f;
-                    slopes[my_class(j) * SLOPES + my_pixel(i)] =
-                        sum[i] * expf(s[i][j] - top[i]) - hit;
+                for (int j = 0; j < 8; ++j) {
+                    const int c = my_class(j / 2, j % 2);
+                    const float hit = class0 + c == y[i] ? weight[i] : 0.0f;
+                    slopes[c * SLOPES + my_pixel(i)] =
+                        sum[i] * expf(s[j / 2][2 * i + j % 2] - top[i]) - hit;
                 }
             }
             // A warp reads only the slopes that it wrote.
             __syncwarp();
-            add_products(gradient, slopes, chunk, k - class0 < CHUNK ? k - class0 : CHUNK);
+            add_products(gradient, slopes, classes, k - class0 < CHUNK ? k - class0 : CHUNK);
         }
     }
 

@@ -16,17 +16,17 @@ constexpr int PREDICTED = THREADS / PREDICTORS;
 // Classes of a block of head_scores_weight.
 constexpr int WEIGHED = TILE;
 
-static_assert(PREDICTORS == 8, "best_of_lanes compares 8 lanes");
+static_assert(WARP % PREDICTORS == 0, "the lanes of a pixel are neighbours");
 static_assert(THREADS % WEIGHED == 0, "threads share the sum of a class evenly");
 static_assert(WEIGHED == MINE * WARPS, "a warp has MINE classes");
 
 // scores (images of the grid, h·w, k) of the images from `from` on. Grid (tiles of an image,
-// images); dynamic shared memory: TILE_BYTES. The 8 lanes of a pixel write a sector of 32 bytes.
+// images); dynamic shared memory: TILE_BYTES. The 4 lanes of a pixel write a sector of 32 bytes.
 KERNEL(head_scores, THREADS)(float* __restrict__ out, const Laterals laterals,
                              const float* __restrict__ cw, const float* __restrict__ cb, int from,
                              int k) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
+    SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
     const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
     fill(tile, nullptr, maps_of(from + blockIdx.y, laterals), first);
@@ -35,15 +35,15 @@ KERNEL(head_scores, THREADS)(float* __restrict__ out, const Laterals laterals,
         __syncthreads();
         load_chunk(chunk, bias, cw, cb, k, class0);
         __syncthreads();
-        float s[2][4];
+        float s[4][4];
         scores(s, tile, chunk, bias);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const bool exists = first + my_pixel(i) < pixels;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int c = class0 + my_class(j);
-                if (exists && c < k) out[my_pixel(i) * k + c] = s[i][j];
+            for (int j = 0; j < 8; ++j) {
+                const int c = class0 + my_class(j / 2, j % 2);
+                if (exists && c < k) out[my_pixel(i) * k + c] = s[j / 2][2 * i + j % 2];
             }
         }
     }
@@ -79,7 +79,7 @@ KERNEL(head_predict, THREADS)(unsigned short* __restrict__ pred, const float* __
             place = c;
         }
     }
-    best_of_lanes(top, place);
+    best_of_lanes<PREDICTORS>(top, place);
     if (lane == 0 && mine < pixels) {
         pred[static_cast<size_t>(from + blockIdx.y) * pixels + pixel] =
             static_cast<unsigned short>(place);
@@ -108,10 +108,10 @@ KERNEL(head_scores_backward, THREADS)(act* __restrict__ dp2, act* __restrict__ d
         for (int i = 0; i < 2; ++i) {
             const bool exists = first + my_pixel(i) < pixels;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int c = class0 + my_class(j);
-                slopes[my_class(j) * SLOPES + my_pixel(i)] =
-                    exists && c < k ? dscores[my_pixel(i) * k + c] : 0.0f;
+            for (int j = 0; j < 8; ++j) {
+                const int c = my_class(j / 2, j % 2);
+                slopes[c * SLOPES + my_pixel(i)] =
+                    exists && class0 + c < k ? dscores[my_pixel(i) * k + class0 + c] : 0.0f;
             }
         }
         __syncthreads();

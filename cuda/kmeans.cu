@@ -2,8 +2,10 @@
 // move centroids.
 //
 // kmeans_accumulate reads each point once, rows·512 bytes: 16.8 GB or 3.9 ms at 4.3 TB/s for the
-// 32.8 million points of a start of 20 batches; its f32 scores of 32 classes (269 GFLOP) take about
-// as long. The others touch K·128 numbers.
+// 32.8 million points of a start of 20 batches. Up to 32 clusters that is what binds it: a tile of
+// 64 points is 32 KB, 2,500 cycles of a multiprocessor's share of 3 TB/s; scores and sums are 192
+// HMMA a warp, 1,200 cycles in all, and 5,400 instructions, 1,400 cycles. Two blocks run on a
+// multiprocessor, each with one or two tiles on their way. The others touch K·128 numbers.
 #include "head_clusters.cuh"
 
 // Threads of a block that has a cluster.
@@ -37,39 +39,53 @@ KERNEL(kmeans_classifier, CLUSTER)(float* __restrict__ w, float* __restrict__ b,
     if (t == 0) b[blockIdx.x] = metric == L2 ? static_cast<float>(-0.5 * square) : 0.0f;
 }
 
-// As head_accumulate, from points (rows, D) that are stored; head_sums adds the parts.
+// As head_accumulate, from points (rows, D) that are stored; head_sums adds the parts. Dynamic
+// shared memory: two tiles, of which one is on its way while the other is added up. Near sums take
+// the place of the second: then a tile is waited for at once.
 KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
                                    unsigned* __restrict__ counts, const float* __restrict__ points,
                                    const float* __restrict__ cw, const float* __restrict__ cb,
                                    size_t rows, int k, bool near) {
-    DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
-    SHARED(float, bias, CHUNK);
-    SHARED(int, places, TILE);
-    SHARED(float, best, TILE);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    partial += static_cast<size_t>(blockIdx.x) * k * D;
-    float* sums = near ? tile + TILE * ROW : partial;
-    clear_rows(sums, k);
-    if (k <= CHUNK) load_chunk(chunk, bias, cw, cb, k, 0);
-    double score = 0.0;
-    for (size_t first = static_cast<size_t>(blockIdx.x) * TILE; first < rows;
-         first += static_cast<size_t>(gridDim.x) * TILE) {
-        const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
-#pragma unroll 2
-        for (int i = warp * MINE; i < (warp + 1) * MINE; ++i) {
-            F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
-            if (i < here) f = load(points + (first + i) * D + 4 * lane);
-            store(tile + i * ROW + 4 * lane, f);
+    DYNAMIC_SHARED(float, room);
+    const size_t step = static_cast<size_t>(gridDim.x) * TILE;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    // Rows warp, warp + 4, … of the tile at `first`, a row a warp's copy; zeros behind the last row
+    // of all.
+    const auto fetch = [&](size_t first, float* tile) {
+        if (first < rows) {
+            float* const to = tile + warp * ROW + 4 * lane;
+            const float* const from = points + (first + warp) * D + 4 * lane;
+            if (rows - first >= TILE) {
+#pragma unroll
+                for (int i = 0; i < MINE; ++i) copy16(to + WARPS * i * ROW, from + WARPS * i * D);
+            } else {
+#pragma unroll 1
+                for (int i = 0; i < MINE; ++i) {
+                    copy16(to + WARPS * i * ROW, from + WARPS * i * D,
+                           first + warp + WARPS * i < rows);
+                }
+            }
         }
-        arg_max(places, best, tile, chunk, bias, cw, cb, k);
-        add_rows(sums, tile, places, here);
-        count(counts, places, here);
-        score += sum_of_best(best, here);
-        __syncthreads();
+        commit();
+    };
+    Clusters clusters;
+    clusters.begin(room, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
+                   near);
+    const bool ahead = k <= CHUNK;
+    size_t first = static_cast<size_t>(blockIdx.x) * TILE;
+    if (ahead) fetch(first, room);
+    for (int stage = 0; first < rows; first += step, stage ^= ahead) {
+        if (ahead) {
+            fetch(first + step, room + (stage ^ 1) * TILE * ROW);
+            wait<1>();
+        } else {
+            fetch(first, room);
+            wait<0>();
+        }
+        const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
+        clusters.take(room + stage * TILE * ROW, here);
     }
-    if (near) copy_rows(partial, sums, k);
-    if (threadIdx.x == 0) partial_score[blockIdx.x] = score;
+    clusters.end(partial_score + blockIdx.x);
 }
 
 // centroids (k, d) = sums/counts of the clusters that have points. A block has a cluster.

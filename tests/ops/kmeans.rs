@@ -246,7 +246,7 @@ fn sums_of_stored_points_are_the_cpus() {
         (130, 64),
         (131, 65),
         (129, 200),
-        (265 * 64 + 3, 27),
+        (529 * 64 + 3, 27),
     ] {
         let mut points = signed(1, rows * WIDE);
         for p in points.chunks_mut(WIDE) {
@@ -255,6 +255,40 @@ fn sums_of_stored_points_are_the_cpus() {
         }
         // Sums of up to hundreds of numbers of size 0.1 in another order.
         Points::new(k, points, signed(2, k * WIDE)).case().agree(Dtype::Bf16, |_| 2e-6);
+    }
+}
+
+/// No score of such a point is a number, and the first cluster takes it; sums of the others know
+/// nothing of it. Clusters that are summed in registers, in shared memory and in scratch.
+#[test]
+fn points_that_are_not_finite_spoil_one_cluster() {
+    if !On::all().contains(&On::Cuda) {
+        return;
+    }
+    for k in [6, 33, 65] {
+        let mut given = Points::new(k, signed(1, 200 * WIDE), signed(2, k * WIDE));
+        let channels = [(70, 3, f32::NAN), (131, 77, f32::INFINITY), (132, 5, f32::NEG_INFINITY)];
+        for (row, _, _) in channels {
+            given.points[row * WIDE..][..WIDE].fill(0.0);
+        }
+        let rest = Points {
+            points: given.points.clone(),
+            w: given.w.clone(),
+            b: given.b.clone(),
+            ..given
+        };
+        for (row, channel, value) in channels {
+            given.points[row * WIDE + channel] = value;
+        }
+        let (got, want) = (given.case().run(On::Cuda.rig()), rest.case().run(On::Cuda.rig()));
+        for (i, (got, want)) in got["sums"].iter().zip(&want["sums"]).enumerate() {
+            let (cluster, channel) = (i / WIDE, i % WIDE);
+            let spoilt = cluster == 0 && channels.iter().any(|c| c.1 == channel);
+            // Sums of up to hundreds of numbers of size 1, in another order.
+            let right = if spoilt { !got.is_finite() } else { (got - want).abs() <= 1e-4 };
+            assert!(right, "{k} clusters: {got} and {want} in {cluster}, {channel}");
+        }
+        assert!(!got["score"][0].is_finite(), "{k} clusters");
     }
 }
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "copies.h"
 #include "fibre.h"
 #include "trace.h"
 
@@ -26,13 +27,14 @@ namespace {
 
 constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t GUARD = 256, MOST_ARRAYS = 32, ARENA = SHARED_MOST + (MOST_ARRAYS + 1) * 2 * GUARD;
-constexpr unsigned char POISON = 0xFF, GUARD_BYTE = 0xA5;
+constexpr unsigned char GUARD_BYTE = 0xA5;
 
 struct Thread {
     Fibre* fibre;      // null: has not begun, or has ended
     const Site* site;  // where it waits; null: has ended
     uint3 index;
     unsigned lane;
+    Copies copies;
 };
 
 struct Array {
@@ -58,6 +60,8 @@ struct Machine {
     const Site* site = nullptr;
     bool together = true;
     uint64_t exchange[2][32];
+    Row rows[2][32];
+    Factors factors[2];
     unsigned parity = 0;
     std::string fault;
 
@@ -118,6 +122,8 @@ void fibre_main() {
     for (;;) {
         m->launch->entry->call(m->launch->parameters);
         Thread* done = m->current;
+        if (const Site* site = done->copies.flying())
+            m->fail("an asynchronous copy that is never waited for", site->file, site->line);
         Fibre* own = done->fibre;
         done->fibre = nullptr;
         m->stop(nullptr);
@@ -215,7 +221,10 @@ bool Machine::run_warp() {
 }
 
 bool Machine::run_block() {
-    for (unsigned i = 0; i < count; ++i) threads[i].fibre = nullptr;
+    for (unsigned i = 0; i < count; ++i) {
+        threads[i].fibre = nullptr;
+        threads[i].copies.clear();
+    }
     open(0, arena_used);
     arrays.clear();
     arena_used = 0;
@@ -292,6 +301,38 @@ const uint64_t* exchange(const Site* site, unsigned mask, uint64_t mine) {
     m->wait(site);
     return m->exchange[m->parity ^ 1];
 }
+
+const Row* exchange_rows(const Site* site, const Row& mine) {
+    m->rows[m->parity][here.lane] = mine;
+    m->wait(site);
+    return m->rows[m->parity ^ 1];
+}
+
+Factors& factors() { return m->factors[m->parity]; }
+
+const Factors& met_with_factors(const Site* site) {
+    m->wait(site);
+    return m->factors[m->parity ^ 1];
+}
+
+void check_row(const Site* site, const void* p) {
+    const char* const at = static_cast<const char*>(p);
+    if (reinterpret_cast<uintptr_t>(at) % 16)
+        m->fail("16 bytes that are not aligned to 16", site->file, site->line);
+    if (at < m->arena || at >= m->arena + ARENA)
+        m->fail("what must be shared memory is not", site->file, site->line);
+}
+
+void start_copy(const Site* site, void* to, const void* from) {
+    check_row(site, to);
+    if (reinterpret_cast<uintptr_t>(from) % 16)
+        m->fail("16 bytes that are not aligned to 16", site->file, site->line);
+    m->current->copies.start(site, to, from);
+}
+
+void commit_copies() { m->current->copies.commit(); }
+
+void wait_copies(unsigned left) { m->current->copies.wait(left); }
 
 void* dynamic_shared() {
     if (!m->launch->dynamic_bytes)

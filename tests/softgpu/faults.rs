@@ -119,6 +119,92 @@ fn incomplete_warp_operations() {
 }
 
 #[test]
+fn incomplete_tensor_operations() {
+    for (kernel, text, count) in
+        [("faults_half_mma", "mma(d", 1), ("faults_half_matrix", "load_matrix", 2)]
+    {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let out = gpu.empty::<f32>(32);
+        let part = format!("incomplete warp operation at {} (", line(kernel, text, 0));
+        fails(gpu, &format!("{kernel}_bf16"), (1, 32), &[At(out)], &part);
+        let other = if count == 2 { line(kernel, text, 1) } else { "has ended".into() };
+        assert!(said().contains(&other), "{}", said());
+    }
+}
+
+/// Other, before, sync and behind, as `faults_copy` takes them.
+#[test]
+fn copies_that_are_read_too_early() {
+    let x: Vec<u32> = (0..256).collect();
+    let new = |how: [i32; 4]| {
+        let mut gpu = Gpu::new()?;
+        let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
+        let [other, before, sync, behind] = how.map(Int);
+        Some((gpu, out, [At(out), At(at), other, before, sync, behind]))
+    };
+    for (how, want) in [
+        ([63, 1, 1, 0], x.chunks(4).rev().flatten().copied().collect()),
+        ([0, 1, 0, 0], x.clone()),
+        // Without a wait: poison, which as a float of any size is NaN.
+        ([0, 0, 0, 1], vec![u32::MAX; 256]),
+    ] {
+        let Some((gpu, out, args)) = new(how) else { return };
+        assert_eq!(gpu.launch("faults_copy_f32", 1, 64, &args), Code::CUDA_SUCCESS);
+        assert_eq!(gpu.read::<u32>(out, 256), want, "{how:?}");
+    }
+    let race = "race or missing barrier";
+    let never = format!(
+        "an asynchronous copy that is never waited for at {}",
+        line("faults_copy", "copy16", 0)
+    );
+    for (how, part) in [
+        ([63, 0, 1, 1], race),
+        // Each thread waits for its own, and reads another's.
+        ([63, 1, 0, 0], race),
+        ([1, 1, 0, 0], race),
+        ([0, 0, 0, 0], &never),
+    ] {
+        let Some((gpu, _, args)) = new(how) else { return };
+        fails(gpu, "faults_copy_f32", (1, 64), &args, part);
+    }
+}
+
+#[test]
+fn rows_of_matrices_are_aligned_and_stored_before() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let out = gpu.empty::<u32>(32);
+    let part = format!("not aligned to 16 at {}", line("faults_matrix_row", "load_matrix", 0));
+    fails(gpu, "faults_matrix_row_f16", (1, 32), &[At(out)], &part);
+    let mut gpu = Gpu::new().unwrap();
+    let out = gpu.empty::<u32>(32);
+    fails(gpu, "faults_matrix_early_f16", (1, 32), &[At(out)], "race or missing barrier");
+}
+
+#[test]
+fn copies_are_aligned_and_stay_inside() {
+    let copy = |kernel| line(kernel, "copy16", 0);
+    let unaligned = format!("not aligned to 16 at {}", copy("faults_copy_unaligned"));
+    for (to, from) in [(1, 0), (0, 2)] {
+        let Some(mut gpu) = Gpu::new() else { return };
+        let at = gpu.empty::<u32>(256);
+        let args = [At(at), Int(to), Int(from)];
+        fails(gpu, "faults_copy_unaligned_f32", (1, 32), &args, &unaligned);
+    }
+    let Some(mut gpu) = Gpu::new() else { return };
+    let (at, out) = (gpu.empty::<u32>(128), gpu.empty::<u32>(128));
+    let part = format!("must be shared memory is not at {}", copy("faults_copy_away"));
+    fails(gpu, "faults_copy_away_f32", (1, 32), &[At(out), At(at)], &part);
+    let mut gpu = Gpu::new().unwrap();
+    let (at, out) = (gpu.input(&[0u32; 128]), gpu.empty::<u32>(32));
+    let part = format!(
+        "written outside of the shared array of 512 bytes at {}",
+        line("faults_copy_outside", "SHARED", 0)
+    );
+    let args = [At(out), At(at), Int(16), Int(0)];
+    fails(gpu, "faults_copy_outside_f32", (1, 32), &args, &part);
+}
+
+#[test]
 fn memory_is_not_zero_at_first() {
     let Some(mut gpu) = Gpu::new() else { return };
     let out = gpu.empty::<u32>(32);

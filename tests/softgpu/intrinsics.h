@@ -116,6 +116,10 @@ template <class T>
 void __stcs(T* p, T v) {
     *p = v;
 }
+template <class T>
+void __stwb(T* p, T v) {
+    *p = v;
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 

@@ -26,6 +26,25 @@ fn unaligned() {
     gpu.launch("faults_round_bf16", 1, 1, &[At(out), At(rounded + 2), At(x), Int(8)]);
 }
 
+/// Copies 512 bytes that begin so many floats behind the start of 512 bytes.
+fn copy_outside(to: i32, from: i32) {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let (out, x) = (gpu.empty::<u32>(32), gpu.input(&[0u32; 128]));
+    gpu.launch("faults_copy_outside_f32", 1, 32, &[At(out), At(x), Int(to), Int(from)]);
+}
+
+#[test]
+#[ignore = "dies under AddressSanitizer, on purpose"]
+fn copies_to_the_outside() {
+    copy_outside(4, 0);
+}
+
+#[test]
+#[ignore = "dies under AddressSanitizer, on purpose"]
+fn copies_from_the_outside() {
+    copy_outside(0, 4);
+}
+
 /// Records nothing. Returns what the end of the capture answers, or what making it executable does.
 fn record(gpu: &Gpu) -> Code {
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;

@@ -136,6 +136,92 @@ fn activations_round_to_nearest_even() {
     }
 }
 
+/// Random fragments, and rows and columns with NaN and infinities: each element as a plain loop
+/// gives it.
+#[test]
+fn a_tensor_core_multiplies_matrices() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    const COUNT: usize = 40;
+    let round = |v: Vec<f32>| v.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
+    let (mut x, mut y) = (round(signed(11, COUNT * 256)), round(signed(12, COUNT * 128)));
+    let mut sums = signed(13, COUNT * 128);
+    // In three of the products: row 3 or column 5 of a factor, or one sum, is none any more.
+    let (nan, inf) = (half::bf16::NAN, half::bf16::INFINITY);
+    (x[3 * 16 + 7], y[128 + 2 * 8 + 5], sums[2 * 128 + 9]) = (nan, inf, f32::NEG_INFINITY);
+    (x[3 * 256 + 4 * 16], x[3 * 256 + 4 * 16 + 1]) = (inf, -inf);
+    let mut want = vec![0f32; COUNT * 128];
+    for (i, want) in want.iter_mut().enumerate() {
+        let (n, row, column) = (i / 128, i / 8 % 16, i % 8);
+        let products = (0..16)
+            .map(|k| x[n * 256 + row * 16 + k].to_f64() * y[n * 128 + k * 8 + column].to_f64());
+        *want = (f64::from(sums[i]) + products.sum::<f64>()) as f32;
+    }
+    let bits = |v: &[half::bf16]| v.iter().map(|v| v.to_bits()).collect::<Vec<u16>>();
+    let (out, x, y) = (gpu.input(&sums), gpu.input(&bits(&x)), gpu.input(&bits(&y)));
+    let args = [At(out), At(x), At(y)];
+    assert_eq!(gpu.launch("faults_mma_f32", COUNT as u32, 32, &args), OK);
+    for (i, (got, want)) in gpu.read::<f32>(out, want.len()).into_iter().zip(want).enumerate() {
+        // 17 terms of at most 1 in f32: a sum of at most 17 rounds to 2⁻²⁰, 16 times.
+        let near = (got - want).abs() < 2e-5 || got == want || (got.is_nan() && want.is_nan());
+        assert!(near, "element {i}: {got}, not {want}");
+    }
+}
+
+#[test]
+fn matrices_are_loaded_as_they_lie_and_transposed() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let x: Vec<u16> = (0..256).map(|i| 3 * i + 1).collect();
+    let (at, out) = (gpu.input(&x), gpu.empty::<u32>(256));
+    assert_eq!(gpu.launch("faults_matrix_bf16", 1, 32, &[At(out), At(at)]), OK);
+    for (i, got) in gpu.read::<u32>(out, 256).into_iter().enumerate() {
+        let (matrix, g, t) = (i / 32 % 4, i % 32 / 4, i % 4);
+        let at = |row: usize, column: usize| u32::from(x[64 * matrix + 8 * row + column]);
+        let want = match i < 128 {
+            true => at(g, 2 * t) | at(g, 2 * t + 1) << 16,
+            false => at(2 * t, g) | at(2 * t + 1, g) << 16,
+        };
+        assert_eq!(got, want, "word {i}");
+    }
+}
+
+#[test]
+fn copies_land_in_a_pipeline_and_are_zero_behind_the_end() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    for (count, n) in [(1, 256), (2, 4), (7, 6 * 256 + 100), (4, 0)] {
+        let x = signed(7, 256 * count);
+        let (at, out) = (gpu.input(&x), gpu.empty::<f32>(x.len()));
+        let args = [At(out), At(at), Int(n), Int(count as i32)];
+        assert_eq!(gpu.launch("faults_pipeline_f16", 1, 64, &args), OK);
+        let want: Vec<f32> =
+            x.iter().enumerate().map(|(i, &v)| if i < n as usize { v } else { 0.0 }).collect();
+        assert_eq!(gpu.read::<f32>(out, x.len()), want);
+    }
+}
+
+#[test]
+fn pairs_are_rounded_and_stored_whole() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let mut x: Vec<f32> = signed(8, 256).iter().map(|v| v * 300.0).collect();
+    (x[0], x[3], x[4], x[5]) = (f32::NAN, f32::INFINITY, f32::MIN, 1e-42);
+    let at = gpu.input(&x);
+    let wide = |v: f32| half::bf16::from_f32(v).to_bits();
+    let narrow = |v: f32| half::f16::from_f32(v).to_bits();
+    let pair = |of: &dyn Fn(f32) -> u16, x: &[f32]| {
+        // NaN has one pattern.
+        let of = |v: f32| u32::from(if v.is_nan() { 0x7fff } else { of(v) });
+        of(x[0]) | of(x[1]) << 16
+    };
+    for (name, f16) in [("faults_pack_bf16", false), ("faults_pack_f16", true)] {
+        let out = gpu.empty::<u32>(1024);
+        assert_eq!(gpu.launch(name, 2, 64, &[At(out), At(at)]), OK);
+        for (x, got) in x.chunks(2).zip(gpu.read::<u32>(out, 1024).chunks(8)) {
+            let (wide, narrow) = (pair(&wide, x), pair(&narrow, x));
+            let act = if f16 { narrow } else { wide };
+            assert_eq!(got, [wide, narrow, act, 0, narrow, wide, 1, 2], "{x:?}");
+        }
+    }
+}
+
 #[test]
 fn recorded_work_runs_when_it_is_launched() {
     let Some(mut gpu) = Gpu::new() else { return };

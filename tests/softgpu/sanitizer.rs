@@ -92,6 +92,21 @@ fn writes_outside_are_seen_at_once() {
     }
 }
 
+/// Where a copy goes to and where it comes from.
+#[test]
+fn copies_outside_are_seen() {
+    for probe in ["copies_to_the_outside", "copies_from_the_outside"] {
+        let name = format!("softgpu::probes::{probe}");
+        let Some(out) = again(&[&name, "--ignored"], &[]) else { return };
+        let text = text(&out);
+        assert!(
+            !out.status.success() && text.contains("ERROR: AddressSanitizer: use-after-poison"),
+            "{text}"
+        );
+        assert!(text.contains("faults_copy_outside_f32"), "{text}");
+    }
+}
+
 #[test]
 fn forbidden_memory_and_unaligned_vectors_are_seen() {
     for (probe, part) in [

@@ -209,3 +209,4 @@ struct Trampoline<void(A...), kernel> {
 #define __syncwarp(...) ((void)softgpu::exchange(SOFTGPU_SITE("__syncwarp", false), 0xffffffffu, 0))
 
 #include "intrinsics.h"
+#include "tensor.h"

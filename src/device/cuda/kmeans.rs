@@ -4,12 +4,15 @@ use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::head::Partials;
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::kmeans::{COSINE, D, DOT, L2, TILE};
+use crate::device::cuda::kernels::consts::kmeans::{COSINE, D, DOT, L2, TILE, TILE_BYTES};
 use crate::device::ops::kmeans::KMeansOps;
 use crate::device::ops::{
     Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
     Passed,
 };
+
+/// Dynamic shared memory of a block that adds up points: a tile, and another one or near sums.
+const SHARED: usize = 2 * TILE_BYTES;
 
 impl KMeansOps for Cuda {
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize> {
@@ -17,7 +20,7 @@ impl KMeansOps for Cuda {
             let what = format!("k-means on CUDA has points of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
         }
-        self.allow_shared::<kernels::KmeansAccumulate>(Partials::most_shared())?;
+        self.allow_shared::<kernels::KmeansAccumulate>(SHARED)?;
         self.ask_scratch(Partials::most_bytes(spec.k));
         Ok(0)
     }
@@ -49,7 +52,7 @@ impl KMeansOps for Cuda {
             k,
             near,
         };
-        self.launch(partials.parts, partials.shared(), kernel)?;
+        self.launch(partials.parts, SHARED, kernel)?;
         self.add_parts(sums, partial, partials.parts, Some((score, partial_score)))
     }
 

@@ -42,14 +42,14 @@ impl Given {
         given
     }
 
-    /// Labels are equal, or a tie within the rounding of a score: 128 products of size 0.1 (1
-    /// without unit features), each within 6e-8.
+    /// Labels are equal, or a tie within the error of two scores: 128 products of size 0.05 (0.5
+    /// without unit features), each within 3·2⁻¹⁶ of it, 5e-6 of it on average.
     fn same_labels(&self, features: &[f32], got: &[u32], want: &[u32]) {
         let (pixels, Learned { w, b, .. }) = (self.spec.pixels(), &self.learned[0]);
         let wide = |a: &[f32], b: &[f32]| -> f64 {
             a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
         };
-        let tie = if self.spec.unit { 2e-6 } else { 2e-5 };
+        let tie = if self.spec.unit { 2e-5 } else { 2e-4 };
         for (image, &row) in self.index.iter().enumerate() {
             for p in 0..pixels {
                 let [got, want] = [got, want].map(|l| l[row as usize * pixels + p] as usize);
@@ -147,11 +147,11 @@ fn sums_are_added_to_and_of_equal_scores_the_first_wins() {
     }
 }
 
-/// 270 tiles: some blocks go on to a second one, of another image.
+/// 530 tiles: some blocks go on to a second one, of another image.
 #[test]
 fn more_tiles_than_blocks_are_summed() {
     for k in [3, 65] {
-        let spec = HeadSpec { n: 135, h: 9, w: 8, d: D, k, ..SPEC };
+        let spec = HeadSpec { n: 265, h: 9, w: 8, d: D, k, ..SPEC };
         // Of thousands of features in another order.
         let tol = |what: &str| if what == "sums" { 5e-6 } else { 1e-6 };
         Given::new(spec, &[k], None, 1).accumulate(1).agree(Dtype::Bf16, tol);

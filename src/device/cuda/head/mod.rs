@@ -10,7 +10,7 @@ mod scores;
 
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::consts::head::{D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
+use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
 use crate::device::cuda::kernels::{self, Laterals};
 use crate::device::ops::head::HeadOps;
 use crate::device::ops::{
@@ -28,20 +28,20 @@ const BUDGET: usize = 256 << 20;
 pub(super) struct Partials {
     /// Blocks.
     pub parts: usize,
-    /// Whether a block's sums fit into shared memory.
+    /// Whether a block's sums are in shared memory: more than registers hold, and not too many.
     pub near: bool,
     k: usize,
 }
 
 impl Partials {
-    /// Two blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
+    /// Four blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
     /// the sums.
-    const PARTS: usize = 264;
+    const PARTS: usize = 528;
 
     /// The parts of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
         let parts = (BUDGET / (k * D * 4)).clamp(1, Self::PARTS).min(tiles.max(1));
-        Partials { parts, near: k <= NEAR, k }
+        Partials { parts, near: (CHUNK + 1..=NEAR).contains(&k), k }
     }
 
     /// Scratch of any number of tiles and at most `k` clusters.
