@@ -142,8 +142,19 @@ __device__ __forceinline__ void store4(act* p, const F4& x) {
 __device__ __forceinline__ F8 load8(const act* p) {
     const Pack<8> pack = *reinterpret_cast<const Pack<8>*>(p);
     F8 out;
+#if defined(PICIE_ACT_BF16)
+    // NOTE: the compiler takes two instructions for the upper half of a word.
+    unsigned words[4];
+    memcpy(words, &pack, sizeof words);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out.v[2 * i] = __uint_as_float(words[i] << 16);
+        out.v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+#else
 #pragma unroll
     for (int i = 0; i < 8; ++i) out.v[i] = to_float(pack.v[i]);
+#endif
     return out;
 }
 
