@@ -37,9 +37,10 @@ typedef __half act;
 // blocks of 256 threads, and is called norm_stats_<type> in the binary. build.rs reads these heads,
 // the integer constants of all files and the structs that kernels take, and writes the launchers'
 // typed arguments from them: a pointer becomes a slot, `Maybe<…>` an optional slot, `int` and
-// `size_t` a checked size, `bool` a flag (cuda/generate.rs).
-#define KERNEL(name, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
+// `size_t` a checked size, `bool` a flag (cuda/generate.rs). `KERNEL(name, 256, 2)` bounds registers
+// so that two blocks run on a multiprocessor at once.
+#define KERNEL(name, ...) \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) PICIE_SUFFIX(name)
 
 // A pointer parameter that may be null.
 template <class T>

@@ -3,15 +3,15 @@
 use crate::base::Result;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels::consts::head_gradient::{
-    COLUMNS, LEVELS, LINE, LINES, SLICES, STRIP,
+    COLUMNS, LEVELS, LINE, LINES, PAIRS, SLICES, STRIP,
 };
 use crate::device::cuda::kernels::{self, Gradients};
 use crate::device::ops::{Crop, HeadSpec, Merge};
 use crate::device::{Act, Slot};
 
-/// Dynamic shared memory of a block; `act` bytes an activation.
+/// Dynamic shared memory of a block: lines and weights; `act` bytes an activation.
 pub(super) fn shared(act: usize) -> usize {
-    LINES * LINE * act
+    LINES * LINE * act + 2 * PAIRS * COLUMNS * 4
 }
 
 impl Cuda {
