@@ -15,6 +15,8 @@
 #include "head.cuh"
 #include "mma.cuh"
 
+inline namespace PICIE_SUFFIX(head) {
+
 // Channels of a block; threads that share those of a pixel.
 constexpr int SLICE = 32, SLICES = D / SLICE, SHARERS = SLICE / VECTOR;
 // Columns of the map that a block reads, and those that it writes where a map has more.
@@ -134,7 +136,7 @@ struct Fall {
 };
 
 // The sums of a row of pixels, and of the one below it, as rows of samples come.
-struct Rows {
+struct TwoRows {
     F8 upper, lower;
 
     // Adds a row that lies t below the upper one.
@@ -213,7 +215,7 @@ struct Coarse {
     const float2* weights;
     Fall fall;
     float row;
-    Rows rows;
+    TwoRows rows;
     act* out;
     int pitch;
 
@@ -279,7 +281,7 @@ __device__ __forceinline__ void warped(const Work& work, Coarse& coarse, act* dp
     Source<1, WIDE> source(dwarped + work.channel, lines, columns, h, w, window.flip);
     const Hat weights = hat(pixel, window.side, w);
     const Fall fall = {ratio(window.side, h), window.side - 1.0f};
-    Rows rows = {};
+    TwoRows rows = {};
     int next = 0;
 #pragma unroll 1
     for (int y = 0; y < h; ++y) {
@@ -322,6 +324,8 @@ __device__ __forceinline__ void warped(const Work& work, Coarse& coarse, act* dp
         if (coarse.exists) coarse.add(y, sum[0]);
     }
 }
+
+}  // namespace PICIE_SUFFIX(head)
 
 // dp3, … (n, ⌈h/2⌉, ⌈w/2⌉, D), each half as large, = the adjoints of up-sampling to (h, w), from
 // dp2 (n, h, w, D), which for images that are warped is = the adjoint of their warp. Grid (strips·
