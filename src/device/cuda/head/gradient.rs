@@ -23,6 +23,9 @@ impl Cuda {
         dwarped: Slot<Act>,
         crops: Option<Slot<Crop>>,
     ) -> Result<()> {
+        if spec.levels == 1 && crops.is_none() {
+            return Ok(());
+        }
         // A cascade goes a level at a time: where an up-sampled map went, its gradient comes from.
         let (passes, levels) = match spec.merge {
             Merge::Direct => (1, spec.levels),
