@@ -150,8 +150,19 @@ __device__ __forceinline__ Pack<8> load_pack(const act* p) {
 
 __device__ __forceinline__ F8 unpack(const Pack<8>& pack) {
     F8 out;
+#if defined(PICIE_ACT_BF16)
+    // NOTE: the compiler takes two instructions for the upper half of a word.
+    unsigned words[4];
+    memcpy(words, &pack, sizeof words);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out.v[2 * i] = __uint_as_float(words[i] << 16);
+        out.v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+#else
 #pragma unroll
     for (int i = 0; i < 8; ++i) out.v[i] = to_float(pack.v[i]);
+#endif
     return out;
 }
 

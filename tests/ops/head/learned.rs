@@ -19,7 +19,7 @@ impl Given {
     }
 
     /// `wanted`: also the gradients of laterals.
-    fn score_backward<'a>(&'a self, dscores: &'a [f32], wanted: bool) -> OpCase<'a> {
+    pub(super) fn score_backward<'a>(&'a self, dscores: &'a [f32], wanted: bool) -> OpCase<'a> {
         OpCase::new(self.named("head_scores_backward"), move |rig| {
             let plan = plan_head(&mut *rig.dev, self.spec).unwrap();
             let Learned { w, b, .. } = &self.learned[0];
@@ -35,7 +35,7 @@ impl Given {
         })
     }
 
-    fn score_len(&self) -> usize {
+    pub(super) fn score_len(&self) -> usize {
         self.spec.n * self.spec.pixels() * self.learned[0].b.len()
     }
 

@@ -1,6 +1,7 @@
 //! From laterals to features, labels, sums, or losses and gradients: PyTorch's numbers, plain
 //! loops, finite differences, threads; then CUDA against the CPU.
 
+mod adjoint;
 mod engines;
 mod learned;
 mod torch;

@@ -138,6 +138,7 @@ impl HeadOps for Cuda {
         self.allow_shared::<kernels::HeadScoresBackward>(TILE_BYTES)?;
         self.allow_shared::<kernels::HeadScoresWeight>(TILE_BYTES)?;
         let act = self.dtype.bytes();
+        self.allow_shared::<kernels::HeadAdjoint>(gradient::shared(act))?;
         self.ask_scratch(o3_bytes(&spec) + Partials::most_bytes(spec.k));
         self.ask_scratch(scores::scratch(&spec, act));
         self.ask_scratch(loss::scratch(&spec, act));
