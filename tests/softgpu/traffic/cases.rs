@@ -133,9 +133,9 @@ fn kmeans(run: &mut dyn FnMut(OpCase)) {
     run(OpCase::new("kmeans_step".into(), |rig| {
         let a = KMeansStep {
             centroids: rig.inout("centroids", &signed(1, K * D)),
-            totals: rig.inout("totals", &vec![9.0f32; K]),
+            totals: rig.inout("totals", &[9.0f32; K]),
             sums: rig.input("sums", &signed(2, K * D)),
-            counts: rig.input("counts", &vec![7u32; K]),
+            counts: rig.input("counts", &[7u32; K]),
         };
         move |dev| kmeans_step(dev, a)
     }));

@@ -68,7 +68,7 @@ pub fn each(run: &mut dyn FnMut(OpCase)) {
         let targets = [0, 1].map(|_| Target {
             classifier: classifier(rig, K),
             labels: rig.input("labels", &labels(K)),
-            weights: rig.input("weights", &vec![1.0f32; K]),
+            weights: rig.input("weights", &[1.0f32; K]),
             scale: 0.25,
         });
         move |dev| {
