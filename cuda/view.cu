@@ -202,7 +202,7 @@ KERNEL(view_render, THREADS,
     // The weights of columns, and how many outputs TRIO source rows touch.
     const Reach* const below = reaches + STRIP;
     for (int i = t; i < MOST * STRIP; i += THREADS) {
-        const Reach col = reaches[i % STRIP];
+        const Reach& col = reaches[i % STRIP];
         const int at = col.from + i / STRIP;
         if (i % STRIP < wide && at < col.to) weights[i] = weight(col, at, sw, blur());
     }
