@@ -34,6 +34,8 @@ constexpr int ROWS = 2;
 static_assert(SLICES * SLICE == D && SHARERS * VECTOR == SLICE, "slices and their threads fit");
 static_assert(2 * PAIRS > 2 << (LEVELS - 1), "a pixel's samples lie within one pixel of it");
 static_assert(AHEAD % ROWS == 0 && AHEAD >= 2 * ROWS, "rows that are summed follow on each other");
+static_assert((LINES * LINE + 2 * PAIRS * COLUMNS) * sizeof(float) <= MOST_SHARED,
+              "lines of the widest type and weights fit");
 static_assert(STRIP % (1 << (LEVELS - 1)) == 0 && COLUMNS % STRIP == 0,
               "strips have whole pixels of all maps");
 
