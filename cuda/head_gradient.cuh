@@ -10,11 +10,11 @@
 inline namespace PICIE_SUFFIX(head) {
 
 // A warp's sums are so many times 8 channels.
-constexpr int COLUMNS = D / 8;
+constexpr int OCTETS = D / 8;
 
-__device__ __forceinline__ void clear(float (&sum)[COLUMNS][4]) {
+__device__ __forceinline__ void clear(float (&sum)[OCTETS][4]) {
 #pragma unroll
-    for (int i = 0; i < COLUMNS; ++i) {
+    for (int i = 0; i < OCTETS; ++i) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) sum[i][j] = 0.0f;
     }
@@ -34,7 +34,7 @@ const int BLOCKS = FINE ? 2 : 3;
 
 // sum += slopes·rows, for slopes that lie as scores do, and the rows of a chunk, of which the first
 // `count` exist. A score's layout is that of a left factor: 16 classes are two tiles of 8.
-__device__ __forceinline__ void add_products(float (&sum)[COLUMNS][4], const float (&slopes)[4][4],
+__device__ __forceinline__ void add_products(float (&sum)[OCTETS][4], const float (&slopes)[4][4],
                                              const unsigned* chunk, int count) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -51,7 +51,7 @@ __device__ __forceinline__ void add_products(float (&sum)[COLUMNS][4], const flo
         // A load brings 16 channels of 16 classes, which are the right factor as they lie.
         const unsigned* const rows = chunk + ((c + lane % 16) * WIDE + lane / 16 * 8) / 2;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += 2) {
+        for (int j = 0; j < OCTETS; j += 2) {
             unsigned hi[4], lo[4];
             load_matrix<true>(hi, rows + 4 * j);
             if (FINE) load_matrix<true>(lo, rows + 4 * j + PART_WORDS);
@@ -86,7 +86,7 @@ __device__ __forceinline__ float max_of_quad(float x) {
 // goes to dp2 (n, h, w, D) where the image is not warped, else to dwarped (n, h, w, D), 8 channels
 // at a time.
 __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
-                                               const float (&gradient)[COLUMNS][4],
+                                               const float (&gradient)[OCTETS][4],
                                                const float* tile, const float* inverse,
                                                const Laterals& in, int image, int first) {
     const int pixels = in.h * in.w, column = threadIdx.x % 4 * 8;
@@ -95,11 +95,11 @@ __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
         // Eight channels from 32·i on in the lane's column.
-        F8 x[COLUMNS / 4];
+        F8 x[OCTETS / 4];
 #pragma unroll
         for (int i = 0; i < D / 4; ++i) x[i / 8].v[i % 8] = gradient[i / 2][2 * p + i % 2];
         if (in.unit) {
-            F8 f[COLUMNS / 4];
+            F8 f[OCTETS / 4];
             float along = 0.0f;
 #pragma unroll
             for (int i = 0; i < D / 4; i += 4) {
@@ -118,7 +118,7 @@ __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
         }
         if (first + my_pixel(p) < pixels) {
 #pragma unroll
-            for (int i = 0; i < COLUMNS / 4; ++i) store8(df + my_pixel(p) * D + 32 * i, x[i]);
+            for (int i = 0; i < OCTETS / 4; ++i) store8(df + my_pixel(p) * D + 32 * i, x[i]);
         }
     }
 }

@@ -108,7 +108,7 @@ struct alignas(16) Answer {
 };
 
 // The label of a pixel that has none, and that of a pixel behind the last.
-constexpr int UNKNOWN = 1 << 16, NOWHERE = -1;
+constexpr int UNKNOWN = 1 << 16, NOWHERE = UNKNOWN + 1;
 
 // Lane l of a warp reads for pixel l % 16 of it, and for every second target from l / 16 on.
 __device__ __forceinline__ int my_target(int i) { return 2 * i + threadIdx.x % WARP / MINE; }
@@ -159,7 +159,7 @@ __device__ __forceinline__ void store_answers(Answer* answers,
 // targets from target c on: one of any k, or several of one chunk each. Unless the classes are
 // `resident`, all warps of a block must come.
 template <int N>
-__device__ __forceinline__ void add_targets(float (&gradient)[COLUMNS][4], float* losses,
+__device__ __forceinline__ void add_targets(float (&gradient)[OCTETS][4], float* losses,
                                             const float* tile, unsigned* chunks, float* biases,
                                             const Answer* answers, const Targets& targets, int c,
                                             bool resident) {
@@ -309,7 +309,7 @@ KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict_
         store_answers(answers, labels, targets, shares + image / targets.view * count, inverse,
                       mine);
         __syncwarp();
-        float gradient[COLUMNS][4];
+        float gradient[OCTETS][4];
         clear(gradient);
         if (resident && count == SLOTS) {
             add_targets<SLOTS>(gradient, losses, tile, chunks, biases, answers, targets, 0, true);

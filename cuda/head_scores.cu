@@ -101,7 +101,7 @@ KERNEL(head_scores_backward, THREADS,
     SHARED(float, inverse, TILE);
     const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
     if (laterals.unit) fill(tile, inverse, maps_of(image, laterals), first);
-    float gradient[COLUMNS][4];
+    float gradient[OCTETS][4];
     clear(gradient);
     dscores += (static_cast<size_t>(image) * pixels + first) * k;
 #pragma unroll 1

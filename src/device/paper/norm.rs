@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::device::ops::norm::NormOps;
-use crate::device::ops::{NormBackward, NormFold, NormForward, NormSpec, Passed};
+use crate::device::ops::{NormBackward, NormFold, NormForward, NormGate, NormSpec, Passed};
 use crate::device::paper::Paper;
 use crate::device::paper::gpu::kept;
 use crate::device::paper::launch::{Launch, Warps};
@@ -63,15 +63,15 @@ impl NormOps for Paper {
 
     fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()> {
         let bytes = a.x.bytes() as f64;
-        // Tensors that each sweep moves.
-        let (reduce, moved, apply, written) = match (a.z, a.dresidual) {
-            (_, Some(_)) => (REDUCE_RESIDUAL, 4.0, BACKWARD, 3.0),
-            (Some(_), None) => (REDUCE_RELU, 3.0, BACKWARD_RELU, 4.0),
-            (None, None) => (REDUCE, 2.0, BACKWARD, 3.0),
+        // Tensors that the first sweep moves; the second reads two and writes one.
+        let (reduce, moved, apply) = match a.gate {
+            NormGate::Open => (REDUCE, 2.0, BACKWARD),
+            NormGate::Beta(_) => (REDUCE_RELU, 2.0, BACKWARD_RELU),
+            NormGate::Output(_) => (REDUCE_RESIDUAL, 4.0, BACKWARD),
         };
         self.sweep("norm_backward_reduce", reduce, bytes, moved * bytes)?;
         self.finalize("norm_backward_finalize", a.spec().groups)?;
-        self.sweep("norm_backward_apply", apply, bytes, written * bytes)
+        self.sweep("norm_backward_apply", apply, bytes, 3.0 * bytes)
     }
 
     fn norm_fold(&mut self, a: Passed<NormFold>) -> Result<()> {

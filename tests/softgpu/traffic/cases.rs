@@ -174,7 +174,11 @@ fn norm(run: &mut dyn FnMut(OpCase)) {
                 dgamma: rig.adds("dgamma", c),
                 dbeta: rig.adds("dbeta", c),
                 dz: rig.acts("dz", &signed(1, spec.len())),
-                z: Some(rig.acts("z", &signed(2, spec.len()))),
+                gate: if with_residual {
+                    NormGate::Output(rig.acts("z", &signed(2, spec.len())))
+                } else {
+                    NormGate::Beta(rig.input("beta", &signed(2, c)))
+                },
                 x: rig.acts("x", &signed(3, spec.len())),
                 saved: rig.input("saved", &vec![1.0f32; spec.saved_len()]),
                 gamma: rig.input("gamma", &signed(4, c)),
