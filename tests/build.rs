@@ -166,7 +166,7 @@ fn launchers_are_typed_by_what_kernels_take() {
                   struct Pair {\n    const float *a, *b;\n    Place at[D];\n    bool both;\n};\n";
     let source = "#include \"some.cuh\"\n#define KERNEL(name, threads) \\\nKERNEL(none, 1)()\n\
                   constexpr int BYTES = D * sizeof(float);\n\
-                  KERNEL(some_thing, E)\n(act* __restrict__ out, Maybe<const unsigned char> from,\n \
+                  KERNEL(some_thing, E, 4)\n(act* __restrict__ out, Maybe<const unsigned char> from,\n \
                   const Pair pair, size_t len, bool on) {\n    constexpr int inner = 3;\n}\n";
     let text = generated(&[("some.cuh", header), ("some_thing.cu", source)]).unwrap();
     for part in [
@@ -177,6 +177,7 @@ fn launchers_are_typed_by_what_kernels_take() {
         "pub len: usize,",
         "pub on: bool,",
         "const INDEX: usize = 0;",
+        "use consts::some_thing::*;\n        E\n",
         "pub a: Slot<f32>,\n    pub b: Slot<f32>,\n    pub at: [Place; consts::some_thing::D],",
         "pub const E: usize = D << 1;",
         "pub const NOWHERE: usize = 0xff;",
