@@ -121,38 +121,27 @@ __device__ __forceinline__ auto of_mine(const Targets& targets, int i, const Of&
     return my_target(0) == 0 ? even : odd;
 }
 
-// The labels of a lane's pixel, `pixel` of the image. A warp asks for them before it fills the tile.
-__device__ __forceinline__ void load_labels(int (&labels)[MOST_TARGETS / 2], const Targets& targets,
-                                            int image, int pixel) {
+// The label for my_target(i) of a lane's pixel, `pixel` of the image.
+__device__ __forceinline__ int load_label(const Targets& targets, int i, int image, int pixel) {
+    if (my_target(i) >= targets.count || pixel >= targets.pixels) return NOWHERE;
+    const unsigned short* labels = of_mine(targets, i, [](const Target& t) { return t.labels; });
     const unsigned row = targets.index[image];
-#pragma unroll
-    for (int i = 0; i < MOST_TARGETS / 2; ++i) {
-        const unsigned short* from = of_mine(targets, i, [](const Target& t) { return t.labels; });
-        labels[i] = NOWHERE;
-        if (my_target(i) < targets.count && pixel < targets.pixels) {
-            labels[i] = row < static_cast<unsigned>(targets.images)
-                            ? from[static_cast<size_t>(row) * targets.pixels + pixel]
-                            : UNKNOWN;
-        }
-    }
+    return row < static_cast<unsigned>(targets.images)
+               ? labels[static_cast<size_t>(row) * targets.pixels + pixel]
+               : UNKNOWN;
 }
 
-// answers (MOST_TARGETS, TILE) of a lane's pixel, `at` of the tile; shares (targets) are those of
-// its view, and inverse (TILE) has 1/‖F‖.
-__device__ __forceinline__ void store_answers(Answer* answers,
-                                              const int (&labels)[MOST_TARGETS / 2],
-                                              const Targets& targets, const float* shares,
-                                              const float* inverse, int at) {
-#pragma unroll
-    for (int i = 0; i < MOST_TARGETS / 2; ++i) {
-        const int c = my_target(i), y = labels[i];
-        if (c >= targets.count) break;
-        const float* weights = of_mine(targets, i, [](const Target& t) { return t.weights; });
-        const float scale = of_mine(targets, i, [](const Target& t) { return t.scale; });
-        const int k = of_mine(targets, i, [](const Target& t) { return t.k; });
-        const float weight = y == NOWHERE ? 0.0f : y < k ? weights[y] : NAN;
-        answers[c * TILE + at] = {y, weight, weight * (scale * shares[c]) * inverse[at]};
-    }
+// answers (MOST_TARGETS, TILE) of that label and pixel, which is `at` of the tile; shares (targets)
+// are those of its view, and inverse (TILE) has 1/‖F‖.
+__device__ __forceinline__ void store_answer(Answer* answers, int y, const Targets& targets, int i,
+                                             const float* shares, const float* inverse, int at) {
+    const int c = my_target(i);
+    if (c >= targets.count) return;
+    const float* weights = of_mine(targets, i, [](const Target& t) { return t.weights; });
+    const float scale = of_mine(targets, i, [](const Target& t) { return t.scale; });
+    const int k = of_mine(targets, i, [](const Target& t) { return t.k; });
+    const float weight = y == NOWHERE ? 0.0f : y < k ? weights[y] : NAN;
+    answers[c * TILE + at] = {y, weight, weight * (scale * shares[c]) * inverse[at]};
 }
 
 // gradient += that of F̂ over ‖F‖, and losses (MOST_TARGETS) = Σ w[y]·ℓ over a warp's pixels, for N
@@ -301,13 +290,17 @@ KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict_
 #pragma unroll 1
     for (int at = blockIdx.x; at < n * tiles; at += gridDim.x) {
         const int image = at / tiles, first = (at - image * tiles) * TILE;
-        int labels[MOST_TARGETS / 2];
-        load_labels(labels, targets, image, first + mine);
+        // The label is on its way while the warp fills its rows.
+        const int label = load_label(targets, 0, image, first + mine);
         __syncwarp();
         fill(tile, inverse, maps_of(image, laterals), first);
         __syncwarp();
-        store_answers(answers, labels, targets, shares + image / targets.view * count, inverse,
-                      mine);
+        const float* const own_shares = shares + image / targets.view * count;
+        store_answer(answers, label, targets, 0, own_shares, inverse, mine);
+        if (count > 2) {
+            const int other = load_label(targets, 1, image, first + mine);
+            store_answer(answers, other, targets, 1, own_shares, inverse, mine);
+        }
         __syncwarp();
         float gradient[OCTETS][4];
         clear(gradient);

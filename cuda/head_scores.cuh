@@ -13,7 +13,7 @@
 // average, where the scores are of size 1. NaN, and an infinity, which leaves NaN when it is split,
 // gives NaN scores of its pixel, or of its class.
 //
-// A warp and chunk: 8 × (4 LDS.64, 4 LDSM.x4, 12 HMMA, 24 to split) instructions, 192 wavefronts
+// A warp and chunk: 8 × (2 LDS.128, 4 LDSM.x4, 12 HMMA, 24 to split) instructions, 192 wavefronts
 // of shared memory and 96 HMMA.
 #pragma once
 #include "head.cuh"
@@ -45,9 +45,9 @@ __device__ __forceinline__ Split split(float x, float y) {
     return {hi, pack_bf16(x - first_of(hi), y - second_of(hi))};
 }
 
-// The place of channels c to c + 1 of a row, c even, in words of a chunk's part. Of each 32 channels
-// the four lanes of a pixel have 8 neighbours, and a lane's 4·i to 4·i + 3 are what it has of the 16
-// columns of an mma's left factor, and 2·i and 2·i + 1 of the 8 columns of its sums.
+// Where channels c and c + 1 of a row lie in a part of a chunk, c even, in words. Of 32 channels lane
+// t of a pixel has the 8 from 8·t on. Of an mma's left factor a lane has columns 2·t, 2·t + 1, 2·t +
+// 8 and 2·t + 9, and of its sums columns 2·t and 2·t + 1: its channels, in this order.
 __device__ __forceinline__ int place_of(int c) { return c / 32 * 16 + c % 8 * 2 + c % 32 / 8; }
 
 // chunk (2, CHUNK, WIDE) = rows of w (k, D) from `first` on in two parts, zeros behind the last.
