@@ -4,11 +4,10 @@
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / WARP;
-// Width of a block's outputs, a lane for each column.
-constexpr int TILE = 32;
+// Partial sums of grey of an image: blocks of view_grey.
+constexpr int PARTS = 32;
 
-static_assert(TILE == WARP && TILE % WARPS == 0,
-              "lanes have columns, warps share the rows of a tile");
+static_assert(PARTS == WARP, "a warp adds up the partial sums of an image");
 
 struct Colour {
     float r, g, b;
@@ -22,6 +21,9 @@ __device__ __forceinline__ float deviation_of(int c) {
     return c == 0 ? 0.229f : c == 1 ? 0.224f : 0.225f;
 }
 
+// What the channels give to a grey.
+constexpr float GREY_RED = 0.299f, GREY_GREEN = 0.587f, GREY_BLUE = 0.114f;
+
 __device__ __forceinline__ float grey(const Colour& c) {
-    return 0.299f * c.r + 0.587f * c.g + 0.114f * c.b;
+    return GREY_RED * c.r + GREY_GREEN * c.g + GREY_BLUE * c.b;
 }

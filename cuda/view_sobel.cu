@@ -5,8 +5,8 @@
 // written at 16 bits: 60×128² 31 MB, 8 µs at 4 TB/s.
 #include "view.cuh"
 
-// Rows of a block's outputs of view_sobel, which are TILE wide; rows and columns of the greys that
-// it reads.
+// Columns and rows of a block's outputs; rows and columns of the greys that it reads.
+constexpr int TILE = WARP;
 constexpr int SOBEL_ROWS = THREADS / TILE;
 constexpr int GREY_ROWS = SOBEL_ROWS + 2;
 constexpr int GREY_COLS = TILE + 2;

@@ -3,14 +3,19 @@
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::view::{LONGEST, PARTS, TILE};
-use crate::device::cuda::kernels::consts::view_sobel::SOBEL_ROWS;
+use crate::device::cuda::kernels::consts::view::{CHUNK, COLS, LONGEST, MOST, PARTS, STRIP};
+use crate::device::cuda::kernels::consts::view_sobel::{SOBEL_ROWS, TILE};
 use crate::device::ops::view::ViewOps;
 use crate::device::ops::{Passed, ViewRender, ViewSobel, ViewSpec};
 
 /// Bytes of the Gaussian and of its tails for distances up to `longest`.
 fn tables(longest: usize) -> usize {
     2 * (longest + 1) * size_of::<f32>()
+}
+
+/// Outputs of a block along an axis of `out`: at most `most`, and alike for all blocks.
+fn share(out: usize, most: usize) -> usize {
+    out.div_ceil(out.div_ceil(most))
 }
 
 impl ViewOps for Cuda {
@@ -37,9 +42,26 @@ impl ViewOps for Cuda {
             let kernel = kernels::ViewGrey { partial, images, index, photo, sh, sw };
             self.launch((PARTS, n), 0, kernel)?;
         }
-        let blocks = (w.div_ceil(TILE), h.div_ceil(TILE), n);
-        let kernel =
-            kernels::ViewRender { x, images, index, photo, crops, partial, sh, sw, h, w, channels };
+        // A strip's window, which recipes' blurs widen by fewer columns than MOST, is to have no
+        // more columns than a block has threads.
+        let strip = share(w, ((COLS - MOST) * w / w.max(sw)).clamp(1, STRIP));
+        let chunk = share(h, CHUNK);
+        let blocks = (w.div_ceil(strip), h.div_ceil(chunk), n);
+        let kernel = kernels::ViewRender {
+            x,
+            images,
+            index,
+            photo,
+            crops,
+            partial,
+            sh,
+            sw,
+            h,
+            w,
+            channels,
+            strip,
+            chunk,
+        };
         self.launch(blocks, tables(sh.max(sw)), kernel)
     }
 

@@ -115,8 +115,9 @@ fn the_mean_grey_is_of_the_whole_image_for_any_crop() {
 fn small_and_large_blurs_and_none_in_one_batch() {
     let sigmas = [0.0, 0.1, 0.34, 1.0, 2.0, 0.0, 4.9, 5.1, 12.0, 1e6, f32::INFINITY, f32::NAN];
     let draws = sigmas.map(|sigma| Photo { sigma, ..STRONG });
-    // Wider than a line of 96 columns, higher than 48 rows: walked through in pieces.
-    Views::each((71, 130), &draws).agree(F32);
+    // Wider than a block's 256 columns: walked through in pieces. Rows that more outputs read than
+    // a thread sums at once: in passes.
+    Views::each((71, 270), &draws).agree(F32);
     // Smaller than a blur's radius, and than a tile; a row; a pixel.
     for stored in [(9, 5), (1, 6), (1, 1)] {
         Views::each(stored, &draws).agree(F32);
@@ -157,6 +158,9 @@ fn whole_images_are_resized_with_antialias() {
         ((31, 47), (64, 65)),
         ((50, 9), (13, 27)),
         ((97, 101), (2, 1)),
+        // Strips, and a window wider than a block; rows of three blocks and of several tables.
+        ((33, 700), (33, 70)),
+        ((420, 9), (181, 8)),
         ((1, 3), (5, 2)),
     ] {
         let plain = Views::random(stored).sized(size);
