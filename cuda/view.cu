@@ -22,14 +22,14 @@
 // output; windows wider than COLS in pieces; more than MOST taps along a row are not kept but
 // weighed anew at each use. All that is slow: recipes blur with σ ≤ 2, 16 taps.
 //
-// Bytes: the window's u8 once (what strips share comes from L2) and 8·h·w written at 16 bits. For 128
-// images of 640², 320² and PiCIE's two views: 197 and 262 MB, 66 and 87 µs at 3 TB/s. By a count, not
-// a measurement, instructions bound it: of a warp's 32 source pixels, 60 for the colours (21 to load
-// them, 7 for brightness and contrast each, 10 for saturation, 30 for the hue, of which recipes draw
-// four in five), 11, 21 or 31 for the sums over rows, 13 to hand them on; of 32 outputs, 65 and 7 a
-// tap. That is 260 µs of an H100's 4 a cycle for a whole image at half its side and 210 µs for a
-// window of three quarters, and shared memory is busy for three quarters of that: 360 and 300 µs
-// are predicted. Fewer bytes would not help; rendering a view once for all passes of an epoch would.
+// Bytes: the window's u8 once (what strips share comes from L2) and 8·h·w written at 16 bits. For
+// 128 images of 640², 320² and PiCIE's two views: 197 and 262 MB, 66 and 87 µs at 3 TB/s. By a
+// count, not a measurement, instructions bound it. A warp's 32 source pixels take 21 to be loaded
+// and turned into numbers, 7 for brightness and for contrast, 10 for saturation, 30 for the hue,
+// 13, 23 or 33 to be added to 3, 6 or 9 sums, and 15 on the way of sums to the lines; 32 outputs
+// then take 40, and 7 a tap. With four in five of the steps that is 210 and 260 µs of an H100's
+// four instructions a cycle, while shared memory is busy for 170: 300 and 355 µs are predicted.
+// Fewer bytes would not help; rendering a view once for all passes of an epoch would.
 #include "view_colour.cuh"
 #include "view_taps.cuh"
 
@@ -248,7 +248,7 @@ KERNEL(view_render, THREADS,
                 int end = row->to;
                 for (int done = first;;) {
                     if (end <= y) {
-                        take<0, SLOTS>(sum, slot, line);
+                        if (!idle) take<0, SLOTS>(sum, slot, line);
                         if (++slot == slots) slot = 0;
                         if (++done == last) break;
                         line += 3 * LINE;

@@ -42,8 +42,8 @@ impl ViewOps for Cuda {
             let kernel = kernels::ViewGrey { partial, images, index, photo, sh, sw };
             self.launch((PARTS, n), 0, kernel)?;
         }
-        // A strip's window, which recipes' blurs widen by fewer columns than MOST, is to have no more
-        // columns than a block has threads.
+        // A strip's window, which recipes' blurs widen by fewer columns than MOST, is to have no
+        // more columns than a block has threads.
         let strip = share(w, ((COLS - MOST) * w / w.max(sw)).clamp(1, STRIP));
         let chunk = share(h, CHUNK);
         let blocks = (w.div_ceil(strip), h.div_ceil(chunk), n);

@@ -158,7 +158,7 @@ fn whole_images_are_resized_with_antialias() {
         ((31, 47), (64, 65)),
         ((50, 9), (13, 27)),
         ((97, 101), (2, 1)),
-        // Strips, and a window wider than a block; rows of two blocks, and of two tables of weights.
+        // Strips, and a window wider than a block; rows of three blocks and of several tables.
         ((33, 700), (33, 70)),
         ((420, 9), (181, 8)),
         ((1, 3), (5, 2)),
