@@ -4,7 +4,7 @@
 // kmeans_accumulate reads each point once, rows·512 bytes: 16.8 GB or 3.9 ms at 4.3 TB/s for the
 // 32.8 million points of a start of 20 batches. Up to 32 clusters that is what binds it: a tile of
 // 64 points is 32 KB, 2,500 cycles of a multiprocessor's share of 3 TB/s; scores and sums are 192
-// HMMA a warp, 1,200 cycles in all, and 5,400 instructions, 1,400 cycles. Two blocks run on a
+// HMMA a warp, 1,200 cycles in all, and 5,800 instructions, 1,450 cycles. Two blocks run on a
 // multiprocessor, each with one or two tiles on their way. The others touch K·128 numbers.
 #include "head_clusters.cuh"
 

@@ -96,6 +96,7 @@ fn edges_of_the_loss_are_the_cpus() {
     let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, ..SPEC };
     let new = || Given::new(spec, &[3, 2], None, 1).scaled();
     let agree = |given: &Given| {
+        // Losses are means of six pixels, each within what scores leave out.
         let tol = |what: &str| if what == "losses" { 5e-6 } else { gradient_tolerance(Dtype::F32) };
         given.loss().agree(Dtype::F32, tol)
     };
