@@ -151,11 +151,15 @@ __device__ __forceinline__ F8 load8(const act* p) {
     return out;
 }
 
+// As load8, of device memory.
 __device__ __forceinline__ void store8(act* p, const F8& x) {
-    Pack<8> pack;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) pack.v[i] = to_act(x.v[i]);
-    *reinterpret_cast<Pack<8>*>(p) = pack;
+#if defined(PICIE_ACT_F32)
+    *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+    *reinterpret_cast<float4*>(p + 4) = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
+#else
+    store128(p, pack_act(x.v[0], x.v[1]), pack_act(x.v[2], x.v[3]), pack_act(x.v[4], x.v[5]),
+             pack_act(x.v[6], x.v[7]));
+#endif
 }
 
 // The larger of both, NaN where either is NaN: fmaxf drops NaN, and with it the first sign that a

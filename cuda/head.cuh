@@ -23,9 +23,9 @@ constexpr int THREADS = 128;
 constexpr int WARPS = THREADS / WARP;
 // Pixels of a tile that a warp fills and scores.
 constexpr int MINE = TILE / WARPS;
-// Floats from row to row in shared memory: 8-byte reads of 4 rows, 4 lanes a row, fall on different
-// banks.
-constexpr int ROW = D + 8;
+// Floats from row to row in shared memory: 16-byte reads of two rows at four places 8 channels
+// apart fall on different banks, and so do reads of every second row.
+constexpr int ROW = D + 4;
 constexpr int TILE_BYTES = TILE * ROW * sizeof(float);
 // A norm below this counts as this constant.
 constexpr float EPS = 1e-12f;
@@ -34,7 +34,7 @@ static_assert(D == 4 * WARP, "a lane has four channels of a pixel");
 static_assert(MINE * WARPS == TILE && MINE == 16, "a warp's pixels are the rows of an mma");
 static_assert(CHUNK == 32, "a chunk is four times the 8 columns of an mma");
 static_assert(ROW % 4 == 0, "rows are written 16 bytes at a time");
-static_assert(ROW % 32 == 8, "four rows fall on different banks");
+static_assert(ROW % 32 == 4, "two rows fall on different banks, and so do every second");
 
 template <class T>
 struct alignas(sizeof(T) * 4) Four {

@@ -82,10 +82,10 @@ __device__ __forceinline__ void add_rows(float* sums, const float* tile,
         sums[static_cast<size_t>(labels[p]) * D + c] += tile[p * ROW + c];
 }
 
-// Where the label of a pixel lies: those that a lane multiplies, t, t + 4, t + 8 and t + 12 of 16,
-// are neighbours.
+// Where the label of a pixel lies: those that a lane multiplies, 2·t, 2·t + 1, 2·t + 8 and 2·t + 9
+// of 16, are neighbours.
 __device__ __forceinline__ int seat(int pixel) {
-    return pixel / 16 * 16 + pixel % 4 * 4 + pixel % 16 / 4;
+    return pixel / 16 * 16 + pixel % 8 / 2 * 4 + pixel % 16 / 8 * 2 + pixel % 2;
 }
 
 // What a block adds up over its tiles: rows by cluster, pixels by cluster, and the best scores.
@@ -193,7 +193,7 @@ struct Clusters {
 
     __device__ __forceinline__ void add_products(const float* tile) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-        const float* const mine = tile + t * ROW + threadIdx.x / WARP * 32 + g;
+        const float* const mine = tile + 2 * t * ROW + threadIdx.x / WARP * 32 + g;
         float tiles[2][4][4] = {};
         // The clusters of a lane's rows of the left factor, twice each.
         unsigned own[4];
@@ -204,7 +204,7 @@ struct Clusters {
         }
 #pragma unroll 1
         for (int p = 0; p < TILE; p += 16) {
-            // Rows t and t + 4, then t + 8 and t + 12.
+            // Rows 2·t and the next, then those 8 below.
             const uint2 pairs = *reinterpret_cast<const uint2*>(labels + p + 4 * t);
             unsigned a[2][4];
 #pragma unroll
@@ -217,7 +217,7 @@ struct Clusters {
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     const float* const from = mine + (p + 8 * i) * ROW + 8 * j;
-                    const float x = from[0], y = from[4 * ROW];
+                    const float x = from[0], y = from[ROW];
                     const unsigned hi = pack_bf16(x, y);
                     const float x1 = x - first_of(hi), y1 = y - second_of(hi);
                     const unsigned lo = pack_bf16(x1, y1);

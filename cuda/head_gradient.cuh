@@ -1,54 +1,125 @@
 // What the kernels share that go from gradients of scores ("slopes") to gradients of features: the
 // products of slopes and rows, and the step from F̂ to F.
+//
+// A warp has 16 pixels, and 64 sums of a lane are the gradient of two of them: lane 4·g + t has
+// pixels g and g + 8, and of each 32 channels the 8 from 8·t on. sum[4·i + j][2·p + e] is that of
+// pixel g + 8·p and channel 32·i + 8·t + 2·j + e.
 #pragma once
 #include "head_scores.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
 
-// Floats from row to row of slopes in shared memory: 16-byte reads fall on different banks.
-constexpr int SLOPES = TILE + 4;
+// A warp's sums are so many times 8 channels.
+constexpr int COLUMNS = D / 8;
 
-static_assert(SLOPES % 4 == 0 && MINE % 4 == 0, "a warp's slopes are read 16 bytes at a time");
+__device__ __forceinline__ void clear(float (&sum)[COLUMNS][4]) {
+#pragma unroll
+    for (int i = 0; i < COLUMNS; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[i][j] = 0.0f;
+    }
+}
 
-// sum[i] += Σ over j < count of slopes[j][16·warp + i]·rows[j], 4 channels a lane. slopes (count,
-// SLOPES), rows (count, ROW).
-__device__ __forceinline__ void add_products(F4 (&sum)[MINE], const float* slopes,
-                                             const float* rows, int count) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-#pragma unroll 2
-    for (int j = 0; j < count; ++j) {
-        const F4 x = load(rows + j * ROW + 4 * lane);
+// Whether rows count in two parts of bf16, as slopes do, or in their first alone. That rounds what
+// is stored in bf16, and so rounded anyway, to 4e-4 of the largest in the mean instead of 3e-4, and
+// takes half of the wavefronts and a third of the mma.
+#if defined(PICIE_ACT_BF16)
+constexpr bool FINE = false;
+#else
+constexpr bool FINE = true;
+#endif
+// Blocks that a multiprocessor is to hold of a kernel with gradients. NOTE: not an int, which
+// build.rs would want to know.
+constexpr auto BLOCKS = FINE ? 2 : 3;
+
+// sum += slopes·rows, for slopes that lie as scores do, and the rows of a chunk, of which the first
+// `count` exist. A score's layout is that of a left factor: 16 classes are two tiles of 8.
+__device__ __forceinline__ void add_products(float (&sum)[COLUMNS][4], const float (&slopes)[4][4],
+                                             const unsigned* chunk, int count) {
+    const int lane = threadIdx.x % WARP;
 #pragma unroll
-        for (int i = 0; i < MINE; i += 4) {
-            const F4 slope = load(slopes + j * SLOPES + warp * MINE + i);
+    for (int c = 0; c < CHUNK; c += 16) {
+        if (c >= count) break;
+        unsigned a[4], rest[4];
 #pragma unroll
-            for (int l = 0; l < 4; ++l) add_scaled(sum[i + l], slope.v[l], x);
+        for (int i = 0; i < 4; ++i) {
+            const float* const x = slopes[c / 8 + i / 2] + i % 2 * 2;
+            const Split parts = split(x[0], x[1]);
+            a[i] = parts.hi;
+            rest[i] = parts.lo;
+        }
+        // A load brings 16 channels of 16 classes, which are the right factor as they lie.
+        const unsigned* const rows = chunk + ((c + lane % 16) * WIDE + lane / 16 * 8) / 2;
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j += 2) {
+            unsigned hi[4], lo[4];
+            load_matrix<true>(hi, rows + 4 * j);
+            if (FINE) load_matrix<true>(lo, rows + 4 * j + PART_WORDS);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const unsigned high[2] = {hi[2 * i], hi[2 * i + 1]};
+                if (FINE) {
+                    const unsigned low[2] = {lo[2 * i], lo[2 * i + 1]};
+                    mma(sum[j + i], a, low);
+                }
+                mma(sum[j + i], rest, high);
+                mma(sum[j + i], a, high);
+            }
         }
     }
 }
 
-// Writes the gradient of F of a tile, given that of F̂ in `gradient` (a warp's 16 pixels): dF = (dF̂
-// − F̂·(F̂·dF̂))/‖F‖, with F̂ in `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂
-// itself, and neither is read. It goes to dp2 (n, h, w, D) where the image is not warped, else to
-// dwarped (n, h, w, D).
-__device__ __forceinline__ void store_gradient(act* dp2, act* dwarped, F4 (&gradient)[MINE],
+// The sum of x over the 4 lanes that share a pixel.
+__device__ __forceinline__ float sum_of_quad(float x) {
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+
+// The largest x of the 4 lanes that share a pixel.
+__device__ __forceinline__ float max_of_quad(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+
+// Writes the gradient of F of a tile: dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖, with dF̂/‖F‖ in `gradient`, F̂
+// in `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂ itself, and neither is read. It
+// goes to dp2 (n, h, w, D) where the image is not warped, else to dwarped (n, h, w, D), 8 channels
+// at a time.
+__device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
+                                               const float (&gradient)[COLUMNS][4],
                                                const float* tile, const float* inverse,
                                                const Laterals& in, int image, int first) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pixels = in.h * in.w;
+    const int pixels = in.h * in.w, column = threadIdx.x % 4 * 8;
     act* df = window_of(in.crops, image, in.h, in.w).side == 0 ? dp2 : dwarped;
-    df += static_cast<size_t>(image) * pixels * D + 4 * lane;
+    df += (static_cast<size_t>(image) * pixels + first) * D + column;
 #pragma unroll
-    for (int i = 0; i < MINE; ++i) {
-        const int at = warp * MINE + i;
+    for (int p = 0; p < 2; ++p) {
+        // Eight channels from 32·i on in the lane's column.
+        F8 x[COLUMNS / 4];
+#pragma unroll
+        for (int i = 0; i < D / 4; ++i) x[i / 8].v[i % 8] = gradient[i / 2][2 * p + i % 2];
         if (in.unit) {
-            const F4 f = load(tile + at * ROW + 4 * lane);
-            const float scale = inverse[at], along = warp_sum(dot(gradient[i], f));
-            // A clamped norm is a constant.
-            add_scaled(gradient[i], scale >= 1.0f / EPS ? 0.0f : -along, f);
+            F8 f[COLUMNS / 4];
+            float along = 0.0f;
 #pragma unroll
-            for (int l = 0; l < 4; ++l) gradient[i].v[l] *= scale;
+            for (int i = 0; i < D / 4; i += 4) {
+                const F4 part = load(tile + my_pixel(p) * ROW + column + i / 8 * 32 + i % 8);
+#pragma unroll
+                for (int l = 0; l < 4; ++l) {
+                    f[i / 8].v[i % 8 + l] = part.v[l];
+                    along += part.v[l] * x[i / 8].v[i % 8 + l];
+                }
+            }
+            // A clamped norm is a constant.
+            along = sum_of_quad(along);
+            if (inverse[my_pixel(p)] >= 1.0f / EPS) along = 0.0f;
+#pragma unroll
+            for (int i = 0; i < D / 4; ++i) x[i / 8].v[i % 8] -= along * f[i / 8].v[i % 8];
         }
-        if (first + at < pixels) store4(df + (first + at) * D, gradient[i]);
+        if (first + my_pixel(p) < pixels) {
+#pragma unroll
+            for (int i = 0; i < COLUMNS / 4; ++i) store8(df + my_pixel(p) * D + 32 * i, x[i]);
+        }
     }
 }
 

@@ -5,13 +5,21 @@
 //   dS = scale·w[y]/Σ w·(softmax(s) − onehot(y));  dF̂ = dS·W;  dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖
 //
 // head_loss goes from laterals to dF in one pass: 1.33·n·h·w·128·sizeof(act) in,
-// n·h·w·128·sizeof(act) out, with o3 1.4 GB or 0.33 ms for 256×80×80 in bf16 at 4.3 TB/s. Its 54
-// GFLOP (two classifiers of 32 classes, forward and backward) as f32 multiply-adds are above that,
-// 0.9 ms at 60 TFLOP/s: it is bound by arithmetic until the products move to tensor cores.
+// n·h·w·128·sizeof(act) out, for 256×80×80 in bf16 and a direct merge 0.98 GB, 0.23 ms at 4.3 TB/s.
+// Of its 54 GFLOP (two classifiers of 32 classes, forward and backward) tensor cores take three
+// bf16 products each for scores and two for gradients: 320 mma a warp's 16 pixels, 0.23 ms. It is
+// bound by instructions: a warp has about 1,500 of its own, and two thirds of all are fill's.
 #include "head_fill.cuh"
 #include "head_gradient.cuh"
 
 constexpr int MOST_TARGETS = 4;
+// Classifiers of up to CHUNK classes that head_loss keeps in shared memory.
+constexpr int SLOTS = 2;
+// The dynamic shared memory of head_loss: a tile and the classifiers.
+constexpr int LOSS_BYTES = TILE_BYTES + SLOTS * CHUNK_WORDS * sizeof(unsigned);
+
+static_assert(MOST_TARGETS == 4 && MINE == WARP / 2, "half a warp reads the labels of two targets");
+static_assert(LOSS_BYTES + MOST_TARGETS * TILE * 16 + 1024 <= MOST_SHARED, "a block's memory");
 
 // What an image's scores are compared with: a classifier w (k, D), b (k), class weights (k) and
 // labels (images, h, w).
@@ -65,136 +73,264 @@ KERNEL(head_shares, WARP)(float* __restrict__ shares, const float* __restrict__ 
     }
 }
 
-// partial (n·tiles, targets) = Σ w[y]·ℓ over a tile; the gradient of F goes to dp2 or dwarped (n,
-// h, w, D). Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES. A thread has 2 pixels ×
-// 8 classes of the scores, and 16 pixels × 4 channels of the gradient.
-KERNEL(head_loss, THREADS)(float* __restrict__ partial, act* __restrict__ dp2,
-                           act* __restrict__ dwarped, const float* __restrict__ shares,
-                           const Laterals laterals, const Targets targets) {
-    DYNAMIC_SHARED(float, tile);
-    SHARED(unsigned, chunk, CHUNK_WORDS);
-    SHARED(float, classes, CHUNK * ROW);
-    SHARED(float, bias, CHUNK);
-    SHARED(float, slopes, CHUNK * SLOPES);
-    SHARED(float, inverse, TILE);
-    SHARED(float, losses, MOST_TARGETS * WARPS);
-    const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = targets.pixels;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    // Features of the tile.
-    fill(tile, inverse, maps_of(image, laterals), first);
-    F4 gradient[MINE];
-#pragma unroll
-    for (int i = 0; i < MINE; ++i) gradient[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
+// 2ˣ within 2⁻²² of itself, 0 where that is subnormal; 1/x within 2⁻²³. One instruction each.
+__device__ __forceinline__ float power_of_two(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
 
-#pragma unroll 1
-    for (int c = 0; c < targets.count; ++c) {
-        const Target& target = targets.at[c];
-        const float *cw = target.w, *cb = target.b;
-        const unsigned row = targets.index[image];
-        const bool stored = row < static_cast<unsigned>(targets.images);
-        const unsigned short* labels =
-            target.labels + (stored ? static_cast<size_t>(row) * pixels : 0);
-        const int k = target.k;
-        // Labels and weights of the thread's pixels.
-        int y[2];
-        float weight[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int pixel = first + my_pixel(i);
-            y[i] = pixel < pixels ? labels[pixel] : 0;
-            weight[i] = pixel >= pixels ? 0.0f : stored && y[i] < k ? target.weights[y[i]] : NAN;
-        }
+constexpr float LOG2_E = 1.44269504f;
 
-        // Forward, log Σ exp over the chunks: top is the largest score so far, sum that of exp(s −
-        // top). NOTE: top begins finite, since exp(−∞ − −∞) of a thread that has only padding would
-        // be NaN.
-        float s[4][4], top[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f}, at_label[2] = {0.0f, 0.0f};
-        for (int class0 = 0; class0 < k; class0 += CHUNK) {
-            __syncthreads();
-            load_chunk(chunk, bias, cw, cb, k, class0);
-            __syncthreads();
-            scores(s, tile, chunk, bias);
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const float before = top[i];
-#pragma unroll
-                for (int j = 0; j < 8; ++j) top[i] = fmaxf(top[i], s[j / 2][2 * i + j % 2]);
-                sum[i] *= expf(before - top[i]);
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    const float score = s[j / 2][2 * i + j % 2];
-                    sum[i] += expf(score - top[i]);
-                    if (class0 + my_class(j / 2, j % 2) == y[i]) at_label[i] = score;
-                }
-            }
-        }
-        // The 4 lanes of a pixel put theirs together, and one of them adds the loss.
-        float loss = 0.0f;
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-#pragma unroll
-            for (int step = 1; step < 4; step *= 2) {
-                const float other = __shfl_xor_sync(ALL_LANES, top[i], step);
-                const float most = fmaxf(top[i], other);
-                sum[i] = sum[i] * expf(top[i] - most) +
-                         __shfl_xor_sync(ALL_LANES, sum[i], step) * expf(other - most);
-                at_label[i] += __shfl_xor_sync(ALL_LANES, at_label[i], step);
-                top[i] = most;
-            }
-            if (lane % 4 == 0) loss += weight[i] * (logf(sum[i]) - (at_label[i] - top[i]));
-            // From here on `weight` is the slope of the loss, and `sum` that slope over the sum.
-            weight[i] *= target.scale * shares[image / targets.view * targets.count + c];
-            sum[i] = weight[i] / sum[i];
-        }
-        loss = warp_sum(loss);
-        if (lane == 0) losses[c * WARPS + warp] = loss;
+// exp(s − top), where `base` is top·log₂ e.
+__device__ __forceinline__ float exp_below(float s, float base) {
+    return power_of_two(fmaf(s, LOG2_E, -base));
+}
 
-        // Backward, chunk by chunk: slopes of the scores, times rows of w.
-        for (int class0 = 0; class0 < k; class0 += CHUNK) {
-            // The scores of a single chunk are still here.
+// What a pixel is compared with: the label of a target, the weight of that class (NaN where there
+// is none), and the slope of the loss over ‖F‖.
+struct alignas(16) Answer {
+    int y;
+    float weight, slope;
+};
+
+// The label of a pixel that has none, and that of a pixel behind the last.
+constexpr int UNKNOWN = 1 << 16, NOWHERE = 1 << 17;
+
+// Lane l of a warp reads for pixel l % 16 of it, and for every second target from l / 16 on.
+__device__ __forceinline__ int my_target(int i) { return 2 * i + threadIdx.x % WARP / MINE; }
+
+// NOTE: of two targets at fixed places, since an index of a lane's own would copy the parameters
+// into local memory.
+template <class Of>
+__device__ __forceinline__ auto of_mine(const Targets& targets, int i, const Of& of) {
+    const auto even = of(targets.at[2 * i]), odd = of(targets.at[2 * i + 1]);
+    return my_target(0) == 0 ? even : odd;
+}
+
+// The label for my_target(i) of a lane's pixel, `pixel` of the image.
+__device__ __forceinline__ int load_label(const Targets& targets, int i, int image, int pixel) {
+    if (my_target(i) >= targets.count || pixel >= targets.pixels) return NOWHERE;
+    const unsigned short* labels = of_mine(targets, i, [](const Target& t) { return t.labels; });
+    const unsigned row = targets.index[image];
+    return row < static_cast<unsigned>(targets.images)
+               ? labels[static_cast<size_t>(row) * targets.pixels + pixel]
+               : UNKNOWN;
+}
+
+// answers (MOST_TARGETS, TILE) of that label and pixel, which is `at` of the tile; shares (targets)
+// are those of its view, and inverse (TILE) has 1/‖F‖.
+__device__ __forceinline__ void store_answer(Answer* answers, int y, const Targets& targets, int i,
+                                             const float* shares, const float* inverse, int at) {
+    const int c = my_target(i);
+    if (c >= targets.count) return;
+    const float* weights = of_mine(targets, i, [](const Target& t) { return t.weights; });
+    const float scale = of_mine(targets, i, [](const Target& t) { return t.scale; });
+    const int k = of_mine(targets, i, [](const Target& t) { return t.k; });
+    const float weight = y == NOWHERE ? 0.0f : y < k ? weights[y] : NAN;
+    answers[c * TILE + at] = {y, weight, weight * (scale * shares[c]) * inverse[at]};
+}
+
+// gradient += that of F̂ over ‖F‖, and losses (MOST_TARGETS) = Σ w[y]·ℓ over a warp's pixels, for N
+// targets from target c on: one of any k, or several of one chunk each. Unless the classes are
+// `resident`, all warps of a block must come.
+template <int N>
+__device__ __forceinline__ void add_targets(float (&gradient)[COLUMNS][4], float* losses,
+                                            const float* tile, unsigned* chunks, float* biases,
+                                            const Answer* answers, const Targets& targets, int c,
+                                            bool resident) {
+    const int lane = threadIdx.x % WARP, k = N == 1 ? targets.at[c].k : CHUNK;
+    const auto answer = [&](int n, int p) { return answers[(c + n) * TILE + my_pixel(p)]; };
+    float s[N][4][4];
+    const auto score = [&](int class0) {
+        if (!resident) {
             __syncthreads();
-            load_rows(classes, cw, k, class0);
-            if (k > CHUNK) load_chunk(chunk, bias, cw, cb, k, class0);
-            __syncthreads();
-            if (k > CHUNK) scores(s, tile, chunk, bias);
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    const int c = my_class(j / 2, j % 2);
-                    const float hit = class0 + c == y[i] ? weight[i] : 0.0f;
-                    slopes[c * SLOPES + my_pixel(i)] =
-                        sum[i] * expf(s[j / 2][2 * i + j % 2] - top[i]) - hit;
-                }
+            for (int n = 0; n < N; ++n) {
+                const Target& target = targets.at[c + n];
+                load_chunk(chunks + n * CHUNK_WORDS, biases + n * CHUNK, target.w, target.b,
+                           target.k, class0);
             }
-            // A warp reads only the slopes that it wrote.
-            __syncwarp();
-            add_products(gradient, slopes, classes, k - class0 < CHUNK ? k - class0 : CHUNK);
+            __syncthreads();
+        }
+        scores(s, tile, chunks, biases);
+    };
+
+    // Forward, log Σ exp over the chunks: top is the largest score so far of a pixel, sum that of
+    // exp(s − top) of the lane. NOTE: top begins finite, since exp(−∞ − −∞) of a chunk that has
+    // only padding would be NaN.
+    float top[N][2], sum[N][2], at_label[N][2];
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+        for (int p = 0; p < 2; ++p) {
+            top[n][p] = -1e30f;
+            sum[n][p] = at_label[n][p] = 0.0f;
         }
     }
-
-    // Results: the gradient of F, and the block's losses.
-    store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < targets.count) {
+#pragma unroll 1
+    for (int class0 = 0; class0 < k; class0 += CHUNK) {
+        score(class0);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                // Counted from the lane's first class.
+                const int y = answer(n, p).y - class0 - my_class(0, 0);
+                float most = top[n][p];
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    most = fmaxf(most, fmaxf(s[n][j][2 * p], s[n][j][2 * p + 1]));
+                most = max_of_quad(most);
+                const float base = most * LOG2_E;
+                sum[n][p] *= exp_below(top[n][p], base);
+                top[n][p] = most;
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+                    float& x = s[n][j / 2][2 * p + j % 2];
+                    if (y == my_class(j / 2, j % 2) - my_class(0, 0)) at_label[n][p] = x;
+                    const float share = exp_below(x, base);
+                    sum[n][p] += share;
+                    // Those of a single chunk are kept.
+                    if (k <= CHUNK) x = share;
+                }
+            }
+        }
+    }
+    // The loss of a pixel is log Σ exp(s − top), which one of its lanes adds for each target, and
+    // top − s[y], which the lane of that class adds. From here on `sum` is the slope over the sum.
+    float mine = 1.0f;
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+        for (int p = 0; p < 2; ++p) {
+            sum[n][p] = sum_of_quad(sum[n][p]);
+            if (lane % 4 == 2 * n + p) mine = sum[n][p];
+        }
+    }
+    mine = logf(mine);
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
         float loss = 0.0f;
-        for (int i = 0; i < WARPS; ++i) loss += losses[threadIdx.x * WARPS + i];
-        partial[targets.count * (static_cast<size_t>(image) * gridDim.x + blockIdx.x) +
-                threadIdx.x] = loss;
+#pragma unroll
+        for (int p = 0; p < 2; ++p) {
+            const Answer a = answer(n, p);
+            if (a.y / 2 % 4 == lane % 4) loss += a.weight * (top[n][p] - at_label[n][p]);
+            if (lane % 4 == 2 * n + p) loss += a.weight * mine;
+            sum[n][p] = a.slope * reciprocal(sum[n][p]);
+        }
+        loss = warp_sum(loss);
+        if (lane == 0) losses[c + n] = loss;
+    }
+
+    // Backward, chunk by chunk: slopes of the scores, times rows of w.
+#pragma unroll 1
+    for (int class0 = 0; class0 < k; class0 += CHUNK) {
+        if (k > CHUNK) score(class0);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                const Answer a = answer(n, p);
+                const int y = a.y - class0 - my_class(0, 0);
+                const float base = top[n][p] * LOG2_E;
+#pragma unroll
+                for (int j = 0; j < 8; ++j) {
+                    float& x = s[n][j / 2][2 * p + j % 2];
+                    x = sum[n][p] * (k > CHUNK ? exp_below(x, base) : x);
+                    if (y == my_class(j / 2, j % 2) - my_class(0, 0)) x -= a.slope;
+                }
+            }
+            add_products(gradient, s[n], chunks + n * CHUNK_WORDS, N == 1 ? k - class0 : CHUNK);
+        }
     }
 }
 
-// losses (n, targets) = shares·Σ partial (n, tiles, targets). A warp has an image.
+// partial (n·tiles, WARPS, targets) = Σ w[y]·ℓ over a warp's pixels; the gradient of F goes to dp2
+// or dwarped (n, h, w, D). Blocks take tiles in turn; dynamic shared memory: LOSS_BYTES. A warp
+// fills the rows that it reads, and where all classifiers stay in shared memory, warps go their own
+// ways.
+KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict__ dp2,
+                                   act* __restrict__ dwarped, const float* __restrict__ shares,
+                                   const Laterals laterals, const Targets targets, int n) {
+    DYNAMIC_SHARED(float, tile);
+    SHARED(float, biases, SLOTS * CHUNK);
+    SHARED(float, inverse, TILE);
+    SHARED(Answer, answers, MOST_TARGETS * TILE);
+    SHARED(float, all_losses, MOST_TARGETS * WARPS);
+    unsigned* const chunks = reinterpret_cast<unsigned*>(tile + TILE * ROW);
+    const int tiles = (targets.pixels + TILE - 1) / TILE, count = targets.count;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int mine = warp * MINE + lane % MINE;
+    float* const losses = all_losses + MOST_TARGETS * warp;
+    bool resident = count <= SLOTS;
+    for (int c = 0; c < count; ++c) resident = resident && targets.at[c].k <= CHUNK;
+    if (resident) {
+#pragma unroll 1
+        for (int c = 0; c < count; ++c) {
+            const Target& target = targets.at[c];
+            load_chunk(chunks + c * CHUNK_WORDS, biases + c * CHUNK, target.w, target.b, target.k,
+                       0);
+        }
+        __syncthreads();
+    }
+#pragma unroll 1
+    for (int at = blockIdx.x; at < n * tiles; at += gridDim.x) {
+        const int image = at / tiles, first = (at - image * tiles) * TILE;
+        // The label is on its way while the warp fills its rows.
+        const int label = load_label(targets, 0, image, first + mine);
+        __syncwarp();
+        fill(tile, inverse, maps_of(image, laterals), first);
+        __syncwarp();
+        const float* const own_shares = shares + image / targets.view * count;
+        store_answer(answers, label, targets, 0, own_shares, inverse, mine);
+        if (count > 2) {
+            const int other = load_label(targets, 1, image, first + mine);
+            store_answer(answers, other, targets, 1, own_shares, inverse, mine);
+        }
+        __syncwarp();
+        float gradient[COLUMNS][4];
+        clear(gradient);
+        if (resident && count == SLOTS) {
+            add_targets<SLOTS>(gradient, losses, tile, chunks, biases, answers, targets, 0, true);
+        } else {
+#pragma unroll 1
+            for (int c = 0; c < count; ++c) {
+                add_targets<1>(gradient, losses, tile, chunks, biases, answers, targets, c,
+                               resident);
+            }
+        }
+        __syncwarp();
+        if (lane < count)
+            partial[(static_cast<size_t>(at) * WARPS + warp) * count + lane] = losses[lane];
+        store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
+    }
+}
+
+// losses (n, targets) = shares·Σ partial (n, parts, targets). A warp has an image.
 KERNEL(head_losses, THREADS)(float* __restrict__ losses, const float* __restrict__ partial,
-                             const float* __restrict__ shares, int n, int tiles, int view,
+                             const float* __restrict__ shares, int n, int parts, int view,
                              int targets) {
     const int image = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (image >= n) return;
-    partial += targets * static_cast<size_t>(image) * tiles;
+    partial += targets * static_cast<size_t>(image) * parts;
 #pragma unroll 1
     for (int c = 0; c < targets; ++c) {
         float sum = 0.0f;
-        for (int tile = lane; tile < tiles; tile += 32) sum += partial[targets * tile + c];
+        for (int part = lane; part < parts; part += WARP) sum += partial[targets * part + c];
         sum = warp_sum(sum);
         if (lane == 0) losses[targets * image + c] = sum * shares[image / view * targets + c];
     }

@@ -4,9 +4,9 @@
 //   dF̂ = dS·w, then as head_loss,  dw += dSᵀ·F̂,  db += Σ dS
 //
 // At 256×80×80 in bf16, K = 27: head_scores reads 0.74 GB of laterals and writes 0.18 GB, 0.21 ms
-// at 4.3 TB/s, and multiplies 13 GFLOP, 0.2 ms at 60 TFLOP/s in f32. head_scores_backward reads
-// both and writes 0.42 GB. head_scores_weight reads the laterals once for each 64 classes, and its
-// products of 64 classes take 27 GFLOP whatever K is below.
+// at 4.3 TB/s. head_scores_backward reads both and writes 0.42 GB. head_scores_weight reads the
+// laterals once for each 64 classes. Their products, 13 GFLOP each, are three of bf16 on tensor
+// cores, 0.05 ms: all of them are bound by the instructions that fill tiles.
 #include "head_fill.cuh"
 #include "head_gradient.cuh"
 
@@ -14,11 +14,16 @@
 constexpr int PREDICTORS = 8;
 constexpr int PREDICTED = THREADS / PREDICTORS;
 // Classes of a block of head_scores_weight.
-constexpr int WEIGHED = TILE;
+constexpr int WEIGHED = 64;
+// Words from pixel to pixel of its slopes, and of each of their two parts: 16-byte reads of 8
+// pixels fall on different banks.
+constexpr int SLOPES = WEIGHED / 2 + 4;
+constexpr int SLOPE_WORDS = TILE * SLOPES;
 
 static_assert(WARP % PREDICTORS == 0, "the lanes of a pixel are neighbours");
-static_assert(THREADS % WEIGHED == 0, "threads share the sum of a class evenly");
-static_assert(WEIGHED == MINE * WARPS, "a warp has MINE classes");
+static_assert(WEIGHED == 2 * WARP, "a lane has two classes");
+static_assert(SLOPES % 32 == 4, "slopes of eight pixels fall on different banks");
+static_assert(D == 32 * WARPS, "a warp has 32 channels");
 
 // scores (images of the grid, h·w, k) of the images from `from` on. Grid (tiles of an image,
 // images); dynamic shared memory: TILE_BYTES. The 4 lanes of a pixel write a sector of 32 bytes.
@@ -88,82 +93,130 @@ KERNEL(head_predict, THREADS)(unsigned short* __restrict__ pred, const float* __
 
 // Writes the gradient of F to dp2 or dwarped (n, h, w, D), from dscores (n, h·w, k). Grid (tiles of
 // an image, n); dynamic shared memory: TILE_BYTES.
-KERNEL(head_scores_backward, THREADS)(act* __restrict__ dp2, act* __restrict__ dwarped,
-                                      const float* __restrict__ dscores, const Laterals laterals,
-                                      const float* __restrict__ cw, int k) {
+KERNEL(head_scores_backward, THREADS,
+       BLOCKS)(act* __restrict__ dp2, act* __restrict__ dwarped, const float* __restrict__ dscores,
+               const Laterals laterals, const float* __restrict__ cw, int k) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, chunk, CHUNK * ROW);
-    SHARED(float, slopes, CHUNK * SLOPES);
+    SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, inverse, TILE);
     const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
     if (laterals.unit) fill(tile, inverse, maps_of(image, laterals), first);
-    F4 gradient[MINE];
-#pragma unroll
-    for (int i = 0; i < MINE; ++i) gradient[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    float gradient[COLUMNS][4];
+    clear(gradient);
     dscores += (static_cast<size_t>(image) * pixels + first) * k;
+#pragma unroll 1
     for (int class0 = 0; class0 < k; class0 += CHUNK) {
         __syncthreads();
         load_rows(chunk, cw, k, class0);
-#pragma unroll 1
+        float slopes[4][4];
+#pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const bool exists = first + my_pixel(i) < pixels;
+            const int pixel = my_pixel(i);
+            const float scale = laterals.unit ? inverse[pixel] : 1.0f;
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
-                const int c = my_class(j / 2, j % 2);
-                slopes[c * SLOPES + my_pixel(i)] =
-                    exists && class0 + c < k ? dscores[my_pixel(i) * k + class0 + c] : 0.0f;
+                const int c = class0 + my_class(j / 2, j % 2);
+                const bool exists = first + pixel < pixels && c < k;
+                slopes[j / 2][2 * i + j % 2] = exists ? scale * dscores[pixel * k + c] : 0.0f;
             }
         }
         __syncthreads();
-        add_products(gradient, slopes, chunk, k - class0 < CHUNK ? k - class0 : CHUNK);
+        add_products(gradient, slopes, chunk, k - class0);
     }
     store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
 }
 
 // partial (parts, k, D) = dSᵀ·F̂ and partial_bias (parts, k) = Σ dS over a block's tiles, for
 // WEIGHED classes. Grid (parts, ⌈k/WEIGHED⌉); tile i of all is tile i % tiles of image i / tiles;
-// dynamic shared memory: TILE_BYTES. head_sums adds the parts.
-KERNEL(head_scores_weight, THREADS)(float* __restrict__ partial, float* __restrict__ partial_bias,
-                                    const float* __restrict__ dscores, const Laterals laterals,
-                                    int n, int k) {
+// dynamic shared memory: TILE_BYTES. head_sums adds the parts. A warp has 32 channels of all
+// classes: products over pixels, whose factors lie in shared memory the other way round.
+KERNEL(head_scores_weight, THREADS,
+       2)(float* __restrict__ partial, float* __restrict__ partial_bias,
+          const float* __restrict__ dscores, const Laterals laterals, int n, int k) {
     DYNAMIC_SHARED(float, tile);
-    SHARED(float, slopes, TILE * SLOPES);
-    SHARED(float, columns, THREADS);
+    SHARED(unsigned, slopes, 2 * SLOPE_WORDS);
+    SHARED(float, columns, WARPS * WEIGHED);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE,
               class0 = blockIdx.y * WEIGHED;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int column = threadIdx.x % WEIGHED, quarter = threadIdx.x / WEIGHED, c = class0 + column;
-    F4 sum[MINE];
-#pragma unroll
-    for (int i = 0; i < MINE; ++i) sum[i] = {{0.0f, 0.0f, 0.0f, 0.0f}};
-    float bias = 0.0f;
-    for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
-        const int image = i / tiles, first = (i - image * tiles) * TILE;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    float sum[WEIGHED / 16][4][4] = {}, bias[2] = {};
+#pragma unroll 1
+    for (int at = blockIdx.x; at < n * tiles; at += gridDim.x) {
+        const int image = at / tiles, first = (at - image * tiles) * TILE;
         const int rows = pixels - first < TILE ? pixels - first : TILE;
-        // Features and slopes of a tile.
+        // Features and slopes of a tile, a warp every fourth pixel and a lane two classes.
         __syncthreads();
         fill(tile, nullptr, maps_of(image, laterals), first);
+        const int c = class0 + 2 * lane;
         const float* from = dscores + (static_cast<size_t>(image) * pixels + first) * k + c;
-        for (int row = quarter; row < rows; row += THREADS / WEIGHED) {
-            const float slope = c < k ? from[row * k] : 0.0f;
-            slopes[row * SLOPES + column] = slope;
-            bias += slope;
+#pragma unroll 4
+        for (int row = warp; row < TILE; row += WARPS) {
+            const float x = row < rows && c < k ? from[row * k] : 0.0f;
+            const float y = row < rows && c + 1 < k ? from[row * k + 1] : 0.0f;
+            const Split parts = split(x, y);
+            slopes[row * SLOPES + lane] = parts.hi;
+            slopes[row * SLOPES + lane + SLOPE_WORDS] = parts.lo;
+            bias[0] += x;
+            bias[1] += y;
         }
         __syncthreads();
-        add_products(sum, slopes, tile, rows);
-    }
-    // The block's sums; those of the bias from the threads that share a class.
-    partial += (static_cast<size_t>(blockIdx.x) * k + class0) * D + 4 * lane;
+        // 8 channels at a time. NOTE: not summed by the tensor cores from tile to tile, which round
+        // towards zero.
 #pragma unroll
-    for (int i = 0; i < MINE; ++i) {
-        const int row = warp * MINE + i;
-        if (class0 + row < k) store(partial + row * D, sum[i]);
+        for (int j = 0; j < 4; ++j) {
+            float products[WEIGHED / 16][4] = {};
+            const float* const f = tile + 2 * t * ROW + 32 * warp + 8 * j + g;
+#pragma unroll 1
+            for (int p = 0; p < TILE; p += 16) {
+                unsigned high[2], low[2];
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const float* const x = f + (p + 8 * i) * ROW;
+                    const Split parts = split(x[0], x[ROW]);
+                    high[i] = parts.hi;
+                    low[i] = parts.lo;
+                }
+                // A load brings 16 classes of 16 pixels.
+                const unsigned* const slope =
+                    slopes + (p + lane % 8 + lane / 16 * 8) * SLOPES + lane / 8 % 2 * 4;
+#pragma unroll
+                for (int m = 0; m < WEIGHED / 16; ++m) {
+                    if (class0 + 16 * m >= k) break;
+                    unsigned a[4], rest[4];
+                    load_matrix<true>(a, slope + 8 * m);
+                    load_matrix<true>(rest, slope + 8 * m + SLOPE_WORDS);
+                    mma(products[m], rest, high);
+                    mma(products[m], a, low);
+                    mma(products[m], a, high);
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < WEIGHED / 16; ++m) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum[m][j][i] += products[m][i];
+            }
+        }
     }
-    columns[threadIdx.x] = bias;
+    // The block's sums; those of the bias from the warps that share a class.
+    partial += static_cast<size_t>(blockIdx.x) * k * D + 32 * warp + 2 * t;
+#pragma unroll
+    for (int i = 0; i < WEIGHED / 8; ++i) {
+        const int row = class0 + 8 * i + g;
+        if (row >= k) break;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float* const x = sum[i / 2][j] + i % 2 * 2;
+            *reinterpret_cast<float2*>(partial + static_cast<size_t>(row) * D + 8 * j) =
+                make_float2(x[0], x[1]);
+        }
+    }
+    columns[warp * WEIGHED + 2 * lane] = bias[0];
+    columns[warp * WEIGHED + 2 * lane + 1] = bias[1];
     __syncthreads();
-    if (quarter == 0 && c < k) {
+    const int column = threadIdx.x;
+    if (column < WEIGHED && class0 + column < k) {
         float total = 0.0f;
-        for (int i = 0; i < THREADS / WEIGHED; ++i) total += columns[i * WEIGHED + column];
-        partial_bias[static_cast<size_t>(blockIdx.x) * k + c] = total;
+        for (int i = 0; i < WARPS; ++i) total += columns[i * WEIGHED + column];
+        partial_bias[static_cast<size_t>(blockIdx.x) * k + class0 + column] = total;
     }
 }

@@ -2,7 +2,7 @@
 //
 //   chunk       32 rows of a classifier in shared memory, as two bf16 matrices: w = hi + lo
 //   load_chunk  fills it, and the bias; barriers of the block stand before and behind
-//   scores      s[j][2·i + e] = the score of pixel my_pixel(i) and class my_class(j, e) of the chunk
+//   scores      s[j][2·i + e] = the score of pixel my_pixel(i) and class my_class(j, e)
 //
 // A warp scores its 16 pixels: lane = 4·g + t has two of them (i < 2), g and g + 8 of the warp's,
 // and 8 of the 32 classes (j < 4, e < 2), 8·j + 2·t + e; the four lanes of a pixel are neighbours.
@@ -13,7 +13,7 @@
 // average, where the scores are of size 1. NaN, and an infinity, which leaves NaN when it is split,
 // gives NaN scores of its pixel, or of its class.
 //
-// A warp and chunk: 8 × (4 LDS.64, 4 LDSM.x4, 12 HMMA, 24 to split) instructions, 192 wavefronts
+// A warp and chunk: 8 × (2 LDS.128, 4 LDSM.x4, 12 HMMA, 24 to split) instructions, 192 wavefronts
 // of shared memory and 96 HMMA.
 #pragma once
 #include "head.cuh"
@@ -45,32 +45,34 @@ __device__ __forceinline__ Split split(float x, float y) {
     return {hi, pack_bf16(x - first_of(hi), y - second_of(hi))};
 }
 
-// chunk (CHUNK, ROW) = rows of w (k, D) from `first` on, zeros behind the last; as f32.
-__device__ __forceinline__ void load_rows(float* chunk, const float* w, int k, int first) {
-    for (int i = threadIdx.x; i < CHUNK * D / 4; i += blockDim.x) {
-        const int row = i / (D / 4), column = i % (D / 4) * 4;
-        F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (first + row < k) x = load(w + static_cast<size_t>(first + row) * D + column);
-        store(chunk + row * ROW + column, x);
-    }
-}
+// Where channels c and c + 1 of a row lie in a part of a chunk, c even, in words. Of 32 channels
+// lane t of a pixel has the 8 from 8·t on. Of an mma's left factor a lane has columns 2·t, 2·t + 1,
+// 2·t + 8 and 2·t + 9, and of its sums columns 2·t and 2·t + 1: its channels, in this order.
+__device__ __forceinline__ int place_of(int c) { return c / 32 * 16 + c % 8 * 2 + c % 32 / 8; }
 
-// chunk (2, CHUNK, WIDE) = rows of w (k, D) from `first` on in two parts, zeros behind the last;
-// bias (CHUNK) = b, behind the last row one that never wins.
-__device__ __forceinline__ void load_chunk(unsigned* chunk, float* bias, const float* w,
-                                           const float* b, int k, int first) {
+// chunk (2, CHUNK, WIDE) = rows of w (k, D) from `first` on in two parts, zeros behind the last.
+__device__ __forceinline__ void load_rows(unsigned* chunk, const float* w, int k, int first) {
     // A warp has every fourth row, a lane four of its channels.
     const int lane = threadIdx.x % WARP, mine = threadIdx.x / WARP;
     const float* const from = w + static_cast<size_t>(first + mine) * D + 4 * lane;
-    uint2* const to = reinterpret_cast<uint2*>(chunk) + mine * (WIDE / 4) + lane;
+    unsigned* const to = chunk + mine * (WIDE / 2) + place_of(4 * lane);
 #pragma unroll
     for (int i = 0; i < CHUNK; i += WARPS) {
         F4 x = {{0.0f, 0.0f, 0.0f, 0.0f}};
         if (first + mine + i < k) x = load(from + i * D);
-        const Split left = split(x.v[0], x.v[1]), right = split(x.v[2], x.v[3]);
-        to[i * (WIDE / 4)] = make_uint2(left.hi, right.hi);
-        to[i * (WIDE / 4) + PART_WORDS / 2] = make_uint2(left.lo, right.lo);
+#pragma unroll
+        for (int pair = 0; pair < 2; ++pair) {
+            const Split parts = split(x.v[2 * pair], x.v[2 * pair + 1]);
+            to[i * (WIDE / 2) + 4 * pair] = parts.hi;
+            to[i * (WIDE / 2) + 4 * pair + PART_WORDS] = parts.lo;
+        }
     }
+}
+
+// As load_rows, and bias (CHUNK) = b; behind the last row one that never wins.
+__device__ __forceinline__ void load_chunk(unsigned* chunk, float* bias, const float* w,
+                                           const float* b, int k, int first) {
+    load_rows(chunk, w, k, first);
     if (threadIdx.x < CHUNK) {
         const int row = first + static_cast<int>(threadIdx.x);
         bias[threadIdx.x] = row < k ? b[row] : -INFINITY;
@@ -83,49 +85,67 @@ __device__ __forceinline__ int my_pixel(int i) {
 }
 __device__ __forceinline__ int my_class(int j, int e) { return 8 * j + threadIdx.x % 4 * 2 + e; }
 
-// The scores of a warp's pixels and a chunk. All lanes must call it; the rows of the tile are the
-// warp's own.
-__device__ __forceinline__ void scores(float (&s)[4][4], const float* tile, const unsigned* chunk,
-                                       const float* bias) {
+// The scores of a warp's pixels and N chunks, which lie one behind the other as their biases do.
+// All lanes must call it; the rows of the tile are the warp's own.
+template <int N>
+__device__ __forceinline__ void scores(float (&s)[N][4][4], const float* tile,
+                                       const unsigned* chunks, const float* biases) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
-    const float* const f = tile + my_pixel(0) * ROW + lane % 4 * 2;
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) s[n][j][0] = s[n][j][1] = s[n][j][2] = s[n][j][3] = 0.0f;
+    }
+    const float* const f = tile + my_pixel(0) * ROW + lane % 4 * 8;
     // A load brings 16 channels of 16 classes: rows of the chunk are columns of the right factor.
-    const unsigned* const w = chunk + ((lane % 8 + lane / 16 * 8) * WIDE + lane / 8 % 2 * 8) / 2;
+    const unsigned* const w = chunks + ((lane % 8 + lane / 16 * 8) * WIDE + lane / 8 % 2 * 8) / 2;
 #pragma unroll 2
     for (int c = 0; c < D; c += 16) {
+        const float* const from = f + c / 32 * 32 + c % 32 / 4;
+        const F4 x[2] = {load(from), load(from + 8 * ROW)};
         unsigned a[4], rest[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const float2 x = *reinterpret_cast<const float2*>(f + i % 2 * 8 * ROW + i / 2 * 8 + c);
-            const Split parts = split(x.x, x.y);
+            const Split parts = split(x[i % 2].v[i / 2 * 2], x[i % 2].v[i / 2 * 2 + 1]);
             a[i] = parts.hi;
             rest[i] = parts.lo;
         }
 #pragma unroll
-        for (int j = 0; j < 4; j += 2) {
-            unsigned hi[4], lo[4];
-            load_matrix<false>(hi, w + (8 * j * WIDE + c) / 2);
-            load_matrix<false>(lo, w + PART_WORDS + (8 * j * WIDE + c) / 2);
+        for (int n = 0; n < N; ++n) {
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const unsigned high[2] = {hi[2 * i], hi[2 * i + 1]};
-                const unsigned low[2] = {lo[2 * i], lo[2 * i + 1]};
-                mma(s[j + i], rest, high);
-                mma(s[j + i], a, low);
-                mma(s[j + i], a, high);
+            for (int j = 0; j < 4; j += 2) {
+                const unsigned* const rows = w + n * CHUNK_WORDS + (8 * j * WIDE + c) / 2;
+                unsigned hi[4], lo[4];
+                load_matrix<false>(hi, rows);
+                load_matrix<false>(lo, rows + PART_WORDS);
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const unsigned high[2] = {hi[2 * i], hi[2 * i + 1]};
+                    const unsigned low[2] = {lo[2 * i], lo[2 * i + 1]};
+                    mma(s[n][j + i], rest, high);
+                    mma(s[n][j + i], a, low);
+                    mma(s[n][j + i], a, high);
+                }
             }
         }
     }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const float2 b = *reinterpret_cast<const float2*>(bias + my_class(j, 0));
-        s[j][0] += b.x;
-        s[j][1] += b.y;
-        s[j][2] += b.x;
-        s[j][3] += b.y;
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float2 b = *reinterpret_cast<const float2*>(biases + n * CHUNK + my_class(j, 0));
+            s[n][j][0] += b.x;
+            s[n][j][1] += b.y;
+            s[n][j][2] += b.x;
+            s[n][j][3] += b.y;
+        }
     }
+}
+
+// Those of one chunk.
+__device__ __forceinline__ void scores(float (&s)[4][4], const float* tile, const unsigned* chunk,
+                                       const float* bias) {
+    scores<1>(reinterpret_cast<float (&)[1][4][4]>(s), tile, chunk, bias);
 }
 
 // Gives all LANES neighbours of a pixel the best score among them and its place; of equals the

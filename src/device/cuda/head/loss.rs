@@ -1,17 +1,21 @@
 //! The body of the head's loss: cross-entropy against the targets and its gradient down to the
 //! laterals.
 //!
-//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of tiles (n·tiles,
-//! targets) | dF of warped images (n, h, w, d).
+//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of each warp's pixels
+//! (n·tiles·WARPS, targets) | dF of warped images (n, h, w, d).
 
-use super::{aligned, grid, o3_bytes, tiles};
+use super::{aligned, o3_bytes, tiles};
 use crate::base::Result;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::consts::head_loss::{MOST_TARGETS, TILE_BYTES, WARPS};
+use crate::device::cuda::kernels::consts::head_loss::{LOSS_BYTES, MOST_TARGETS, WARPS};
 use crate::device::cuda::kernels::{self, Target, Targets};
 use crate::device::ops::{HeadLoss, HeadSpec, Passed, head};
 
 const _: () = assert!(MOST_TARGETS == head::MOST_TARGETS, "the kernels take as many targets");
+
+/// Blocks, which take tiles in turn: two waves of three on each of 132 multiprocessors, or three
+/// waves of two, as they hold where activations are f32 or f16.
+const BLOCKS: usize = 792;
 
 /// Bytes where the parts of the scratch begin, and where the last ends; `act` bytes an activation.
 fn parts(spec: &HeadSpec, act: usize) -> [usize; 5] {
@@ -19,7 +23,7 @@ fn parts(spec: &HeadSpec, act: usize) -> [usize; 5] {
     let weights = o3_bytes(spec);
     let shares = weights + numbers(spec.n);
     let partial = shares + numbers(spec.n);
-    let warped = partial + numbers(spec.n * tiles(spec));
+    let warped = partial + numbers(spec.n * tiles(spec) * WARPS);
     [weights, shares, partial, warped, warped + spec.lateral_len(0) * act]
 }
 
@@ -52,24 +56,32 @@ fn targets(a: &Passed<HeadLoss>) -> Targets {
 
 impl Cuda {
     pub(super) fn loss(&mut self, a: Passed<HeadLoss>) -> Result<()> {
-        let (spec, targets, n, tiles) = (a.spec(), targets(&a), a.spec().n, tiles(a.spec()));
+        let (spec, targets, n) = (a.spec(), targets(&a), a.spec().n);
+        let tile_parts = tiles(spec) * WARPS;
         let (count, view) = (targets.count, targets.view);
         let [weights, shares, partial, warped, _] = parts(spec, self.dtype.bytes());
         let weights = self.scratch(weights, count * n)?;
         let shares = self.scratch(shares, count * n)?;
-        let partial = self.scratch(partial, count * n * tiles)?;
+        let partial = self.scratch(partial, count * n * tile_parts)?;
         let dwarped = self.scratch_acts(warped, spec.lateral_len(0))?;
 
         self.launch((n, count), 0, kernels::HeadWeigh { partial: weights, targets })?;
         let kernel = kernels::HeadShares { shares, partial: weights, n, view, targets: count };
         self.launch(1, 0, kernel)?;
         let laterals = self.merge(spec, &a.input)?;
-        let kernel =
-            kernels::HeadLoss { partial, dp2: a.dlaterals[0], dwarped, shares, laterals, targets };
-        self.launch(grid(spec), TILE_BYTES, kernel)?;
+        let dp2 = a.dlaterals[0];
+        let kernel = kernels::HeadLoss { partial, dp2, dwarped, shares, laterals, targets, n };
+        self.launch(BLOCKS.min(n * tiles(spec)), LOSS_BYTES, kernel)?;
         let losses = a.losses;
-        let kernel =
-            kernels::HeadLosses { losses, partial, shares, n, tiles, view, targets: count };
+        let kernel = kernels::HeadLosses {
+            losses,
+            partial,
+            shares,
+            n,
+            parts: tile_parts,
+            view,
+            targets: count,
+        };
         self.launch(n.div_ceil(WARPS), 0, kernel)?;
         self.head_gradient(spec, a.dlaterals, dwarped, a.input.crops)
     }

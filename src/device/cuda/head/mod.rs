@@ -11,6 +11,7 @@ mod scores;
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
+use crate::device::cuda::kernels::consts::head_loss::LOSS_BYTES;
 use crate::device::cuda::kernels::{self, Laterals};
 use crate::device::ops::head::HeadOps;
 use crate::device::ops::{
@@ -133,7 +134,7 @@ impl HeadOps for Cuda {
         }
         self.allow_shared::<kernels::HeadAssign>(TILE_BYTES)?;
         self.allow_shared::<kernels::HeadAccumulate>(Partials::most_shared())?;
-        self.allow_shared::<kernels::HeadLoss>(TILE_BYTES)?;
+        self.allow_shared::<kernels::HeadLoss>(LOSS_BYTES)?;
         self.allow_shared::<kernels::HeadScores>(TILE_BYTES)?;
         self.allow_shared::<kernels::HeadScoresBackward>(TILE_BYTES)?;
         self.allow_shared::<kernels::HeadScoresWeight>(TILE_BYTES)?;
