@@ -28,9 +28,9 @@ constexpr bool FINE = false;
 #else
 constexpr bool FINE = true;
 #endif
-// Blocks that a multiprocessor is to hold of a kernel with gradients. NOTE: not constexpr, which
-// launchers would get, since it depends on the element type.
-const int BLOCKS = FINE ? 2 : 3;
+// Blocks that a multiprocessor is to hold of a kernel with gradients. NOTE: not an int, which
+// build.rs would want to know.
+constexpr auto BLOCKS = FINE ? 2 : 3;
 
 // sum += slopes·rows, for slopes that lie as scores do, and the rows of a chunk, of which the first
 // `count` exist. A score's layout is that of a left factor: 16 classes are two tiles of 8.
@@ -81,8 +81,8 @@ __device__ __forceinline__ float max_of_quad(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
-// Writes the gradient of F of a tile: dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖, with dF̂/‖F‖ in `gradient`, F̂ in
-// `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂ itself, and neither is read. It
+// Writes the gradient of F of a tile: dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖, with dF̂/‖F‖ in `gradient`, F̂
+// in `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂ itself, and neither is read. It
 // goes to dp2 (n, h, w, D) where the image is not warped, else to dwarped (n, h, w, D), 8 channels
 // at a time.
 __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,

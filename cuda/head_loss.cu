@@ -100,15 +100,15 @@ __device__ __forceinline__ float exp_below(float s, float base) {
     return power_of_two(fmaf(s, LOG2_E, -base));
 }
 
-// What a pixel is compared with: the label of a target, the weight of that class (NaN where there is
-// none), and the slope of the loss over ‖F‖.
+// What a pixel is compared with: the label of a target, the weight of that class (NaN where there
+// is none), and the slope of the loss over ‖F‖.
 struct alignas(16) Answer {
     int y;
     float weight, slope;
 };
 
 // The label of a pixel that has none, and that of a pixel behind the last.
-constexpr int UNKNOWN = 1 << 16, NOWHERE = UNKNOWN + 1;
+constexpr int UNKNOWN = 1 << 16, NOWHERE = 1 << 17;
 
 // Lane l of a warp reads for pixel l % 16 of it, and for every second target from l / 16 on.
 __device__ __forceinline__ int my_target(int i) { return 2 * i + threadIdx.x % WARP / MINE; }
@@ -170,8 +170,8 @@ __device__ __forceinline__ void add_targets(float (&gradient)[OCTETS][4], float*
     };
 
     // Forward, log Σ exp over the chunks: top is the largest score so far of a pixel, sum that of
-    // exp(s − top) of the lane. NOTE: top begins finite, since exp(−∞ − −∞) of a chunk that has only
-    // padding would be NaN.
+    // exp(s − top) of the lane. NOTE: top begins finite, since exp(−∞ − −∞) of a chunk that has
+    // only padding would be NaN.
     float top[N][2], sum[N][2], at_label[N][2];
 #pragma unroll
     for (int n = 0; n < N; ++n) {

@@ -15,8 +15,8 @@ constexpr int PREDICTORS = 8;
 constexpr int PREDICTED = THREADS / PREDICTORS;
 // Classes of a block of head_scores_weight.
 constexpr int WEIGHED = 64;
-// Words from pixel to pixel of its slopes, and of each of their two parts: 16-byte reads of 8 pixels
-// fall on different banks.
+// Words from pixel to pixel of its slopes, and of each of their two parts: 16-byte reads of 8
+// pixels fall on different banks.
 constexpr int SLOPES = WEIGHED / 2 + 4;
 constexpr int SLOPE_WORDS = TILE * SLOPES;
 

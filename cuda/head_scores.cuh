@@ -2,7 +2,7 @@
 //
 //   chunk       32 rows of a classifier in shared memory, as two bf16 matrices: w = hi + lo
 //   load_chunk  fills it, and the bias; barriers of the block stand before and behind
-//   scores      s[j][2·i + e] = the score of pixel my_pixel(i) and class my_class(j, e) of the chunk
+//   scores      s[j][2·i + e] = the score of pixel my_pixel(i) and class my_class(j, e)
 //
 // A warp scores its 16 pixels: lane = 4·g + t has two of them (i < 2), g and g + 8 of the warp's,
 // and 8 of the 32 classes (j < 4, e < 2), 8·j + 2·t + e; the four lanes of a pixel are neighbours.
@@ -45,9 +45,9 @@ __device__ __forceinline__ Split split(float x, float y) {
     return {hi, pack_bf16(x - first_of(hi), y - second_of(hi))};
 }
 
-// Where channels c and c + 1 of a row lie in a part of a chunk, c even, in words. Of 32 channels lane
-// t of a pixel has the 8 from 8·t on. Of an mma's left factor a lane has columns 2·t, 2·t + 1, 2·t +
-// 8 and 2·t + 9, and of its sums columns 2·t and 2·t + 1: its channels, in this order.
+// Where channels c and c + 1 of a row lie in a part of a chunk, c even, in words. Of 32 channels
+// lane t of a pixel has the 8 from 8·t on. Of an mma's left factor a lane has columns 2·t, 2·t + 1,
+// 2·t + 8 and 2·t + 9, and of its sums columns 2·t and 2·t + 1: its channels, in this order.
 __device__ __forceinline__ int place_of(int c) { return c / 32 * 16 + c % 8 * 2 + c % 32 / 8; }
 
 // chunk (2, CHUNK, WIDE) = rows of w (k, D) from `first` on in two parts, zeros behind the last.
@@ -85,8 +85,8 @@ __device__ __forceinline__ int my_pixel(int i) {
 }
 __device__ __forceinline__ int my_class(int j, int e) { return 8 * j + threadIdx.x % 4 * 2 + e; }
 
-// The scores of a warp's pixels and N chunks, which lie one behind the other as their biases do. All
-// lanes must call it; the rows of the tile are the warp's own.
+// The scores of a warp's pixels and N chunks, which lie one behind the other as their biases do.
+// All lanes must call it; the rows of the tile are the warp's own.
 template <int N>
 __device__ __forceinline__ void scores(float (&s)[N][4][4], const float* tile,
                                        const unsigned* chunks, const float* biases) {

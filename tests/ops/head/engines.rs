@@ -6,9 +6,9 @@ use crate::util::{plus, rounding};
 const D: usize = 128;
 const OUT: (usize, usize) = (21, 19);
 
-/// f32: CUDA multiplies features, weights and slopes as bf16 halves, which leaves out 5e-6 of |f|·|w|
-/// on average, and shares of classes change by as much. Else a stored gradient is rounded to half a
-/// unit of its last place, that of a warped image twice.
+/// f32: CUDA multiplies features, weights and slopes as bf16 halves, which leaves out 5e-6 of
+/// |f|·|w| on average, and shares of classes change by as much. Else a stored gradient is rounded to
+/// half a unit of its last place, that of a warped image twice.
 pub(super) fn gradient_tolerance(dtype: Dtype) -> f32 {
     (1.5 * rounding(dtype)).max(5e-5)
 }
@@ -96,7 +96,6 @@ fn edges_of_the_loss_are_the_cpus() {
     let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, ..SPEC };
     let new = || Given::new(spec, &[3, 2], None, 1).scaled();
     let agree = |given: &Given| {
-        // Losses are means of six pixels, each within what scores leave out.
         let tol = |what: &str| if what == "losses" { 5e-6 } else { gradient_tolerance(Dtype::F32) };
         given.loss().agree(Dtype::F32, tol)
     };
