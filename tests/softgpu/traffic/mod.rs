@@ -2,8 +2,8 @@
 //! GPU whose kernels count their accesses (`trace.cpp`).
 //!
 //! The numbers are those of the source and of the calls of [`cases`], not of the machine: threads
-//! run in one order, addresses count from the start of an allocation. How g++ optimises changes few
-//! of them (`TRACED` in `tests/util/softgpu/build.rs`); what is worse by less than [`SLACK`] passes.
+//! run in one order, addresses count from the start of an allocation. How g++ optimises changes
+//! few of them (`tests/util/softgpu/build.rs`); what is worse by less than [`SLACK`] passes.
 
 mod cases;
 mod head;
