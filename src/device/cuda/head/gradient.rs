@@ -4,7 +4,7 @@ use crate::base::Result;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::head::WARPS;
-use crate::device::ops::{Crop, HeadSpec, Merge};
+use crate::device::ops::{Crop, HeadSpec};
 use crate::device::{Act, Slot};
 
 impl Cuda {
@@ -23,7 +23,7 @@ impl Cuda {
         }
         for level in 1..spec.levels {
             // Where an up-sampled map went, its gradient comes from.
-            let fine = if spec.merge == Merge::Direct { 0 } else { level - 1 };
+            let fine = spec.onto(level);
             let ((h, w), (fine_h, fine_w)) = (spec.sizes()[level], spec.sizes()[fine]);
             let (dcoarse, dfine) = (dlaterals[level], dlaterals[fine]);
             let kernel = kernels::HeadDown { dcoarse, dfine, h, w, fine_h, fine_w };

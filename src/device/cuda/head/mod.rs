@@ -8,9 +8,11 @@ mod gradient;
 mod loss;
 mod scores;
 
+use std::array;
+
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
+use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES};
 use crate::device::cuda::kernels::{self, Laterals};
 use crate::device::ops::head::HeadOps;
 use crate::device::ops::{
@@ -94,10 +96,14 @@ impl Cuda {
         };
         let (&HeadSpec { h, w, levels, unit, .. }, HeadInput { laterals: p, crops }) =
             (spec, *input);
-        let laterals = Laterals { o3, p, crops, h, w, levels, unit };
+        let sizes = spec.sizes();
+        let onto = |level: usize| sizes[spec.onto(level)];
+        let down = array::from_fn(|level| sizes[level].0 as f32 / onto(level).0 as f32);
+        let along = array::from_fn(|level| sizes[level].1 as f32 / onto(level).1 as f32);
+        let laterals = Laterals { o3, p, crops, h, w, levels, down, along, unit };
         if let Some(o3) = o3 {
-            let (h3, w3) = spec.sizes()[1];
-            let blocks = ((h3 * w3).div_ceil(WARPS), spec.n);
+            let (h3, w3) = sizes[1];
+            let blocks = ((h3 * w3).div_ceil(TILE), spec.n);
             self.launch(blocks, 0, kernels::HeadCascade { o3, laterals })?;
         }
         Ok(laterals)
