@@ -38,8 +38,12 @@ typedef __half act;
 // the integer constants of all files and the structs that kernels take, and writes the launchers'
 // typed arguments from them: a pointer becomes a slot, `Maybe<…>` an optional slot, `int` and
 // `size_t` a checked size, `bool` a flag (cuda/generate.rs).
-#define KERNEL(name, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) PICIE_SUFFIX(name)
+//
+// `KERNEL(norm_stats, 256, 4)` also says how many blocks a multiprocessor is to hold. ptxas then
+// spends the registers that those leave, and lets loads wait side by side; without it, it saves
+// registers for blocks that no grid has, and puts loads of one loop behind each other's use.
+#define KERNEL(name, ...) \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) PICIE_SUFFIX(name)
 
 // A pointer parameter that may be null.
 template <class T>

@@ -13,7 +13,7 @@
 #include "head_fill.cuh"
 
 // o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). Grid (tiles of p3, n).
-KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {
+KERNEL(head_cascade, THREADS, FILLERS)(float* __restrict__ o3, const Laterals laterals) {
     const Upper o4 = {laterals, static_cast<int>(blockIdx.y)};
     const int h3 = o4.height(-1), w3 = o4.width(-1), first = blockIdx.x * TILE;
     const act* p3 = o4.map(laterals.p[1], -1);
@@ -30,7 +30,7 @@ KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals laterals) {
+KERNEL(head_features, THREADS, FILLERS)(float* __restrict__ features, const Laterals laterals) {
     const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
     features += static_cast<size_t>(blockIdx.y) * laterals.h * laterals.w * D;
     for_features(maps_of(blockIdx.y, laterals), first, [&](int row, F8& f, float) {
@@ -40,7 +40,7 @@ KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals late
 
 // labels (images, h, w): row index[i] = the best class of each pixel of image i; counts (k) +=
 // pixels of each class. Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES.
-KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
+KERNEL(head_assign, THREADS, FILLERS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
                              const Laterals laterals, const unsigned* __restrict__ index,
                              const float* __restrict__ cw, const float* __restrict__ cb, int images,
                              int k) {
@@ -79,7 +79,7 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
 // block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
 // tiles of image i / tiles. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
-KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
+KERNEL(head_accumulate, THREADS, FILLERS - 1)(float* __restrict__ partial, double* __restrict__ partial_score,
                                  unsigned* __restrict__ counts, const Laterals laterals,
                                  const float* __restrict__ cw, const float* __restrict__ cb, int n,
                                  int k, bool near) {
@@ -88,6 +88,7 @@ KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict
     Clusters clusters;
     clusters.begin(tile, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
                    near);
+#pragma unroll 1
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
         const int rows = pixels - first < TILE ? pixels - first : TILE;

@@ -27,6 +27,9 @@ constexpr int MINE = TILE / WARPS;
 // banks.
 constexpr int ROW = D + 8;
 constexpr int TILE_BYTES = TILE * ROW * sizeof(float);
+// Blocks that a multiprocessor holds of kernels that fill tiles and keep little else in registers.
+// NOTE: not an int, which build.rs would want to know.
+constexpr auto FILLERS = sizeof(act) == 2 ? 4 : 2;
 // A norm below this counts as this constant.
 constexpr float EPS = 1e-12f;
 

@@ -21,7 +21,7 @@ pub struct Source {
     pub kernels: Vec<Kernel>,
 }
 
-/// `KERNEL(name, threads)(parameters)`.
+/// `KERNEL(name, threads)(parameters)` or `KERNEL(name, threads, blocks)(parameters)`.
 #[derive(Debug)]
 pub struct Kernel {
     /// The name without the suffix of its element type.
@@ -87,6 +87,8 @@ fn kernel(head: &str) -> Kernel {
     else {
         wrong()
     };
+    // Blocks of a multiprocessor are the compiler's matter.
+    let threads = threads.split(',').next().unwrap_or_default();
     // Parameters have no parentheses of their own.
     let Some((list, _)) = rest.split_once(')') else { wrong() };
     let list = list.split(',').filter(|one| !one.trim().is_empty());

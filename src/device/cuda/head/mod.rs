@@ -36,9 +36,9 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    /// Four blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
-    /// the sums.
-    const PARTS: usize = 528;
+    /// Two waves of three blocks, as the head has, on each of 132 multiprocessors, or three waves
+    /// of two, as k-means has; whatever the GPU: their number is in the bits of the sums.
+    const PARTS: usize = 792;
 
     /// The parts of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
