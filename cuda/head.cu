@@ -40,10 +40,10 @@ KERNEL(head_features, THREADS, FILLERS)(float* __restrict__ features, const Late
 
 // labels (images, h, w): row index[i] = the best class of each pixel of image i; counts (k) +=
 // pixels of each class. Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES.
-KERNEL(head_assign, THREADS, FILLERS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
-                             const Laterals laterals, const unsigned* __restrict__ index,
-                             const float* __restrict__ cw, const float* __restrict__ cb, int images,
-                             int k) {
+KERNEL(head_assign, THREADS,
+       FILLERS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
+                const Laterals laterals, const unsigned* __restrict__ index,
+                const float* __restrict__ cw, const float* __restrict__ cb, int images, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
@@ -79,10 +79,11 @@ KERNEL(head_assign, THREADS, FILLERS)(unsigned short* __restrict__ labels, unsig
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
 // block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
 // tiles of image i / tiles. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
-KERNEL(head_accumulate, THREADS, FILLERS - 1)(float* __restrict__ partial, double* __restrict__ partial_score,
-                                 unsigned* __restrict__ counts, const Laterals laterals,
-                                 const float* __restrict__ cw, const float* __restrict__ cb, int n,
-                                 int k, bool near) {
+KERNEL(head_accumulate, THREADS,
+       FILLERS - 1)(float* __restrict__ partial, double* __restrict__ partial_score,
+                    unsigned* __restrict__ counts, const Laterals laterals,
+                    const float* __restrict__ cw, const float* __restrict__ cb, int n, int k,
+                    bool near) {
     DYNAMIC_SHARED(float, tile);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
     Clusters clusters;
@@ -91,8 +92,8 @@ KERNEL(head_accumulate, THREADS, FILLERS - 1)(float* __restrict__ partial, doubl
 #pragma unroll 1
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
-        const int rows = pixels - first < TILE ? pixels - first : TILE;
         fill(tile, nullptr, maps_of(image, laterals), first);
+        const int rows = pixels - first < TILE ? pixels - first : TILE;
         clusters.take(tile, rows);
     }
     clusters.end(partial_score + blockIdx.x);

@@ -54,11 +54,6 @@ __device__ __forceinline__ void store(float* p, const F4& x) {
     *reinterpret_cast<Four<float>*>(p) = {{x.v[0], x.v[1], x.v[2], x.v[3]}};
 }
 
-__device__ __forceinline__ void add(F4& a, const F4& b) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) a.v[i] += b.v[i];
-}
-
 // y += a·x.
 __device__ __forceinline__ void add_scaled(F4& y, float a, const F4& x) {
 #pragma unroll

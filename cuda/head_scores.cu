@@ -23,8 +23,8 @@ static_assert(WEIGHED == MINE * WARPS, "a warp has MINE classes");
 // scores (images of the grid, h·w, k) of the images from `from` on. Grid (tiles of an image,
 // images); dynamic shared memory: TILE_BYTES. The 4 lanes of a pixel write a sector of 32 bytes.
 KERNEL(head_scores, THREADS, FILLERS - 1)(float* __restrict__ out, const Laterals laterals,
-                             const float* __restrict__ cw, const float* __restrict__ cb, int from,
-                             int k) {
+                                          const float* __restrict__ cw,
+                                          const float* __restrict__ cb, int from, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
@@ -89,8 +89,9 @@ KERNEL(head_predict, THREADS)(unsigned short* __restrict__ pred, const float* __
 // Writes the gradient of F to dp2 or dwarped (n, h, w, D), from dscores (n, h·w, k). Grid (tiles of
 // an image, n); dynamic shared memory: TILE_BYTES.
 KERNEL(head_scores_backward, THREADS, FILLERS - 1)(act* __restrict__ dp2, act* __restrict__ dwarped,
-                                      const float* __restrict__ dscores, const Laterals laterals,
-                                      const float* __restrict__ cw, int k) {
+                                                   const float* __restrict__ dscores,
+                                                   const Laterals laterals,
+                                                   const float* __restrict__ cw, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(float, chunk, CHUNK * ROW);
     SHARED(float, slopes, CHUNK * SLOPES);
