@@ -34,7 +34,7 @@ __device__ __forceinline__ void walk_maps(const Maps& maps, int first, Each each
     const Window& window = maps.window;
     const Sources sources = {maps.in, maps.image};
     if (window.side == 0) {
-        Plain<Sources> path = {{sources}};
+        Plain<Sources> path = {{sources}, {}, 0.0f};
         walk(path, first, h, w, false, each);
     } else {
         const Frame frame = {window.top, window.left, window.side, window.side, h, w};
