@@ -12,52 +12,38 @@
 #include "head_clusters.cuh"
 #include "head_fill.cuh"
 
-// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). A warp a pixel; grid (⌈pixels/WARPS⌉, n).
-KERNEL(head_cascade, THREADS)(float* __restrict__ o3, const Laterals laterals) {
-    const int h3 = (laterals.h + 1) / 2, w3 = (laterals.w + 1) / 2, h4 = (h3 + 1) / 2,
-              w4 = (w3 + 1) / 2;
-    const int h5 = (h4 + 1) / 2, w5 = (w4 + 1) / 2;
-    const int pixel = blockIdx.x * WARPS + threadIdx.x / 32;
-    if (pixel >= h3 * w3) return;
-    const int y = pixel / w3, x = pixel - y * w3, lane = 4 * (threadIdx.x % 32);
-    const size_t image = blockIdx.y;
-    const act* p4 = laterals.p[2] + image * h4 * w4 * D + lane;
-    const act* p5 = laterals.p[3] + image * h5 * w5 * D + lane;
-    const auto o4 = [&](int y, int x) {
-        F4 f = load(p4 + (y * w4 + x) * D);
-        add(f, sample(p5, w5, tap(y, h5, ratio(h5, h4)), tap(x, w5, ratio(w5, w4))));
-        return f;
-    };
-    const Tap v = tap(y, h4, ratio(h4, h3)), u = tap(x, w4, ratio(w4, w3));
-    const F4 above = lerp(o4(v.lo, u.lo), o4(v.lo, u.hi), u.t);
-    const F4 below = lerp(o4(v.hi, u.lo), o4(v.hi, u.hi), u.t);
-    const size_t at = (image * h3 * w3 + pixel) * D + lane;
-    F4 f = load(laterals.p[1] + at);
-    add(f, lerp(above, below, v.t));
-    store(o3 + at, f);
+// o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)). Grid (tiles of p3, n).
+KERNEL(head_cascade, THREADS, FILLERS)(float* __restrict__ o3, const Laterals laterals) {
+    const Upper o4 = {laterals, static_cast<int>(blockIdx.y)};
+    const int h3 = o4.height(-1), w3 = o4.width(-1), first = blockIdx.x * TILE;
+    const act* p3 = o4.map(laterals.p[1], -1);
+    o3 += static_cast<size_t>(blockIdx.y) * h3 * w3 * D;
+    const Frame frame = {0, 0, o4.height(0), o4.width(0), h3, w3};
+    Warped<Upper> path = {{{o4}}, frame, 0.0f, 0.0f};
+    walk(path, first, h3, w3, false, [&](int row, F8& f) {
+        if (first + row >= h3 * w3) return;
+        Raw<act> raw;
+        raw.fetch(p3 + (first + row) * D);
+        add_scaled(f, 1.0f, raw.value());
+        store_walked(o3 + (first + row) * D, f);
+    });
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, THREADS)(float* __restrict__ features, const Laterals laterals) {
-    const int image = blockIdx.y, lane = 4 * (threadIdx.x % 32);
-    const Maps maps = maps_of(image, laterals);
-    features += static_cast<size_t>(image) * laterals.h * laterals.w * D + lane;
-    for_my_pixels(blockIdx.x * TILE, laterals.h, laterals.w, [&](int, int y, int x, bool exists) {
-        if (!exists) return;
-        F4 f = maps.feature(y, x);
-        const float scale = inverse_norm(f, maps.unit);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(features + (y * laterals.w + x) * D, f);
+KERNEL(head_features, THREADS, FILLERS)(float* __restrict__ features, const Laterals laterals) {
+    const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
+    features += static_cast<size_t>(blockIdx.y) * laterals.h * laterals.w * D;
+    for_features(maps_of(blockIdx.y, laterals), first, [&](int row, F8& f, float) {
+        if (first + row < pixels) store_walked(features + (first + row) * D, f);
     });
 }
 
 // labels (images, h, w): row index[i] = the best class of each pixel of image i; counts (k) +=
 // pixels of each class. Grid (tiles of an image, n); dynamic shared memory: TILE_BYTES.
-KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
-                             const Laterals laterals, const unsigned* __restrict__ index,
-                             const float* __restrict__ cw, const float* __restrict__ cb, int images,
-                             int k) {
+KERNEL(head_assign, THREADS,
+       FILLERS)(unsigned short* __restrict__ labels, unsigned* __restrict__ counts,
+                const Laterals laterals, const unsigned* __restrict__ index,
+                const float* __restrict__ cw, const float* __restrict__ cb, int images, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
@@ -93,19 +79,21 @@ KERNEL(head_assign, THREADS)(unsigned short* __restrict__ labels, unsigned* __re
 // partial (parts, k, D), partial_score (parts) = sums of F̂ by cluster and of the best score over a
 // block's tiles; counts (k) += pixels of each cluster. `parts` blocks; tile i of all is tile i %
 // tiles of image i / tiles. Dynamic shared memory: TILE_BYTES, and k·D floats where `near`.
-KERNEL(head_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
-                                 unsigned* __restrict__ counts, const Laterals laterals,
-                                 const float* __restrict__ cw, const float* __restrict__ cb, int n,
-                                 int k, bool near) {
+KERNEL(head_accumulate, THREADS,
+       FILLERS - 1)(float* __restrict__ partial, double* __restrict__ partial_score,
+                    unsigned* __restrict__ counts, const Laterals laterals,
+                    const float* __restrict__ cw, const float* __restrict__ cb, int n, int k,
+                    bool near) {
     DYNAMIC_SHARED(float, tile);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
     Clusters clusters;
     clusters.begin(tile, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
                    near);
+#pragma unroll 1
     for (int i = blockIdx.x; i < n * tiles; i += gridDim.x) {
         const int image = i / tiles, first = (i - image * tiles) * TILE;
-        const int rows = pixels - first < TILE ? pixels - first : TILE;
         fill(tile, nullptr, maps_of(image, laterals), first);
+        const int rows = pixels - first < TILE ? pixels - first : TILE;
         clusters.take(tile, rows);
     }
     clusters.end(partial_score + blockIdx.x);

@@ -11,7 +11,7 @@ constexpr int NEAR = 64;
 constexpr int SUMMED = WARP;
 // Bytes of static shared memory of a block that sums by cluster.
 constexpr int CLUSTERS_BYTES =
-    (CHUNK_WORDS + 2 * CHUNK + WARPS) * sizeof(float) + TILE * 2 + WARPS * sizeof(double);
+    (CHUNK_WORDS + 2 * CHUNK + WARPS) * sizeof(float) + TILE * 2 + THREADS * sizeof(double);
 // What the one of equal_pairs, as bf16, must be multiplied with.
 constexpr float PER_ONE = 128.0f;
 
@@ -109,8 +109,8 @@ struct Clusters {
     unsigned *chunk, *histogram, *odd;
     float* bias;
     unsigned short* labels;
+    double* scores;  // a thread's each: registers are short where tiles are filled
     float sums[2][4][4];
-    double score;
 
     __device__ __forceinline__ float* near_sums() const { return room + TILE * ROW; }
 
@@ -130,12 +130,14 @@ struct Clusters {
         SHARED(unsigned, histogram_room, CHUNK);
         SHARED(unsigned, odd_room, WARPS);
         SHARED(unsigned short, labels_room, TILE);
+        SHARED(double, scores_room, THREADS);
         chunk = chunk_room;
         bias = bias_room;
         histogram = histogram_room;
         odd = odd_room;
         labels = labels_room;
-        score = 0.0;
+        scores = scores_room;
+        scores[t] = 0.0;
 #pragma unroll
         for (int i = 0; i < 32; ++i) sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
         if (k <= CHUNK) {
@@ -158,7 +160,7 @@ struct Clusters {
         const int t = threadIdx.x % 4, pixel = my_pixel(t % 2), mine = t == 0 ? place[0] : place[1];
         const float best = t == 0 ? top[0] : top[1];
         const bool speaks = t < 2 && pixel < rows;
-        if (speaks) score += best;
+        if (speaks) scores[threadIdx.x] += best;
         if (k <= CHUNK) {
             if (t < 2) {
                 labels[seat(pixel)] =
@@ -259,7 +261,6 @@ struct Clusters {
 
     // partial (k, D) and partial_score = the block's sums; counts += its pixels by cluster.
     __device__ __forceinline__ void end(double* partial_score) {
-        SHARED(double, scores, WARPS);
         const int t = threadIdx.x, lane = t % WARP;
         if (k <= CHUNK) {
 #pragma unroll
@@ -275,14 +276,15 @@ struct Clusters {
         } else if (near) {
             for (int row = 0; row < k; ++row) partial[row * D + t] = near_sums()[row * D + t];
         }
+        double score = scores[t];
 #pragma unroll
         for (int step = WARP / 2; step > 0; step >>= 1)
             score += __shfl_xor_sync(ALL_LANES, score, step);
-        if (lane == 0) scores[t / WARP] = score;
+        if (lane == 0) scores[t] = score;
         __syncthreads();
         if (t == 0) {
             double total = 0.0;
-            for (int i = 0; i < WARPS; ++i) total += scores[i];
+            for (int i = 0; i < THREADS; i += WARP) total += scores[i];
             *partial_score = total;
         }
     }

@@ -1,39 +1,85 @@
-// The features of a tile, from laterals into shared memory: a warp has 16 pixels, a lane 4 of
-// a pixel's channels.
+// The features of a tile, from laterals into shared memory.
 #pragma once
-#include "head.cuh"
+#include "head_walk.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
 
-// Calls each(row of the tile, y, x, whether the pixel exists) for the 16 pixels from
-// `first + 16·warp` on, which are this warp's.
-template <class Each>
-__device__ __forceinline__ void for_my_pixels(int first, int h, int w, Each each) {
-    const int row = threadIdx.x / 32 * MINE;
-    int y = (first + row) / w, x = (first + row) - y * w;
-#pragma unroll 2
-    for (int i = 0; i < MINE; ++i) {
-        each(row + i, y, x, y < h);
-        if (++x == w) {
-            x = 0;
-            ++y;
-        }
+// 1/√x of a normal number.
+__device__ __forceinline__ float inverse_root(float x) {
+#ifdef __CUDA_ARCH__
+    float root;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
+#else
+    return 1.0f / sqrtf(x);
+#endif
+}
+
+// 1/max(‖f‖, ε) of the pixel that half a warp has. All lanes of the warp must call it. NOTE: not
+// fmaxf, which would turn a NaN norm into ε.
+__device__ __forceinline__ float inverse_norm(const F8& f) {
+    float square = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) square += f.v[i] * f.v[i];
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step >>= 1)
+        square += __shfl_xor_sync(ALL_LANES, square, step);
+    return square < EPS * EPS ? 1.0f / EPS : inverse_root(square);
+}
+
+// Walks along an image's F, and calls each as `walk` does.
+template <class Sources, class Each>
+__device__ __forceinline__ void walk_maps(const Maps& maps, int first, Each each) {
+    const int h = maps.in.h, w = maps.in.w;
+    const Window& window = maps.window;
+    const Sources sources = {maps.in, maps.image};
+    if (window.side == 0) {
+        Plain<Sources> path = {{sources}, {}, 0.0f};
+        walk(path, first, h, w, false, each);
+    } else {
+        const Frame frame = {window.top, window.left, window.side, window.side, h, w};
+        Warped<Sources> path = {{{sources}}, frame, 0.0f, 0.0f};
+        walk(path, first, h, w, window.flip, each);
     }
+}
+
+// Calls each(row of the tile, F̂, 1/‖F‖) for the pixels from `first` on that this half warp has,
+// and for rows behind the last as `walk` does.
+template <class Each>
+__device__ __forceinline__ void for_features(const Maps& maps, int first, Each each) {
+    const auto scaled = [&](int row, F8& f) {
+        const float scale = maps.in.unit ? inverse_norm(f) : 1.0f;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) f.v[i] *= scale;
+        each(row, f, scale);
+    };
+    if (maps.in.o3 != nullptr) {
+        walk_maps<Cascaded>(maps, first, scaled);
+    } else {
+        walk_maps<Direct>(maps, first, scaled);
+    }
+}
+
+// A lane's channels to the row p.
+__device__ __forceinline__ void store_walked(float* p, const F8& f) {
+    p += 4 * walking_lane();
+    store(p, {{f.v[0], f.v[1], f.v[2], f.v[3]}});
+    store(p + APART, {{f.v[4], f.v[5], f.v[6], f.v[7]}});
 }
 
 // tile (TILE, ROW) = F̂ of the image's pixels from `first` on, 0 behind the last; inverse (TILE) =
 // 1/‖F‖ unless null. A warp writes its own rows: a barrier must follow.
 __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps, int first) {
-    const int lane = threadIdx.x % 32;
-    for_my_pixels(first, maps.h, maps.w, [&](int row, int y, int x, bool exists) {
-        F4 f = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (exists) f = maps.feature(y, x);
-        const float scale = inverse_norm(f, maps.unit);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) f.v[i] *= scale;
-        store(tile + row * ROW + 4 * lane, f);
-        if (inverse != nullptr && lane == 0) inverse[row] = scale;
+    for_features(maps, first, [&](int row, const F8& f, float scale) {
+        store_walked(tile + row * ROW, f);
+        if (inverse != nullptr && walking_lane() == 0) inverse[row] = scale;
     });
+    const int rows = maps.in.h * maps.in.w - first, mine = threadIdx.x / LANES * WALK;
+    for (int row = rows > mine ? rows : mine; row < mine + WALK; ++row) {
+        store_walked(tile + row * ROW, {{0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}});
+        if (inverse != nullptr && walking_lane() == 0)
+            inverse[row] = maps.in.unit ? 1.0f / EPS : 1.0f;
+    }
 }
 
 }  // namespace PICIE_SUFFIX(head)

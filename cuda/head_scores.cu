@@ -27,9 +27,9 @@ static_assert(D == 32 * WARPS, "a warp has 32 channels");
 
 // scores (images of the grid, h·w, k) of the images from `from` on. Grid (tiles of an image,
 // images); dynamic shared memory: TILE_BYTES. The 4 lanes of a pixel write a sector of 32 bytes.
-KERNEL(head_scores, THREADS)(float* __restrict__ out, const Laterals laterals,
-                             const float* __restrict__ cw, const float* __restrict__ cb, int from,
-                             int k) {
+KERNEL(head_scores, THREADS, FILLERS - 1)(float* __restrict__ out, const Laterals laterals,
+                                          const float* __restrict__ cw,
+                                          const float* __restrict__ cb, int from, int k) {
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);

@@ -148,11 +148,44 @@ fn sums_are_added_to_and_of_equal_scores_the_first_wins() {
     }
 }
 
-/// 530 tiles: some blocks go on to a second one, of another image.
+/// Walks along rows that are longer than a tile, that end within it, and of one pixel; in windows
+/// and mirrored; with any number of levels, of which the coarsest has a NaN.
+#[test]
+fn walks_agree_with_the_cpu() {
+    for (h, w, crop) in [
+        (3, 150, crop(0, 77, 3, 1)),
+        (20, 20, crop(1, 2, 17, 1)),
+        (21, 13, crop(7, 3, 9, 0)),
+        (1, 1, crop(0, 0, 1, 1)),
+    ] {
+        for (merge, levels) in (1..=4).map(|l| (Merge::Direct, l)).chain([(Merge::Cascade, 4)]) {
+            for crops in [None, Some(vec![crop])] {
+                let unit = levels != 2;
+                let spec = HeadSpec { n: 1, h, w, d: D, k: 3, merge, levels, unit };
+                let mut given = Given::new(spec, &[3], crops, 1);
+                let tol = if unit { 1e-6 } else { 4e-6 };
+                if given.features().agree(Dtype::Bf16, |_| tol).is_none() {
+                    return;
+                }
+                let coarsest = &mut given.laterals[levels - 1];
+                let middle = coarsest.len() / 2;
+                coarsest[middle] = f32::NAN;
+                let nans = |on: On| -> Vec<bool> {
+                    given.features().run(on.rig())["features"].iter().map(|f| f.is_nan()).collect()
+                };
+                let want = nans(On::Cpu);
+                assert!(want.contains(&true) || given.crops.is_some());
+                equal(&given.named("NaN of head_features"), &nans(On::Cuda), &want);
+            }
+        }
+    }
+}
+
+/// 794 tiles: some blocks go on to a second one, of another image.
 #[test]
 fn more_tiles_than_blocks_are_summed() {
     for k in [3, 65] {
-        let spec = HeadSpec { n: 265, h: 9, w: 8, d: D, k, ..SPEC };
+        let spec = HeadSpec { n: 397, h: 9, w: 8, d: D, k, ..SPEC };
         // Of thousands of features in another order.
         let tol = |what: &str| if what == "sums" { 5e-6 } else { 1e-6 };
         Given::new(spec, &[k], None, 1).accumulate(1).agree(Dtype::Bf16, tol);

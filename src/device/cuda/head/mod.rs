@@ -8,9 +8,11 @@ mod gradient;
 mod loss;
 mod scores;
 
+use std::array;
+
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES, WARPS};
+use crate::device::cuda::kernels::consts::head::{CHUNK, D, NEAR, SUMMED, TILE, TILE_BYTES};
 use crate::device::cuda::kernels::consts::head_loss::LOSS_BYTES;
 use crate::device::cuda::kernels::{self, Laterals};
 use crate::device::ops::head::HeadOps;
@@ -35,9 +37,9 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    /// Four blocks on each of 132 multiprocessors, whatever the GPU: their number is in the bits of
-    /// the sums.
-    const PARTS: usize = 528;
+    /// Two waves of three blocks, as the head has, on each of 132 multiprocessors, or three waves
+    /// of two, as k-means has; whatever the GPU: their number is in the bits of the sums.
+    const PARTS: usize = 792;
 
     /// The parts of `tiles` tiles against `k` clusters.
     pub fn new(tiles: usize, k: usize) -> Self {
@@ -95,10 +97,14 @@ impl Cuda {
         };
         let (&HeadSpec { h, w, levels, unit, .. }, HeadInput { laterals: p, crops }) =
             (spec, *input);
-        let laterals = Laterals { o3, p, crops, h, w, levels, unit };
+        let sizes = spec.sizes();
+        let onto = |level: usize| sizes[spec.onto(level)];
+        let down = array::from_fn(|level| sizes[level].0 as f32 / onto(level).0 as f32);
+        let along = array::from_fn(|level| sizes[level].1 as f32 / onto(level).1 as f32);
+        let laterals = Laterals { o3, p, crops, h, w, levels, down, along, unit };
         if let Some(o3) = o3 {
-            let (h3, w3) = spec.sizes()[1];
-            let blocks = ((h3 * w3).div_ceil(WARPS), spec.n);
+            let (h3, w3) = sizes[1];
+            let blocks = ((h3 * w3).div_ceil(TILE), spec.n);
             self.launch(blocks, 0, kernels::HeadCascade { o3, laterals })?;
         }
         Ok(laterals)

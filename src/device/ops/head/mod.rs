@@ -81,6 +81,14 @@ impl HeadSpec {
         [s2, s3, s4, half(s4)]
     }
 
+    /// The level that `level` is resampled to and added to; p2 stays where it is.
+    pub fn onto(&self, level: usize) -> usize {
+        match self.merge {
+            Merge::Direct => 0,
+            Merge::Cascade => level.saturating_sub(1),
+        }
+    }
+
     /// Elements of the lateral number `level`, 0 for p2 to 3 for p5. 0 if the head does not have
     /// it.
     pub fn lateral_len(&self, level: usize) -> usize {
