@@ -31,8 +31,8 @@ fn gradients_of_wide_and_high_maps_agree_with_the_cpu() {
                 let dscores = signed(31, given.score_len());
                 for dtype in Dtype::ALL {
                     given.score_backward(&dscores, true).agree(dtype, |what| match what {
-                        // Sums of hundreds of products in another order.
-                        "dw" | "db" => 5e-6,
+                        // Sums of thousands of products of bf16 halves, in another order.
+                        "dw" | "db" => 1e-5,
                         _ => gradient_tolerance(dtype),
                     });
                 }
