@@ -20,8 +20,8 @@ pub fn generate(files: &[(PathBuf, String)]) -> String {
     let structs: BTreeMap<&str, Vec<Field>> = sources
         .iter()
         .flat_map(|(_, source)| &source.structs)
-        // NOTE: structs with functions or references are of no kernel's interface.
-        .filter(|(_, body)| !body.contains(['(', '&']))
+        // NOTE: structs with functions are of no kernel's interface, and are no lists of fields.
+        .filter(|(_, body)| !body.contains('('))
         .map(|(name, body)| (name.as_str(), declarations(body)))
         .collect();
     let all = Structs(structs);

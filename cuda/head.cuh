@@ -127,13 +127,13 @@ struct Laterals {
 
 // The maps of one image.
 struct Maps {
-    const Laterals& in;
+    const Laterals* in;
     int image;
     Window window;
 };
 
 __device__ __forceinline__ Maps maps_of(int image, const Laterals& in) {
-    return {in, image, window_of(in.crops, image, in.h, in.w)};
+    return {&in, image, window_of(in.crops, image, in.h, in.w)};
 }
 
 }  // namespace PICIE_SUFFIX(head)

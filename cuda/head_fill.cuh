@@ -30,9 +30,9 @@ __device__ __forceinline__ float inverse_norm(const F8& f) {
 // Walks along an image's F, and calls each as `walk` does.
 template <class Sources, class Each>
 __device__ __forceinline__ void walk_maps(const Maps& maps, int first, Each each) {
-    const int h = maps.in.h, w = maps.in.w;
+    const int h = maps.in->h, w = maps.in->w;
     const Window& window = maps.window;
-    const Sources sources = {maps.in, maps.image};
+    const Sources sources = {*maps.in, maps.image};
     if (window.side == 0) {
         Plain<Sources> path = {{sources}, {}, 0.0f};
         walk(path, first, h, w, false, each);
@@ -48,12 +48,12 @@ __device__ __forceinline__ void walk_maps(const Maps& maps, int first, Each each
 template <class Each>
 __device__ __forceinline__ void for_features(const Maps& maps, int first, Each each) {
     const auto scaled = [&](int row, F8& f) {
-        const float scale = maps.in.unit ? inverse_norm(f) : 1.0f;
+        const float scale = maps.in->unit ? inverse_norm(f) : 1.0f;
 #pragma unroll
         for (int i = 0; i < 8; ++i) f.v[i] *= scale;
         each(row, f, scale);
     };
-    if (maps.in.o3 != nullptr) {
+    if (maps.in->o3 != nullptr) {
         walk_maps<Cascaded>(maps, first, scaled);
     } else {
         walk_maps<Direct>(maps, first, scaled);
@@ -74,11 +74,11 @@ __device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& ma
         store_walked(tile + row * ROW, f);
         if (inverse != nullptr && walking_lane() == 0) inverse[row] = scale;
     });
-    const int rows = maps.in.h * maps.in.w - first, mine = threadIdx.x / LANES * WALK;
+    const int rows = maps.in->h * maps.in->w - first, mine = threadIdx.x / LANES * WALK;
     for (int row = rows > mine ? rows : mine; row < mine + WALK; ++row) {
         store_walked(tile + row * ROW, {{0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}});
         if (inverse != nullptr && walking_lane() == 0)
-            inverse[row] = maps.in.unit ? 1.0f / EPS : 1.0f;
+            inverse[row] = maps.in->unit ? 1.0f / EPS : 1.0f;
     }
 }
 

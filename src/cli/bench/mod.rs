@@ -1,5 +1,5 @@
-//! The command `picie bench`, which measures images per second and the time of every op, or predicts
-//! both.
+//! The command `picie bench`, which measures images per second and the time of every op, or
+//! predicts both.
 
 mod model;
 

@@ -89,7 +89,7 @@ impl ConvOps for Paper {
             let dy = a.dy.bytes() as f64;
             let instructions = warps(32.8, 19.2, 12.4, 4.0) * (dy / ROW);
             let launch = Launch::streams("conv_bias_partial", instructions, dy);
-            self.launch(Launch { factor: 1.25, l2: 0.0, ..launch })?;
+            self.launch(Launch { l2: 0.0, ..launch })?;
             self.launch(Launch::waits("conv_bias_sum", 5e-6))?;
         }
         Ok(())

@@ -12,17 +12,22 @@ use crate::device::paper::norm::warps;
 use crate::device::{Act, Slot};
 
 // Instructions a pixel: its features, by the merge and whether they are warped.
-const DIRECT: Warps = warps(395.0, 180.0, 130.0, 36.0);
-const CASCADE: Warps = warps(172.0, 80.0, 60.0, 17.0);
-const DIRECT_WARPED: Warps = warps(1215.0, 560.0, 550.0, 110.0);
-const CASCADE_WARPED: Warps = warps(439.0, 200.0, 190.0, 45.0);
-/// The scores of 32 classes.
-const SCORES: Warps = warps(172.0, 18.0, 129.0, 90.0);
-/// The rest of an assignment, of sums by cluster, and of a loss: the last for each target.
-const ASSIGN: Warps = warps(60.0, 20.0, 8.0, 5.0);
-const SUM: Warps = warps(150.0, 60.0, 6.0, 28.0);
-const LOSS: Warps = warps(260.0, 60.0, 190.0, 55.0);
-const STORE: Warps = warps(94.0, 40.0, 20.0, 12.0);
+const DIRECT: Warps = warps(123.0, 43.0, 55.0, 12.2);
+const CASCADE: Warps = warps(71.0, 25.0, 32.0, 11.9);
+const DIRECT_WARPED: Warps = warps(188.0, 66.0, 85.0, 17.1);
+const CASCADE_WARPED: Warps = warps(136.0, 48.0, 61.0, 16.7);
+/// The scores of 32 classes, as products of two halves each.
+const SCORES: Warps = Warps { mma: 6.0, ..warps(26.0, 9.0, 4.0, 12.0) };
+/// The rest of an assignment, and of sums by cluster.
+const ASSIGN: Warps = warps(36.0, 14.0, 6.0, 3.0);
+const SUM: Warps = Warps { mma: 6.0, ..warps(78.0, 32.0, 12.0, 11.0) };
+/// A target of 32 classes, forward and backward; the gradient of 32 scores, and that of weights.
+const LOSS: Warps = Warps { mma: 10.0, ..warps(56.0, 18.0, 24.0, 12.0) };
+const BACKWARD: Warps = Warps { mma: 4.0, ..warps(46.0, 16.0, 20.0, 12.0) };
+const WEIGHT: Warps = Warps { mma: 6.0, ..warps(79.0, 28.0, 16.0, 16.0) };
+/// The adjoint of the merge, of a pixel of the finest map, and that of a warp before it.
+const MERGE: Warps = warps(112.5, 39.0, 45.0, 13.0);
+const UNWARP: Warps = warps(92.5, 33.0, 37.0, 11.0);
 
 /// A pass over the pixels of a batch.
 struct Pass {
@@ -54,9 +59,9 @@ impl Paper {
         if spec.merge == Merge::Cascade {
             // One map of p3's size, in f32, stands for the others.
             let o3 = 4.0 / self.act() * p3;
-            let instructions = warps(220.0, 100.0, 80.0, 30.0) * (p3 / self.act() / spec.d as f64);
+            let instructions = warps(106.0, 37.0, 48.0, 12.0) * (p3 / self.act() / spec.d as f64);
             let launch = Launch::streams("head_cascade", instructions, p3 + p4 + p5 + o3);
-            self.launch(Launch { factor: 1.2, latency: 0.0, ..launch })?;
+            self.launch(Launch { latency: 0.0, ..launch })?;
             read = p2 + o3;
         }
         let features = plain * (1.0 - warped) + warping * warped;
@@ -67,20 +72,20 @@ impl Paper {
     }
 
     /// The gradients of the laterals from that of the features, of which the share `warped` goes
-    /// through the adjoint of a warp first.
+    /// through the adjoint of a warp first. A cascade goes down level by level.
     fn gradients(&mut self, spec: &HeadSpec, d: [Slot<Act>; 4], warped: f64) -> Result<()> {
         let [d2, d3, d4, d5] = d.map(|d| d.bytes() as f64);
-        let pixels = (spec.n * spec.pixels()) as f64;
-        if warped > 0.0 {
-            let instructions = warps(655.0, 266.0, 140.0, 37.0) * (pixels * warped);
-            let launch = Launch::streams("head_unwarp", instructions, 2.0 * d2 * warped);
-            self.launch(Launch { factor: 1.35, latency: 0.0, ..launch })?;
-        }
-        for (to, share) in [(d3, 1.0), (d4, 0.56), (d5, 0.39)] {
-            let instructions = warps(318.0, 127.0, 127.0, 20.0) * (pixels * share);
-            let from = if spec.merge == Merge::Direct { d2 } else { 4.0 * to };
-            let launch = Launch::streams("head_down", instructions, from + to);
-            self.launch(Launch { factor: 1.3, latency: 0.0, ..launch })?;
+        let passes = match spec.merge {
+            Merge::Direct => vec![(d2, d3 + d4 + d5)],
+            Merge::Cascade => vec![(d2, d3), (d3, d4), (d4, d5)],
+        };
+        for (i, (fine, coarse)) in passes.into_iter().enumerate() {
+            let warped = if i == 0 { warped } else { 0.0 };
+            let pixels = fine / self.act() / spec.d as f64;
+            let instructions = (MERGE + UNWARP * warped) * pixels;
+            let bytes = fine * (1.0 + warped) + coarse;
+            let launch = Launch::streams("head_adjoint", instructions, bytes);
+            self.launch(Launch { l2: 0.0, factor: 1.22, latency: 0.0, ..launch })?;
         }
         Ok(())
     }
@@ -104,13 +109,13 @@ impl HeadOps for Paper {
 
     fn head_assign(&mut self, a: Passed<HeadAssign>) -> Result<()> {
         let pixel = ASSIGN + SCORES * Self::chunks(a.classifier.k);
-        let pass = Pass { kernel: "head_assign", pixel, more: 0.0, factor: 1.25 };
+        let pass = Pass { kernel: "head_assign", pixel, more: 0.0, factor: 1.2 };
         self.pass(a.spec(), &a.input, pass)
     }
 
     fn head_accumulate(&mut self, a: Passed<HeadAccumulate>) -> Result<()> {
         let pixel = SUM + SCORES * Self::chunks(a.classifier.k);
-        let pass = Pass { kernel: "head_accumulate", pixel, more: 0.0, factor: 1.4 };
+        let pass = Pass { kernel: "head_accumulate", pixel, more: 0.0, factor: 1.3 };
         self.pass(a.spec(), &a.input, pass)?;
         self.launch(Launch::waits("head_sums", 6e-6))
     }
@@ -119,9 +124,9 @@ impl HeadOps for Paper {
         self.launch(Launch::waits("head_weigh", 9e-6))?;
         self.launch(Launch::waits("head_shares", 5e-6))?;
         let chunks: f64 = a.targets.iter().map(|t| Self::chunks(t.classifier.k)).sum();
-        let pixel = STORE + (SCORES + LOSS) * chunks;
+        let pixel = LOSS * chunks;
         let more = a.dlaterals[0].bytes() as f64;
-        let pass = Pass { kernel: "head_loss", pixel, more, factor: 1.35 };
+        let pass = Pass { kernel: "head_loss", pixel, more, factor: 1.12 };
         self.pass(a.spec(), &a.input, pass)?;
         self.launch(Launch::waits("head_losses", 4e-6))?;
         let warped = self.warped(a.spec(), a.input.crops);
@@ -131,19 +136,19 @@ impl HeadOps for Paper {
     fn head_scores(&mut self, a: Passed<HeadScores>) -> Result<()> {
         let pixel = ASSIGN + SCORES * Self::chunks(a.classifier.k);
         let more = a.scores.bytes() as f64;
-        let pass = Pass { kernel: "head_scores", pixel, more, factor: 1.25 };
+        let pass = Pass { kernel: "head_scores", pixel, more, factor: 1.2 };
         self.pass(a.spec(), &a.input, pass)
     }
 
     fn head_scores_backward(&mut self, a: Passed<HeadScoresBackward>) -> Result<()> {
         let (chunks, dscores) = (Self::chunks(a.classifier.k), a.dscores.bytes() as f64);
-        let pixel = LOSS * chunks;
-        let pass = Pass { kernel: "head_scores_weight", pixel, more: dscores, factor: 1.4 };
+        let pixel = WEIGHT * chunks;
+        let pass = Pass { kernel: "head_scores_weight", pixel, more: dscores, factor: 1.35 };
         self.pass(a.spec(), &a.input, pass)?;
         let Some(d) = a.dlaterals else { return Ok(()) };
-        let pixel = STORE + LOSS * chunks;
+        let pixel = BACKWARD * chunks;
         let more = dscores + d[0].bytes() as f64;
-        let pass = Pass { kernel: "head_scores_backward", pixel, more, factor: 1.35 };
+        let pass = Pass { kernel: "head_scores_backward", pixel, more, factor: 1.2 };
         self.pass(a.spec(), &a.input, pass)?;
         let warped = self.warped(a.spec(), a.input.crops);
         self.gradients(a.spec(), d, warped)

@@ -55,7 +55,7 @@ impl KMeansOps for Paper {
         let tiles = (a.points.len / a.spec().d).div_ceil(64) as f64;
         let tile = TILE + SCORES * chunks;
         let launch = Launch::streams("kmeans_accumulate", tile * tiles, a.points.bytes() as f64);
-        self.launch(Launch { l2: 0.0, factor: 1.2, latency: 0.0, ..launch })?;
+        self.launch(Launch { l2: 0.0, factor: 1.15, latency: 0.0, ..launch })?;
         self.launch(Launch::waits("head_sums", 6e-6))
     }
 
@@ -114,5 +114,5 @@ impl TopOps for Paper {
 }
 
 /// What a tile of 64 points costs, and the scores of 32 classes of it.
-const TILE: Warps = warps(13.4e3, 7.0e3, 2.0e3, 2.0e3);
-const SCORES: Warps = warps(10.3e3, 0.2e3, 8.2e3, 5.2e3);
+const TILE: Warps = Warps { mma: 384.0, ..warps(4152.0, 1600.0, 500.0, 512.0) };
+const SCORES: Warps = Warps { mma: 384.0, ..warps(1664.0, 560.0, 250.0, 768.0) };

@@ -14,8 +14,9 @@ struct Draws {
     width: f64,
     /// Radius of the blur in pixels.
     radius: f64,
-    /// Whether a step of colours is on, and whether the mean grey is needed.
-    coloured: bool,
+    /// Instructions of the steps of colours that are on, for 32 pixels of the stored image.
+    colours: f64,
+    /// Whether the mean grey is needed.
     contrast: bool,
 }
 
@@ -29,7 +30,16 @@ impl Draws {
             height,
             width,
             radius: f64::from((3.0 * photo.sigma).ceil()),
-            coloured: Photo { sigma: 0.0, ..photo } != Photo::NONE,
+            colours: [
+                (photo.brightness != 1.0, 7.0),
+                (photo.contrast != 1.0, 7.0),
+                (photo.saturation != 1.0, 10.0),
+                (photo.hue != 0.0, 30.0),
+                (photo.grey != 0, 3.0),
+            ]
+            .iter()
+            .filter_map(|(on, cost)| on.then_some(*cost))
+            .sum(),
             contrast: photo.contrast != 1.0,
         }
     }
@@ -71,27 +81,25 @@ impl ViewOps for Paper {
 }
 
 /// The mean grey, 128 pixels a warp.
-const GREY: Warps = warps(250.0, 90.0, 105.0, 3.0);
+const GREY: Warps = warps(160.0, 55.0, 80.0, 3.0);
 
-/// The instructions of one view: a block has 32×32 pixels of it, and colours and sums the rows of
-/// the stored image below them.
+/// The instructions of one view. A block has up to 108 columns and 80 rows of it; a thread walks
+/// down a column of the stored image below them.
 fn rendered(spec: &ViewSpec, draw: &Draws) -> Warps {
-    let blocks = (spec.h.div_ceil(32) * spec.w.div_ceil(32)) as f64;
-    let [vertical, horizontal] =
-        [draw.height / spec.h as f64, draw.width / spec.w as f64].map(|scale| {
-            // Samples of a pixel, and rows (or columns) below a block.
-            let taps = 2.0 * scale.max(1.0) + 2.0 * draw.radius;
-            (taps, 31.0 * scale + taps)
-        });
-    let ((taps_v, rows), (taps_h, columns)) = (vertical, horizontal);
-    let pixels = rows * (columns / 32.0).ceil();
-    let colour = if draw.coloured { COLOUR } else { LOAD };
-    let warps = SET_UP + colour * pixels + TAP * (rows * taps_h + 32.0 * taps_v);
-    warps * blocks
+    let [high, wide] = [spec.h.div_ceil(80), spec.w.div_ceil(108)].map(|n| n as f64);
+    // Samples of a pixel, and pixels of the stored image for one of the view.
+    let [(down, scale), (along, step)] = [draw.height / spec.h as f64, draw.width / spec.w as f64]
+        .map(|scale| (2.0 * scale.max(1.0) + 2.0 * draw.radius, scale));
+    let rows = spec.h as f64 * scale + high * down;
+    let warps_of_row = ((spec.w as f64 / wide * step + along) / 32.0).ceil() * wide;
+    // A row is added to three, six or nine sums.
+    let sums = match (down + 2.0) / scale {
+        ..=3.0 => 13.0,
+        ..=6.0 => 23.0,
+        _ => 33.0,
+    };
+    let source = rows * warps_of_row * (21.0 + draw.colours + sums + 15.0);
+    let outputs = (spec.h * spec.w) as f64 / 32.0 * (40.0 + 7.0 * along);
+    let issue = source + outputs + 12e3 * high * wide;
+    warps(issue, 0.23 * issue, 0.45 * issue, 0.16 * issue)
 }
-
-/// A block's tables; a pixel's load, and with its colours, for 32 of them; a tap of 32 pixels.
-const SET_UP: Warps = warps(4000.0, 1440.0, 960.0, 400.0);
-const LOAD: Warps = warps(90.0, 40.0, 20.0, 6.0);
-const COLOUR: Warps = warps(200.0, 80.0, 55.0, 6.0);
-const TAP: Warps = warps(38.0, 14.0, 9.0, 4.0);

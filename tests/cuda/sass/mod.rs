@@ -13,21 +13,18 @@ use code::{Kernel, compiled};
 const SLACK: f64 = 1.02;
 
 /// Kernels that spill registers, and why that is borne.
-const SPILLS: [(&str, &str); 1] =
-    [("head_accumulate", "once a tile, as ptxas keeps to 64 registers in 16-bit types")];
+const SPILLS: [(&str, &str); 0] = [];
 
 /// Kernels that read or write single numbers below 4 bytes in global memory, and why that is right.
 /// All others move maps, by vectors.
-const NARROW: [(&str, &str); 18] = [
+const NARROW: [(&str, &str); 16] = [
     ("adam_step", "the last parameters, fewer than a vector"),
     ("adam_sync", "the last parameters, fewer than a vector"),
     ("confusion_global", "the last pixels, fewer than a vector"),
     ("confusion_shared", "the last pixels, fewer than a vector"),
     ("head_assign", "a label a pixel"),
-    ("head_loss", "labels; and gradients, of which lanes store a channel each"),
+    ("head_loss", "a label a pixel"),
     ("head_predict", "a label a pixel"),
-    ("head_scores_backward", "gradients, of which lanes store a channel each"),
-    ("head_unwarp", "gradients, of which lanes store a channel each"),
     ("head_weigh", "a label a pixel"),
     ("norm_finalize", "a pixel of each channel, to shift the sums by"),
     ("norm_fold", "weights of any number"),
@@ -41,13 +38,18 @@ const NARROW: [(&str, &str); 18] = [
 
 /// Kernels whose pointers may be of shared or of global memory, which the compiler cannot tell, and
 /// why.
-const GENERIC: [(&str, &str); 2] = [
-    ("head_accumulate", "sums lie in shared memory, or not, as `near` says"),
-    ("kmeans_accumulate", "sums lie in shared memory, or not, as `near` says"),
-];
+const GENERIC: [(&str, &str); 0] = [];
 
 /// Kernels whose heads promise tensor cores in 16-bit types.
-const TENSOR_CORES: [&str; 0] = [];
+const TENSOR_CORES: [&str; 7] = [
+    "head_accumulate",
+    "head_assign",
+    "head_loss",
+    "head_scores",
+    "head_scores_backward",
+    "head_scores_weight",
+    "kmeans_accumulate",
+];
 
 /// The columns of the table behind kernel and type.
 const COLUMNS: &str = "registers shared spills threads blocks instructions fma alu imad xu f64 \

@@ -30,10 +30,12 @@ fn gradients_of_wide_and_high_maps_agree_with_the_cpu() {
             for given in [warped, plain] {
                 let dscores = signed(31, given.score_len());
                 for dtype in Dtype::ALL {
+                    // A cascade rounds each map on the way to the next.
+                    let roundings = if merge == Merge::Cascade { 1.5 } else { 1.0 };
                     given.score_backward(&dscores, true).agree(dtype, |what| match what {
                         // Sums of thousands of products of bf16 halves, in another order.
                         "dw" | "db" => 1e-5,
-                        _ => gradient_tolerance(dtype),
+                        _ => roundings * gradient_tolerance(dtype),
                     });
                 }
             }

@@ -96,6 +96,7 @@ fn edges_of_the_loss_are_the_cpus() {
     let spec = HeadSpec { n: 2, h: 3, w: 2, d: D, k: 3, ..SPEC };
     let new = || Given::new(spec, &[3, 2], None, 1).scaled();
     let agree = |given: &Given| {
+        // Losses are means of six pixels, each within what scores leave out.
         let tol = |what: &str| if what == "losses" { 5e-6 } else { gradient_tolerance(Dtype::F32) };
         given.loss().agree(Dtype::F32, tol)
     };
@@ -163,7 +164,8 @@ fn walks_agree_with_the_cpu() {
                 let unit = levels != 2;
                 let spec = HeadSpec { n: 1, h, w, d: D, k: 3, merge, levels, unit };
                 let mut given = Given::new(spec, &[3], crops, 1);
-                let tol = if unit { 1e-6 } else { 4e-6 };
+                // Sums in another order; the root of a norm is the GPU's, good to two units.
+                let tol = if unit { 2e-6 } else { 4e-6 };
                 if given.features().agree(Dtype::Bf16, |_| tol).is_none() {
                     return;
                 }
