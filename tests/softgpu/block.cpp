@@ -221,10 +221,7 @@ bool Machine::run_warp() {
 }
 
 bool Machine::run_block() {
-    for (unsigned i = 0; i < count; ++i) {
-        threads[i].fibre = nullptr;
-        threads[i].copies.clear();
-    }
+    for (unsigned i = 0; i < count; ++i) threads[i].fibre = nullptr, threads[i].copies.clear();
     open(0, arena_used);
     arrays.clear();
     arena_used = 0;
@@ -331,7 +328,6 @@ void start_copy(const Site* site, void* to, const void* from) {
 }
 
 void commit_copies() { m->current->copies.commit(); }
-
 void wait_copies(unsigned left) { m->current->copies.wait(left); }
 
 void* dynamic_shared() {

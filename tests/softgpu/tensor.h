@@ -56,6 +56,7 @@ struct Tensor {
     template <bool TRANSPOSED>
     void load_matrix(unsigned (&r)[4], const void* row) const {
         check_row(site, row);
+        traffic(row, sizeof(Row), false);
         const Row* all = exchange_rows(site, *static_cast<const Row*>(row));
         const unsigned g = here.lane / 4, t = here.lane % 4;
         for (unsigned m = 0; m < 4; ++m) {
@@ -66,6 +67,8 @@ struct Tensor {
     }
 
     void copy16(void* to, const void* from, bool exists = true) const {
+        if (exists) traffic(from, sizeof(Row), false);
+        traffic(to, sizeof(Row), true);
         start_copy(site, to, exists ? from : nullptr);
     }
 };

@@ -7,8 +7,8 @@ const D: usize = 128;
 const OUT: (usize, usize) = (21, 19);
 
 /// f32: CUDA multiplies features, weights and slopes as bf16 halves, which leaves out 5e-6 of
-/// |f|·|w| on average, and shares of classes change by as much. Else a stored gradient is rounded to
-/// half a unit of its last place, that of a warped image twice.
+/// |f|·|w| on average, and shares of classes change by as much. Else a stored gradient is rounded
+/// to half a unit of its last place, that of a warped image twice.
 pub(super) fn gradient_tolerance(dtype: Dtype) -> f32 {
     (1.5 * rounding(dtype)).max(5e-5)
 }
