@@ -51,7 +51,7 @@ __device__ __forceinline__ F4 load(const T* p) {
 }
 
 __device__ __forceinline__ void store(float* p, const F4& x) {
-    *reinterpret_cast<Four<float>*>(p) = {{x.v[0], x.v[1], x.v[2], x.v[3]}};
+    *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
 
 // y += a·x.

@@ -52,7 +52,12 @@ impl Paper {
         more: f64,
     ) -> Result<()> {
         let act = self.act();
-        let moved = spec.x_covered() + spec.y_len() + spec.w_len();
+        // What no window covers has a gradient of 0, which is written, too.
+        let x = match product {
+            Product::BackwardData if more == 0.0 => spec.x_len(),
+            _ => spec.x_covered(),
+        };
+        let moved = x + spec.y_len() + spec.w_len();
         let bytes = act * moved as f64 + more;
         let products = spec.flops() / (reached(spec, product) * TENSOR);
         let memory = bytes / (0.85 * self.gpu.copy);

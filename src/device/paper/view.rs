@@ -100,6 +100,6 @@ fn rendered(spec: &ViewSpec, draw: &Draws) -> Warps {
     };
     let source = rows * warps_of_row * (21.0 + draw.colours + sums + 15.0);
     let outputs = (spec.h * spec.w) as f64 / 32.0 * (40.0 + 7.0 * along);
-    let issue = source + outputs + 12e3 * high * wide;
+    let issue = source + outputs + 22e3 * high * wide;
     warps(issue, 0.23 * issue, 0.45 * issue, 0.16 * issue)
 }

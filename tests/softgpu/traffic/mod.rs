@@ -27,6 +27,40 @@ const SLACK: f64 = 1.02;
 /// and all gradients of weights are wide.
 const NO_F32: [&str; 2] = ["adam_sync", "conv_add_weight"];
 
+/// What counts as near the fewest sectors and wavefronts.
+const NEAR: f64 = 1.25;
+
+/// Kernels that take more sectors or wavefronts than that, and why it is borne.
+const EXPLAINED: [(&str, &str); 27] = [
+    ("confusion_global", "counters of whatever classes pixels have"),
+    ("confusion_shared", "counters of whatever classes pixels have"),
+    ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
+    ("conv_bias_partial", "the sums of a block, which nvcc stores by vectors; f32 as conv_add"),
+    ("conv_epilogue", "as conv_add"),
+    ("head_adjoint", "f32: as conv_add, and the rows of four lanes are 128 bytes each"),
+    ("head_losses", "an image's targets lie side by side; one number a tile"),
+    ("head_predict", "the scores of a few classes at the corners of a pixel"),
+    ("head_scores_backward", "f32: two slopes at once, of pixels a number of classes apart"),
+    ("iic_grad", "rows of any number of classes, which begin anywhere"),
+    ("iic_lags", "rows of any number of classes; sums across them, once a tile"),
+    ("iic_mutual", "matrices by columns, of a few classes"),
+    ("norm_apply", "as conv_add"),
+    ("norm_backward_apply", "as conv_add"),
+    ("norm_backward_finalize", "four channels of the sums of all blocks; latency bounds it"),
+    ("norm_backward_reduce", "as conv_bias_partial"),
+    ("norm_finalize", "as norm_backward_finalize"),
+    ("norm_stats", "as conv_bias_partial"),
+    ("softmax_weigh", "the weight of each label"),
+    ("stem_backward_apply", "as conv_add"),
+    ("stem_backward_reduce", "as conv_bias_partial; places of maxima by words"),
+    ("stem_infer", "as conv_add"),
+    ("stem_pool", "as conv_add"),
+    ("top_part", "a query each of a pixel's scores; an evaluation has a few queries"),
+    ("view_grey", "three words a lane, of sectors that neighbours share"),
+    ("view_render", "single bytes, three apart, of sectors that neighbours share"),
+    ("view_sobel", "a few of a pixel's eight channels"),
+];
+
 /// The numbers of a line, as the table's head says what they are. More is worse, but of lanes.
 const COLUMNS: [&str; 6] = ["sectors", "wavefronts", "once", "asked", "near", "lanes"];
 
@@ -140,6 +174,15 @@ fn wrong(measured: &BTreeMap<String, Kernel>, text: &str) -> Vec<String> {
             .filter(|n| !measured.contains_key(*n))
             .map(|name| format!("{name} is launched by no call of tests/softgpu/traffic/cases.rs")),
     );
+    let far = |kernel: &Kernel| numbers(kernel)[..2].iter().flatten().any(|&over| over > NEAR);
+    let far: BTreeSet<&str> = measured
+        .iter()
+        .filter(|(_, kernel)| far(kernel))
+        .filter_map(|(name, _)| name.split(' ').next())
+        .collect();
+    let explained: BTreeSet<&str> = EXPLAINED.iter().map(|(kernel, _)| *kernel).collect();
+    wrong.extend(far.difference(&explained).map(|name| format!("{name} is over {NEAR} of ideal")));
+    wrong.extend(explained.difference(&far).map(|name| format!("{name} needs no explanation")));
     let gone = recorded.keys().filter(|name| !measured.contains_key(*name));
     wrong.extend(gone.map(|name| format!("{name} is gone")));
     wrong
