@@ -1,4 +1,4 @@
-//! The choice of the engine that computes. Only this file knows which engines there are.
+//! The choice of the engine that computes. Only this file knows which engines compute.
 
 use std::cell::RefCell;
 
