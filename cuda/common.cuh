@@ -207,6 +207,17 @@ __device__ __forceinline__ float max_nan(float a, float b) {
 #endif
 }
 
+// 1/x within an ulp, in one instruction.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
+
 // The sum of x over all lanes of a warp, returned in every lane. All 32 must call it.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

@@ -73,7 +73,7 @@ KERNEL(head_shares, WARP)(float* __restrict__ shares, const float* __restrict__ 
     }
 }
 
-// 2ˣ within 2⁻²² of itself, 0 where that is subnormal; 1/x within 2⁻²³. One instruction each.
+// 2ˣ within 2⁻²² of itself, 0 where that is subnormal: one instruction.
 __device__ __forceinline__ float power_of_two(float x) {
 #ifdef __CUDA_ARCH__
     float y;
@@ -81,15 +81,6 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 #else
     return exp2f(x);
-#endif
-}
-__device__ __forceinline__ float reciprocal(float x) {
-#ifdef __CUDA_ARCH__
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return 1.0f / x;
 #endif
 }
 

@@ -75,17 +75,6 @@ __device__ __forceinline__ void list_steps(Steps& to, const Photo& photo, const 
     to.kinds = kinds;
 }
 
-// The reciprocal of a positive number, within an ulp.
-__device__ __forceinline__ float reciprocal(float x) {
-#ifdef __CUDA_ARCH__
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return 1 / x;
-#endif
-}
-
 // Turns the hue at constant HSV value and saturation: with hue h in 0..6 sextants, a channel is the
 // smallest plus the span times clamp(|h − 3| − 1) for red, clamp(2 − |h − 2|) for green and
 // clamp(2 − |h − 4|) for blue.

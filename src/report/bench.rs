@@ -173,8 +173,9 @@ impl BenchReport {
         let header = ["phase", "images/s\nmedian", "slowest", "fastest", "seconds"];
         text += &format!("{}\n", plain(&header, 2, phases));
         let peak = self.peaks.tflop_per_s.map_or("not known".into(), |p| format!("{p:.0} TFLOP/s"));
+        let source = if self.assumed.is_some() { "assumed" } else { "measured" };
         text += &format!(
-            "floors: copies of {:.0} GB/s (measured), products {peak}; bytes are those that must \
+            "floors: copies of {:.0} GB/s ({source}), products {peak}; bytes are those that must \
              move\n",
             self.peaks.copy_gb_per_s
         );

@@ -62,7 +62,9 @@ fn tables_say_that_nothing_was_measured() {
         &ran.out,
         &["H100 on paper, bf16", "predicted, not measured; convolutions are assumed", "bound by"],
     );
-    let ran = place.picie("bench --model h100 --data photos");
-    assert_eq!(ran.code, Some(2), "{ran:#?}");
-    holds(&ran.err, &["--data"]);
+    for flag in ["--data photos", "--deterministic", "--check-finite 2"] {
+        let ran = place.picie(&format!("bench --model h100 {flag}"));
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        holds(&ran.err, &[flag.split(' ').next().unwrap()]);
+    }
 }

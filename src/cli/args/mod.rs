@@ -351,7 +351,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Measure nothing, but predict what this GPU would take; needs no GPU and no images
-    #[arg(long, value_enum, value_name = "GPU", conflicts_with_all = ["data", "device", "epochs", "warm_up"])]
+    #[arg(long, value_enum, value_name = "GPU", conflicts_with_all = ["data", "device", "epochs", "warm_up", "check_finite", "no_graph", "autotune", "deterministic"])]
     pub model: Option<Model>,
     /// Print one line of JSON
     #[arg(long)]

@@ -20,7 +20,7 @@ enum Product {
 }
 
 /// The assumption, for people who read predictions.
-pub const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 40 \
+pub const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 31 \
                            to 57 % for the gradient of the input, 16 to 51 % for that of the \
                            weights; nothing else is taken from measurements of cuDNN";
 

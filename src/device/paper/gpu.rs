@@ -57,13 +57,12 @@ impl Gpu {
     pub(super) fn seconds(&self, launch: &Launch) -> (f64, &'static str) {
         let Launch { warps: w, dram, l2, .. } = launch;
         let cycles = MULTIPROCESSORS * CLOCK;
-        // Warp instructions in a cycle of a multiprocessor: 4 are issued; 4 go to the FMA pipe, 2
-        // of them integers; 2 to the ALU; half a one to the special functions; 2 in double.
+        // Warp instructions in a cycle of a multiprocessor: 4 are issued, 4 go to the FMA pipe, 2
+        // to the ALU.
         let bounds = [
             ("issue", w.issue / 4.0 / cycles),
             ("ALU", w.alu / 2.0 / cycles),
-            ("FMA", w.fma.max(w.imad) / 4.0 / cycles),
-            ("special functions", w.xu * 2.0 / cycles),
+            ("FMA", w.fma / 4.0 / cycles),
             ("shared memory and L1", w.lsu / cycles),
             ("tensor cores", w.mma * 1.6 / cycles),
             ("memory", dram / (self.copy * REACHED)),

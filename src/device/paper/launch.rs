@@ -13,10 +13,6 @@ pub(super) struct Warps {
     pub alu: f64,
     /// Floating-point additions and products, with integer products, which share their pipe.
     pub fma: f64,
-    /// Twice the integer products, which take two places of that pipe.
-    pub imad: f64,
-    /// Special functions and conversions between integers and floats.
-    pub xu: f64,
     /// Cycles of the data path of shared memory and L1: one for each 128 bytes.
     pub lsu: f64,
     /// Products of tensor cores, 16×8×16 each.
@@ -27,16 +23,8 @@ impl Mul<f64> for Warps {
     type Output = Warps;
 
     fn mul(self, n: f64) -> Warps {
-        let Warps { issue, alu, fma, imad, xu, lsu, mma } = self;
-        Warps {
-            issue: issue * n,
-            alu: alu * n,
-            fma: fma * n,
-            imad: imad * n,
-            xu: xu * n,
-            lsu: lsu * n,
-            mma: mma * n,
-        }
+        let Warps { issue, alu, fma, lsu, mma } = self;
+        Warps { issue: issue * n, alu: alu * n, fma: fma * n, lsu: lsu * n, mma: mma * n }
     }
 }
 
@@ -48,8 +36,6 @@ impl Add for Warps {
             issue: self.issue + b.issue,
             alu: self.alu + b.alu,
             fma: self.fma + b.fma,
-            imad: self.imad + b.imad,
-            xu: self.xu + b.xu,
             lsu: self.lsu + b.lsu,
             mma: self.mma + b.mma,
         }

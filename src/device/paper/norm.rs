@@ -19,9 +19,9 @@ const REDUCE_RESIDUAL: Warps = warps(108.6, 52.0, 47.5, 16.4);
 const BACKWARD: Warps = warps(65.6, 24.9, 38.5, 11.9);
 const BACKWARD_RELU: Warps = warps(99.5, 47.5, 54.3, 15.8);
 
-/// Instructions without special functions and tensor cores.
+/// Instructions without products of tensor cores.
 pub(super) const fn warps(issue: f64, alu: f64, fma: f64, lsu: f64) -> Warps {
-    Warps { issue, alu, fma, imad: 0.0, xu: 0.0, lsu, mma: 0.0 }
+    Warps { issue, alu, fma, lsu, mma: 0.0 }
 }
 
 impl Paper {
