@@ -22,14 +22,17 @@
 // output; windows wider than COLS in pieces; more than MOST taps along a row are not kept but
 // weighed anew at each use. All that is slow: recipes blur with σ ≤ 2, 16 taps.
 //
+// A view that later passes of the epoch read again is kept in 8 bits as well; view_load reads it.
+//
 // Bytes: the window's u8 once (what strips share comes from L2) and 8·h·w written at 16 bits. For
 // 128 images of 640², 320² and PiCIE's two views: 197 and 262 MB, 66 and 87 µs at 3 TB/s. By a
 // count, not a measurement, instructions bound it. A warp's 32 source pixels take 21 to be loaded
 // and turned into numbers, 7 for brightness and for contrast, 10 for saturation, 30 for the hue,
 // 13, 23 or 33 to be added to 3, 6 or 9 sums, and 15 on the way of sums to the lines; 32 outputs
-// then take 40, and 7 a tap. With four in five of the steps that is 210 and 260 µs of an H100's
+// then take 50, and 7 a tap. With four in five of the steps that is 210 and 260 µs of an H100's
 // four instructions a cycle, while shared memory is busy for 170: 300 and 355 µs are predicted.
-// Fewer bytes would not help; rendering a view once for all passes of an epoch would.
+// Fewer bytes would not help, but rendering a view once for all three passes of an epoch does: to
+// keep it takes 3·h·w bytes, and 19 instructions more for 32 outputs.
 #include "view_colour.cuh"
 #include "view_taps.cuh"
 
@@ -61,7 +64,7 @@ constexpr int BAND = 96;
 
 static_assert(STRIP <= THREADS / 2, "a row of outputs is of half a block");
 static_assert(STRIP + CHUNK <= THREADS, "a thread has at most one reach");
-static_assert(LINES % SHARE == 0 && LINES_FAR % SHARE == 0, "threads have whole shares");
+static_assert(LINES_FAR <= LINES && LINES <= 2 * SHARE, "two halves of a block have all rows");
 static_assert(BAND >= TRIO, "the table has the rows that are taken at once");
 static_assert(SLOTS <= PITCH && PITCH % 4 == 0, "a row of the table is of 128-bit words");
 static_assert(LINES_FAR * 3 <= MOST, "partial sums fit into the weights");
@@ -111,11 +114,20 @@ __device__ __forceinline__ void take(Colour (&sum)[SLOTS], int slot, float* line
 // The place of a column in a line.
 __device__ __forceinline__ int place(int x) { return (x & 1) * ODD + (x >> 1); }
 
+// Stores the three bytes of a lane's pixel at `to`: lanes 0, 1 and 2 of each four store a word of
+// their twelve bytes. All lanes of a warp call it; those not `inside` have no pixel.
+__device__ __forceinline__ void store_rgb(unsigned char* to, unsigned rgb, bool inside) {
+    const unsigned next = __shfl_down_sync(ALL_LANES, rgb, 1), q = threadIdx.x % 4;
+    if (inside && q < 3)
+        __stwb(reinterpret_cast<unsigned*>(to + q), rgb >> 8 * q | next << (24 - 8 * q));
+}
+
 // What the threads of a block of view_render share of their way through its window. NOTE: read from
 // shared memory where it is used, since registers are short.
 struct Way {
-    // Where the block's outputs begin in x.
-    size_t start;
+    // Where the block's outputs begin, and where they are kept; null if they are not.
+    act* x;
+    unsigned char* kept;
     const unsigned char* image;
     // Source columns left..right, and how many times COLS they are.
     int left, right, pieces;
@@ -129,10 +141,12 @@ struct Way {
 
 // x (n, h, w, channels) = views of images[index] (n), channels from 3 on zero. Without `photo` (n)
 // colours stay, without `crops` (n) the whole image is resized; `partial` from view_grey is read
-// where contrast changes. A block has `strip` × `chunk` outputs. Blocks (⌈w/strip⌉, ⌈h/chunk⌉, n);
-// dynamic shared memory: 2·(max(sh, sw) + 1) floats.
+// where contrast changes. kept[places] = the views in 8 bits, if given: w and strip are then
+// multiples of 4. A block has `strip` × `chunk` outputs. Blocks (⌈w/strip⌉, ⌈h/chunk⌉, n); dynamic
+// shared memory: 2·(max(sh, sw) + 1) floats.
 KERNEL(view_render, THREADS,
-       4)(act* __restrict__ x, const unsigned char* __restrict__ images,
+       4)(act* __restrict__ x, Maybe<unsigned char> __restrict__ kept,
+          Maybe<const unsigned> __restrict__ places, const unsigned char* __restrict__ images,
           const unsigned* __restrict__ index, Maybe<const Photo> __restrict__ photo,
           Maybe<const Crop> __restrict__ crops, const float* __restrict__ partial, int sh, int sw,
           int h, int w, int channels, int strip, int chunk) {
@@ -162,7 +176,9 @@ KERNEL(view_render, THREADS,
         steps->kinds = 0;
     }
     if (t == 0) {
-        way->start = ((size_t(image) * h + oy) * w + ox) * channels;
+        const size_t start = size_t(oy) * w + ox, view = size_t(h) * w;
+        way->x = x + (image * view + start) * channels;
+        way->kept = kept ? kept + (places[image] * view + start) * 3 : nullptr;
         way->image = images + size_t(index[image]) * sh * sw * 3;
         way->touched = 0;
     }
@@ -292,28 +308,29 @@ KERNEL(view_render, THREADS,
                 }
                 __syncthreads();
 
-                // Sums over columns: a thread has a column of outputs and SHARE rows at a time.
-                const int c = threadIdx.x % (THREADS / 2), x0 = way->left + piece * COLS;
-#pragma unroll 1
-                for (int i0 = 0; i0 < last - first; i0 += 2 * SHARE) {
-                    const int i = i0 + int(threadIdx.x / (THREADS / 2)) * SHARE;
-                    if (c >= wide || i >= last - first) continue;
+                // Sums over columns: a thread has a column of outputs and SHARE of its rows. Lanes
+                // beyond the last column do as it does, and store nothing.
+                const int mine = threadIdx.x % (THREADS / 2), c = min(mine, wide - 1);
+                const int i = int(threadIdx.x / (THREADS / 2)) * SHARE;
+                if (mine / WARP * WARP < wide && i < last - first) {
+                    const int x0 = way->left + piece * COLS;
                     const Reach col = reaches[c];
-                    float* const kept = weights + i * 3 * STRIP + c;
-                    float out[SHARE * 3] = {};
+                    float* const so_far = weights + i * 3 * STRIP + c;
+                    float out[SHARE][3] = {};
                     if (piece > 0) {
 #pragma unroll
-                        for (int v = 0; v < SHARE * 3; ++v) out[v] = kept[v * STRIP];
+                        for (int v = 0; v < SHARE * 3; ++v) out[v / 3][v % 3] = so_far[v * STRIP];
                     }
                     const auto add = [&](float share, const float* at) {
 #pragma unroll
-                        for (int v = 0; v < SHARE * 3; ++v) out[v] += share * at[v * LINE];
+                        for (int v = 0; v < SHARE * 3; ++v)
+                            out[v / 3][v % 3] += share * at[v * LINE];
                     };
                     const float* const from = lines + i * 3 * LINE;
                     int at = max(col.from, x0);
                     const int end = min(col.to, x0 + COLS);
                     if (way->pieces == 1 && col.to - col.from <= MOST) {
-                        const float* share = weights + c;
+                        const float* share = weights + (at - col.from) * STRIP + c;
                         const float *even = from + place(at - x0), *odd = from + place(at + 1 - x0);
                         for (; at + 1 < end; at += 2, ++even, ++odd, share += 2 * STRIP) {
                             add(share[0], even);
@@ -326,21 +343,16 @@ KERNEL(view_render, THREADS,
                     }
                     if (piece + 1 < way->pieces) {
 #pragma unroll
-                        for (int v = 0; v < SHARE * 3; ++v) kept[v * STRIP] = out[v];
+                        for (int v = 0; v < SHARE * 3; ++v)
+                            if (mine == c) so_far[v * STRIP] = out[v / 3][v % 3];
                     } else {
-                        const int below = pass + (first + i) * way->passes;
-                        act* to = x + way->start + (size_t(below) * w + c) * channels;
-                        const size_t apart = size_t(way->passes * w) * channels;
+                        unsigned to = (pass + (first + i) * way->passes) * w + c;
 #pragma unroll
-                        for (int j = 0; j < SHARE; ++j, to += apart) {
+                        for (int j = 0; j < SHARE; ++j, to += way->passes * w) {
                             if (i + j >= last - first) break;
-                            F4 pixel{};
-#pragma unroll
-                            for (int v = 0; v < 3; ++v)
-                                pixel.v[v] = out[3 * j + v] * (1 / deviation_of(v)) -
-                                             mean_of(v) / deviation_of(v);
-                            store4(to, pixel);
-                            if (channels == 8) store4(to + 4, F4{});
+                            const Pixel pixel = pixel_of(out[j]);
+                            if (mine == c) store_pixel(way->x + to * channels, pixel, channels);
+                            if (kept) store_rgb(way->kept + 3 * to, pixel.rgb, mine == c);
                         }
                     }
                 }

@@ -52,7 +52,7 @@ pub fn bench(c: &mut Criterion, place: &Place) {
         ("photometric + resize (view 2)", Some(photo), None),
         ("resize", None, None),
     ] {
-        let render = ViewRender { x, images, index, photo, crops };
+        let render = ViewRender { x, kept: None, images, index, photo, crops };
         time(&mut group, dev, name, &spec, render, |dev, a| view_render(dev, &plan, a));
     }
     time(&mut group, dev, "Sobel", &spec, ViewSobel { x }, |dev, a| view_sobel(dev, &plan, a));

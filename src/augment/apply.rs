@@ -2,51 +2,14 @@
 //! renders it.
 
 use crate::augment::Augment;
+use crate::augment::kept::Kept;
+use crate::augment::view::View;
 use crate::base::{BySize, Result, stop};
 use crate::data::ImageStore;
 use crate::device::ops::{
     Crop, Photo, Plan, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
 };
 use crate::device::{ALIGN, Act, Engine, Layout, Pool, Slot};
-
-/// The rendering of an image that the network gets. PiCIE compares two views of each image: they
-/// differ in colours, and the geometric change is applied to the first one's input but to the
-/// second one's features (paper, section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum View {
-    /// PiCIE's first view: photometric change 1, and the geometric change of the input.
-    First,
-    /// The first view without its photometric change (see `Recipe::bug_plain_view1`).
-    FirstUnchanged,
-    /// PiCIE's second view: photometric change 2. The geometric change is made to its features
-    /// instead (see [`Feeder::feature_crops`]).
-    Second,
-    /// The whole image, resized and not changed otherwise.
-    Plain,
-    /// IIC's first view: a window of the input, neither mirrored nor otherwise changed.
-    Window,
-    /// IIC's second view: the same window with photometric change 2, mirrored if the draw says so.
-    /// Its features are mirrored back.
-    Mirrored,
-    /// The whole image with photometric change 1.
-    Photometric,
-}
-
-impl View {
-    /// The number (0 or 1) of the photometric draw that it uses. `None` if colours stay.
-    fn photo(self) -> Option<usize> {
-        match self {
-            View::First | View::Photometric => Some(0),
-            View::Second | View::Mirrored => Some(1),
-            View::FirstUnchanged | View::Plain | View::Window => None,
-        }
-    }
-
-    /// Whether the input is a window of the image.
-    fn crops(self) -> bool {
-        matches!(self, View::First | View::FirstUnchanged | View::Window | View::Mirrored)
-    }
-}
 
 /// What a [`Feeder`] reads and renders: sizes, and the source of its draws.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +26,8 @@ pub struct FeederSpec<'a> {
     pub channels: usize,
     /// Every number of images that a batch will have, such as the full batch and the last one.
     pub batches: &'a [usize],
+    /// The views that several passes of an epoch read, by the same draws.
+    pub repeated: &'a [View],
 }
 
 /// Renders views of stored images: what the host stages before a step, and the ops of the step.
@@ -82,6 +47,20 @@ pub struct Feeder {
     draws: [Draws; 2],
     /// The rendering op's plan, by number of images.
     plans: BySize<Plan<ViewSpec>>,
+    /// The views that are rendered once an epoch.
+    kept: Kept,
+    /// Which of the staged views are read from those, and whether any is rendered.
+    loaded: [bool; 2],
+    renders: bool,
+}
+
+/// What the ops of a step read: where this is another, they are others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sources {
+    /// The number of the buffer that the batch's images lie in.
+    buffer: usize,
+    /// Which of the step's views were kept.
+    loaded: [bool; 2],
 }
 
 /// The place of stored images on the device when a step runs.
@@ -115,22 +94,38 @@ impl Feeder {
     /// after everything else is planned ([`Feeder::place`]), or at any time
     /// ([`Feeder::place_batches`]).
     pub fn plan(dev: &mut dyn Engine, layout: &mut Layout, spec: FeederSpec) -> Result<Self> {
-        let FeederSpec { augment, seed, stored, size, channels, batches } = spec;
+        let FeederSpec { augment, seed, stored, size, channels, batches, repeated } = spec;
         let capacity = batches.iter().copied().max().unwrap_or(1);
-        let view = |n| ViewSpec { n, sh: stored, sw: stored, h: size, w: size, channels };
-        let plans = BySize::plan(batches.iter().copied(), |n| plan_view(dev, view(n)))?;
+        let view = ViewSpec { n: 1, sh: stored, sw: stored, h: size, w: size, channels };
+        let plan = |n| plan_view(dev, ViewSpec { n, ..view });
+        let plans = BySize::plan(batches.iter().copied(), plan)?;
+        let kept = Kept::plan(dev, layout, repeated, view, batches)?;
         let index = layout.take(Pool::Staging, "image index", capacity);
         let draws = [1, 2].map(|view| Draws {
             photo: layout.take(Pool::Staging, format!("photometric draws {view}"), capacity),
             crops: layout.take(Pool::Staging, format!("input crops {view}"), capacity),
         });
-        let (images, sobel) = (Images::Staged(Staged::default()), channels > 4);
-        Ok(Feeder { augment, seed, stored, size, sobel, capacity, images, index, draws, plans })
+        Ok(Feeder {
+            augment,
+            seed,
+            stored,
+            size,
+            sobel: channels > 4,
+            capacity,
+            images: Images::Staged(Staged::default()),
+            index,
+            draws,
+            plans,
+            kept,
+            loaded: [false; 2],
+            renders: true,
+        })
     }
 
-    /// Places the images of a data set of `images` images; the last step of a plan. If the engine
-    /// has memory of its own and all of them fit beside everything else, they become resident, and
-    /// [`Feeder::load`] then brings them. Otherwise they come a batch at a time.
+    /// Places what an engine with memory of its own has room for beside everything else; the last
+    /// step of a plan. If all images of the data set fit, they become resident, and
+    /// [`Feeder::load`] then brings them; otherwise they come a batch at a time. If the views that
+    /// several passes of an epoch read fit as well, they are kept.
     pub fn place(
         &mut self,
         dev: &mut dyn Engine,
@@ -138,11 +133,17 @@ impl Feeder {
         images: usize,
     ) -> Result<()> {
         dev.decide()?;
-        let bytes = (images * self.image_bytes()).next_multiple_of(ALIGN);
-        let wanted = layout.total_bytes() + dev.scratch_bytes() + bytes;
-        if dev.free_bytes().is_some_and(|free| wanted <= free) {
-            let all = images * self.image_bytes();
-            self.images = Images::Resident(layout.take(Pool::Dataset, "images", all));
+        let aligned = |images: usize| (images * self.image_bytes()).next_multiple_of(ALIGN);
+        let (all, batches) = (aligned(images), 2 * aligned(self.capacity));
+        let used = layout.total_bytes() + dev.scratch_bytes();
+        let fits = |bytes| dev.free_bytes().is_some_and(|free| used + bytes <= free);
+        let resident = fits(all);
+        if fits(if resident { all } else { batches } + self.kept.bytes(images)) {
+            self.kept.place(layout, images);
+        }
+        if resident {
+            let bytes = images * self.image_bytes();
+            self.images = Images::Resident(layout.take(Pool::Dataset, "images", bytes));
         } else {
             self.place_batches(dev, layout);
         }
@@ -178,7 +179,8 @@ impl Feeder {
     }
 
     /// Writes what the next step needs to render `views` of the images `ids`: the images themselves
-    /// if they are not resident, and the views' draws for `epoch`.
+    /// if they are not resident, and the views' draws for `epoch`. Views that are kept for `epoch`
+    /// need neither.
     pub fn stage(
         &mut self,
         dev: &mut dyn Engine,
@@ -187,8 +189,15 @@ impl Feeder {
         epoch: usize,
         views: &[View],
     ) -> Result<()> {
-        self.stage_images(dev, ids, |out| set.gather(ids, out))?;
-        for (&view, draws) in views.iter().zip(self.draws) {
+        self.loaded = self.kept.stage(dev, ids, epoch, views)?;
+        self.renders = self.loaded[..views.len()].contains(&false);
+        if self.renders {
+            self.stage_images(dev, ids, |out| set.gather(ids, out))?;
+        }
+        for ((&view, draws), loaded) in views.iter().zip(self.draws).zip(self.loaded) {
+            if loaded {
+                continue;
+            }
             if let Some(number) = view.photo() {
                 let photo = |&id: &u32| {
                     self.augment.photo(self.seed, epoch, id as usize, number, self.stored)
@@ -234,12 +243,18 @@ impl Feeder {
         }
     }
 
+    /// Notes that all images of the data set have been rendered as `view` by the draws of `epoch`:
+    /// if the view is kept, later passes of the epoch read it.
+    pub fn rendered(&mut self, view: View, epoch: usize) {
+        self.kept.rendered(view, epoch);
+    }
+
     /// Copies the images of the next batch while the step that was just queued runs. Does nothing
-    /// if there is no second buffer for them.
+    /// if there is no second buffer for them, or if that step reads no image.
     pub fn prefetch(&mut self, dev: &mut dyn Engine, set: &ImageStore, ids: &[u32]) -> Result<()> {
         let bytes = ids.len() * self.image_bytes();
         let Images::Staged(staged) = &mut self.images else { return Ok(()) };
-        if staged.slots.len() < 2 || ids.is_empty() {
+        if staged.slots.len() < 2 || ids.is_empty() || !self.renders {
             return Ok(());
         }
         let slot = staged.slots[1 - staged.at].part(0, bytes);
@@ -248,13 +263,14 @@ impl Feeder {
         Ok(())
     }
 
-    /// The number of the buffer that the staged images lie in. A recorded step always reads the
-    /// buffer that it was recorded with, so there is one recording a buffer.
-    pub fn buffer(&self) -> usize {
-        match &self.images {
-            Images::Resident(_) => 0,
-            Images::Staged(staged) => staged.at,
-        }
+    /// What the step reads that was staged last. A recorded step always reads what it was recorded
+    /// with, so there is one recording for each.
+    pub fn sources(&self) -> Sources {
+        let buffer = match &self.images {
+            Images::Staged(staged) if self.renders => staged.at,
+            _ => 0,
+        };
+        Sources { buffer, loaded: self.loaded }
     }
 
     /// x (n, size, size, channels) = the `view` of each staged image. `at` is the position of this
@@ -267,14 +283,21 @@ impl Feeder {
         at: usize,
         view: View,
     ) -> Result<()> {
-        let images = match &self.images {
-            Images::Resident(slot) => *slot,
-            Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.image_bytes()),
+        let plan = if self.loaded[at] {
+            self.kept.read(dev, x, n, view)?
+        } else {
+            let images = match &self.images {
+                Images::Resident(slot) => *slot,
+                Images::Staged(staged) => staged.slots[staged.at].part(0, n * self.image_bytes()),
+            };
+            let (kept, index, draws) =
+                (self.kept.target(view, n), self.index.part(0, n), self.draws[at]);
+            let photo = view.photo().map(|_| draws.photo.part(0, n));
+            let crops = view.crops().then(|| draws.crops.part(0, n));
+            let plan = self.plans.of(n);
+            view_render(dev, plan, ViewRender { x, kept, images, index, photo, crops })?;
+            plan
         };
-        let (plan, index, draws) = (self.plans.of(n), self.index.part(0, n), self.draws[at]);
-        let photo = view.photo().map(|_| draws.photo.part(0, n));
-        let crops = view.crops().then(|| draws.crops.part(0, n));
-        view_render(dev, plan, ViewRender { x, images, index, photo, crops })?;
         if self.sobel { view_sobel(dev, plan, ViewSobel { x }) } else { Ok(()) }
     }
 
@@ -312,6 +335,7 @@ impl Feeder {
     /// Replaces the source of all later draws.
     pub fn draw_from(&mut self, augment: Augment, seed: u64) {
         (self.augment, self.seed) = (augment, seed);
+        self.kept.forget();
     }
 
     /// Side of the network's input, in pixels.

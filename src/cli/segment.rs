@@ -216,7 +216,11 @@ impl Segmenter {
         let (program, view) = &self.programs[&photo.input];
         let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);
         dev.write(images, &transform::resize(&rgb, w, h))?;
-        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
+        view_render(
+            dev,
+            view,
+            ViewRender { x, kept: None, images, index, photo: None, crops: None },
+        )?;
         if self.sobel {
             view_sobel(dev, view, ViewSobel { x })?;
         }

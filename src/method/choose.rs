@@ -122,7 +122,7 @@ impl Chooser {
             let scorer = Scorer::plan(layout, &format!(" of {k}"), k);
             cluster.push((MiniBatch::plan(dev, layout, schedule, k, points)?, scorer));
         }
-        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable, &[])?;
         Ok(Chooser { common, programs, laterals, features, points, cluster, each })
     }
 

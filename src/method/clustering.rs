@@ -207,6 +207,7 @@ impl Clustering {
             }
             tick(ids.len())?;
         }
+        common.feeder.rendered(view, epoch);
         let summaries = self.cluster.iter_mut().map(|cluster| cluster.finish(dev));
         Ok(summaries.collect::<Result<Vec<_>>>()?[0])
     }
@@ -250,6 +251,7 @@ impl Clustering {
             common.feeder.prefetch(dev, set, next)?;
             tick(ids.len())?;
         }
+        common.feeder.rendered(view, epoch);
         Ok(())
     }
 

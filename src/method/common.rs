@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::augment::{Feeder, FeederSpec, View};
+use crate::augment::{Feeder, FeederSpec, Sources, View};
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
 use crate::data::ImageStore;
@@ -30,8 +30,8 @@ struct Recorded {
     pass: Pass,
     /// Number of images in the batch.
     images: usize,
-    /// The feeder's buffer that the images lie in.
-    buffer: usize,
+    /// What the feeder's renders read.
+    sources: Sources,
 }
 
 /// A step whose inputs have been written ahead of time.
@@ -140,7 +140,8 @@ impl Trainable {
 
 impl Common {
     /// Plans the inputs of a trainable network; the last part of a method's plan except for the
-    /// images (see [`Common::place_images`]).
+    /// images (see [`Common::place_images`]). `repeated` are the views that several passes of an
+    /// epoch read.
     pub fn plan(
         dev: &mut dyn Engine,
         layout: &mut Layout,
@@ -148,6 +149,7 @@ impl Common {
         seed: u64,
         images: usize,
         Trainable { net, programs, views }: Trainable,
+        repeated: &[View],
     ) -> Result<Self> {
         let r = recipe;
         let [train, cluster] = [r.batch, r.batch_cluster].map(|batch| Batching { images, batch });
@@ -161,6 +163,7 @@ impl Common {
             size: r.size,
             channels: r.architecture.input(),
             batches: &[train.sizes(), cluster.sizes()].concat(),
+            repeated,
         };
         let feeder = Feeder::plan(dev, layout, spec)?;
         Ok(Common {
@@ -221,7 +224,7 @@ impl Common {
         images: usize,
         mut ops: impl FnMut(&mut dyn Engine, &Feeder, &Network) -> Result<()>,
     ) -> Result<()> {
-        let key = Recorded { pass, images, buffer: self.feeder.buffer() };
+        let key = Recorded { pass, images, sources: self.feeder.sources() };
         let recording = self.recordings.entry(key).or_default();
         let (feeder, net) = (&self.feeder, &self.net);
         dev.replay(recording, |dev| ops(dev, feeder, net))
@@ -284,8 +287,8 @@ impl Common {
         let (adam, frozen) = (self.adam(dev, n), self.frozen());
         let program = self.programs.of(self.views.len() * n);
         let Common { feeder, net, correction, views, recordings, .. } = self;
-        let (pass, buffer) = (Pass::Train(batch.round), feeder.buffer());
-        let key = Recorded { pass, images: n, buffer };
+        let (pass, sources) = (Pass::Train(batch.round), feeder.sources());
+        let key = Recorded { pass, images: n, sources };
         dev.enter("step");
         let queued = dev.replay(recordings.entry(key).or_default(), |dev| {
             let part = program.x.len / views.len();

@@ -80,6 +80,7 @@ impl Evaluator {
             size,
             channels: recipe.architecture.input(),
             batches: &batching.sizes(),
+            repeated: &[],
         };
         let mut feeder = Feeder::plan(dev, layout, spec)?;
         feeder.place_batches(dev, layout);

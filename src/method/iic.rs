@@ -84,7 +84,7 @@ impl Iic {
         let [maps, dmaps] =
             ["probabilities", "d probabilities"].map(|name| layout.take(Pool::State, name, len));
         let loss = layout.take(Pool::State, "loss", 1);
-        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable, &[])?;
         Ok(Iic { common, heads, maps, dmaps, loss })
     }
 

@@ -48,7 +48,7 @@ impl Mdc {
             None
         };
         let losses = layout.take(Pool::State, "losses", images.min(recipe.batch));
-        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable, &views)?;
         Ok(Mdc { common, clustering, parametric, losses })
     }
 }

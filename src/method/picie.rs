@@ -56,7 +56,7 @@ impl Picie {
         let targets = clustering.pseudo().concat().len();
         let count = 2 * images.min(recipe.batch) * targets;
         let losses = layout.take(Pool::State, "losses", count);
-        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable, &views)?;
         Ok(Picie { common, clustering, losses })
     }
 }

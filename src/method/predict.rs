@@ -193,7 +193,11 @@ impl Frames {
         let images = self.pictures.part(0, self.batch * 3 * side * side);
         dev.write(images, pictures)?;
         dev.write(index, &Vec::from_iter(0..self.batch as u32))?;
-        view_render(dev, view, ViewRender { x, images, index, photo: None, crops: None })?;
+        view_render(
+            dev,
+            view,
+            ViewRender { x, kept: None, images, index, photo: None, crops: None },
+        )?;
         if self.sobel {
             view_sobel(dev, view, ViewSobel { x })?;
         }

@@ -83,6 +83,7 @@ impl Search {
             size,
             channels: recipe.architecture.input(),
             batches: &[&batching.sizes()[..], &[1]].concat(),
+            repeated: &[],
         };
         let mut feeder = Feeder::plan(dev, layout, spec)?;
         feeder.place_batches(dev, layout);

@@ -107,7 +107,7 @@ impl Supervised {
         let rows = layout.take(Pool::State, "label rows", batch);
         let weights = layout.take(Pool::State, "class weights", recipe.clusters);
         let losses = layout.take(Pool::State, "losses", batch);
-        let common = Common::plan(dev, layout, recipe, seed, images, trainable)?;
+        let common = Common::plan(dev, layout, recipe, seed, images, trainable, &[])?;
         Ok(Supervised { common, classifier, cross_entropy, labels, rows, weights, losses })
     }
 

@@ -7,7 +7,7 @@ use picie::device::cpu::Cpu;
 use picie::device::cuda::{Autotune, Cuda, Options};
 use picie::device::ops::{AdamSync, adam_sync};
 use picie::device::{Dtype, Engine, Layout};
-use picie::method::{self, Batch, Losses, PcaLaterals, Training, ViewPass};
+use picie::method::{self, Algorithm, Batch, Losses, PcaLaterals, Training, ViewPass};
 use picie::net::FEATURES;
 use picie::net::weights::{Source, Weights};
 use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
@@ -233,5 +233,68 @@ fn a_weight_that_is_nan_makes_the_loss_of_the_same_step_nan() {
         };
         let loss = picie.step(dev, &set, Training { batch, next: None }).unwrap().total;
         assert!(loss.is_nan(), "weight {at} of {} is NaN, and the loss is {loss}", whole.len());
+    }
+}
+
+/// The labels and weights after two epochs in bf16: k-means, labels, two steps. `keeps`: views are
+/// rendered once an epoch, and kept. `forgets`: before which phases of the second epoch they are
+/// lost, as when a run is resumed there.
+fn epochs(keeps: bool, forgets: &[&str]) -> (Vec<Vec<u16>>, Vec<f32>) {
+    let dev: &mut dyn Engine = &mut Cuda::new(reproducible(false), Dtype::Bf16).unwrap();
+    let (set, recipe) = (PictureSet::Plain(ImageStore::noise(IMAGES, 48, 3)), recipe());
+    let recipe = Recipe { size: 32, stored: 48, batch_cluster: 4, ..recipe };
+    let mut layout = Layout::new(dev.dtype());
+    let mut picie = method::plan(dev, &mut layout, &recipe, 1, IMAGES).unwrap();
+    if keeps {
+        picie.common_mut().place_images(dev, &mut layout).unwrap();
+    } else {
+        picie.common_mut().feeder.place_batches(dev, &mut layout);
+    }
+    assert_eq!(layout.to_string().contains("view 2"), keeps, "{layout}");
+    dev.reserve(&layout).unwrap();
+    picie.common_mut().load_images(dev, set.images()).unwrap();
+    picie.init(dev).unwrap();
+    for epoch in 1..=2 {
+        let forget = |picie: &mut dyn Algorithm, phase| {
+            if epoch == 2 && forgets.contains(&phase) {
+                picie.common_mut().feeder.draw_from(recipe.augment, 1);
+            }
+        };
+        let (common, clustering) = picie.clustering_mut().unwrap();
+        for view in 0..2 {
+            let pass = ViewPass { epoch, view };
+            clustering.kmeans(common, dev, set.images(), pass, &mut |_| Ok(())).unwrap();
+        }
+        forget(&mut *picie, "labels");
+        let (common, clustering) = picie.clustering_mut().unwrap();
+        for view in 0..2 {
+            let pass = ViewPass { epoch, view };
+            clustering.label(common, dev, set.images(), pass, &mut |_| Ok(())).unwrap();
+        }
+        forget(&mut *picie, "train");
+        picie.begin_steps(dev, epoch, true).unwrap();
+        for before in 0..2 {
+            let ids = [&[0, 1, 5, 2], &[3, 7, 4, 6]];
+            let batch = |before: usize| {
+                let step = (2 * epoch - 1 + before) as u64;
+                Batch { ids: ids[before], epoch, round: 0, before, step, rate: 1.0 }
+            };
+            let next = (before == 0).then(|| batch(1));
+            picie.step(dev, &set, Training { batch: batch(before), next }).unwrap();
+        }
+    }
+    let labels = picie.clustering().unwrap().pseudo().iter().map(|view| view[0].labels);
+    let labels = labels.map(|labels| dev.read(labels).unwrap()).collect();
+    (labels, dev.read(picie.common().net.blocks.weights).unwrap())
+}
+
+#[test]
+fn views_that_were_kept_are_those_that_are_rendered_again() {
+    if !softgpu::load() {
+        return;
+    }
+    let rendered = epochs(false, &[]);
+    for forgets in [&[][..], &["labels"], &["train"]] {
+        assert!(epochs(true, forgets) == rendered, "kept, and lost before {forgets:?}");
     }
 }

@@ -110,7 +110,8 @@ fn program(recipe: &Recipe, n: usize, groups: usize) -> ProgramSpec {
 
 fn feeder(dev: &mut dyn Engine, layout: &mut Layout, recipe: &Recipe, batches: &[usize]) -> Feeder {
     let Recipe { augment, stored, size, .. } = *recipe;
-    let spec = FeederSpec { augment, seed: SEED, stored, size, channels: 4, batches };
+    let repeated = &[];
+    let spec = FeederSpec { augment, seed: SEED, stored, size, channels: 4, batches, repeated };
     let mut feeder = Feeder::plan(dev, layout, spec).unwrap();
     feeder.place_batches(dev, layout);
     feeder

@@ -1,9 +1,13 @@
-//! Bodies of views: the mean greys that contrasts need, then everything else in one kernel; Sobel.
+//! Bodies of views: images as they are by a kernel of their own; else the mean greys that contrasts
+//! need, then everything else in one kernel; Sobel.
 
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::view::{CHUNK, COLS, LONGEST, MOST, PARTS, STRIP};
+use crate::device::cuda::kernels::consts::view::{
+    CHUNK, COLS, LONGEST, MOST, PARTS, STRIP, THREADS,
+};
+use crate::device::cuda::kernels::consts::view_load::DEEP;
 use crate::device::cuda::kernels::consts::view_sobel::{SOBEL_ROWS, TILE};
 use crate::device::ops::view::ViewOps;
 use crate::device::ops::{Passed, ViewRender, ViewSobel, ViewSpec};
@@ -35,8 +39,17 @@ impl ViewOps for Cuda {
     }
 
     fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()> {
-        let ViewRender { x, images, index, photo, crops } = *a;
+        let ViewRender { x, kept, images, index, photo, crops } = *a;
         let &ViewSpec { n, sh, sw, h, w, channels } = a.spec();
+        let pixels = h * w;
+        if a.is_whole() && kept.is_none() && pixels.is_multiple_of(4) {
+            let blocks = (pixels.div_ceil(THREADS * DEEP), n);
+            return self.launch(
+                blocks,
+                0,
+                kernels::ViewLoad { x, images, index, pixels, channels },
+            );
+        }
         let partial = self.scratch(0, n * PARTS)?;
         if let Some(photo) = photo {
             let kernel = kernels::ViewGrey { partial, images, index, photo, sh, sw };
@@ -45,10 +58,13 @@ impl ViewOps for Cuda {
         // A strip's window, which recipes' blurs widen by fewer columns than MOST, is to have no
         // more columns than a block has threads.
         let strip = share(w, ((COLS - MOST) * w / w.max(sw)).clamp(1, STRIP));
+        let strip = if kept.is_some() { strip.next_multiple_of(4) } else { strip };
         let chunk = share(h, CHUNK);
         let blocks = (w.div_ceil(strip), h.div_ceil(chunk), n);
         let kernel = kernels::ViewRender {
             x,
+            kept: kept.map(|kept| kept.pictures),
+            places: kept.map(|kept| kept.places),
             images,
             index,
             photo,

@@ -53,7 +53,9 @@ pub use stem::{
     stem_infer,
 };
 pub use top::{TopSpec, TopUpdate, plan_top, top_update};
-pub use view::{Crop, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel};
+pub use view::{
+    Crop, KeptViews, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
+};
 
 use std::fmt;
 use std::ops::Deref;

@@ -121,11 +121,23 @@ impl Crop {
     }
 }
 
+/// Where rendered views are kept in 8 bits, to be read again as images of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptViews {
+    /// = (m, h, w, 3), m any number: colours of 0..1 as levels of 0..255, rounded. The row of
+    /// each view is overwritten, others stay. w is a multiple of 4.
+    pub pictures: Slot<u8>,
+    /// (n), the row of each view; below m, and no two alike.
+    pub places: Slot<u32>,
+}
+
 /// Arguments of [`view_render`].
 #[derive(Clone, Copy, Debug)]
 pub struct ViewRender {
     /// = (n, h, w, channels), the views.
     pub x: Slot<Act>,
+    /// Where the views are kept as well. `None`: nowhere.
+    pub kept: Option<KeptViews>,
     /// (m, sh, sw, 3), the stored RGB images; m is any number.
     pub images: Slot<u8>,
     /// (n), which image each view shows; below m.
@@ -143,6 +155,15 @@ impl Op for ViewRender {
     fn check(&self, spec: &ViewSpec) -> Result<()> {
         let bytes = spec.sh * spec.sw * 3;
         want(Self::NAME, "x", self.x, spec.x_len())?;
+        if let Some(KeptViews { pictures, places }) = self.kept {
+            let (row, four) = (spec.h * spec.w * 3, spec.w.next_multiple_of(4));
+            if spec.w != four {
+                let what = "a row of a kept view";
+                return Err(Error::Shape { op: Self::NAME, what, got: spec.w, want: four });
+            }
+            want(Self::NAME, "pictures", pictures, (pictures.len / row).max(1) * row)?;
+            want(Self::NAME, "places", places, spec.n)?;
+        }
         want(Self::NAME, "images", self.images, (self.images.len / bytes).max(1) * bytes)?;
         want(Self::NAME, "index", self.index, spec.n)?;
         want_if(Self::NAME, "photo", self.photo, spec.n)?;
@@ -150,7 +171,16 @@ impl Op for ViewRender {
     }
 
     fn work(&self, spec: &ViewSpec) -> Work {
-        Work::moved(spec.n * spec.sh * spec.sw * 3 + bytes![self.x])
+        let kept = if self.kept.is_some() { spec.n * spec.h * spec.w * 3 } else { 0 };
+        Work::moved(spec.n * spec.sh * spec.sw * 3 + bytes![self.x] + kept)
+    }
+}
+
+impl Passed<'_, ViewRender> {
+    /// Whether images are only normalised: neither colours nor sizes change.
+    pub fn is_whole(&self) -> bool {
+        let spec = self.spec();
+        self.photo.is_none() && self.crops.is_none() && (spec.sh, spec.sw) == (spec.h, spec.w)
     }
 }
 
@@ -199,6 +229,11 @@ pub fn plan_view(dev: &mut dyn Engine, spec: ViewSpec) -> Result<Plan<ViewSpec>>
 /// given, at the stored size. Then the crop, if given; else the whole image is resized with
 /// antialias (a triangle filter as wide as the scale, like Pillow's BILINEAR), which is the
 /// identity if the sizes agree. Last (x − [`MEAN`])/[`STD`].
+///
+/// NOTE: engines with activations of 16 bits, which hold no more than 8 bits of a colour, round the
+/// colours to 8 bits before the last step. So a view that was kept and is read again (as a whole
+/// image at its own size) gives the bits of x that were there the first time, and numbers do not
+/// depend on whether there was memory to keep it.
 pub fn view_render(dev: &mut dyn Engine, plan: &Plan<ViewSpec>, a: ViewRender) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.view_render(a))
 }

@@ -52,6 +52,11 @@ impl ViewOps for Paper {
 
     fn view_render(&mut self, a: Passed<ViewRender>) -> Result<()> {
         let spec = *a.spec();
+        if a.is_whole() && a.kept.is_none() {
+            let pixels = (spec.n * spec.h * spec.w) as f64;
+            let bytes = 3.0 * pixels + a.x.bytes() as f64;
+            return self.launch(Launch::streams("view_load", LOAD * (pixels / 128.0), bytes));
+        }
         let photos = a.photo.map_or(Vec::new(), |photo| self.staged(photo));
         let crops = a.crops.map_or(Vec::new(), |crops| self.staged(crops));
         let draws = (0..spec.n).map(|i| Draws::of(&spec, photos.get(i), crops.get(i)));
@@ -70,7 +75,12 @@ impl ViewOps for Paper {
             let launch = Launch::streams("view_grey", grey, greys);
             self.launch(Launch { l2: 0.0, factor: 1.2, latency: 0.0, ..launch })?;
         }
-        let bytes = read + a.x.bytes() as f64;
+        let mut bytes = read + a.x.bytes() as f64;
+        if a.kept.is_some() {
+            let pixels = (spec.n * spec.h * spec.w) as f64;
+            bytes += 3.0 * pixels;
+            render = render + KEEP * (pixels / 32.0);
+        }
         let launch = Launch::streams("view_render", render, bytes);
         self.launch(Launch { l2: 1.3 * bytes, factor: 1.25, latency: 0.0, ..launch })
     }
@@ -80,6 +90,10 @@ impl ViewOps for Paper {
     }
 }
 
+/// Images as they are, 128 pixels a warp.
+const LOAD: Warps = warps(215.0, 80.0, 92.0, 17.0);
+/// What a row of 32 pixels takes to be kept.
+const KEEP: Warps = warps(19.0, 11.0, 4.0, 3.0);
 /// The mean grey, 128 pixels a warp.
 const GREY: Warps = warps(160.0, 55.0, 80.0, 3.0);
 
@@ -99,7 +113,7 @@ fn rendered(spec: &ViewSpec, draw: &Draws) -> Warps {
         _ => 33.0,
     };
     let source = rows * warps_of_row * (21.0 + draw.colours + sums + 15.0);
-    let outputs = (spec.h * spec.w) as f64 / 32.0 * (40.0 + 7.0 * along);
+    let outputs = (spec.h * spec.w) as f64 / 32.0 * (50.0 + 7.0 * along);
     let issue = source + outputs + 22e3 * high * wide;
     warps(issue, 0.23 * issue, 0.45 * issue, 0.16 * issue)
 }

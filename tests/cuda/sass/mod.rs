@@ -17,7 +17,7 @@ const SPILLS: [(&str, &str); 0] = [];
 
 /// Kernels that read or write single numbers below 4 bytes in global memory, and why that is right.
 /// All others move maps, by vectors.
-const NARROW: [(&str, &str); 16] = [
+const NARROW: [(&str, &str); 17] = [
     ("adam_step", "the last parameters, fewer than a vector"),
     ("adam_sync", "the last parameters, fewer than a vector"),
     ("confusion_global", "the last pixels, fewer than a vector"),
@@ -32,6 +32,7 @@ const NARROW: [(&str, &str); 16] = [
     ("softmax_loss_tile", "a label a pixel"),
     ("softmax_weigh", "a label a pixel"),
     ("view_grey", "bytes of images"),
+    ("view_load", "bytes of images"),
     ("view_render", "bytes of images"),
     ("view_sobel", "greys, one of the eight channels of a pixel"),
 ];

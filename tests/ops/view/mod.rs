@@ -5,7 +5,7 @@ mod engines;
 
 use picie::device::ops::view::{MEAN, STD};
 use picie::device::ops::{
-    Crop, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
+    Crop, KeptViews, Photo, ViewRender, ViewSobel, ViewSpec, plan_view, view_render, view_sobel,
 };
 use picie::device::{Act, Dtype, Engine, Slot};
 
@@ -32,14 +32,16 @@ struct Views {
     channels: usize,
     /// With the gradient.
     sobel: bool,
+    /// The places at which views are kept.
+    places: Option<Vec<u32>>,
 }
 
 impl Views {
     /// Whole images, as they are stored.
     fn new(images: &[u8], stored: (usize, usize), index: &[u32]) -> Self {
         let (images, index) = (images.to_vec(), index.to_vec());
-        let (photo, crops) = (None, None);
-        Views { images, stored, size: stored, index, photo, crops, channels: 4, sobel: false }
+        let (photo, crops, size) = (None, None, stored);
+        Views { images, stored, size, index, photo, crops, channels: 4, sobel: false, places: None }
     }
 
     fn sized(self, size: (usize, usize)) -> Self {
@@ -52,6 +54,11 @@ impl Views {
 
     fn cropped(self, crops: &[Crop]) -> Self {
         Views { crops: Some(crops.to_vec()), ..self }
+    }
+
+    /// Kept at these places, in this order.
+    fn kept(self, places: &[u32]) -> Self {
+        Views { places: Some(places.to_vec()), ..self }
     }
 
     fn wide(self, sobel: bool) -> Self {
@@ -67,8 +74,15 @@ impl Views {
         OpCase::new(format!("view_render of {:?}", self.spec()), |rig| {
             let plan = plan_view(&mut *rig.dev, self.spec()).unwrap();
             let x = rig.act_output("x", self.spec().x_len());
+            let row = self.size.0 * self.size.1 * 3;
+            let kept = self.places.as_ref().map(|places| KeptViews {
+                // A row more than there are views.
+                pictures: rig.output("pictures", (places.len() + 1) * row),
+                places: rig.input("places", places),
+            });
             let a = ViewRender {
                 x,
+                kept,
                 images: rig.input("images", &self.images),
                 index: rig.input("index", &self.index),
                 photo: self.photo.as_ref().map(|p| rig.input("photo", p)),
@@ -225,7 +239,7 @@ fn at_its_own_size_an_image_is_only_normalised() {
     let (first, second) = got.split_at(h * w * 3);
     // Three roundings of numbers below 255.
     assert!(distance(&[second, first].concat(), &want).0 <= 1e-4);
-    for (on, side) in On::all().into_iter().flat_map(|on| [5, 33].map(|side| (on, side))) {
+    for (on, side) in On::all().into_iter().flat_map(|on| [5, 32, 33].map(|side| (on, side))) {
         let image: Vec<u8> = below(9, side * side * 3, 256).into_iter().map(|v| v as u8).collect();
         let plain = Views::new(&image, (side, side), &[0; 4]);
         let neutral = plain.clone().drawn(&[Photo::NONE; 4]).cropped(&[Crop::whole(side); 4]);
@@ -299,6 +313,11 @@ fn wrong_sizes_are_refused() {
     let drawn = views.clone().drawn(&[Photo::NONE; 2]).cropped(&[Crop::whole(3); 2]);
     // The store has whole images.
     drawn.case().refuses_other_sizes("view_render", &[("images", "images")]);
+    let kept = views.clone().sized((2, 4)).kept(&[1, 0]);
+    let any = [("images", "images"), ("pictures", "pictures")];
+    kept.case().refuses_other_sizes("view_render", &any);
+    let said = views.clone().kept(&[1, 0]).case().refusal(Rig::cpu(Dtype::F32)).to_string();
+    assert!(said.starts_with("view_render: a row of a kept view has 3 elements"), "{said}");
     let spec = views.spec();
     let x = vec![0.0; 2 * spec.x_len()];
     sobel(ViewSpec { channels: 8, ..spec }, &x).refuses_other_sizes("view_sobel", &[]);

@@ -304,10 +304,28 @@ fn view(run: &mut dyn FnMut(OpCase)) {
         let crop = Crop { top: 20, left: 40, side: stored as u32 * 3 / 4, flip: 1 };
         let a = ViewRender {
             x: rig.act_output("x", spec.x_len()),
+            kept: Some(KeptViews {
+                pictures: rig.output("pictures", N * side * side * 3),
+                places: rig.input("places", &Vec::from_iter(0..N as u32)),
+            }),
             images: rig.input("images", &bytes.iter().map(|&v| v as u8).collect::<Vec<u8>>()),
             index: rig.input("index", &Vec::from_iter(0..N as u32)),
             photo: Some(rig.input("photo", &[colours; N])),
             crops: Some(rig.input("crops", &[Crop::whole(stored), crop])),
+        };
+        move |dev| view_render(dev, &plan, a)
+    }));
+    run(OpCase::new("view_load".into(), move |rig| {
+        let whole = ViewSpec { sh: side, sw: side, channels: 4, ..spec };
+        let plan = plan_view(&mut *rig.dev, whole).unwrap();
+        let bytes = below(1, N * side * side * 3, 256);
+        let a = ViewRender {
+            x: rig.act_output("x", whole.x_len()),
+            kept: None,
+            images: rig.input("images", &bytes.iter().map(|&v| v as u8).collect::<Vec<u8>>()),
+            index: rig.input("index", &Vec::from_iter(0..N as u32)),
+            photo: None,
+            crops: None,
         };
         move |dev| view_render(dev, &plan, a)
     }));

@@ -39,8 +39,9 @@ impl ViewOps for Cpu {
         let spec = *a.spec();
         let bytes = spec.sh * spec.sw * 3;
         let (simd, scratch) = (self.simd, self.scratch(scratch_len(&spec) * workers()));
-        let (x, images, index, photo, crops, scratch) =
-            self.get((a.x, a.images, a.index, a.photo, a.crops, scratch));
+        let kept = a.kept.map(|kept| (kept.pictures, kept.places));
+        let (x, kept, images, index, photo, crops, scratch) =
+            self.get((a.x, kept, a.images, a.index, a.photo, a.crops, scratch));
         let (photo, crops) = (photo.as_deref(), crops.as_deref());
         let outs = x.chunks_exact_mut(spec.h * spec.w * spec.channels).enumerate();
         share(outs, scratch, |(i, out), scratch| {
@@ -49,6 +50,12 @@ impl ViewOps for Cpu {
             let crop = crops.map(|c| c[i]);
             simd.dispatch(Render { spec, out, image, photo, crop, scratch });
         });
+        if let Some((pictures, places)) = kept {
+            let row = spec.h * spec.w * 3;
+            for (x, &place) in x.chunks_exact(spec.h * spec.w * spec.channels).zip(&*places) {
+                keep(&mut pictures[place as usize * row..][..row], x, spec.channels);
+            }
+        }
         Ok(())
     }
 
@@ -202,6 +209,13 @@ fn resample(
             out[0] = std::array::from_fn(|c| (sum[c] - SHIFT[c]) * SCALE[c]);
             out[1..].fill([0.0; 4]);
         }
+    }
+}
+
+/// picture (h, w, 3) = the colours of x (h, w, channels) as levels.
+fn keep(picture: &mut [u8], x: &[f32], channels: usize) {
+    for (levels, x) in picture.as_chunks_mut::<3>().0.iter_mut().zip(x.chunks_exact(channels)) {
+        *levels = std::array::from_fn(|c| ((x[c] * STD[c] + MEAN[c]) * 255.0).round() as u8);
     }
 }
 
