@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::base::{Error, Result, stop, tell};
 use crate::cli::args::{Device, EngineArgs, Precision};
-use crate::cli::paths::cache;
+use crate::cli::paths::cudnn_engines;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
 use crate::device::{Dtype, Engine};
@@ -42,7 +42,7 @@ impl<'a> Chosen<'a> {
             no_graph: args.no_graph,
             autotune: self.autotune,
             deterministic: args.deterministic,
-            cache: Some(cache().join("cudnn-engines.json")),
+            cache: Some(cudnn_engines()),
             watch: watcher(),
         };
         Ok(Box::new(Cuda::new(options, gpu_dtype(args))?))

@@ -9,6 +9,11 @@ pub fn cache() -> PathBuf {
     dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("picie")
 }
 
+/// The file of the cuDNN engines that were chosen before.
+pub fn cudnn_engines() -> PathBuf {
+    cache().join("cudnn-engines.json")
+}
+
 /// The absolute path, by which a later command finds the file, too.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|e| Error::io(path, e))

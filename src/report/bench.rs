@@ -139,7 +139,7 @@ pub struct BenchReport {
     /// The kernels of a prediction, the slowest first; none where ops were measured.
     pub kernels: Vec<KernelRow>,
     /// What a prediction assumes.
-    pub assumed: Option<&'static str>,
+    pub assumed: Option<String>,
 }
 
 impl BenchReport {
@@ -179,7 +179,7 @@ impl BenchReport {
              move\n",
             self.peaks.copy_gb_per_s
         );
-        if let Some(assumed) = self.assumed {
+        if let Some(assumed) = &self.assumed {
             text += &format!("predicted, not measured; {assumed}\n");
             text += &format!("{}\n", plain(&KERNELS, 1, self.kernels.iter().map(KernelRow::cells)));
         }

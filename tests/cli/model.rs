@@ -68,3 +68,26 @@ fn tables_say_that_nothing_was_measured() {
         holds(&ran.err, &[flag.split(' ').next().unwrap()]);
     }
 }
+
+/// What was measured on such a GPU before is believed, and how much that is.
+#[test]
+fn convolutions_take_the_times_that_are_kept() {
+    let place = Place::new();
+    let train = |place: &Place| {
+        let report = report(place, &format!("{PAPER} h200"));
+        (seconds(&report, "train"), report["assumed"].as_str().unwrap().to_string())
+    };
+    let (before, said) = train(&place);
+    assert!(said.starts_with("convolutions are assumed"), "{said}");
+    // One of the network's convolutions takes 10 ms.
+    let shape = "256×80×80×64 ∗ 64×3×3, stride 1, padding 1";
+    let key = format!("cuDNN 91200, NVIDIA H200: weight gradient of {shape} in bf16");
+    let entry = serde_json::json!({ "tag": "1", "microseconds": 10_000.0, "workspace": 0 });
+    let file = place.cache().join("picie/cudnn-engines.json");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, serde_json::json!({ key: entry }).to_string()).unwrap();
+    let (after, said) = train(&place);
+    // Four of them in each of four steps; some 0.5 ms each was assumed.
+    assert!((0.14..0.16).contains(&(after - before)), "{before} {after}");
+    holds(&said, &["16 convolutions take the times", "were not measured", "are assumed"]);
+}

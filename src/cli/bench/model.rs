@@ -6,8 +6,10 @@ use std::time::SystemTime;
 use crate::base::Result;
 use crate::cli::args::{BenchArgs, Model};
 use crate::cli::engine::gpu_dtype;
+use crate::cli::paths::cudnn_engines;
 use crate::data::{ImageStore, PictureSet};
-use crate::device::paper::{ASSUMED, Gpu, H100, H200, Paper, Predicted};
+use crate::device::cuda::EngineTimes;
+use crate::device::paper::{Gpu, H100, H200, Paper, Predicted};
 use crate::device::{Dtype, Engine, Timing};
 use crate::recipe::Recipe;
 use crate::report::bench::{BenchReport, KernelRow, OpRow, Peaks, PhaseRate};
@@ -19,6 +21,8 @@ pub struct Prediction {
     /// By op and shape, as a trace of the real GPU has them.
     pub ops: BTreeMap<String, Timing>,
     kernels: BTreeMap<&'static str, Predicted>,
+    /// What the times of convolutions rest on.
+    convolutions: String,
 }
 
 /// The model of the GPU that calls itself `name`, if there is one.
@@ -29,13 +33,15 @@ pub fn of(name: &str) -> Option<Gpu> {
 /// Predicts an epoch of `images` images.
 pub fn predict(gpu: Gpu, dtype: Dtype, recipe: &Recipe, images: usize) -> Result<Prediction> {
     let set = PictureSet::Plain(ImageStore::black(images, recipe.stored));
-    let mut paper = Paper::new(gpu, dtype);
+    let times = EngineTimes::read(&cudnn_engines(), gpu.name, dtype);
+    let mut paper = Paper::new(gpu, dtype, Some(times));
     let mut measured = Measured::plan(&mut paper, recipe, &set, 1)?;
     paper.take_kernels();
     (&mut paper as &mut dyn Engine).start_trace();
     let seconds = measured.epoch(&mut paper, &mut |_| Ok(()))?;
     let ops = (&mut paper as &mut dyn Engine).traced()?;
-    Ok(Prediction { seconds, ops, kernels: paper.take_kernels() })
+    let convolutions = paper.convolutions();
+    Ok(Prediction { seconds, ops, kernels: paper.take_kernels(), convolutions })
 }
 
 /// The report of `--model`.
@@ -45,7 +51,7 @@ pub fn report(model: Model, args: &BenchArgs, recipe: Recipe) -> Result<BenchRep
         Model::H200 => H200,
     };
     let (dtype, images) = (gpu_dtype(&args.engine), args.images);
-    let Prediction { seconds, ops, kernels } = predict(gpu, dtype, &recipe, images)?;
+    let Prediction { seconds, ops, kernels, convolutions } = predict(gpu, dtype, &recipe, images)?;
     let peaks = Peaks { copy_gb_per_s: gpu.copy / 1e9, tflop_per_s: Some(gpu.products() / 1e12) };
     let phases = [
         ("k-means", seconds.kmeans),
@@ -73,7 +79,7 @@ pub fn report(model: Model, args: &BenchArgs, recipe: Recipe) -> Result<BenchRep
         choices: Vec::new(),
         ops: OpRow::all(&ops, &peaks),
         kernels,
-        assumed: Some(ASSUMED),
+        assumed: Some(convolutions),
     })
 }
 

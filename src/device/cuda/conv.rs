@@ -4,9 +4,8 @@
 //! A plan only asks: which way each direction is done, by which engine and with which pass behind
 //! it, is decided for all plans at once (`cudnn::ways`, `cudnn::choose`).
 
-use cudarc::cudnn::sys::cudnnDataType_t as Data;
-
 use crate::base::{Error, Result};
+use crate::device::Slot;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::cuda::kernels;
@@ -16,7 +15,6 @@ use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, DataGrad, Passed,
     WeightGrad,
 };
-use crate::device::{Dtype, Slot};
 
 /// Two to four blocks a multiprocessor on any of today's GPUs: what a memory-bound pass wants.
 const BLOCKS: usize = 512;
@@ -39,14 +37,6 @@ pub(super) struct ConvPlan {
     forward: usize,
     backward_data: Option<usize>,
     backward_weight: Option<usize>,
-}
-
-fn data_type(dtype: Dtype) -> Data {
-    match dtype {
-        Dtype::F32 => Data::CUDNN_DATA_FLOAT,
-        Dtype::Bf16 => Data::CUDNN_DATA_BFLOAT16,
-        Dtype::F16 => Data::CUDNN_DATA_HALF,
-    }
 }
 
 /// Rows of y.
@@ -154,7 +144,7 @@ impl ConvOps for Cuda {
                 format!("the CUDA engine takes multiples of {VECTOR}, and 4 for images"),
             ));
         }
-        let data = data_type(self.dtype);
+        let data = self.dtype.into();
         let mut ask = |task| self.cudnn.ask(Ask { spec, task, data });
         let forward = ask(Task::Forward(uses.forward));
         let backward_data = match uses.backward_data {

@@ -34,7 +34,7 @@ mod stem;
 mod top;
 mod view;
 
-pub use cudnn::Choice;
+pub use cudnn::{Choice, EngineTimes, Task};
 pub use options::{Autotune, Choosing, Options, Watcher};
 pub use sheet::{Sheet, devices, find, has_driver, missing_kernels, ready};
 

@@ -1,7 +1,11 @@
-//! Convolutions. cuDNN's kernels are not picie's: what they reach is assumed, by the sizes that
-//! decide it, from what such engines usually reach.
+//! Convolutions. cuDNN's kernels are not picie's: they take what was measured on such a GPU before,
+//! or else what they reach is assumed, by the sizes that decide it, from what such engines usually
+//! reach.
+
+use std::fmt;
 
 use crate::base::Result;
+use crate::device::cuda::Task;
 use crate::device::ops::conv::ConvOps;
 use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, Passed,
@@ -19,10 +23,32 @@ enum Product {
     BackwardWeight,
 }
 
+/// How many launches of convolutions a prediction has of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Convolutions {
+    /// Those whose time was measured.
+    measured: usize,
+    /// Those whose time is assumed.
+    assumed: usize,
+}
+
+impl fmt::Display for Convolutions {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Convolutions { measured, assumed } = *self;
+        if measured > 0 {
+            write!(f, "{measured} convolutions take the times of the cuDNN engines that were ")?;
+            write!(f, "measured on such a GPU, {assumed} were not measured; ")?;
+        }
+        if assumed > 0 {
+            f.write_str(ASSUMED)?;
+        }
+        Ok(())
+    }
+}
+
 /// The assumption, for people who read predictions.
-pub const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 31 \
-                           to 57 % for the gradient of the input, 16 to 51 % for that of the \
-                           weights; nothing else is taken from measurements of cuDNN";
+const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 31 to \
+                       57 % for the gradient of the input, 16 to 51 % for that of the weights";
 
 /// The share of [`TENSOR`] that cuDNN is assumed to reach.
 fn reached(spec: &ConvSpec, product: Product) -> f64 {
@@ -44,13 +70,24 @@ fn reached(spec: &ConvSpec, product: Product) -> f64 {
 }
 
 impl Paper {
+    /// What the times of convolutions rest on.
+    pub fn convolutions(&self) -> String {
+        self.convolutions.to_string()
+    }
+
     fn convolve(
         &mut self,
         spec: &ConvSpec,
-        product: Product,
+        (product, task): (Product, Task),
         kernel: &'static str,
         more: f64,
     ) -> Result<()> {
+        let measured = self.times.as_ref().and_then(|t| t.seconds(*spec, task, self.gpu.copy));
+        if let Some(seconds) = measured {
+            self.convolutions.measured += 1;
+            return self.spend(kernel, seconds, "as measured");
+        }
+        self.convolutions.assumed += 1;
         let act = self.act();
         // What no window covers has a gradient of 0, which is written, too.
         let x = match product {
@@ -73,18 +110,22 @@ impl ConvOps for Paper {
 
     fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
         let residual = a.epilogue.residual.map_or(0, |r| r.bytes()) as f64;
-        self.convolve(&a.spec().spec, Product::Forward, "cuDNN forward", residual)
+        let ConvUse { spec, uses } = *a.spec();
+        let what = (Product::Forward, Task::Forward(uses.forward));
+        self.convolve(&spec, what, "cuDNN forward", residual)
     }
 
     fn conv_backward_data(&mut self, a: Passed<ConvBackwardData>) -> Result<()> {
         let spec = a.spec().spec;
         let read = if a.accumulate { self.act() * spec.x_covered() as f64 } else { 0.0 };
-        self.convolve(&spec, Product::BackwardData, "cuDNN dgrad", read)
+        let what = (Product::BackwardData, Task::BackwardData { accumulate: a.accumulate });
+        self.convolve(&spec, what, "cuDNN dgrad", read)
     }
 
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
         let spec = a.spec().spec;
-        self.convolve(&spec, Product::BackwardWeight, "cuDNN wgrad", 0.0)?;
+        let what = (Product::BackwardWeight, Task::BackwardWeight);
+        self.convolve(&spec, what, "cuDNN wgrad", 0.0)?;
         // cuDNN's result is added to what is there.
         let weights = spec.w_len() as f64;
         let instructions = warps(30.0, 10.0, 4.0, 12.0) * (weights / 256.0);

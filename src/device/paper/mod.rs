@@ -20,11 +20,12 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-pub use conv::ASSUMED;
 pub use gpu::{Gpu, H100, H200};
 
 use crate::base::Result;
+use crate::device::cuda::EngineTimes;
 use crate::device::engine::Fill;
+use crate::device::paper::conv::Convolutions;
 use crate::device::paper::gpu::{GAP, HOST, WAIT};
 use crate::device::paper::launch::Launch;
 use crate::device::{Dtype, Engine, Layout, Mark, Pool, Recording, Slot, Trace};
@@ -50,6 +51,9 @@ pub struct Paper {
     arrival: f64,
     /// What the host wrote to [`Pool::Staging`].
     staging: Vec<u8>,
+    /// Times of convolutions that were measured before.
+    times: Option<EngineTimes>,
+    convolutions: Convolutions,
     kernels: BTreeMap<&'static str, Predicted>,
     /// Seconds of each kernel by bound.
     bounds: BTreeMap<(&'static str, &'static str), f64>,
@@ -57,14 +61,16 @@ pub struct Paper {
 }
 
 impl Paper {
-    /// A GPU with activations of this type.
-    pub fn new(gpu: Gpu, dtype: Dtype) -> Self {
+    /// A GPU with activations of this type, on which these convolutions were measured before.
+    pub fn new(gpu: Gpu, dtype: Dtype, times: Option<EngineTimes>) -> Self {
         Paper {
             gpu,
             dtype,
             now: 0.0,
             arrival: 0.0,
             staging: Vec::new(),
+            times,
+            convolutions: Convolutions::default(),
             kernels: BTreeMap::new(),
             bounds: BTreeMap::new(),
             trace: Trace::default(),
@@ -74,6 +80,7 @@ impl Paper {
     /// The kernels that ran since the last call, by name.
     pub fn take_kernels(&mut self) -> BTreeMap<&'static str, Predicted> {
         self.bounds.clear();
+        self.convolutions = Convolutions::default();
         std::mem::take(&mut self.kernels)
     }
 

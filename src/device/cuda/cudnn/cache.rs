@@ -75,7 +75,7 @@ fn digest(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-type Entries = BTreeMap<String, Entry>;
+pub(super) type Entries = BTreeMap<String, Entry>;
 
 /// The file, and what it holds. Without a path it lives as long as the process.
 #[derive(Default)]
@@ -87,7 +87,7 @@ pub struct Cache {
 }
 
 /// A file that is not there is empty.
-fn read(path: &Path) -> Result<Entries, String> {
+pub(super) fn read(path: &Path) -> Result<Entries, String> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Entries::new()),

@@ -7,7 +7,7 @@
 //! * `lane`: handles for several threads; `build`: the plans of a problem, on one of them.
 //! * `ways`: what is asked for, and how it can be done.
 //! * `choose`: the choice among ways and engines; `measure`: the stopwatch; `cache`: choices kept
-//!   in a file.
+//!   in a file; `times`: what such a file says to those who predict.
 
 mod api;
 mod build;
@@ -19,6 +19,7 @@ mod graph;
 mod install;
 mod lane;
 mod measure;
+mod times;
 mod told;
 mod ways;
 
@@ -33,9 +34,11 @@ use serde::Serialize;
 pub use api::Answer;
 pub use engine::Plan;
 pub use graph::{Operand, Operation};
+pub use times::EngineTimes;
 pub use ways::{Ask, Task, Way};
 
 use crate::base::Result;
+use crate::device::Dtype;
 use crate::device::cuda::options::{Autotune, Options, Watcher};
 use crate::device::cuda::sheet::Sheet;
 use crate::device::ops::ConvSpec;
@@ -193,6 +196,16 @@ impl Handle {
         self.taken.clear();
         self.answers.clear();
         self.lanes.close();
+    }
+}
+
+impl From<Dtype> for cudnnDataType_t {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => cudnnDataType_t::CUDNN_DATA_FLOAT,
+            Dtype::Bf16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+            Dtype::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
+        }
     }
 }
 
