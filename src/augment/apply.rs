@@ -243,6 +243,17 @@ impl Feeder {
         }
     }
 
+    /// The views that a pass over all images should render beside `view`: where it brings images to
+    /// the device to render that one, the others that are kept and not yet rendered for `epoch`.
+    pub fn companions(&self, view: View, epoch: usize) -> Vec<View> {
+        let mut missing: Vec<View> = self.kept.missing(epoch).collect();
+        if matches!(self.images, Images::Resident(_)) || !missing.contains(&view) {
+            return Vec::new();
+        }
+        missing.retain(|&other| other != view);
+        missing
+    }
+
     /// Notes that all images of the data set have been rendered as `view` by the draws of `epoch`:
     /// if the view is kept, later passes of the epoch read it.
     pub fn rendered(&mut self, view: View, epoch: usize) {

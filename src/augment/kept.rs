@@ -91,6 +91,12 @@ impl Kept {
         Ok(loaded)
     }
 
+    /// The views that are kept, but not yet rendered for `epoch`.
+    pub fn missing(&self, epoch: usize) -> impl Iterator<Item = View> {
+        let missing = self.views.iter().filter(move |kept| kept.epoch != Some(epoch));
+        missing.map(|kept| kept.view)
+    }
+
     /// Notes that all images have been rendered by the draws of `epoch`.
     pub fn rendered(&mut self, view: View, epoch: usize) {
         if let Some(kept) = self.views.iter_mut().find(|kept| kept.view == view) {

@@ -211,7 +211,7 @@ impl Chooser {
         // Whole batches only, because those are what programs were planned for.
         for ids in order.chunks(common.recipe.batch).take(IMAGES.div_ceil(common.recipe.batch)) {
             let program = programs.of(ids.len());
-            common.stage_view(dev, program, set, ids, 0, View::Plain)?;
+            common.stage_views(dev, program, set, ids, 0, &[View::Plain])?;
             common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, &common.net)?;
             let features = self.features.part(0, ids.len() * pixels * FEATURES);

@@ -190,12 +190,16 @@ impl Clustering {
         for cluster in &mut self.cluster {
             cluster.begin(dev, warm)?;
         }
+        let views = [&[view], &common.feeder.companions(view, epoch)[..]].concat();
         let chunks: Vec<&[u32]> = order.chunks(common.recipe.batch_cluster).collect();
         for (i, &ids) in chunks.iter().enumerate() {
             let program = self.kmeans.of(ids.len());
-            common.stage_view(dev, program, set, ids, epoch, view)?;
+            common.stage_views(dev, program, set, ids, epoch, &views)?;
             common.replay(dev, Pass::KMeans(view), ids.len(), |dev, feeder, net| {
-                feeder.render(dev, program.x, ids.len(), 0, view)?;
+                // The pass's own view last: it is the one that stays.
+                for (at, &view) in views.iter().enumerate().rev() {
+                    feeder.render(dev, program.x, ids.len(), at, view)?;
+                }
                 program.forward(dev, net)
             })?;
             let next = chunks.get(i + 1).copied().unwrap_or_default();
@@ -207,7 +211,7 @@ impl Clustering {
             }
             tick(ids.len())?;
         }
-        common.feeder.rendered(view, epoch);
+        views.iter().for_each(|&view| common.feeder.rendered(view, epoch));
         let summaries = self.cluster.iter_mut().map(|cluster| cluster.finish(dev));
         Ok(summaries.collect::<Result<Vec<_>>>()?[0])
     }
@@ -234,7 +238,7 @@ impl Clustering {
         let chunks: Vec<&[u32]> = order.chunks(common.recipe.batch_cluster).collect();
         for (i, &ids) in chunks.iter().enumerate() {
             let program = self.label.of(ids.len());
-            common.stage_view(dev, program, set, ids, epoch, view)?;
+            common.stage_views(dev, program, set, ids, epoch, &[view])?;
             let index = common.index.part(0, ids.len());
             dev.write(index, ids)?;
             common.replay(dev, Pass::Labels(view), ids.len(), |dev, feeder, net| {

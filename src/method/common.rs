@@ -199,21 +199,21 @@ impl Common {
         self.feeder.load(dev, set)
     }
 
-    /// Writes the inputs of one view of a batch for a pass without gradients. It overwrites what
-    /// was staged for a training step.
-    pub fn stage_view(
+    /// Writes the inputs of a batch for a pass without gradients on the first of `views`, which
+    /// renders the others as well. It overwrites what was staged for a training step.
+    pub fn stage_views(
         &mut self,
         dev: &mut dyn Engine,
         program: &Program,
         set: &ImageStore,
         ids: &[u32],
         epoch: usize,
-        view: View,
+        views: &[View],
     ) -> Result<()> {
         self.staged = None;
-        self.feeder.stage(dev, set, ids, epoch, &[view])?;
+        self.feeder.stage(dev, set, ids, epoch, views)?;
         let side = program.spec.h / STRIDE;
-        dev.write(program.crops, &self.feeder.feature_crops(ids, epoch, view, side))
+        dev.write(program.crops, &self.feeder.feature_crops(ids, epoch, views[0], side))
     }
 
     /// Replays the ops of a pass on the staged images, or records them the first time.

@@ -69,7 +69,7 @@ impl PcaLaterals {
         common.net.fold(dev)?;
         for ids in looked.chunks(common.recipe.batch_cluster) {
             let program = self.programs.of(ids.len());
-            common.stage_view(dev, program, set, ids, 0, View::Plain)?;
+            common.stage_views(dev, program, set, ids, 0, &[View::Plain])?;
             common.feeder.render(dev, program.x, ids.len(), 0, View::Plain)?;
             program.forward(dev, &common.net)?;
             components.add(dev, &common.net, program, ids.len())?;
