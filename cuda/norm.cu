@@ -194,15 +194,6 @@ KERNEL(norm_apply, THREADS, RESIDENT)
 // What tells where a ReLU lets the gradient through: there is none, x, or z.
 enum Gate { OPEN, BY_X, BY_Z };
 
-// Positive numbers up to here are stored as zero: half of the smallest that act has.
-#if defined(PICIE_ACT_F32)
-constexpr float STORED_AS_ZERO = 0.0f;
-#elif defined(PICIE_ACT_BF16)
-constexpr float STORED_AS_ZERO = 0x1p-134f;
-#else
-constexpr float STORED_AS_ZERO = 0x1p-25f;
-#endif
-
 // Whether the forward stored a positive z of x. NOTE: the same multiply-add as norm_apply's, so that
 // no gradient flows where z is zero; false where it is NaN, as z > 0 is.
 __device__ __forceinline__ bool opens(float x, float scale, float shift) {

@@ -37,8 +37,8 @@ __device__ __forceinline__ F8 load_floats(const float* p) {
     return {{lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w}};
 }
 
-// y = x·scale + shift is γ·(x − mean)·rstd + β. NOTE: the forward and the backward of the stem must
-// find the same sign of y, so the roundings are spelt out.
+// y = x·scale + shift is γ·(x − mean)·rstd + β. NOTE: the forward and the backward must find the
+// same sign of y, so the roundings are spelt out.
 struct Affine {
     float scale, shift;
 };
@@ -46,6 +46,15 @@ __device__ __forceinline__ Affine affine(float mean, float rstd, float gamma, fl
     const float scale = gamma * rstd;
     return {scale, fmaf(-mean, scale, beta)};
 }
+
+// Positive numbers up to here are stored as zero: half of the smallest that act has.
+#if defined(PICIE_ACT_F32)
+constexpr float STORED_AS_ZERO = 0.0f;
+#elif defined(PICIE_ACT_BF16)
+constexpr float STORED_AS_ZERO = 0x1p-134f;
+#else
+constexpr float STORED_AS_ZERO = 0x1p-25f;
+#endif
 
 // sums (2, c) = the block's sums of `first` and of `second`, added row of threads after row of
 // threads. All threads of the block must call it.

@@ -1,20 +1,26 @@
 // The end of a ResNet's stem: batch norm, ReLU and 3×3/2 max-pool (padding 1) of x (n, h, w, c),
-// which give z (n, p, q, c), p = ⌈h/2⌉, q = ⌈w/2⌉. norm.cu computes the statistics, and finishes
-// the sums of the backward.
+// which give z (n, p, q, c), p = ⌈h/2⌉, q = ⌈w/2⌉. norm.cu computes the statistics, and the sums
+// of the backward.
 //
 //   y = γ·x̂ + β,  z = max(0, y over the window),  argmax = 3·row + column of the window's first
-//   maximum; window (p, q) has its centre at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
-//   dx = the gradient of batch norm from g,  g at a pixel = [y > 0]·Σ dz of the (at most four)
-//   windows whose maximum it is
+//   maximum, or CLOSED where that is stored as zero;  peak = x there, or in the window's first
+//   pixel; window (p, q) has its centre at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
+//   dx = the gradient of batch norm from g,  g at a pixel = Σ dz of the (at most four) windows
+//   whose maximum it is
 //
-// y is never stored. With T the bytes of x (bf16; z has T/4, argmax T/8):
+// y is never stored. A window hands its dz to one pixel, so the sums of the backward, Σg and
+// Σ g·(x − mean) over all pixels, are those of dz and peak over the windows that are open: the
+// sums of a norm without pooling on maps a quarter as large. With T the bytes of x (bf16; z and
+// peak have T/4, argmax T/8):
 //
-//   forward   stats reads T; pool reads T, writes T/4 and T/8 of argmax                   2.4 T
+//   forward   stats reads T; pool reads T, writes T/4                                     2.3 T
+//             where a backward follows, pool also writes T/4 of peak and T/8 of argmax    2.6 T
 //   infer     reads T, writes T/4                                                         1.3 T
-//   backward  reduce reads T + 3T/8 (x, dz, argmax); apply reads the same and writes T    3.8 T
+//   backward  norm.cu's reduce reads T/2 (dz, peak); apply reads T + 3T/8 (x, dz, argmax)
+//             and writes T                                                                2.9 T
 //
-// Floor: those bytes at the memory's rate. 2×128 images of 160×160×64 (T = 0.84 GB): 0.46 ms
-// forward, 0.73 ms backward at 4.3 TB/s. Neighbouring windows share pixels, and neighbouring pixels
+// Floor: those bytes at the memory's rate. 2×128 images of 160×160×64 (T = 0.84 GB): 0.51 ms
+// forward, 0.56 ms backward at 4.3 TB/s. Neighbouring windows share pixels, and neighbouring pixels
 // share windows: those reads meet in the caches.
 //
 // A thread keeps 8 channels and strides along a row of windows; stats.cuh says what `lane` and
@@ -22,15 +28,18 @@
 #include "stats.cuh"
 
 constexpr int THREADS = 128;
+// The place of a maximum that is zero: no pixel gets this window's gradient.
+constexpr int CLOSED = 9;
 
 static_assert(VECTOR == 8, "the argmax of a thread's channels are the bytes of a uint2");
 
-// The max-pool of a row of windows, after batch norm with NORM. NOTE: the ReLU's zero is the first
-// candidate: where it wins no gradient flows, whichever tap is named.
-template <bool NORM, bool ARGMAX>
+// The max-pool of a row of windows, after batch norm with NORM, and what a backward KEEPs of it.
+// NOTE: the ReLU's zero is the first candidate, and so is what is stored as zero: as norm.cu's
+// reduce finds by peak.
+template <bool NORM, bool KEEP>
 __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restrict__ argmax,
-                                     const act* __restrict__ x, const float* line, int h, int w,
-                                     int c, int wide) {
+                                     act* __restrict__ peak, const act* __restrict__ x,
+                                     const float* line, int h, int w, int c, int wide) {
     const Place at = place(THREADS, blockIdx.z, wide, c);
     if (!at.inside) return;
     F8 scale = {}, shift = {};
@@ -46,8 +55,13 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
     const act* image = x + size_t(blockIdx.y) * h * w * c + at.channel;
     for (int o = at.lane; o < q; o += at.lanes) {
         const int columns[3] = {max(2 * o - 1, 0), 2 * o, min(2 * o + 1, w - 1)};
-        F8 best = {};
-        int tap[8] = {};
+        F8 best, top = {};
+        int tap[8];
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            best.v[k] = STORED_AS_ZERO;
+            tap[k] = CLOSED;
+        }
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
 #pragma unroll
@@ -57,14 +71,17 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
 #pragma unroll
                 for (int k = 0; k < 8; ++k) {
                     const float y = NORM ? fmaf(v.v[k], scale.v[k], shift.v[k]) : v.v[k];
-                    if (ARGMAX && y > best.v[k]) tap[k] = name;
+                    const bool wins = y > best.v[k];
+                    if (wins) tap[k] = name;
+                    if (wins || i + j == 0) top.v[k] = v.v[k];
                     best.v[k] = max_nan(best.v[k], y);
                 }
             }
         }
         const size_t out = ((size_t(blockIdx.y) * gridDim.x + p) * q + o) * c + at.channel;
         store8(z + out, best);
-        if (ARGMAX) {
+        if (KEEP) {
+            store8(peak + out, top);
             uint2 packed = {0, 0};
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
@@ -77,15 +94,16 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
 }
 
 // z = maxpool(relu(x·scale + shift)), scale and shift from line (groups, 2, c), which norm_finalize
-// wrote. argmax is null where no backward follows. Grid: (p, n, tiles of channels).
+// wrote. argmax and peak are null where no backward follows. Grid: (p, n, tiles of channels).
 KERNEL(stem_pool, THREADS)
-(act* __restrict__ z, Maybe<unsigned char> __restrict__ argmax, const act* __restrict__ x,
- const float* __restrict__ line, int images_per_group, int h, int w, int c, int wide) {
+(act* __restrict__ z, Maybe<unsigned char> __restrict__ argmax, Maybe<act> __restrict__ peak,
+ const act* __restrict__ x, const float* __restrict__ line, int images_per_group, int h, int w,
+ int c, int wide) {
     line += size_t(blockIdx.y / images_per_group) * 2 * c;
     if (argmax) {
-        pool<true, true>(z, argmax, x, line, h, w, c, wide);
+        pool<true, true>(z, argmax, peak, x, line, h, w, c, wide);
     } else {
-        pool<true, false>(z, argmax, x, line, h, w, c, wide);
+        pool<true, false>(z, argmax, peak, x, line, h, w, c, wide);
     }
 }
 
@@ -93,7 +111,7 @@ KERNEL(stem_pool, THREADS)
 // channels).
 KERNEL(stem_infer, THREADS)(act* __restrict__ z, const act* __restrict__ x, int h, int w, int c,
                             int wide) {
-    pool<false, false>(z, nullptr, x, nullptr, h, w, c, wide);
+    pool<false, false>(z, nullptr, nullptr, x, nullptr, h, w, c, wide);
 }
 
 // The four windows (p, q)..(p + 1, q + 1). The 2×2 pixels (2p, 2q)..(2p + 1, 2q + 1) belong to them
@@ -147,56 +165,6 @@ __device__ __forceinline__ F8 gather(const Windows& all, int pixel) {
     return sum;
 }
 
-// partial (groups, chunks, 2, c) = Σg and Σ g·(x − mean) over chunks of `chunk` rows of windows; a
-// group has `rows` rows of windows. Grid: (chunks, tiles of channels, groups).
-KERNEL(stem_backward_reduce, THREADS)
-(float* __restrict__ partial, const act* __restrict__ dz, const unsigned char* __restrict__ argmax,
- const act* __restrict__ x, const float* __restrict__ saved, const float* __restrict__ gamma,
- const float* __restrict__ beta, int rows, int chunk, int h, int w, int c, int wide) {
-    const Place at = place(THREADS, blockIdx.y, wide, c);
-    F8 sum = {}, product = {};
-    if (at.inside) {
-        const float* mean = saved + size_t(blockIdx.z) * 2 * c + at.channel;
-        // The thread's channels.
-        F8 centre, scale, shift;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const Affine y =
-                affine(mean[e], mean[c + e], gamma[at.channel + e], beta[at.channel + e]);
-            centre.v[e] = mean[e];
-            scale.v[e] = y.scale;
-            shift.v[e] = y.shift;
-        }
-        const int p = (h + 1) / 2, q = (w + 1) / 2;
-        // Its rows of windows, the four pixels of each window in turn.
-        const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-        int image = blockIdx.z * (rows / p) + first / p, row = first % p;
-        for (int r = first; r < end; ++r) {
-            for (int column = at.lane; column < q; column += at.lanes) {
-                const Windows all = windows(dz, argmax, image, row, column, p, q, c, at.channel);
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const F8 v = load8(x + pixel(image, row, column, k, h, w, c, at.channel)),
-                             g = gather(all, k);
-#pragma unroll
-                    for (int e = 0; e < 8; ++e) {
-                        const float open =
-                            fmaf(v.v[e], scale.v[e], shift.v[e]) > 0.0f ? g.v[e] : 0.0f;
-                        sum.v[e] += open;
-                        product.v[e] = fmaf(open, v.v[e] - centre.v[e], product.v[e]);
-                    }
-                }
-            }
-            if (++row == p) {
-                row = 0;
-                ++image;
-            }
-        }
-    }
-    block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
-                        product, blockIdx.y, wide, c);
-}
-
 // dx from line (groups, 4, c), which norm_backward_finalize wrote. Grid: (p, n, tiles of channels).
 KERNEL(stem_backward_apply, THREADS)
 (act* __restrict__ dx, const act* __restrict__ dz, const unsigned char* __restrict__ argmax,
@@ -207,7 +175,6 @@ KERNEL(stem_backward_apply, THREADS)
     line += size_t(blockIdx.y / images_per_group) * 4 * c + at.channel;
     const F8 scale = load_floats(line), slope = load_floats(line + c),
              offset = load_floats(line + 2 * c);
-    const F8 shift = load_floats(line + 3 * c);
     const int row = blockIdx.x, p = gridDim.x, q = (w + 1) / 2;
     for (int column = at.lane; column < q; column += at.lanes) {
         const Windows all = windows(dz, argmax, blockIdx.y, row, column, p, q, c, at.channel);
@@ -218,8 +185,7 @@ KERNEL(stem_backward_apply, THREADS)
             F8 g = gather(all, k);
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
-                const float open = fmaf(v.v[e], scale.v[e], shift.v[e]) > 0.0f ? g.v[e] : 0.0f;
-                g.v[e] = fmaf(scale.v[e], open, fmaf(slope.v[e], v.v[e], offset.v[e]));
+                g.v[e] = fmaf(scale.v[e], g.v[e], fmaf(slope.v[e], v.v[e], offset.v[e]));
             }
             if (2 * row + k / 2 < h && 2 * column + k % 2 < w) store8(dx + i, g);
         }

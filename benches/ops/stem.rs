@@ -2,8 +2,8 @@
 
 use criterion::Criterion;
 use picie::device::ops::{
-    NormParams, StemBackward, StemForward, StemInfer, StemSpec, plan_stem, stem_backward,
-    stem_forward, stem_infer,
+    NormParams, StemBackward, StemForward, StemInfer, StemMaxima, StemSpec, plan_stem,
+    stem_backward, stem_forward, stem_infer,
 };
 use picie::device::{Layout, Pool};
 
@@ -18,7 +18,7 @@ pub fn bench(c: &mut Criterion, place: &Place) {
     let argmax = layout.take(Pool::Acts, "argmax", spec.z_len());
     let mut acts = |name, len| layout.acts(Pool::Acts, name, len);
     let [x, dx] = ["x", "dx"].map(|name| acts(name, spec.x_len()));
-    let [z, dz] = ["z", "dz"].map(|name| acts(name, spec.z_len()));
+    let [z, dz, peak] = ["z", "dz", "peak"].map(|name| acts(name, spec.z_len()));
     let mut take = |name, len| layout.take::<f32>(Pool::Acts, name, len);
     let [gamma, beta, running_mean, running_var, dgamma, dbeta] =
         ["gamma", "beta", "mean", "var", "dgamma", "dbeta"].map(|name| take(name, spec.c));
@@ -30,11 +30,12 @@ pub fn bench(c: &mut Criterion, place: &Place) {
     }
 
     let params = NormParams { gamma, beta, running_mean, running_var };
-    let forward = StemForward { z, argmax: Some(argmax), saved, x, params };
+    let maxima = StemMaxima { argmax, peak };
+    let forward = StemForward { z, maxima: Some(maxima), saved, x, params };
     time(&mut group, dev, "forward", &spec, forward, |dev, a| stem_forward(dev, &plan, a));
     let infer = StemInfer { z, x };
     time(&mut group, dev, "infer", &spec, infer, |dev, a| stem_infer(dev, &plan, a));
-    let backward = StemBackward { dx, dgamma, dbeta, dz, argmax, x, saved, params };
+    let backward = StemBackward { dx, dgamma, dbeta, dz, maxima, x, saved, params };
     time(&mut group, dev, "backward", &spec, backward, |dev, a| stem_backward(dev, &plan, a));
     group.finish();
 }

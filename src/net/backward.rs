@@ -126,13 +126,13 @@ impl Backward {
             }
         }
         let dz = blocks.last().expect("a network has blocks").dx;
-        let StemStep { unit, conv, pool, y, saved, argmax, .. } = stem;
+        let StemStep { unit, conv, pool, y, saved, maxima, .. } = stem;
         let a = StemBackward {
             dx: *dstem,
             dgamma: net.grad(&unit.conv, 1),
             dbeta: net.grad(&unit.conv, 2),
             dz,
-            argmax: argmax.expect("kept in Mode::Train"),
+            maxima: maxima.expect("kept in Mode::Train"),
             x: *y,
             saved: *saved,
             params: net.norm(unit),

@@ -3,8 +3,8 @@
 
 use crate::base::{Error, Result};
 use crate::device::ops::{
-    ConvSpec, DataGrad, HeadSpec, NormSpec, StemSpec, Terms, Uses, WeightGrad, plan_conv,
-    plan_head, plan_norm, plan_stem,
+    ConvSpec, DataGrad, HeadSpec, NormSpec, StemMaxima, StemSpec, Terms, Uses, WeightGrad,
+    plan_conv, plan_head, plan_norm, plan_stem,
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::architecture::{Block, Conv, Unit};
@@ -72,11 +72,13 @@ impl Planner<'_> {
         let y = self.take("stem.y", spec.y_len());
         self.done(x);
         let saved = self.layout.take(Pool::Acts, "stem.statistics", pool.spec.saved_len());
-        let kept = self.mode == Mode::Train;
-        let argmax = kept.then(|| self.layout.take(Pool::Acts, "stem.argmax", pool.spec.z_len()));
+        let maxima = (self.mode == Mode::Train).then(|| StemMaxima {
+            argmax: self.layout.take(Pool::Acts, "stem.argmax", pool.spec.z_len()),
+            peak: self.take("stem.peak", pool.spec.z_len()),
+        });
         let z = self.take("stem.z", pool.spec.z_len());
         self.done(y);
-        Ok(StemStep { unit, conv, pool, y, z, saved, argmax })
+        Ok(StemStep { unit, conv, pool, y, z, saved, maxima })
     }
 
     /// A unit on pixels of `size`. Its output stays alive.

@@ -104,7 +104,7 @@ impl Program {
     }
 
     fn forward_stem(&self, dev: &mut dyn Engine, net: &Network) -> Result<()> {
-        let StemStep { unit, conv, pool, y, z, saved, argmax } = &self.stem;
+        let StemStep { unit, conv, pool, y, z, saved, maxima } = &self.stem;
         let (x, y, z) = (self.x, *y, *z);
         if self.mode.folded() {
             let (w, epilogue) = (net.folded_weight(unit), Epilogue::bias(net.folded_bias(unit)));
@@ -114,7 +114,7 @@ impl Program {
         let (w, epilogue) = (net.weight(&unit.conv), Epilogue::NONE);
         conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
         let params = net.norm(unit);
-        let a = StemForward { z, argmax: *argmax, saved: *saved, x: y, params };
+        let a = StemForward { z, maxima: *maxima, saved: *saved, x: y, params };
         stem_forward(dev, pool, a)
     }
 

@@ -1,6 +1,6 @@
 //! The steps of a program: the plans of its ops, and where what they read and write lies.
 
-use crate::device::ops::{ConvUse, NormSpec, Plan, StemSpec};
+use crate::device::ops::{ConvUse, NormSpec, Plan, StemMaxima, StemSpec};
 use crate::device::{Act, Slot};
 use crate::net::architecture::{Conv, Unit};
 
@@ -15,8 +15,8 @@ pub struct StemStep {
     pub z: Slot<Act>,
     /// Batch statistics.
     pub saved: Slot<f32>,
-    /// Where in its window each maximum lies, for a backward.
-    pub argmax: Option<Slot<u8>>,
+    /// What a backward needs to know of each window.
+    pub maxima: Option<StemMaxima>,
 }
 
 /// A convolution with its norm.

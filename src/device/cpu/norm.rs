@@ -15,13 +15,13 @@ const ROWS: usize = 256;
 
 /// Two sums over all rows of a group, each channel by channel (c): what [`reduce`] returns.
 pub(super) struct ChannelSums {
-    pub first: Vec<f64>,
-    pub second: Vec<f64>,
+    first: Vec<f64>,
+    second: Vec<f64>,
 }
 
 impl ChannelSums {
     /// Adds up the sums of all pieces (pieces, 2, c) in their order.
-    pub fn of(partial: &[f32], c: usize) -> Self {
+    fn of(partial: &[f32], c: usize) -> Self {
         let mut sums = ChannelSums { first: vec![0.0; c], second: vec![0.0; c] };
         for part in partial.chunks(2 * c) {
             let (first, second) = part.split_at(c);
@@ -34,7 +34,7 @@ impl ChannelSums {
 
 /// Adds up two per-channel sums over `rows` rows: `piece(first row, rows, sums (2, c))` adds those
 /// of one piece.
-pub(super) fn reduce(
+fn reduce(
     simd: pulp::Arch,
     rows: usize,
     c: usize,
@@ -137,12 +137,12 @@ pub(super) fn backward_affine(
 }
 
 /// A row of the backward pass.
-struct Row<'a> {
-    dz: &'a [f32],
-    x: &'a [f32],
+pub(super) struct Row<'a> {
+    pub dz: &'a [f32],
+    pub x: &'a [f32],
     /// What tells where the forward's output was above zero: itself, or its scale and shift of x.
-    z: Option<&'a [f32]>,
-    line: Option<&'a (Vec<f32>, Vec<f32>)>,
+    pub z: Option<&'a [f32]>,
+    pub line: Option<&'a (Vec<f32>, Vec<f32>)>,
 }
 
 impl Row<'_> {
@@ -165,6 +165,32 @@ impl Row<'_> {
             (None, None) => g.copy_from_slice(self.dz),
         }
     }
+}
+
+/// Σg and Σ(g·x̂) of a group's rows, x̂ by `saved` (2, c), the statistics of its group.
+pub(super) fn gradient_sums<'a>(
+    simd: pulp::Arch,
+    rows: usize,
+    partial: &mut [f32],
+    saved: &[f32],
+    row: impl Fn(usize) -> Row<'a> + Sync,
+) -> ChannelSums {
+    let c = saved.len() / 2;
+    let (mean, rstd) = saved.split_at(c);
+    reduce(simd, rows, c, partial, |first, rows, sums| {
+        let (sum, product) = sums.split_at_mut(c);
+        let mut masked = vec![0.0; c];
+        for row in (first..first + rows).map(&row) {
+            row.mask(&mut masked);
+            let sums = sum.iter_mut().zip(&mut *product);
+            for ((((g, x), mean), rstd), (s, p)) in
+                masked.iter().zip(row.x).zip(mean).zip(rstd).zip(sums)
+            {
+                *s += g;
+                *p = g.mul_add((x - mean) * rstd, *p);
+            }
+        }
+    })
 }
 
 impl NormOps for Cpu {
@@ -237,7 +263,6 @@ impl NormOps for Cpu {
             let (dz, x, saved) =
                 (&dz[group.clone()], &x[group.clone()], &saved[g * 2 * c..][..2 * c]);
             let z = z.as_deref().map(|z| &z[group.clone()]);
-            let (mean, rstd) = saved.split_at(c);
             let line = beta.as_deref().map(|beta| affine(saved, gamma, beta));
             let row = |i: usize| Row {
                 dz: &dz[i * c..(i + 1) * c],
@@ -245,20 +270,7 @@ impl NormOps for Cpu {
                 z: z.map(|z| &z[i * c..(i + 1) * c]),
                 line: line.as_ref(),
             };
-            let sums = reduce(simd, rows, c, partial, |first, rows, sums| {
-                let (sum, product) = sums.split_at_mut(c);
-                let mut masked = vec![0.0; c];
-                for row in (first..first + rows).map(row) {
-                    row.mask(&mut masked);
-                    let sums = sum.iter_mut().zip(&mut *product);
-                    for ((((g, x), mean), rstd), (s, p)) in
-                        masked.iter().zip(row.x).zip(mean).zip(rstd).zip(sums)
-                    {
-                        *s += g;
-                        *p = g.mul_add((x - mean) * rstd, *p);
-                    }
-                }
-            });
+            let sums = gradient_sums(simd, rows, partial, saved, row);
             let [a, b, s] = backward_affine(&sums, rows, saved, gamma, dgamma, dbeta);
             let dx = dx[group.clone()].par_chunks_mut(ROWS * c);
             let sweep = |i: usize, dx: &mut [f32], mut dresidual: Option<&mut [f32]>| {

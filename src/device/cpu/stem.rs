@@ -3,10 +3,14 @@
 use rayon::prelude::*;
 
 use crate::base::Result;
-use crate::device::cpu::norm::{ChannelSums, affine, backward_affine, partial_len, statistics};
+use crate::device::cpu::norm::{
+    Row, affine, backward_affine, gradient_sums, partial_len, statistics,
+};
 use crate::device::cpu::{Cpu, share::share, share::workers, wide::wide};
 use crate::device::ops::stem::StemOps;
-use crate::device::ops::{NormParams, Passed, StemBackward, StemForward, StemInfer, StemSpec};
+use crate::device::ops::{
+    NormParams, Passed, StemBackward, StemForward, StemInfer, StemMaxima, StemSpec,
+};
 
 /// The taps of the window at output position `o` that lie inside of `len` input positions, as
 /// (first input position, number of taps skipped before it, number of taps).
@@ -24,13 +28,16 @@ fn larger(v: f32, z: f32) -> f32 {
     if (v > z) | v.is_nan() { v } else { z }
 }
 
+/// The name of a maximum that is zero.
+const CLOSED: f32 = 9.0;
+
 /// One image: z (p, q, c) = the maximum of relu(x·scale + shift) in windows of 3×3 at a stride of
-/// 2, argmax = which tap of the window it was. `tap` (c) is scratch.
+/// 2, and what a backward needs of it: argmax and peak. `tap` (c) is scratch.
 #[inline(always)]
 fn pool(
     s: &StemSpec,
     z: &mut [f32],
-    mut argmax: Option<&mut [u8]>,
+    maxima: &mut Option<(&mut [u8], &mut [f32])>,
     x: &[f32],
     affine: Option<(&[f32], &[f32])>,
     tap: &mut [f32],
@@ -38,13 +45,14 @@ fn pool(
     let (q, c) = (s.q(), s.c);
     for (o, z) in z.chunks_exact_mut(c).enumerate() {
         let ((y, above, rows), (left, before, columns)) = (window(o / q, s.h), window(o % q, s.w));
-        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows,
-        // whichever tap is named. A NaN wins over every number, so that it is not hidden.
+        let pixel = |i: usize, j: usize| &x[((y + i) * s.w + left + j) * c..][..c];
+        // NOTE: the ReLU's floor of zero is the first candidate: where it wins no gradient flows. A
+        // NaN wins over every number, so that it is not hidden.
         z.fill(0.0);
-        tap[..c].fill(0.0);
+        tap[..c].fill(CLOSED);
         for i in 0..rows {
             for j in 0..columns {
-                let x = &x[((y + i) * s.w + left + j) * c..][..c];
+                let x = pixel(i, j);
                 let name = ((above + i) * 3 + before + j) as f32;
                 match affine {
                     Some((scale, shift)) => {
@@ -60,8 +68,16 @@ fn pool(
                 }
             }
         }
-        if let Some(argmax) = argmax.as_deref_mut() {
-            argmax[o * c..][..c].iter_mut().zip(&*tap).for_each(|(a, t)| *a = *t as u8);
+        if let Some((argmax, peak)) = maxima {
+            let each = argmax[o * c..][..c].iter_mut().zip(&mut peak[o * c..][..c]).zip(&*tap);
+            for (k, ((argmax, peak), tap)) in each.enumerate() {
+                *argmax = *tap as u8;
+                let (i, j) = match *argmax as usize {
+                    tap if *argmax < 9 => (tap / 3 - above, tap % 3 - before),
+                    _ => (0, 0),
+                };
+                *peak = pixel(i, j)[k];
+            }
         }
     }
 }
@@ -89,19 +105,18 @@ impl StemOps for Cpu {
     fn plan_stem(&mut self, spec: StemSpec) -> Result<usize> {
         let per_group = spec.n / spec.groups;
         let rows = per_group * spec.h * spec.w;
-        self.ask_scratch(
-            partial_len(rows, spec.c).max(workers() * spec.c).max(per_group * 2 * spec.c),
-        );
+        self.ask_scratch(partial_len(rows, spec.c).max(workers() * spec.c));
         Ok(0)
     }
 
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()> {
         let (spec, c) = (a.spec(), a.spec().c);
         let (simd, scratch) = (self.simd, self.whole_scratch());
-        let StemForward { z, argmax, saved, x, params } = *a;
+        let StemForward { z, maxima, saved, x, params } = *a;
         let NormParams { gamma, beta, running_mean, running_var } = params;
-        let (z, mut argmax, saved, x, gamma, beta, running_mean, running_var, scratch) =
-            self.get((z, argmax, saved, x, gamma, beta, running_mean, running_var, scratch));
+        let maxima = maxima.map(|StemMaxima { argmax, peak }| (argmax, peak));
+        let (z, mut maxima, saved, x, gamma, beta, running_mean, running_var, scratch) =
+            self.get((z, maxima, saved, x, gamma, beta, running_mean, running_var, scratch));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {
@@ -110,18 +125,22 @@ impl StemOps for Cpu {
             statistics(simd, saved, (running_mean, running_var), x, scratch);
             let (scale, shift) = affine(saved, gamma, beta);
             let images = z.chunks_mut(z_image).zip(x.chunks(x_image));
-            let work =
-                |z: &mut [f32], mut argmax: Option<&mut [u8]>, x: &[f32], tap: &mut [f32]| {
-                    wide(
-                        simd,
-                        #[inline(always)]
-                        || pool(spec, z, argmax.as_deref_mut(), x, Some((&scale, &shift)), tap),
-                    )
-                };
-            match argmax.as_deref_mut() {
-                Some(argmax) => {
-                    let images = images.zip(argmax[g * zs..][..zs].chunks_mut(z_image));
-                    share(images, scratch, |((z, x), argmax), tap| work(z, Some(argmax), x, tap));
+            let work = |z: &mut [f32],
+                        mut maxima: Option<(&mut [u8], &mut [f32])>,
+                        x: &[f32],
+                        tap: &mut [f32]| {
+                wide(
+                    simd,
+                    #[inline(always)]
+                    || pool(spec, z, &mut maxima, x, Some((&scale, &shift)), tap),
+                )
+            };
+            match &mut maxima {
+                Some((argmax, peak)) => {
+                    let argmax = argmax[g * zs..][..zs].chunks_mut(z_image);
+                    let maxima = argmax.zip(peak[g * zs..][..zs].chunks_mut(z_image));
+                    let images = images.zip(maxima);
+                    share(images, scratch, |((z, x), maxima), tap| work(z, Some(maxima), x, tap));
                 }
                 None => share(images, scratch, |(z, x), tap| work(z, None, x, tap)),
             }
@@ -138,7 +157,7 @@ impl StemOps for Cpu {
             wide(
                 simd,
                 #[inline(always)]
-                || pool(spec, z, None, x, None, tap),
+                || pool(spec, z, &mut None, x, None, tap),
             )
         });
         Ok(())
@@ -146,67 +165,45 @@ impl StemOps for Cpu {
 
     fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()> {
         let (spec, c) = (a.spec(), a.spec().c);
-        let (simd, scratch) = (self.simd, self.whole_scratch());
-        let StemBackward { dx, dgamma, dbeta, dz, argmax, x, saved, params } = *a;
-        let (dx, dgamma, dbeta, dz, argmax, x, saved, gamma, beta, scratch) =
-            self.get((dx, dgamma, dbeta, dz, argmax, x, saved, params.gamma, params.beta, scratch));
+        let windows = spec.z_len() / spec.groups / c;
+        let (simd, partial) = (self.simd, self.scratch(partial_len(windows, c)));
+        let StemBackward { dx, dgamma, dbeta, dz, maxima, x, saved, params } = *a;
+        let (StemMaxima { argmax, peak }, NormParams { gamma, beta, .. }) = (maxima, params);
+        let (dx, dgamma, dbeta, dz, (argmax, peak), x, saved, gamma, beta, partial) =
+            self.get((dx, dgamma, dbeta, dz, (argmax, peak), x, saved, gamma, beta, partial));
         let (xs, zs) = (spec.x_len() / spec.groups, spec.z_len() / spec.groups);
         let (x_image, z_image) = (spec.h * spec.w * c, spec.p() * spec.q() * c);
         for g in 0..spec.groups {
             let (dx, x) = (&mut dx[g * xs..][..xs], &x[g * xs..][..xs]);
-            let (dz, argmax) = (&dz[g * zs..][..zs], &argmax[g * zs..][..zs]);
-            let saved = &saved[g * 2 * c..][..2 * c];
-            let (mean, rstd) = saved.split_at(c);
-            let (scale, shift) = affine(saved, gamma, beta);
-            // dx holds the gradient of the normalised output first.
-            let images = spec.n / spec.groups;
-            let partial = &mut scratch[..images * 2 * c];
-            partial
-                .par_chunks_mut(2 * c)
-                .zip(dx.par_chunks_mut(x_image))
+            let [dz, peak] = [&dz, &peak].map(|map| &map[g * zs..][..zs]);
+            let (argmax, saved) = (&argmax[g * zs..][..zs], &saved[g * 2 * c..][..2 * c]);
+            let line = affine(saved, gamma, beta);
+            let row = |i: usize| {
+                let [dz, x] = [dz, peak].map(|map| &map[i * c..(i + 1) * c]);
+                Row { dz, x, z: None, line: Some(&line) }
+            };
+            let sums = gradient_sums(simd, zs / c, partial, saved, row);
+            let [a, b, s] = backward_affine(&sums, xs / c, saved, gamma, dgamma, dbeta);
+            dx.par_chunks_mut(x_image)
                 .zip(x.par_chunks(x_image))
                 .zip(dz.par_chunks(z_image).zip(argmax.par_chunks(z_image)))
-                .for_each(|(((sums, dx), x), (dz, argmax))| {
+                .for_each(|((dx, x), (dz, argmax))| {
                     wide(
                         simd,
                         #[inline(always)]
                         || {
+                            // dx holds the gradient of the normalised output first.
                             unpool(spec, dx, dz, argmax);
-                            sums.fill(0.0);
-                            let (sum, product) = sums.split_at_mut(c);
                             for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                                let line = scale.iter().zip(&shift).zip(mean.iter().zip(rstd));
-                                let sums = sum.iter_mut().zip(&mut *product);
-                                for (((dx, x), ((a, b), (mean, rstd))), (s, p)) in
-                                    dx.iter_mut().zip(x).zip(line).zip(sums)
+                                for ((((dx, x), a), b), s) in
+                                    dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s)
                                 {
-                                    let g = if x.mul_add(*a, *b) > 0.0 { *dx } else { 0.0 };
-                                    *dx = g;
-                                    *s += g;
-                                    *p = g.mul_add((x - mean) * rstd, *p);
+                                    *dx = a.mul_add(*dx, b.mul_add(*x, *s));
                                 }
                             }
                         },
                     );
                 });
-            let sums = ChannelSums::of(partial, c);
-            let [a, b, s] =
-                backward_affine(&sums, images * spec.h * spec.w, saved, gamma, dgamma, dbeta);
-            dx.par_chunks_mut(x_image).zip(x.par_chunks(x_image)).for_each(|(dx, x)| {
-                wide(
-                    simd,
-                    #[inline(always)]
-                    || {
-                        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for ((((dx, x), a), b), s) in
-                                dx.iter_mut().zip(x).zip(&a).zip(&b).zip(&s)
-                            {
-                                *dx = a.mul_add(*dx, b.mul_add(*x, *s));
-                            }
-                        }
-                    },
-                );
-            });
         }
         Ok(())
     }

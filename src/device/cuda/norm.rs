@@ -11,48 +11,47 @@ use crate::device::cuda::kernels::consts::norm::{
     DEPTH, FINALIZED, MOST_WIDE, RESIDENT, RESIDENT_BACK, THREADS, VECTOR,
 };
 use crate::device::ops::norm::{EPS, MOMENTUM, NormOps};
-use crate::device::ops::{NormBackward, NormFold, NormForward, NormParams, NormSpec, Passed};
+use crate::device::ops::{
+    NormBackward, NormFold, NormForward, NormGate, NormParams, NormSpec, Passed,
+};
 
 /// Multiprocessors of an H100. NOTE: a constant, so that sums are cut in the same places, and
 /// rounded alike, on every GPU.
 const PROCESSORS: usize = 132;
 
-/// Threads side by side along a row of `c` channels, a vector of them each: a power of two.
-fn wide(c: usize) -> usize {
-    (c / VECTOR).next_power_of_two().min(MOST_WIDE)
+/// Threads side by side along a row of `c` channels, a vector of them each: a power of two. And how
+/// many tiles of so many threads a row takes.
+pub(super) fn across(c: usize) -> (usize, usize) {
+    let wide = (c / VECTOR).next_power_of_two().min(MOST_WIDE);
+    (wide, (c / VECTOR).div_ceil(wide))
 }
 
 /// How a matrix (groups, rows, c) is cut into blocks: `stats.cuh` says how threads stand in one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
-    pub wide: usize,
+struct Cut {
+    wide: usize,
     /// Tiles of `wide` vectors of channels.
-    pub tiles: usize,
+    tiles: usize,
     /// Rows of a block.
-    pub chunk: usize,
+    chunk: usize,
     /// Chunks of a group.
-    pub chunks: usize,
+    chunks: usize,
 }
 
 impl Cut {
-    /// About `blocks` blocks, their rows a multiple of `step`.
-    pub fn new(groups: usize, rows: usize, c: usize, blocks: usize, step: usize) -> Self {
-        let wide = wide(c);
-        let tiles = (c / VECTOR).div_ceil(wide);
+    /// As many blocks as the GPU holds where a multiprocessor holds `resident`. The spec is not
+    /// empty.
+    fn new(&NormSpec { groups, rows, c }: &NormSpec, resident: usize) -> Self {
+        let (wide, tiles) = across(c);
+        let (blocks, step) = (resident * PROCESSORS, DEPTH * THREADS / wide);
         let chunk = rows.div_ceil(blocks.div_ceil(groups * tiles)).max(1).next_multiple_of(step);
         Cut { wide, tiles, chunk, chunks: rows.div_ceil(chunk) }
     }
 
     /// Floats of the partial sums (groups, chunks, 2, c).
-    pub fn partial_len(&self, groups: usize, c: usize) -> usize {
+    fn partial_len(&self, groups: usize, c: usize) -> usize {
         groups * self.chunks * 2 * c
     }
-}
-
-/// How batch norm itself is cut, where a multiprocessor holds `resident` blocks. The spec is not
-/// empty.
-fn cut(&NormSpec { groups, rows, c }: &NormSpec, resident: usize) -> Cut {
-    Cut::new(groups, rows, c, resident * PROCESSORS, DEPTH * THREADS / wide(c))
 }
 
 /// Refuses what kernels of norm and stem do not take: they have channels by vectors, and count in
@@ -71,6 +70,16 @@ pub(super) fn fits(op: &str, c: usize, sizes: &[usize]) -> Result<()> {
     Ok(())
 }
 
+/// What [`Cuda::norm_sums`] adds up: arguments of [`NormBackward`].
+pub(super) struct Sums {
+    pub dresidual: Option<Slot<Act>>,
+    pub dz: Slot<Act>,
+    pub gate: NormGate,
+    pub x: Slot<Act>,
+    pub saved: Slot<f32>,
+    pub gamma: Slot<f32>,
+}
+
 /// What [`Cuda::norm_gradients`] makes sums into gradients with.
 pub(super) struct Finish {
     pub dgamma: Slot<f32>,
@@ -82,11 +91,6 @@ pub(super) struct Finish {
 }
 
 impl Cuda {
-    /// Asks for the scratch of sums over `cut` and the coefficients made of them.
-    pub(super) fn ask_norm_scratch(&mut self, groups: usize, c: usize, cut: &Cut) {
-        self.ask_scratch((cut.partial_len(groups, c) + groups * 4 * c) * size_of::<f32>());
-    }
-
     /// Statistics of x into `saved` and the running ones; returns (groups, 2, c), scale and shift
     /// of γ·x̂ + β.
     pub(super) fn norm_statistics(
@@ -96,7 +100,7 @@ impl Cuda {
         x: Slot<Act>,
         params: NormParams,
     ) -> Result<Slot<f32>> {
-        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec, RESIDENT));
+        let (&NormSpec { groups, rows, c }, cut) = (spec, Cut::new(spec, RESIDENT));
         let Cut { wide, tiles, chunk, chunks } = cut;
         let partial: Slot<f32> = self.scratch(0, cut.partial_len(groups, c))?;
         let line = self.scratch(partial.bytes(), groups * 2 * c)?;
@@ -121,6 +125,34 @@ impl Cuda {
         };
         self.launch(c / FINALIZED, 0, kernel)?;
         Ok(line)
+    }
+
+    /// The sums Σg and Σ g·(x − mean) of a backward, by chunks, and how many chunks there are:
+    /// (groups, chunks, 2, c). Writes `dresidual`.
+    pub(super) fn norm_sums(
+        &mut self,
+        spec: &NormSpec,
+        Sums { dresidual, dz, gate, x, saved, gamma }: Sums,
+    ) -> Result<(Slot<f32>, usize)> {
+        let (&NormSpec { groups, rows, c }, cut) = (spec, Cut::new(spec, RESIDENT_BACK));
+        let Cut { wide, tiles, chunk, chunks } = cut;
+        let partial: Slot<f32> = self.scratch(0, cut.partial_len(groups, c))?;
+        let kernel = kernels::NormBackwardReduce {
+            partial,
+            dresidual,
+            dz,
+            z: gate.output(),
+            x,
+            saved,
+            gamma,
+            beta: gate.beta(),
+            rows,
+            c,
+            chunk,
+            wide,
+        };
+        self.launch((chunks, tiles, groups), 0, kernel)?;
+        Ok((partial, chunks))
     }
 
     /// Gradients of γ and β from the sums in `partial` (groups, `chunks`, 2, c); returns (groups,
@@ -156,7 +188,8 @@ impl NormOps for Cuda {
         fits("batch norm", spec.c, &[spec.rows])?;
         if !spec.is_empty() {
             for resident in [RESIDENT, RESIDENT_BACK] {
-                self.ask_norm_scratch(spec.groups, spec.c, &cut(&spec, resident));
+                let partial = Cut::new(&spec, resident).partial_len(spec.groups, spec.c);
+                self.ask_scratch((partial + spec.groups * 4 * spec.c) * size_of::<f32>());
             }
         }
         Ok(0)
@@ -170,7 +203,7 @@ impl NormOps for Cuda {
         let NormForward { z, saved, x, residual, relu, params } = *a;
         let line = self.norm_statistics(spec, saved, x, params)?;
         let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, chunks }) =
-            (spec, cut(spec, RESIDENT));
+            (spec, Cut::new(spec, RESIDENT));
         let kernel = kernels::NormApply { z, x, residual, line, rows, c, chunk, wide, relu };
         self.launch((chunks, tiles, groups), 0, kernel)
     }
@@ -181,24 +214,10 @@ impl NormOps for Cuda {
             return Ok(());
         }
         let NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma } = *a;
-        let (&NormSpec { groups, rows, c }, cut) = (spec, cut(spec, RESIDENT_BACK));
-        let Cut { wide, tiles, chunk, chunks } = cut;
-        let partial: Slot<f32> = self.scratch(0, cut.partial_len(groups, c))?;
-        let kernel = kernels::NormBackwardReduce {
-            partial,
-            dresidual,
-            dz,
-            z: gate.output(),
-            x,
-            saved,
-            gamma,
-            beta: gate.beta(),
-            rows,
-            c,
-            chunk,
-            wide,
-        };
-        self.launch((chunks, tiles, groups), 0, kernel)?;
+        let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, .. }) =
+            (spec, Cut::new(spec, RESIDENT_BACK));
+        let sums = Sums { dresidual, dz, gate, x, saved, gamma };
+        let (partial, chunks) = self.norm_sums(spec, sums)?;
         let finish = Finish { dgamma, dbeta, saved, gamma, beta: gate.beta() };
         let line = self.norm_gradients(spec, finish, partial, chunks)?;
         // The residual's gradient is dz behind the ReLU already.

@@ -49,8 +49,8 @@ pub use softmax::{
     softmax_backward, softmax_forward, softmax_loss,
 };
 pub use stem::{
-    StemBackward, StemForward, StemInfer, StemSpec, plan_stem, stem_backward, stem_forward,
-    stem_infer,
+    StemBackward, StemForward, StemInfer, StemMaxima, StemSpec, plan_stem, stem_backward,
+    stem_forward, stem_infer,
 };
 pub use top::{TopSpec, TopUpdate, plan_top, top_update};
 pub use view::{

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::base::Result;
-use crate::device::ops::{NormParams, Op, Passed, Plan, door, want, want_if};
+use crate::device::ops::{NormParams, Op, Passed, Plan, door, want};
 use crate::device::trace::bytes;
 use crate::device::{Act, Engine, Slot, Work};
 
@@ -54,14 +54,30 @@ impl fmt::Display for StemSpec {
     }
 }
 
+/// What a backward needs to know of each window's maximum, of a channel of an output (n, p, q, c).
+#[derive(Clone, Copy, Debug)]
+pub struct StemMaxima {
+    /// Its place in the window, 3·row + column, of the first where several are as large; 9 where
+    /// the output is zero, so that no gradient flows.
+    pub argmax: Slot<u8>,
+    /// x in this place; where the output is zero, x in the window's first pixel.
+    pub peak: Slot<Act>,
+}
+
+impl StemMaxima {
+    fn check(&self, op: &'static str, spec: &StemSpec) -> Result<()> {
+        want(op, "argmax", self.argmax, spec.z_len())?;
+        want(op, "peak", self.peak, spec.z_len())
+    }
+}
+
 /// Arguments of [`stem_forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct StemForward {
     /// = (n, p, q, c), the output.
     pub z: Slot<Act>,
-    /// = (n, p, q, c), the place of the first maximum in its window, 3·row + column. Given if a
-    /// backward pass follows.
-    pub argmax: Option<Slot<u8>>,
+    /// = (n, p, q, c) each. Given if a backward pass follows.
+    pub maxima: Option<StemMaxima>,
     /// = (groups, 2, c), the statistics of the batch, for the backward pass.
     pub saved: Slot<f32>,
     /// (n, h, w, c), the input.
@@ -76,14 +92,15 @@ impl Op for StemForward {
 
     fn check(&self, spec: &StemSpec) -> Result<()> {
         want(Self::NAME, "z", self.z, spec.z_len())?;
-        want_if(Self::NAME, "argmax", self.argmax, spec.z_len())?;
+        self.maxima.map_or(Ok(()), |maxima| maxima.check(Self::NAME, spec))?;
         want(Self::NAME, "saved", self.saved, spec.saved_len())?;
         want(Self::NAME, "x", self.x, spec.x_len())?;
         self.params.check(Self::NAME, spec.c)
     }
 
     fn work(&self, _: &StemSpec) -> Work {
-        Work::moved(bytes![self.z, self.x, self.x] + bytes![self.argmax])
+        let kept = self.maxima.map_or(0, |m| bytes![m.argmax, m.peak]);
+        Work::moved(bytes![self.z, self.x, self.x] + kept)
     }
 }
 
@@ -121,8 +138,8 @@ pub struct StemBackward {
     pub dbeta: Slot<f32>,
     /// (n, p, q, c), the gradient of the output.
     pub dz: Slot<Act>,
-    /// (n, p, q, c), as the forward pass wrote it.
-    pub argmax: Slot<u8>,
+    /// (n, p, q, c) each, as the forward pass wrote them.
+    pub maxima: StemMaxima,
     /// (n, h, w, c), the forward pass's input.
     pub x: Slot<Act>,
     /// (groups, 2, c), as the forward pass wrote it.
@@ -140,15 +157,16 @@ impl Op for StemBackward {
         want(Self::NAME, "dgamma", self.dgamma, spec.c)?;
         want(Self::NAME, "dbeta", self.dbeta, spec.c)?;
         want(Self::NAME, "dz", self.dz, spec.z_len())?;
-        want(Self::NAME, "argmax", self.argmax, spec.z_len())?;
+        self.maxima.check(Self::NAME, spec)?;
         want(Self::NAME, "x", self.x, spec.x_len())?;
         want(Self::NAME, "saved", self.saved, spec.saved_len())?;
         self.params.check(Self::NAME, spec.c)
     }
 
-    /// Two passes: sums over all pixels, then dx.
+    /// Two passes: sums over all windows, which a maximum each tells all of, then dx.
     fn work(&self, _: &StemSpec) -> Work {
-        Work::moved(bytes![self.dx] + 2 * (bytes![self.dz, self.x] + bytes![self.argmax]))
+        let StemBackward { dx, dz, maxima, x, .. } = *self;
+        Work::moved(bytes![dz, maxima.peak] + bytes![dz, maxima.argmax, x, dx])
     }
 }
 

@@ -14,7 +14,7 @@ const STATS: Warps = warps(45.2, 12.4, 29.4, 4.5);
 const APPLY: Warps = warps(58.8, 26.0, 27.0, 7.9);
 const APPLY_RESIDUAL: Warps = warps(74.7, 33.9, 38.5, 11.9);
 const REDUCE: Warps = warps(72.4, 22.6, 40.7, 9.0);
-const REDUCE_RELU: Warps = warps(99.5, 46.4, 47.5, 12.4);
+pub(super) const REDUCE_RELU: Warps = warps(99.5, 46.4, 47.5, 12.4);
 const REDUCE_RESIDUAL: Warps = warps(108.6, 52.0, 47.5, 16.4);
 const BACKWARD: Warps = warps(65.6, 24.9, 38.5, 11.9);
 const BACKWARD_RELU: Warps = warps(99.5, 47.5, 54.3, 15.8);
@@ -35,6 +35,11 @@ impl Paper {
     /// A small kernel that turns the sums of all blocks into statistics, group after group.
     pub(super) fn finalize(&mut self, kernel: &'static str, groups: usize) -> Result<()> {
         self.launch(Launch::waits(kernel, 1.2e-6 + 1.1e-6 * groups as f64))
+    }
+
+    /// The sums of a backward over maps of `map` bytes each, of which it moves `bytes`.
+    pub(super) fn norm_sums(&mut self, row: Warps, map: f64, bytes: f64) -> Result<()> {
+        self.sweep("norm_backward_reduce", row, map, bytes)
     }
 
     /// A kernel that moves `bytes` bytes in all, of which one tensor of `tensor` bytes was used by
@@ -69,7 +74,7 @@ impl NormOps for Paper {
             NormGate::Beta(_) => (REDUCE_RELU, 2.0, BACKWARD_RELU),
             NormGate::Output(_) => (REDUCE_RESIDUAL, 4.0, BACKWARD),
         };
-        self.sweep("norm_backward_reduce", reduce, bytes, moved * bytes)?;
+        self.norm_sums(reduce, bytes, moved * bytes)?;
         self.finalize("norm_backward_finalize", a.spec().groups)?;
         self.sweep("norm_backward_apply", apply, bytes, 3.0 * bytes)
     }

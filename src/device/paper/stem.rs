@@ -2,16 +2,15 @@
 
 use crate::base::Result;
 use crate::device::ops::stem::StemOps;
-use crate::device::ops::{Passed, StemBackward, StemForward, StemInfer, StemSpec};
+use crate::device::ops::{Passed, StemBackward, StemForward, StemInfer, StemMaxima, StemSpec};
 use crate::device::paper::Paper;
 use crate::device::paper::launch::{Launch, Warps};
-use crate::device::paper::norm::{ROW, warps};
+use crate::device::paper::norm::{REDUCE_RELU, ROW, warps};
 
 const POOL: Warps = warps(97.3, 43.0, 56.6, 9.9);
-const POOL_ARGMAX: Warps = warps(138.6, 80.9, 62.2, 10.5);
+const POOL_KEEP: Warps = warps(166.9, 115.2, 67.5, 11.5);
 const INFER: Warps = warps(76.9, 41.9, 56.6, 9.9);
-const REDUCE: Warps = warps(155.0, 81.2, 70.0, 10.0);
-const BACKWARD: Warps = warps(167.4, 89.9, 62.8, 14.0);
+const BACKWARD: Warps = warps(141.2, 78.7, 68.7, 14.0);
 
 impl Paper {
     /// A sweep over x, of `x` bytes, that moves `bytes` in all; windows overlap, so that half of x
@@ -37,10 +36,10 @@ impl StemOps for Paper {
     fn stem_forward(&mut self, a: Passed<StemForward>) -> Result<()> {
         let (x, z) = (a.x.bytes() as f64, a.z.bytes() as f64);
         self.norm_stats(x, a.spec().groups)?;
-        match a.argmax {
-            Some(argmax) => {
-                let bytes = x + z + argmax.bytes() as f64;
-                self.windows("stem_pool", POOL_ARGMAX, x, bytes, 1.15)
+        match a.maxima {
+            Some(StemMaxima { argmax, peak }) => {
+                let bytes = x + z + (argmax.bytes() + peak.bytes()) as f64;
+                self.windows("stem_pool", POOL_KEEP, x, bytes, 1.15)
             }
             None => self.windows("stem_pool", POOL, x, x + z, 1.15),
         }
@@ -52,9 +51,10 @@ impl StemOps for Paper {
     }
 
     fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()> {
-        let (x, from) = (a.x.bytes() as f64, (a.dz.bytes() + a.argmax.bytes()) as f64);
-        self.windows("stem_backward_reduce", REDUCE, x, x + from, 1.2)?;
+        let (x, dz) = (a.x.bytes() as f64, a.dz.bytes() as f64);
+        self.norm_sums(REDUCE_RELU, dz, 2.0 * dz)?;
         self.finalize("norm_backward_finalize", a.spec().groups)?;
-        self.windows("stem_backward_apply", BACKWARD, x, 2.0 * x + from, 1.2)
+        let bytes = 2.0 * x + dz + a.maxima.argmax.bytes() as f64;
+        self.windows("stem_backward_apply", BACKWARD, x, bytes, 1.2)
     }
 }

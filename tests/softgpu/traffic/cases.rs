@@ -236,7 +236,10 @@ fn stem(run: &mut dyn FnMut(OpCase)) {
         let plan = plan_stem(&mut *rig.dev, spec).unwrap();
         let a = StemForward {
             z: rig.act_output("z", spec.z_len()),
-            argmax: Some(rig.output("argmax", spec.z_len())),
+            maxima: Some(StemMaxima {
+                argmax: rig.output("argmax", spec.z_len()),
+                peak: rig.act_output("peak", spec.z_len()),
+            }),
             saved: rig.output("saved", spec.saved_len()),
             x: rig.acts("x", &signed(1, spec.x_len())),
             params: norm_params(rig, spec.c),
@@ -251,13 +254,16 @@ fn stem(run: &mut dyn FnMut(OpCase)) {
     }));
     run(OpCase::new("stem_backward".into(), move |rig| {
         let plan = plan_stem(&mut *rig.dev, spec).unwrap();
-        let argmax: Vec<u8> = below(1, spec.z_len(), 9).iter().map(|&v| v as u8).collect();
+        let argmax: Vec<u8> = below(1, spec.z_len(), 10).iter().map(|&v| v as u8).collect();
         let a = StemBackward {
             dx: rig.act_output("dx", spec.x_len()),
             dgamma: rig.adds("dgamma", spec.c),
             dbeta: rig.adds("dbeta", spec.c),
             dz: rig.acts("dz", &signed(1, spec.z_len())),
-            argmax: rig.input("argmax", &argmax),
+            maxima: StemMaxima {
+                argmax: rig.input("argmax", &argmax),
+                peak: rig.acts("peak", &signed(3, spec.z_len())),
+            },
             x: rig.acts("x", &signed(2, spec.x_len())),
             saved: rig.input("saved", &vec![1.0f32; spec.saved_len()]),
             params: norm_params(rig, spec.c),

@@ -31,7 +31,7 @@ const NO_F32: [&str; 2] = ["adam_sync", "conv_add_weight"];
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 28] = [
+const EXPLAINED: [(&str, &str); 27] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
@@ -52,7 +52,6 @@ const EXPLAINED: [(&str, &str); 28] = [
     ("norm_stats", "as conv_bias_partial"),
     ("softmax_weigh", "the weight of each label"),
     ("stem_backward_apply", "as conv_add"),
-    ("stem_backward_reduce", "as conv_bias_partial; places of maxima by words"),
     ("stem_infer", "as conv_add"),
     ("stem_pool", "as conv_add"),
     ("top_part", "a query each of a pixel's scores; an evaluation has a few queries"),
