@@ -6,8 +6,9 @@
 //
 // p2 is (n, h, w, 128), p3 … p5 have half the size each, rounded up. Bytes of an op: the laterals
 // once, 1.33·n·h·w·128·sizeof(act) (taps of coarse maps and of the warp are read again from L1 and
-// L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and the result: 512 bytes a pixel
-// for features, 2 for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at 4.3 TB/s.
+// L2), the cascade's o3 as f32 out and in, 0.25·n·h·w·128·4 each, and the result: 128 activations a
+// pixel for features, 2 bytes for labels. At 256×80×80 in bf16 that is 0.98 GB with o3, 0.23 ms at
+// 4.3 TB/s.
 // Scores and sums are on tensor cores; what binds is the filling of tiles (head_fill.cuh).
 #include "head_clusters.cuh"
 #include "head_fill.cuh"
@@ -30,7 +31,7 @@ KERNEL(head_cascade, THREADS, FILLERS)(float* __restrict__ o3, const Laterals la
 }
 
 // features (n, h, w, D) = F̂. Grid (tiles of an image, n).
-KERNEL(head_features, THREADS, FILLERS)(float* __restrict__ features, const Laterals laterals) {
+KERNEL(head_features, THREADS, FILLERS)(act* __restrict__ features, const Laterals laterals) {
     const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
     features += static_cast<size_t>(blockIdx.y) * laterals.h * laterals.w * D;
     for_features(maps_of(blockIdx.y, laterals), first, [&](int row, F8& f, float) {
@@ -86,7 +87,7 @@ KERNEL(head_accumulate, THREADS,
                     bool near) {
     DYNAMIC_SHARED(float, tile);
     const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE;
-    Clusters clusters;
+    Clusters<float> clusters;
     clusters.begin(tile, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
                    near);
 #pragma unroll 1

@@ -27,6 +27,10 @@ constexpr int MINE = TILE / WARPS;
 // apart fall on different banks, and so do reads of every second row.
 constexpr int ROW = D + 4;
 constexpr int TILE_BYTES = TILE * ROW * sizeof(float);
+// Bytes between the rows of a tile of any type, and its numbers from row to row.
+constexpr int GAP = 16;
+template <class T>
+constexpr auto PITCH = D + GAP / static_cast<int>(sizeof(T));
 // Blocks that a multiprocessor holds of kernels that fill tiles and keep little else in registers.
 // NOTE: not an int, which build.rs would want to know.
 constexpr auto FILLERS = sizeof(act) == 2 ? 4 : 2;
@@ -37,6 +41,7 @@ static_assert(D == 4 * WARP, "a lane has four channels of a pixel");
 static_assert(MINE * WARPS == TILE && MINE == 16, "a warp's pixels are the rows of an mma");
 static_assert(CHUNK == 32, "a chunk is four times the 8 columns of an mma");
 static_assert(ROW % 4 == 0, "rows are written 16 bytes at a time");
+static_assert(PITCH<float> == ROW, "a tile of features is one of f32");
 static_assert(ROW % 32 == 4, "two rows fall on different banks, and so do every second");
 
 template <class T>

@@ -20,10 +20,17 @@ static_assert(WARPS * 32 == D, "a warp sums 32 channels");
 static_assert(NEAR * D <= TILE * ROW, "near sums fit where a second tile would lie");
 static_assert(2 * TILE_BYTES + CLUSTERS_BYTES <= MOST_SHARED, "two tiles fit beside a chunk");
 
-// The best class (the first of equals) of this lane's pixels, and its score: −∞ where no score is a
-// number. All four lanes of a pixel get them. Where all k classes fit one chunk the caller has
+// Whether a tile's numbers are left factors as they lie.
+template <class T>
+constexpr bool IS_BF16 = false;
+template <>
+constexpr bool IS_BF16<__nv_bfloat16> = true;
+
+// The best class (the first of equals) of this lane's pixels, and its score: −∞ and the first class
+// where no score is a number, or one is infinite. All four lanes of a pixel get them. Where all k classes fit one chunk the caller has
 // loaded it. Begins with a barrier.
-__device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const float* tile,
+template <class T>
+__device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const T* tile,
                                         unsigned* chunk, float* bias, const float* w,
                                         const float* b, int k) {
     top[0] = top[1] = -INFINITY;
@@ -32,7 +39,7 @@ __device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const 
     for (int first = 0; first < k; first += CHUNK) {
         __syncthreads();
         if (k > CHUNK) {
-            load_chunk(chunk, bias, w, b, k, first);
+            load_chunk<IS_BF16<T>>(chunk, bias, w, b, k, first);
             __syncthreads();
         }
         float s[4][4];
@@ -50,7 +57,13 @@ __device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const 
         }
     }
 #pragma unroll
-    for (int i = 0; i < 2; ++i) best_of_lanes<4>(top[i], place[i]);
+    for (int i = 0; i < 2; ++i) {
+        best_of_lanes<4>(top[i], place[i]);
+        if (top[i] == INFINITY) {
+            top[i] = -INFINITY;
+            place[i] = 0;
+        }
+    }
 }
 
 // counts (k ≤ CHUNK) += the block's histogram.
@@ -75,11 +88,12 @@ __device__ __forceinline__ void count(unsigned* counts, const unsigned short* la
 
 // sums (k, D) += the first `rows` rows of the tile, each to the row of its label, by the thread that
 // owns the channel.
-__device__ __forceinline__ void add_rows(float* sums, const float* tile,
-                                         const unsigned short* labels, int rows) {
+template <class T>
+__device__ __forceinline__ void add_rows(float* sums, const T* tile, const unsigned short* labels,
+                                         int rows) {
     const int c = threadIdx.x;
     for (int p = 0; p < rows; ++p)
-        sums[static_cast<size_t>(labels[p]) * D + c] += tile[p * ROW + c];
+        sums[static_cast<size_t>(labels[p]) * D + c] += to_float(tile[p * PITCH<T> + c]);
 }
 
 // Where the label of a pixel lies: those that a lane multiplies, 2·t, 2·t + 1, 2·t + 8 and 2·t + 9
@@ -92,17 +106,19 @@ __device__ __forceinline__ int seat(int pixel) {
 //
 //   begin(…);  for each tile { fill it; take(tile, rows); }  end(…)
 //
-// k ≤ CHUNK: sums += onehot(labels)ᵀ·tile on tensor cores, features in three bf16 parts, which are
-// all of an f32; products with 2⁻⁷ are exact, and so are sums but for the rounding of f32. A warp
+// k ≤ CHUNK: sums += onehot(labels)ᵀ·tile on tensor cores, numbers that are not bf16 in three bf16
+// parts, which are all of an f32; products with 2⁻⁷ are exact, and so are sums but for the rounding
+// of f32. A warp
 // has 32 channels of 32 clusters, 32 sums a lane, from the first tile to the last. Rows whose
 // features are not all finite are added one by one, so that they reach no other cluster.
 // Else sums are in shared memory where `near`, or in the block's part of `partial` itself.
+template <class T>
 struct Clusters {
     const float *cw, *cb;
     int k;
     bool near;
     // Dynamic shared memory: a tile or two, then near sums behind the first.
-    float* room;
+    T* room;
     float* partial;
     unsigned* counts;
     // Shared memory, see begin.
@@ -112,10 +128,12 @@ struct Clusters {
     double* scores;  // a thread's each: registers are short where tiles are filled
     float sums[2][4][4];
 
-    __device__ __forceinline__ float* near_sums() const { return room + TILE * ROW; }
+    __device__ __forceinline__ float* near_sums() const {
+        return reinterpret_cast<float*>(room + TILE * PITCH<T>);
+    }
 
     // No barrier: take begins with one.
-    __device__ __forceinline__ void begin(float* room, float* partial, unsigned* counts,
+    __device__ __forceinline__ void begin(T* room, float* partial, unsigned* counts,
                                           const float* cw, const float* cb, int k, bool near) {
         const int t = threadIdx.x;
         this->room = room;
@@ -141,7 +159,7 @@ struct Clusters {
 #pragma unroll
         for (int i = 0; i < 32; ++i) sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
         if (k <= CHUNK) {
-            load_chunk(chunk, bias, cw, cb, k, 0);
+            load_chunk<IS_BF16<T>>(chunk, bias, cw, cb, k, 0);
             if (t < CHUNK) histogram[t] = 0;
         } else if (near) {
             for (int row = 0; row < k; ++row) near_sums()[row * D + t] = 0.0f;
@@ -152,7 +170,7 @@ struct Clusters {
 
     // Adds the first `rows` rows of a tile that all threads have filled, the others with zeros.
     // Begins and ends with a barrier.
-    __device__ __forceinline__ void take(const float* tile, int rows) {
+    __device__ __forceinline__ void take(const T* tile, int rows) {
         int place[2];
         float top[2];
         arg_max(place, top, tile, chunk, bias, cw, cb, k);
@@ -193,9 +211,48 @@ struct Clusters {
         __syncthreads();
     }
 
-    __device__ __forceinline__ void add_products(const float* tile) {
+    // sum += one-hot rows · the 16 rows of the tile from `from` on, where this lane begins.
+    __device__ __forceinline__ void add_step(float (&sum)[2][4][4], const unsigned (&a)[2][4],
+                                             const T* from) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-        const float* const mine = tile + 2 * t * ROW + threadIdx.x / WARP * 32 + g;
+        if constexpr (IS_BF16<T>) {
+            // A load brings 16 channels, which are the right factor as they lie.
+#pragma unroll
+            for (int j = 0; j < 4; j += 2) {
+                unsigned x[4];
+                load_matrix<true>(x, from + lane % 16 * PITCH<T> + lane / 16 * 8 + 8 * j);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const unsigned b[2] = {x[i / 2 * 2], x[i / 2 * 2 + 1]};
+                    mma(sum[i % 2][j + i / 2], a[i % 2], b);
+                }
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                unsigned parts[3][2];
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const T* const at = from + (2 * t + 8 * i) * PITCH<T> + g + 8 * j;
+                    const float x = to_float(at[0]), y = to_float(at[PITCH<T>]);
+                    const unsigned hi = pack_bf16(x, y);
+                    const float x1 = x - first_of(hi), y1 = y - second_of(hi);
+                    const unsigned lo = pack_bf16(x1, y1);
+                    parts[0][i] = hi;
+                    parts[1][i] = lo;
+                    parts[2][i] = pack_bf16(x1 - first_of(lo), y1 - second_of(lo));
+                }
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+#pragma unroll
+                    for (int i = 2; i >= 0; --i) mma(sum[m][j], a[m], parts[i]);
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void add_products(const T* tile) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
         float tiles[2][4][4] = {};
         // The clusters of a lane's rows of the left factor, twice each.
         unsigned own[4];
@@ -213,26 +270,7 @@ struct Clusters {
             for (int i = 0; i < 8; ++i)
                 a[i / 4][i % 4] =
                     equal_pairs(i % 4 < 2 ? pairs.x : pairs.y, own[i / 4 * 2 + i % 2]);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                unsigned parts[3][2];
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const float* const from = mine + (p + 8 * i) * ROW + 8 * j;
-                    const float x = from[0], y = from[ROW];
-                    const unsigned hi = pack_bf16(x, y);
-                    const float x1 = x - first_of(hi), y1 = y - second_of(hi);
-                    const unsigned lo = pack_bf16(x1, y1);
-                    parts[0][i] = hi;
-                    parts[1][i] = lo;
-                    parts[2][i] = pack_bf16(x1 - first_of(lo), y1 - second_of(lo));
-                }
-#pragma unroll
-                for (int m = 0; m < 2; ++m) {
-#pragma unroll
-                    for (int i = 2; i >= 0; --i) mma(tiles[m][j], a[m], parts[i]);
-                }
-            }
+            add_step(tiles, a, tile + p * PITCH<T> + threadIdx.x / WARP * 32);
         }
         // NOTE: not summed by the tensor cores from tile to tile, which round towards zero.
 #pragma unroll
@@ -240,9 +278,9 @@ struct Clusters {
             sums[i / 16][i / 4 % 4][i % 4] += PER_ONE * tiles[i / 16][i / 4 % 4][i % 4];
     }
 
-    __device__ __forceinline__ void add_one_by_one(const float* tile, int rows) {
+    __device__ __forceinline__ void add_one_by_one(const T* tile, int rows) {
         const int lane = threadIdx.x % WARP;
-        const float* const mine = tile + threadIdx.x / WARP * 32 + lane % 4 * 2;
+        const T* const mine = tile + threadIdx.x / WARP * 32 + lane % 4 * 2;
 #pragma unroll 1
         for (int p = 0; p < rows; ++p) {
             const int label =
@@ -251,10 +289,9 @@ struct Clusters {
             for (int i = 0; i < 4; ++i) {
                 if (label != 8 * i) continue;
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    sums[i / 2][j][i % 2 * 2] += mine[p * ROW + 8 * j];
-                    sums[i / 2][j][i % 2 * 2 + 1] += mine[p * ROW + 8 * j + 1];
-                }
+                for (int j = 0; j < 8; ++j)
+                    sums[i / 2][j / 2][i % 2 * 2 + j % 2] +=
+                        to_float(mine[p * PITCH<T> + j / 2 * 8 + j % 2]);
             }
         }
     }

@@ -66,6 +66,13 @@ __device__ __forceinline__ void store_walked(float* p, const F8& f) {
     store(p, {{f.v[0], f.v[1], f.v[2], f.v[3]}});
     store(p + APART, {{f.v[4], f.v[5], f.v[6], f.v[7]}});
 }
+#if !defined(PICIE_ACT_F32)
+__device__ __forceinline__ void store_walked(act* p, const F8& f) {
+    p += 4 * walking_lane();
+    store4(p, {{f.v[0], f.v[1], f.v[2], f.v[3]}});
+    store4(p + APART, {{f.v[4], f.v[5], f.v[6], f.v[7]}});
+}
+#endif
 
 // tile (TILE, ROW) = F̂ of the image's pixels from `first` on, 0 behind the last; inverse (TILE) =
 // 1/‖F‖ unless null. A warp writes its own rows: a barrier must follow.

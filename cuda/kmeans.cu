@@ -1,11 +1,13 @@
 // k-means on unit vectors: centroids as a classifier, sums over stored points, and the two ways to
 // move centroids.
 //
-// kmeans_accumulate reads each point once, rows·512 bytes: 16.8 GB or 3.9 ms at 4.3 TB/s for the
-// 32.8 million points of a start of 20 batches. Up to 32 clusters that is what binds it: a tile of
-// 64 points is 32 KB, 2,500 cycles of a multiprocessor's share of 3 TB/s; scores and sums are 192
-// HMMA a warp, 1,200 cycles in all, and 5,800 instructions, 1,450 cycles. Two blocks run on a
-// multiprocessor, each with one or two tiles on their way. The others touch K·128 numbers.
+// kmeans_accumulate reads each point once, rows·256 bytes in 16 bits: 8.4 GB or 2.0 ms at 4.3 TB/s
+// for the 32.8 million points of a start of 20 batches. Up to 32 clusters a tile of 64 points in
+// bf16 is 16 KB, 1,360 cycles of a multiprocessor's share of 3 TB/s; scores and sums are 96 HMMA a
+// warp, 610 cycles in all, 2,500 instructions, 620 cycles, and 960 wavefronts of shared memory, two
+// thirds of them the classifier's. Three blocks run on a multiprocessor, each with one or two tiles
+// on their way. Points of other types count in three bf16 parts, and two blocks of f32. The other
+// kernels touch K·128 numbers.
 #include "head_clusters.cuh"
 
 // Threads of a block that has a cluster.
@@ -14,6 +16,13 @@ constexpr int CLUSTER = 128;
 // Metrics: f·c − ‖c‖²/2, f·c, and f·c/‖c‖.
 constexpr int L2 = 0, DOT = 1, COSINE = 2;
 
+// Points are copied in pieces of 16 bytes. NOTE: not ints, which build.rs would want to know.
+constexpr auto PIECE = 16 / static_cast<int>(sizeof(act));
+constexpr auto PIECES = D / PIECE, AT_ONCE = THREADS / PIECES;
+// Blocks that a multiprocessor holds of kmeans_accumulate.
+constexpr auto POINTS = sizeof(act) == 2 ? 3 : 2;
+
+static_assert(TILE % AT_ONCE == 0 && PIECES * AT_ONCE == THREADS, "threads share a tile's pieces");
 static_assert(L2 != DOT && DOT != COSINE && COSINE != L2, "metrics differ");
 static_assert((CLUSTER & (CLUSTER - 1)) == 0 && (THREADS & (THREADS - 1)) == 0, "sums are halved");
 
@@ -40,35 +49,34 @@ KERNEL(kmeans_classifier, CLUSTER)(float* __restrict__ w, float* __restrict__ b,
 }
 
 // As head_accumulate, from points (rows, D) that are stored; head_sums adds the parts. Dynamic
-// shared memory: two tiles, of which one is on its way while the other is added up. Near sums take
-// the place of the second: then a tile is waited for at once.
-KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restrict__ partial_score,
-                                   unsigned* __restrict__ counts, const float* __restrict__ points,
-                                   const float* __restrict__ cw, const float* __restrict__ cb,
-                                   size_t rows, int k, bool near) {
-    DYNAMIC_SHARED(float, room);
+// shared memory: two tiles, of which one is on its way while the other is added up; or one, and k·D
+// floats where `near`: then a tile is waited for at once.
+KERNEL(kmeans_accumulate, THREADS,
+       POINTS)(float* __restrict__ partial, double* __restrict__ partial_score,
+               unsigned* __restrict__ counts, const act* __restrict__ points,
+               const float* __restrict__ cw, const float* __restrict__ cb, size_t rows, int k,
+               bool near) {
+    DYNAMIC_SHARED(act, room);
     const size_t step = static_cast<size_t>(gridDim.x) * TILE;
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    // Rows warp, warp + 4, … of the tile at `first`, a row a warp's copy; zeros behind the last row
+    const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES * PIECE;
+    // Rows row, row + AT_ONCE, … of the tile at `first`, a piece of each; zeros behind the last row
     // of all.
-    const auto fetch = [&](size_t first, float* tile) {
+    const auto fetch = [&](size_t first, act* tile) {
         if (first < rows) {
-            float* const to = tile + warp * ROW + 4 * lane;
-            const float* const from = points + (first + warp) * D + 4 * lane;
+            act* const to = tile + row * PITCH<act> + piece;
+            const act* const from = points + (first + row) * D + piece;
             if (rows - first >= TILE) {
 #pragma unroll
-                for (int i = 0; i < MINE; ++i) copy16(to + WARPS * i * ROW, from + WARPS * i * D);
+                for (int i = 0; i < TILE; i += AT_ONCE) copy16(to + i * PITCH<act>, from + i * D);
             } else {
 #pragma unroll 1
-                for (int i = 0; i < MINE; ++i) {
-                    copy16(to + WARPS * i * ROW, from + WARPS * i * D,
-                           first + warp + WARPS * i < rows);
-                }
+                for (int i = 0; i < TILE; i += AT_ONCE)
+                    copy16(to + i * PITCH<act>, from + i * D, first + row + i < rows);
             }
         }
         commit();
     };
-    Clusters clusters;
+    Clusters<act> clusters;
     clusters.begin(room, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
                    near);
     const bool ahead = k <= CHUNK;
@@ -76,14 +84,14 @@ KERNEL(kmeans_accumulate, THREADS)(float* __restrict__ partial, double* __restri
     if (ahead) fetch(first, room);
     for (int stage = 0; first < rows; first += step, stage ^= ahead) {
         if (ahead) {
-            fetch(first + step, room + (stage ^ 1) * TILE * ROW);
+            fetch(first + step, room + (stage ^ 1) * TILE * PITCH<act>);
             wait<1>();
         } else {
             fetch(first, room);
             wait<0>();
         }
         const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
-        clusters.take(room + stage * TILE * ROW, here);
+        clusters.take(room + stage * TILE * PITCH<act>, here);
     }
     clusters.end(partial_score + blockIdx.x);
 }

@@ -1,4 +1,4 @@
-//! One pass of Lloyd over 2¹⁶ stored points of 128 channels: 32 MiB read, 27 clusters.
+//! One pass of Lloyd over 2¹⁶ stored points of 128 channels: 32 MiB of f32 read, 27 clusters.
 
 use criterion::Criterion;
 use picie::device::ops::{
@@ -14,13 +14,14 @@ pub fn bench(c: &mut Criterion, place: &Place) {
     let dev = &mut *(place.engine)();
     let mut layout = Layout::new(dev.dtype());
     let plan = plan_kmeans(dev, KMeansSpec { k, d }).unwrap();
+    let points = layout.acts(Pool::State, "points", rows * d);
     let mut f32s = |name: &str, len| layout.take::<f32>(Pool::State, name, len);
-    let (points, centroids) = (f32s("points", rows * d), f32s("centroids", k * d));
+    let centroids = f32s("centroids", k * d);
     let classifier = Classifier { w: f32s("w", k * d), b: f32s("b", k), k };
     let (sums, score) = (f32s("sums", k * d), f32s("score", 1));
     let counts = layout.take(Pool::State, "counts", k);
     dev.reserve(&layout).unwrap();
-    dev.write(points, &signed(points.len)).unwrap();
+    dev.write_acts(points, &signed(points.len)).unwrap();
     dev.write(centroids, &signed(centroids.len)).unwrap();
     kmeans_classifier(dev, KMeansClassifier { classifier, centroids, metric: Metric::L2 }).unwrap();
 

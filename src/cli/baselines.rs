@@ -171,7 +171,7 @@ impl Table<'_> {
         let shape = FramesShape { batch, sides: &sides };
         let frames = Frames::plan(dev, &mut layout, &net, recipe, shape, Mode::Stages)?;
         let room = batch * (shape.largest() / STRIDE).pow(2) * FEATURES;
-        let room = layout.take(Pool::State, "features", room);
+        let room = layout.acts(Pool::State, "features", room);
         dev.reserve(&layout)?;
         self.row("random network");
         for &seed in seeds {

@@ -13,7 +13,7 @@ use crate::device::ops::{
     Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, Metric, Plan,
     kmeans_accumulate, kmeans_classifier, kmeans_mean, plan_kmeans,
 };
-use crate::device::{Dtype, Engine, Layout, Pool, Slot};
+use crate::device::{Act, Dtype, Engine, Layout, Pool, Slot};
 
 /// Number of starts that are tried.
 const RESTARTS: u32 = 4;
@@ -40,8 +40,8 @@ pub struct Lloyd<'a> {
     host: &'a [f32],
     /// Sum of the points' squared norms. The objective is this − 2·Σ score.
     squares: f64,
-    /// (n, d), the points on the device.
-    points: Slot<f32>,
+    /// (n, d), the points on the device, whose activations are f32.
+    points: Slot<Act>,
     /// (k, d), the centroids.
     centroids: Slot<f32>,
     /// Room for the centroids' classifier.
@@ -67,8 +67,8 @@ impl<'a> Lloyd<'a> {
         }
         let mut cpu: Box<dyn Engine> = Box::new(Cpu::new());
         let mut layout = Layout::new(Dtype::F32);
+        let slot = layout.acts(Pool::State, "points", points.len());
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
-        let slot = state("points", points.len());
         let centroids = state("centroids", k * d);
         let classifier =
             Classifier { w: state("classifier", k * d), b: state("classifier bias", k), k };
@@ -77,7 +77,7 @@ impl<'a> Lloyd<'a> {
         let splits = layout.take(Pool::State, "splits", 1);
         let plan = plan_kmeans(&mut *cpu, KMeansSpec { k, d })?;
         cpu.reserve(&layout)?;
-        cpu.write(slot, points)?;
+        cpu.write_acts(slot, points)?;
         let squares = points.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
         Ok(Lloyd {
             cpu,

@@ -1,8 +1,9 @@
 //! Mini-batch k-means on unit feature vectors (paper section 3.2; released code commons.py:52-133).
 //!
 //! Lloyd's algorithm runs on the points of the first batches; after that the centroids are updated
-//! once every few batches. Everything stays on the device, and the host reads only a few numbers at
-//! the end, so that it can queue batches ahead of the device.
+//! once every few batches. Everything stays on the device, and the host reads only the points that
+//! are the first centroids, and a few numbers at the end, so that it can queue batches ahead of the
+//! device.
 //!
 //! [`lloyd`] is k-means on points with any number of channels, for the baselines.
 
@@ -20,7 +21,7 @@ use crate::device::ops::{
     Metric, Plan, head_accumulate, head_features, kmeans_accumulate, kmeans_mean, kmeans_step,
     plan_kmeans,
 };
-use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
+use crate::device::{ALIGN, Act, Engine, Layout, Pool, Slot};
 use crate::net::{FEATURES, Program};
 
 /// Distance between two kept scores, in floats: slots begin on cache lines.
@@ -62,7 +63,7 @@ pub struct MiniBatch {
     /// Number of clusters.
     k: usize,
     /// (capacity, FEATURES), the points of the first batches.
-    points: Slot<f32>,
+    points: Slot<Act>,
     /// (k, FEATURES), the sum of each cluster's points since the last update.
     sums: Slot<f32>,
     /// (k), the number of each cluster's points since the last update.
@@ -104,7 +105,7 @@ impl MiniBatch {
         layout: &mut Layout,
         schedule: Schedule,
         k: usize,
-        points: Slot<f32>,
+        points: Slot<Act>,
     ) -> Result<Self> {
         let capacity = points.len / FEATURES;
         if capacity < k {
@@ -220,10 +221,12 @@ impl MiniBatch {
         let starts = if self.warm { 0 } else { self.schedule.restarts };
         let mut highest = f32::NEG_INFINITY;
         for start in 0..starts {
-            for (k, &point) in rng.choose(self.stored, self.k).iter().enumerate() {
-                let row = |slot: Slot<f32>, at: usize| slot.part(at * FEATURES, FEATURES);
-                dev.copy(row(centroids, k), row(points, point as usize))?;
+            let mut first = Vec::with_capacity(self.k * FEATURES);
+            for &point in &rng.choose(self.stored, self.k) {
+                let row = points.part(point as usize * FEATURES, FEATURES);
+                first.extend(dev.read_acts(row)?);
             }
+            dev.write(centroids, &first)?;
             self.iterate(dev, scorer, points)?;
             if starts == 1 {
                 break;
@@ -250,7 +253,7 @@ impl MiniBatch {
 
     /// Runs the iterations of Lloyd's algorithm. There is one assignment more than there are
     /// updates of centroids: mini-batch updates start from its counts.
-    fn iterate(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
+    fn iterate(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<Act>) -> Result<()> {
         let centroids = scorer.centroids;
         for _ in 0..self.schedule.iters {
             stop::check()?;
@@ -262,7 +265,7 @@ impl MiniBatch {
     }
 
     /// Assigns each stored point to its nearest centroid, and takes the sums, counts and score.
-    fn assign(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<f32>) -> Result<()> {
+    fn assign(&mut self, dev: &mut dyn Engine, scorer: &Scorer, points: Slot<Act>) -> Result<()> {
         self.clear_sums(dev)?;
         let classifier = scorer.by(dev, Metric::L2)?;
         let MiniBatch { sums, counts, score, .. } = *self;

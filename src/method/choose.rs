@@ -28,7 +28,7 @@ use crate::base::{Result, stop};
 use crate::cluster::{MiniBatch, Schedule, Scorer};
 use crate::data::ImageStore;
 use crate::device::ops::{HeadFeatures, head_features};
-use crate::device::{Engine, Layout, Pool, Slot};
+use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::method::common::{Common, Trainable};
 use crate::method::{Batching, PcaLaterals, Programs, Tick, program_spec};
 use crate::net::weights::{Start, Weights};
@@ -75,9 +75,9 @@ pub struct Chooser {
     /// The computation of the pyramid's first weights, if the recipe has them from the images.
     laterals: Option<PcaLaterals>,
     /// (images of a batch, size/4, size/4, FEATURES), the features of a batch.
-    features: Slot<f32>,
+    features: Slot<Act>,
     /// (capacity, FEATURES), the points of a half.
-    points: Slot<f32>,
+    points: Slot<Act>,
     /// The k-means and the centroids for each number of clusters.
     cluster: Vec<(MiniBatch, Scorer)>,
     /// Number of points taken from each image.
@@ -112,9 +112,9 @@ impl Chooser {
         let looked = images.min(IMAGES);
         let each = (POINTS / looked).clamp(1, pixels);
         let features = batching.full() * pixels * FEATURES;
-        let features = layout.take(Pool::State, "features", features);
+        let features = layout.acts(Pool::State, "features", features);
         let points = looked.div_ceil(2) * each * FEATURES;
-        let points = layout.take(Pool::State, "points of a half", points);
+        let points = layout.acts(Pool::State, "points of a half", points);
         let (iters, restarts) = (recipe.kmeans_iters, RESTARTS);
         let schedule = Schedule { init_batches: 1, iters, restarts, update_every: 1 };
         let mut cluster = Vec::new();
@@ -179,7 +179,7 @@ impl Chooser {
                         clusters as u32,
                         (2 * split + side) as u32,
                     );
-                    dev.write(self.points.part(0, half.len()), half)?;
+                    dev.write_acts(self.points.part(0, half.len()), half)?;
                     let rows = half.len() / FEATURES;
                     let summary = kmeans.cluster_points(dev, rows, scorer, &mut rng)?;
                     objective += summary.objective / (2 * SPLITS) as f64;
@@ -217,7 +217,7 @@ impl Chooser {
             let features = self.features.part(0, ids.len() * pixels * FEATURES);
             let input = program.warped();
             head_features(dev, &program.head, HeadFeatures { features, input })?;
-            let features = dev.read(features)?;
+            let features = dev.read_acts(features)?;
             for (&id, image) in ids.iter().zip(features.chunks(pixels * FEATURES)) {
                 let some = Rng::new(common.seed, Stream::Other, id, 1).choose(pixels, *each);
                 points.push(

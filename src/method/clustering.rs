@@ -104,7 +104,7 @@ impl Clustering {
         let stored = images.min(r.init_batches.saturating_mul(r.batch_cluster)) * pixels;
         let ks = [r.clusters, r.auxiliary].into_iter().filter(|&k| k > 0);
         // All clusterings of a pass begin with the same points, so they share them.
-        let points = layout.take(Pool::State, "k-means points", stored * FEATURES);
+        let points = layout.acts(Pool::State, "k-means points", stored * FEATURES);
         let cluster = ks.clone().map(|k| MiniBatch::plan(dev, layout, r.schedule(), k, points));
         let cluster = cluster.collect::<Result<_>>()?;
         let mut pseudo = |view: usize| -> Vec<PseudoLabels> {

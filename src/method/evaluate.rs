@@ -87,7 +87,7 @@ impl Evaluator {
         let cluster = kmeans.map(|schedule| {
             let first = schedule.init_batches.saturating_mul(full);
             let points = batching.images.min(first) * (size / STRIDE).pow(2);
-            let points = layout.take(Pool::State, "k-means points", points * FEATURES);
+            let points = layout.acts(Pool::State, "k-means points", points * FEATURES);
             MiniBatch::plan(dev, layout, schedule, k, points)
         });
         let cluster = cluster.transpose()?;

@@ -8,7 +8,7 @@ use crate::device::ops::{
     Classifier, HeadFeatures, HeadScores, Plan, TopSpec, TopUpdate, head_features, head_scores,
     plan_top, top_update,
 };
-use crate::device::{Engine, Layout, Pool, Slot};
+use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::method::{Batching, Programs, Tick, program_spec};
 use crate::net::{FEATURES, Mode, Network, Program, ProgramSpec, STRIDE};
 use crate::recipe::Recipe;
@@ -35,7 +35,7 @@ pub struct Search {
     /// Number of images in a full batch.
     batch: usize,
     /// (size/4, size/4, FEATURES), the features of a query's image.
-    features: Slot<f32>,
+    features: Slot<Act>,
     /// The features of the queries as a classifier. They have length 1, so that its scores are
     /// cosines.
     queries: Classifier,
@@ -92,6 +92,7 @@ impl Search {
         let plans = BySize::plan(batching.sizes(), |images| {
             plan_top(dev, TopSpec { rows: images * pixels, q, n, group })
         })?;
+        let features = layout.acts(Pool::State, "features", pixels * FEATURES);
         let mut state = |name: &str, len: usize| layout.take(Pool::State, name, len);
         let queries =
             Classifier { w: state("queries", q * FEATURES), b: state("no bias", q), k: q };
@@ -100,7 +101,7 @@ impl Search {
             one,
             feeder,
             batch: full,
-            features: state("features", pixels * FEATURES),
+            features,
             queries,
             scores: state("scores", full * pixels * q),
             best: state("best scores", q * n),
@@ -124,7 +125,7 @@ impl Search {
         let (features, input) = (self.features, self.one.plain());
         head_features(dev, &self.one.head, HeadFeatures { features, input })?;
         let at = y * (self.feeder.size() / STRIDE) + x;
-        Ok(dev.read(self.features)?[at * FEATURES..][..FEATURES].to_vec())
+        Ok(dev.read_acts(self.features)?[at * FEATURES..][..FEATURES].to_vec())
     }
 
     /// Finds the nearest neighbours of each query (FEATURES), the nearest first. Among equal ones

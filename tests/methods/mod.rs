@@ -7,7 +7,7 @@ use picie::base::rng::{Rng, Stream};
 use picie::data::{self, Classes, Fit, ImageStore, Load, PictureSet, Square};
 use picie::device::cpu::Cpu;
 use picie::device::ops::{AdamSync, HeadFeatures, Metric, adam_sync, head_features};
-use picie::device::{Engine, Layout, Pool, Slot};
+use picie::device::{Act, Engine, Layout, Pool, Slot};
 use picie::method::{self, Algorithm, Batch, PseudoLabels, Training, ViewPass};
 use picie::net::{FEATURES, Mode, Program, ProgramSpec};
 use picie::recipe::{KMeansStart, NormMode, Recipe};
@@ -67,7 +67,7 @@ struct Rig {
     set: PictureSet,
     feeder: Feeder,
     program: Program,
-    features: Slot<f32>,
+    features: Slot<Act>,
 }
 
 impl Rig {
@@ -79,7 +79,7 @@ impl Rig {
         let net = &picie.common().net;
         let program = Program::plan(&mut *dev, &mut layout, net, shape, Mode::Eval).unwrap();
         let feeder = feeder(&mut *dev, &mut layout, &recipe, &[1]);
-        let features = layout.take(Pool::State, "features", 64 * FEATURES);
+        let features = layout.acts(Pool::State, "features", 64 * FEATURES);
         picie.common_mut().place_images(&mut *dev, &mut layout).unwrap();
         dev.reserve(&layout).unwrap();
         picie.init(&mut *dev).unwrap();
@@ -97,7 +97,7 @@ impl Rig {
         program.forward(dev, net).unwrap();
         let (features, input) = (*features, program.warped());
         head_features(dev, &program.head, HeadFeatures { features, input }).unwrap();
-        let flat = dev.read(features).unwrap();
+        let flat = dev.read_acts(features).unwrap();
         flat.chunks(FEATURES).map(|f| std::array::from_fn(|j| f64::from(f[j]))).collect()
     }
 }
@@ -294,7 +294,7 @@ fn step_s_losses(score_scale: f32) {
     let (net, shape) = (&picie.common().net, program(&recipe, 6, 2));
     let program = Program::plan(dev, &mut layout, net, shape, Mode::Batch).unwrap();
     let mut feeder = feeder(dev, &mut layout, &recipe, &[3]);
-    let features = layout.take(Pool::State, "features", 6 * 64 * FEATURES);
+    let features = layout.acts(Pool::State, "features", 6 * 64 * FEATURES);
     picie.common_mut().place_images(dev, &mut layout).unwrap();
     dev.reserve(&layout).unwrap();
     picie.init(dev).unwrap();
@@ -313,7 +313,7 @@ fn step_s_losses(score_scale: f32) {
     program.forward(dev, &picie.common().net).unwrap();
     let input = program.warped();
     head_features(dev, &program.head, HeadFeatures { features, input }).unwrap();
-    let points = dev.read(features).unwrap();
+    let points = dev.read_acts(features).unwrap();
     let ce = |dev: &mut dyn Engine, view: usize, j: usize| {
         let labels = dev.read(pseudo[j].labels).unwrap();
         let labels: Vec<u16> =

@@ -134,7 +134,7 @@ fn features_statistics_and_gradients(
     );
     let (dev, mut layout): (&mut dyn Engine, _) = (&mut Cpu::new(), Layout::new(Dtype::F32));
     let net = Network::plan(&mut layout, architecture);
-    let features = layout.take::<f32>(Pool::State, "features", r.len());
+    let features = layout.acts(Pool::State, "features", r.len());
     let spec = ProgramSpec { n, h, w, groups: 2, k: 1, merge, unit: true };
     let train = Program::plan(dev, &mut layout, &net, spec, Mode::Train).unwrap();
     let eval = Program::plan(dev, &mut layout, &net, spec, Mode::Eval).unwrap();
@@ -148,7 +148,7 @@ fn features_statistics_and_gradients(
     let picked = |dev: &mut dyn Engine, program: &Program| -> Vec<f32> {
         let a = HeadFeatures { features, input: program.plain() };
         head_features(dev, &program.head, a).unwrap();
-        dev.read(features).unwrap().chunks(FEATURES).step_by(61).flatten().copied().collect()
+        dev.read_acts(features).unwrap().chunks(FEATURES).step_by(61).flatten().copied().collect()
     };
     let maps = |dev: &mut dyn Engine, program: &Program| -> Vec<Vec<f32>> {
         assert!(program.pyramid[levels..].iter().all(|p| p.len == 0));

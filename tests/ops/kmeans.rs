@@ -1,5 +1,5 @@
 //! k-means on stored points: sums, the two centroid updates, centroids as a linear classifier. All
-//! of it is f32 whatever activations are.
+//! of it but the points is f32 whatever activations are.
 
 use picie::device::Dtype;
 use picie::device::ops::{
@@ -55,7 +55,7 @@ impl Points {
                 sums: rig.adds("sums", k * d),
                 counts: rig.adds("counts", k),
                 score: rig.adds("score", 1),
-                points: rig.input("points", &self.points),
+                points: rig.acts("points", &self.points),
                 classifier: Classifier {
                     w: rig.input("w", &self.w),
                     b: rig.input("b", &self.b),
@@ -234,8 +234,8 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
     }
 }
 
-/// Points below, at and above a tile of 64 and more tiles than blocks; clusters around a chunk (32)
-/// and sums in shared memory (64).
+/// Points of each type, below, at and above a tile of 64 and more tiles than blocks; clusters around
+/// a chunk (32) and sums in shared memory (64).
 #[test]
 fn sums_of_stored_points_are_the_cpus() {
     for (rows, k) in [
@@ -253,8 +253,11 @@ fn sums_of_stored_points_are_the_cpus() {
             let norm = p.iter().map(|v| v * v).sum::<f32>().sqrt();
             p.iter_mut().for_each(|v| *v /= norm);
         }
-        // Sums of up to hundreds of numbers of size 0.1 in another order.
-        Points::new(k, points, signed(2, k * WIDE)).case().agree(Dtype::Bf16, |_| 2e-6);
+        let given = Points::new(k, points, signed(2, k * WIDE));
+        for dtype in Dtype::ALL {
+            // Sums of up to hundreds of numbers of size 0.1 in another order.
+            given.case().agree(dtype, |_| 2e-6);
+        }
     }
 }
 
@@ -280,15 +283,18 @@ fn points_that_are_not_finite_spoil_one_cluster() {
         for (row, channel, value) in channels {
             given.points[row * WIDE + channel] = value;
         }
-        let (got, want) = (given.case().run(On::Cuda.rig()), rest.case().run(On::Cuda.rig()));
-        for (i, (got, want)) in got["sums"].iter().zip(&want["sums"]).enumerate() {
-            let (cluster, channel) = (i / WIDE, i % WIDE);
-            let spoilt = cluster == 0 && channels.iter().any(|c| c.1 == channel);
-            // Sums of up to hundreds of numbers of size 1, in another order.
-            let right = if spoilt { !got.is_finite() } else { (got - want).abs() <= 1e-4 };
-            assert!(right, "{k} clusters: {got} and {want} in {cluster}, {channel}");
+        for dtype in Dtype::ALL {
+            let rig = || Rig::cuda(dtype).unwrap();
+            let (got, want) = (given.case().run(rig()), rest.case().run(rig()));
+            for (i, (got, want)) in got["sums"].iter().zip(&want["sums"]).enumerate() {
+                let (cluster, channel) = (i / WIDE, i % WIDE);
+                let spoilt = cluster == 0 && channels.iter().any(|c| c.1 == channel);
+                // Sums of up to hundreds of numbers of size 1, in another order.
+                let right = if spoilt { !got.is_finite() } else { (got - want).abs() <= 1e-4 };
+                assert!(right, "{k} clusters: {got} and {want} in {cluster}, {channel}");
+            }
+            assert!(!got["score"][0].is_finite(), "{k} clusters");
         }
-        assert!(!got["score"][0].is_finite(), "{k} clusters");
     }
 }
 

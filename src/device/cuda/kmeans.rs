@@ -4,15 +4,22 @@ use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::head::Partials;
 use crate::device::cuda::kernels;
-use crate::device::cuda::kernels::consts::kmeans::{COSINE, D, DOT, L2, TILE, TILE_BYTES};
+use crate::device::cuda::kernels::consts::kmeans::{CHUNK, COSINE, D, DOT, GAP, L2, NEAR, TILE};
 use crate::device::ops::kmeans::KMeansOps;
 use crate::device::ops::{
     Classifier, KMeansAccumulate, KMeansClassifier, KMeansMean, KMeansSpec, KMeansStep, Metric,
     Passed,
 };
 
-/// Dynamic shared memory of a block that adds up points: a tile, and another one or near sums.
-const SHARED: usize = 2 * TILE_BYTES;
+/// Dynamic shared memory of a block that adds up points of `k` clusters: two tiles, or one and near
+/// sums; `act` bytes a number of a point.
+fn shared(k: usize, act: usize) -> usize {
+    let tile = TILE * (D * act + GAP);
+    match k {
+        0..=CHUNK => 2 * tile,
+        _ => tile + if k <= NEAR { k * D * 4 } else { 0 },
+    }
+}
 
 impl KMeansOps for Cuda {
     fn plan_kmeans(&mut self, spec: KMeansSpec) -> Result<usize> {
@@ -20,7 +27,8 @@ impl KMeansOps for Cuda {
             let what = format!("k-means on CUDA has points of {D} channels, not {}", spec.d);
             return Err(Error::input(what, "use --device cpu for others"));
         }
-        self.allow_shared::<kernels::KmeansAccumulate>(SHARED)?;
+        let most = [CHUNK, NEAR].map(|k| shared(k, self.dtype.bytes()));
+        self.allow_shared::<kernels::KmeansAccumulate>(most[0].max(most[1]))?;
         self.ask_scratch(Partials::most_bytes(spec.k));
         Ok(0)
     }
@@ -52,7 +60,7 @@ impl KMeansOps for Cuda {
             k,
             near,
         };
-        self.launch(partials.parts, SHARED, kernel)?;
+        self.launch(partials.parts, shared(k, self.dtype.bytes()), kernel)?;
         self.add_parts(sums, partial, partials.parts, Some((score, partial_score)))
     }
 

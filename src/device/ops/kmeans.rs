@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::device::ops::{Classifier, Op, Passed, Plan, UNPLANNED, Unplanned, door, want};
 use crate::device::trace::bytes;
-use crate::device::{Engine, Slot, Work};
+use crate::device::{Act, Engine, Slot, Work};
 
 /// The score of a unit vector f for a centroid c. A point belongs to the centroid with the highest
 /// score.
@@ -83,8 +83,8 @@ pub struct KMeansAccumulate {
     pub counts: Slot<u32>,
     /// += (1), the sum of the points' best scores.
     pub score: Slot<f32>,
-    /// (rows, d), unit vectors.
-    pub points: Slot<f32>,
+    /// (rows, d), unit vectors, as [`head_features`](crate::device::ops::head_features) stores them.
+    pub points: Slot<Act>,
     /// The present centroids as a classifier, of at most as many clusters as were planned.
     pub classifier: Classifier,
 }
@@ -202,7 +202,7 @@ pub fn kmeans_classifier(dev: &mut dyn Engine, a: KMeansClassifier) -> Result<()
 
 /// Assigns each stored point to its best cluster a: sums += the point into row a, counts += 1 into
 /// a, score += the score of a. Like [`head_accumulate`](crate::device::ops::head_accumulate), but
-/// from stored points.
+/// from stored points. Sums of points are exact but for the rounding of f32 sums.
 pub fn kmeans_accumulate(
     dev: &mut dyn Engine,
     plan: &Plan<KMeansSpec>,

@@ -102,7 +102,7 @@ impl HeadOps for Paper {
     }
 
     fn head_features(&mut self, a: Passed<HeadFeatures>) -> Result<()> {
-        let (pixel, more) = (warps(20.0, 6.0, 4.0, 6.0), a.features.bytes() as f64);
+        let (pixel, more) = (warps(20.0, 9.0, 4.0, 4.0), a.features.bytes() as f64);
         let pass = Pass { kernel: "head_features", pixel, more, factor: 1.2 };
         self.pass(a.spec(), &a.input, pass)
     }

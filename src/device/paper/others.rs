@@ -114,5 +114,5 @@ impl TopOps for Paper {
 }
 
 /// What a tile of 64 points costs, and the scores of 32 classes of it.
-const TILE: Warps = Warps { mma: 384.0, ..warps(4152.0, 1600.0, 500.0, 512.0) };
-const SCORES: Warps = Warps { mma: 384.0, ..warps(1664.0, 560.0, 250.0, 768.0) };
+const TILE: Warps = Warps { mma: 128.0, ..warps(1400.0, 480.0, 340.0, 300.0) };
+const SCORES: Warps = Warps { mma: 256.0, ..warps(1070.0, 450.0, 90.0, 660.0) };

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::base::Result;
 use crate::data::lab::lab;
 use crate::device::ops::{HeadFeatures, head_features};
-use crate::device::{Engine, Slot};
+use crate::device::{Act, Engine, Slot};
 use crate::method::predict::Frames;
 use crate::net::{FEATURES, Network, STRIDE};
 
@@ -65,7 +65,7 @@ pub struct Pyramid<'a> {
     /// Its programs, with batch norm folded.
     pub frames: &'a Frames,
     /// Memory for the features of a batch at the largest size that is asked for.
-    pub room: Slot<f32>,
+    pub room: Slot<Act>,
 }
 
 impl Features for Pyramid<'_> {
@@ -82,7 +82,7 @@ impl Features for Pyramid<'_> {
             let args = HeadFeatures { features: room, input: program.plain() };
             head_features(&mut *self.dev, &program.head, args)?;
             let n = pictures.len() / (3 * side * side);
-            features.extend_from_slice(&self.dev.read(room)?[..n * pixels * FEATURES]);
+            features.extend_from_slice(&self.dev.read_acts(room)?[..n * pixels * FEATURES]);
         }
         Ok(features)
     }

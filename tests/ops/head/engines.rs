@@ -14,10 +14,11 @@ pub(super) fn gradient_tolerance(dtype: Dtype) -> f32 {
 }
 
 impl Given {
-    /// All but learned classifiers. Everything but the gradients is f32 inside and out: taps, a
-    /// norm and sums of 128 products of f32.
+    /// All but learned classifiers. Everything but features and gradients is f32 inside and out:
+    /// taps, a norm and sums of 128 products of f32.
     pub(super) fn agree(&self, dtype: Dtype) {
-        let Some([_, features]) = self.features().agree(dtype, |_| 1e-6) else { return };
+        let features = self.features().agree(dtype, |_| rounding(dtype).max(1e-6));
+        let Some([_, features]) = features else { return };
         let [mut got, mut want] = self.assign().both(dtype).unwrap();
         self.same_labels(&features["features"], got.integers("labels"), want.integers("labels"));
         got.take("labels");
@@ -166,8 +167,10 @@ fn walks_agree_with_the_cpu() {
                 let mut given = Given::new(spec, &[3], crops, 1);
                 // Sums in another order; the root of a norm is the GPU's, good to two units.
                 let tol = if unit { 2e-6 } else { 4e-6 };
-                if given.features().agree(Dtype::Bf16, |_| tol).is_none() {
-                    return;
+                for dtype in [Dtype::F32, Dtype::Bf16] {
+                    if given.features().agree(dtype, |_| rounding(dtype).max(tol)).is_none() {
+                        return;
+                    }
                 }
                 let coarsest = &mut given.laterals[levels - 1];
                 let middle = coarsest.len() / 2;

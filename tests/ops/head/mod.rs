@@ -94,7 +94,7 @@ impl Given {
     fn features(&self) -> OpCase<'_> {
         OpCase::new(self.named("head_features"), |rig| {
             let plan = plan_head(&mut *rig.dev, self.spec).unwrap();
-            let features = rig.output("features", self.spec.lateral_len(0));
+            let features = rig.act_output("features", self.spec.lateral_len(0));
             let a = HeadFeatures { features, input: self.input(rig) };
             move |dev| head_features(dev, &plan, a)
         })

@@ -115,7 +115,7 @@ fn kmeans(run: &mut dyn FnMut(OpCase)) {
                 sums: rig.adds("sums", k * D),
                 counts: rig.adds("counts", k),
                 score: rig.adds("score", 1),
-                points: rig.input("points", &signed(2, rows * D)),
+                points: rig.acts("points", &signed(2, rows * D)),
                 classifier: classifier(rig, k),
             };
             move |dev| kmeans_accumulate(dev, &plan, a)

@@ -32,7 +32,7 @@ fn index() -> Vec<u32> {
 pub fn each(run: &mut dyn FnMut(OpCase)) {
     run(OpCase::new("head_features".into(), |rig| {
         let plan = plan_head(&mut *rig.dev, SPEC).unwrap();
-        let features = rig.output("features", SPEC.lateral_len(0));
+        let features = rig.act_output("features", SPEC.lateral_len(0));
         let a = HeadFeatures { features, input: input(rig, &SPEC) };
         move |dev| head_features(dev, &plan, a)
     }));

@@ -37,8 +37,8 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    /// Two waves of three blocks, as the head has, on each of 132 multiprocessors, or three waves
-    /// of two, as k-means has; whatever the GPU: their number is in the bits of the sums.
+    /// Two waves of three blocks on each of 132 multiprocessors, or three waves of two, as k-means
+    /// has of f32; whatever the GPU: their number is in the bits of the sums.
     const PARTS: usize = 792;
 
     /// The parts of `tiles` tiles against `k` clusters.

@@ -197,8 +197,8 @@ pub struct Classifier {
 /// Arguments of [`head_features`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadFeatures {
-    /// = (n, h, w, d), the features F̂.
-    pub features: Slot<f32>,
+    /// = (n, h, w, d), the features F̂, rounded to the type of activations.
+    pub features: Slot<Act>,
     pub input: HeadInput,
 }
 
