@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! dtype slot layout    memory: element types, slots (typed names for parts of it), their placement
-//! engine trace         the trait of engines; a trace of the ops they ran, counted and timed
+//! engine trace peaks   the trait of engines; a trace of the ops they ran; what they reach at best
 //! ops                  one file an op family: arguments, their checks, their cost, the door
 //! cpu                  the engine that needs no GPU, and the reference for the other one
 //! cuda                 the engine for NVIDIA GPUs
@@ -19,11 +19,13 @@ mod engine;
 mod layout;
 pub mod ops;
 pub mod paper;
+mod peaks;
 mod slot;
 mod trace;
 
 pub use dtype::Dtype;
-pub use engine::{Engine, Mark, Recording};
+pub use engine::{Engine, Mark, Ran, Recording, Taken};
 pub use layout::Layout;
+pub use peaks::{Bound, CopyRate, Floor, Peaks};
 pub use slot::{ALIGN, Act, Element, POOLS, Pool, Slot};
-pub use trace::{Timing, Trace, Work};
+pub use trace::{Call, Span, Trace, Traced, Work};

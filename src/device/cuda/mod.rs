@@ -70,6 +70,8 @@ pub struct Cuda {
     /// Bytes of scratch that the plans asked for.
     scratch: usize,
     staged: Staged,
+    /// Whether a step is being recorded, which marks become part of.
+    recording: bool,
     /// Whether it was said that a step cannot be recorded.
     said_plain: bool,
     nvtx: Option<Nvtx>,
@@ -114,6 +116,7 @@ impl Cuda {
             reserved: Reserved::default(),
             scratch: 0,
             staged: Staged::default(),
+            recording: false,
             said_plain: false,
             nvtx: Nvtx::open(),
             cudnn,
