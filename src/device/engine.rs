@@ -8,7 +8,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use crate::base::{Error, Result};
 use crate::device::ops::Bodies;
 use crate::device::trace::Noted;
-use crate::device::{Act, Dtype, Element, Layout, Slot, Trace, Work, trace};
+use crate::device::{Act, Dtype, Element, Gauge, Layout, Slot, Trace, Work, trace};
 
 /// A function that fills the memory it is given. It may fail.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
@@ -122,6 +122,12 @@ pub trait Engine: Any + Bodies {
     /// Starts (`on`) or stops a profiler's window, if there is a profiler.
     fn profile(&mut self, _on: bool) -> Result<()> {
         Ok(())
+    }
+
+    /// What tells the state of the hardware, from another thread, while the engine computes.
+    /// `None` where nothing does.
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        None
     }
 
     /// The trace of the ops that ran. It is off unless somebody starts it.

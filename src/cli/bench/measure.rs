@@ -6,11 +6,14 @@ use std::time::{Instant, SystemTime};
 use crate::base::stats::Summary;
 use crate::base::{Result, stop};
 use crate::cli::bench::model;
+use crate::cli::bench::sampler::Sampler;
 use crate::data::PictureSet;
 use crate::device::{Dtype, Engine, Peaks, Traced};
 use crate::recipe::Recipe;
 use crate::report::Progress;
-use crate::report::bench::{Account, BenchReport, KindRow, OpRow, PhaseRow, SCHEMA, StartUp};
+use crate::report::bench::{
+    Account, BenchReport, Conditions, KindRow, OpRow, PhaseRow, SCHEMA, StartUp,
+};
 use crate::train::{EpochSeconds, Measured};
 
 /// Dense products of 16 bits with f32 sums in TFLOP/s, by the data sheets of GPUs whose names hold
@@ -131,9 +134,13 @@ impl<'a> Measuring<'a> {
             self.done(&format!("epoch {i} to warm up, traced"));
         }
         let (mut plain, mut traced): (Vec<EpochSeconds>, Vec<Traced>) = Default::default();
+        let mut sampler = self.dev.gauge().map(Sampler::start);
+        let mut conditions = Vec::new();
         let begun = Instant::now();
         let stopped = loop {
+            let start = Instant::now();
             plain.push(epoch(self.dev)?);
+            conditions.extend(sampler.as_mut().map(|sampler| sampler.since(start)));
             self.dev.start_trace()?;
             epoch(self.dev)?;
             traced.push(self.dev.take_trace()?);
@@ -143,6 +150,9 @@ impl<'a> Measuring<'a> {
             }
         };
         bar.finish();
+        drop((sampler, measured));
+        // Again, for the machine may have been busy before.
+        peaks = peaks.or_better(&Peaks::measure(self.dev)?);
 
         let mut ops = OpRow::all(&traced, &peaks);
         if let Some(gpu) = model::of(&name) {
@@ -150,11 +160,13 @@ impl<'a> Measuring<'a> {
             let predicted = OpRow::all(&[predicted.traced], &peaks);
             ops.iter_mut().for_each(|row| row.predict(&predicted));
         }
+        let power: Vec<f64> = conditions.iter().filter_map(|c: &Conditions| c.watts).collect();
+        let watts = (!power.is_empty()).then(|| power.iter().sum::<f64>() / power.len() as f64);
         let on_host = self.dev.free_bytes().is_none();
         let phase = |(i, (name, _)): (usize, &(&'static str, f64))| {
             let seconds: Vec<f64> = plain.iter().map(|epoch| epoch.named()[i].1).collect();
             let account = Account::of(name, &traced, &peaks);
-            PhaseRow::new(name, images, &seconds, account, &peaks, on_host)
+            PhaseRow::new(name, images, &seconds, account, &peaks, on_host).at_power(watts)
         };
         Ok(BenchReport {
             schema: SCHEMA,
@@ -168,6 +180,7 @@ impl<'a> Measuring<'a> {
             warm_up_epochs: warm_up,
             stopped,
             startup: self.startup,
+            conditions,
             phases: plain[0].named().iter().enumerate().map(phase).collect(),
             recipe,
             choices: self.dev.choices(),

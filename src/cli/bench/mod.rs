@@ -3,6 +3,7 @@
 
 mod measure;
 mod model;
+mod sampler;
 
 use std::path::Path;
 use std::time::Instant;

@@ -73,6 +73,7 @@ pub fn report(
         warm_up_epochs: 0,
         stopped: "one is predicted".into(),
         startup: Vec::new(),
+        conditions: Vec::new(),
         phases: seconds.named().into_iter().map(phase).collect(),
         peaks,
         choices: Vec::new(),

@@ -8,9 +8,12 @@ use rayon::prelude::*;
 
 use crate::base::Result;
 use crate::base::memory::available;
+use crate::device::cpu::gauge::Others;
 use crate::device::cpu::iic::Tables;
 use crate::device::engine::Fill;
-use crate::device::{ALIGN, Dtype, Engine, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace};
+use crate::device::{
+    ALIGN, Dtype, Engine, Gauge, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace,
+};
 
 /// The unit of the allocation, so that every slot is aligned to a cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -166,6 +169,10 @@ impl Engine for Cpu {
     fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64> {
         let at = |mark: &Mark| *mark.0.downcast_ref::<Instant>().expect("a mark of this engine");
         Ok((at(end) - at(start)).as_secs_f64())
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        Some(Box::new(Others::new()))
     }
 
     fn trace(&mut self) -> &mut Trace {

@@ -6,9 +6,10 @@ use crate::base::Result;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
+use crate::device::cuda::nvml::Nvml;
 use crate::device::cuda::staging::{Pinned, Staged};
 use crate::device::engine::Fill;
-use crate::device::{Dtype, Engine, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace};
+use crate::device::{Dtype, Engine, Gauge, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace};
 
 /// What `reserve` took.
 #[derive(Default)]
@@ -223,6 +224,10 @@ impl Engine for Cuda {
         // SAFETY: takes nothing; without a profiler it does nothing.
         let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
         set.result().map_err(|e| driver_error("profiler window", e))
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        Nvml::open(&self.sheet.uuid).map(|nvml| Box::new(nvml) as Box<dyn Gauge>)
     }
 
     fn trace(&mut self) -> &mut Trace {

@@ -24,6 +24,7 @@ mod kernels;
 mod kmeans;
 mod memory;
 mod norm;
+mod nvml;
 mod nvtx;
 mod options;
 mod recording;

@@ -1,9 +1,11 @@
 //! What `picie bench` measured. `docs/bench.md` describes the fields for readers of the JSON.
 
+mod conditions;
 mod ops;
 mod phases;
 mod text;
 
+pub use conditions::Conditions;
 pub use phases::Account;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,8 @@ pub struct BenchReport {
     pub stopped: String,
     /// What came before the first epoch that is measured.
     pub startup: Vec<StartUp>,
+    /// The state of the device in each epoch of `phases`; empty where it tells nothing.
+    pub conditions: Vec<Conditions>,
     /// The phases of an epoch, and `epoch`, which is all of them.
     pub phases: Vec<PhaseRow>,
     pub peaks: Peaks,
@@ -87,6 +91,9 @@ pub struct PhaseRow {
     pub floor_s: f64,
     /// `floor_s` over the median of the seconds, in percent.
     pub efficiency_percent: f64,
+    /// Joules for an image, and images a second for a watt, where the power is known.
+    pub joules_per_image: Option<f64>,
+    pub images_per_s_per_watt: Option<f64>,
     /// FLOPs of all ops over what the peak of products would compute in the median of the seconds,
     /// in percent.
     pub mfu_percent: Option<f64>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::stats::Summary;
-use crate::device::{Bound, Call, Peaks, Traced};
+use crate::device::{Bound, Call, Peaks, Traced, Work};
 use crate::report::bench::{KindRow, OpRow, short};
 
 /// The calls of one op on one shape.
@@ -21,12 +21,13 @@ struct Calls {
 const BOUNDS: [Bound; 3] = [Bound::Memory, Bound::Math, Bound::Latency];
 
 impl OpRow {
-    /// The rows of all ops of some epochs, the one that took longest first. What the host did is no
-    /// op.
+    /// The rows of all ops of some epochs, the one that took longest first. What the host did, and
+    /// waits for images, are no ops.
     pub fn all(epochs: &[Traced], peaks: &Peaks) -> Vec<Self> {
         let mut ops: BTreeMap<&str, Calls> = BTreeMap::new();
         for (epoch, traced) in epochs.iter().enumerate() {
-            for call in traced.calls.iter().filter(|call| !call.host) {
+            let works = |call: &&Call| !call.host && call.work != Work::default();
+            for call in traced.calls.iter().filter(works) {
                 ops.entry(&traced.ops[call.op]).or_default().add(epoch, call, peaks);
             }
         }
@@ -46,10 +47,7 @@ impl OpRow {
 
     /// The op without its shape.
     pub fn kind(&self) -> &str {
-        match self.op.as_str() {
-            waits @ "wait for images" => waits,
-            op => op.split(' ').next().unwrap_or_default(),
-        }
+        self.op.split(' ').next().unwrap_or_default()
     }
 }
 
@@ -61,9 +59,7 @@ impl Calls {
         self.flops += call.work.flops;
         let floor = peaks.floor(call.work);
         let bound = BOUNDS.iter().position(|bound| *bound == floor.bound).expect("a bound");
-        // A wait has nothing to do.
-        let works = call.work.bytes + call.work.flops > 0.0;
-        self.floors[bound] += if works { floor.seconds * 1e6 } else { 0.0 };
+        self.floors[bound] += floor.seconds * 1e6;
     }
 
     /// Microseconds of all calls.
@@ -127,7 +123,6 @@ impl KindRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Work;
 
     fn near(a: f64, b: f64) {
         assert!((a - b).abs() <= 1e-9 * b, "{a} {b}");

@@ -1,7 +1,7 @@
 //! The rows of phases: how long they took, and what of it the ops account for.
 
 use crate::base::stats::Summary;
-use crate::device::{Call, Peaks, Traced};
+use crate::device::{Call, Peaks, Traced, Work};
 use crate::report::bench::{PhaseRow, short};
 
 /// What was traced of a phase, a mean of the epochs.
@@ -40,7 +40,7 @@ impl Account {
         if call.host {
             self.host_s += call.seconds;
             self.host_bytes += call.work.bytes;
-        } else if call.work.bytes + call.work.flops == 0.0 {
+        } else if call.work == Work::default() {
             self.wait_s += call.seconds;
         } else {
             self.ops_s += call.seconds;
@@ -80,15 +80,26 @@ impl PhaseRow {
             rest_s: summary.median - taken,
             floor_s,
             efficiency_percent: of_median(floor_s),
+            joules_per_image: None,
+            images_per_s_per_watt: None,
             mfu_percent: peaks.tflop_per_s.map(|peak| of_median(flops / (peak * 1e12))),
         }
+    }
+}
+
+impl PhaseRow {
+    /// Adds what an image costs at a mean power of so many watts.
+    pub fn at_power(mut self, watts: Option<f64>) -> Self {
+        self.joules_per_image = watts.map(|watts| short(watts / self.images_per_s));
+        self.images_per_s_per_watt = watts.map(|watts| short(self.images_per_s / watts));
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Span, Work};
+    use crate::device::Span;
 
     #[test]
     fn a_phase_is_summed_up_by_its_quartiles_and_closed_by_what_is_left() {
@@ -123,6 +134,8 @@ mod tests {
         // 1 GB at 2 GB/s in 2 s; 10 GFLOP at 100 GFLOP/s.
         assert_eq!((row.floor_s, row.efficiency_percent), (0.5, 25.0));
         assert!((row.mfu_percent.unwrap() - 5.0).abs() <= 1e-9);
+        let costs = row.clone().at_power(Some(300.0));
+        assert_eq!((costs.joules_per_image, costs.images_per_s_per_watt), (Some(20.0), Some(0.05)));
         let host = PhaseRow::new("train", 30, &[2.0], account, &peaks, true);
         assert_eq!(host.rest_s, 0.625);
         assert_eq!(Account::of("epoch", &epochs, &peaks).ops_s, 9.0);

@@ -15,6 +15,11 @@ impl BenchReport {
         if self.assumed.is_none() {
             lines.push(accounts(&self.phases));
         }
+        lines.extend(self.state().as_deref().map(wrap));
+        let cost = self.phases.last().and_then(|p| p.joules_per_image.zip(p.images_per_s_per_watt));
+        lines.extend(cost.map(|(joules, rate)| {
+            format!("an epoch takes {joules:.3} J an image: {rate:.3} images/s for a watt")
+        }));
         lines.extend(self.limits());
         if let Some(assumed) = &self.assumed {
             lines.push(wrap(&format!("predicted, not measured; {assumed}")));
