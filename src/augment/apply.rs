@@ -233,7 +233,7 @@ impl Feeder {
             Images::Staged(staged) => {
                 if staged.next == ids {
                     staged.at = (staged.at + 1) % staged.slots.len();
-                    dev.arrive(staged.slots[staged.at])?;
+                    dev.await_images(staged.slots[staged.at])?;
                 } else {
                     dev.fill(staged.slots[staged.at].part(0, bytes), fill)?;
                 }

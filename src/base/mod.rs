@@ -1,11 +1,12 @@
-//! The ground floor: errors, random numbers, files, free memory, the user's request to stop, and
-//! values planned by size. It imports nothing else of this crate.
+//! The ground floor: errors, random numbers, statistics, files, free memory, the user's request to
+//! stop, and values planned by size. It imports nothing else of this crate.
 
 pub mod by_size;
 pub mod error;
 pub mod fs;
 pub mod memory;
 pub mod rng;
+pub mod stats;
 pub mod stop;
 
 pub use by_size::BySize;

@@ -7,7 +7,8 @@ use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::base::{Error, Result};
 use crate::device::ops::Bodies;
-use crate::device::{Act, Dtype, Element, Layout, Slot, Trace, Work, trace};
+use crate::device::trace::Noted;
+use crate::device::{Act, Dtype, Element, Gauge, Layout, Slot, Trace, Work, trace};
 
 /// A function that fills the memory it is given. It may fail.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
@@ -97,14 +98,14 @@ pub trait Engine: Any + Bodies {
     /// dst = src, which is as long.
     fn copy_bytes(&mut self, dst: Slot<u8>, src: Slot<u8>) -> Result<()>;
 
-    /// Runs `ops`, or replays them from `recording`. They must be the same ops on the same slots
-    /// every time, and may not read from or write to the host: whatever changes from step to step
-    /// must lie in slots that were written before.
+    /// Runs `ops`, or replays them from `taken`. They must be the same ops on the same slots every
+    /// time, and may not read from or write to the host: whatever changes from step to step must
+    /// lie in slots that were written before. Says which it was.
     fn replay_ops(
         &mut self,
-        recording: &mut Recording,
+        taken: &mut Taken,
         ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
-    ) -> Result<()>;
+    ) -> Result<Ran>;
 
     /// A mark at this place in the queue: the time when everything queued before is done.
     fn mark(&mut self) -> Result<Mark>;
@@ -112,25 +113,49 @@ pub trait Engine: Any + Bodies {
     /// Seconds between two marks on the engine's clock (a host synchronisation).
     fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64>;
 
-    /// Opens a named range, which a profiler shows. Ranges nest.
-    fn enter(&mut self, _name: &str) {}
+    /// Opens a named range for a profiler, if there is one. Ranges nest.
+    fn enter_range(&mut self, _name: &str) {}
 
     /// Closes the range that was opened last.
-    fn leave(&mut self) {}
+    fn leave_range(&mut self) {}
 
     /// Starts (`on`) or stops a profiler's window, if there is a profiler.
     fn profile(&mut self, _on: bool) -> Result<()> {
         Ok(())
     }
 
+    /// What tells the state of the hardware, from another thread, while the engine computes.
+    /// `None` where nothing does.
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        None
+    }
+
     /// The trace of the ops that ran. It is off unless somebody starts it.
     fn trace(&mut self) -> &mut Trace;
 }
 
-/// A fixed sequence of ops that an engine may have recorded, such as a CUDA graph. Empty at first;
-/// what it holds is the engine's own type.
+/// What an engine has of a fixed sequence of ops, such as a CUDA graph. Empty at first; what it
+/// holds is the engine's own type.
 #[derive(Default)]
-pub struct Recording(pub(super) Option<Box<dyn Any>>);
+pub struct Taken(pub(super) Option<Box<dyn Any>>);
+
+/// How a sequence of ops ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// Op by op.
+    Plain,
+    /// From what was recorded, now or before.
+    Recorded,
+}
+
+/// A fixed sequence of ops that may have been recorded. A trace has recordings of its own, with
+/// marks around each op.
+#[derive(Default)]
+pub struct Recording {
+    plain: Taken,
+    traced: Taken,
+    noted: Noted,
+}
 
 /// A place in the queue of ops, as a time on the engine's clock. It holds the engine's own type: an
 /// instant, or a CUDA event.
@@ -145,10 +170,10 @@ impl dyn Engine + '_ {
             return Err(Error::Shape { op: "write", what: "src", got, want });
         }
         if src.is_empty() {
-            Ok(())
-        } else {
-            self.write_bytes(dst.part(0, src.len()).erased(), cast_slice(src))
+            return Ok(());
         }
+        let (dst, src) = (dst.part(0, src.len()).erased(), cast_slice(src));
+        trace::host(self, "host write", src.len(), |dev| dev.write_bytes(dst, src))
     }
 
     /// Like `write`, but for activations: each value is rounded to the engine's dtype.
@@ -165,7 +190,10 @@ impl dyn Engine + '_ {
     ) -> Result<()> {
         let mut fill = Some(fill);
         let fill = &mut |out: &mut [u8]| fill.take().expect("called once")(cast_slice_mut(out));
-        if dst.len == 0 { Ok(()) } else { self.fill_bytes(dst.erased(), fill) }
+        if dst.len == 0 {
+            return Ok(());
+        }
+        trace::host(self, "host fill", dst.bytes(), |dev| dev.fill_bytes(dst.erased(), fill))
     }
 
     /// dst = the elements that `fill` writes while queued ops go on, as [`Engine::prefetch_bytes`]
@@ -177,13 +205,18 @@ impl dyn Engine + '_ {
     ) -> Result<()> {
         let mut fill = Some(fill);
         let fill = &mut |out: &mut [u8]| fill.take().expect("called once")(cast_slice_mut(out));
-        if dst.len == 0 { Ok(()) } else { self.prefetch_bytes(dst.erased(), fill) }
+        if dst.len == 0 {
+            return Ok(());
+        }
+        let body = |dev: &mut dyn Engine| dev.prefetch_bytes(dst.erased(), fill);
+        trace::host(self, "host prefetch", dst.bytes(), body)
     }
 
     /// The elements of `src`, after everything queued before has run (a host synchronisation).
     pub fn read<T: Element>(&mut self, src: Slot<T>) -> Result<Vec<T>> {
         let mut out = vec![T::zeroed(); src.len];
-        self.read_bytes(cast_slice_mut(&mut out), src.erased())?;
+        let bytes = cast_slice_mut(&mut out);
+        trace::host(self, "host read", src.bytes(), |dev| dev.read_bytes(bytes, src.erased()))?;
         Ok(out)
     }
 
@@ -210,17 +243,48 @@ impl dyn Engine + '_ {
         trace::op(self, "copy", String::new, || work, body)
     }
 
+    /// Makes everything queued from now on wait for the copy that was prefetched to this slot's
+    /// offset, as [`Engine::arrive`] does for bytes.
+    pub fn await_images<T>(&mut self, slot: Slot<T>) -> Result<()> {
+        let body = |dev: &mut dyn Engine| dev.arrive(slot.erased());
+        trace::op(self, "wait for images", String::new, Work::default, body)
+    }
+
     /// Runs `ops`, or replays them from `recording`, under the rules of [`Engine::replay_ops`].
-    /// While a trace is on, ops run one by one.
     pub fn replay(
         &mut self,
         recording: &mut Recording,
         mut ops: impl FnMut(&mut dyn Engine) -> Result<()>,
     ) -> Result<()> {
-        if self.trace().is_on() { ops(self) } else { self.replay_ops(recording, &mut ops) }
+        if !self.trace().is_on() {
+            return self.replay_ops(&mut recording.plain, &mut ops).map(|_| ());
+        }
+        trace::settle(self)?;
+        let place = self.trace().place();
+        if self.replay_ops(&mut recording.traced, &mut ops)? == Ran::Plain {
+            return trace::settle(self);
+        }
+        // Ops are noted where the recording is made.
+        let noted = self.trace().cut(place);
+        if !noted.is_empty() {
+            recording.noted = noted;
+        }
+        trace::replayed(self, &recording.noted)
     }
 
-    /// Runs `ops` inside a named range, which profilers show. Ranges nest.
+    /// Opens a named range, which profilers and traces show. Ranges nest.
+    pub fn enter(&mut self, name: &str) {
+        self.trace().enter(name);
+        self.enter_range(name);
+    }
+
+    /// Closes the range that was opened last.
+    pub fn leave(&mut self) {
+        self.leave_range();
+        self.trace().leave();
+    }
+
+    /// Runs `ops` inside a named range, which profilers and traces show. Ranges nest.
     pub fn range<T>(&mut self, name: &str, ops: impl FnOnce(&mut dyn Engine) -> T) -> T {
         self.enter(name);
         let out = ops(self);

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! dtype slot layout    memory: element types, slots (typed names for parts of it), their placement
-//! engine trace         the trait of engines; a trace of the ops they ran, counted and timed
+//! engine trace         the trait of engines; a trace of the ops they ran
+//! peaks gauge          what an engine reaches at best; the state of its hardware
 //! ops                  one file an op family: arguments, their checks, their cost, the door
 //! cpu                  the engine that needs no GPU, and the reference for the other one
 //! cuda                 the engine for NVIDIA GPUs
@@ -16,14 +17,18 @@ pub mod cpu;
 pub mod cuda;
 mod dtype;
 mod engine;
+mod gauge;
 mod layout;
 pub mod ops;
 pub mod paper;
+mod peaks;
 mod slot;
 mod trace;
 
 pub use dtype::Dtype;
-pub use engine::{Engine, Mark, Recording};
+pub use engine::{Engine, Mark, Ran, Recording, Taken};
+pub use gauge::{Gauge, State};
 pub use layout::Layout;
+pub use peaks::{Bound, CopyRate, Floor, Peaks};
 pub use slot::{ALIGN, Act, Element, POOLS, Pool, Slot};
-pub use trace::{Timing, Trace, Work};
+pub use trace::{Call, Span, Trace, Traced, Work};

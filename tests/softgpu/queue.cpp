@@ -35,15 +35,6 @@ Mode mode() {
 // Whose work this thread runs.
 thread_local Context* running = nullptr;
 
-// Milliseconds: the host's time and what was simulated; the latter alone with
-// SOFTGPU_CLOCK=simulated, which is the same each time.
-double now(const Context& context) {
-    static const bool alone = getenv("SOFTGPU_CLOCK") != nullptr;
-    const auto host = std::chrono::steady_clock::now().time_since_epoch();
-    return (alone ? 0 : std::chrono::duration<double, std::milli>(host).count()) +
-           context.simulated;
-}
-
 bool ready(const Stream& stream) {
     return !stream.queue.empty() &&
            (!stream.queue.front().after || stream.queue.front().after->reached);
@@ -61,8 +52,7 @@ void step(Stream& stream) {
         return;
     }
     if (!item.reaches) return;
-    item.reaches->reached = true;
-    item.reaches->milliseconds = now(stream.context);
+    item.reaches->reach();
 }
 
 // splitmix64
@@ -97,6 +87,14 @@ void order(Stream& earlier, Stream& later) {
 }
 
 }  // namespace
+
+void Mark::reach() {
+    static const bool alone = getenv("SOFTGPU_CLOCK") != nullptr;
+    const auto host = std::chrono::steady_clock::now().time_since_epoch();
+    const double now = alone ? 0 : std::chrono::duration<double, std::milli>(host).count();
+    milliseconds = now + stream.context.simulated;
+    reached = true;
+}
 
 Stream::Stream(Context& context, bool blocking)
     : Handle(STREAM, context), blocking(blocking), eager(random(context) % 4) {

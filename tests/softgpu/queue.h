@@ -18,6 +18,10 @@ struct Mark {
     bool reached = false;
     // By the clock of events.
     double milliseconds = 0;
+
+    // Notes the time: the host's and what was simulated; the latter alone with
+    // SOFTGPU_CLOCK=simulated, which is the same each time.
+    void reach();
 };
 
 // What a stream has to do next: wait for a mark, work, and reach one; each may be missing.

@@ -148,6 +148,28 @@ API cuEventRecord(Event* event, void* handle) {
     return Success;
 }
 
+// With EXTERNAL the record becomes a node of the graph that is captured. NOTE: until the node has
+// run again the event is as an earlier replay left it, and who waits for it waits for nothing.
+API cuEventRecordWithFlags(Event* event, void* handle, unsigned flags) {
+    constexpr unsigned EXTERNAL = 1;
+    if (!(flags & EXTERNAL)) return cuEventRecord(event, handle);
+    ENTER("cuEventRecordWithFlags");
+    STREAM_OF(handle, "cuEventRecordWithFlags");
+    USE(event, EVENT, "cuEventRecordWithFlags");
+    if (!stream.capture) {
+        complain("cuEventRecordWithFlags: an external event outside of a capture");
+        return InvalidValue;
+    }
+    const auto mark = std::make_shared<Mark>(Mark{stream});
+    event->capture.reset();
+    event->captured = false;
+    event->mark = mark;
+    return submit(stream, [mark] {
+        mark->reach();
+        return Success;
+    });
+}
+
 API cuEventSynchronize(Event* event) {
     ENTER("cuEventSynchronize");
     USE(event, EVENT, "cuEventSynchronize");

@@ -1,6 +1,7 @@
 //! The command line as it is typed: commands, flags and their help texts.
 
 mod baselines;
+mod bench;
 mod cache;
 mod recipe;
 mod trained;
@@ -20,6 +21,7 @@ use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals};
 use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
+pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
 pub use recipe::RecipeName;
 pub use trained::{
@@ -321,48 +323,4 @@ pub struct ScenesArgs {
     /// Seed of all random draws
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct BenchArgs {
-    /// Method to measure, with its numbers
-    #[arg(long, value_enum, default_value = "picie-released")]
-    pub recipe: RecipeName,
-    /// Folder with images [default: random ones]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Number of images, or with --data the largest; if they do not fit on a GPU, they are copied
-    /// to it batch by batch
-    #[arg(long, default_value_t = 2048, value_name = "N")]
-    pub images: usize,
-    /// Epochs that are measured
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    pub epochs: usize,
-    /// Epochs that are run before and not measured; on a GPU the first two load libraries and
-    /// record steps
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    pub warm_up: usize,
-    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
-    /// always checked
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
-    pub check_finite: u8,
-    #[command(flatten)]
-    pub keep: KeepArgs,
-    #[command(flatten)]
-    pub shape: ShapeArgs,
-    /// Measure nothing, but predict what this GPU would take; needs no GPU and no images
-    #[arg(long, value_enum, value_name = "GPU", conflicts_with_all = ["data", "device", "epochs", "warm_up", "check_finite", "no_graph", "autotune", "deterministic"])]
-    pub model: Option<Model>,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-}
-
-/// A GPU that can be modelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Model {
-    H100,
-    H200,
 }

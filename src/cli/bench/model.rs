@@ -10,16 +10,16 @@ use crate::cli::paths::cudnn_engines;
 use crate::data::{ImageStore, PictureSet};
 use crate::device::cuda::EngineTimes;
 use crate::device::paper::{Gpu, H100, H200, Paper, Predicted};
-use crate::device::{Dtype, Engine, Timing};
+use crate::device::{Dtype, Engine, Peaks, Traced};
 use crate::recipe::Recipe;
-use crate::report::bench::{BenchReport, KernelRow, OpRow, Peaks, PhaseRate};
+use crate::report::bench::{Account, BenchReport, KernelRow, KindRow, OpRow, PhaseRow, SCHEMA};
 use crate::train::{EpochSeconds, Measured};
 
 /// What the model says of one epoch.
 pub struct Prediction {
     pub seconds: EpochSeconds,
-    /// By op and shape, as a trace of the real GPU has them.
-    pub ops: BTreeMap<String, Timing>,
+    /// As a trace of the real GPU has it.
+    pub traced: Traced,
     kernels: BTreeMap<&'static str, Predicted>,
     /// What the times of convolutions rest on.
     convolutions: String,
@@ -37,47 +37,55 @@ pub fn predict(gpu: Gpu, dtype: Dtype, recipe: &Recipe, images: usize) -> Result
     let mut paper = Paper::new(gpu, dtype, Some(times));
     let mut measured = Measured::plan(&mut paper, recipe, &set, 1)?;
     paper.take_kernels();
-    (&mut paper as &mut dyn Engine).start_trace();
+    (&mut paper as &mut dyn Engine).start_trace()?;
     let seconds = measured.epoch(&mut paper, &mut |_| Ok(()))?;
-    let ops = (&mut paper as &mut dyn Engine).traced()?;
+    let traced = (&mut paper as &mut dyn Engine).take_trace()?;
     let convolutions = paper.convolutions();
-    Ok(Prediction { seconds, ops, kernels: paper.take_kernels(), convolutions })
+    Ok(Prediction { seconds, traced, kernels: paper.take_kernels(), convolutions })
 }
 
 /// The report of `--model`.
-pub fn report(model: Model, args: &BenchArgs, recipe: Recipe) -> Result<BenchReport> {
+pub fn report(
+    model: Model,
+    images: usize,
+    args: &BenchArgs,
+    recipe: Recipe,
+) -> Result<BenchReport> {
     let gpu = match model {
         Model::H100 => H100,
         Model::H200 => H200,
     };
-    let (dtype, images) = (gpu_dtype(&args.engine), args.images);
-    let Prediction { seconds, ops, kernels, convolutions } = predict(gpu, dtype, &recipe, images)?;
-    let peaks = Peaks { copy_gb_per_s: gpu.copy / 1e9, tflop_per_s: Some(gpu.products() / 1e12) };
-    let phases = [
-        ("k-means", seconds.kmeans),
-        ("labels", seconds.labels),
-        ("train", seconds.train),
-        ("epoch", seconds.total()),
-    ];
+    let dtype = gpu_dtype(&args.engine);
+    let Prediction { seconds, traced, kernels, convolutions } =
+        predict(gpu, dtype, &recipe, images)?;
+    let peaks = Peaks::known(gpu.copy / 1e9, gpu.products() / 1e12);
     let mut kernels: Vec<KernelRow> = kernels.into_iter().map(row).collect();
     kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let traced = [traced];
+    let ops = OpRow::all(&traced, &peaks);
+    let phase = |(name, seconds)| {
+        let account = Account::of(name, &traced, &peaks);
+        PhaseRow::new(name, images, &[seconds], account, &peaks, false)
+    };
     Ok(BenchReport {
+        schema: SCHEMA,
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        version: env!("CARGO_PKG_VERSION"),
-        commit: env!("PICIE_COMMIT"),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: env!("PICIE_COMMIT").into(),
         engine: format!("{} on paper, {}", gpu.name, dtype.name()),
         device: serde_json::json!({ "name": format!("{} on paper", gpu.name) }),
         recipe,
         images,
+        sizes: None,
         warm_up_epochs: 0,
-        phases: phases
-            .into_iter()
-            .filter(|(_, seconds)| *seconds > 0.0)
-            .map(|(name, seconds)| PhaseRate::new(name, images, vec![seconds]))
-            .collect(),
+        stopped: "one is predicted".into(),
+        startup: Vec::new(),
+        conditions: Vec::new(),
+        phases: seconds.named().into_iter().map(phase).collect(),
         peaks,
         choices: Vec::new(),
-        ops: OpRow::all(&ops, &peaks),
+        kinds: KindRow::all(&ops),
+        ops,
         kernels,
         assumed: Some(convolutions),
     })
@@ -85,5 +93,6 @@ pub fn report(model: Model, args: &BenchArgs, recipe: Recipe) -> Result<BenchRep
 
 fn row((kernel, predicted): (&'static str, Predicted)) -> KernelRow {
     let Predicted { launches, seconds, bound, .. } = predicted;
-    KernelRow { kernel, launches, us: seconds / launches as f64 * 1e6, seconds, bound }
+    let us = seconds / launches as f64 * 1e6;
+    KernelRow { kernel: kernel.into(), launches, us, seconds, bound: bound.into() }
 }

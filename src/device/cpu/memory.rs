@@ -4,17 +4,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
 
 use crate::base::Result;
 use crate::base::memory::available;
+use crate::device::cpu::gauge::Others;
 use crate::device::cpu::iic::Tables;
 use crate::device::engine::Fill;
-use crate::device::{ALIGN, Dtype, Engine, Layout, Mark, POOLS, Pool, Recording, Slot, Trace};
+use crate::device::{
+    ALIGN, Dtype, Engine, Gauge, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace,
+};
 
 /// The unit of the allocation, so that every slot is aligned to a cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line([u8; ALIGN]);
+
+/// Bytes that a core copies or zeroes at a time. Less is not worth a second one.
+const PIECE: usize = 1 << 18;
 
 /// The CPU engine.
 pub struct Cpu {
@@ -136,22 +143,23 @@ impl Engine for Cpu {
 
     fn zero_bytes(&mut self, dst: Slot<u8>) -> Result<()> {
         let (dst,) = self.get((dst,));
-        dst.fill(0);
+        dst.par_chunks_mut(PIECE).for_each(|dst| dst.fill(0));
         Ok(())
     }
 
     fn copy_bytes(&mut self, dst: Slot<u8>, src: Slot<u8>) -> Result<()> {
         let (dst, src) = self.get((dst, src));
-        dst.copy_from_slice(src);
+        let pieces = dst.par_chunks_mut(PIECE).zip(src.par_chunks(PIECE));
+        pieces.for_each(|(dst, src)| dst.copy_from_slice(src));
         Ok(())
     }
 
     fn replay_ops(
         &mut self,
-        _: &mut Recording,
+        _: &mut Taken,
         ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
-    ) -> Result<()> {
-        ops(self)
+    ) -> Result<Ran> {
+        ops(self).map(|()| Ran::Plain)
     }
 
     fn mark(&mut self) -> Result<Mark> {
@@ -161,6 +169,10 @@ impl Engine for Cpu {
     fn seconds(&mut self, start: &Mark, end: &Mark) -> Result<f64> {
         let at = |mark: &Mark| *mark.0.downcast_ref::<Instant>().expect("a mark of this engine");
         Ok((at(end) - at(start)).as_secs_f64())
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        Some(Box::new(Others::new()))
     }
 
     fn trace(&mut self) -> &mut Trace {

@@ -7,6 +7,7 @@
 mod adam;
 mod confusion;
 mod conv;
+mod gauge;
 pub mod gemm;
 mod head;
 mod iic;

@@ -20,6 +20,14 @@ impl Event {
         unsafe { result::event::record(self.0, stream) }
     }
 
+    /// Records a mark into what `stream` captures, which is set anew by each replay. It orders
+    /// nothing, and may be waited for as if it were not part of a capture.
+    pub fn record_each_replay(&self, stream: sys::CUstream) -> Result<(), DriverError> {
+        let external = sys::CUevent_record_flags_enum::CU_EVENT_RECORD_EXTERNAL;
+        // SAFETY: as above; the event lives as long as the marks of the recording.
+        unsafe { sys::cuEventRecordWithFlags(self.0, stream, external as u32) }.result()
+    }
+
     /// Waits on the host until what was marked is done.
     pub fn wait(&self) -> Result<(), DriverError> {
         // SAFETY: the event is alive.

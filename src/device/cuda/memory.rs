@@ -6,9 +6,10 @@ use crate::base::Result;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
+use crate::device::cuda::nvml::Nvml;
 use crate::device::cuda::staging::{Pinned, Staged};
 use crate::device::engine::Fill;
-use crate::device::{Dtype, Engine, Layout, Mark, POOLS, Pool, Recording, Slot, Trace};
+use crate::device::{Dtype, Engine, Gauge, Layout, Mark, POOLS, Pool, Ran, Slot, Taken, Trace};
 
 /// What `reserve` took.
 #[derive(Default)]
@@ -184,18 +185,19 @@ impl Engine for Cuda {
 
     fn replay_ops(
         &mut self,
-        recording: &mut Recording,
+        taken: &mut Taken,
         ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Ran> {
         self.flush()?;
-        self.record_or_replay(recording, ops)
+        self.record_or_replay(taken, ops)
     }
 
     fn mark(&mut self) -> Result<Mark> {
         self.flush()?;
         let e = |e| driver_error("mark", e);
         let mark = Event::new(true).map_err(e)?;
-        mark.record(self.stream).map_err(e)?;
+        let record = if self.recording { Event::record_each_replay } else { Event::record };
+        record(&mark, self.stream).map_err(e)?;
         Ok(Mark(Box::new(mark)))
     }
 
@@ -205,13 +207,13 @@ impl Engine for Cuda {
         ms.map(|ms| f64::from(ms) / 1000.0).map_err(|e| driver_error("mark", e))
     }
 
-    fn enter(&mut self, name: &str) {
+    fn enter_range(&mut self, name: &str) {
         if let Some(nvtx) = self.nvtx {
             nvtx.push(name);
         }
     }
 
-    fn leave(&mut self) {
+    fn leave_range(&mut self) {
         if let Some(nvtx) = self.nvtx {
             nvtx.pop();
         }
@@ -222,6 +224,10 @@ impl Engine for Cuda {
         // SAFETY: takes nothing; without a profiler it does nothing.
         let set = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
         set.result().map_err(|e| driver_error("profiler window", e))
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        Nvml::open(&self.sheet.uuid).map(|nvml| Box::new(nvml) as Box<dyn Gauge>)
     }
 
     fn trace(&mut self) -> &mut Trace {

@@ -24,6 +24,7 @@ mod kernels;
 mod kmeans;
 mod memory;
 mod norm;
+mod nvml;
 mod nvtx;
 mod options;
 mod recording;
@@ -70,6 +71,8 @@ pub struct Cuda {
     /// Bytes of scratch that the plans asked for.
     scratch: usize,
     staged: Staged,
+    /// Whether a step is being recorded, which marks become part of.
+    recording: bool,
     /// Whether it was said that a step cannot be recorded.
     said_plain: bool,
     nvtx: Option<Nvtx>,
@@ -114,6 +117,7 @@ impl Cuda {
             reserved: Reserved::default(),
             scratch: 0,
             staged: Staged::default(),
+            recording: false,
             said_plain: false,
             nvtx: Nvtx::open(),
             cudnn,

@@ -6,7 +6,7 @@ use cudarc::driver::sys;
 use crate::base::{self, tell};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::error::driver_error;
-use crate::device::{Engine, Recording};
+use crate::device::{Engine, Ran, Taken};
 
 /// What the engine has of a fixed sequence of ops. The first run is plain (libraries load what they
 /// need), the second is recorded, later ones are replayed.
@@ -76,16 +76,16 @@ impl Cuda {
     /// [`Engine::replay_ops`].
     pub(super) fn record_or_replay(
         &mut self,
-        recording: &mut Recording,
+        taken: &mut Taken,
         ops: &mut dyn FnMut(&mut dyn Engine) -> base::Result<()>,
-    ) -> base::Result<()> {
+    ) -> base::Result<Ran> {
         if self.options.no_graph {
-            return ops(self);
+            return ops(self).map(|()| Ran::Plain);
         }
-        let Some(progress) = recording.0.as_mut().and_then(|any| any.downcast_mut()) else {
+        let Some(progress) = taken.0.as_mut().and_then(|any| any.downcast_mut()) else {
             ops(self)?;
-            recording.0 = Some(Box::new(Progress::Warm));
-            return Ok(());
+            taken.0 = Some(Box::new(Progress::Warm));
+            return Ok(Ran::Plain);
         };
         if let Progress::Warm = progress {
             *progress = self.recorded(ops);
@@ -93,18 +93,27 @@ impl Cuda {
         match progress {
             Progress::Recorded(exec) => {
                 // SAFETY: the graph only touches pools, which stay where they are until `reserve`.
-                unsafe { exec.launch(self.stream) }.map_err(|e| driver_error("replaying a step", e))
+                unsafe { exec.launch(self.stream) }
+                    .map_err(|e| driver_error("replaying a step", e))?;
+                Ok(Ran::Recorded)
             }
             // What was captured before it failed has not run. Should an op itself be at fault it
             // fails again, and says so.
-            Progress::Warm | Progress::Plain => ops(self),
+            Progress::Warm | Progress::Plain => ops(self).map(|()| Ran::Plain),
         }
     }
 
     /// Records `ops`, which do not run.
     fn recorded(&mut self, ops: &mut dyn FnMut(&mut dyn Engine) -> base::Result<()>) -> Progress {
         let refused = |e| driver_error("recording a step", e);
-        match Exec::record(self.stream, || ops(self), refused) {
+        let noted = self.trace.place();
+        self.recording = true;
+        let recorded = Exec::record(self.stream, || ops(self), refused);
+        self.recording = false;
+        if recorded.is_err() {
+            self.trace.cut(noted);
+        }
+        match recorded {
             Ok(exec) => Progress::Recorded(exec),
             Err(why) => {
                 if !std::mem::replace(&mut self.said_plain, true) {

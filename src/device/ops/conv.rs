@@ -72,6 +72,11 @@ impl ConvSpec {
         2.0 * self.y_len() as f64 * (self.r * self.r * self.c) as f64
     }
 
+    /// Whether windows are 3×3 and one pixel apart.
+    fn windows(&self) -> bool {
+        self.r == 3 && self.stride == 1
+    }
+
     /// Fails on sizes that no engine can run.
     fn check(&self) -> Result<()> {
         let ConvSpec { n, h, w, c, k, r, stride, pad } = *self;
@@ -223,7 +228,7 @@ impl Op for ConvForward {
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvForward { y, x, w, epilogue } = *self;
         let moved = plan.spec.covered(x) + bytes![y, w, epilogue.residual];
-        Work::moved(moved).flops(plan.spec.flops())
+        Work::moved(moved).flops(plan.spec.flops()).windows(plan.spec.windows())
     }
 }
 
@@ -255,7 +260,7 @@ impl Op for ConvBackwardData {
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvBackwardData { dx, dy, w, accumulate } = *self;
         let gradient = if accumulate { 2 * plan.spec.covered(dx) } else { dx.bytes() };
-        Work::moved(gradient + bytes![dy, w]).flops(plan.spec.flops())
+        Work::moved(gradient + bytes![dy, w]).flops(plan.spec.flops()).windows(plan.spec.windows())
     }
 }
 
@@ -288,7 +293,7 @@ impl Op for ConvBackwardWeight {
     fn work(&self, plan: &ConvUse) -> Work {
         let ConvBackwardWeight { dw, x, dy, .. } = *self;
         let moved = plan.spec.covered(x) + bytes![dw, dw, dy];
-        Work::moved(moved).flops(plan.spec.flops())
+        Work::moved(moved).flops(plan.spec.flops()).windows(plan.spec.windows())
     }
 }
 

@@ -28,7 +28,7 @@ use crate::device::engine::Fill;
 use crate::device::paper::conv::Convolutions;
 use crate::device::paper::gpu::{GAP, HOST, WAIT};
 use crate::device::paper::launch::Launch;
-use crate::device::{Dtype, Engine, Layout, Mark, Pool, Recording, Slot, Trace};
+use crate::device::{Dtype, Engine, Layout, Mark, Pool, Ran, Slot, Taken, Trace};
 
 /// The launches of one kernel, as predicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -190,10 +190,10 @@ impl Engine for Paper {
 
     fn replay_ops(
         &mut self,
-        _: &mut Recording,
+        _: &mut Taken,
         ops: &mut dyn FnMut(&mut dyn Engine) -> Result<()>,
-    ) -> Result<()> {
-        ops(self)
+    ) -> Result<Ran> {
+        ops(self).map(|()| Ran::Plain)
     }
 
     fn mark(&mut self) -> Result<Mark> {

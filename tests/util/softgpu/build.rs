@@ -94,7 +94,7 @@ impl Build {
         Self { compiler, flags, traced: built == Built::Traced, tmp: tmp(), headers }
     }
 
-    /// The folder with both libraries.
+    /// The folder with the libraries; that of an old driver's management is in `old/`.
     pub fn run(&self) -> PathBuf {
         let objects = self.tmp.join("softgpu-objects");
         std::fs::create_dir_all(&objects).unwrap();
@@ -102,11 +102,16 @@ impl Build {
         let lock = std::fs::File::create(self.tmp.join("softgpu.lock")).unwrap();
         lock.lock().unwrap();
 
-        let (mut cuda, mut cudnn) = (Vec::new(), Vec::new());
+        let (mut cuda, mut cudnn, mut nvml) = (Vec::new(), Vec::new(), Vec::new());
         for source in files("tests/softgpu", &["cpp"]) {
             let name = source.file_name().unwrap().to_string_lossy();
             let (is_cudnn, is_trace) = (name.starts_with("cudnn"), name == "trace.cpp");
             if is_trace && !self.traced {
+                continue;
+            }
+            if name == "nvml.cpp" {
+                let flags = [vec![], vec!["-DNVML_OLD".to_string()]];
+                nvml.extend(flags.map(|own| self.object(&objects, source.clone(), None, own)));
                 continue;
             }
             let object = self.object(&objects, source.clone(), None, vec![]);
@@ -125,18 +130,23 @@ impl Build {
                 cuda.push(self.object(&objects, source.clone(), Some(text.clone()), own));
             }
         }
-        let names: Vec<&Path> = cuda.iter().chain(&cudnn).map(|o| o.path.as_path()).collect();
+        let all = || cuda.iter().chain(&cudnn).chain(&nvml);
+        let names: Vec<&Path> = all().map(|o| o.path.as_path()).collect();
         let folder = self.tmp.join(format!("softgpu-{}", hash(&names)));
         if folder.exists() {
             return folder;
         }
-        self.compile(cuda.iter().chain(&cudnn).filter(|o| !o.path.exists()).collect());
+        self.compile(all().filter(|o| !o.path.exists()).collect());
         let new = self.tmp.join("softgpu-new");
         let _ = std::fs::remove_dir_all(&new);
         std::fs::create_dir_all(&new).unwrap();
         self.link(&new, "libcuda.so", &cuda, &["-ldl"]);
         if !cudnn.is_empty() {
             self.link(&new, "libcudnn.so", &cudnn, &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN"]);
+        }
+        for (folder, object) in [(new.clone(), &nvml[..1]), (new.join("old"), &nvml[1..])] {
+            std::fs::create_dir_all(&folder).unwrap();
+            self.link(&folder, "libnvidia-ml.so.1", object, &[]);
         }
         std::fs::rename(&new, &folder).unwrap();
         folder

@@ -2,7 +2,7 @@
 //! the machine has no GPU.
 //!
 //! `tests/softgpu/*.cpp` and the kernels of `cuda/` become `libcuda.so`, `tests/softgpu/cudnn*.cpp`
-//! become `libcudnn.so`.
+//! become `libcudnn.so`, `tests/softgpu/nvml.cpp` becomes `libnvidia-ml.so.1`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

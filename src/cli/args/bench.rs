@@ -1,0 +1,63 @@
+//! `picie bench` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::cli::args::{EngineArgs, KeepArgs, RecipeName, ShapeArgs};
+use crate::train::MOST_UNSEEN;
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Method to measure, with its numbers
+    #[arg(long, value_enum, default_value = "picie-released")]
+    pub recipe: RecipeName,
+    /// Folder with images [default: random ones]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Number of images, or with --data the largest; if they do not fit on a GPU, they are copied
+    /// to it batch by batch [default: 2048, on the CPU 64; there other sizes that are not given
+    /// are small as well, so that all takes about a minute]
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
+    /// Measure this many epochs, whatever their noise
+    #[arg(long, value_name = "N", conflicts_with_all = ["seconds", "noise"])]
+    pub epochs: Option<usize>,
+    /// Measure no longer than this many seconds, but five epochs at least
+    #[arg(long, default_value_t = 60.0, value_name = "S")]
+    pub seconds: f64,
+    /// Stop when the noise of the median of epochs is below this: half the width of its 95 %
+    /// interval, in percent of the median
+    #[arg(long, default_value_t = 0.5, value_name = "PCT")]
+    pub noise: f64,
+    /// Epochs that are run before and not measured; on a GPU the first two load libraries and
+    /// record steps
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warm_up: usize,
+    /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
+    /// always checked
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    pub check_finite: u8,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Measure nothing, but predict what this GPU would take; needs no GPU and no images
+    #[arg(long, value_enum, value_name = "GPU", conflicts_with_all = ["data", "device", "epochs", "seconds", "noise", "warm_up", "check_finite", "no_graph", "autotune", "deterministic"])]
+    pub model: Option<Model>,
+    /// Ops in the table, those that take most of the time; 0 for all
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub top: usize,
+    /// Print one line of JSON, which docs/bench.md describes
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// A GPU that can be modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Model {
+    H100,
+    H200,
+}

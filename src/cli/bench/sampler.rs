@@ -1,0 +1,57 @@
+//! The state of the device, sampled on a thread of its own while epochs are measured.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::device::{Gauge, State};
+use crate::report::bench::Conditions;
+
+/// The time between two samples. A driver answers within a few milliseconds.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// A thread that samples until the value is dropped.
+pub struct Sampler {
+    samples: Receiver<(Instant, State)>,
+    seen: Vec<(Instant, State)>,
+    /// Dropped to end the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts to sample.
+    pub fn start(mut gauge: Box<dyn Gauge>) -> Self {
+        let (send, samples) = channel();
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                if send.send((Instant::now(), gauge.read())).is_err() {
+                    return;
+                }
+            }
+        });
+        Sampler { samples, seen: Vec::new(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// What the device was in since `start`. Shorter than a sample it is what the last one was.
+    pub fn since(&mut self, start: Instant) -> Conditions {
+        self.seen.extend(self.samples.try_iter());
+        let inside = self.seen.iter().filter(|(at, _)| *at >= start);
+        let states: Vec<&State> = inside.map(|(_, state)| state).collect();
+        match (&states[..], self.seen.last()) {
+            ([], Some((_, last))) => Conditions::of(&[last]),
+            (states, _) => Conditions::of(states),
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A gauge that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
