@@ -9,7 +9,7 @@
 //! eval augment data              scores; random changes of pictures; data sets and stored images
 //! net                            the network (ResNet + FPN), its parameters and their files
 //! device                         memory and ops: ops/ (contracts), cpu/ (the reference), cuda/
-//! base                           errors, random numbers, files, free memory, the request to stop
+//! base                           errors, random numbers, files, what is said, the request to stop
 //! ```
 //! A floor imports from floors below it only; `tests/house.rs` checks that.
 

@@ -7,7 +7,9 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
+use crate::base::say::detail;
 use crate::base::{Error, Result};
 
 /// The prefix of the names of unfinished files.
@@ -89,7 +91,11 @@ fn write_by(
         }
         Ok(())
     };
-    work().map_err(|e| Error::io(path, e))
+    let started = Instant::now();
+    work().map_err(|e| Error::io(path, e))?;
+    let (path, bytes) = (path.display(), path.metadata().map_or(0, |file| file.len()));
+    detail(format_args!("wrote {path}: {bytes} bytes in {:.2} s", started.elapsed().as_secs_f64()));
+    Ok(())
 }
 
 /// Removes the unfinished files that killed writers left in `dir`. Nobody else may be writing

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::{Error, Result, stop, tell};
+use crate::base::say::warn;
+use crate::base::{Error, Result, stop};
 use crate::cli::args::{BaselinesArgs, SetArgs};
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
@@ -39,7 +40,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     let recipe = Recipe { clusters: args.clusters, architecture, ..Recipe::picie() };
     let start = args.weights.open(recipe.architecture)?;
     if let Some(warning) = &start.warning {
-        tell(warning);
+        warn(warning);
     }
     // A checkpoint may have trained laterals; here they are random or computed from the images.
     let mut weights = start.weights;

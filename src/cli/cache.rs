@@ -3,10 +3,12 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::base::fs::remove_abandoned;
 use crate::base::{Error, Result};
 use crate::cli::args::CacheArgs;
-use crate::cli::paths::cache;
+use crate::cli::paths::{cache, text};
 use crate::cli::say;
 use crate::data::kept::{self, KeptSet};
 
@@ -15,10 +17,15 @@ pub fn run(args: &CacheArgs) -> Result<()> {
     let folder = cache();
     let sets = kept::sets(&folder.join(kept::FOLDER));
     if args.clear {
-        return clear(&folder, sets);
+        let freed = clear(&folder, sets)?;
+        return say(if args.json {
+            json!({ "dir": text(&folder), "freed": freed }).to_string()
+        } else {
+            format!("{:.1} MiB freed in {}", mib(freed), folder.display())
+        });
     }
-    let mut rows: Vec<(u64, String)> = Vec::new();
-    for set in &sets {
+    let mut rows: Vec<(u64, PathBuf, Option<String>)> = Vec::new();
+    for set in sets {
         let used = humantime::format_rfc3339_seconds(set.used);
         let what = match set.contents() {
             Ok(of) => {
@@ -27,23 +34,32 @@ pub fn run(args: &CacheArgs) -> Result<()> {
             }
             Err(_) => "damaged".into(),
         };
-        rows.push((set.bytes, format!("{}: {what}", set.path.display())));
+        rows.push((set.bytes, set.path, Some(what)));
     }
     let others = entries(&folder).into_iter().filter(|path| !path.ends_with(kept::FOLDER));
-    rows.extend(others.map(|path| (taken(&path), path.display().to_string())));
-    for (bytes, what) in &rows {
-        say(format_args!("{:8.1} MiB  {what}", mib(*bytes)))?;
+    rows.extend(others.map(|path| (taken(&path), path, None)));
+    let all: u64 = rows.iter().map(|row| row.0).sum();
+    if args.json {
+        let row = |(bytes, path, what): &(u64, PathBuf, Option<String>)| json!({ "path": text(path), "bytes": bytes, "what": what });
+        let entries: Vec<_> = rows.iter().map(row).collect();
+        return say(json!({ "dir": text(&folder), "bytes": all, "entries": entries }));
     }
-    let all = rows.iter().map(|row| row.0).sum();
-    say(format_args!(
+    let mut lines = Vec::new();
+    for (bytes, path, what) in &rows {
+        let what = what.as_ref().map_or(String::new(), |what| format!(": {what}"));
+        lines.push(format!("{:8.1} MiB  {}{what}", mib(*bytes), path.display()));
+    }
+    lines.push(format!(
         "{:8.1} MiB  in {}; picie cache --clear removes what can be made again",
         mib(all),
         folder.display()
-    ))
+    ));
+    say(lines.join("\n"))
 }
 
-/// Removes kept sets, what killed writers left of them, and measured engines.
-fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
+/// Removes kept sets, what killed writers left of them, and measured engines. Returns the number of
+/// bytes that were freed.
+fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<u64> {
     let engines = entries(folder).into_iter().filter(|path| name(path).starts_with("cudnn-"));
     let mut freed = remove_abandoned(&folder.join(kept::FOLDER));
     for path in sets.into_iter().map(|set| set.path).chain(engines) {
@@ -51,7 +67,7 @@ fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<()> {
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
         freed += bytes;
     }
-    say(format_args!("{:.1} MiB freed in {}", mib(freed), folder.display()))
+    Ok(freed)
 }
 
 /// Lists what lies in a folder, by name; nothing where there is no such folder.

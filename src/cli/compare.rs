@@ -3,10 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
 use crate::cli::engine::Chosen;
+use crate::cli::paths::text;
 use crate::cli::pictures::{class_in_pictures, picture, truth};
 use crate::cli::say;
 use crate::data::transform::Placement;
@@ -69,6 +72,10 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     };
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
     write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
+    if args.json {
+        let (out, images, size) = (text(&args.out), rows.len(), shown.side);
+        return say(json!({ "out": out, "images": images, "size": size }));
+    }
     if frames.iter().any(|frame| *frame != shown) {
         let what =
             "each network sees images at its own input size and is grey where it sees nothing";

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use crate::base::{Error, Result, stop, tell};
+use crate::base::say::{detail, warn};
+use crate::base::{Error, Result, stop};
 use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::cli::paths::cudnn_engines;
 use crate::device::cpu::Cpu;
@@ -36,6 +37,12 @@ impl<'a> Chosen<'a> {
 
     /// Opens the engine.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
+        let engine = self.make()?;
+        detail(format_args!("engine: {}", engine.describe()));
+        Ok(engine)
+    }
+
+    fn make(&self) -> Result<Box<dyn Engine>> {
         let (args, Some(ordinal)) = (self.args, self.gpu) else { return Ok(Box::new(Cpu::new())) };
         let options = Options {
             ordinal,
@@ -92,7 +99,7 @@ fn gpu(args: &EngineArgs) -> Result<Option<usize>> {
             Err(e) => {
                 // A machine without a driver needs no message, but one whose GPU is not used does.
                 if cuda::has_driver() {
-                    tell(format_args!("the GPU is not used: {e}"));
+                    warn(format_args!("the GPU is not used: {e}"));
                 }
                 None
             }

@@ -24,41 +24,65 @@ mod sweep;
 mod train;
 mod watch;
 
-use std::io::Write;
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
+use crate::base::say::{self as speech, Volume, say};
 use crate::base::{Error, Result};
-use args::{Args, Command};
+use args::{Args, Command, TalkArgs};
 
-/// Writes lines to standard output. A full disk is an error; a reader that has closed the pipe is
-/// not.
-fn say(text: impl std::fmt::Display) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("standard output", e))
+/// Runs the command that the process was started with. The exit status is 0 if all went well, 1
+/// after an error, 2 if the command line was not understood, and 130 if the user stopped it, as
+/// shells report of a process that was ended by Ctrl-C.
+pub fn main() -> ExitCode {
+    // Help fits the terminal, and is never wider than a page of text.
+    let command = Args::command().term_width(speech::columns().min(100));
+    let args = command.try_get_matches().and_then(|found| Args::from_arg_matches(&found));
+    let done = match args {
+        Ok(args) => run(args),
+        Err(e) => {
+            let shown = e.render();
+            let out = !e.use_stderr();
+            let text =
+                if speech::colours(out) { shown.ansi().to_string() } else { shown.to_string() };
+            if !out {
+                speech::warn(text.trim_end());
+                return ExitCode::from(2);
+            }
+            say(text.trim_end())
         }
-        _ => Ok(()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            speech::warn(format_args!("picie: {e}"));
+            match e {
+                Error::Interrupted { .. } => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
+        }
     }
 }
 
-/// Runs the command that the process was started with.
-pub fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn run(args: Args) -> Result<()> {
+    speech::set_volume(match args.talk {
+        TalkArgs { quiet: true, .. } => Volume::Quiet,
+        TalkArgs { verbose: true, .. } => Volume::Verbose,
+        _ => Volume::Usual,
+    });
     watch::heed_signals();
     match args.command {
-        Command::Train(args) => train::run(&args)?,
-        Command::Eval(args) => eval::run(&args)?,
-        Command::Baselines(args) => baselines::run(&args)?,
-        Command::Sweep(args) => sweep::run(&args)?,
-        Command::Segment(args) => segment::run(&args)?,
-        Command::Neighbors(args) => neighbors::run(&args)?,
-        Command::Compare(args) => compare::run(&args)?,
-        Command::Scenes(args) => scenes::run(&args)?,
-        Command::Bench(args) => bench::run(&args)?,
-        Command::Devices => devices::run()?,
-        Command::Cache(args) => cache::run(&args)?,
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Baselines(args) => baselines::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Segment(args) => segment::run(&args),
+        Command::Neighbors(args) => neighbors::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Scenes(args) => scenes::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Cache(args) => cache::run(&args),
     }
-    Ok(())
 }

@@ -3,9 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::base::{Error, Result};
 use crate::cli::args::{NeighborsArgs, Query};
 use crate::cli::engine::Chosen;
+use crate::cli::paths::text;
 use crate::cli::pictures::picture;
 use crate::cli::say;
 use crate::data::transform::Placement;
@@ -36,23 +39,31 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
     let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
-    let mut rows = Vec::new();
+    let (mut rows, mut lines, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for (asked, found) in asked.into_iter().zip(found) {
-        say(&asked.name)?;
+        lines.push(asked.name.clone());
+        let mut own = Vec::new();
         let mut neighbours = Vec::new();
         for neighbour in found {
             let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            say(format_args!("  {:.4}  {}", neighbour.score, place(&store, neighbour.image, at)))?;
+            let place = place(&store, neighbour.image, at);
+            lines.push(format!("  {:.4}  {place}", neighbour.score));
+            own.push(json!({ "score": neighbour.score, "place": place }));
             let caption = format!("{:.4}", neighbour.score);
             neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
         }
         let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels)
             .expect("a square of this size");
         let query = Marked { picture: image, at: asked.at, caption: "query".into() };
+        all.push(json!({ "query": asked.name, "neighbours": own }));
         rows.push(QueryRow { title: asked.name, query, neighbours });
     }
     write_rgb(&args.out, &sheet(&rows))?;
-    say(format_args!("sheet: {}", args.out.display()))
+    if args.json {
+        return say(json!({ "queries": all, "sheet": text(&args.out) }));
+    }
+    lines.push(format!("sheet: {}", args.out.display()));
+    say(lines.join("\n"))
 }
 
 /// A text that names a point of an image's square as a query would: `IMAGE:x,y`.

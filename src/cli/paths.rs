@@ -14,6 +14,11 @@ pub fn cudnn_engines() -> PathBuf {
     cache().join("cudnn-engines.json")
 }
 
+/// The path as text, for JSON; bytes that are no text are replaced.
+pub fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
 /// The absolute path, by which a later command finds the file, too.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|e| Error::io(path, e))

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use crate::base::say::warn;
 use crate::base::{Result, memory, tell};
 use crate::cli::args::KeepArgs;
 use crate::cli::bar::FileBar;
@@ -89,9 +90,9 @@ fn report(store: &ImageStore) {
         }
     }
     for why in &store.skipped {
-        tell(format_args!("left out: {why}"));
+        warn(format_args!("left out: {why}"));
     }
     if !store.skipped.is_empty() {
-        tell(format_args!("{} images left out, {} used", store.skipped.len(), store.len()));
+        warn(format_args!("{} images left out, {} used", store.skipped.len(), store.len()));
     }
 }

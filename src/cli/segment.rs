@@ -5,11 +5,14 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
+use serde_json::{Value, json};
 
-use crate::base::{Error, Result, stop, tell};
+use crate::base::say::warn;
+use crate::base::{Error, Result, stop};
 use crate::cli::args::SegmentArgs;
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
+use crate::cli::paths::text;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
 use crate::device::cuda::Autotune;
@@ -49,12 +52,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     let size = args.size.unwrap_or(trained.recipe.eval_size);
     check_size(size)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
-    // A photo that cannot be read does not stop the others.
-    let mut broken = 0;
-    let mut bad = |e: Error| {
-        complain(e);
-        broken += 1;
-    };
+    let mut told = Told { json: args.json, done: Vec::new(), failed: Vec::new(), said: Ok(()) };
     // A network that was trained on scaled pictures gets photos at the same scale.
     let short_side = |photo: usize| match (args.size, trained.recipe.fit) {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
@@ -63,7 +61,10 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     let mut photos = Vec::new();
     for path in &args.images {
         stop::check()?;
-        photos.extend(Photo::look(path, &args.out, short_side).map_err(&mut bad).ok());
+        match Photo::look(path, &args.out, short_side) {
+            Ok(photo) => photos.push(photo),
+            Err(e) => told.failed(path, e),
+        }
     }
     let mut outputs = BTreeMap::new();
     for photo in &photos {
@@ -77,24 +78,63 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             return Err(Error::input(what, "rename one, or segment them into two folders"));
         }
     }
-    broken += segment(&mut *engine.open()?, &trained, &photos)?;
-    match broken {
-        0 => Ok(()),
-        _ => Err(Error::input(
-            format!("{broken} of {} images could not be read", args.images.len()),
-            "see the lines above",
-        )),
+    segment(&mut *engine.open()?, &trained, &photos, &mut told)?;
+    told.end(args.images.len())
+}
+
+/// What is told of the photos. None of it stops the others: neither a photo that cannot be read nor
+/// a standard output that cannot be written.
+struct Told {
+    json: bool,
+    done: Vec<Value>,
+    failed: Vec<Value>,
+    /// The first failure of standard output.
+    said: Result<()>,
+}
+
+impl Told {
+    fn done(&mut self, Photo { path, labels, overlay, width, height, .. }: &Photo) {
+        if self.json {
+            self.done.push(json!({
+                "photo": text(path), "labels": text(labels), "overlay": text(overlay),
+                "width": width, "height": height
+            }));
+        } else if self.said.is_ok() {
+            let [path, labels, overlay] = [path, labels, overlay].map(|path| path.display());
+            self.said = say(format_args!("{path} → {labels}, {overlay}"));
+        }
+    }
+
+    /// Tells why a photo is left out.
+    fn failed(&mut self, path: &Path, e: Error) {
+        warn(format_args!("picie: {e}"));
+        self.failed.push(json!({ "photo": text(path), "why": e.to_string() }));
+    }
+
+    /// Fails if any of the `all` photos was left out, or standard output could not be written.
+    fn end(self, all: usize) -> Result<()> {
+        let Told { json, done, failed, said } = self;
+        if json {
+            say(json!({ "photos": done, "failed": failed }))?;
+        }
+        said?;
+        match failed.len() {
+            0 => Ok(()),
+            broken => Err(Error::input(
+                format!("{broken} of {all} images could not be read"),
+                "see the lines above",
+            )),
+        }
     }
 }
 
-/// Tells the user why a photo is left out.
-fn complain(e: Error) {
-    tell(format_args!("picie: {e}"));
-}
-
-/// Segments the photos. Returns the number of those that could not be read.
-fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<usize> {
-    let mut broken = 0;
+/// Segments the photos.
+fn segment(
+    dev: &mut dyn Engine,
+    trained: &Trained,
+    photos: &[Photo],
+    told: &mut Told,
+) -> Result<()> {
     let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
     let classifier = trained.load(dev, &segmenter.loaded)?;
     let colours = palette(trained.recipe.clusters);
@@ -105,18 +145,13 @@ fn segment(dev: &mut dyn Engine, trained: &Trained, photos: &[Photo]) -> Result<
             Ok((picture, labels)) => {
                 write_labels(&photo.labels, &labels, photo.width, photo.height)?;
                 write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                let (path, labels, overlay) =
-                    (photo.path.display(), photo.labels.display(), photo.overlay.display());
-                say(format_args!("{path} → {labels}, {overlay}"))?;
+                told.done(photo);
             }
             Err(e @ Error::Device { .. }) => return Err(e),
-            Err(e) => {
-                complain(e);
-                broken += 1;
-            }
+            Err(e) => told.failed(&photo.path, e),
         }
     }
-    Ok(broken)
+    Ok(())
 }
 
 /// Height and width of the network's input.

@@ -1,6 +1,7 @@
 //! The images of `--data`, for the commands that evaluate.
 
-use crate::base::{Result, tell};
+use crate::base::Result;
+use crate::base::say::warn;
 use crate::cli::args::SetArgs;
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
@@ -45,7 +46,7 @@ impl SetArgs {
             return Ok(PictureSet::Labelled(self.reader().labelled(&set, square, BAR)?));
         }
         if set.taxonomy.is_some() {
-            tell(format_args!(
+            warn(format_args!(
                 "no image of the split {} has a label map: measured without labels",
                 set.split
             ));

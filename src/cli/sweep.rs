@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, tell};
 use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
 use crate::cli::{say, train};
 use crate::eval::epochs::Score;
@@ -41,11 +41,12 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let folder = args.train.run.clone();
     let folder = folder.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", args.name)));
     let (mut rows, mut sizes) = (Vec::new(), BTreeSet::new());
+    let mut said = Ok(());
     let (mut finished, all) = (0, args.values.len() * args.seeds.len());
     for value in &args.values {
         let mut scores = Vec::new();
         for &seed in &args.seeds {
-            say(format_args!("{} {value}, seed {seed}", args.name))?;
+            tell(format_args!("{} {value}, seed {seed}", args.name));
             let run = folder.join(format!("{value}-seed-{seed}"));
             let one = of(
                 &args,
@@ -57,7 +58,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
                     ..args.train.clone()
                 },
             )?;
-            let (score, size) = score(&one).map_err(|e| {
+            let (score, size) = score(&one, &mut said).map_err(|e| {
                 let kept =
                     format!("{finished} of {all} runs are finished, everything so far is saved");
                 e.kept(kept, "run the same command again to go on")
@@ -68,11 +69,12 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         }
         rows.push((value.clone(), scores));
     }
-    if args.json {
+    if args.train.json {
         let json: serde_json::Map<_, _> =
             rows.into_iter().map(|(value, scores)| (value, serde_json::json!(scores))).collect();
         return say(serde_json::Value::Object(json));
     }
+    said?;
     let sizes: Vec<String> = sizes.into_iter().map(table::scored_at).collect();
     say(format_args!("{}\n{}", table::scores(&args.name, &rows), sizes.join("\n")))
 }
@@ -94,9 +96,14 @@ fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     })
 }
 
-/// The score of a run after its last epoch, and the size of evaluated images.
-fn score(args: &TrainArgs) -> Result<(Score, usize)> {
+/// Trains a run, and says its table unless JSON is asked for. Returns its score after its last
+/// epoch, and the size of evaluated images. A standard output that cannot be written does not stop
+/// the sweep: the first failure goes to `said`.
+fn score(args: &TrainArgs, said: &mut Result<()>) -> Result<(Score, usize)> {
     let (folder, rows) = train::one(args)?;
+    if !args.json && said.is_ok() {
+        *said = say(table::epochs(&rows));
+    }
     let last = rows.last().and_then(|row| {
         let score = Score { acc: row.acc?, miou: row.miou?, miou_present: row.miou_present? };
         Some((score, row.eval_size))

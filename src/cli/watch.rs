@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::base::say::warn;
 use crate::base::{fs, stop, tell};
 use crate::report::{PhaseBar, Progress};
 use crate::train::Observer;
@@ -100,7 +101,8 @@ impl Observer for Watch {
     }
 
     fn note(&mut self, line: &str) {
-        tell(line);
+        // An outlook may warn, which is said however quiet the user wants it.
+        if line.starts_with("warning: ") { warn(line) } else { tell(line) }
     }
 
     fn profiled(&self, step: u64) -> bool {

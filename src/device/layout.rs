@@ -119,6 +119,24 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// The plan as JSON: for each pool its bytes, and its slots with name, offset and bytes.
+    pub fn json(&self) -> serde_json::Value {
+        let pool = |pool: &Pool| {
+            let rows = self.rows.iter().filter(|row| row.pool == *pool);
+            let slots = rows.map(
+                |row| serde_json::json!({ "name": row.name, "offset": row.offset, "bytes": row.bytes }),
+            );
+            serde_json::json!({
+                "pool": format!("{pool:?}").to_lowercase(),
+                "bytes": self.bytes(*pool),
+                "slots": slots.collect::<Vec<_>>()
+            })
+        };
+        POOLS.iter().map(pool).collect()
+    }
+}
+
 /// The plan as a table: pool, name, offset, MiB.
 impl Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -13,4 +13,4 @@ pub mod text;
 pub mod unlabelled;
 
 pub use perclass::EvalReport;
-pub use progress::{PhaseBar, Progress};
+pub use progress::{PhaseBar, Progress, time};

@@ -1,14 +1,24 @@
-//! One bar for each phase of an epoch, and one line once it is done.
+//! The progress of a phase, such as a pass over images: a bar on a terminal, else a line every few
+//! seconds; and a line when it is done.
 
-use std::fmt::Write;
-use std::time::Instant;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use crate::base::{Result, say, stop, tell};
 
-use crate::base::{Result, stop, tell};
+/// The time between two drawings of a bar.
+const FRAME: Duration = Duration::from_millis(100);
+/// The least time between two lines of a phase, where there is no bar.
+const LINE: Duration = Duration::from_secs(5);
+/// Where a phase took less, it has a line of its own only the first time.
+const SHORT: Duration = Duration::from_secs(3);
 
-/// Starts phases, which are shown on stderr: as bars where it is a terminal, else only as a line
-/// each when they are finished.
+/// The names of the phases that had their line.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Starts phases.
 pub struct Progress;
 
 impl Progress {
@@ -19,8 +29,17 @@ impl Progress {
 
     /// Starts the clock of a phase of `total` things, which `unit` names in the plural.
     pub fn count(name: &str, total: u64, unit: &'static str) -> PhaseBar {
-        // NOTE: indicatif hides the bar by itself where stderr is no terminal.
-        PhaseBar::new(name, total, unit, ProgressDrawTarget::stderr())
+        let phase = PhaseBar {
+            name: name.to_string(),
+            unit,
+            total,
+            start: Instant::now(),
+            bar: say::bars(),
+            done: Cell::new(0),
+            next: Cell::new(if say::bars() { Duration::ZERO } else { LINE }),
+        };
+        phase.show();
+        phase
     }
 }
 
@@ -29,64 +48,110 @@ impl Progress {
 pub struct PhaseBar {
     name: String,
     unit: &'static str,
+    total: u64,
     start: Instant,
-    bar: ProgressBar,
+    /// Whether it has a bar, and not lines.
+    bar: bool,
+    /// The number of things that are done.
+    done: Cell<u64>,
+    /// The time since the start at which it is shown again.
+    next: Cell<Duration>,
 }
 
 impl PhaseBar {
-    fn new(name: &str, total: u64, unit: &'static str, target: ProgressDrawTarget) -> Self {
-        let rate = move |state: &ProgressState, out: &mut dyn Write| {
-            // A line cut short is no reason to stop a training run.
-            let _ = out.write_str(&rate(state.pos(), state.elapsed().as_secs_f64(), unit));
-        };
-        let shown =
-            format!("{{prefix:18}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}}, {{eta}} left");
-        let style = ProgressStyle::with_template(&shown)
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("rate", rate)
-            .progress_chars("━╸─");
-        let bar = ProgressBar::with_draw_target(Some(total), target)
-            .with_style(style)
-            .with_prefix(name.to_string());
-        bar.tick();
-        PhaseBar { name: name.to_string(), unit, start: Instant::now(), bar }
-    }
-
-    /// Moves the bar by the `n` things that were done since.
+    /// Moves on by the `n` things that were done since.
     pub fn add(&self, n: u64) {
-        self.bar.inc(n);
+        self.reach(self.done.get() + n);
     }
 
-    /// Moves the bar as [`Phase::add`] does. Passes over images call this as their tick, since it
-    /// is an error where the user asked to stop.
+    /// Moves on as [`PhaseBar::add`] does. Passes over images call this as their tick, since it is
+    /// an error where the user asked to stop.
     pub fn tick(&self, n: usize) -> Result<()> {
         self.add(n as u64);
         stop::check()
     }
 
-    /// Moves the bar to `n`, the number of things that are done by now.
+    /// Moves to `n`, the number of things that are done by now.
     pub fn reach(&self, n: u64) {
-        self.bar.set_position(n);
+        self.done.set(n);
+        self.show();
+    }
+
+    /// Shows where it is, if it is time to.
+    fn show(&self) {
+        let elapsed = self.start.elapsed();
+        if elapsed < self.next.get() {
+            return;
+        }
+        let seconds = elapsed.as_secs_f64();
+        if self.bar {
+            say::draw(&self.drawn(seconds, say::columns()));
+            self.next.set(elapsed + FRAME);
+        } else {
+            tell(format_args!("{:18} {}", self.name, self.place(seconds)));
+            // The longer it takes, the rarer: an hour has some 25 lines.
+            self.next.set(elapsed + LINE.max(elapsed / 4));
+        }
+    }
+
+    /// How far it is: `30/40 images, 12.5 images/s, 1 s left`.
+    fn place(&self, seconds: f64) -> String {
+        let (done, total, unit) = (self.done.get(), self.total, self.unit);
+        let left = match total.checked_sub(done) {
+            Some(left) if done > 0 => time(seconds * left as f64 / done as f64) + " left",
+            _ => "…".into(),
+        };
+        format!("{done}/{total} {unit}, {}, {left}", rate(done, seconds, unit))
+    }
+
+    /// The bar in at most `columns` - 1 columns, so that no terminal breaks it into two lines: the
+    /// name, a rule as far as the phase is, and its place in words.
+    fn drawn(&self, seconds: f64, columns: usize) -> String {
+        let room = columns.saturating_sub(1);
+        let (name, place) = (format!("{:18}", self.name), self.place(seconds));
+        let taken = name.chars().count() + place.chars().count() + 2;
+        let rule = room.saturating_sub(taken).min(30);
+        let text = if rule >= 5 {
+            let full = (rule as u64 * self.done.get()).checked_div(self.total);
+            let full = (full.unwrap_or(0) as usize).min(rule);
+            format!("{name} {}{} {place}", "━".repeat(full), "─".repeat(rule - full))
+        } else {
+            format!("{name} {place}")
+        };
+        text.chars().take(room).collect()
     }
 
     /// Prints a line of the phase where it has no bar.
     pub fn announce(&self, what: &str) {
-        if self.bar.is_hidden() {
+        if !self.bar {
             tell(format_args!("{:18} {what}", self.name));
         }
     }
 
-    /// Ends the phase, prints its line to stderr and returns its seconds.
+    /// Ends the phase and returns its seconds. Prints its line the first time that a phase of this
+    /// name ends, and later if it took some seconds: a run of many short epochs has other lines.
     pub fn finish(self) -> f64 {
-        let (done, seconds, unit) =
-            (self.bar.position(), self.start.elapsed().as_secs_f64(), self.unit);
-        self.bar.finish_and_clear();
-        tell(format_args!(
-            "{:18} {done} {unit} in {seconds:.1} s, {}",
-            self.name,
-            rate(done, seconds, unit)
-        ));
+        let elapsed = self.start.elapsed();
+        let (done, seconds, unit) = (self.done.get(), elapsed.as_secs_f64(), self.unit);
+        let first = TOLD.lock().unwrap_or_else(|e| e.into_inner()).insert(self.name.clone());
+        if first || elapsed >= SHORT {
+            self.clear();
+            let rate = rate(done, seconds, unit);
+            tell(format_args!("{:18} {done} {unit} in {seconds:.1} s, {rate}", self.name));
+        }
         seconds
+    }
+
+    fn clear(&self) {
+        if self.bar {
+            say::draw("");
+        }
+    }
+}
+
+impl Drop for PhaseBar {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -96,68 +161,59 @@ fn rate(done: u64, seconds: f64, unit: &str) -> String {
     if rate < 100.0 { format!("{rate:.1} {unit}/s") } else { format!("{rate:.0} {unit}/s") }
 }
 
+/// A time in the unit that suits it.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use indicatif::TermLike;
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
-    /// A terminal that remembers what was written on it.
-    #[derive(Clone, Debug, Default)]
-    struct Screen(Arc<Mutex<String>>);
-
-    impl TermLike for Screen {
-        fn width(&self) -> u16 {
-            120
-        }
-        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn write_line(&self, text: &str) -> std::io::Result<()> {
-            self.write_str(text)
-        }
-        fn write_str(&self, text: &str) -> std::io::Result<()> {
-            self.0.lock().unwrap().push_str(text);
-            Ok(())
-        }
-        fn clear_line(&self) -> std::io::Result<()> {
-            self.0.lock().unwrap().clear();
-            Ok(())
-        }
-        fn flush(&self) -> std::io::Result<()> {
-            Ok(())
+    fn phase(done: u64, total: u64) -> PhaseBar {
+        PhaseBar {
+            name: "k-means".into(),
+            unit: "images",
+            total,
+            start: Instant::now(),
+            bar: false,
+            done: Cell::new(done),
+            next: Cell::new(Duration::MAX),
         }
     }
 
     #[test]
-    fn a_bar_shows_the_phase_and_goes_when_it_is_done() {
-        let screen = Screen::default();
-        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
-        let phase = PhaseBar::new("1/5 k-means", 40, "images", target);
-        std::thread::sleep(Duration::from_millis(50));
-        phase.add(30);
-        phase.bar.force_draw();
-        let text = screen.0.lock().unwrap().clone();
-        for part in ["1/5 k-means", "━━━", "30/40 images", " images/s, ", " left"] {
-            assert!(text.contains(part), "{part} is not in {text:?}");
+    fn a_bar_says_how_far_it_is_and_fits_any_terminal() {
+        let bar = phase(30, 40).drawn(2.4, 120);
+        assert_eq!(
+            bar,
+            format!(
+                "k-means            {}{} 30/40 images, 12.5 images/s, 1 s left",
+                "━".repeat(22),
+                "─".repeat(8)
+            )
+        );
+        for columns in [0, 1, 20, 40, 66, 67, 79, 80, 81, 300] {
+            let width = phase(30, 40).drawn(2.4, columns).chars().count();
+            assert!(width < columns.max(1), "{columns}: {width}");
         }
-        assert!(phase.finish() >= 0.05);
-        assert!(!screen.0.lock().unwrap().contains("k-means"));
+        assert!(phase(30, 40).drawn(2.4, 80).contains("━"));
+        assert!(phase(0, 40).drawn(0.0, 80).ends_with("0/40 images, 0.0 images/s, …"));
+        // More may come than was expected.
+        assert!(phase(50, 40).drawn(1.0, 80).ends_with("50/40 images, 50.0 images/s, …"));
+        assert!(phase(0, 0).drawn(1.0, 80).contains("0/0 images"));
     }
 
     #[test]
-    fn rates_have_the_digits_that_matter() {
+    fn numbers_have_the_digits_that_matter() {
         let texts = [rate(25, 2.0, "images"), rate(1000, 0.5, "images"), rate(0, 0.0, "engines")];
         assert_eq!(texts, ["12.5 images/s", "2000 images/s", "0.0 engines/s"]);
+        let times = [0.2, 89.0, 100.0, 7000.0, 360_000.0].map(time);
+        assert_eq!(times, ["0 s", "89 s", "2 min", "1.9 h", "4.2 days"]);
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::say::quoted;
 use crate::base::{Error, Result};
 use crate::cluster::{Scorer, Summary};
 use crate::data::Fingerprint;
@@ -302,7 +303,7 @@ impl Trained {
                 return Err(Error::file(
                     path,
                     "these are ImageNet weights, without a pyramid or clusters",
-                    "train from them: picie train --weights",
+                    format!("train from them: picie train --weights {}", quoted(path)),
                 ));
             }
         };

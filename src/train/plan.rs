@@ -26,6 +26,11 @@ impl RunPlan {
     pub fn text(&self, dev: &dyn Engine) -> String {
         dev.choices().into_iter().chain([self.layout.to_string()]).collect::<Vec<_>>().join("\n")
     }
+
+    /// The plan as JSON: the engine's choices, and the slots of each pool.
+    pub fn json(&self, dev: &dyn Engine) -> serde_json::Value {
+        serde_json::json!({ "choices": dev.choices(), "pools": self.layout.json() })
+    }
 }
 
 /// Plans a run, without allocating anything. Fails on sizes that the engine cannot run.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
+use crate::base::say::quoted;
 use crate::base::{Error, Result};
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
@@ -99,7 +100,7 @@ impl RunFolder {
 
     /// If `e` is a request to stop, adds that the run is saved here and how to continue it.
     pub fn kept(&self, e: Error) -> Error {
-        let how = format!("continue with: picie train --run {} --resume", self.path.display());
+        let how = format!("continue with: picie train --run {} --resume", quoted(&self.path));
         e.kept("everything so far is saved", how)
     }
 

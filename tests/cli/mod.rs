@@ -24,6 +24,7 @@ mod segment;
 mod signals;
 mod start;
 mod train;
+mod words;
 
 pub use place::{Place, files, scenes, trained};
 

@@ -63,7 +63,7 @@ impl Place {
     }
 
     /// `program` in this place, with `words` split at spaces.
-    fn command(&self, program: impl AsRef<OsStr>, words: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>, words: &str) -> Command {
         let mut command = Command::new(program);
         command.args(words.split_whitespace()).current_dir(self.path());
         command.env("HOME", self.0.path().join("home")).env("XDG_CACHE_HOME", self.cache());

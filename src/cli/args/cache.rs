@@ -14,4 +14,7 @@ pub struct CacheArgs {
     /// Drawn scenes stay, because runs refer to them
     #[arg(long)]
     pub clear: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }

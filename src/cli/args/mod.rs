@@ -35,6 +35,19 @@ pub use trained::{
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct TalkArgs {
+    /// Say nothing but results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more: the engine, its choices, the recipe, and each file that is written
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,7 +75,7 @@ pub enum Command {
     /// beside the least that the hardware allows
     Bench(BenchArgs),
     /// Show what this machine computes with
-    Devices,
+    Devices(DevicesArgs),
     /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
     /// drawn scenes
     Cache(CacheArgs),
@@ -271,6 +284,9 @@ pub struct TrainArgs {
     /// Print where every tensor would lie in memory, and exit
     #[arg(long)]
     pub plan: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
     /// always checked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
@@ -295,9 +311,6 @@ pub struct SweepArgs {
     /// Seeds, a run for each; with several, the table has means and standard deviations
     #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
     pub seeds: Vec<u64>,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub train: TrainArgs,
 }
@@ -323,4 +336,14 @@ pub struct ScenesArgs {
     /// Seed of all random draws
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DevicesArgs {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }

@@ -90,6 +90,9 @@ pub struct SegmentArgs {
     /// Short side of the network's input in pixels [default: as in training]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
     /// Photos to segment, of any size
@@ -115,6 +118,9 @@ pub struct CompareArgs {
     /// images at its own input size; all are shown at the largest
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -166,6 +172,9 @@ pub struct NeighborsArgs {
     /// cosines
     #[arg(long, default_value = "neighbors.png", value_name = "FILE")]
     pub out: PathBuf,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
 }

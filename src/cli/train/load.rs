@@ -1,6 +1,7 @@
 //! The reading of a run's images: those that it learns from, and those that it is evaluated on.
 
-use crate::base::{Error, Result, tell};
+use crate::base::say::warn;
+use crate::base::{Error, Result};
 use crate::cli::bar::FileBar;
 use crate::cli::choose;
 use crate::cli::read::Reader;
@@ -61,7 +62,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
             if occur > 0 {
                 PictureSet::Labelled(store)
             } else {
-                tell(format_args!(
+                warn(format_args!(
                     "no evaluation: no pixel of {} has one of the classes",
                     val.split
                 ));
@@ -72,7 +73,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
         // A data set need not have a val split, but it is an error if it lacks one that was asked
         // for.
         Err(e) if settings.val_split == "val" => {
-            tell(format_args!("no evaluation: {e}"));
+            warn(format_args!("no evaluation: {e}"));
             shown()?
         }
         Err(e) => return Err(e),

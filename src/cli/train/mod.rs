@@ -3,10 +3,14 @@
 mod load;
 mod pictures;
 
+use serde_json::json;
+
+use crate::base::say::{detail, quoted, warn};
 use crate::base::{Result, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::Chosen;
+use crate::cli::paths::text;
 use crate::cli::read::Reader;
 use crate::cli::say;
 use crate::cli::watch::Watch;
@@ -21,21 +25,28 @@ const SHOWN: usize = 6;
 
 /// Runs the command, and prints where its results are.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let folder = one(args)?.0;
+    let (folder, rows) = one(args)?;
     if args.plan {
         return Ok(());
     }
-    say(format_args!("run: {}", folder.path.display()))?;
-    say(format_args!("pictures: {}", folder.pictures().display()))?;
-    let checkpoint = folder.checkpoint();
+    let (run, pictures, checkpoint) = (&folder.path, folder.pictures(), folder.checkpoint());
+    if args.json {
+        return say(json!({
+            "run": text(run), "pictures": text(&pictures), "checkpoint": text(&checkpoint),
+            "epochs": rows
+        }));
+    }
+    let own = format!("picie segment --checkpoint {} --out DIR IMAGE...", quoted(&checkpoint));
     say(format_args!(
-        "segment your own: picie segment --checkpoint {} --out DIR IMAGE...",
-        checkpoint.display()
+        "{}\nrun: {}\npictures: {}\nsegment your own: {own}",
+        table::epochs(&rows),
+        run.display(),
+        pictures.display()
     ))
 }
 
-/// Trains one run, prints its table and draws its pictures. Returns its folder and the rows of its
-/// epochs, which are empty if only the plan was asked for.
+/// Trains one run and draws its pictures. Returns its folder and the rows of its epochs, which are
+/// empty if only the plan was asked for, and printed.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
@@ -46,20 +57,22 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
             Laterals::Pca => "from principal components of these images",
         };
         tell(format_args!("starts from {}, laterals {laterals}", start.provenance));
-        start.warning.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+        start.warning.iter().for_each(|warning| warn(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);
     let sets = load::load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
     choose::choose(undecided, &engine, &mut settings, &mut start, &sets)?;
+    detail(format_args!("recipe: {}", json!(settings.recipe)));
     let dev = &mut *engine.open()?;
     if args.plan {
-        say(plan(dev, &settings, &sets)?.text(dev))?;
+        let plan = plan(dev, &settings, &sets)?;
+        say(if args.json { plan.json(dev).to_string() } else { plan.text(dev) })?;
         return Ok((folder, Vec::new()));
     }
     let steps = args.profile_steps.clone().unwrap_or_default();
     let mut watch = Watch::new(steps, args.check_finite.into());
     let outcome = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch)?;
-    say(table::epochs(&outcome.rows))?;
+    dev.choices().iter().for_each(|choice| detail(format_args!("chosen: {choice}")));
     let rows = outcome.rows.clone();
     pictures::write(dev, &folder, &sets, outcome).map_err(|e| folder.kept(e))?;
     Ok((folder, rows))
