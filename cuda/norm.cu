@@ -11,42 +11,41 @@
 //
 //   forward   stats reads T; apply reads T and writes T                               3 T
 //             with a residual, apply reads that too                                   4 T
+//             and where a backward follows its ReLU, writes a bit an element          4.1 T
 //   backward  reduce reads dz and x, 2 T; apply reads the same and writes dx          5 T
 //             with a residual, reduce also writes g to dresidual, and apply reads
 //             that instead of dz                                                      6 T
-//             with a residual and a ReLU, reduce reads z as well                      7 T
+//             with a residual and a ReLU, reduce reads the bits as well               6.1 T
 //
-// Behind a ReLU without a residual z is not read: where it is above zero follows from x, which is
-// read anyway, by the forward's own arithmetic.
+// Behind a ReLU without a residual there are no bits: where z is above zero follows from x, which
+// is read anyway, by the forward's own arithmetic.
+//
+// A residual that is a norm of another map x' (the downsampling of a block) is normalised on its
+// way: x' is read once for its statistics and once by apply, 5.1 T in all. Backward, reduce_two
+// reads dz, x, x' and the bits, apply_two the same, and writes dx and dx': 8.1 T, where two norms
+// one after the other move 6 T forward and 11.1 T backward.
 //
 // Floor: those bytes at the memory's rate. Layer 1 of a ResNet-18 at 2×128 images of 80×80 (T = 210
-// MB of bf16): 0.15 ms forward, 0.24 ms backward at 4.3 TB/s, 0.2 and 0.34 with a residual. The
+// MB of bf16): 0.15 ms forward, 0.24 ms backward at 4.3 TB/s, 0.2 and 0.3 with a residual. The
 // memory keeps pace if 32 KiB and more are on their way to a multiprocessor, so that a thread loads
 // several rows before it uses one. Both sweeps run through a block's rows backwards: what the
 // reduction read last is still in the cache, which holds a quarter of T.
 //
 // Grids: (chunks of rows, tiles of channels, groups); partial (groups, chunks, 2, c). Channels are
 // a multiple of VECTOR.
-#include "stats.cuh"
+#include "norm_rows.cuh"
 
 constexpr int THREADS = 256;
-// A block's rows are a multiple of DEPTH for each of its threads.
-constexpr int DEPTH = 4;
 // Blocks on a multiprocessor, forward and backward: the grid is one wave on an H100. The backward
-// has three, since a thread keeps 40 numbers of its channels beside what it loads.
-constexpr int RESIDENT = 4, RESIDENT_BACK = 3;
+// has three, since a thread keeps 40 numbers of its channels beside what it loads; that of two norms
+// has two.
+constexpr int RESIDENT = 4, RESIDENT_BACK = 3, RESIDENT_TWO = 2;
 // Channels of a block of the finalizing kernels.
 constexpr int FINALIZED = 4;
 
 static_assert(THREADS % WARP == 0 && WARP % FINALIZED == 0, "warps have all channels of a block");
 static_assert((FINALIZED & (FINALIZED - 1)) == 0, "lanes of a channel are summed by halves");
 static_assert(VECTOR % FINALIZED == 0, "channels are a multiple of a block's");
-
-// Rows that a thread has in flight where it reads so many maps: 64 bytes and more.
-__host__ __device__ constexpr int in_flight(int maps) {
-    return (maps == 1 ? DEPTH : DEPTH / 2) * 2 / int(sizeof(act));
-}
-static_assert(in_flight(2) >= 1 && DEPTH % in_flight(1) == 0, "chunks are cut for it");
 
 // partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero
 // does not eat the variance's digits.
@@ -146,133 +145,137 @@ KERNEL(norm_finalize, THREADS)
     }
 }
 
-// A thread's part of norm_apply; `floor` is 0 with a ReLU, else −∞.
-template <bool RESIDUAL>
-__device__ __forceinline__ void apply(act* __restrict__ z, const act* __restrict__ x,
-                                      const act* __restrict__ residual, const float* line, int rows,
-                                      int c, int chunk, int wide, float floor) {
-    const Place at = place(THREADS, blockIdx.y, wide, c);
-    if (!at.inside) return;
-    line += size_t(blockIdx.z) * 2 * c + at.channel;
-    const F8 scale = load_floats(line), shift = load_floats(line + c);
-    const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
-    const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-    // The i-th row from the end.
-    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
+// What is added to a norm: nothing, a map, a map that is normalised as x is.
+enum Residual { NONE, MAP, NORM };
+
+// A thread's part of norm_apply; `floor` is 0 with a ReLU, else −∞. `other` is the residual's line.
+template <Residual RESIDUAL, bool MASK>
+__device__ __forceinline__ void apply(act* __restrict__ z, unsigned char* __restrict__ mask,
+                                      const act* __restrict__ x, const act* __restrict__ residual,
+                                      const Line& own, const Line& other, const Walk& walk,
+                                      float floor) {
     struct Loaded {
         Pack<8> x, residual;
     };
     for_rows<in_flight(RESIDUAL ? 2 : 1)>(
-        at.lane, end - first, at.lanes,
+        walk.first, walk.end, walk.step,
         [&](int i) {
-            Loaded row = {load_pack(x + place_of(i)), {}};
-            if (RESIDUAL) row.residual = load_pack(residual + place_of(i));
+            Loaded row = {load_pack(x + walk.from_end(i)), {}};
+            if (RESIDUAL) row.residual = load_pack(residual + walk.from_end(i));
             return row;
         },
         [&](int i, const Loaded& row) {
             F8 v = unpack(row.x), r = {};
             if (RESIDUAL) r = unpack(row.residual);
+            unsigned open = 0;
 #pragma unroll
-            for (int k = 0; k < VECTOR; ++k)
-                v.v[k] = max_nan(fmaf(v.v[k], scale.v[k], shift.v[k]) + r.v[k], floor);
-            store8(z + place_of(i), v);
+            for (int k = 0; k < VECTOR; ++k) {
+                if (RESIDUAL == NORM) r.v[k] = fmaf(r.v[k], other.scale.v[k], other.shift.v[k]);
+                v.v[k] = max_nan(fmaf(v.v[k], own.scale.v[k], own.shift.v[k]) + r.v[k], floor);
+                if (v.v[k] > STORED_AS_ZERO) open |= 1u << k;
+            }
+            store8(z + walk.from_end(i), v);
+            if (MASK) mask[walk.from_end(i) / VECTOR] = open;
         });
 }
 
-// z = relu?(x·scale + shift + residual), scale and shift from line (groups, 2, c).
+// z = relu?(x·scale + shift + residual), scale and shift from line (groups, 2, c). With `saved`,
+// gamma and beta the residual is a map to be normalised. mask is null where no backward follows.
 KERNEL(norm_apply, THREADS, RESIDENT)
-(act* __restrict__ z, const act* __restrict__ x, Maybe<const act> __restrict__ residual,
- const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
+(act* __restrict__ z, Maybe<unsigned char> __restrict__ mask, const act* __restrict__ x,
+ Maybe<const act> __restrict__ residual, const float* __restrict__ line,
+ Maybe<const float> __restrict__ saved, Maybe<const float> __restrict__ gamma,
+ Maybe<const float> __restrict__ beta, int rows, int c, int chunk, int wide, bool relu) {
+    const Place at = place(THREADS, blockIdx.y, wide, c);
+    if (!at.inside) return;
     const float floor = relu ? 0.0f : -INFINITY;
-    if (residual) {
-        apply<true>(z, x, residual, line, rows, c, chunk, wide, floor);
+    const Walk walk = walk_of(at, rows, c, chunk);
+    const size_t statistics = size_t(blockIdx.z) * 2 * c + at.channel;
+    const Line own = {load_floats(line + statistics), load_floats(line + statistics + c)};
+    if (saved) {
+        const Line other = line_of(saved + statistics, gamma + at.channel, beta + at.channel, c);
+        if (mask) {
+            apply<NORM, true>(z, mask, x, residual, own, other, walk, floor);
+        } else {
+            apply<NORM, false>(z, mask, x, residual, own, other, walk, floor);
+        }
+    } else if (mask) {
+        apply<MAP, true>(z, mask, x, residual, own, own, walk, floor);
+    } else if (residual) {
+        apply<MAP, false>(z, mask, x, residual, own, own, walk, floor);
     } else {
-        apply<false>(z, x, residual, line, rows, c, chunk, wide, floor);
+        apply<NONE, false>(z, mask, x, residual, own, own, walk, floor);
     }
 }
 
-// What tells where a ReLU lets the gradient through: there is none, x, or z.
-enum Gate { OPEN, BY_X, BY_Z };
-
-// Whether the forward stored a positive z of x. NOTE: the same multiply-add as norm_apply's, so that
-// no gradient flows where z is zero; false where it is NaN, as z > 0 is.
-__device__ __forceinline__ bool opens(float x, float scale, float shift) {
-    return fmaf(x, scale, shift) > STORED_AS_ZERO;
-}
-
-// A thread's part of norm_backward_reduce. `scale` and `shift` are read BY_X alone.
-template <Gate GATE, bool RESIDUAL>
-__device__ __forceinline__ void reduce(F8& sum, F8& product, act* __restrict__ dresidual,
-                                       const act* __restrict__ dz, const act* __restrict__ z,
-                                       const act* __restrict__ x, const F8& centre, const F8& scale,
-                                       const F8& shift, size_t column, int first, int end, int step,
-                                       int c) {
-    struct Loaded {
-        Pack<8> dz, x, z;
-    };
-    for_rows<in_flight(2)>(
-        first, end, step,
-        [&](int i) {
-            const size_t at = column + size_t(i) * c;
-            Loaded row = {load_pack(dz + at), load_pack(x + at), {}};
-            if (GATE == BY_Z) row.z = load_pack(z + at);
-            return row;
-        },
-        [&](int i, const Loaded& row) {
-            F8 g = unpack(row.dz), open = {};
-            const F8 v = unpack(row.x);
-            if (GATE == BY_Z) open = unpack(row.z);
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) {
-                if (GATE == BY_Z) g.v[k] = open.v[k] > 0.0f ? g.v[k] : 0.0f;
-                if (GATE == BY_X) g.v[k] = opens(v.v[k], scale.v[k], shift.v[k]) ? g.v[k] : 0.0f;
-                sum.v[k] += g.v[k];
-                product.v[k] = fmaf(g.v[k], v.v[k] - centre.v[k], product.v[k]);
-            }
-            if (RESIDUAL) store8(dresidual + column + size_t(i) * c, g);
-        });
-}
-
 // partial = Σg and Σ g·(x − mean); dresidual = g. Without a residual dresidual is null. A ReLU is
-// known by z behind a residual, else by beta; both are null without one.
+// known by mask behind a residual, else by beta; both are null without one.
 KERNEL(norm_backward_reduce, THREADS, RESIDENT_BACK)
 (float* __restrict__ partial, Maybe<act> __restrict__ dresidual, const act* __restrict__ dz,
- Maybe<const act> __restrict__ z, const act* __restrict__ x, const float* __restrict__ saved,
- const float* __restrict__ gamma, Maybe<const float> __restrict__ beta, int rows, int c, int chunk,
- int wide) {
+ Maybe<const unsigned char> __restrict__ mask, const act* __restrict__ x,
+ const float* __restrict__ saved, const float* __restrict__ gamma,
+ Maybe<const float> __restrict__ beta, int rows, int c, int chunk, int wide) {
     const Place at = place(THREADS, blockIdx.y, wide, c);
-    const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
-    const int first = int(blockIdx.x) * chunk + at.lane, step = at.lanes,
-              end = min(int(blockIdx.x + 1) * chunk, rows);
+    const Walk walk = walk_of(at, rows, c, chunk);
     F8 sum = {}, product = {};
     if (at.inside) {
         saved += size_t(blockIdx.z) * 2 * c + at.channel;
         const F8 mean = load_floats(saved);
-        F8 scale = {}, shift = {};
-        if (z) {
-            reduce<BY_Z, true>(sum, product, dresidual, dz, z, x, mean, scale, shift, column, first,
-                               end, step, c);
+        if (mask) {
+            reduce<BY_MASK, true>(sum, product, dresidual, dz, mask, x, mean, {}, walk);
         } else if (dresidual) {
-            reduce<OPEN, true>(sum, product, dresidual, dz, z, x, mean, scale, shift, column, first,
-                               end, step, c);
+            reduce<OPEN, true>(sum, product, dresidual, dz, mask, x, mean, {}, walk);
         } else if (beta) {
-            const F8 rstd = load_floats(saved + c), g = load_floats(gamma + at.channel),
-                     b = load_floats(beta + at.channel);
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) {
-                const Affine y = affine(mean.v[k], rstd.v[k], g.v[k], b.v[k]);
-                scale.v[k] = y.scale;
-                shift.v[k] = y.shift;
-            }
-            reduce<BY_X, false>(sum, product, dresidual, dz, z, x, mean, scale, shift, column,
-                                first, end, step, c);
+            const Line line = line_of(saved, gamma + at.channel, beta + at.channel, c);
+            reduce<BY_X, false>(sum, product, dresidual, dz, mask, x, mean, line, walk);
         } else {
-            reduce<OPEN, false>(sum, product, dresidual, dz, z, x, mean, scale, shift, column,
-                                first, end, step, c);
+            reduce<OPEN, false>(sum, product, dresidual, dz, mask, x, mean, {}, walk);
         }
     }
     block_sums<THREADS>(partial + (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c, sum,
                         product, blockIdx.y, wide, c);
+}
+
+// The same of two norms whose outputs were added up, behind a ReLU: Σg and Σ g·(x − mean) of each,
+// g known by mask and written nowhere.
+KERNEL(norm_backward_reduce_two, THREADS, RESIDENT_TWO)
+(float* __restrict__ partial, float* __restrict__ partial_two, const act* __restrict__ dz,
+ const unsigned char* __restrict__ mask, const act* __restrict__ x, const act* __restrict__ x_two,
+ const float* __restrict__ saved, const float* __restrict__ saved_two, int rows, int c, int chunk,
+ int wide) {
+    const Place at = place(THREADS, blockIdx.y, wide, c);
+    const Walk walk = walk_of(at, rows, c, chunk);
+    F8 sum = {}, product = {}, product_two = {};
+    if (at.inside) {
+        const size_t statistics = size_t(blockIdx.z) * 2 * c + at.channel;
+        const F8 mean = load_floats(saved + statistics),
+                 mean_two = load_floats(saved_two + statistics);
+        struct Loaded {
+            Pack<8> dz, x, x_two;
+            unsigned mask;
+        };
+        for_rows<in_flight(2)>(
+            walk.first, walk.end, walk.step,
+            [&](int i) {
+                const size_t at = walk.from_start(i);
+                return Loaded{load_pack(dz + at), load_pack(x + at), load_pack(x_two + at),
+                              mask[at / VECTOR]};
+            },
+            [&](int, const Loaded& row) {
+                const F8 g = masked(row.dz, row.mask), v = unpack(row.x), two = unpack(row.x_two);
+#pragma unroll
+                for (int k = 0; k < VECTOR; ++k) {
+                    sum.v[k] += g.v[k];
+                    product.v[k] = fmaf(g.v[k], v.v[k] - mean.v[k], product.v[k]);
+                    product_two.v[k] = fmaf(g.v[k], two.v[k] - mean_two.v[k], product_two.v[k]);
+                }
+            });
+    }
+    const size_t own = (size_t(blockIdx.z) * gridDim.x + blockIdx.x) * 2 * c;
+    block_sums<THREADS>(partial + own, sum, product, blockIdx.y, wide, c);
+    // The first sums have been read.
+    __syncthreads();
+    block_sums<THREADS>(partial_two + own, sum, product_two, blockIdx.y, wide, c);
 }
 
 // dgamma and dbeta +=, group after group; line (groups, 4, c) are the coefficients of dx =
@@ -300,50 +303,50 @@ KERNEL(norm_backward_finalize, THREADS)
     }
 }
 
-// A thread's part of norm_backward_apply.
-template <Gate GATE>
-__device__ __forceinline__ void backward(act* __restrict__ dx, const act* __restrict__ dz,
-                                         const act* __restrict__ x, const float* line, int rows,
-                                         int c, int chunk, int wide) {
-    const Place at = place(THREADS, blockIdx.y, wide, c);
-    if (!at.inside) return;
-    line += size_t(blockIdx.z) * 4 * c + at.channel;
-    const F8 scale = load_floats(line), slope = load_floats(line + c),
-             offset = load_floats(line + 2 * c);
-    F8 shift = {};
-    if (GATE == BY_X) shift = load_floats(line + 3 * c);
-    const size_t column = size_t(blockIdx.z) * rows * c + at.channel;
-    const int first = blockIdx.x * chunk, end = min(first + chunk, rows);
-    // The i-th row from the end.
-    const auto place_of = [&](int i) { return column + size_t(end - 1 - i) * c; };
-    struct Loaded {
-        Pack<8> dz, x;
-    };
-    for_rows<in_flight(2)>(
-        at.lane, end - first, at.lanes,
-        [&](int i) { return Loaded{load_pack(dz + place_of(i)), load_pack(x + place_of(i))}; },
-        [&](int i, const Loaded& row) {
-            F8 g = unpack(row.dz);
-            const F8 v = unpack(row.x);
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) {
-                if (GATE == BY_X) g.v[k] = opens(v.v[k], scale.v[k], shift.v[k]) ? g.v[k] : 0.0f;
-                g.v[k] = fmaf(scale.v[k], g.v[k], fmaf(slope.v[k], v.v[k], offset.v[k]));
-            }
-            store8(dx + place_of(i), g);
-        });
-}
-
 // dx = g·line[0] + x·line[1] + line[2], line (groups, 4, c); g is dz, with `relu` where x·line[0] +
 // line[3], the forward's z, is above zero.
 KERNEL(norm_backward_apply, THREADS, RESIDENT_BACK)
 (act* __restrict__ dx, const act* __restrict__ dz, const act* __restrict__ x,
  const float* __restrict__ line, int rows, int c, int chunk, int wide, bool relu) {
+    const Place at = place(THREADS, blockIdx.y, wide, c);
+    if (!at.inside) return;
+    line += size_t(blockIdx.z) * 4 * c + at.channel;
+    const Walk walk = walk_of(at, rows, c, chunk);
     if (relu) {
-        backward<BY_X>(dx, dz, x, line, rows, c, chunk, wide);
+        backward<BY_X>(dx, dz, x, line, walk);
     } else {
-        backward<OPEN>(dx, dz, x, line, rows, c, chunk, wide);
+        backward<OPEN>(dx, dz, x, line, walk);
     }
+}
+
+// The same of two norms whose outputs were added up, g known by mask.
+KERNEL(norm_backward_apply_two, THREADS, RESIDENT_TWO)
+(act* __restrict__ dx, act* __restrict__ dx_two, const act* __restrict__ dz,
+ const unsigned char* __restrict__ mask, const act* __restrict__ x, const act* __restrict__ x_two,
+ const float* __restrict__ line, const float* __restrict__ line_two, int rows, int c, int chunk,
+ int wide) {
+    const Place at = place(THREADS, blockIdx.y, wide, c);
+    if (!at.inside) return;
+    const size_t own = size_t(blockIdx.z) * 4 * c + at.channel;
+    const Slope slope = slope_of(line + own, c), slope_two = slope_of(line_two + own, c);
+    const Walk walk = walk_of(at, rows, c, chunk);
+    struct Loaded {
+        Pack<8> dz, x, x_two;
+        unsigned mask;
+    };
+    for_rows<in_flight(2)>(
+        walk.first, walk.end, walk.step,
+        [&](int i) {
+            const size_t at = walk.from_end(i);
+            return Loaded{load_pack(dz + at), load_pack(x + at), load_pack(x_two + at),
+                          mask[at / VECTOR]};
+        },
+        [&](int i, const Loaded& row) {
+            const F8 g = masked(row.dz, row.mask);
+            const size_t at = walk.from_end(i);
+            store8(dx + at, slope.of(g, unpack(row.x)));
+            store8(dx_two + at, slope_two.of(g, unpack(row.x_two)));
+        });
 }
 
 // Batch norm of evaluation as weights of the convolution before it: folded (k, per) =

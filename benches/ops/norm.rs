@@ -2,8 +2,8 @@
 
 use criterion::Criterion;
 use picie::device::ops::{
-    NormBackward, NormForward, NormGate, NormParams, NormSpec, norm_backward, norm_forward,
-    plan_norm,
+    NormBackward, NormForward, NormGate, NormGrads, NormParams, NormSpec, Normed, Residual,
+    ResidualGrad, norm_backward, norm_forward, plan_norm,
 };
 use picie::device::{Layout, Pool};
 
@@ -19,10 +19,13 @@ pub fn bench(c: &mut Criterion, place: &Place) {
         let plan = plan_norm(dev, spec).expect("the engine runs ResNet's shapes");
         let [x, z, residual, dz, dx, dresidual] = ["x", "z", "residual", "dz", "dx", "dresidual"]
             .map(|name| layout.acts(Pool::Acts, name, spec.len()));
+        let mask = layout.take::<u8>(Pool::Acts, "mask", spec.mask_len());
         let mut take = |name, len| layout.take::<f32>(Pool::Acts, name, len);
-        let [gamma, beta, running_mean, running_var, dgamma, dbeta] =
-            ["gamma", "beta", "mean", "var", "dgamma", "dbeta"].map(|name| take(name, channels));
-        let saved = take("saved", spec.saved_len());
+        let [gamma, beta, running_mean, running_var] =
+            ["gamma", "beta", "mean", "var"].map(|name| take(name, channels));
+        let [dgamma, dbeta, dgamma_two, dbeta_two] =
+            ["dgamma", "dbeta", "dgamma 2", "dbeta 2"].map(|name| take(name, channels));
+        let [saved, saved_two] = ["saved", "saved 2"].map(|name| take(name, spec.saved_len()));
         dev.reserve(&layout).expect("memory for one norm");
         fill(dev, [x, residual, dz]);
         for slot in [gamma, beta] {
@@ -31,12 +34,28 @@ pub fn bench(c: &mut Criterion, place: &Place) {
 
         let name = format!("{side}x{side} {channels}");
         let params = NormParams { gamma, beta, running_mean, running_var };
-        let forward = NormForward { z, saved, x, residual: Some(residual), relu: true, params };
-        time(&mut group, dev, format!("forward {name}"), &spec, forward, |dev, a| {
-            norm_forward(dev, &plan, a)
-        });
+        let other = Normed { x: residual, saved: saved_two, gamma, beta };
+        for (what, residual) in [
+            ("forward", Residual::Map(residual)),
+            ("forward with a second norm", Residual::Norm(other)),
+        ] {
+            let (mask, residual) = (Some(mask), Some(residual));
+            let forward = NormForward { z, mask, saved, x, residual, relu: true, params };
+            time(&mut group, dev, format!("{what} {name}"), &spec, forward, |dev, a| {
+                norm_forward(dev, &plan, a)
+            });
+        }
+        let second = NormGrads {
+            dx: dresidual,
+            dgamma: dgamma_two,
+            dbeta: dbeta_two,
+            x: residual,
+            saved: saved_two,
+            gamma,
+        };
         for (what, dresidual, gate) in [
-            ("backward", Some(dresidual), NormGate::Output(z)),
+            ("backward", Some(ResidualGrad::Map(dresidual)), NormGate::Mask(mask)),
+            ("backward of two norms", Some(ResidualGrad::Norm(second)), NormGate::Mask(mask)),
             ("backward without residual", None, NormGate::Beta(beta)),
         ] {
             let backward = NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma };

@@ -2,8 +2,8 @@
 
 use crate::base::Result;
 use crate::device::ops::{
-    ConvBackwardData, ConvBackwardWeight, NormBackward, NormGate, StemBackward, conv_backward_data,
-    conv_backward_weight, norm_backward, stem_backward,
+    ConvBackwardData, ConvBackwardWeight, NormBackward, NormGate, NormGrads, ResidualGrad,
+    StemBackward, conv_backward_data, conv_backward_weight, norm_backward, stem_backward,
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::params::Network;
@@ -18,11 +18,9 @@ struct UnitGrads {
 /// The gradients of one block.
 struct BlockGrads {
     chain: Vec<UnitGrads>,
-    /// Gradient of the shortcut; without a downsampling it becomes the gradient of the block's
-    /// input.
+    /// Gradient of the output of the downsampling's convolution. Without a downsampling, that of the
+    /// shortcut, which becomes the gradient of the block's input.
     dshortcut: Slot<Act>,
-    /// Gradient of the downsampling's convolution.
-    ddown: Option<Slot<Act>>,
     dx: Slot<Act>,
 }
 
@@ -74,31 +72,34 @@ impl BlockGrads {
             slots.iter().for_each(|&slot| layout.release(slot));
         };
         let (last, inner) = step.chain.split_last().expect("a block has convolutions");
+        // Of z the mask is left.
+        release(layout, &[last.z]);
         let (dy, dshortcut) = (take(layout, last.y), take(layout, last.z));
-        release(layout, &[dz, last.z, last.y]);
+        release(layout, &[dz, last.y]);
+        if let Some(down) = &step.down {
+            release(layout, &[down.y]);
+        }
         let mut chain = vec![UnitGrads { dz, dy }];
         let mut after = dy;
         for unit in inner.iter().rev() {
             let dz = take(layout, unit.z);
-            release(layout, &[after]);
+            release(layout, &[after, unit.z]);
             let dy = take(layout, unit.y);
-            release(layout, &[dz, unit.z, unit.y]);
+            release(layout, &[dz, unit.y]);
             chain.push(UnitGrads { dz, dy });
             after = dy;
         }
         chain.reverse();
-        let (ddown, dx) = match &step.down {
-            Some(down) => {
-                let ddown = take(layout, down.y);
-                release(layout, &[dshortcut, down.y, down.z]);
+        let dx = match &step.down {
+            Some(_) => {
                 let dx = take(layout, step.x);
-                release(layout, &[ddown]);
-                (Some(ddown), dx)
+                release(layout, &[dshortcut]);
+                dx
             }
-            None => (None, dshortcut),
+            None => dshortcut,
         };
         release(layout, &[after]);
-        BlockGrads { chain, dshortcut, ddown, dx }
+        BlockGrads { chain, dshortcut, dx }
     }
 }
 
@@ -168,9 +169,12 @@ fn backward_block(
     let last = step.chain.len() - 1;
     for i in (0..=last).rev() {
         let (unit, UnitGrads { dz, dy }) = (&step.chain[i], &g.chain[i]);
-        let dresidual = (i == last).then_some(g.dshortcut);
-        let gate = match dresidual {
-            Some(_) => NormGate::Output(unit.z),
+        let dresidual = (i == last).then(|| match &step.down {
+            Some(down) => ResidualGrad::Norm(norm_grads(net, down, g.dshortcut)),
+            None => ResidualGrad::Map(g.dshortcut),
+        });
+        let gate = match unit.mask {
+            Some(mask) => NormGate::Mask(mask),
             None => NormGate::Beta(net.norm(&unit.unit).beta),
         };
         backward_norm(dev, net, unit, *dy, dresidual, *dz, gate)?;
@@ -178,9 +182,8 @@ fn backward_block(
             backward_conv(dev, net, unit, g.chain[i - 1].dz, *dy, step.chain[i - 1].z, false)?;
         }
     }
-    if let (Some(down), Some(ddown)) = (&step.down, g.ddown) {
-        backward_norm(dev, net, down, ddown, None, g.dshortcut, NormGate::Open)?;
-        backward_conv(dev, net, down, g.dx, ddown, step.x, false)?;
+    if let Some(down) = &step.down {
+        backward_conv(dev, net, down, g.dx, g.dshortcut, step.x, false)?;
     }
     backward_conv(dev, net, &step.chain[0], g.dx, g.chain[0].dy, step.x, true)
 }
@@ -191,23 +194,27 @@ fn backward_norm(
     net: &Network,
     step: &UnitStep,
     dy: Slot<Act>,
-    dresidual: Option<Slot<Act>>,
+    dresidual: Option<ResidualGrad>,
     dz: Slot<Act>,
     gate: NormGate,
 ) -> Result<()> {
-    let UnitStep { unit, norm, y, saved, .. } = step;
-    let a = NormBackward {
+    let NormGrads { dx, dgamma, dbeta, x, saved, gamma } = norm_grads(net, step, dy);
+    let a = NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma };
+    norm_backward(dev, &step.norm, a)
+}
+
+/// What the backward of a unit's norm writes and reads; dy is the gradient of its convolution's
+/// output.
+fn norm_grads(net: &Network, step: &UnitStep, dy: Slot<Act>) -> NormGrads {
+    let &UnitStep { unit, y, saved, .. } = step;
+    NormGrads {
         dx: dy,
-        dresidual,
         dgamma: net.grad(&unit.conv, 1),
         dbeta: net.grad(&unit.conv, 2),
-        dz,
-        gate,
-        x: *y,
-        saved: *saved,
-        gamma: net.norm(unit).gamma,
-    };
-    norm_backward(dev, norm, a)
+        x: y,
+        saved,
+        gamma: net.norm(&unit).gamma,
+    }
 }
 
 /// dx and dw of a unit's convolution.

@@ -22,6 +22,16 @@ struct Planner<'a> {
     levels: usize,
 }
 
+/// Where a unit stands in its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is the downsampling.
+    Down,
+    /// It is the chain's last, which adds the shortcut.
+    Last,
+    Inner,
+}
+
 impl Planner<'_> {
     fn take(&mut self, name: &str, len: usize) -> Slot<Act> {
         self.layout.acts(Pool::Acts, name, len)
@@ -82,19 +92,28 @@ impl Planner<'_> {
     }
 
     /// A unit on pixels of `size`. Its output stays alive.
-    fn unit(&mut self, unit: Unit, size: (usize, usize), uses: Uses) -> Result<UnitStep> {
+    fn unit(
+        &mut self,
+        unit: Unit,
+        size: (usize, usize),
+        uses: Uses,
+        place: Place,
+    ) -> Result<UnitStep> {
         let (spec, groups) = (self.conv(&unit.conv, size), self.spec.groups);
         let norm = NormSpec { groups, rows: spec.n * spec.p() * spec.q() / groups, c: spec.k };
         let (conv, norm) = (plan_conv(self.dev, spec, uses)?, plan_norm(self.dev, norm)?);
         let saved = self.layout.take(Pool::Acts, "statistics", norm.spec.saved_len());
-        if self.mode.folded() {
+        if self.mode.folded() || place == Place::Down {
             let z = self.take("z", spec.y_len());
-            return Ok(UnitStep { unit, conv, norm, y: z, z, saved });
+            return Ok(UnitStep { unit, conv, norm, y: z, z, saved, mask: None });
         }
         let y = self.take("y", spec.y_len());
+        let kept = self.mode == Mode::Train && place == Place::Last;
+        let len = norm.spec.mask_len();
+        let mask = kept.then(|| self.layout.take(Pool::Acts, "mask", len));
         let z = self.take("z", spec.y_len());
         self.done(y);
-        Ok(UnitStep { unit, conv, norm, y, z, saved })
+        Ok(UnitStep { unit, conv, norm, y, z, saved, mask })
     }
 
     /// A block on pixels of `size`, which becomes that of its output.
@@ -106,13 +125,15 @@ impl Planner<'_> {
     ) -> Result<BlockStep> {
         let terms = |residual, relu| Terms { bias: true, residual, relu };
         let down = self.uses(terms(false, false), DataGrad::Overwrite);
-        let down = block.down.map(|unit| self.unit(unit, *size, down)).transpose()?;
+        let down = block.down.map(|unit| self.unit(unit, *size, down, Place::Down)).transpose()?;
         let mut chain: Vec<UnitStep> = Vec::new();
         for (i, &unit) in block.chain.iter().enumerate() {
             // The shortcut's gradient is in dx before that of the first unit.
             let dx = if i == 0 { DataGrad::Accumulate } else { DataGrad::Overwrite };
-            let uses = self.uses(terms(i + 1 == block.chain.len(), true), dx);
-            let step = self.unit(unit, *size, uses)?;
+            let last = i + 1 == block.chain.len();
+            let uses = self.uses(terms(last, true), dx);
+            let place = if last { Place::Last } else { Place::Inner };
+            let step = self.unit(unit, *size, uses, place)?;
             *size = (step.conv.spec.spec.p(), step.conv.spec.spec.q());
             if let Some(before) = chain.last() {
                 self.done(before.z);

@@ -2,8 +2,9 @@
 
 use crate::base::Result;
 use crate::device::ops::{
-    ConvForward, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormForward, Plan, StemForward,
-    StemInfer, conv_forward, norm_forward, stem_forward, stem_infer,
+    ConvForward, Crop, Epilogue, HeadInput, HeadSpec, Merge, NormForward, NormParams,
+    NormStatistics, Normed, Plan, Residual, StemForward, StemInfer, conv_forward, norm_forward,
+    norm_statistics, stem_forward, stem_infer,
 };
 use crate::device::{Act, Engine, Slot};
 use crate::net::STRIDE;
@@ -121,41 +122,64 @@ impl Program {
     fn forward_block(&self, dev: &mut dyn Engine, net: &Network, step: &BlockStep) -> Result<()> {
         let &BlockStep { mut x, ref chain, ref down } = step;
         let shortcut = match down {
-            Some(down) => {
-                self.forward_unit(dev, net, down, x, None, false)?;
-                down.z
-            }
-            None => x,
+            Some(down) => self.forward_down(dev, net, down, x)?,
+            None => Residual::Map(x),
         };
         for (i, unit) in chain.iter().enumerate() {
             let residual = (i + 1 == chain.len()).then_some(shortcut);
-            self.forward_unit(dev, net, unit, x, residual, true)?;
+            self.forward_unit(dev, net, unit, x, residual)?;
             x = unit.z;
         }
         Ok(())
     }
 
-    /// z = relu?(norm(x ∗ w) + residual).
+    /// The shortcut norm(x ∗ w); where the norm is not folded into w, the block's last op applies
+    /// it.
+    fn forward_down(
+        &self,
+        dev: &mut dyn Engine,
+        net: &Network,
+        step: &UnitStep,
+        x: Slot<Act>,
+    ) -> Result<Residual> {
+        let &UnitStep { unit, ref conv, ref norm, y, saved, .. } = step;
+        dev.range(net.name(&unit.conv), |dev| {
+            if self.mode.folded() {
+                let (w, bias) = (net.folded_weight(&unit), net.folded_bias(&unit));
+                let a = ConvForward { y, x, w, epilogue: Epilogue::bias(bias) };
+                conv_forward(dev, conv, a)?;
+                return Ok(Residual::Map(y));
+            }
+            let (w, epilogue, params) = (net.weight(&unit.conv), Epilogue::NONE, net.norm(&unit));
+            conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
+            norm_statistics(dev, norm, NormStatistics { saved, x: y, params })?;
+            let NormParams { gamma, beta, .. } = params;
+            Ok(Residual::Norm(Normed { x: y, saved, gamma, beta }))
+        })
+    }
+
+    /// z = relu(norm(x ∗ w) + residual).
     fn forward_unit(
         &self,
         dev: &mut dyn Engine,
         net: &Network,
         step: &UnitStep,
         x: Slot<Act>,
-        residual: Option<Slot<Act>>,
-        relu: bool,
+        residual: Option<Residual>,
     ) -> Result<()> {
-        let &UnitStep { unit, ref conv, ref norm, y, z, saved } = step;
+        let &UnitStep { unit, ref conv, ref norm, y, z, saved, mask } = step;
+        let relu = true;
         dev.range(net.name(&unit.conv), |dev| {
             if self.mode.folded() {
-                let epilogue = Epilogue { bias: Some(net.folded_bias(&unit)), residual, relu };
+                let (bias, residual) = (Some(net.folded_bias(&unit)), residual.map(Residual::map));
+                let epilogue = Epilogue { bias, residual, relu };
                 let w = net.folded_weight(&unit);
                 return conv_forward(dev, conv, ConvForward { y: z, x, w, epilogue });
             }
             let (w, epilogue) = (net.weight(&unit.conv), Epilogue::NONE);
             conv_forward(dev, conv, ConvForward { y, x, w, epilogue })?;
             let params = net.norm(&unit);
-            norm_forward(dev, norm, NormForward { z, saved, x: y, residual, relu, params })
+            norm_forward(dev, norm, NormForward { z, mask, saved, x: y, residual, relu, params })
         })
     }
 

@@ -26,7 +26,10 @@ pub struct UnitStep {
     pub norm: Plan<NormSpec>,
     /// The convolution's output; where norms are folded there is only `z`.
     pub y: Slot<Act>,
+    /// The unit's output; of a downsampling, whose norm its block's last op applies, it is y.
     pub z: Slot<Act>,
+    /// Where z is above zero, of a block's last unit, for a backward.
+    pub mask: Option<Slot<u8>>,
     /// Batch statistics.
     pub saved: Slot<f32>,
 }

@@ -110,7 +110,7 @@ fn an_op_that_is_planned_too_late_is_refused() {
     dev.reserve(&layout).unwrap();
     let plan = plan_norm(&mut *dev, NormSpec { groups: 1, rows, c }).unwrap();
     let params = NormParams { gamma, beta, running_mean, running_var };
-    let a = NormForward { z, saved, x, residual: None, relu: false, params };
+    let a = NormForward { z, mask: None, saved, x, residual: None, relu: false, params };
     let refused = norm_forward(&mut *dev, &plan, a).unwrap_err();
     assert!(
         matches!(refused, Error::Shape { op: "scratch", got, want, .. } if got < want),

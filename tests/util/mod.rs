@@ -14,7 +14,7 @@ pub mod softgpu;
 
 pub use case::{OpCase, Steps, rounding};
 pub use places::{binary, root, tmp};
-pub use results::{EXACT, Results, Values, added, equal};
+pub use results::{EXACT, Results, added, equal};
 pub use rig::{Number, On, Rig};
 
 use std::collections::BTreeMap;

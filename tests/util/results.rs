@@ -65,6 +65,10 @@ impl Results {
         self.values.remove(name).unwrap_or_else(|| panic!("{}: no result {name}", self.case))
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     pub fn integers(&self, name: &str) -> &[u32] {
         match self.values.get(name) {
             Some(Values::Integers(values)) => values,

@@ -180,7 +180,7 @@ impl StemOps for Cpu {
             let line = affine(saved, gamma, beta);
             let row = |i: usize| {
                 let [dz, x] = [dz, peak].map(|map| &map[i * c..(i + 1) * c]);
-                Row { dz, x, z: None, line: Some(&line) }
+                Row { dz, x, mask: None, line: Some(&line) }
             };
             let sums = gradient_sums(simd, zs / c, partial, saved, row);
             let [a, b, s] = backward_affine(&sums, xs / c, saved, gamma, dgamma, dbeta);

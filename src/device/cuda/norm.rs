@@ -1,19 +1,20 @@
 //! Bodies of batch norm: a reduction over rows, its finish, one sweep; both ways.
 //!
-//! Scratch: partial sums (groups, chunks, 2, c) | coefficients of the sweep (groups, 2 or 4, c).
+//! Scratch: partial sums (groups, chunks, 2, c) | coefficients of the sweep (groups, 2 or 4, c);
+//! once more of the second norm where two are added up.
 
 use crate::base::{Error, Result};
-use crate::device::Act;
-use crate::device::Slot;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::norm::{
-    DEPTH, FINALIZED, MOST_WIDE, RESIDENT, RESIDENT_BACK, THREADS, VECTOR,
+    DEPTH, FINALIZED, MOST_WIDE, RESIDENT, RESIDENT_BACK, RESIDENT_TWO, THREADS, VECTOR,
 };
 use crate::device::ops::norm::{EPS, MOMENTUM, NormOps};
 use crate::device::ops::{
-    NormBackward, NormFold, NormForward, NormGate, NormParams, NormSpec, Passed,
+    NormBackward, NormFold, NormForward, NormGate, NormGrads, NormParams, NormSpec, NormStatistics,
+    Passed, Residual, ResidualGrad,
 };
+use crate::device::{ALIGN, Act, Slot};
 
 /// Multiprocessors of an H100. NOTE: a constant, so that sums are cut in the same places, and
 /// rounded alike, on every GPU.
@@ -51,6 +52,12 @@ impl Cut {
     /// Floats of the partial sums (groups, chunks, 2, c).
     fn partial_len(&self, groups: usize, c: usize) -> usize {
         groups * self.chunks * 2 * c
+    }
+
+    /// Bytes of scratch that a norm takes, so many that another may begin behind it.
+    fn scratch(&self, &NormSpec { groups, c, .. }: &NormSpec) -> usize {
+        let floats = self.partial_len(groups, c) + groups * 4 * c;
+        (floats * size_of::<f32>()).next_multiple_of(ALIGN)
     }
 }
 
@@ -93,7 +100,7 @@ pub(super) struct Finish {
 impl Cuda {
     /// Statistics of x into `saved` and the running ones; returns (groups, 2, c), scale and shift
     /// of γ·x̂ + β.
-    pub(super) fn norm_statistics(
+    pub(super) fn statistics(
         &mut self,
         spec: &NormSpec,
         saved: Slot<f32>,
@@ -141,7 +148,7 @@ impl Cuda {
             partial,
             dresidual,
             dz,
-            z: gate.output(),
+            mask: gate.mask(),
             x,
             saved,
             gamma,
@@ -155,6 +162,59 @@ impl Cuda {
         Ok((partial, chunks))
     }
 
+    /// The gradients of two norms whose outputs were added up behind a ReLU.
+    fn two_norms(
+        &mut self,
+        spec: &NormSpec,
+        first: NormGrads,
+        second: NormGrads,
+        dz: Slot<Act>,
+        mask: Slot<u8>,
+    ) -> Result<()> {
+        let (&NormSpec { groups, rows, c }, cut) = (spec, Cut::new(spec, RESIDENT_TWO));
+        let Cut { wide, tiles, chunk, chunks } = cut;
+        let len = cut.partial_len(groups, c);
+        let partial = self.scratch(0, len)?;
+        let partial_two = self.scratch(cut.scratch(spec), len)?;
+        let (x, x_two) = (first.x, second.x);
+        let kernel = kernels::NormBackwardReduceTwo {
+            partial,
+            partial_two,
+            dz,
+            mask,
+            x,
+            x_two,
+            saved: first.saved,
+            saved_two: second.saved,
+            rows,
+            c,
+            chunk,
+            wide,
+        };
+        self.launch((chunks, tiles, groups), 0, kernel)?;
+        let mut finish = |NormGrads { dgamma, dbeta, saved, gamma, .. }, partial| {
+            let finish = Finish { dgamma, dbeta, saved, gamma, beta: None };
+            self.norm_gradients(spec, finish, partial, chunks)
+        };
+        let (line, line_two) = (finish(first, partial)?, finish(second, partial_two)?);
+        let (dx, dx_two) = (first.dx, second.dx);
+        let kernel = kernels::NormBackwardApplyTwo {
+            dx,
+            dx_two,
+            dz,
+            mask,
+            x,
+            x_two,
+            line,
+            line_two,
+            rows,
+            c,
+            chunk,
+            wide,
+        };
+        self.launch((chunks, tiles, groups), 0, kernel)
+    }
+
     /// Gradients of γ and β from the sums in `partial` (groups, `chunks`, 2, c); returns (groups,
     /// 4, c), see `norm.cu`.
     pub(super) fn norm_gradients(
@@ -164,7 +224,7 @@ impl Cuda {
         partial: Slot<f32>,
         chunks: usize,
     ) -> Result<Slot<f32>> {
-        let line = self.scratch(partial.bytes(), groups * 4 * c)?;
+        let line = self.scratch(partial.offset + partial.bytes(), groups * 4 * c)?;
         let kernel = kernels::NormBackwardFinalize {
             dgamma,
             dbeta,
@@ -187,12 +247,19 @@ impl NormOps for Cuda {
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize> {
         fits("batch norm", spec.c, &[spec.rows])?;
         if !spec.is_empty() {
-            for resident in [RESIDENT, RESIDENT_BACK] {
-                let partial = Cut::new(&spec, resident).partial_len(spec.groups, spec.c);
-                self.ask_scratch((partial + spec.groups * 4 * spec.c) * size_of::<f32>());
+            for (resident, norms) in [(RESIDENT, 1), (RESIDENT_BACK, 1), (RESIDENT_TWO, 2)] {
+                self.ask_scratch(norms * Cut::new(&spec, resident).scratch(&spec));
             }
         }
         Ok(0)
+    }
+
+    fn norm_statistics(&mut self, a: Passed<NormStatistics>) -> Result<()> {
+        let NormStatistics { saved, x, params } = *a;
+        if !a.spec().is_empty() {
+            self.statistics(a.spec(), saved, x, params)?;
+        }
+        Ok(())
     }
 
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()> {
@@ -200,11 +267,26 @@ impl NormOps for Cuda {
         if spec.is_empty() {
             return Ok(());
         }
-        let NormForward { z, saved, x, residual, relu, params } = *a;
-        let line = self.norm_statistics(spec, saved, x, params)?;
+        let NormForward { z, mask, saved, x, residual, relu, params } = *a;
+        let line = self.statistics(spec, saved, x, params)?;
         let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, chunks }) =
             (spec, Cut::new(spec, RESIDENT));
-        let kernel = kernels::NormApply { z, x, residual, line, rows, c, chunk, wide, relu };
+        let other = residual.and_then(Residual::norm);
+        let kernel = kernels::NormApply {
+            z,
+            mask,
+            x,
+            residual: residual.map(Residual::map),
+            line,
+            saved: other.map(|norm| norm.saved),
+            gamma: other.map(|norm| norm.gamma),
+            beta: other.map(|norm| norm.beta),
+            rows,
+            c,
+            chunk,
+            wide,
+            relu,
+        };
         self.launch((chunks, tiles, groups), 0, kernel)
     }
 
@@ -214,6 +296,11 @@ impl NormOps for Cuda {
             return Ok(());
         }
         let NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma } = *a;
+        if let (Some(ResidualGrad::Norm(second)), Some(mask)) = (dresidual, gate.mask()) {
+            let first = NormGrads { dx, dgamma, dbeta, x, saved, gamma };
+            return self.two_norms(spec, first, second, dz, mask);
+        }
+        let dresidual = dresidual.and_then(ResidualGrad::map);
         let (&NormSpec { groups, rows, c }, Cut { wide, tiles, chunk, .. }) =
             (spec, Cut::new(spec, RESIDENT_BACK));
         let sums = Sums { dresidual, dz, gate, x, saved, gamma };

@@ -42,7 +42,7 @@ impl StemOps for Cuda {
         if x.len == 0 {
             return Ok(());
         }
-        let line = self.norm_statistics(&norm(spec), saved, x, params)?;
+        let line = self.statistics(&norm(spec), saved, x, params)?;
         let (&StemSpec { groups, n, h, w, c }, (wide, tiles)) = (spec, across(spec.c));
         let (argmax, peak) = (maxima.map(|m| m.argmax), maxima.map(|m| m.peak));
         let images_per_group = n / groups;

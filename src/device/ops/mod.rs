@@ -41,8 +41,9 @@ pub use kmeans::{
     kmeans_accumulate, kmeans_classifier, kmeans_mean, kmeans_step, plan_kmeans,
 };
 pub use norm::{
-    NormBackward, NormFold, NormForward, NormGate, NormParams, NormSpec, norm_backward, norm_fold,
-    norm_forward, plan_norm,
+    NormBackward, NormFold, NormForward, NormGate, NormGrads, NormParams, NormSpec, NormStatistics,
+    Normed, Residual, ResidualGrad, norm_backward, norm_fold, norm_forward, norm_statistics,
+    plan_norm,
 };
 pub use softmax::{
     SoftmaxBackward, SoftmaxForward, SoftmaxLabels, SoftmaxLoss, SoftmaxSpec, plan_softmax,

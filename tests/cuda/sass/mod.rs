@@ -17,7 +17,7 @@ const SPILLS: [(&str, &str); 0] = [];
 
 /// Kernels that read or write single numbers below 4 bytes in global memory, and why that is right.
 /// All others move maps, by vectors.
-const NARROW: [(&str, &str); 17] = [
+const NARROW: [(&str, &str); 20] = [
     ("adam_step", "the last parameters, fewer than a vector"),
     ("adam_sync", "the last parameters, fewer than a vector"),
     ("confusion_global", "the last pixels, fewer than a vector"),
@@ -26,13 +26,16 @@ const NARROW: [(&str, &str); 17] = [
     ("head_loss", "a label a pixel"),
     ("head_predict", "a label a pixel"),
     ("head_weigh", "a label a pixel"),
+    ("norm_apply", "a byte of the mask for eight channels"),
+    ("norm_backward_apply_two", "as norm_apply"),
+    ("norm_backward_reduce", "as norm_apply"),
+    ("norm_backward_reduce_two", "as norm_apply"),
     ("norm_finalize", "a pixel of each channel, to shift the sums by"),
     ("norm_fold", "weights of any number"),
     ("softmax_loss_row", "a label a pixel"),
     ("softmax_loss_tile", "a label a pixel"),
     ("softmax_weigh", "a label a pixel"),
     ("view_grey", "bytes of images"),
-    ("view_load", "bytes of images"),
     ("view_render", "bytes of images"),
     ("view_sobel", "greys, one of the eight channels of a pixel"),
 ];

@@ -1,18 +1,20 @@
 //! Batch norm + residual + ReLU: PyTorch's numbers, plain loops, CUDA against the CPU, each at its
 //! tile edges; finite differences, threads.
 
+mod fold;
 mod plain;
+mod two;
 
 use picie::base::Error;
 use picie::device::Dtype;
 use picie::device::ops::{
-    NormBackward, NormFold, NormForward, NormGate, NormSpec, norm_backward, norm_fold,
+    NormBackward, NormForward, NormGate, NormSpec, Residual, ResidualGrad, norm_backward,
     norm_forward, plan_norm,
 };
 
 use crate::util::{
-    EXACT, On, OpCase, Results, Rig, Steps, added, close, golden_cases, rounding, signed, to_f32,
-    uniform,
+    EXACT, On, OpCase, Results, Rig, Steps, added, close, equal, golden_cases, rounding, signed,
+    to_f32, uniform,
 };
 
 pub use plain::{Params, kept, plain_backward, plain_forward, spread};
@@ -64,14 +66,20 @@ impl Given {
         format!("{op} of {:?}, residual {residual}, relu {relu}", self.spec)
     }
 
+    /// Whether a mask tells the backward where the ReLU opens.
+    fn masked(&self) -> bool {
+        self.relu && self.residual.is_some()
+    }
+
     fn forward(&self) -> OpCase<'_> {
         OpCase::new(self.named("norm_forward"), |rig| {
             let plan = plan_norm(&mut *rig.dev, self.spec).unwrap();
             let a = NormForward {
                 z: rig.act_output("z", self.spec.len()),
+                mask: self.masked().then(|| rig.output("mask", self.spec.mask_len())),
                 saved: rig.output("saved", self.spec.saved_len()),
                 x: rig.acts("x", &self.x),
-                residual: self.residual.as_ref().map(|r| rig.acts("residual", r)),
+                residual: self.residual.as_ref().map(|r| Residual::Map(rig.acts("residual", r))),
                 relu: self.relu,
                 params: self.params.moved(rig),
             };
@@ -79,21 +87,22 @@ impl Given {
         })
     }
 
-    /// The backward alone: `z` and `saved` are those that a forward, of whomever, left.
+    /// The backward alone: the mask and `saved` are those that a forward, of whomever, left.
     fn backward<'a>(&'a self, kept: &'a Results) -> OpCase<'a> {
         OpCase::new(self.named("norm_backward"), |rig| {
             let len = self.spec.len();
+            let dresidual = self.residual.as_ref().map(|_| rig.act_output("dresidual", len));
             let plan = plan_norm(&mut *rig.dev, self.spec).unwrap();
             let a = NormBackward {
                 dx: rig.act_output("dx", len),
-                dresidual: self.residual.as_ref().map(|_| rig.act_output("dresidual", len)),
+                dresidual: dresidual.map(ResidualGrad::Map),
                 dgamma: rig.adds("dgamma", self.spec.c),
                 dbeta: rig.adds("dbeta", self.spec.c),
                 dz: rig.acts("dz", &self.dz),
                 gate: match (self.relu, self.residual.is_some()) {
                     (false, _) => NormGate::Open,
                     (true, false) => NormGate::Beta(rig.input("beta", &self.params.beta)),
-                    (true, true) => NormGate::Output(rig.acts("z", &kept["z"])),
+                    (true, true) => NormGate::Mask(rig.input("mask", &bytes_of(kept))),
                 },
                 x: rig.acts("x", &self.x),
                 saved: rig.input("saved", &kept["saved"]),
@@ -113,7 +122,16 @@ impl Given {
             |(i, &dz): (usize, &f32)| if self.relu && z[i] <= 0.0 { 0.0 } else { f64::from(dz) };
         let dy: Vec<f64> = self.dz.iter().enumerate().map(passed).collect();
         let grads = plain_backward(self.spec, &self.x, &dy, &f.saved, &self.params.gamma);
-        [kept(to_f32(&z), f), self.gradients(grads, to_f32(&dy))]
+        let mut forward = kept(to_f32(&z), f);
+        self.put_mask(&mut forward);
+        [forward, self.gradients(grads, to_f32(&dy))]
+    }
+
+    /// Puts the mask to a reference, which has z.
+    fn put_mask(&self, forward: &mut Results) {
+        if self.masked() {
+            forward.put("mask", mask_of(&forward["z"], self.spec.c).into());
+        }
     }
 
     /// Of a reference, which knows nothing of what dgamma and dbeta begin with.
@@ -132,7 +150,7 @@ impl Given {
     /// The CPU against a reference.
     #[track_caller]
     fn compare(&self, [forward, backward]: [Results; 2]) {
-        self.forward().cpu().close(&forward, tolerance(Dtype::F32));
+        same_forward(&self.forward().cpu(), &forward, self.spec.c, Dtype::F32);
         self.backward(&forward).cpu().close(&backward, tolerance(Dtype::F32));
     }
 
@@ -140,10 +158,34 @@ impl Given {
     /// differently is the forward's matter.
     #[track_caller]
     fn agree(&self, dtype: Dtype) {
-        if let Some([_, kept]) = self.forward().agree(dtype, tolerance(dtype)) {
+        if let Some([got, kept]) = self.forward().both(dtype) {
+            same_forward(&got, &kept, self.spec.c, dtype);
             self.backward(&kept).agree(dtype, tolerance(dtype));
         }
     }
+}
+
+/// The bits of where z (…, c) is above zero: of each pixel ⌈c/8⌉ bytes, channel 0 the lowest bit.
+fn mask_of(z: &[f32], c: usize) -> Vec<u8> {
+    let byte = |z: &[f32]| z.iter().rev().fold(0, |byte, z| byte << 1 | u8::from(*z > 0.0));
+    z.chunks(c).flat_map(|pixel| pixel.chunks(8).map(byte)).collect()
+}
+
+/// The mask that a forward left.
+fn bytes_of(kept: &Results) -> Vec<u8> {
+    kept.integers("mask").iter().map(|&byte| byte as u8).collect()
+}
+
+/// A mask says what the z beside it does, whichever side of zero roundings put that on.
+#[track_caller]
+fn same_forward(got: &Results, want: &Results, c: usize, dtype: Dtype) {
+    let [mut got, mut want] = [got.clone(), want.clone()];
+    for results in [&mut got, &mut want].into_iter().filter(|results| results.has("mask")) {
+        let mask = mask_of(&results["z"], c);
+        equal(&format!("{}: mask", results.case()), &bytes_of(results), &mask);
+        results.take("mask");
+    }
+    got.close(&want, tolerance(dtype));
 }
 
 #[test]
@@ -154,12 +196,13 @@ fn forward_and_gradients_are_pytorchs() {
         let spec = NormSpec { groups: s[0], rows: s[1], c: s[2] };
         let given = Given::new(spec, s[3] == 1, s[4] == 1, seed);
         let get = |name: &str| g[name].clone();
-        let forward = Results::of([
+        let mut forward = Results::of([
             ("z", get("z").into()),
             ("saved", get("saved").into()),
             ("running_mean", get("mean").into()),
             ("running_var", get("var").into()),
         ]);
+        given.put_mask(&mut forward);
         let dresidual = g.get("dresidual").cloned().unwrap_or_default();
         given.compare([forward, given.gradients(["dx", "dgamma", "dbeta"].map(get), dresidual)]);
     }
@@ -290,15 +333,16 @@ fn a_gate_that_does_not_fit_the_residual_is_refused() {
         let kept = given.forward().cpu();
         let case = OpCase::new("norm_backward".into(), |rig| {
             let plan = plan_norm(&mut *rig.dev, spec).unwrap();
+            let dresidual = residual.then(|| rig.act_output("dresidual", spec.len()));
             let a = NormBackward {
                 dx: rig.act_output("dx", spec.len()),
-                dresidual: residual.then(|| rig.act_output("dresidual", spec.len())),
+                dresidual: dresidual.map(ResidualGrad::Map),
                 dgamma: rig.adds("dgamma", spec.c),
                 dbeta: rig.adds("dbeta", spec.c),
                 dz: rig.acts("dz", &given.dz),
                 gate: match residual {
                     true => NormGate::Beta(rig.input("beta", &given.params.beta)),
-                    false => NormGate::Output(rig.acts("z", &kept["z"])),
+                    false => NormGate::Mask(rig.input("mask", &mask_of(&kept["z"], spec.c))),
                 },
                 x: rig.acts("x", &given.x),
                 saved: rig.input("saved", &kept["saved"]),
@@ -307,43 +351,7 @@ fn a_gate_that_does_not_fit_the_residual_is_refused() {
             move |dev| norm_backward(dev, &plan, a)
         });
         let refused = case.refusal(Rig::cpu(Dtype::F32)).to_string();
-        assert!(refused.contains("give z where there is a residual"), "{refused}");
-    }
-}
-
-/// Eval mode of w (c, …) as weights.
-fn fold<'a>(w: &'a [f32], params: &'a Params) -> OpCase<'a> {
-    let c = params.gamma.len();
-    OpCase::new(format!("norm_fold of {} weights, {c} channels", w.len()), move |rig| {
-        let a = NormFold {
-            folded: rig.act_output("folded", w.len()),
-            bias: rig.act_output("bias", c),
-            w: rig.acts("w", w),
-            params: params.read(rig),
-        };
-        move |dev| norm_fold(dev, a)
-    })
-}
-
-#[test]
-fn folded_weights_are_pytorchs_eval_mode() {
-    for (i, _, g) in golden_cases("norm") {
-        let c = g["bias"].len();
-        let want = ["folded", "bias"].map(|name| (name, g[name].clone().into()));
-        // A root, a division, a product and a difference.
-        let (w, params) = (uniform(i, 7, c * 6, -1.0, 1.0), Params::new(i, 3, c));
-        fold(&w, &params).cpu().close(&Results::of(want), |_| 5e-7);
-    }
-}
-
-#[test]
-fn folded_weights_agree_with_the_cpu() {
-    // Shorter than a block, its length, longer; the stem's 7·7·4 is no multiple of 8.
-    for (k, taps) in [(5, 3), (64, 196), (3, 256), (24, 577)] {
-        let (w, params) = (uniform(7, 0, k * taps, -1.0, 1.0), Params::new(k as u64, 3, k));
-        for dtype in Dtype::ALL {
-            fold(&w, &params).agree(dtype, tolerance(dtype));
-        }
+        assert!(refused.contains("give a mask where there is a residual"), "{refused}");
     }
 }
 
@@ -353,7 +361,6 @@ fn results_do_not_depend_on_threads() {
         let given = Given::new(NormSpec { groups, rows, c }, true, true, 9);
         given.forward().same_bits_on_any_threads();
         given.backward(&given.forward().cpu()).same_bits_on_any_threads();
-        fold(&uniform(9, 8, c * 18, -1.0, 1.0), &given.params).same_bits_on_any_threads();
     }
 }
 
@@ -362,10 +369,6 @@ fn slots_of_a_wrong_size_are_refused() {
     let given = Given::new(NormSpec { groups: 2, rows: 5, c: 4 }, true, true, 1);
     given.forward().refuses_other_sizes("norm_forward", &[]);
     given.backward(&given.forward().cpu()).refuses_other_sizes("norm_backward", &[]);
-    // Sizes are those of w and γ.
-    let w = signed(1, 20);
-    let sizes = [("w", "folded"), ("gamma", "bias")];
-    fold(&w, &given.params).refuses_other_sizes("norm_fold", &sizes);
 }
 
 #[test]

@@ -37,11 +37,17 @@ impl Params {
 
     /// For ops that move the running statistics.
     pub fn moved(&self, rig: &mut Rig) -> NormParams {
+        self.named(rig, "")
+    }
+
+    /// The same under names that end in `suffix`.
+    pub fn named(&self, rig: &mut Rig, suffix: &str) -> NormParams {
+        let of = |name: &str| format!("{name}{suffix}");
         NormParams {
-            gamma: rig.input("gamma", &self.gamma),
-            beta: rig.input("beta", &self.beta),
-            running_mean: rig.inout("running_mean", &self.mean),
-            running_var: rig.inout("running_var", &self.var),
+            gamma: rig.input(&of("gamma"), &self.gamma),
+            beta: rig.input(&of("beta"), &self.beta),
+            running_mean: rig.inout(&of("running_mean"), &self.mean),
+            running_var: rig.inout(&of("running_var"), &self.var),
         }
     }
 }

@@ -158,9 +158,11 @@ fn norm(run: &mut dyn FnMut(OpCase)) {
             let plan = plan_norm(&mut *rig.dev, spec).unwrap();
             let a = NormForward {
                 z: rig.act_output("z", spec.len()),
+                mask: with_residual.then(|| rig.output("mask", spec.mask_len())),
                 saved: rig.output("saved", spec.saved_len()),
                 x: rig.acts("x", &signed(1, spec.len())),
-                residual: with_residual.then(|| rig.acts("residual", &signed(2, spec.len()))),
+                residual: with_residual
+                    .then(|| Residual::Map(rig.acts("residual", &signed(2, spec.len())))),
                 relu: true,
                 params: norm_params(rig, c),
             };
@@ -170,12 +172,13 @@ fn norm(run: &mut dyn FnMut(OpCase)) {
             let plan = plan_norm(&mut *rig.dev, spec).unwrap();
             let a = NormBackward {
                 dx: rig.act_output("dx", spec.len()),
-                dresidual: with_residual.then(|| rig.act_output("dresidual", spec.len())),
+                dresidual: with_residual
+                    .then(|| ResidualGrad::Map(rig.act_output("dresidual", spec.len()))),
                 dgamma: rig.adds("dgamma", c),
                 dbeta: rig.adds("dbeta", c),
                 dz: rig.acts("dz", &signed(1, spec.len())),
                 gate: if with_residual {
-                    NormGate::Output(rig.acts("z", &signed(2, spec.len())))
+                    NormGate::Mask(rig.input("mask", &half(spec.mask_len())))
                 } else {
                     NormGate::Beta(rig.input("beta", &signed(2, c)))
                 },
@@ -186,6 +189,7 @@ fn norm(run: &mut dyn FnMut(OpCase)) {
             move |dev| norm_backward(dev, &plan, a)
         }));
     }
+    two_norms(run);
     run(OpCase::new("norm_fold".into(), |rig| {
         let len = D * D * 9;
         let a = NormFold {
@@ -195,6 +199,36 @@ fn norm(run: &mut dyn FnMut(OpCase)) {
             params: norm_params(rig, D),
         };
         move |dev| norm_fold(dev, a)
+    }));
+}
+
+/// Bits of which half are set.
+fn half(len: usize) -> Vec<u8> {
+    below(2, len, 256).iter().map(|&byte| byte as u8).collect()
+}
+
+/// The backward of two norms that were added up.
+fn two_norms(run: &mut dyn FnMut(OpCase)) {
+    let spec = NormSpec { groups: 2, rows: N * 20 * 20, c: D };
+    run(OpCase::new("norm_backward".into(), move |rig| {
+        let plan = plan_norm(&mut *rig.dev, spec).unwrap();
+        let mut grads = |suffix: &str| {
+            rig.suffix = suffix.into();
+            NormGrads {
+                dx: rig.act_output("dx", spec.len()),
+                dgamma: rig.adds("dgamma", spec.c),
+                dbeta: rig.adds("dbeta", spec.c),
+                x: rig.acts("x", &signed(3, spec.len())),
+                saved: rig.input("saved", &vec![1.0f32; spec.saved_len()]),
+                gamma: rig.input("gamma", &signed(4, spec.c)),
+            }
+        };
+        let dresidual = Some(ResidualGrad::Norm(grads("#2")));
+        let NormGrads { dx, dgamma, dbeta, x, saved, gamma } = grads("");
+        let dz = rig.acts("dz", &signed(1, spec.len()));
+        let gate = NormGate::Mask(rig.input("mask", &half(spec.mask_len())));
+        let a = NormBackward { dx, dresidual, dgamma, dbeta, dz, gate, x, saved, gamma };
+        move |dev| norm_backward(dev, &plan, a)
     }));
 }
 

@@ -31,7 +31,7 @@ const NO_F32: [&str; 2] = ["adam_sync", "conv_add_weight"];
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 27] = [
+const EXPLAINED: [(&str, &str); 29] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
@@ -46,8 +46,10 @@ const EXPLAINED: [(&str, &str); 27] = [
     ("iic_mutual", "matrices by columns, of a few classes"),
     ("norm_apply", "as conv_add"),
     ("norm_backward_apply", "as conv_add"),
+    ("norm_backward_apply_two", "as conv_add"),
     ("norm_backward_finalize", "four channels of the sums of all blocks; latency bounds it"),
     ("norm_backward_reduce", "as conv_bias_partial"),
+    ("norm_backward_reduce_two", "as conv_bias_partial"),
     ("norm_finalize", "as norm_backward_finalize"),
     ("norm_stats", "as conv_bias_partial"),
     ("softmax_weigh", "the weight of each label"),

@@ -1,5 +1,9 @@
 //! Batch normalisation, fused with what follows it in a residual network.
 
+mod residual;
+
+pub use residual::{NormGate, NormGrads, Normed, Residual, ResidualGrad};
+
 use std::fmt;
 
 use crate::base::{Error, Result};
@@ -28,6 +32,11 @@ impl NormSpec {
     /// Whether x has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of a mask of z, a bit an element: (groups, rows, ⌈c/8⌉).
+    pub fn mask_len(&self) -> usize {
+        self.groups * self.rows * self.c.div_ceil(8)
     }
 
     /// Elements of `saved`: mean and 1/√(var + ε) of each group, (groups, 2, c).
@@ -61,11 +70,37 @@ pub struct NormParams {
 
 impl NormParams {
     /// Fails if a slot does not have `c` elements.
-    pub(super) fn check(&self, op: &'static str, c: usize) -> Result<()> {
+    pub(in crate::device::ops) fn check(&self, op: &'static str, c: usize) -> Result<()> {
         want(op, "gamma", self.gamma, c)?;
         want(op, "beta", self.beta, c)?;
         want(op, "running_mean", self.running_mean, c)?;
         want(op, "running_var", self.running_var, c)
+    }
+}
+
+/// Arguments of [`norm_statistics`].
+#[derive(Clone, Copy, Debug)]
+pub struct NormStatistics {
+    /// = (groups, 2, c), mean and 1/√(var + ε).
+    pub saved: Slot<f32>,
+    /// (groups, rows, c).
+    pub x: Slot<Act>,
+    /// The running statistics, which are updated.
+    pub params: NormParams,
+}
+
+impl Op for NormStatistics {
+    type Spec = NormSpec;
+    const NAME: &'static str = "norm_statistics";
+
+    fn check(&self, spec: &NormSpec) -> Result<()> {
+        want(Self::NAME, "saved", self.saved, spec.saved_len())?;
+        want(Self::NAME, "x", self.x, spec.len())?;
+        self.params.check(Self::NAME, spec.c)
+    }
+
+    fn work(&self, _: &NormSpec) -> Work {
+        Work::moved(bytes![self.x])
     }
 }
 
@@ -74,12 +109,15 @@ impl NormParams {
 pub struct NormForward {
     /// = (groups, rows, c), the output.
     pub z: Slot<Act>,
+    /// = (groups, rows, ⌈c/8⌉), the bits of where z is above zero: of channel j, bit j mod 8 of
+    /// byte j / 8 of its pixel. Given where a backward follows a residual and a ReLU.
+    pub mask: Option<Slot<u8>>,
     /// = (groups, 2, c), the statistics of the batch, for the backward pass.
     pub saved: Slot<f32>,
     /// (groups, rows, c), the input.
     pub x: Slot<Act>,
-    /// (groups, rows, c), added before the ReLU. `None`: nothing is added.
-    pub residual: Option<Slot<Act>>,
+    /// Added before the ReLU. `None`: nothing is added.
+    pub residual: Option<Residual>,
     /// Whether negative outputs become 0.
     pub relu: bool,
     /// Gamma and beta, which are read, and the running statistics, which are updated.
@@ -91,38 +129,23 @@ impl Op for NormForward {
     const NAME: &'static str = "norm_forward";
 
     fn check(&self, spec: &NormSpec) -> Result<()> {
+        if self.mask.is_some() && !(self.relu && self.residual.is_some()) {
+            return Err(Error::input(
+                format!("{}: a mask without a ReLU behind a residual", Self::NAME),
+                "leave it out: x or nothing tells where gradients flow",
+            ));
+        }
         want(Self::NAME, "z", self.z, spec.len())?;
+        want_if(Self::NAME, "mask", self.mask, spec.mask_len())?;
         want(Self::NAME, "saved", self.saved, spec.saved_len())?;
         want(Self::NAME, "x", self.x, spec.len())?;
-        want_if(Self::NAME, "residual", self.residual, spec.len())?;
+        self.residual.map_or(Ok(()), |residual| residual.check(Self::NAME, spec))?;
         self.params.check(Self::NAME, spec.c)
     }
 
     fn work(&self, _: &NormSpec) -> Work {
-        Work::moved(bytes![self.z, self.x, self.x, self.residual])
-    }
-}
-
-/// What tells where a forward pass's output z was above zero, so that its ReLU lets dz through.
-#[derive(Clone, Copy, Debug)]
-pub enum NormGate {
-    /// It had no ReLU: dz counts everywhere.
-    Open,
-    /// β (c), of a pass without a residual: z > 0 follows from x.
-    Beta(Slot<f32>),
-    /// z (groups, rows, c), of a pass with a residual.
-    Output(Slot<Act>),
-}
-
-impl NormGate {
-    /// β, where it tells.
-    pub(crate) fn beta(self) -> Option<Slot<f32>> {
-        if let NormGate::Beta(beta) = self { Some(beta) } else { None }
-    }
-
-    /// z, where it tells.
-    pub(crate) fn output(self) -> Option<Slot<Act>> {
-        if let NormGate::Output(z) = self { Some(z) } else { None }
+        let NormForward { z, mask, x, residual, .. } = *self;
+        Work::moved(bytes![z, x, x, residual.map(Residual::map)] + bytes![mask])
     }
 }
 
@@ -131,9 +154,8 @@ impl NormGate {
 pub struct NormBackward {
     /// = (groups, rows, c), the gradient of x.
     pub dx: Slot<Act>,
-    /// = (groups, rows, c), the gradient of the residual: dz where z > 0, else 0. Given if the
-    /// forward pass had a residual.
-    pub dresidual: Option<Slot<Act>>,
+    /// Given if the forward pass had a residual.
+    pub dresidual: Option<ResidualGrad>,
     /// += (c), the gradient of gamma.
     pub dgamma: Slot<f32>,
     /// += (c), the gradient of beta.
@@ -156,18 +178,18 @@ impl Op for NormBackward {
 
     fn check(&self, spec: &NormSpec) -> Result<()> {
         want(Self::NAME, "dx", self.dx, spec.len())?;
-        want_if(Self::NAME, "dresidual", self.dresidual, spec.len())?;
+        self.dresidual.map_or(Ok(()), |residual| residual.check(Self::NAME, spec))?;
         want(Self::NAME, "dgamma", self.dgamma, spec.c)?;
         want(Self::NAME, "dbeta", self.dbeta, spec.c)?;
         want(Self::NAME, "dz", self.dz, spec.len())?;
         match (self.gate, self.dresidual) {
-            (NormGate::Open, _) => {}
+            (NormGate::Open, None | Some(ResidualGrad::Map(_))) => {}
             (NormGate::Beta(beta), None) => want(Self::NAME, "beta", beta, spec.c)?,
-            (NormGate::Output(z), Some(_)) => want(Self::NAME, "z", z, spec.len())?,
+            (NormGate::Mask(mask), Some(_)) => want(Self::NAME, "mask", mask, spec.mask_len())?,
             (gate, dresidual) => {
                 return Err(Error::input(
                     format!("{}: {gate:?} with the residual {dresidual:?}", Self::NAME),
-                    "give z where there is a residual, else beta",
+                    "give a mask where there is a residual, else beta",
                 ));
             }
         }
@@ -177,12 +199,18 @@ impl Op for NormBackward {
     }
 
     /// Two passes: sums over all pixels, then dx. If there is a residual, the first pass writes dz
-    /// behind the ReLU to `dresidual`, where the second one reads it.
+    /// behind the ReLU to `dresidual`, where the second one reads it; of one that is a norm both
+    /// passes read dz and the mask.
     fn work(&self, _: &NormSpec) -> Work {
         let NormBackward { dx, dresidual, dz, gate, x, .. } = *self;
-        Work::moved(
-            bytes![dz, gate.output(), x, dresidual] + bytes![dresidual.unwrap_or(dz), x, dx],
-        )
+        let mask = bytes![gate.mask()];
+        Work::moved(match dresidual {
+            None => 2 * bytes![dz, x] + bytes![dx],
+            Some(ResidualGrad::Map(g)) => bytes![dz, x, g] + mask + bytes![g, x, dx],
+            Some(ResidualGrad::Norm(second)) => {
+                2 * (bytes![dz, x, second.x] + mask) + bytes![dx, second.dx]
+            }
+        })
     }
 }
 
@@ -221,6 +249,7 @@ pub trait NormOps {
     /// Prepares the ops for this spec: asks for scratch, and fails on sizes that the engine cannot
     /// run. Returns the engine's own number for the plan.
     fn plan_norm(&mut self, spec: NormSpec) -> Result<usize>;
+    fn norm_statistics(&mut self, a: Passed<NormStatistics>) -> Result<()>;
     fn norm_forward(&mut self, a: Passed<NormForward>) -> Result<()>;
     fn norm_backward(&mut self, a: Passed<NormBackward>) -> Result<()>;
     fn norm_fold(&mut self, a: Passed<NormFold>) -> Result<()>;
@@ -231,9 +260,19 @@ pub fn plan_norm(dev: &mut dyn Engine, spec: NormSpec) -> Result<Plan<NormSpec>>
     Ok(Plan { spec, number: dev.plan_norm(spec)? })
 }
 
-/// Training: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), with the mean and the biased
-/// variance of each group, which are also written to `saved`. The running statistics are updated
-/// group after group, as by successive forward passes.
+/// Training: the mean and the biased variance of each group of x into `saved`, for a norm that
+/// [`norm_forward`] applies to its residual. The running statistics are updated group after group,
+/// as by successive forward passes.
+pub fn norm_statistics(
+    dev: &mut dyn Engine,
+    plan: &Plan<NormSpec>,
+    a: NormStatistics,
+) -> Result<()> {
+    door(dev, plan, &a, |dev, a| dev.norm_statistics(a))
+}
+
+/// Training: z = relu?(γ·(x − mean)/√(var + ε) + β + residual), with statistics as
+/// [`norm_statistics`] writes them, which are also written to `saved`.
 pub fn norm_forward(dev: &mut dyn Engine, plan: &Plan<NormSpec>, a: NormForward) -> Result<()> {
     door(dev, plan, &a, |dev, a| dev.norm_forward(a))
 }
