@@ -57,7 +57,7 @@ class Reads(unittest.TestCase):
         """A report of picie bench."""
         phases = [{"name": phase, "images_per_s": rate} for phase in report.PHASES]
         ops = [{"op": "adam_step", "floor_us": 1.5}, {"op": "head_loss 2×8", "floor_us": 4.0}, {"op": "head_loss 1×8", "floor_us": 3.0}]
-        told = {"device": {"name": "NVIDIA H100"}, "phases": phases, "ops": ops, "peaks": {"copy_gb_per_s": 3000.0}}
+        told = {"device": {"name": "NVIDIA H100"}, "phases": phases, "ops": ops, "peaks": {"copies": [{"bytes": 8e3, "gb_per_s": 90.0}, {"bytes": 5e8, "gb_per_s": 3000.0}]}}
         return self.file("bench.json", json.dumps(told))
 
     def profiled(self):

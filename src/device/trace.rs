@@ -134,6 +134,8 @@ pub(super) struct Pending {
 #[derive(Default)]
 pub(super) struct Noted {
     calls: Vec<Pending>,
+    /// What the calls' ops are an index into: those of another trace than that of a replay.
+    ops: Vec<String>,
     /// Ranges that began in the recording. Their parents, and the ranges of calls, are counted
     /// from the first of these; `None` is the range around the recording.
     spans: Vec<Span>,
@@ -188,6 +190,7 @@ impl Trace {
         let within = |span: Option<usize>| span.and_then(|span| span.checked_sub(spans));
         let mut noted = Noted {
             calls: self.pending.split_off(calls),
+            ops: self.traced.ops.clone(),
             spans: self.traced.spans.split_off(spans),
         };
         noted.calls.iter_mut().for_each(|call| call.span = within(call.span));
@@ -223,7 +226,7 @@ impl dyn Engine + '_ {
 /// Reads the times of the pending calls.
 pub(super) fn settle(dev: &mut dyn Engine) -> Result<()> {
     let pending = take(&mut dev.trace().pending);
-    read(dev, &pending, |span| span)
+    read(dev, &pending, |op| op, |span| span)
 }
 
 /// Reads the times of a recording that was just replayed (a host synchronisation).
@@ -239,19 +242,21 @@ pub(super) fn replayed(dev: &mut dyn Engine, noted: &Noted) -> Result<()> {
         .traced
         .spans
         .extend(spans.map(|span| Span { name: span.name.clone(), parent: here(span.parent) }));
-    read(dev, &noted.calls, here)
+    let ops: Vec<usize> = noted.ops.iter().map(|name| trace.op(name.clone())).collect();
+    read(dev, &noted.calls, |op| ops[op], here)
 }
 
 fn read(
     dev: &mut dyn Engine,
     calls: &[Pending],
+    op: impl Fn(usize) -> usize,
     span: impl Fn(Option<usize>) -> Option<usize>,
 ) -> Result<()> {
     let Some((origin, since)) = dev.trace().origin.take() else { return Ok(()) };
     for call in calls {
         let seconds = dev.seconds(&call.start, &call.end)?;
         let start = dev.seconds(&origin, &call.start)?;
-        let (op, work, span) = (call.op, call.work, span(call.span));
+        let (op, work, span) = (op(call.op), call.work, span(call.span));
         let call = Call { op, span, work, start, seconds, host: false };
         dev.trace().traced.calls.push(call);
     }

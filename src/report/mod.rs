@@ -3,11 +3,13 @@
 
 pub mod bench;
 pub mod neighbours;
+pub mod page;
 pub mod palette;
 pub mod perclass;
 pub mod pictures;
 pub mod progress;
 pub mod sheet;
+pub mod svg;
 pub mod table;
 pub mod text;
 pub mod unlabelled;

@@ -174,7 +174,8 @@ fn a_bench_reports_phases_ops_and_the_device() {
     }
     let share: f64 = ops.iter().map(|row| row["share_percent"].as_f64().unwrap()).sum();
     assert!(
-        (share - 100.0).abs() <= 1e-6 && ops.iter().all(|row| row["us"].as_f64().unwrap() > 0.0)
+        (share - 100.0).abs() <= 1e-6
+            && ops.iter().all(|row| row["us"]["min"].as_f64().unwrap() > 0.0)
     );
     let real = format!("{words} --data {} --device cpu", scenes().display());
     holds(

@@ -25,6 +25,11 @@ fn every_command_lists_its_flags() {
             "neighbors",
             "checkpoint data dataset split query top every-pixel limit strict out device",
         ),
+        (
+            "bench",
+            "recipe data images epochs seconds noise warm-up top json against fail-above ignore-device from report trace csv \
+             model device",
+        ),
         ("scenes", "train val seed"),
         ("devices", ""),
         ("cache", "clear"),

@@ -9,10 +9,13 @@ mod bad_data;
 mod bad_gpu;
 mod bad_runs;
 mod baselines;
+mod bench;
 mod cache;
 mod cuda;
 mod engines;
 mod eval;
+#[cfg(target_os = "linux")]
+mod gauge;
 mod help;
 mod look;
 mod model;

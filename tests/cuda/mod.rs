@@ -9,3 +9,4 @@ mod memory;
 mod registers;
 mod sass;
 mod step;
+mod trace;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <initializer_list>
+
 #define API extern "C" __attribute__((visibility("default"))) int
 
 namespace {

@@ -254,6 +254,43 @@ fn an_event_without_a_time_has_none() {
     }
 }
 
+/// A record in a graph has a new time at each launch, and one outside of a capture is no such
+/// record.
+#[test]
+fn an_external_event_is_recorded_by_each_launch_of_its_graph() {
+    let Some(mut gpu) = Gpu::new() else { return };
+    let (start, inside) = (timed(), timed());
+    let at = gpu.empty::<u8>(64);
+    // SAFETY: stream, events and memory are alive, and the graph is destroyed.
+    unsafe {
+        let external = || sys::cuEventRecordWithFlags(inside, gpu.stream, 1).result();
+        assert_eq!(code(external()), Code::CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(said(), "cuEventRecordWithFlags: an external event outside of a capture");
+        result::event::record(start, gpu.stream).unwrap();
+        result::stream::begin_capture(gpu.stream, THREAD_LOCAL).unwrap();
+        result::memset_d8_async(at, 1, 64, gpu.stream).unwrap();
+        external().unwrap();
+        let graph = result::stream::end_capture(gpu.stream).unwrap();
+        let flags = sys::CUgraphInstantiate_flags(0);
+        let exec = result::graph::instantiate(graph, flags).unwrap();
+        let not_yet = result::event::elapsed(start, inside);
+        assert_eq!(not_yet.unwrap_err().0, Code::CUDA_ERROR_NOT_READY);
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            result::graph::launch(exec, gpu.stream).unwrap();
+            assert_eq!(gpu.synchronize(), OK);
+            times.push(result::event::elapsed(start, inside).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        assert!(times[0] >= 0.0 && times.windows(2).all(|t| t[1] - t[0] >= 1.0), "{times:?}");
+        result::graph::exec_destroy(exec).unwrap();
+        result::graph::destroy(graph).unwrap();
+        for event in [start, inside] {
+            result::event::destroy(event).unwrap();
+        }
+    }
+}
+
 #[test]
 fn an_allocation_lies_at_a_multiple_of_256_and_no_more() {
     let Some(mut gpu) = Gpu::new() else { return };

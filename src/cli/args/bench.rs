@@ -48,6 +48,29 @@ pub struct BenchArgs {
     /// Ops in the table, those that take most of the time; 0 for all
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub top: usize,
+    /// Show a report that was measured before, and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "images", "device", "epochs", "seconds", "noise", "warm_up"])]
+    pub from: Option<PathBuf>,
+    /// Compare with an older report, row by row: SAME, FASTER, SLOWER or UNSURE
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub against: Option<PathBuf>,
+    /// Exit with 1 if a phase, or an op that takes at least 1 % of the time, is surely slower than
+    /// in the older report by more than this many percent
+    #[arg(long, value_name = "PCT", requires = "against")]
+    pub fail_above: Option<f64>,
+    /// Compare reports of different devices, drivers, recipes or sizes as well
+    #[arg(long, requires = "against")]
+    pub ignore_device: bool,
+    /// Write a page with plots to this file: one HTML file that needs nothing else. A name that
+    /// ends in .svg gets the roofline alone
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Write a traced epoch to this file, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    pub trace: Option<PathBuf>,
+    /// Write phases and ops to this file as CSV
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
     /// Print one line of JSON, which docs/bench.md describes
     #[arg(long)]
     pub json: bool,

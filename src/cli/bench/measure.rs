@@ -94,6 +94,7 @@ impl<'a> Measuring<'a> {
     }
 
     /// Measures the training of `recipe` on `set`. Losses are looked at every `look_every` steps.
+    /// With the report comes the last epoch that was traced.
     pub fn run(
         mut self,
         recipe: Recipe,
@@ -101,7 +102,7 @@ impl<'a> Measuring<'a> {
         look_every: usize,
         warm_up: usize,
         stop: Stop,
-    ) -> Result<BenchReport> {
+    ) -> Result<(BenchReport, Traced)> {
         let images = set.images().len();
         let device = self.dev.describe();
         let name = device["name"].as_str().unwrap_or_default().to_string();
@@ -119,10 +120,9 @@ impl<'a> Measuring<'a> {
         let total = 2 * images * (warm_up + stop.least());
         let bar = Progress::phase("bench", total as u64);
         let mut epoch = |dev: &mut dyn Engine| -> Result<EpochSeconds> {
-            measured.epoch(dev, &mut |n| {
-                bar.add(n as u64 / 2);
-                stop::check()
-            })
+            let seconds = measured.epoch(dev, &mut |_| stop::check())?;
+            bar.add(images as u64);
+            Ok(seconds)
         };
         for i in 1..=warm_up {
             self.since = Instant::now();
@@ -168,7 +168,7 @@ impl<'a> Measuring<'a> {
             let account = Account::of(name, &traced, &peaks);
             PhaseRow::new(name, images, &seconds, account, &peaks, on_host).at_power(watts)
         };
-        Ok(BenchReport {
+        let report = BenchReport {
             schema: SCHEMA,
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -189,7 +189,9 @@ impl<'a> Measuring<'a> {
             ops,
             kernels: Vec::new(),
             assumed: None,
-        })
+            against: None,
+        };
+        Ok((report, traced.pop().unwrap_or_default()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The command `picie bench`, which measures images per second and the time of every op, or
 //! predicts both.
 
+mod against;
 mod measure;
 mod model;
 mod sampler;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::base::{Error, Result};
@@ -14,9 +15,10 @@ use crate::cli::engine::Chosen;
 use crate::cli::read::Reader;
 use crate::cli::say;
 use crate::data::{self, Classes, Fit, ImageStore, PictureSet, Square};
+use crate::device::Traced;
 use crate::device::cuda::Autotune;
 use crate::recipe::{Method, Recipe};
-use crate::report::bench::BenchReport;
+use crate::report::bench::{BenchReport, Comparison, trace};
 use measure::{Measuring, Stop};
 
 /// Random images where --images does not say how many, on a GPU and on the CPU.
@@ -25,6 +27,43 @@ const FEW_IMAGES: usize = 64;
 
 /// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    let before = match args.against.as_deref() {
+        Some(path) => Some((path, against::read(path)?)),
+        None => None,
+    };
+    let (mut report, traced) = match &args.from {
+        Some(path) => (against::read(path)?, None),
+        None => report(args).map(|(report, traced)| (report, Some(traced)))?,
+    };
+    if let Some((path, old)) = &before {
+        report.against = Some(against::compare(old, &report, path, args.ignore_device)?);
+    }
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => std::fs::write(path, text()).map_err(|e| Error::io(path, e)),
+        None => Ok(()),
+    };
+    let picture =
+        args.report.as_ref().is_some_and(|path| path.extension().is_some_and(|e| e == "svg"));
+    write(&args.report, &|| if picture { report.roofline_picture() } else { report.html() })?;
+    write(&args.csv, &|| report.csv())?;
+    write(&args.trace, &|| traced.as_ref().map(trace).unwrap_or_default())?;
+    say(if args.json {
+        serde_json::to_string(&report).expect("a report is plain data")
+    } else {
+        report.text(args.top)
+    })?;
+    let slowest = report.against.as_ref().and_then(Comparison::slowest);
+    match (slowest, args.fail_above, &args.against) {
+        (Some((row, percent)), Some(most), Some(path)) if percent > most => Err(Error::input(
+            format!("{} is {percent:.1} % slower than in {}", row.what, path.display()),
+            format!("find out why: --fail-above {most}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Measures or predicts; with the last epoch that was traced.
+fn report(args: &BenchArgs) -> Result<(BenchReport, Traced)> {
     let mut recipe = args.shape.overridden(args.recipe.recipe());
     if args.shape.clusters == Some(Clusters::Auto) {
         return Err(Error::input(
@@ -46,10 +85,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "measure --recipe mdc: its steps are the same but for k-means",
         ));
     }
-    let report = match args.model {
+    match args.model {
         Some(model) => {
             recipe.check()?;
-            model::report(model, args.images.unwrap_or(IMAGES), args, recipe)?
+            model::report(model, args.images.unwrap_or(IMAGES), args, recipe)
         }
         None => {
             let started = Instant::now();
@@ -74,15 +113,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             };
             let set = PictureSet::Plain(set);
             let look_every = args.check_finite.into();
-            let report = measuring.run(recipe, &set, look_every, args.warm_up, stop)?;
-            BenchReport { sizes, ..report }
+            let (report, traced) = measuring.run(recipe, &set, look_every, args.warm_up, stop)?;
+            Ok((BenchReport { sizes, ..report }, traced))
         }
-    };
-    say(if args.json {
-        serde_json::to_string(&report).expect("a report is plain data")
-    } else {
-        report.text(args.top)
-    })
+    }
 }
 
 /// Makes the sizes that were not given small enough for two cores, and says which these are.

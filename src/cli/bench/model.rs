@@ -50,7 +50,7 @@ pub fn report(
     images: usize,
     args: &BenchArgs,
     recipe: Recipe,
-) -> Result<BenchReport> {
+) -> Result<(BenchReport, Traced)> {
     let gpu = match model {
         Model::H100 => H100,
         Model::H200 => H200,
@@ -61,13 +61,13 @@ pub fn report(
     let peaks = Peaks::known(gpu.copy / 1e9, gpu.products() / 1e12);
     let mut kernels: Vec<KernelRow> = kernels.into_iter().map(row).collect();
     kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let traced = [traced];
+    let mut traced = vec![traced];
     let ops = OpRow::all(&traced, &peaks);
     let phase = |(name, seconds)| {
         let account = Account::of(name, &traced, &peaks);
         PhaseRow::new(name, images, &[seconds], account, &peaks, false)
     };
-    Ok(BenchReport {
+    let report = BenchReport {
         schema: SCHEMA,
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -88,7 +88,9 @@ pub fn report(
         ops,
         kernels,
         assumed: Some(convolutions),
-    })
+        against: None,
+    };
+    Ok((report, traced.pop().unwrap_or_default()))
 }
 
 fn row((kernel, predicted): (&'static str, Predicted)) -> KernelRow {

@@ -22,6 +22,7 @@ pub struct Sampler {
 impl Sampler {
     /// Starts to sample.
     pub fn start(mut gauge: Box<dyn Gauge>) -> Self {
+        let seen = vec![(Instant::now(), gauge.read())];
         let (send, samples) = channel();
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
@@ -31,7 +32,7 @@ impl Sampler {
                 }
             }
         });
-        Sampler { samples, seen: Vec::new(), stop: Some(stop), thread: Some(thread) }
+        Sampler { samples, seen, stop: Some(stop), thread: Some(thread) }
     }
 
     /// What the device was in since `start`. Shorter than a sample it is what the last one was.

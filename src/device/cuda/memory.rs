@@ -68,7 +68,9 @@ impl Engine for Cuda {
     }
 
     fn describe(&self) -> serde_json::Value {
-        serde_json::to_value(&self.sheet).expect("a sheet is plain data")
+        let mut sheet = serde_json::to_value(&self.sheet).expect("a sheet is plain data");
+        sheet["cudnn"] = self.cudnn.version().into();
+        sheet
     }
 
     fn choices(&self) -> Vec<String> {

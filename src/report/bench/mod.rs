@@ -1,11 +1,16 @@
 //! What `picie bench` measured. `docs/bench.md` describes the fields for readers of the JSON.
 
+mod compared;
 mod conditions;
+mod files;
+mod html;
 mod ops;
 mod phases;
 mod text;
 
+pub use compared::{Compared, Comparison, Verdict};
 pub use conditions::Conditions;
+pub use files::trace;
 pub use phases::Account;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +58,8 @@ pub struct BenchReport {
     pub kernels: Vec<KernelRow>,
     /// What a prediction assumes.
     pub assumed: Option<String>,
+    /// The comparison with another report, if one was asked for.
+    pub against: Option<Comparison>,
 }
 
 /// Seconds of something that happens once.

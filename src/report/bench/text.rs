@@ -27,6 +27,7 @@ impl BenchReport {
         }
         lines.push(table(&KINDS, self.kinds.iter().map(KindRow::cells).collect()));
         lines.push(self.op_table(top));
+        lines.extend(self.against.as_ref().map(|against| against.text(top)));
         lines.join("\n")
     }
 
@@ -212,7 +213,7 @@ fn accounts(phases: &[PhaseRow]) -> String {
 }
 
 /// A table whose first column is cut where the table would be wider than a terminal.
-fn table(header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], mut rows: Vec<Vec<String>>) -> String {
     let length = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
     let others: usize = (1..header.len())
         .map(|i| {
@@ -230,7 +231,7 @@ fn table(header: &[&str], mut rows: Vec<Vec<String>>) -> String {
 }
 
 /// `text` in lines that a terminal holds.
-fn wrap(text: &str) -> String {
+pub(super) fn wrap(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is a line");

@@ -255,10 +255,11 @@ fn calls() {
         let said = std::cell::RefCell::new(String::new());
         case.run_by(Rig::cuda(dtype).unwrap(), |dev, call| {
             softgpu::traffic();
-            dev.start_trace();
+            dev.start_trace()?;
             call(dev)?;
-            let stated: f64 =
-                dev.traced()?.values().map(|op| op.calls as f64 * op.work.bytes).sum();
+            let traced = dev.take_trace()?;
+            let ops = traced.calls.iter().filter(|call| !call.host);
+            let stated: f64 = ops.map(|call| call.work.bytes).sum();
             said.replace(format!("stated {stated}\n{}", softgpu::traffic()));
             Ok(())
         });
