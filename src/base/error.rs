@@ -76,6 +76,7 @@ impl Error {
             IsADirectory => "name a file, not a folder",
             NotADirectory => "name a folder, not a file",
             AlreadyExists => "choose another path",
+            InvalidFilename => "use a shorter name",
             UnexpectedEof | InvalidData => "the file is damaged: copy or download it again",
             _ => "check the disk and try again",
         };

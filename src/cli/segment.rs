@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -66,20 +68,43 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             Err(e) => told.failed(path, e),
         }
     }
-    let mut outputs = BTreeMap::new();
-    for photo in &photos {
-        if let Some(first) = outputs.insert(photo.labels.clone(), &photo.path) {
-            let what = format!(
-                "{} and {} would both be written to {}",
-                first.display(),
-                photo.path.display(),
-                photo.labels.display()
-            );
-            return Err(Error::input(what, "rename one, or segment them into two folders"));
-        }
-    }
+    check_outputs(&photos, &args.checkpoint)?;
     segment(&mut *engine.open()?, &trained, &photos, &mut told)?;
     told.end(args.images.len())
+}
+
+/// Fails if something would be written over a photo or the checkpoint, by whatever name, or twice.
+fn check_outputs(photos: &[Photo], checkpoint: &Path) -> Result<()> {
+    let mut inputs = BTreeMap::new();
+    for path in photos.iter().map(|photo| &*photo.path).chain([checkpoint]) {
+        inputs.extend(file_number(path).map(|number| (number, path)));
+    }
+    let mut outputs = BTreeMap::new();
+    for photo in photos {
+        for output in [&photo.labels, &photo.overlay] {
+            let path = photo.path.display();
+            if let Some(input) = file_number(output).and_then(|number| inputs.get(&number)) {
+                let what = format!(
+                    "the output {} of {path} would be written over {}",
+                    output.display(),
+                    input.display()
+                );
+                return Err(Error::input(what, "give another folder with --out"));
+            }
+            if let Some(first) = outputs.insert(output, path.to_string()) {
+                let what =
+                    format!("{first} and {path} would both be written to {}", output.display());
+                return Err(Error::input(what, "rename one, or segment them into two folders"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The device and the number of a file, which are the same for all its names. `None`: there is no
+/// such file.
+fn file_number(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// What is told of the photos. None of it stops the others: neither a photo that cannot be read nor
@@ -121,7 +146,7 @@ impl Told {
         match failed.len() {
             0 => Ok(()),
             broken => Err(Error::input(
-                format!("{broken} of {all} images could not be read"),
+                format!("{broken} of {all} photos were left out"),
                 "see the lines above",
             )),
         }
@@ -175,7 +200,8 @@ struct Photo {
 impl Photo {
     /// Reads the size of a photo. The input's short side is `size` of the photo's; its long side
     /// follows from the nearest of [`ASPECTS`], so that a strip of a few pixels' height is squeezed
-    /// instead of taking all memory.
+    /// instead of taking all memory. Fails if the outputs would have names that the place does not
+    /// take.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
         let (width, height) = decode::size(path)?;
         let size = size(width.min(height));
@@ -186,15 +212,15 @@ impl Photo {
             Input { h: size, w: long(width, height) }
         };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let output = |what: &str| out.join(format!("{stem}-{what}.png"));
-        Ok(Photo {
-            path: path.to_path_buf(),
-            width,
-            height,
-            input,
-            labels: output("labels"),
-            overlay: output("overlay"),
-        })
+        let output = |what: &str| {
+            let output = out.join(format!("{stem}-{what}.png"));
+            match output.symlink_metadata() {
+                Err(e) if e.kind() == ErrorKind::InvalidFilename => Err(Error::io(&output, e)),
+                _ => Ok(output),
+            }
+        };
+        let (labels, overlay) = (output("labels")?, output("overlay")?);
+        Ok(Photo { path: path.to_path_buf(), width, height, input, labels, overlay })
     }
 }
 

@@ -144,8 +144,8 @@ pub fn label(path: &Path) -> Result<LabelMap> {
 }
 
 /// Reads as [`label`] does; with `colours`, a colour PNG or one with a palette holds those colours,
-/// and the id is a colour's place among them.
-pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
+/// each of which stands for an id.
+pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap> {
     let bytes = read(path)?;
     let damaged = |e: png::DecodingError| {
         Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
@@ -184,8 +184,8 @@ pub fn coloured_label(path: &Path, colours: &[[u8; 3]]) -> Result<LabelMap> {
     let info = reader.next_frame(&mut rows).map_err(damaged)?;
     let (width, height) = (info.width as usize, info.height as usize);
     let id = |colour: &[u8]| {
-        let place = colours.iter().position(|known| known[..] == colour[..3]);
-        place.map(|id| id as u8).ok_or_else(|| {
+        let known = colours.iter().find(|(known, _)| known[..] == colour[..3]);
+        known.map(|&(_, id)| id).ok_or_else(|| {
             let what =
                 format!("the label map holds the colour {:?}, which no class has", &colour[..3]);
             Error::file(path, what, "use the published colours, or grey ids")

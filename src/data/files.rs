@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, stop};
 
-const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"];
+/// The endings of image files. The first six are all of JPEGs.
+const EXTENSIONS: [&str; 12] =
+    ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "png", "bmp", "dib", "webp", "tif", "tiff"];
 
 /// Called with (done, total) as a long pass over files proceeds, from many threads.
 pub type OnProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);

@@ -22,8 +22,8 @@ pub struct Taxonomy {
     pub classes: &'static [&'static str],
     /// Named ranges of classes that are also scored on their own (COCO-Stuff 27: things, stuff).
     pub parts: Vec<(&'static str, Range<usize>)>,
-    /// The colour of each value, where label maps may be pictures.
-    pub colours: &'static [[u8; 3]],
+    /// Colours and the value that each stands for, where label maps may be pictures.
+    pub colours: &'static [([u8; 3], u8)],
     /// The class of each value, [`IGNORE`] or [`UNKNOWN`].
     pub(super) lut: [u8; 256],
 }

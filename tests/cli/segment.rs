@@ -49,7 +49,7 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
     ]) {
         holds(&ran.err, &[&format!("picie: {name}: {why}\n")]);
     }
-    holds(ran.err.lines().last().unwrap(), &["6 of 14 images could not be read"]);
+    holds(ran.err.lines().last().unwrap(), &["6 of 14 photos were left out"]);
     assert_eq!(ran.out.lines().count(), photos.len(), "{ran:?}");
     assert_eq!(files(&place.join("the out/put")).len(), 2 * photos.len());
     for (name, photo, _) in &photos {
@@ -154,7 +154,36 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     );
     assert_eq!(files(&place.join("out")).len(), 0);
     holds(&segment("--out file a.png"), &["file: file exists; choose another path"]);
+    // Files count, not their names.
+    std::fs::copy(place.join("a.png"), place.join("a-labels.png")).unwrap();
+    std::os::unix::fs::symlink(place.join("b.png"), place.join("other/a-overlay.png")).unwrap();
+    for words in ["--out . a.png a-labels.png", "--out other a.png b.png"] {
+        let said = segment(words);
+        holds(&said, &["of a.png would be written over ", "give another folder with --out"]);
+    }
+    let same = std::fs::read(place.join("a.png")).unwrap();
+    assert!(std::fs::read(place.join("a-labels.png")).unwrap() == same);
+    assert_eq!(files(&place.join("other")).len(), 2);
     holds(&segment("--out out --size 33 a.png"), &["--size 33; use a multiple of 32"]);
+}
+
+/// A photo whose outputs cannot be named is left out, and the others are done.
+#[test]
+fn a_name_that_is_too_long_leaves_out_its_photo_alone() {
+    let place = Place::new();
+    let long = format!("{}.png", "x".repeat(248));
+    for name in ["a.png", &long, "z.png"] {
+        photo(40, 40).save(place.join(name)).unwrap();
+    }
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words =
+        format!("segment --checkpoint {} --out out a.png {long} z.png", checkpoint.display());
+    let ran = place.picie(&words);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let said =
+        ["-labels.png: file name too long; use a shorter name", "1 of 3 photos were left out"];
+    holds(&ran.err, &said);
+    assert_eq!(files(&place.join("out")).len(), 4);
 }
 
 /// A network that was trained on scaled pictures sees photos at that scale.

@@ -156,6 +156,14 @@ fn validation_images_without_a_pixel_of_the_classes_do_not_stop_training() {
         .succeeds();
     holds(&ran.err, &["no evaluation: no pixel of val has one of the classes"]);
     assert!(rows(&place.join("run"))[0]["miou"].is_null());
+    // Label maps of another kind are none, and where they are looked for is said.
+    for entry in std::fs::read_dir(data.join("annotations/val2017")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::rename(&path, path.with_extension("jpg")).unwrap();
+    }
+    let ran = place.picie(&format!("train --data data --run other {tiny} --limit 1")).succeeds();
+    let said = "no evaluation: no image of val has a label map; those of COCO-Stuff lie as images/";
+    holds(&ran.err, &[said, "annotations/{train,val}2017/*.png"]);
 }
 
 #[test]

@@ -149,14 +149,16 @@ fn a_label_map_is_its_values_or_its_palette_indices() {
 }
 
 #[test]
-fn a_label_map_of_known_colours_is_their_places() {
+fn a_label_map_of_known_colours_is_what_they_stand_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
-    let colours = [[255, 255, 255], [0, 0, 255], [0, 255, 255]];
+    let colours = [([255, 255, 255], 0), ([0, 0, 255], 1), ([0, 255, 255], 2), ([0, 0, 0], 255)];
     let picture = |ids: &[usize]| {
-        ImageBuffer::from_fn(3, 2, |x, y| image::Rgb(colours[ids[(3 * y + x) as usize]]))
+        ImageBuffer::from_fn(3, 2, |x, y| image::Rgb(colours[ids[(3 * y + x) as usize]].0))
     };
     let ids = [2, 0, 1, 1, 2, 0];
+    picture(&[2, 0, 3, 1, 3, 0]).save(&path).unwrap();
+    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 255, 1, 255, 0]);
     picture(&ids).save(&path).unwrap();
     assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
     let clear = DynamicImage::ImageRgb8(picture(&ids)).into_rgba8();

@@ -69,7 +69,16 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
                 shown()?
             }
         }
-        Ok(_) => shown()?,
+        Ok(val) => {
+            // A plain folder has no labels, and nobody expects an evaluation.
+            if val.taxonomy.is_some() {
+                warn(format_args!(
+                    "no evaluation: no image of {} has a label map; those of {} lie as {}",
+                    val.split, val.layout.title, val.layout.files
+                ));
+            }
+            shown()?
+        }
         // A data set need not have a val split, but it is an error if it lacks one that was asked
         // for.
         Err(e) if settings.val_split == "val" => {

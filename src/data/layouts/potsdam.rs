@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::DataLayout;
 use crate::base::{Error, Result};
 use crate::data::files::{self, Item, stem};
-use crate::data::labels::Taxonomy;
+use crate::data::labels::{IGNORE, Taxonomy};
 
 pub static LAYOUT: DataLayout = DataLayout {
     name: "potsdam",
@@ -94,10 +94,18 @@ fn taxonomies() -> Vec<Taxonomy> {
     ]
 }
 
-/// Potsdam's classes and their colours in the published labels, in IIC's order.
+/// Potsdam's classes and their colours in the published labels, in IIC's order. Black are the
+/// boundaries of the label maps "no boundary", which are not scored.
 const SIX: [&str; 6] = ["road", "building", "low vegetation", "tree", "car", "clutter"];
-const COLOURS: [[u8; 3]; 6] =
-    [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]];
+const COLOURS: [([u8; 3], u8); 7] = [
+    ([255, 255, 255], 0),
+    ([0, 0, 255], 1),
+    ([0, 255, 255], 2),
+    ([0, 255, 0], 3),
+    ([255, 255, 0], 4),
+    ([255, 0, 0], 5),
+    ([0, 0, 0], IGNORE),
+];
 
 /// IIC's three classes, and which of them each of the six is.
 const THREE: [&str; 3] = ["roads and cars", "buildings and clutter", "vegetation and trees"];

@@ -9,6 +9,11 @@
 //! | `fpn.lateral5` (res5, 1/32) |                 | `state_dict.module.decoder.layer1`          |
 //! | `classifier1`, `classifier2`|                 | `classifier1_state_dict.module`, `…2…`      |
 //!
+//! torchvision's names may stand under any one prefix, as training programs write them: of a
+//! checkpoint's dict (`model.`, `state_dict.`), of a wrapper (`module.`, `_orig_mod.`, `model.`) or
+//! of a method (`backbone.`, `module.encoder_q.`, `teacher.backbone.`). What stands beside that
+//! prefix is not looked at.
+//!
 //! Source: `train_picie.py` (what is saved) and `modules/fpn.py` (layers count from the coarsest
 //! map) of the released code.
 
@@ -41,7 +46,7 @@ pub enum Origin {
 ///
 /// Of torchvision's weights, the stages that the network does not have are left out.
 ///
-/// Errors: another backbone, another architecture (the first tensor whose shape differs), missing
+/// Errors: several networks in one file, another backbone, another architecture (the first tensor whose shape differs), missing
 /// tensors (`fpn.` may miss in [`Origin::Torchvision`] alone), unknown tensors.
 pub fn canonical(
     weights: Weights,
@@ -52,7 +57,14 @@ pub fn canonical(
     let origin = origin(&tensors, &metadata);
     let mut tensors: BTreeMap<String, Tensor> = match origin {
         Origin::Picie => tensors,
-        _ => tensors.into_iter().filter_map(|(name, t)| Some((rename(&name)?, t))).collect(),
+        Origin::ReleasedPicie { .. } => {
+            tensors.into_iter().filter_map(|(name, t)| Some((rename(&name)?, t))).collect()
+        }
+        Origin::Torchvision => {
+            let prefix = prefix(&tensors).map_err(|several| ambiguous(path, &several))?;
+            let inside = |name: &str| rename(name.strip_prefix(&prefix)?);
+            tensors.into_iter().filter_map(|(name, t)| Some((inside(&name)?, t))).collect()
+        }
     };
     if origin == Origin::Torchvision {
         for stage in ["layer1.", "layer2.", "layer3.", "layer4."] {
@@ -75,8 +87,10 @@ pub fn canonical(
 
 /// The backbone that tensors are of, whoever named them.
 pub fn backbone(tensors: &BTreeMap<String, Tensor>) -> Option<&'static Backbone> {
+    let prefix = prefix(tensors).unwrap_or_default();
+    let inside = |name: &str| rename(name.strip_prefix(&prefix)?);
     let named: Vec<(String, &[usize])> =
-        tensors.iter().filter_map(|(name, t)| Some((rename(name)?, &*t.shape))).collect();
+        tensors.iter().filter_map(|(name, t)| Some((inside(name)?, &*t.shape))).collect();
     recognise(named.iter().map(|(name, shape)| (&**name, *shape)))
 }
 
@@ -95,6 +109,48 @@ fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String
     } else {
         Origin::Torchvision
     }
+}
+
+/// Of two networks that one method keeps, the part of names that tells them apart: the one that is
+/// used, and the one that only helps to train it.
+const HELPERS: [(&str, &str); 3] =
+    [("encoder_q.", "encoder_k."), ("teacher.", "student."), ("online", "target")];
+
+/// What stands before the names of the one network in a file; empty if there is none. Of a network
+/// and its helper the network counts.
+///
+/// Errors: the prefixes of several networks.
+fn prefix(tensors: &BTreeMap<String, Tensor>) -> std::result::Result<String, Vec<String>> {
+    let named = |name: &String| {
+        let prefix = name.strip_suffix("conv1.weight")?;
+        let begins = prefix.is_empty() || prefix.ends_with('.');
+        let has = tensors.contains_key(&format!("{prefix}layer1.0.conv1.weight"));
+        (begins && has).then(|| prefix.to_string())
+    };
+    let mut found: Vec<String> = tensors.keys().filter_map(named).collect();
+    // Only one of the two may have been wrapped.
+    let bare = |prefix: &str| prefix.replace("module.", "");
+    for (used, helper) in HELPERS {
+        let networks: Vec<String> = found.iter().map(|prefix| bare(prefix)).collect();
+        found.retain(|prefix| {
+            let used = bare(prefix).replacen(helper, used, 1);
+            !prefix.contains(helper) || !networks.contains(&used)
+        });
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop().unwrap_or_default()),
+        _ => Err(found),
+    }
+}
+
+fn ambiguous(path: &Path, prefixes: &[String]) -> Error {
+    let names: Vec<String> = prefixes.iter().map(|p| format!("{p}conv1.weight")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Error::file(
+        path,
+        format!("it holds {} networks: {}", names.len(), few(&names)),
+        "in PyTorch, save the one that you want by itself",
+    )
 }
 
 /// The engine's name for a tensor; `None` for one that it has no use for.

@@ -32,6 +32,16 @@ fn images_are_found_at_any_depth_in_a_fixed_order() {
 }
 
 #[test]
+fn whatever_people_call_a_jpeg_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.jfif", "b.JPE", "c.pjpeg", "d.jif", "e.jpg2", "f.dib"] {
+        touch(&dir.path().join(name));
+    }
+    let ids: Vec<String> = list(dir.path()).into_iter().map(|item| item.id).collect();
+    assert_eq!(ids, ["a", "b", "c", "d", "f"]);
+}
+
+#[test]
 fn a_link_to_a_folder_is_followed_once() {
     let dir = tempfile::tempdir().unwrap();
     let far = tempfile::tempdir().unwrap();

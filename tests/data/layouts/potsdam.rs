@@ -1,6 +1,6 @@
 use super::{fails, ids};
 use crate::util::files::touch;
-use picie::data::{self, Classes};
+use picie::data::{self, Classes, IGNORE};
 
 #[test]
 fn without_lists_or_folders_every_split_is_everything_once() {
@@ -32,4 +32,20 @@ fn lists_and_folders_make_splits() {
     std::fs::write(root.join("train.txt"), "d\n").unwrap();
     let e = fails(root, "potsdam", "train");
     assert!(e.contains("train.txt: no image \"d\""), "{e}");
+}
+
+#[test]
+fn black_boundaries_are_not_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["imgs/a.png", "gt/a.png"] {
+        touch(&dir.path().join(name));
+    }
+    let label = dir.path().join("gt/a.png");
+    let colours = [[255, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]];
+    let map = image::RgbImage::from_fn(4, 1, |x, _| image::Rgb(colours[x as usize]));
+    map.save(&label).unwrap();
+    for (classes, want) in [(6, [5, IGNORE, 1, IGNORE]), (3, [1, IGNORE, 1, IGNORE])] {
+        let set = data::open(dir.path(), None, "train", Classes(classes), &|_, _| ()).unwrap();
+        assert_eq!(set.taxonomy.unwrap().read(&label).unwrap().ids, want, "{classes} classes");
+    }
 }

@@ -2,10 +2,12 @@
 
 mod hostile;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use picie::base::Result;
-use picie::net::weights::{Data, Origin, Tensor, Weights, canonical, load, read, write};
+use picie::net::weights::{Data, Origin, Source, Tensor, Weights, canonical, load, read, write};
+use picie::net::{Architecture, expected};
 
 /// What a file of these bytes is read as.
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
@@ -291,4 +293,56 @@ fn another_architecture_names_the_first_tensor_that_differs() {
         error.contains("classifier2 has weight and bias of shape [Some([3, 6, 1, 1]), Some([4])]"),
         "{error}"
     );
+}
+
+/// The ImageNet weights of the binary, each name below every one of these prefixes, and what else a
+/// training program writes.
+fn below(prefixes: &[&str], beside: &[&str]) -> Weights {
+    let imagenet = Source::Imagenet.open(Architecture::RESNET18).unwrap().weights.unwrap();
+    let mut tensors = BTreeMap::new();
+    for prefix in prefixes {
+        let named = imagenet.tensors.iter().map(|(name, t)| (format!("{prefix}{name}"), t.clone()));
+        tensors.extend(named);
+    }
+    tensors.extend(beside.iter().map(|name| (name.to_string(), f32s(&[2], 0..2))));
+    Weights { tensors, metadata: BTreeMap::new() }
+}
+
+#[test]
+fn a_network_is_found_under_any_one_prefix() {
+    let expected = expected(Architecture::RESNET18);
+    let found = |prefixes: &[&str], beside: &[&str]| {
+        canonical(below(prefixes, beside), Path::new("file"), &expected)
+    };
+    let plain = below(&[""], &[]).tensors;
+    for (prefixes, beside) in [
+        (&[""][..], &["fc.weight"][..]),
+        (&["_orig_mod."], &[]),
+        (&["module._orig_mod."], &["module._orig_mod.fc.bias"]),
+        // Lightning, and what its optimizer has.
+        (&["state_dict.model."], &["optimizer_states.0.state.0.exp_avg"]),
+        (&["model."], &["optimizer_state_dict.state.0"]),
+        (&["model_state_dict."], &[]),
+        (&["net.module."], &[]),
+        // MoCo: the encoder of queries, and its queue.
+        (&["state_dict.module.encoder_q."], &["state_dict.module.queue"]),
+        (
+            &["state_dict.module.encoder_q.", "state_dict.module.encoder_k."],
+            &["state_dict.module.encoder_q.fc.0.weight"],
+        ),
+        // DINO evaluates its teacher.
+        (&["student.module.backbone.", "teacher.backbone."], &["teacher.head.mlp.0.weight"]),
+        (&["student.backbone.", "teacher.backbone."], &["teacher.head.mlp.0.weight"]),
+        (&["backbone."], &["decode_head.conv_seg.weight"]),
+    ] {
+        match found(prefixes, beside) {
+            Ok((weights, Origin::Torchvision)) => assert!(weights.tensors == plain, "{prefixes:?}"),
+            other => panic!("{prefixes:?}: {:?}", other.map(|(_, origin)| origin)),
+        }
+    }
+    let said = found(&["a.", "b."], &[]).unwrap_err().to_string();
+    assert!(said.contains("2 networks: a.conv1.weight, b.conv1.weight"), "{said}");
+    // Beside the network nothing is known; inside it everything is.
+    let said = found(&["model."], &["model.extra.weight"]).unwrap_err().to_string();
+    assert!(said.contains("1 tensors are unknown: extra.weight"), "{said}");
 }
