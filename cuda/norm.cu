@@ -23,7 +23,7 @@
 // A residual that is a norm of another map x' (the downsampling of a block) is normalised on its
 // way: x' is read once for its statistics and once by apply, 5.1 T in all. Backward, reduce_two
 // reads dz, x, x' and the bits, apply_two the same, and writes dx and dx': 8.1 T, where two norms
-// one after the other move 6 T forward and 11.1 T backward.
+// one after the other move 7 T forward and 11.1 T backward.
 //
 // Floor: those bytes at the memory's rate. Layer 1 of a ResNet-18 at 2×128 images of 80×80 (T = 210
 // MB of bf16): 0.15 ms forward, 0.24 ms backward at 4.3 TB/s, 0.2 and 0.3 with a residual. The
@@ -34,18 +34,13 @@
 // Grids: (chunks of rows, tiles of channels, groups); partial (groups, chunks, 2, c). Channels are
 // a multiple of VECTOR.
 #include "norm_rows.cuh"
+#include "norm_totals.cuh"
 
 constexpr int THREADS = 256;
 // Blocks on a multiprocessor, forward and backward: the grid is one wave on an H100. The backward
 // has three, since a thread keeps 40 numbers of its channels beside what it loads; that of two norms
 // has two.
 constexpr int RESIDENT = 4, RESIDENT_BACK = 3, RESIDENT_TWO = 2;
-// Channels of a block of the finalizing kernels.
-constexpr int FINALIZED = 4;
-
-static_assert(THREADS % WARP == 0 && WARP % FINALIZED == 0, "warps have all channels of a block");
-static_assert((FINALIZED & (FINALIZED - 1)) == 0, "lanes of a channel are summed by halves");
-static_assert(VECTOR % FINALIZED == 0, "channels are a multiple of a block's");
 
 // partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero
 // does not eat the variance's digits.
@@ -74,48 +69,6 @@ KERNEL(norm_stats, THREADS, RESIDENT)(float* __restrict__ partial, const act* __
                         squares, blockIdx.y, wide, c);
 }
 
-// Two sums over the chunks of partial (chunks, 2, c).
-struct Totals {
-    double first, second;
-};
-
-// The channel that this thread of a finalizing kernel has.
-__device__ __forceinline__ int my_channel() {
-    return blockIdx.x * FINALIZED + threadIdx.x % FINALIZED;
-}
-
-// The sums of my_channel(), returned in every thread. In f64, as there may be hundreds of chunks.
-__device__ __forceinline__ Totals totals(const float* partial, int chunks, int c) {
-    const int channel = my_channel(), warp = threadIdx.x / WARP;
-    const int mine = threadIdx.x % FINALIZED;
-    SHARED(double, shared, THREADS / WARP * 2 * FINALIZED);
-    // Each thread its chunks, then each warp its threads, then all warps.
-    double first = 0.0, second = 0.0;
-#pragma unroll 4
-    for (int i = threadIdx.x / FINALIZED; i < chunks; i += THREADS / FINALIZED) {
-        first += partial[size_t(i) * 2 * c + channel];
-        second += partial[(size_t(i) * 2 + 1) * c + channel];
-    }
-#pragma unroll
-    for (int step = FINALIZED; step < WARP; step *= 2) {
-        first += __shfl_xor_sync(ALL_LANES, first, step);
-        second += __shfl_xor_sync(ALL_LANES, second, step);
-    }
-    // The sums of the group before have been read.
-    __syncthreads();
-    if (threadIdx.x % WARP < FINALIZED) {
-        shared[warp * 2 * FINALIZED + mine] = first;
-        shared[(warp * 2 + 1) * FINALIZED + mine] = second;
-    }
-    __syncthreads();
-    Totals sums = {0.0, 0.0};
-    for (int i = 0; i < THREADS / WARP; ++i) {
-        sums.first += shared[i * 2 * FINALIZED + mine];
-        sums.second += shared[(i * 2 + 1) * FINALIZED + mine];
-    }
-    return sums;
-}
-
 // saved (groups, 2, c) = mean and rstd; running statistics are moved towards each group's in turn;
 // line (groups, 2, c) = scale and shift of γ·x̂ + β, which norm_apply needs. Grid: c / FINALIZED.
 KERNEL(norm_finalize, THREADS)
@@ -123,25 +76,37 @@ KERNEL(norm_finalize, THREADS)
  float* __restrict__ line, const float* __restrict__ partial, const act* __restrict__ x,
  const float* __restrict__ gamma, const float* __restrict__ beta, int groups, int rows, int c,
  int chunks, float eps, float momentum) {
-    const int channel = my_channel();
-    for (int g = 0; g < groups; ++g) {
-        const Totals sums = totals(partial + size_t(g) * chunks * 2 * c, chunks, c);
-        if (threadIdx.x >= FINALIZED) continue;
+    for (int first = 0; first < groups; first += TOGETHER) {
+        const Share share = share_of(first, groups);
+        const Totals sums = totals<THREADS>(partial, share, first, groups, chunks, c);
+        if (threadIdx.x >= WARP) continue;
+        const int channel = share.channel, g = share.group;
         const double n = rows, d = sums.first / n, raw = sums.second / n - d * d;
         // Rounding may leave it below zero. NOTE: not fmax, which would turn NaN into 0.
         const double var = raw < 0.0 ? 0.0 : raw;
         const float mean = float(double(to_float(x[size_t(g) * rows * c + channel])) + d);
-        const float rstd = float(1.0 / sqrt(var + double(eps)));
-        saved[2 * g * c + channel] = mean;
-        saved[(2 * g + 1) * c + channel] = rstd;
-        const Affine y = affine(mean, rstd, gamma[channel], beta[channel]);
-        line[2 * g * c + channel] = y.scale;
-        line[(2 * g + 1) * c + channel] = y.shift;
+        if (share.has) {
+            const float rstd = float(1.0 / sqrt(var + double(eps)));
+            saved[2 * g * c + channel] = mean;
+            saved[(2 * g + 1) * c + channel] = rstd;
+            const Affine y = affine(mean, rstd, gamma[channel], beta[channel]);
+            line[2 * g * c + channel] = y.scale;
+            line[(2 * g + 1) * c + channel] = y.shift;
+        }
         // One row has no unbiased variance: it leaves the running one as it is.
-        const float running = running_var[channel],
-                    unbiased = rows > 1 ? float(var * n / (n - 1.0)) : running;
-        running_mean[channel] += momentum * (mean - running_mean[channel]);
-        running_var[channel] = running + momentum * (unbiased - running);
+        const float unbiased = rows > 1 ? float(var * n / (n - 1.0)) : 0.0f;
+        float running = running_mean[channel], variance = running_var[channel];
+#pragma unroll
+        for (int t = 0; t < TOGETHER; ++t) {
+            const float to = of_group(mean, share, t), spread = of_group(unbiased, share, t);
+            if (first + t >= groups) break;
+            running += momentum * (to - running);
+            variance += momentum * ((rows > 1 ? spread : variance) - variance);
+        }
+        if (threadIdx.x < FINALIZED) {
+            running_mean[channel] = running;
+            running_var[channel] = variance;
+        }
     }
 }
 
@@ -286,20 +251,35 @@ KERNEL(norm_backward_finalize, THREADS)
  const float* __restrict__ partial, const float* __restrict__ saved,
  const float* __restrict__ gamma, Maybe<const float> __restrict__ beta, int groups, int rows, int c,
  int chunks) {
-    const int channel = my_channel();
-    for (int g = 0; g < groups; ++g, line += 4 * c) {
-        const Totals sums = totals(partial + size_t(g) * chunks * 2 * c, chunks, c);
-        if (threadIdx.x >= FINALIZED) continue;
+    for (int first = 0; first < groups; first += TOGETHER) {
+        const Share share = share_of(first, groups);
+        const Totals sums = totals<THREADS>(partial, share, first, groups, chunks, c);
+        if (threadIdx.x >= WARP) continue;
+        const int channel = share.channel, g = share.group;
         const float mean = saved[2 * g * c + channel], rstd = saved[(2 * g + 1) * c + channel];
         const double n = rows, along = sums.second * rstd;
-        dbeta[channel] += float(sums.first);
-        dgamma[channel] += float(along);
-        const Affine y = affine(mean, rstd, gamma[channel], beta ? beta[channel] : 0.0f);
-        const double slope = -double(y.scale) * rstd * along / n;
-        line[channel] = y.scale;
-        line[c + channel] = float(slope);
-        line[2 * c + channel] = float(-double(y.scale) * sums.first / n - slope * mean);
-        line[3 * c + channel] = y.shift;
+        if (share.has) {
+            const Affine y = affine(mean, rstd, gamma[channel], beta ? beta[channel] : 0.0f);
+            const double slope = -double(y.scale) * rstd * along / n;
+            float* own = line + size_t(g) * 4 * c + channel;
+            own[0] = y.scale;
+            own[c] = float(slope);
+            own[2 * c] = float(-double(y.scale) * sums.first / n - slope * mean);
+            own[3 * c] = y.shift;
+        }
+        float to_gamma = dgamma[channel], to_beta = dbeta[channel];
+#pragma unroll
+        for (int t = 0; t < TOGETHER; ++t) {
+            const float more_gamma = of_group(float(along), share, t),
+                        more_beta = of_group(float(sums.first), share, t);
+            if (first + t >= groups) break;
+            to_gamma += more_gamma;
+            to_beta += more_beta;
+        }
+        if (threadIdx.x < FINALIZED) {
+            dgamma[channel] = to_gamma;
+            dbeta[channel] = to_beta;
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 // of the backward.
 //
 //   y = γ·x̂ + β,  z = max(0, y over the window),  argmax = 3·row + column of the window's first
-//   maximum, or CLOSED where that is stored as zero;  peak = x there, or in the window's first
-//   pixel; window (p, q) has its centre at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
+//   maximum, or CLOSED where that is stored as zero;  peak = x there, or anywhere in a window that
+//   is CLOSED; window (p, q) has its centre at pixel (2p, 2q), so it covers rows 2p − 1..2p + 1
 //   dx = the gradient of batch norm from g,  g at a pixel = Σ dz of the (at most four) windows
 //   whose maximum it is
 //
@@ -20,22 +20,97 @@
 //             and writes T                                                                2.9 T
 //
 // Floor: those bytes at the memory's rate. 2×128 images of 160×160×64 (T = 0.84 GB): 0.51 ms
-// forward, 0.56 ms backward at 4.3 TB/s. Neighbouring windows share pixels, and neighbouring pixels
-// share windows: those reads meet in the caches.
+// forward, 0.56 ms backward at 4.3 TB/s. Columns of pixels that
+// windows side by side share meet in the L1 cache; of rows, which windows below each other share,
+// those between two strips alone are read twice, a sixteenth of x.
 //
-// A thread keeps 8 channels and strides along a row of windows; stats.cuh says what `lane` and
-// `wide` are.
+// A thread keeps 8 channels of a column of windows and walks down a strip of them; stats.cuh says
+// what `lane` and `wide` are.
 #include "stats.cuh"
 
 constexpr int THREADS = 128;
 // The place of a maximum that is zero: no pixel gets this window's gradient.
 constexpr int CLOSED = 9;
+// Rows of windows that a thread walks down.
+constexpr int STRIP = 8;
 
 static_assert(VECTOR == 8, "the argmax of a thread's channels are the bytes of a uint2");
 
-// The max-pool of a row of windows, after batch norm with NORM, and what a backward KEEPs of it.
-// NOTE: the ReLU's zero is the first candidate, and so is what is stored as zero: as norm.cu's
-// reduce finds by peak.
+// A pixel's x, and its place in a window. NOTE: a 16-bit x leaves the lower half of a word, or of
+// f16 13 bits, for the place, so that both are chosen by one instruction.
+#if defined(PICIE_ACT_F32)
+struct Mark {
+    float x;
+    int place;
+};
+__device__ __forceinline__ Mark mark(float x, int place) { return {x, place}; }
+__device__ __forceinline__ float x_of(const Mark& mark) { return mark.x; }
+__device__ __forceinline__ int place_of(const Mark& mark) { return mark.place; }
+__device__ __forceinline__ Mark moved(const Mark& mark, int by) {
+    return {mark.x, mark.place + by};
+}
+#else
+typedef unsigned Mark;
+constexpr unsigned PLACES = 15;
+__device__ __forceinline__ Mark mark(float x, int place) { return __float_as_uint(x) | place; }
+__device__ __forceinline__ float x_of(Mark mark) { return __uint_as_float(mark & ~PLACES); }
+__device__ __forceinline__ int place_of(Mark mark) { return mark & PLACES; }
+__device__ __forceinline__ Mark moved(Mark mark, int by) { return mark + by; }
+#endif
+
+// The first maximum of y over some pixels of a window, by channels.
+struct Best {
+    F8 y;
+    Mark mark[VECTOR];
+
+    // Takes `other` where it is larger; all of its pixels come behind these.
+    template <bool KEEP>
+    __device__ __forceinline__ void meet(const Best& other) {
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            if (KEEP && other.y.v[k] > y.v[k]) mark[k] = other.mark[k];
+            y.v[k] = max_nan(y.v[k], other.y.v[k]);
+        }
+    }
+};
+
+// Three pixels side by side as they lie in memory.
+struct Three {
+    Pack<8> pixel[3];
+
+    __device__ static Three load(const act* row, const int columns[3]) {
+        return {load_pack(row + columns[0]), load_pack(row + columns[1]),
+                load_pack(row + columns[2])};
+    }
+};
+
+// Their maximum, after batch norm with NORM; the first is in `place` of its window. At the map's
+// left edge the first is there twice, instead of a pixel outside.
+template <bool NORM, bool KEEP>
+__device__ __forceinline__ Best best_of(const Three& three, const F8& scale, const F8& shift,
+                                        int place, bool left) {
+    Best best;
+#pragma unroll
+    for (int j = 0; j < 3; ++j) {
+        const F8 v = unpack(three.pixel[j]);
+        Best one;
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            one.y.v[k] = NORM ? fmaf(v.v[k], scale.v[k], shift.v[k]) : v.v[k];
+            if (KEEP) one.mark[k] = mark(v.v[k], place + (j == 0 && left ? 1 : j));
+        }
+        if (j == 0) {
+            best = one;
+        } else {
+            best.meet<KEEP>(one);
+        }
+    }
+    return best;
+}
+
+// The max-pool of a strip of windows, after batch norm with NORM, and what a backward KEEPs of it. A
+// thread walks down, so that the row of pixels that two windows share is read once. NOTE: the ReLU's
+// zero is the first candidate, and so is what is stored as zero: as norm.cu's reduce finds by peak.
 template <bool NORM, bool KEEP>
 __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restrict__ argmax,
                                      act* __restrict__ peak, const act* __restrict__ x,
@@ -47,54 +122,55 @@ __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restr
         scale = load_floats(line + at.channel);
         shift = load_floats(line + c + at.channel);
     }
-    const int p = blockIdx.x, q = (w + 1) / 2;
-    // Windows at the edge read a pixel of the map twice instead of one outside, and give both the
-    // name of the pixel: the maximum is the same.
-    const int rows[3] = {max(2 * p - 1, 0), 2 * p, min(2 * p + 1, h - 1)};
-    const int names[3] = {p > 0 ? 0 : 3, 3, 6};
+    const int p = (h + 1) / 2, q = (w + 1) / 2;
+    const int start = blockIdx.x * STRIP, end = min(start + STRIP, p);
     const act* image = x + size_t(blockIdx.y) * h * w * c + at.channel;
+    const size_t row = size_t(w) * c;
     for (int o = at.lane; o < q; o += at.lanes) {
-        const int columns[3] = {max(2 * o - 1, 0), 2 * o, min(2 * o + 1, w - 1)};
-        F8 best, top = {};
-        int tap[8];
+        const bool left = o == 0;
+        const int columns[3] = {max(2 * o - 1, 0) * c, 2 * o * c, min(2 * o + 1, w - 1) * c};
+        size_t out = ((size_t(blockIdx.y) * p + start) * q + o) * c + at.channel;
+        // The row above a window; at the map's upper edge the window's second row, whose pixels
+        // then have the places of that one.
+        const act* pixels = image + size_t(max(2 * start - 1, 0)) * row;
+        Best above = best_of<NORM, KEEP>(Three::load(pixels, columns), scale, shift,
+                                         start > 0 ? 0 : 3, left);
+        for (int i = start; i < end; ++i, out += size_t(q) * c) {
+            pixels = image + size_t(2 * i) * row;
+            const bool last = 2 * i + 1 >= h;
+            const Three second = Three::load(pixels, columns),
+                        third = Three::load(last ? pixels : pixels + row, columns);
+            above.meet<KEEP>(best_of<NORM, KEEP>(second, scale, shift, 3, left));
+            const Best below = best_of<NORM, KEEP>(third, scale, shift, last ? 3 : 6, left);
+            above.meet<KEEP>(below);
+            F8 top;
+            unsigned taps[2] = {0, 0};
 #pragma unroll
-        for (int k = 0; k < 8; ++k) {
-            best.v[k] = STORED_AS_ZERO;
-            tap[k] = CLOSED;
-        }
-#pragma unroll
-        for (int i = 0; i < 3; ++i) {
-#pragma unroll
-            for (int j = 0; j < 3; ++j) {
-                const F8 v = load8(image + (size_t(rows[i]) * w + columns[j]) * c);
-                const int name = names[i] + (j == 0 && o == 0 ? 1 : j);
-#pragma unroll
-                for (int k = 0; k < 8; ++k) {
-                    const float y = NORM ? fmaf(v.v[k], scale.v[k], shift.v[k]) : v.v[k];
-                    const bool wins = y > best.v[k];
-                    if (wins) tap[k] = name;
-                    if (wins || i + j == 0) top.v[k] = v.v[k];
-                    best.v[k] = max_nan(best.v[k], y);
+            for (int k = 0; k < VECTOR; ++k) {
+                if (KEEP) {
+                    const unsigned tap =
+                        above.y.v[k] > STORED_AS_ZERO ? place_of(above.mark[k]) : CLOSED;
+                    taps[k / 4] |= tap << 8 * (k % 4);
+                    top.v[k] = x_of(above.mark[k]);
                 }
+                above.y.v[k] = max_nan(above.y.v[k], STORED_AS_ZERO);
             }
-        }
-        const size_t out = ((size_t(blockIdx.y) * gridDim.x + p) * q + o) * c + at.channel;
-        store8(z + out, best);
-        if (KEEP) {
-            store8(peak + out, top);
-            uint2 packed = {0, 0};
+            store8(z + out, above.y);
+            if (KEEP) {
+                store8(peak + out, top);
+                *reinterpret_cast<uint2*>(argmax + out) = {taps[0], taps[1]};
+            }
+            // The third row is the first of the next window.
+            above.y = below.y;
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                packed.x |= unsigned(tap[k]) << 8 * k;
-                packed.y |= unsigned(tap[4 + k]) << 8 * k;
-            }
-            *reinterpret_cast<uint2*>(argmax + out) = packed;
+            for (int k = 0; k < VECTOR; ++k)
+                if (KEEP) above.mark[k] = moved(below.mark[k], -6);
         }
     }
 }
 
 // z = maxpool(relu(x·scale + shift)), scale and shift from line (groups, 2, c), which norm_finalize
-// wrote. argmax and peak are null where no backward follows. Grid: (p, n, tiles of channels).
+// wrote. argmax and peak are null where no backward follows. Grid: (strips, n, tiles of channels).
 KERNEL(stem_pool, THREADS)
 (act* __restrict__ z, Maybe<unsigned char> __restrict__ argmax, Maybe<act> __restrict__ peak,
  const act* __restrict__ x, const float* __restrict__ line, int images_per_group, int h, int w,
@@ -107,65 +183,42 @@ KERNEL(stem_pool, THREADS)
     }
 }
 
-// z = maxpool(relu(x)), where batch norm is folded into the convolution. Grid: (p, n, tiles of
+// z = maxpool(relu(x)), where batch norm is folded into the convolution. Grid: (strips, n, tiles of
 // channels).
 KERNEL(stem_infer, THREADS)(act* __restrict__ z, const act* __restrict__ x, int h, int w, int c,
                             int wide) {
     pool<false, false>(z, nullptr, nullptr, x, nullptr, h, w, c, wide);
 }
 
-// The four windows (p, q)..(p + 1, q + 1). The 2×2 pixels (2p, 2q)..(2p + 1, 2q + 1) belong to them
-// and to no others: 9 pairs.
-struct Windows {
-    F8 dz[4];
-    uint2 argmax[4];
+// Two windows side by side: what they hand down, and the places in them. A window outside of the map
+// names no pixel.
+struct Pair {
+    Pack<8> dz[2];
+    uint2 argmax[2];
+
+    __device__ static Pair load(const act* __restrict__ dz,
+                                const unsigned char* __restrict__ argmax, size_t first,
+                                size_t second, bool both) {
+        Pair pair = {{load_pack(dz + first), load_pack(dz + second)},
+                     {*reinterpret_cast<const uint2*>(argmax + first),
+                      *reinterpret_cast<const uint2*>(argmax + second)}};
+        if (!both) pair.argmax[1] = {~0u, ~0u};
+        return pair;
+    }
 };
 
-__device__ __forceinline__ Windows windows(const act* __restrict__ dz,
-                                           const unsigned char* __restrict__ argmax, size_t image,
-                                           int row, int column, int p, int q, int c, int channel) {
-    Windows all;
+// sum += dz of a window where its maximum is in place `tap`.
+__device__ __forceinline__ void gather(F8& sum, const F8& dz, uint2 argmax, unsigned tap) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        const int i = row + k / 2, j = column + k % 2;
-        // A window outside of the map names no pixel.
-        const size_t at = ((image * p + min(i, p - 1)) * q + min(j, q - 1)) * c + channel;
-        const uint2 name = *reinterpret_cast<const uint2*>(argmax + at);
-        all.dz[k] = load8(dz + at);
-        all.argmax[k].x = i < p && j < q ? name.x : ~0u;
-        all.argmax[k].y = i < p && j < q ? name.y : ~0u;
+    for (int k = 0; k < VECTOR; ++k) {
+        const unsigned byte = 8 * (k % 4), names = k < 4 ? argmax.x : argmax.y;
+        sum.v[k] += (names & 0xffu << byte) == tap << byte ? dz.v[k] : 0.0f;
     }
-    return all;
 }
 
-// Where pixel k of the four lies in x. One outside of the map is replaced by one inside: no window
-// names it.
-__device__ __forceinline__ size_t pixel(size_t image, int row, int column, int k, int h, int w,
-                                        int c, int channel) {
-    return ((image * h + min(2 * row + k / 2, h - 1)) * w + min(2 * column + k % 2, w - 1)) * c +
-           channel;
-}
-
-// Σ dz of the windows whose maximum is this pixel of the four.
-__device__ __forceinline__ F8 gather(const Windows& all, int pixel) {
-    const int a = pixel / 2, b = pixel % 2;
-    F8 sum = {};
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        const int i = k / 2, j = k % 2;
-        if (i > a || j > b) continue;
-        const unsigned tap = 3 * (a + 1 - 2 * i) + b + 1 - 2 * j;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const unsigned name =
-                ((e < 4 ? all.argmax[k].x : all.argmax[k].y) >> 8 * (e % 4)) & 0xff;
-            sum.v[e] += name == tap ? all.dz[k].v[e] : 0.0f;
-        }
-    }
-    return sum;
-}
-
-// dx from line (groups, 4, c), which norm_backward_finalize wrote. Grid: (p, n, tiles of channels).
+// dx from line (groups, 4, c), which norm_backward_finalize wrote. A thread walks down a strip of
+// windows, of each the 2×2 pixels from its centre on: they belong to it, to those at its right and
+// below, and to no others. Grid: (strips, n, tiles of channels).
 KERNEL(stem_backward_apply, THREADS)
 (act* __restrict__ dx, const act* __restrict__ dz, const unsigned char* __restrict__ argmax,
  const act* __restrict__ x, const float* __restrict__ line, int images_per_group, int h, int w,
@@ -175,19 +228,43 @@ KERNEL(stem_backward_apply, THREADS)
     line += size_t(blockIdx.y / images_per_group) * 4 * c + at.channel;
     const F8 scale = load_floats(line), slope = load_floats(line + c),
              offset = load_floats(line + 2 * c);
-    const int row = blockIdx.x, p = gridDim.x, q = (w + 1) / 2;
+    const int p = (h + 1) / 2, q = (w + 1) / 2;
+    const int start = blockIdx.x * STRIP, end = min(start + STRIP, p);
     for (int column = at.lane; column < q; column += at.lanes) {
-        const Windows all = windows(dz, argmax, blockIdx.y, row, column, p, q, c, at.channel);
+        const bool both = column + 1 < q, wide_enough = 2 * column + 1 < w;
+        // Of the first window of the next row.
+        size_t window = ((size_t(blockIdx.y) * p + start) * q + column) * c + at.channel;
+        const size_t right = both ? c : 0;
+        Pair upper = Pair::load(dz, argmax, window, window + right, both);
+        size_t pixel = ((size_t(blockIdx.y) * h + 2 * start) * w + 2 * column) * c + at.channel;
+        for (int row = start; row < end; ++row, pixel += size_t(2) * w * c) {
+            const bool more = row + 1 < p, high_enough = 2 * row + 1 < h;
+            if (more) window += size_t(q) * c;
+            Pair lower = Pair::load(dz, argmax, window, window + right, both);
+            if (!more) lower.argmax[0] = lower.argmax[1] = {~0u, ~0u};
+            // A pixel outside of the map is replaced by one inside, and not stored.
+            const size_t beside = wide_enough ? c : 0, below = high_enough ? size_t(w) * c : 0;
+            const size_t places[4] = {pixel, pixel + beside, pixel + below, pixel + below + beside};
+            Pack<8> pixels[4];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            const size_t i = pixel(blockIdx.y, row, column, k, h, w, c, at.channel);
-            const F8 v = load8(x + i);
-            F8 g = gather(all, k);
+            for (int k = 0; k < 4; ++k) pixels[k] = load_pack(x + places[k]);
+            const F8 own = unpack(upper.dz[0]), beside_dz = unpack(upper.dz[1]),
+                     below_dz = unpack(lower.dz[0]), across_dz = unpack(lower.dz[1]);
 #pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                g.v[e] = fmaf(scale.v[e], g.v[e], fmaf(slope.v[e], v.v[e], offset.v[e]));
+            for (int k = 0; k < 4; ++k) {
+                const int a = k / 2, b = k % 2;
+                F8 g = {};
+                gather(g, own, upper.argmax[0], 3 * (a + 1) + b + 1);
+                if (b) gather(g, beside_dz, upper.argmax[1], 3 * (a + 1));
+                if (a) gather(g, below_dz, lower.argmax[0], b + 1);
+                if (a && b) gather(g, across_dz, lower.argmax[1], 0);
+                const F8 v = unpack(pixels[k]);
+#pragma unroll
+                for (int e = 0; e < VECTOR; ++e)
+                    g.v[e] = fmaf(scale.v[e], g.v[e], fmaf(slope.v[e], v.v[e], offset.v[e]));
+                if ((!a || high_enough) && (!b || wide_enough)) store8(dx + places[k], g);
             }
-            if (2 * row + k / 2 < h && 2 * column + k % 2 < w) store8(dx + i, g);
+            upper = lower;
         }
     }
 }

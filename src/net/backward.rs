@@ -76,6 +76,7 @@ impl BlockGrads {
         release(layout, &[last.z]);
         let (dy, dshortcut) = (take(layout, last.y), take(layout, last.z));
         release(layout, &[dz, last.y]);
+        layout.release(last.mask.expect("kept in Mode::Train"));
         if let Some(down) = &step.down {
             release(layout, &[down.y]);
         }

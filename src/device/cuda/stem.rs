@@ -3,6 +3,7 @@
 use crate::base::{Error, Result};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
+use crate::device::cuda::kernels::consts::stem::STRIP;
 use crate::device::cuda::norm::{Finish, Sums, across, fits};
 use crate::device::ops::norm::NormOps;
 use crate::device::ops::stem::StemOps;
@@ -14,6 +15,11 @@ use crate::device::ops::{
 fn norm(spec: &StemSpec) -> NormSpec {
     let &StemSpec { groups, n, h, w, c } = spec;
     NormSpec { groups, rows: n / groups * h * w, c }
+}
+
+/// Strips of rows of windows, a block of an image each.
+fn strips(spec: &StemSpec) -> usize {
+    spec.p().div_ceil(STRIP)
 }
 
 /// The norm that a map of the windows' maxima would have.
@@ -48,7 +54,7 @@ impl StemOps for Cuda {
         let images_per_group = n / groups;
         let kernel =
             kernels::StemPool { z, argmax, peak, x, line, images_per_group, h, w, c, wide };
-        self.launch((spec.p(), n, tiles), 0, kernel)
+        self.launch((strips(spec), n, tiles), 0, kernel)
     }
 
     fn stem_infer(&mut self, a: Passed<StemInfer>) -> Result<()> {
@@ -57,7 +63,7 @@ impl StemOps for Cuda {
             return Ok(());
         }
         let (&StemSpec { n, h, w, c, .. }, (wide, tiles)) = (spec, across(spec.c));
-        self.launch((spec.p(), n, tiles), 0, kernels::StemInfer { z, x, h, w, c, wide })
+        self.launch((strips(spec), n, tiles), 0, kernels::StemInfer { z, x, h, w, c, wide })
     }
 
     fn stem_backward(&mut self, a: Passed<StemBackward>) -> Result<()> {
@@ -77,6 +83,6 @@ impl StemOps for Cuda {
         let images_per_group = n / groups;
         let kernel =
             kernels::StemBackwardApply { dx, dz, argmax, x, line, images_per_group, h, w, c, wide };
-        self.launch((spec.p(), n, tiles), 0, kernel)
+        self.launch((strips(spec), n, tiles), 0, kernel)
     }
 }

@@ -60,7 +60,7 @@ pub struct StemMaxima {
     /// Its place in the window, 3·row + column, of the first where several are as large; 9 where
     /// the output is zero, so that no gradient flows.
     pub argmax: Slot<u8>,
-    /// x in this place; where the output is zero, x in the window's first pixel.
+    /// x in this place; where the output is zero, in any pixel of the window.
     pub peak: Slot<Act>,
 }
 
