@@ -15,8 +15,8 @@ inline namespace PICIE_SUFFIX(head) {
 
 // Channels of a feature.
 constexpr int D = 128;
-// Pixels of a block.
-constexpr int TILE = 64;
+// Pixels of a block: of a map, so many rows and columns.
+constexpr int STRIDE = 8, TILE = STRIDE * STRIDE;
 // Classes whose scores are computed at once.
 constexpr int CHUNK = 32;
 constexpr int THREADS = 128;
@@ -69,6 +69,17 @@ __device__ __forceinline__ float dot(const F4& a, const F4& b) {
     return a.v[0] * b.v[0] + a.v[1] * b.v[1] + a.v[2] * b.v[2] + a.v[3] * b.v[3];
 }
 
+// 1/√x of a normal number.
+__device__ __forceinline__ float inverse_root(float x) {
+#ifdef __CUDA_ARCH__
+    float root;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
+#else
+    return 1.0f / sqrtf(x);
+#endif
+}
+
 // Where a sample falls along one side of a map: it is (1 − t)·map[lo] + t·map[hi].
 struct Tap {
     int lo, hi;
@@ -117,18 +128,60 @@ __device__ __forceinline__ Window window_of(const Crop* crops, int image, int h,
 // The most laterals.
 constexpr int LEVELS = 4;
 
-// What every kernel of the head reads, passed by value. o3 (n, h3, w3, D) = p3 + up(p4 + up(p5))
-// where the merge is a cascade, else null; p: p2 (n, h, w, D), p3 … as many as there are `levels`;
-// crops (n) may be null; down, along: the ratios of each level to the map that it is added to, in
-// height and width. Without `unit` F̂ is F.
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
+
+// The length of a side after `level` halvings, each rounded up.
+__device__ __forceinline__ int halved(int side, int level) {
+    return (side + (1 << level) - 1) >> level;
+}
+
+// What every kernel of the head reads, passed by value. taps: those of head_taps.cuh, where
+// features are products, else null; o3 (n, h3, w3, D) = p3 + up(p4 + up(p5)) where they are not and
+// the merge is a cascade, else null; p: p2 (n, h, w, D), p3 … as many as there are `levels`; crops
+// (n) may be null; down, along: the ratios of each level to the map that it is added to, in height
+// and width; eight pixels of F need more than four columns of the first `wide` levels. Without
+// `unit` F̂ is F.
 struct Laterals {
+    Maybe<const float> taps;
     Maybe<const float> o3;
     const act* p[LEVELS];
     Maybe<const Crop> crops;
-    int h, w, levels;
+    int h, w, levels, wide;
     float down[LEVELS], along[LEVELS];
     bool unit;
 };
+
+// Where a tile lies in a map of h·w pixels; its row r is the pixel in column r % STRIDE of its row
+// r / STRIDE.
+struct Spot {
+    int x, y, h, w;
+
+    __device__ __forceinline__ bool has(int row) const {
+        return x + row % STRIDE < w && y + row / STRIDE < h;
+    }
+    // The pixel of the map.
+    __device__ __forceinline__ int pixel(int row) const {
+        return (y + row / STRIDE) * w + x + row % STRIDE;
+    }
+};
+
+__device__ __forceinline__ int across(int side) { return (side + STRIDE - 1) / STRIDE; }
+
+// Tiles follow on each other down a strip of STRIDE columns: what neighbours read is in L1.
+__device__ __forceinline__ Spot spot_of(int tile, int h, int w) {
+    const int strip = tile / across(h);
+    return {strip * STRIDE, (tile - strip * across(h)) * STRIDE, h, w};
+}
+
+// The tiles that a block takes of so many.
+struct Share {
+    int begin, end;
+};
+
+__device__ __forceinline__ Share my_share(int tiles) {
+    const int each = (tiles + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * each;
+    return {begin, smaller(begin + each, tiles)};
+}
 
 // The maps of one image.
 struct Maps {

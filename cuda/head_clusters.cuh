@@ -27,8 +27,8 @@ template <>
 constexpr bool IS_BF16<__nv_bfloat16> = true;
 
 // The best class (the first of equals) of this lane's pixels, and its score: −∞ and the first class
-// where no score is a number, or one is infinite. All four lanes of a pixel get them. Where all k classes fit one chunk the caller has
-// loaded it. Begins with a barrier.
+// where no score is a number, or one is infinite. All four lanes of a pixel get them. Where all k
+// classes fit one chunk the caller has loaded it. Begins with a barrier.
 template <class T>
 __device__ __forceinline__ void arg_max(int (&place)[2], float (&top)[2], const T* tile,
                                         unsigned* chunk, float* bias, const float* w,
@@ -72,28 +72,32 @@ __device__ __forceinline__ void count(unsigned* counts, const unsigned* histogra
     if (t < k && histogram[t] > 0) atomicAdd(counts + t, histogram[t]);
 }
 
-// counts += the labels of the first `rows` pixels of the tile: one atomic a label that occurs, by
-// the first pixel that has it.
-__device__ __forceinline__ void count(unsigned* counts, const unsigned short* labels, int rows) {
+// counts += the labels of the pixels that the tile has: one atomic a label that occurs, by the
+// first pixel that has it.
+template <class Has>
+__device__ __forceinline__ void count(unsigned* counts, const unsigned short* labels, Has has) {
     const int p = threadIdx.x;
-    if (p >= rows) return;
+    if (p >= TILE || !has(p)) return;
     const int mine = labels[p];
     unsigned same = 0, before = 0;
-    for (int q = 0; q < rows; ++q) {
+#pragma unroll 1
+    for (int q = 0; q < TILE; ++q) {
+        if (!has(q)) continue;
         same += labels[q] == mine;
         before += q < p && labels[q] == mine;
     }
     if (before == 0) atomicAdd(counts + mine, same);
 }
 
-// sums (k, D) += the first `rows` rows of the tile, each to the row of its label, by the thread that
-// owns the channel.
-template <class T>
+// sums (k, D) += the rows that the tile has, each to the row of its label, by the thread that owns
+// the channel.
+template <class T, class Has>
 __device__ __forceinline__ void add_rows(float* sums, const T* tile, const unsigned short* labels,
-                                         int rows) {
+                                         Has has) {
     const int c = threadIdx.x;
-    for (int p = 0; p < rows; ++p)
-        sums[static_cast<size_t>(labels[p]) * D + c] += to_float(tile[p * PITCH<T> + c]);
+    for (int p = 0; p < TILE; ++p)
+        if (has(p))
+            sums[static_cast<size_t>(labels[p]) * D + c] += to_float(tile[p * PITCH<T> + c]);
 }
 
 // Where the label of a pixel lies: those that a lane multiplies, 2·t, 2·t + 1, 2·t + 8 and 2·t + 9
@@ -104,7 +108,7 @@ __device__ __forceinline__ int seat(int pixel) {
 
 // What a block adds up over its tiles: rows by cluster, pixels by cluster, and the best scores.
 //
-//   begin(…);  for each tile { fill it; take(tile, rows); }  end(…)
+//   begin(…);  for each tile { fill it; take(tile, has); }  end(…)
 //
 // k ≤ CHUNK: sums += onehot(labels)ᵀ·tile on tensor cores, numbers that are not bf16 in three bf16
 // parts, which are all of an f32; products with 2⁻⁷ are exact, and so are sums but for the rounding
@@ -112,14 +116,15 @@ __device__ __forceinline__ int seat(int pixel) {
 // has 32 channels of 32 clusters, 32 sums a lane, from the first tile to the last. Rows whose
 // features are not all finite are added one by one, so that they reach no other cluster.
 // Else sums are in shared memory where `near`, or in the block's part of `partial` itself.
-template <class T>
+// ASIDE: those in registers lie in shared memory between tiles, as near sums do.
+template <class T, bool ASIDE>
 struct Clusters {
     const float *cw, *cb;
     int k;
     bool near;
     // Dynamic shared memory: a tile or two, then near sums behind the first.
     T* room;
-    float* partial;
+    float* partial;  // of all blocks
     unsigned* counts;
     // Shared memory, see begin.
     unsigned *chunk, *histogram, *odd;
@@ -128,6 +133,14 @@ struct Clusters {
     double* scores;  // a thread's each: registers are short where tiles are filled
     float sums[2][4][4];
 
+    // This thread's place, of eight that lie THREADS apart, for sums that are aside.
+    __device__ __forceinline__ float4* aside() const {
+        return reinterpret_cast<float4*>(near_sums()) + threadIdx.x;
+    }
+    // The block's part. NOTE: not kept, since registers are short.
+    __device__ __forceinline__ float* part() const {
+        return partial + static_cast<size_t>(blockIdx.x) * k * D;
+    }
     __device__ __forceinline__ float* near_sums() const {
         return reinterpret_cast<float*>(room + TILE * PITCH<T>);
     }
@@ -159,30 +172,32 @@ struct Clusters {
 #pragma unroll
         for (int i = 0; i < 32; ++i) sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
         if (k <= CHUNK) {
+            if constexpr (ASIDE) put_aside();
             load_chunk<IS_BF16<T>>(chunk, bias, cw, cb, k, 0);
             if (t < CHUNK) histogram[t] = 0;
         } else if (near) {
             for (int row = 0; row < k; ++row) near_sums()[row * D + t] = 0.0f;
         } else {
-            for (int row = 0; row < k; ++row) partial[static_cast<size_t>(row) * D + t] = 0.0f;
+            for (int row = 0; row < k; ++row) part()[static_cast<size_t>(row) * D + t] = 0.0f;
         }
     }
 
-    // Adds the first `rows` rows of a tile that all threads have filled, the others with zeros.
+    // Adds the rows of a tile that it `has`; all threads have filled it, the others with zeros.
     // Begins and ends with a barrier.
-    __device__ __forceinline__ void take(const T* tile, int rows) {
+    template <class Has>
+    __device__ __forceinline__ void take(const T* tile, Has has) {
         int place[2];
         float top[2];
         arg_max(place, top, tile, chunk, bias, cw, cb, k);
         // Of the four lanes of two pixels the first and the second speak for one each.
         const int t = threadIdx.x % 4, pixel = my_pixel(t % 2), mine = t == 0 ? place[0] : place[1];
         const float best = t == 0 ? top[0] : top[1];
-        const bool speaks = t < 2 && pixel < rows;
+        const bool speaks = t < 2 && has(pixel);
         if (speaks) scores[threadIdx.x] += best;
         if (k <= CHUNK) {
             if (t < 2) {
                 labels[seat(pixel)] =
-                    __half_as_ushort(__float2half(static_cast<float>(pixel < rows ? mine : CHUNK)));
+                    __half_as_ushort(__float2half(static_cast<float>(has(pixel) ? mine : CHUNK)));
             }
             if (speaks) atomicAdd(histogram + mine, 1u);
             const bool wild = __any_sync(ALL_LANES, speaks && best == -INFINITY);
@@ -195,17 +210,19 @@ struct Clusters {
             unsigned wild = 0;
 #pragma unroll
             for (int i = 0; i < WARPS; ++i) wild |= odd[i];
+            if constexpr (ASIDE) take_back();
             if (wild) {
-                add_one_by_one(tile, rows);
+                add_one_by_one(tile, has);
             } else {
                 add_products(tile);
             }
+            if constexpr (ASIDE) put_aside();
         } else {
-            count(counts, labels, rows);
+            count(counts, labels, has);
             if (near) {
-                add_rows(near_sums(), tile, labels, rows);
+                add_rows(near_sums(), tile, labels, has);
             } else {
-                add_rows(partial, tile, labels, rows);
+                add_rows(part(), tile, labels, has);
             }
         }
         __syncthreads();
@@ -251,6 +268,22 @@ struct Clusters {
         }
     }
 
+    __device__ __forceinline__ void put_aside() const {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float* const x = sums[i / 4][i % 4];
+            aside()[i * THREADS] = make_float4(x[0], x[1], x[2], x[3]);
+        }
+    }
+    __device__ __forceinline__ void take_back() {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float4 x = aside()[i * THREADS];
+            const float from[4] = {x.x, x.y, x.z, x.w};
+            for (int l = 0; l < 4; ++l) sums[i / 4][i % 4][l] = from[l];
+        }
+    }
+
     __device__ __forceinline__ void add_products(const T* tile) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
         float tiles[2][4][4] = {};
@@ -278,11 +311,13 @@ struct Clusters {
             sums[i / 16][i / 4 % 4][i % 4] += PER_ONE * tiles[i / 16][i / 4 % 4][i % 4];
     }
 
-    __device__ __forceinline__ void add_one_by_one(const T* tile, int rows) {
+    template <class Has>
+    __device__ __forceinline__ void add_one_by_one(const T* tile, Has has) {
         const int lane = threadIdx.x % WARP;
         const T* const mine = tile + threadIdx.x / WARP * 32 + lane % 4 * 2;
 #pragma unroll 1
-        for (int p = 0; p < rows; ++p) {
+        for (int p = 0; p < TILE; ++p) {
+            if (!has(p)) continue;
             const int label =
                 static_cast<int>(__half2float(__ushort_as_half(labels[seat(p)]))) - lane / 4;
 #pragma unroll
@@ -300,18 +335,19 @@ struct Clusters {
     __device__ __forceinline__ void end(double* partial_score) {
         const int t = threadIdx.x, lane = t % WARP;
         if (k <= CHUNK) {
+            if constexpr (ASIDE) take_back();
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
                 const int m = i / 8, j = i / 2 % 4, row = 16 * m + lane / 4 + 8 * (i % 2);
                 const int column = t / WARP * 32 + 8 * j + lane % 4 * 2;
                 if (row < k) {
-                    *reinterpret_cast<float2*>(partial + row * D + column) =
+                    *reinterpret_cast<float2*>(part() + row * D + column) =
                         make_float2(sums[m][j][i % 2 * 2], sums[m][j][i % 2 * 2 + 1]);
                 }
             }
             count(counts, histogram, k);
         } else if (near) {
-            for (int row = 0; row < k; ++row) partial[row * D + t] = near_sums()[row * D + t];
+            for (int row = 0; row < k; ++row) part()[row * D + t] = near_sums()[row * D + t];
         }
         double score = scores[t];
 #pragma unroll

@@ -1,19 +1,9 @@
 // The features of a tile, from laterals into shared memory.
 #pragma once
+#include "head_merge.cuh"
 #include "head_walk.cuh"
 
 inline namespace PICIE_SUFFIX(head) {
-
-// 1/√x of a normal number.
-__device__ __forceinline__ float inverse_root(float x) {
-#ifdef __CUDA_ARCH__
-    float root;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
-    return root;
-#else
-    return 1.0f / sqrtf(x);
-#endif
-}
 
 // 1/max(‖f‖, ε) of the pixel that half a warp has. All lanes of the warp must call it. NOTE: not
 // fmaxf, which would turn a NaN norm into ε.
@@ -29,24 +19,24 @@ __device__ __forceinline__ float inverse_norm(const F8& f) {
 
 // Walks along an image's F, and calls each as `walk` does.
 template <class Sources, class Each>
-__device__ __forceinline__ void walk_maps(const Maps& maps, int first, Each each) {
+__device__ __forceinline__ void walk_maps(const Maps& maps, const Spot& spot, Each each) {
     const int h = maps.in->h, w = maps.in->w;
     const Window& window = maps.window;
     const Sources sources = {*maps.in, maps.image};
     if (window.side == 0) {
         Plain<Sources> path = {{sources}, {}, 0.0f};
-        walk(path, first, h, w, false, each);
+        walk(path, spot, false, each);
     } else {
         const Frame frame = {window.top, window.left, window.side, window.side, h, w};
         Warped<Sources> path = {{{sources}}, frame, 0.0f, 0.0f};
-        walk(path, first, h, w, window.flip, each);
+        walk(path, spot, window.flip, each);
     }
 }
 
-// Calls each(row of the tile, F̂, 1/‖F‖) for the pixels from `first` on that this half warp has,
-// and for rows behind the last as `walk` does.
+// Calls each(row of the tile, F̂, 1/‖F‖) for the pixels of a tile that this half warp has, as
+// `walk` does.
 template <class Each>
-__device__ __forceinline__ void for_features(const Maps& maps, int first, Each each) {
+__device__ __forceinline__ void for_features(const Maps& maps, const Spot& spot, Each each) {
     const auto scaled = [&](int row, F8& f) {
         const float scale = maps.in->unit ? inverse_norm(f) : 1.0f;
 #pragma unroll
@@ -54,9 +44,9 @@ __device__ __forceinline__ void for_features(const Maps& maps, int first, Each e
         each(row, f, scale);
     };
     if (maps.in->o3 != nullptr) {
-        walk_maps<Cascaded>(maps, first, scaled);
+        walk_maps<Cascaded>(maps, spot, scaled);
     } else {
-        walk_maps<Direct>(maps, first, scaled);
+        walk_maps<Direct>(maps, spot, scaled);
     }
 }
 
@@ -74,19 +64,26 @@ __device__ __forceinline__ void store_walked(act* p, const F8& f) {
 }
 #endif
 
-// tile (TILE, ROW) = F̂ of the image's pixels from `first` on, 0 behind the last; inverse (TILE) =
-// 1/‖F‖ unless null. A warp writes its own rows: a barrier must follow.
-__device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps, int first) {
-    for_features(maps, first, [&](int row, const F8& f, float scale) {
+// tile (TILE, ROW) = F̂ of a tile's pixels, 0 of those that do not exist; inverse (TILE) = 1/‖F‖
+// unless null. A warp writes its own rows: a barrier must follow.
+__device__ __forceinline__ void fill(float* tile, float* inverse, const Maps& maps,
+                                     const Spot& spot) {
+#if defined(PICIE_ACT_BF16)
+    merge(tile, inverse, maps, spot);
+#else
+    for_features(maps, spot, [&](int row, F8& f, float scale) {
+        if (!spot.has(row)) return;
         store_walked(tile + row * ROW, f);
         if (inverse != nullptr && walking_lane() == 0) inverse[row] = scale;
     });
-    const int rows = maps.in->h * maps.in->w - first, mine = threadIdx.x / LANES * WALK;
-    for (int row = rows > mine ? rows : mine; row < mine + WALK; ++row) {
+    const int line = threadIdx.x / LANES * WALK;
+    for (int row = line; row < line + WALK; ++row) {
+        if (spot.has(row)) continue;
         store_walked(tile + row * ROW, {{0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}});
         if (inverse != nullptr && walking_lane() == 0)
             inverse[row] = maps.in->unit ? 1.0f / EPS : 1.0f;
     }
+#endif
 }
 
 }  // namespace PICIE_SUFFIX(head)

@@ -47,7 +47,6 @@ struct Span {
     __device__ __forceinline__ int count() const { return end > begin ? end - begin : 0; }
 };
 
-__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 __device__ __forceinline__ int larger(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ Span common(const Span& a, const Span& b) {
     return {larger(a.begin, b.begin), smaller(a.end, b.end)};
@@ -55,11 +54,6 @@ __device__ __forceinline__ Span common(const Span& a, const Span& b) {
 __device__ __forceinline__ Span hull(const Span& a, const Span& b) {
     return {smaller(a.begin, b.begin), larger(a.end, b.end)};
 }
-// The length of a side after `level` halvings.
-__device__ __forceinline__ int halved(int side, int level) {
-    return (side + (1 << level) - 1) >> level;
-}
-
 // The weights of samples in a pixel of a side of `len` pixels that were resampled to as many
 // samples or more: 1 less their distance in pixels, and 1 beyond the first and the last pixel.
 struct Hat {

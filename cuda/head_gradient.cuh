@@ -9,17 +9,6 @@
 
 inline namespace PICIE_SUFFIX(head) {
 
-// A warp's sums are so many times 8 channels.
-constexpr int OCTETS = D / 8;
-
-__device__ __forceinline__ void clear(float (&sum)[OCTETS][4]) {
-#pragma unroll
-    for (int i = 0; i < OCTETS; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[i][j] = 0.0f;
-    }
-}
-
 // Whether rows count in two parts of bf16, as slopes do, or in their first alone. That rounds what
 // is stored in bf16, and so rounded anyway, to 4e-4 of the largest in the mean instead of 3e-4, and
 // takes half of the wavefronts and a third of the mma.
@@ -69,18 +58,6 @@ __device__ __forceinline__ void add_products(float (&sum)[OCTETS][4], const floa
     }
 }
 
-// The sum of x over the 4 lanes that share a pixel.
-__device__ __forceinline__ float sum_of_quad(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-
-// The largest x of the 4 lanes that share a pixel.
-__device__ __forceinline__ float max_of_quad(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-
 // Writes the gradient of F of a tile: dF = (dF̂ − F̂·(F̂·dF̂))/‖F‖, with dF̂/‖F‖ in `gradient`, F̂
 // in `tile` and 1/‖F‖ in `inverse`; without unit features it is dF̂ itself, and neither is read. It
 // goes to dp2 (n, h, w, D) where the image is not warped, else to dwarped (n, h, w, D), 8 channels
@@ -88,10 +65,10 @@ __device__ __forceinline__ float max_of_quad(float x) {
 __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
                                                const float (&gradient)[OCTETS][4],
                                                const float* tile, const float* inverse,
-                                               const Laterals& in, int image, int first) {
+                                               const Laterals& in, int image, const Spot& spot) {
     const int pixels = in.h * in.w, column = threadIdx.x % 4 * 8;
     act* df = window_of(in.crops, image, in.h, in.w).side == 0 ? dp2 : dwarped;
-    df += (static_cast<size_t>(image) * pixels + first) * D + column;
+    df += static_cast<size_t>(image) * pixels * D + column;
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
         // Eight channels from 32·i on in the lane's column.
@@ -116,9 +93,10 @@ __device__ __forceinline__ void store_gradient(act* dp2, act* dwarped,
 #pragma unroll
             for (int i = 0; i < D / 4; ++i) x[i / 8].v[i % 8] -= along * f[i / 8].v[i % 8];
         }
-        if (first + my_pixel(p) < pixels) {
+        if (spot.has(my_pixel(p))) {
+            act* const to = df + spot.pixel(my_pixel(p)) * D;
 #pragma unroll
-            for (int i = 0; i < OCTETS / 4; ++i) store8(df + my_pixel(p) * D + 32 * i, x[i]);
+            for (int i = 0; i < OCTETS / 4; ++i) store8(to + 32 * i, x[i]);
         }
     }
 }

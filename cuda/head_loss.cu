@@ -7,8 +7,9 @@
 // head_loss goes from laterals to dF in one pass: 1.33·n·h·w·128·sizeof(act) in,
 // n·h·w·128·sizeof(act) out, for 256×80×80 in bf16 and a direct merge 0.98 GB, 0.23 ms at 4.3 TB/s.
 // Of its 54 GFLOP (two classifiers of 32 classes, forward and backward) tensor cores take three
-// bf16 products each for scores and two for gradients: 320 mma a warp's 16 pixels, 0.23 ms. It is
-// bound by instructions: a warp has about 1,500 of its own, and two thirds of all are fill's.
+// bf16 products each for scores and two for gradients: 320 mma a warp's 16 pixels, 0.23 ms, and
+// those of features besides. A warp has about 1,800 instructions of its own, and 1,100 to 1,500 for
+// features: 0.3 ms of issue, about as long as tensor cores and memory take.
 #include "head_fill.cuh"
 #include "head_gradient.cuh"
 
@@ -250,25 +251,23 @@ __device__ __forceinline__ void add_targets(float (&gradient)[OCTETS][4], float*
     }
 }
 
-// partial (n·tiles, WARPS, targets) = Σ w[y]·ℓ over a warp's pixels; the gradient of F goes to dp2
-// or dwarped (n, h, w, D). Blocks take tiles in turn; dynamic shared memory: LOSS_BYTES. A warp
-// fills the rows that it reads, and where all classifiers stay in shared memory, warps go their own
-// ways.
-KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict__ dp2,
-                                   act* __restrict__ dwarped, const float* __restrict__ shares,
-                                   const Laterals laterals, const Targets targets, int n) {
-    DYNAMIC_SHARED(float, tile);
+// What head_loss and head_loss_any do, TWO: of two targets of a chunk each. A warp fills the rows
+// that it reads, and where all classifiers stay in shared memory, warps go their own ways.
+template <bool TWO>
+__device__ __forceinline__ void add_losses(float* tile, float* partial, act* dp2, act* dwarped,
+                                           const float* shares, const Laterals& laterals,
+                                           const Targets& targets, int n) {
     SHARED(float, biases, SLOTS * CHUNK);
     SHARED(float, inverse, TILE);
     SHARED(Answer, answers, MOST_TARGETS * TILE);
     SHARED(float, all_losses, MOST_TARGETS * WARPS);
     unsigned* const chunks = reinterpret_cast<unsigned*>(tile + TILE * ROW);
-    const int tiles = (targets.pixels + TILE - 1) / TILE, count = targets.count;
+    const int tiles = across(laterals.h) * across(laterals.w), count = TWO ? 2 : targets.count;
+    const Share share = my_share(n * tiles);
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int mine = warp * MINE + lane % MINE;
     float* const losses = all_losses + MOST_TARGETS * warp;
-    bool resident = count <= SLOTS;
-    for (int c = 0; c < count; ++c) resident = resident && targets.at[c].k <= CHUNK;
+    const bool resident = TWO || (count == 1 && targets.at[0].k <= CHUNK);
     if (resident) {
 #pragma unroll 1
         for (int c = 0; c < count; ++c) {
@@ -279,24 +278,26 @@ KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict_
         __syncthreads();
     }
 #pragma unroll 1
-    for (int at = blockIdx.x; at < n * tiles; at += gridDim.x) {
-        const int image = at / tiles, first = (at - image * tiles) * TILE;
+    for (int at = share.begin; at < share.end; ++at) {
+        const int image = at / tiles;
+        const Spot spot = spot_of(at - image * tiles, laterals.h, laterals.w);
+        const int pixel = spot.has(mine) ? spot.pixel(mine) : targets.pixels;
         // The label is on its way while the warp fills its rows.
-        const int label = load_label(targets, 0, image, first + mine);
+        const int label = load_label(targets, 0, image, pixel);
         __syncwarp();
-        fill(tile, inverse, maps_of(image, laterals), first);
+        fill(tile, inverse, maps_of(image, laterals), spot);
         __syncwarp();
         const float* const own_shares = shares + image / targets.view * count;
         store_answer(answers, label, targets, 0, own_shares, inverse, mine);
         if (count > 2) {
-            const int other = load_label(targets, 1, image, first + mine);
+            const int other = load_label(targets, 1, image, pixel);
             store_answer(answers, other, targets, 1, own_shares, inverse, mine);
         }
         __syncwarp();
         float gradient[OCTETS][4];
         clear(gradient);
-        if (resident && count == SLOTS) {
-            add_targets<SLOTS>(gradient, losses, tile, chunks, biases, answers, targets, 0, true);
+        if constexpr (TWO) {
+            add_targets<2>(gradient, losses, tile, chunks, biases, answers, targets, 0, true);
         } else {
 #pragma unroll 1
             for (int c = 0; c < count; ++c) {
@@ -307,8 +308,26 @@ KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict_
         __syncwarp();
         if (lane < count)
             partial[(static_cast<size_t>(at) * WARPS + warp) * count + lane] = losses[lane];
-        store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
+        store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, spot);
     }
+}
+
+// partial (n·tiles, WARPS, targets) = Σ w[y]·ℓ over a warp's pixels; the gradient of F goes to dp2
+// or dwarped (n, h, w, D). There are two targets of up to CHUNK classes. Blocks take tiles in turn;
+// dynamic shared memory: LOSS_BYTES.
+KERNEL(head_loss, THREADS, BLOCKS)(float* __restrict__ partial, act* __restrict__ dp2,
+                                   act* __restrict__ dwarped, const float* __restrict__ shares,
+                                   const Laterals laterals, const Targets targets, int n) {
+    DYNAMIC_SHARED(float, tile);
+    add_losses<true>(tile, partial, dp2, dwarped, shares, laterals, targets, n);
+}
+
+// As head_loss, of any targets.
+KERNEL(head_loss_any, THREADS, 2)(float* __restrict__ partial, act* __restrict__ dp2,
+                                  act* __restrict__ dwarped, const float* __restrict__ shares,
+                                  const Laterals laterals, const Targets targets, int n) {
+    DYNAMIC_SHARED(float, tile);
+    add_losses<false>(tile, partial, dp2, dwarped, shares, laterals, targets, n);
 }
 
 // losses (n, targets) = shares·Σ partial (n, parts, targets). A warp has an image.

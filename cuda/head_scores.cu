@@ -33,9 +33,10 @@ KERNEL(head_scores, THREADS, FILLERS - 1)(float* __restrict__ out, const Lateral
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, bias, CHUNK);
-    const int first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
-    fill(tile, nullptr, maps_of(from + blockIdx.y, laterals), first);
-    out += (static_cast<size_t>(blockIdx.y) * pixels + first) * k;
+    const int pixels = laterals.h * laterals.w;
+    const Spot spot = spot_of(blockIdx.x, laterals.h, laterals.w);
+    fill(tile, nullptr, maps_of(from + blockIdx.y, laterals), spot);
+    out += static_cast<size_t>(blockIdx.y) * pixels * k;
     for (int class0 = 0; class0 < k; class0 += CHUNK) {
         __syncthreads();
         load_chunk(chunk, bias, cw, cb, k, class0);
@@ -44,11 +45,11 @@ KERNEL(head_scores, THREADS, FILLERS - 1)(float* __restrict__ out, const Lateral
         scores(s, tile, chunk, bias);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const bool exists = first + my_pixel(i) < pixels;
+            const bool exists = spot.has(my_pixel(i));
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
                 const int c = class0 + my_class(j / 2, j % 2);
-                if (exists && c < k) out[my_pixel(i) * k + c] = s[j / 2][2 * i + j % 2];
+                if (exists && c < k) out[spot.pixel(my_pixel(i)) * k + c] = s[j / 2][2 * i + j % 2];
             }
         }
     }
@@ -99,11 +100,12 @@ KERNEL(head_scores_backward, THREADS,
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, chunk, CHUNK_WORDS);
     SHARED(float, inverse, TILE);
-    const int image = blockIdx.y, first = blockIdx.x * TILE, pixels = laterals.h * laterals.w;
-    if (laterals.unit) fill(tile, inverse, maps_of(image, laterals), first);
+    const int image = blockIdx.y, pixels = laterals.h * laterals.w;
+    const Spot spot = spot_of(blockIdx.x, laterals.h, laterals.w);
+    if (laterals.unit) fill(tile, inverse, maps_of(image, laterals), spot);
     float gradient[OCTETS][4];
     clear(gradient);
-    dscores += (static_cast<size_t>(image) * pixels + first) * k;
+    dscores += static_cast<size_t>(image) * pixels * k;
 #pragma unroll 1
     for (int class0 = 0; class0 < k; class0 += CHUNK) {
         __syncthreads();
@@ -116,14 +118,15 @@ KERNEL(head_scores_backward, THREADS,
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
                 const int c = class0 + my_class(j / 2, j % 2);
-                const bool exists = first + pixel < pixels && c < k;
-                slopes[j / 2][2 * i + j % 2] = exists ? scale * dscores[pixel * k + c] : 0.0f;
+                const bool exists = spot.has(pixel) && c < k;
+                slopes[j / 2][2 * i + j % 2] =
+                    exists ? scale * dscores[spot.pixel(pixel) * k + c] : 0.0f;
             }
         }
         __syncthreads();
         add_products(gradient, slopes, chunk, k - class0);
     }
-    store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, first);
+    store_gradient(dp2, dwarped, gradient, tile, inverse, laterals, image, spot);
 }
 
 // partial (parts, k, D) = dSᵀ·F̂ and partial_bias (parts, k) = Σ dS over a block's tiles, for
@@ -136,23 +139,25 @@ KERNEL(head_scores_weight, THREADS,
     DYNAMIC_SHARED(float, tile);
     SHARED(unsigned, slopes, 2 * SLOPE_WORDS);
     SHARED(float, columns, WARPS * WEIGHED);
-    const int pixels = laterals.h * laterals.w, tiles = (pixels + TILE - 1) / TILE,
+    const int pixels = laterals.h * laterals.w, tiles = across(laterals.h) * across(laterals.w),
               class0 = blockIdx.y * WEIGHED;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     float sum[WEIGHED / 16][4][4] = {}, bias[2] = {};
 #pragma unroll 1
     for (int at = blockIdx.x; at < n * tiles; at += gridDim.x) {
-        const int image = at / tiles, first = (at - image * tiles) * TILE;
-        const int rows = pixels - first < TILE ? pixels - first : TILE;
+        const int image = at / tiles;
+        const Spot spot = spot_of(at - image * tiles, laterals.h, laterals.w);
         // Features and slopes of a tile, a warp every fourth pixel and a lane two classes.
         __syncthreads();
-        fill(tile, nullptr, maps_of(image, laterals), first);
+        fill(tile, nullptr, maps_of(image, laterals), spot);
         const int c = class0 + 2 * lane;
-        const float* from = dscores + (static_cast<size_t>(image) * pixels + first) * k + c;
+        const float* from = dscores + static_cast<size_t>(image) * pixels * k + c;
 #pragma unroll 4
         for (int row = warp; row < TILE; row += WARPS) {
-            const float x = row < rows && c < k ? from[row * k] : 0.0f;
-            const float y = row < rows && c + 1 < k ? from[row * k + 1] : 0.0f;
+            const bool exists = spot.has(row);
+            const int at = exists ? spot.pixel(row) * k : 0;
+            const float x = exists && c < k ? from[at] : 0.0f;
+            const float y = exists && c + 1 < k ? from[at + 1] : 0.0f;
             const Split parts = split(x, y);
             slopes[row * SLOPES + lane] = parts.hi;
             slopes[row * SLOPES + lane + SLOPE_WORDS] = parts.lo;

@@ -107,6 +107,29 @@ __device__ __forceinline__ void add_biases(float (&s)[4][4], const float* biases
     }
 }
 
+// A warp's sums are so many times 8 channels.
+constexpr int OCTETS = D / 8;
+
+__device__ __forceinline__ void clear(float (&sum)[OCTETS][4]) {
+#pragma unroll
+    for (int i = 0; i < OCTETS; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[i][j] = 0.0f;
+    }
+}
+
+// The sum of x over the 4 lanes that share a pixel.
+__device__ __forceinline__ float sum_of_quad(float x) {
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+
+// The largest x of the 4 lanes that share a pixel.
+__device__ __forceinline__ float max_of_quad(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+
 // The scores of a warp's pixels and N chunks, which lie one behind the other as their biases do.
 // All lanes must call it; the rows of the tile are the warp's own.
 template <int N, class T>

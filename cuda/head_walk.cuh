@@ -1,4 +1,5 @@
-// The first stage of the head's kernels: how features are made of lateral maps.
+// The first stage of the head's kernels: how features are made of lateral maps, where activations
+// are f32 or f16, and by head_features. Where they are bf16 the others have head_merge.cuh.
 //
 //   merged = fine + Σ up(coarse),  F = merged resampled in a window, or merged itself
 //
@@ -24,7 +25,7 @@ constexpr int WALK = MINE / 2;
 constexpr float NEVER = 1e30f;
 
 static_assert(D == 8 * LANES && APART == 4 * LANES, "a lane has eight channels of a pixel");
-static_assert(WALK * 2 == MINE, "half warps share a warp's pixels evenly");
+static_assert(WALK == STRIDE && WALK * 2 == MINE, "half warps share a warp's pixels evenly");
 
 __device__ __forceinline__ int walking_lane() { return threadIdx.x % LANES; }
 
@@ -32,11 +33,6 @@ __device__ __forceinline__ int walking_lane() { return threadIdx.x % LANES; }
 __device__ __forceinline__ void add_scaled(F8& y, float a, const F8& x) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) y.v[i] += a * x.v[i];
-}
-
-// A side of a map after `times` halvings, each rounded up.
-__device__ __forceinline__ int half(int side, int times) {
-    return (side + (1 << times) - 1) >> times;
 }
 
 // Four numbers as f32.
@@ -197,8 +193,8 @@ struct Stack {
     const Laterals& in;
     int image;
 
-    __device__ __forceinline__ int height(int l) const { return half(in.h, FINE + l); }
-    __device__ __forceinline__ int width(int l) const { return half(in.w, FINE + l); }
+    __device__ __forceinline__ int height(int l) const { return halved(in.h, FINE + l); }
+    __device__ __forceinline__ int width(int l) const { return halved(in.w, FINE + l); }
     __device__ __forceinline__ float down(int l) const { return in.down[FINE + l]; }
     __device__ __forceinline__ float along(int l) const { return in.along[FINE + l]; }
     __device__ __forceinline__ bool has(int l) const { return FINE + l < in.levels; }
@@ -314,23 +310,20 @@ struct Warped {
     }
 };
 
-// Calls each(row of the tile, F) for the pixels of a tile that this half warp has; behind the last
-// of h·w pixels F is one of the last row's. Rows are walked to the left if `flip`: then column x of
-// a mirrored row is where column w − 1 − x was.
+// Calls each(row of the tile, F) for the pixels of a tile that this half warp has, of which the map
+// has the column; behind its last row F is that row's. Rows are walked to the left if `flip`: then
+// column x of a mirrored row is where column w − 1 − x was.
 template <class Path, class Each>
-__device__ __forceinline__ void walk(Path& path, int first, int h, int w, bool flip, Each each) {
-    int row = threadIdx.x / LANES * WALK + (flip ? WALK - 1 : 0), left = 0;
+__device__ __forceinline__ void walk(Path& path, const Spot& spot, bool flip, Each each) {
+    const int line = threadIdx.x / LANES, y = spot.y + line;
+    const int columns = smaller(spot.w - spot.x, STRIDE);
+    path.begin(smaller(y, spot.h - 1), flip ? spot.w - spot.x - columns : spot.x);
+    int row = line * WALK + (flip ? columns - 1 : 0);
 #pragma unroll 1
-    for (int i = 0; i < WALK; ++i) {
-        if (left == 0) {
-            const int y = (first + row) / w, x = (first + row) - y * w;
-            left = flip ? x + 1 : w - x;
-            path.begin(y < h ? y : h - 1, w - left);
-        }
+    for (int i = 0; i < columns; ++i) {
         F8 f = path.next();
         each(row, f);
         row += flip ? -1 : 1;
-        --left;
     }
 }
 

@@ -76,9 +76,8 @@ KERNEL(kmeans_accumulate, THREADS,
         }
         commit();
     };
-    Clusters<act> clusters;
-    clusters.begin(room, partial + static_cast<size_t>(blockIdx.x) * k * D, counts, cw, cb, k,
-                   near);
+    Clusters<act, false> clusters;
+    clusters.begin(room, partial, counts, cw, cb, k, near);
     const bool ahead = k <= CHUNK;
     size_t first = static_cast<size_t>(blockIdx.x) * TILE;
     if (ahead) fetch(first, room);
@@ -91,7 +90,7 @@ KERNEL(kmeans_accumulate, THREADS,
             wait<0>();
         }
         const int here = rows - first < TILE ? static_cast<int>(rows - first) : TILE;
-        clusters.take(room + stage * TILE * PITCH<act>, here);
+        clusters.take(room + stage * TILE * PITCH<act>, [&](int row) { return row < here; });
     }
     clusters.end(partial_score + blockIdx.x);
 }

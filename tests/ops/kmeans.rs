@@ -234,8 +234,8 @@ fn stored_points_agree_with_plain_loops_for_any_number_of_threads() {
     }
 }
 
-/// Points of each type, below, at and above a tile of 64 and more tiles than blocks; clusters around
-/// a chunk (32) and sums in shared memory (64).
+/// Points of each type, below, at and above a tile of 64 and more tiles than blocks; clusters
+/// around a chunk (32) and sums in shared memory (64).
 #[test]
 fn sums_of_stored_points_are_the_cpus() {
     for (rows, k) in [

@@ -83,7 +83,8 @@ pub struct KMeansAccumulate {
     pub counts: Slot<u32>,
     /// += (1), the sum of the points' best scores.
     pub score: Slot<f32>,
-    /// (rows, d), unit vectors, as [`head_features`](crate::device::ops::head_features) stores them.
+    /// (rows, d), unit vectors, as [`head_features`](crate::device::ops::head_features) stores
+    /// them.
     pub points: Slot<Act>,
     /// The present centroids as a classifier, of at most as many clusters as were planned.
     pub classifier: Classifier,

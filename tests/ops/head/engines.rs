@@ -186,13 +186,24 @@ fn walks_agree_with_the_cpu() {
     }
 }
 
-/// 794 tiles: some blocks go on to a second one, of another image.
+/// 796 tiles: some blocks go on to a second one, of another image. Where features are products two
+/// scores of a pixel in ten thousand may tie within their error, and the pixel counts elsewhere.
 #[test]
 fn more_tiles_than_blocks_are_summed() {
     for k in [3, 65] {
-        let spec = HeadSpec { n: 397, h: 9, w: 8, d: D, k, ..SPEC };
+        let spec = HeadSpec { n: 398, h: 9, w: 8, d: D, k, ..SPEC };
+        let given = Given::new(spec, &[k], None, 1);
         // Of thousands of features in another order.
         let tol = |what: &str| if what == "sums" { 5e-6 } else { 1e-6 };
-        Given::new(spec, &[k], None, 1).accumulate(1).agree(Dtype::Bf16, tol);
+        given.accumulate(1).agree(Dtype::F16, tol);
+        let Some([mut got, mut want]) = given.accumulate(1).both(Dtype::Bf16) else { return };
+        let counts = got.integers("counts").iter().zip(want.integers("counts"));
+        let moved: u32 = counts.map(|(a, b)| a.abs_diff(*b)).sum();
+        assert!(moved <= 6, "{moved} of {} pixels", 398 * 72);
+        got.take("counts");
+        want.take("counts");
+        // A pixel's features of size 0.3, of a sum of hundreds.
+        let tol = |what: &str| if moved > 0 && what == "sums" { 3e-2 } else { tol(what) };
+        got.close(&want, tol);
     }
 }

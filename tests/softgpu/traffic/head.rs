@@ -3,7 +3,7 @@
 use picie::device::ops::*;
 use picie::device::{Act, Slot};
 
-use super::cases::{D, K, N, classifier};
+use super::cases::{D, K, MANY, N, classifier};
 use crate::util::{OpCase, Rig, below, signed};
 
 const SIDE: usize = 40;
@@ -30,14 +30,14 @@ fn index() -> Vec<u32> {
 }
 
 pub fn each(run: &mut dyn FnMut(OpCase)) {
-    run(OpCase::new("head_features".into(), |rig| {
-        let plan = plan_head(&mut *rig.dev, SPEC).unwrap();
-        let features = rig.act_output("features", SPEC.lateral_len(0));
-        let a = HeadFeatures { features, input: input(rig, &SPEC) };
-        move |dev| head_features(dev, &plan, a)
-    }));
     for merge in [Merge::Direct, Merge::Cascade] {
         let spec = HeadSpec { merge, ..SPEC };
+        run(OpCase::new("head_features".into(), move |rig| {
+            let plan = plan_head(&mut *rig.dev, spec).unwrap();
+            let features = rig.act_output("features", spec.lateral_len(0));
+            let a = HeadFeatures { features, input: input(rig, &spec) };
+            move |dev| head_features(dev, &plan, a)
+        }));
         run(OpCase::new("head_assign".into(), move |rig| {
             let plan = plan_head(&mut *rig.dev, spec).unwrap();
             let a = HeadAssign {
@@ -61,21 +61,25 @@ pub fn each(run: &mut dyn FnMut(OpCase)) {
         };
         move |dev| head_accumulate(dev, &plan, a)
     }));
-    run(OpCase::new("head_loss".into(), |rig| {
-        let plan = plan_head(&mut *rig.dev, SPEC).unwrap();
-        let (losses, dlaterals) = (rig.output("losses", 2 * N), gradients(rig));
-        let (input, index) = (input(rig, &SPEC), rig.input("index", &index()));
-        let targets = [0, 1].map(|_| Target {
-            classifier: classifier(rig, K),
-            labels: rig.input("labels", &labels(K)),
-            weights: rig.input("weights", &[1.0f32; K]),
-            scale: 0.25,
-        });
-        move |dev| {
-            let a = HeadLoss { losses, dlaterals, input, targets: &targets, index, view: N / 2 };
-            head_loss(dev, &plan, a)
-        }
-    }));
+    for k in [K, MANY] {
+        run(OpCase::new("head_loss".into(), move |rig| {
+            let spec = HeadSpec { k, ..SPEC };
+            let plan = plan_head(&mut *rig.dev, spec).unwrap();
+            let (losses, dlaterals) = (rig.output("losses", 2 * N), gradients(rig));
+            let (input, index) = (input(rig, &spec), rig.input("index", &index()));
+            let targets = [0, 1].map(|_| Target {
+                classifier: classifier(rig, k),
+                labels: rig.input("labels", &labels(k)),
+                weights: rig.input("weights", &vec![1.0f32; k]),
+                scale: 0.25,
+            });
+            move |dev| {
+                let a =
+                    HeadLoss { losses, dlaterals, input, targets: &targets, index, view: N / 2 };
+                head_loss(dev, &plan, a)
+            }
+        }));
+    }
     let len = N * SPEC.pixels() * K;
     run(OpCase::new("head_scores".into(), move |rig| {
         let plan = plan_head(&mut *rig.dev, SPEC).unwrap();

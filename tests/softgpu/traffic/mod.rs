@@ -23,9 +23,9 @@ use crate::util::{Rig, kernels, root, softgpu};
 /// Another version of g++ may drop or keep a request in fifty; what is worth mending is more.
 const SLACK: f64 = 1.02;
 
-/// Kernels that nothing launches in f32, where the copy of the weights is the weights themselves
-/// and all gradients of weights are wide.
-const NO_F32: [&str; 2] = ["adam_sync", "conv_add_weight"];
+/// Kernels that nothing launches in f32, where the copy of the weights is the weights themselves,
+/// all gradients of weights are wide, and features are not products.
+const NO_F32: [&str; 3] = ["adam_sync", "conv_add_weight", "head_taps"];
 
 /// What counts as near the fewest sectors and wavefronts.
 const NEAR: f64 = 1.25;

@@ -1,26 +1,24 @@
 //! The body of the head's loss: cross-entropy against the targets and its gradient down to the
 //! laterals.
 //!
-//! Scratch behind o3: Σ w[y] (n, targets) | shares (views, targets) | losses of each warp's pixels
-//! (n·tiles·WARPS, targets) | dF of warped images (n, h, w, d).
+//! Scratch behind what features are made with: Σ w[y] (n, targets) | shares (views, targets) |
+//! losses of each warp's pixels (n·tiles·WARPS, targets) | dF of warped images (n, h, w, d).
 
-use super::{aligned, o3_bytes, tiles};
+use super::{BLOCKS, aligned, merge_bytes, tiles};
 use crate::base::Result;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::consts::head_loss::{LOSS_BYTES, MOST_TARGETS, WARPS};
+use crate::device::cuda::kernels::consts::head_loss::{
+    CHUNK, LOSS_BYTES, MOST_TARGETS, SLOTS, WARPS,
+};
 use crate::device::cuda::kernels::{self, Target, Targets};
 use crate::device::ops::{HeadLoss, HeadSpec, Passed, head};
 
 const _: () = assert!(MOST_TARGETS == head::MOST_TARGETS, "the kernels take as many targets");
 
-/// Blocks, which take tiles in turn: two waves of three on each of 132 multiprocessors, or three
-/// waves of two, as they hold where activations are f32 or f16.
-const BLOCKS: usize = 792;
-
 /// Bytes where the parts of the scratch begin, and where the last ends; `act` bytes an activation.
 fn parts(spec: &HeadSpec, act: usize) -> [usize; 5] {
     let numbers = |n: usize| aligned(MOST_TARGETS * n * 4);
-    let weights = o3_bytes(spec);
+    let weights = merge_bytes(spec);
     let shares = weights + numbers(spec.n);
     let partial = shares + numbers(spec.n);
     let warped = partial + numbers(spec.n * tiles(spec) * WARPS);
@@ -68,10 +66,17 @@ impl Cuda {
         self.launch((n, count), 0, kernels::HeadWeigh { partial: weights, targets })?;
         let kernel = kernels::HeadShares { shares, partial: weights, n, view, targets: count };
         self.launch(1, 0, kernel)?;
-        let laterals = self.merge(spec, &a.input)?;
+        let laterals = self.merge(spec, &a.input, false)?;
         let dp2 = a.dlaterals[0];
-        let kernel = kernels::HeadLoss { partial, dp2, dwarped, shares, laterals, targets, n };
-        self.launch(BLOCKS.min(n * tiles(spec)), LOSS_BYTES, kernel)?;
+        let blocks = BLOCKS.min(n * tiles(spec));
+        if count == SLOTS && a.targets.iter().all(|target| target.classifier.k <= CHUNK) {
+            let kernel = kernels::HeadLoss { partial, dp2, dwarped, shares, laterals, targets, n };
+            self.launch(blocks, LOSS_BYTES, kernel)?;
+        } else {
+            let kernel =
+                kernels::HeadLossAny { partial, dp2, dwarped, shares, laterals, targets, n };
+            self.launch(blocks, LOSS_BYTES, kernel)?;
+        }
         let losses = a.losses;
         let kernel = kernels::HeadLosses {
             losses,

@@ -1,9 +1,9 @@
 //! Bodies of the head's scores: scores, what is predicted from them, and their gradients.
 //!
-//! Scratch behind o3: scores of some images | or dF of warped images (n, h, w, d) | or parts of dw
-//! and db.
+//! Scratch behind what features are made with: scores of some images | or dF of warped images (n,
+//! h, w, d) | or parts of dw and db.
 
-use super::{BUDGET, Partials, aligned, grid, o3_bytes, tiles};
+use super::{BUDGET, Partials, aligned, grid, merge_bytes, tiles};
 use crate::base::Result;
 use crate::device::ALIGN;
 use crate::device::cuda::Cuda;
@@ -29,13 +29,13 @@ pub(super) fn scratch(spec: &HeadSpec, act: usize) -> usize {
     // For classifiers of any size up to k: parts·k <= (PARTS/⌈k/WEIGHED⌉ + 1)·k.
     let rows = Partials::PARTS * WEIGHED + spec.k;
     let parts = aligned(rows * D * 4) + aligned(rows * 4);
-    o3_bytes(spec) + scores.max(parts).max(spec.lateral_len(0) * act)
+    merge_bytes(spec) + scores.max(parts).max(spec.lateral_len(0) * act)
 }
 
 impl Cuda {
     pub(super) fn scores(&mut self, a: Passed<HeadScores>) -> Result<()> {
         let (spec, Classifier { w: cw, b: cb, k }) = (a.spec(), a.classifier);
-        let laterals = self.merge(spec, &a.input)?;
+        let laterals = self.merge(spec, &a.input, false)?;
         let kernel = kernels::HeadScores { out: a.scores, laterals, cw, cb, from: 0, k };
         self.launch(grid(spec), TILE_BYTES, kernel)
     }
@@ -43,8 +43,8 @@ impl Cuda {
     pub(super) fn scores_backward(&mut self, a: Passed<HeadScoresBackward>) -> Result<()> {
         let HeadScoresBackward { dlaterals, dw, db, dscores, input, classifier } = *a;
         let (spec, Classifier { w: cw, k, .. }, n) = (a.spec(), classifier, a.spec().n);
-        let laterals = self.merge(spec, &input)?;
-        let free = o3_bytes(spec);
+        let laterals = self.merge(spec, &input, false)?;
+        let free = merge_bytes(spec);
         if let Some(dlaterals) = dlaterals {
             let (dp2, dwarped) = (dlaterals[0], self.scratch_acts(free, spec.lateral_len(0))?);
             let kernel = kernels::HeadScoresBackward { dp2, dwarped, dscores, laterals, cw, k };
@@ -64,9 +64,9 @@ impl Cuda {
         let (spec, Classifier { w: cw, b: cb, k }) = (a.spec(), a.classifier);
         let HeadPredict { pred, height: out_h, width: out_w, .. } = *a;
         let (views, &HeadSpec { h, w, .. }) = (a.views(spec), spec);
-        let laterals = self.merge(spec, &a.input)?;
+        let laterals = self.merge(spec, &a.input, false)?;
         let (total, most, map) = (spec.n / views, images_at_once(spec) / views, spec.pixels() * k);
-        let free = o3_bytes(spec);
+        let free = merge_bytes(spec);
         // Floats from a view's scores to the other's.
         let to_other = aligned(most.min(total) * map * 4) / 4;
         for from in (0..total).step_by(most) {
