@@ -17,7 +17,7 @@ pub struct BenchArgs {
     pub data: Option<PathBuf>,
     /// Number of images, or with --data the largest; if they do not fit on a GPU, they are copied
     /// to it batch by batch [default: 2048, on the CPU 64; there other sizes that are not given
-    /// are small as well, so that all takes about a minute]
+    /// are small as well, so that all takes about a minute where nothing else runs]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
     /// Measure this many epochs, whatever their noise

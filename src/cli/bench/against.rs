@@ -77,8 +77,8 @@ fn differences(old: &BenchReport, new: &BenchReport) -> Vec<String> {
         differ(fact, old.device[fact].to_string(), new.device[fact].to_string());
     }
     let limit = |report: &BenchReport| {
-        let limits = report.conditions.iter().filter_map(|c| c.limit_watts);
-        limits.last().map_or("unknown".into(), |watts| format!("{watts} W"))
+        let mut limits = report.conditions.iter().filter_map(|c| c.limit_watts);
+        limits.next_back().map_or("unknown".into(), |watts| format!("{watts} W"))
     };
     differ("power limit", limit(old), limit(new));
     differ("images", old.images.to_string(), new.images.to_string());
