@@ -2,15 +2,19 @@
 //! data in, text and pictures out; nothing here decides anything.
 
 pub mod bench;
+pub mod events;
+pub mod html;
 pub mod neighbours;
 pub mod palette;
 pub mod perclass;
 pub mod pictures;
 pub mod progress;
 pub mod sheet;
+pub mod svg;
 pub mod table;
 pub mod text;
 pub mod unlabelled;
+pub mod version;
 
 pub use perclass::EvalReport;
 pub use progress::{PhaseBar, Progress, time};
