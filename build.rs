@@ -58,11 +58,13 @@ fn main() {
     let texts: Vec<_> = sources.into_iter().map(|path| (path.clone(), read(&path))).collect();
     fs::write(out.join("kernels.rs"), generate::generate(&texts)).expect("a writable OUT_DIR");
     let jobs = jobs(&out);
-    let missing = match nvcc() {
+    let nvcc = nvcc();
+    let archs = nvcc.as_ref().map(archs).unwrap_or_default();
+    let missing = match &nvcc {
         Some(nvcc) => {
             println!("cargo:rerun-if-changed={}", nvcc.path.display());
-            compile(&nvcc, &jobs).err().map(|said| {
-                let Nvcc { path, version, .. } = &nvcc;
+            compile(nvcc, &archs, &jobs).err().map(|said| {
+                let Nvcc { path, version, .. } = nvcc;
                 let said = format!(
                     "{} (version {version}) does not compile the kernels: {said}",
                     path.display()
@@ -75,6 +77,12 @@ fn main() {
         }
         None => Some("built without nvcc".to_string()),
     };
+    // Of the kernels in this build, for `picie --version` and reports; empty where there are none.
+    let built = nvcc.as_ref().filter(|_| missing.is_none());
+    let by = built.map_or("", |nvcc| &nvcc.version);
+    let archs = if built.is_some() { archs } else { Vec::new() };
+    println!("cargo:rustc-env=PICIE_KERNEL_ARCHS={}", archs.join(","));
+    println!("cargo:rustc-env=PICIE_KERNEL_NVCC={by}");
     let mut text = "/// Why there are no kernels in this binary.\n".to_string();
     writeln!(text, "pub const MISSING_KERNELS: Option<&str> = {missing:?};").expect("memory");
     text += "pub(super) const IMAGES: &[Image] = &[\n";
@@ -205,15 +213,14 @@ fn site_packages() -> Option<PathBuf> {
 }
 
 /// Errors: what nvcc said.
-fn compile(nvcc: &Nvcc, jobs: &[Job]) -> Result<(), String> {
-    let archs = archs(nvcc);
+fn compile(nvcc: &Nvcc, archs: &[String], jobs: &[Job]) -> Result<(), String> {
     let Some(last) = archs.last().map(|arch| arch.trim_end_matches(|c: char| !c.is_ascii_digit()))
     else {
         return Err("it knows none of the architectures".into());
     };
     let mut flags: Vec<String> =
         ["-O3", "-std=c++17", "-lineinfo", "--fatbin", "-Xptxas", "-v"].map(String::from).into();
-    for arch in &archs {
+    for arch in archs {
         flags.push(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
     }
     // PTX for architectures that come later.

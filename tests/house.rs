@@ -276,6 +276,8 @@ fn commands_in_documents_exist() {
         "devices",
         "baselines",
         "cache",
+        "completions",
+        "man",
     ];
     assert_eq!(checked, all.map(String::from).into());
 }

@@ -13,7 +13,7 @@ use picie::device::cpu::Cpu;
 use picie::eval::EpochRow;
 use picie::net::weights::{Start, Tensor};
 use picie::recipe::{ClassifierKind, Freeze, Laterals, Method, Recipe};
-use picie::train::{Host, Observer, RunFolder, Sets, Settings, train};
+use picie::train::{Begun, Host, Observer, RunFolder, Sets, Settings, train};
 
 /// The scenes of a newcomer's first run: 256 to train on, 64 to evaluate.
 fn drawn() -> &'static Path {
@@ -93,6 +93,7 @@ fn run(
         start: start.provenance.clone(),
         version: String::new(),
         host: Host::here(),
+        begun: Begun::now(),
     };
     let mut watch = StopAfter { seen: 0, stop };
     let rows = train(&mut Cpu::new(), &folder, &settings, sets, start, resume, &mut watch)

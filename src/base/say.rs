@@ -2,8 +2,10 @@
 //! Nothing else in this crate writes to either: `println!` and `eprintln!` panic where nobody reads
 //! any more, and the work at hand would be lost with it.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -132,17 +134,25 @@ fn over(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-/// A path as a word that a shell takes as it is: bare if nothing in it is special, else in quotes.
+/// A path as a word that a shell takes as it is. One that looks like a flag is named as a file of
+/// its folder.
 pub fn quoted(path: impl AsRef<Path>) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = path.as_ref().as_os_str().as_bytes();
+    let path = path.as_ref().as_os_str();
+    if path.as_bytes().starts_with(b"-") { word(Path::new(".").join(path)) } else { word(path) }
+}
+
+/// The command line of this process, as a shell takes it; the program by its name.
+pub fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(word);
+    ["picie".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A word of a command line: bare if nothing in it is special to a shell, else in quotes.
+fn word(word: impl AsRef<OsStr>) -> String {
+    let bytes = word.as_ref().as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(b) || !b.is_ascii();
     match std::str::from_utf8(bytes) {
-        Ok(text) if !bytes.is_empty() && !text.starts_with('-') && bytes.iter().all(plain) => {
-            text.into()
-        }
-        // A file whose name looks like a flag is named as one of its folder.
-        Ok(text) if text.starts_with('-') => quoted(Path::new("./").join(text)),
+        Ok(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.into(),
         Ok(text) if !text.chars().any(char::is_control) => {
             format!("'{}'", text.replace('\'', r"'\''"))
         }
@@ -160,8 +170,6 @@ pub fn quoted(path: impl AsRef<Path>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
     use std::process::Command;
 
     use super::*;
@@ -181,6 +189,7 @@ mod tests {
         ] {
             assert_eq!(quoted(path), word);
         }
+        assert_eq!(["--run", "-q", "--set=a b"].map(word), ["--run", "-q", "'--set=a b'"]);
         let odd: &[&[u8]] =
             &[b"a b", b"it's \"here\"", b"\xff\xfe", b"a\n\tb\\x41'", "ünï\u{7f}".as_bytes()];
         for &path in odd {

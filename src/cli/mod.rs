@@ -13,6 +13,7 @@ mod engine;
 mod eval;
 mod limits;
 mod neighbors;
+mod pages;
 mod paths;
 mod pictures;
 mod read;
@@ -84,5 +85,7 @@ fn run(args: Args) -> Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Completions(args) => pages::completions(&args),
+        Command::Man(args) => pages::man(&args),
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
+use crate::base::fs::{Listed, listed};
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 use crate::cli::args::SegmentArgs;
@@ -186,9 +188,14 @@ struct Input {
     w: usize,
 }
 
+/// A temporary file, and its entry in the list of those.
+type Copied = (NamedTempFile, Listed);
+
 /// A photo: its size, the size of the network's input for it, and the paths of its outputs.
 struct Photo {
     path: PathBuf,
+    /// What came through a pipe.
+    copy: Option<Copied>,
     width: usize,
     height: usize,
     /// Height and width of the network's input.
@@ -203,7 +210,13 @@ impl Photo {
     /// instead of taking all memory. Fails if the outputs would have names that the place does not
     /// take.
     fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
-        let (width, height) = decode::size(path)?;
+        // A pipe can be read once only, and a photo is read twice.
+        let copy = if path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir()) {
+            Some(copied(path).map_err(|e| Error::io(path, e))?)
+        } else {
+            None
+        };
+        let (width, height) = decode::size(copy.as_ref().map_or(path, |copy| copy.0.path()))?;
         let size = size(width.min(height));
         let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
         let input = if width < height {
@@ -220,8 +233,20 @@ impl Photo {
             }
         };
         let (labels, overlay) = (output("labels")?, output("overlay")?);
-        Ok(Photo { path: path.to_path_buf(), width, height, input, labels, overlay })
+        Ok(Photo { path: path.to_path_buf(), copy, width, height, input, labels, overlay })
     }
+
+    /// The file to read the photo from.
+    fn file(&self) -> &Path {
+        self.copy.as_ref().map_or(&self.path, |copy| copy.0.path())
+    }
+}
+
+/// Reads a pipe to its end, into a temporary file.
+fn copied(pipe: &Path) -> std::io::Result<Copied> {
+    let mut copy = listed(NamedTempFile::new)?;
+    std::io::copy(&mut std::fs::File::open(pipe)?, &mut copy.0)?;
+    Ok(copy)
 }
 
 /// A network with a program for each size of input. The programs use the same memory, one after the
@@ -272,7 +297,7 @@ impl Segmenter {
         photo: &Photo,
         classifier: Classifier,
     ) -> Result<(RgbImage, Vec<u16>)> {
-        let rgb = decode::rgb(&photo.path)?;
+        let rgb = decode::rgb(photo.file())?;
         let Input { h, w } = photo.input;
         let (program, view) = &self.programs[&photo.input];
         let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);

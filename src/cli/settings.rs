@@ -12,7 +12,7 @@ use crate::data;
 use crate::net::Architecture;
 use crate::net::weights::{Source, Start};
 use crate::recipe::{Information, Method, Recipe};
-use crate::train::{Host, RunFolder, Settings};
+use crate::train::{Begun, Host, RunFolder, Settings};
 
 /// The numbers of a recipe that are still to be chosen from the images.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +172,7 @@ impl TrainArgs {
             start: start.provenance.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
+            begun: Begun::now(),
         };
         Ok((folder, settings, start))
     }

@@ -8,12 +8,18 @@ use signal_hook::iterator::Signals;
 
 use crate::base::say::warn;
 use crate::base::{fs, stop, tell};
-use crate::report::{PhaseBar, Progress};
-use crate::train::Observer;
+use crate::eval::EpochRow;
+use crate::report::{PhaseBar, Progress, table};
+use crate::train::{Observer, Seen};
 
 /// Signals closer in time than this count as one. A terminal that is closed sends SIGHUP twice, and
 /// a wrapper passes on the Ctrl-C that its child has already had from the terminal.
 const ONE: Duration = Duration::from_millis(100);
+
+/// The least time between the lines of two epochs, or this share of the time of the run if that is
+/// more.
+const EPOCH_LINE: Duration = Duration::from_secs(3);
+const EPOCH_SHARE: u32 = 100;
 
 /// Installs the handlers of signals. From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks the
 /// process to stop, and the second one ends it. Signals that the process was started to ignore, as
@@ -58,7 +64,14 @@ fn ignores(status: &str, signal: i32) -> bool {
 }
 
 /// The terminal's view of a training run: progress bars, notes, and the request to stop.
-pub struct Watch {
+pub struct Watch<'a> {
+    /// Number of epochs of the run.
+    epochs: usize,
+    begun: Instant,
+    /// When the last line of an epoch was told.
+    told: Option<Instant>,
+    /// Records each finished epoch.
+    on_epoch: &'a mut dyn FnMut(&EpochRow, &Seen),
     /// The progress bar of the present phase.
     phase: Option<PhaseBar>,
     /// The optimizer steps that a profiler records.
@@ -67,15 +80,22 @@ pub struct Watch {
     look_every: usize,
 }
 
-impl Watch {
-    /// A watch with no phase yet. `profiled` are the optimizer steps that a profiler records, and
-    /// `look_every` is the number of steps between two looks at their losses.
-    pub fn new(profiled: Range<u64>, look_every: usize) -> Self {
-        Watch { phase: None, profiled, look_every }
+impl<'a> Watch<'a> {
+    /// A watch of a run of `epochs` epochs with no phase yet. `profiled` are the optimizer steps
+    /// that a profiler records, `look_every` is the number of steps between two looks at their
+    /// losses, and `on_epoch` records each finished epoch.
+    pub fn new(
+        epochs: usize,
+        profiled: Range<u64>,
+        look_every: usize,
+        on_epoch: &'a mut dyn FnMut(&EpochRow, &Seen),
+    ) -> Self {
+        let begun = Instant::now();
+        Watch { epochs, begun, told: None, on_epoch, phase: None, profiled, look_every }
     }
 }
 
-impl Observer for Watch {
+impl Observer for Watch<'_> {
     fn begin(&mut self, phase: &str, images: usize) {
         self.phase = Some(Progress::phase(phase, images as u64));
     }
@@ -98,6 +118,17 @@ impl Observer for Watch {
 
     fn look_every(&self) -> usize {
         self.look_every
+    }
+
+    fn epoch(&mut self, row: &EpochRow, seen: &Seen) {
+        // A run of many short epochs has no line for each.
+        let least = EPOCH_LINE.max(self.begun.elapsed() / EPOCH_SHARE);
+        let due = self.told.is_none_or(|told| told.elapsed() >= least);
+        if due || row.epoch == self.epochs {
+            tell(table::epoch(row, self.epochs));
+            self.told = Some(Instant::now());
+        }
+        (self.on_epoch)(row, seen);
     }
 
     fn note(&mut self, line: &str) {

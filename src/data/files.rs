@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
 /// The endings of image files. The first six are all of JPEGs.
@@ -50,7 +51,15 @@ fn walk(dir: &Path, seen: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) -> Re
         if path.is_dir() {
             walk(&path, seen, found)?;
         } else if is_image(&path) {
-            found.push(path);
+            // To read a pipe would wait for a writer, for ever.
+            if path.metadata().is_ok_and(|file| !file.is_file()) {
+                warn(format_args!(
+                    "left out: {}: not a file, but a pipe or the like",
+                    path.display()
+                ));
+            } else {
+                found.push(path);
+            }
         }
     }
     Ok(())

@@ -79,6 +79,11 @@ pub fn read(path: &Path) -> Result<Vec<EpochRow>> {
     whole_lines(&text).enumerate().map(|(i, line)| parse(path, i, line)).collect()
 }
 
+/// As [`read`], but a file that is not there yet has no rows.
+pub fn read_or_none(path: &Path) -> Result<Vec<EpochRow>> {
+    if path.exists() { read(path) } else { Ok(Vec::new()) }
+}
+
 /// Drops the rows of epoch `epoch` and later, and a torn last line; the kept lines keep their
 /// bytes. For resuming at the start of `epoch`. A file that is not there yet is left so.
 pub fn truncate_from(path: &Path, epoch: usize) -> Result<()> {

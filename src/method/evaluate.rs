@@ -36,6 +36,9 @@ pub struct Evaluator {
     classes: usize,
     /// The label maps of a batch on the host.
     host: Vec<u8>,
+    /// Number of images whose predictions a run keeps, and what the last run kept.
+    keep: usize,
+    kept: Vec<u16>,
     /// The k-means of this set's own features, if planned.
     cluster: Option<MiniBatch>,
 }
@@ -101,6 +104,8 @@ impl Evaluator {
             counts: layout.take(Pool::State, "evaluation confusion", classes * k),
             classes,
             host: Vec::new(),
+            keep: 0,
+            kept: Vec::new(),
             cluster,
         })
     }
@@ -139,6 +144,7 @@ impl Evaluator {
     ) -> Result<Confusion> {
         net.fold(dev)?;
         dev.zero(self.counts)?;
+        self.kept.clear();
         let ids: Vec<u32> = (0..set.images.len() as u32).collect();
         let chunks: Vec<&[u32]> = ids.chunks(self.batch).collect();
         for (i, &ids) in chunks.iter().enumerate() {
@@ -153,12 +159,27 @@ impl Evaluator {
             let pred = self.predict_staged(dev, net, ids.len(), classifier, view)?;
             let (counts, clusters) = (self.counts, classifier.k);
             confusion_count(dev, ConfusionCount { counts, pred, labels, clusters })?;
+            let kept = self.keep.saturating_sub(ids[0] as usize).min(ids.len());
+            if kept > 0 {
+                let side = self.feeder.size();
+                self.kept.extend(dev.read(pred.part(0, kept * side * side))?);
+            }
             let next = chunks.get(i + 1).copied().unwrap_or_default();
             self.feeder.prefetch(dev, &set.images, next)?;
             tick(ids.len())?;
         }
         let counts = dev.read(self.counts)?.into_iter().map(u64::from).collect();
         Ok(Confusion { classes: self.classes, clusters: classifier.k, counts })
+    }
+
+    /// Makes every later [`Evaluator::run`] keep its predictions of the first `images` images.
+    pub fn keep(&mut self, images: usize) {
+        self.keep = images;
+    }
+
+    /// The clusters (images, size, size) that the last run kept.
+    pub fn kept(&self) -> &[u16] {
+        &self.kept
     }
 
     /// Sets the source of draws for views that are not plain.

@@ -2,8 +2,9 @@
 //! data in, text and pictures out; nothing here decides anything.
 
 pub mod bench;
+pub mod events;
+pub mod html;
 pub mod neighbours;
-pub mod page;
 pub mod palette;
 pub mod perclass;
 pub mod pictures;
@@ -13,6 +14,7 @@ pub mod svg;
 pub mod table;
 pub mod text;
 pub mod unlabelled;
+pub mod version;
 
 pub use perclass::EvalReport;
 pub use progress::{PhaseBar, Progress, time};

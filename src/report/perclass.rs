@@ -66,6 +66,19 @@ impl EvalReport {
         })
     }
 
+    /// The confusion matrix after the matching (C, C + 1): row = ground-truth class, column = class
+    /// that is seen, the last for clusters without a class.
+    pub fn counted(&self) -> Vec<Vec<u64>> {
+        let row = |counts: &Vec<u64>| {
+            let mut row = vec![0; self.classes + 1];
+            for (count, class) in counts.iter().zip(&self.class_of_cluster) {
+                row[class.unwrap_or(self.classes)] += count;
+            }
+            row
+        };
+        self.confusion.iter().map(row).collect()
+    }
+
     /// The report as text: classes with their clusters, then the parts, then the whole.
     pub fn text(&self) -> String {
         let classes = plain(
@@ -104,8 +117,7 @@ impl EvalReport {
         }
         let (acc, miou, present) = (self.acc, self.miou, self.miou_present);
         text + &format!(
-            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over the classes that \
-             occur in the labels)\n{}",
+            "{} images: acc {acc:.2} %, mIoU {miou:.2} % ({present:.2} % over classes in the labels)\n{}",
             self.images,
             scored_at(self.size)
         )

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, Rgb as Pixel, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, ImageResult, Rgb as Pixel, RgbImage};
 
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
@@ -76,6 +76,20 @@ pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usiz
     if got == want { Ok(()) } else { Err(Error::Shape { op, what, got, want }) }
 }
 
+/// A picture as the bytes of a PNG.
+pub(super) fn png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
+    let (w, h) = picture.dimensions();
+    encoded(picture.as_raw(), w, h, ExtendedColorType::Rgb8)
+}
+
+fn encoded(bytes: &[u8], w: u32, h: u32, colour: ExtendedColorType) -> ImageResult<Vec<u8>> {
+    let mut png = Vec::new();
+    let encoder =
+        PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
+    encoder.write_image(bytes, w, h, colour)?;
+    Ok(png)
+}
+
 fn write_png(
     path: &Path,
     bytes: &[u8],
@@ -83,11 +97,8 @@ fn write_png(
     h: usize,
     colour: ExtendedColorType,
 ) -> Result<()> {
-    let mut png = Vec::new();
-    let encoder =
-        PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
-    let encoded = encoder.write_image(bytes, w as u32, h as u32, colour);
-    encoded.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
+    let png = encoded(bytes, w as u32, h as u32, colour);
+    let png = png.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
     write_atomic(path, |out| out.write_all(&png))
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,27 @@ use crate::base::{Result, say, stop, tell};
 
 /// The time between two drawings of a bar.
 const FRAME: Duration = Duration::from_millis(100);
-/// The least time between two lines of a phase, where there is no bar.
+/// The least time between two lines, where there is no bar.
 const LINE: Duration = Duration::from_secs(5);
 /// Where a phase took less, it has a line of its own only the first time.
 const SHORT: Duration = Duration::from_secs(3);
 
 /// The names of the phases that had their line.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// When the first and the last line of this process were told.
+static LINES: Mutex<Option<[Instant; 2]>> = Mutex::new(None);
+
+/// Tells a line of progress where there is no bar. Unless it `must` be told, it is left out too soon
+/// after the one before. The longer the process runs, the rarer they are: some 80 in the first hour,
+/// and some 40 in the next day.
+fn log(must: bool, line: impl Display) {
+    let mut lines = LINES.lock().unwrap_or_else(|e| e.into_inner());
+    let [first, last] = *lines.get_or_insert([Instant::now(); 2]);
+    if must || last.elapsed() >= LINE.max(first.elapsed() / 16) {
+        tell(line);
+        *lines = Some([first, Instant::now()]);
+    }
+}
 
 /// Starts phases.
 pub struct Progress;
@@ -87,10 +102,8 @@ impl PhaseBar {
         if self.bar {
             say::draw(&self.drawn(seconds, say::columns()));
             self.next.set(elapsed + FRAME);
-        } else {
-            tell(format_args!("{:18} {}", self.name, self.place(seconds)));
-            // The longer it takes, the rarer: an hour has some 25 lines.
-            self.next.set(elapsed + LINE.max(elapsed / 4));
+        } else if self.done.get() < self.total {
+            log(false, format_args!("{:18} {}", self.name, self.place(seconds)));
         }
     }
 
@@ -129,15 +142,19 @@ impl PhaseBar {
     }
 
     /// Ends the phase and returns its seconds. Prints its line the first time that a phase of this
-    /// name ends, and later if it took some seconds: a run of many short epochs has other lines.
+    /// name ends, and later if it took some seconds and, where there is no bar, no other line was
+    /// told just before: a run of many short epochs has other lines.
     pub fn finish(self) -> f64 {
         let elapsed = self.start.elapsed();
         let (done, seconds, unit) = (self.done.get(), elapsed.as_secs_f64(), self.unit);
         let first = TOLD.lock().unwrap_or_else(|e| e.into_inner()).insert(self.name.clone());
-        if first || elapsed >= SHORT {
+        let rate = rate(done, seconds, unit);
+        let line = format_args!("{:18} {done} {unit} in {seconds:.1} s, {rate}", self.name);
+        if !self.bar {
+            log(first, line);
+        } else if first || elapsed >= SHORT {
             self.clear();
-            let rate = rate(done, seconds, unit);
-            tell(format_args!("{:18} {done} {unit} in {seconds:.1} s, {rate}", self.name));
+            tell(line);
         }
         seconds
     }

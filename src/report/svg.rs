@@ -1,193 +1,245 @@
-//! Plots as SVG: axes, lines and points. Colours are those of the page around them, so they follow
-//! light and dark.
+//! Plots as SVG elements for a page of HTML. Colours, fonts and dashes are those of the page's
+//! style (`html/style.css`): a plot names classes, so that it is light or dark as the page is.
 
 use std::fmt::Write;
 
-use crate::report::page::escape;
+use crate::report::html::escape;
 
-/// An axis: what it shows, and from where to where.
-#[derive(Clone, Debug)]
-pub struct Axis {
-    pub label: String,
-    pub low: f64,
-    pub high: f64,
-    /// Whether equal steps are equal factors.
-    pub log: bool,
+/// The width and the height of a chart, in units of which a letter is 13 high.
+const WIDTH: f64 = 460.0;
+const HEIGHT: f64 = 240.0;
+/// The place of the plot in the chart: left, top, right, bottom.
+const PLOT: [f64; 4] = [58.0, 12.0, 450.0, 200.0];
+/// The number of styles of series in `html/style.css`; then they begin anew.
+const STYLES: usize = 7;
+/// Above this number of points a line has no marks, which would hide it.
+const MARKED: usize = 120;
+/// The side of a cell of a heat map without and with numbers, and up to how many columns it has
+/// those.
+const CELL: f64 = 22.0;
+const NUMBERED: f64 = 36.0;
+const FEW: usize = 16;
+
+/// A named line through points (x, y), in the order of x.
+pub struct Line {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
 }
 
-impl Axis {
-    /// An axis around `values`, somewhat wider than they are.
-    pub fn around(label: &str, log: bool, values: impl Iterator<Item = f64>) -> Self {
-        let good = values.filter(|v| v.is_finite() && (!log || *v > 0.0));
-        let (low, high) = good
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-        let (low, high) = match (low <= high, log) {
-            (false, _) => (1.0, 10.0),
-            (true, true) => (low / 1.5, high * 1.5),
-            (true, false) => {
-                let margin = 0.06 * if high > low { high - low } else { high.abs().max(1.0) };
-                (low - margin, high + margin)
-            }
-        };
-        Axis { label: label.into(), low, high, log }
-    }
-
-    /// The place of `value` between 0 and 1.
-    fn place(&self, value: f64) -> f64 {
-        let part = if self.log {
-            (value / self.low).ln() / (self.high / self.low).ln()
-        } else {
-            (value - self.low) / (self.high - self.low)
-        };
-        part.clamp(0.0, 1.0)
-    }
-
-    /// Round values on the axis: powers of ten, or some six steps of 1, 2 or 5.
-    fn ticks(&self) -> Vec<f64> {
-        if self.log {
-            let (first, last) = (self.low.log10().ceil() as i32, self.high.log10().floor() as i32);
-            let every = (last - first) / 8 + 1;
-            let powers = (first..=last).step_by(every as usize).map(|p| 10f64.powi(p));
-            let powers: Vec<f64> = powers.collect();
-            if powers.len() > 1 {
-                return powers;
-            }
-        }
-        let raw = (self.high - self.low) / 6.0;
-        let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * power).into_iter().find(|s| *s >= raw);
-        let step = step.unwrap_or(raw);
-        let first = (self.low / step).ceil() as i64;
-        (first..).map(|i| i as f64 * step).take_while(|v| *v <= self.high).collect()
-    }
-}
-
-/// A plot in the making.
-pub struct Plot {
-    x: Axis,
-    y: Axis,
-    marks: String,
-}
-
-/// Size of a plot and of its frame, in its own units; a line of text is 12 of them high.
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 340.0;
-const LEFT: f64 = 58.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 44.0;
-
-impl Plot {
-    pub fn new(x: Axis, y: Axis) -> Self {
-        Plot { x, y, marks: String::new() }
-    }
-
-    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        let (across, down) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-        (LEFT + across * self.x.place(x), TOP + down * (1.0 - self.y.place(y)))
-    }
-
-    /// Draws a line through points, in the colour of a series.
-    pub fn line(&mut self, points: &[(f64, f64)], series: usize) {
-        let mut path = String::new();
-        for &point in points {
-            let (x, y) = self.at(point);
-            let _ = write!(path, "{x:.1},{y:.1} ");
-        }
-        let _ = writeln!(
-            self.marks,
-            "<polyline class=\"line l{series}\" points=\"{}\"/>",
-            path.trim_end()
-        );
-    }
-
-    /// Draws a point as a disc of an area in proportion to `weight` (1: a small one); `title` shows
-    /// when it is pointed at.
-    pub fn point(&mut self, at: (f64, f64), weight: f64, series: usize, title: &str) {
-        let ((x, y), r) = (self.at(at), (9.0 * weight).sqrt().clamp(2.0, 18.0));
-        let _ = writeln!(
-            self.marks,
-            "<circle class=\"f{series}\" fill-opacity=\"0.75\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\"><title>{}</title></circle>",
-            escape(title)
-        );
-    }
-
-    /// Writes a word beside a place.
-    pub fn word(&mut self, at: (f64, f64), word: &str) {
-        let (x, y) = self.at(at);
-        let (anchor, shift) = if x > WIDTH / 2.0 { ("end", -6.0) } else { ("start", 6.0) };
-        let _ = writeln!(
-            self.marks,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            x + shift,
-            (y - 6.0).max(TOP + 12.0),
-            escape(word)
-        );
-    }
-
-    /// The plot as an `svg` element.
-    pub fn finish(self) -> String {
-        let label = escape(&format!("{} over {}", self.y.label, self.x.label));
-        let mut svg =
-            format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\">\n");
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        for tick in self.x.ticks() {
-            let (x, _) = self.at((tick, self.y.low));
-            let _ = writeln!(
+/// A chart of lines over epochs, with axes, a mark at each point, and a legend if there are
+/// several. The marks say their values when they are pointed at.
+pub fn lines(title: &str, unit: &str, lines: &[Line]) -> String {
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let (xs, ys) = (range(all().map(|p| p.0)), range(all().map(|p| p.1)));
+    let axes = Axes { x: pad(xs, 0.0), y: pad(ys, 0.06) };
+    let mut svg = axes.frame(title, &whole_ticks(axes.x));
+    for (i, line) in lines.iter().enumerate() {
+        let style = i % STYLES;
+        let at = |&(x, y): &(f64, f64)| format!("{:.1},{:.1}", axes.x(x), axes.y(y));
+        let path: Vec<String> = line.points.iter().map(at).collect();
+        let path = path.join(" ");
+        let _ = write!(svg, r#"<polyline class="line s{style}" points="{path}"/>"#);
+        let marked = line.points.iter().filter(|_| line.points.len() <= MARKED);
+        for &(x, y) in marked {
+            let (name, value) = (escape(&line.name), figure(y));
+            let (cx, cy) = (axes.x(x), axes.y(y));
+            let _ = write!(
                 svg,
-                "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/><text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                bottom + 16.0,
-                number(tick)
+                r#"<circle class="mark s{style}" cx="{cx:.1}" cy="{cy:.1}" r="3.2"><title>{name}, epoch {x}: {value}{unit}</title></circle>"#
             );
         }
-        for tick in self.y.ticks() {
-            let (_, y) = self.at((self.x.low, tick));
-            let _ = writeln!(
-                svg,
-                "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                LEFT - 6.0,
-                y + 4.0,
-                number(tick)
-            );
-        }
-        let (across, down) = (right - LEFT, bottom - TOP);
-        let _ = writeln!(
-            svg,
-            "<rect class=\"frame\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{across}\" height=\"{down}\"/>"
-        );
-        svg += &self.marks;
-        let _ = writeln!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            LEFT + across / 2.0,
-            HEIGHT - 8.0,
-            escape(&self.x.label)
-        );
-        let _ = writeln!(
-            svg,
-            "<text class=\"soft\" transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            TOP + down / 2.0,
-            escape(&self.y.label)
-        );
-        svg + "</svg>\n"
     }
+    let names: Vec<&str> = lines.iter().map(|line| &*line.name).collect();
+    figure_of(title, unit, svg, &names, "line")
 }
 
-/// A tick's number, in as few letters as it needs.
-fn number(value: f64) -> String {
-    let size = value.abs();
-    let short = |v: f64| {
-        let text = format!("{v:.3}");
-        text.trim_end_matches('0').trim_end_matches('.').to_string()
+/// A chart of bars over epochs, each of parts that lie on each other: `bars` are (x, the parts'
+/// values), `names` those of the parts.
+pub fn stacks(title: &str, unit: &str, names: &[&str], bars: &[(f64, Vec<f64>)]) -> String {
+    let top = bars.iter().map(|bar| bar.1.iter().sum()).fold(0.0, f64::max);
+    let (lo, hi) = range(bars.iter().map(|bar| bar.0));
+    let axes = Axes { x: (lo - 0.6, hi + 0.6), y: (0.0, if top > 0.0 { top * 1.06 } else { 1.0 }) };
+    let mut svg = axes.frame(title, &whole_ticks((lo, hi)));
+    let width = ((PLOT[2] - PLOT[0]) / (axes.x.1 - axes.x.0) * 0.7).clamp(0.5, 40.0);
+    for (x, parts) in bars {
+        let mut under = 0.0;
+        for (i, &part) in parts.iter().enumerate().filter(|(_, part)| **part > 0.0) {
+            let (left, top) = (axes.x(*x) - width / 2.0, axes.y(under + part));
+            let (height, style) = (axes.y(under) - top, i % STYLES);
+            let (name, value) = (escape(names[i]), figure(part));
+            let _ = write!(
+                svg,
+                r#"<rect class="bar s{style}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{name}, epoch {x}: {value}{unit}</title></rect>"#
+            );
+            under += part;
+        }
+    }
+    figure_of(title, unit, svg, names, "bar")
+}
+
+/// A table of shares (0 to 1) as a map of cells, the darker the larger; `rows` and `columns` are
+/// the names, and a cell is `None` where there is nothing to share. It is as large as it has to be:
+/// on a narrow page it scrolls. Few columns have numbers, in percent.
+pub fn heat(title: &str, rows: &[&str], columns: &[&str], shares: &[Vec<Option<f64>>]) -> String {
+    let numbers = columns.len() <= FEW;
+    let cell = if numbers { NUMBERED } else { CELL };
+    let longest = |names: &[&str]| {
+        names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(24) as f64 * 7.2 + 12.0
     };
-    match size {
-        0.0 => "0".into(),
-        _ if size >= 1e9 => short(value / 1e9) + "G",
-        _ if size >= 1e6 => short(value / 1e6) + "M",
-        _ if size >= 1e4 => short(value / 1e3) + "k",
-        _ if size < 1e-2 => format!("{value:.0e}"),
-        _ => short(value),
+    let (left, above) = (longest(rows), longest(columns) * 0.75 + 8.0);
+    let width = left + cell * columns.len() as f64 + longest(columns) * 0.75;
+    let height = above + cell * rows.len() as f64 + 4.0;
+    let mut svg = String::new();
+    for (i, name) in columns.iter().enumerate() {
+        let (x, y, name) = (left + cell * (i as f64 + 0.6), above - 6.0, escape(&short(name)));
+        let _ = write!(
+            svg,
+            r#"<text class="tick" transform="translate({x:.1} {y:.1}) rotate(-45)">{name}</text>"#
+        );
     }
+    for (r, (row, shares)) in rows.iter().zip(shares).enumerate() {
+        let y = above + cell * r as f64;
+        let (end, below, name) = (left - 6.0, y + cell / 2.0 + 4.0, escape(&short(row)));
+        let _ = write!(svg, r#"<text class="tick end" x="{end:.1}" y="{below:.1}">{name}</text>"#);
+        for (c, share) in shares.iter().enumerate() {
+            let (x, side) = (left + cell * c as f64, cell - 1.0);
+            let percent =
+                share.map_or("no pixel".into(), |share| format!("{:.1} %", 100.0 * share));
+            let (row, column) = (escape(row), escape(columns[c]));
+            let dark = if share.is_some_and(|share| share > 0.5) { " dark" } else { "" };
+            let _ = write!(
+                svg,
+                r#"<rect class="cell" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}" style="--share:{:.3}"><title>{row} seen as {column}: {percent}</title></rect>"#,
+                share.unwrap_or(0.0)
+            );
+            if let Some(share) = share.filter(|share| numbers && *share >= 0.005) {
+                let middle = x + cell / 2.0;
+                let _ = write!(
+                    svg,
+                    r#"<text class="mid{dark}" x="{middle:.1}" y="{below:.1}">{:.0}</text>"#,
+                    100.0 * share
+                );
+            }
+        }
+    }
+    let title = escape(title);
+    format!(
+        r#"<div class="wide"><svg class="heat" role="img" aria-label="{title}" viewBox="0 0 {width:.0} {height:.0}" style="width:{width:.0}px">{svg}</svg></div>"#
+    )
+}
+
+/// A name cut to what has room in a heat map.
+fn short(name: &str) -> String {
+    if name.chars().count() <= 24 {
+        name.into()
+    } else {
+        name.chars().take(23).chain(['…']).collect()
+    }
+}
+
+/// The ranges of numbers that a chart shows.
+struct Axes {
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Axes {
+    fn x(&self, x: f64) -> f64 {
+        PLOT[0] + (x - self.x.0) / (self.x.1 - self.x.0) * (PLOT[2] - PLOT[0])
+    }
+
+    fn y(&self, y: f64) -> f64 {
+        PLOT[3] - (y - self.y.0) / (self.y.1 - self.y.0) * (PLOT[3] - PLOT[1])
+    }
+
+    /// The start of the chart: lines and numbers of both axes.
+    fn frame(&self, title: &str, epochs: &[f64]) -> String {
+        let [left, _, right, bottom] = PLOT;
+        let title = escape(title);
+        let mut svg = format!(
+            r#"<svg class="chart" role="img" aria-label="{title}" viewBox="0 0 {WIDTH} {HEIGHT}">"#
+        );
+        let values = ticks(self.y, 5);
+        let step = if values.len() > 1 { values[1] - values[0] } else { 1.0 };
+        let digits = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
+        for value in values {
+            let (y, below) = (self.y(value), self.y(value) + 4.5);
+            let _ = write!(
+                svg,
+                r#"<line class="grid" x1="{left}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/><text class="tick end" x="{:.1}" y="{below:.1}">{value:.digits$}</text>"#,
+                left - 6.0
+            );
+        }
+        let _ = write!(
+            svg,
+            r#"<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>"#
+        );
+        for epoch in epochs {
+            let (x, y) = (self.x(*epoch), bottom + 17.0);
+            let _ = write!(svg, r#"<text class="tick mid" x="{x:.1}" y="{y:.1}">{epoch}</text>"#);
+        }
+        let (x, y) = ((left + right) / 2.0, HEIGHT - 5.0);
+        svg + &format!(r#"<text class="tick mid" x="{x:.1}" y="{y:.1}">epoch</text>"#)
+    }
+}
+
+/// A chart with its title above and its legend below.
+fn figure_of(title: &str, unit: &str, svg: String, names: &[&str], kind: &str) -> String {
+    let (title, unit) = (escape(title), unit.trim());
+    let unit = if unit.is_empty() { String::new() } else { format!(" <small>{unit}</small>") };
+    let mut key = String::new();
+    for (i, name) in names.iter().enumerate().filter(|_| names.len() > 1) {
+        let (style, name) = (i % STYLES, escape(name));
+        let _ = write!(
+            key,
+            r#"<li><svg class="key" viewBox="0 0 22 10"><line class="{kind} s{style}" x1="0" x2="22" y1="5" y2="5"/></svg>{name}</li>"#
+        );
+    }
+    let key = if key.is_empty() { key } else { format!("<ul>{key}</ul>") };
+    format!("<figure><figcaption>{title}{unit}</figcaption>{svg}</svg>{key}</figure>")
+}
+
+/// A number with four digits that count.
+pub fn figure(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 10.0 => 2,
+        v if v >= 0.1 || v == 0.0 => 4,
+        _ => return format!("{value:.3e}"),
+    };
+    format!("{value:.digits$}")
+}
+
+/// The least and the largest of the finite values; (0, 1) if there are none.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = values.filter(|v| v.is_finite());
+    let (lo, hi) =
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    if lo <= hi { (lo, hi) } else { (0.0, 1.0) }
+}
+
+/// A range that is wider by a share at both ends, and has some width in any case.
+fn pad((lo, hi): (f64, f64), share: f64) -> (f64, f64) {
+    let margin = if hi > lo { (hi - lo) * share } else { lo.abs().max(1.0) * 0.1 };
+    (lo - margin, hi + margin)
+}
+
+/// About `count` round numbers within a range: multiples of 1, 2 or 5 times a power of ten.
+fn ticks((lo, hi): (f64, f64), count: usize) -> Vec<f64> {
+    let rough = (hi - lo) / count as f64;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough * 0.999);
+    let step = step.unwrap_or(power * 10.0);
+    let (first, last) = ((lo / step).ceil() as i64, (hi / step).floor() as i64);
+    (first..=last).map(|i| i as f64 * step).collect()
+}
+
+/// The ticks of an axis of epochs, which are whole numbers.
+fn whole_ticks((lo, hi): (f64, f64)) -> Vec<f64> {
+    let mut all = ticks((lo, hi.max(lo + 1.0)), 8);
+    all.retain(|t| t.fract() == 0.0 && *t <= hi && *t >= lo);
+    all
 }
 
 #[cfg(test)]
@@ -195,30 +247,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_lie_where_the_axes_say() {
-        let x = Axis { label: "x".into(), low: 1.0, high: 100.0, log: true };
-        let y = Axis { label: "y".into(), low: 0.0, high: 4.0, log: false };
-        let mut plot = Plot::new(x, y);
-        plot.point((10.0, 1.0), 1.0, 3, "a<b");
-        plot.line(&[(1.0, 0.0), (100.0, 4.0)], 0);
-        plot.word((100.0, 4.0), "roof");
-        let svg = plot.finish();
-        // The middle of 58 to 546, and a quarter up from 296 to 12.
-        assert!(svg.contains("cx=\"302.0\" cy=\"225.0\""), "{svg}");
-        assert!(svg.contains("points=\"58.0,296.0 546.0,12.0\""), "{svg}");
-        assert!(svg.contains("<title>a&lt;b</title>") && svg.contains(">roof</text>"), "{svg}");
+    fn ticks_are_round_and_within() {
+        assert_eq!(ticks((0.0, 10.0), 5), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(ticks((0.31, 0.84), 5), [0.4, 0.6000000000000001, 0.8].to_vec());
+        assert_eq!(whole_ticks((1.0, 2.0)), [1.0, 2.0]);
+        assert_eq!(whole_ticks((1.0, 1.0)), [1.0]);
+        assert!(whole_ticks((1.0, 300.0)).len() <= 9);
     }
 
     #[test]
-    fn ticks_are_round_numbers() {
-        let axis = |low, high, log| Axis { label: String::new(), low, high, log };
-        assert_eq!(axis(0.0, 10.0, false).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        assert_eq!(axis(0.5, 2000.0, true).ticks(), [1.0, 10.0, 100.0, 1000.0]);
-        assert!(axis(3.0, 4.0, true).ticks().len() >= 4, "less than a power of ten");
-        let texts = [0.0, 0.001, 0.25, 12.0, 2e4, 3e6].map(number);
-        assert_eq!(texts, ["0", "1e-3", "0.25", "12", "20k", "3M"]);
-        let around = Axis::around("", true, [0.0, 2.0, f64::NAN, 8.0].into_iter());
-        assert!(around.low < 2.0 && around.low > 1.0 && around.high > 8.0);
-        assert!(Axis::around("", false, [5.0].into_iter()).low < 5.0);
+    fn a_line_has_a_mark_for_each_point_inside_of_the_plot() {
+        let points = vec![(0.0, 49.5), (1.0, 54.25), (2.0, f64::MAX.ln())];
+        let svg = lines("Scores", " %", &[Line { name: "a < b".into(), points }]);
+        assert_eq!(svg.matches("<circle").count(), 3);
+        assert!(svg.contains("a &lt; b, epoch 1: 54.25 %"), "{svg}");
+        for part in svg.split("cy=\"").skip(1) {
+            let y: f64 = part.split('"').next().unwrap().parse().unwrap();
+            assert!((PLOT[1]..=PLOT[3]).contains(&y), "{svg}");
+        }
+        // The highest value is the highest mark: y goes down.
+        let ys: Vec<f64> = svg
+            .split("cy=\"")
+            .skip(1)
+            .map(|p| p.split('"').next().unwrap().parse().unwrap())
+            .collect();
+        assert!(ys[0] > ys[1] && ys[0] < ys[2] + 1000.0);
+        let one = lines("Loss", "", &[Line { name: "loss".into(), points: vec![(1.0, 0.5)] }]);
+        assert!(!one.contains("NaN") && !lines("none", "", &[]).contains("NaN"));
+    }
+
+    #[test]
+    fn stacks_are_as_high_as_their_parts() {
+        let bars = [(1.0, vec![1.0, 0.0, 3.0]), (2.0, vec![2.0, 2.0, 0.0])];
+        let svg = stacks("Seconds", " s", &["a", "b", "c"], &bars);
+        let heights: Vec<f64> = svg
+            .split("height=\"")
+            .skip(1)
+            .map(|p| p.split('"').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(heights.len(), 4);
+        assert!((heights[1] - 3.0 * heights[0]).abs() <= 0.2, "{heights:?}");
+        assert!((heights[0] + heights[1] - heights[2] - heights[3]).abs() <= 0.2, "{heights:?}");
+    }
+
+    #[test]
+    fn a_heat_map_has_a_cell_for_each_pair() {
+        let shares = [vec![Some(0.25), Some(0.75)], vec![None, None]];
+        let svg = heat("Confusion", &["sky", "sea"], &["sky", "sea"], &shares);
+        assert_eq!(svg.matches("class=\"cell\"").count(), 4);
+        assert!(
+            svg.contains("sky seen as sea: 75.0 %") && svg.contains("sea seen as sky: no pixel")
+        );
+        assert!(svg.contains("--share:0.750"));
     }
 }

@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use crate::eval::EpochRow;
 use crate::eval::epochs::Score;
 use crate::method::Candidate;
+use crate::report::time;
 
 /// Makes a table with the first column to the left and all others to the right, as numbers are
 /// read, `gap` + 1 spaces between them.
@@ -78,6 +79,19 @@ pub fn epochs(rows: &[EpochRow]) -> String {
     }
 }
 
+/// The line of an epoch that was just finished, of `epochs` in all, with an estimate of the time
+/// that is left.
+pub fn epoch(row: &EpochRow, epochs: usize) -> String {
+    let mut parts = vec![format!("loss {:.4}", row.loss)];
+    parts.extend(row.acc.map(|acc| format!("acc {acc:.2} %")));
+    parts.extend(row.miou.map(|miou| format!("mIoU {miou:.2} %")));
+    let seconds = row.kmeans_s + row.labels_s + row.train_s + row.eval_s;
+    parts.push(time(seconds));
+    let left = epochs.saturating_sub(row.epoch);
+    parts.extend((left > 0).then(|| format!("{} left", time(seconds * left as f64))));
+    format!("{:18} {}", format!("epoch {} of {epochs}", row.epoch), parts.join(", "))
+}
+
 /// The table of the numbers of clusters that were tried, the chosen one marked.
 pub fn clusters(candidates: &[Candidate], chosen: usize) -> String {
     let row = |c: &Candidate| {
@@ -148,6 +162,11 @@ mod tests {
             fresh: Some(Score { acc: 50.5, miou: 12.25, miou_present: 13.0 }),
             ..EpochRow::default()
         };
+        let line = epoch(&EpochRow { miou: Some(31.5), ..row.clone() }, 10);
+        assert_eq!(
+            line,
+            "epoch 2 of 10      loss 3.5000, acc 40.12 %, mIoU 31.50 %, 11 s, 89 s left"
+        );
         let text = epochs(&[row]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 9, "{text}");

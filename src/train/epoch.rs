@@ -9,7 +9,7 @@ use crate::train::batches::Batches;
 use crate::train::checkpoint::{Phase, State};
 use crate::train::observer::{ticker, unless_stopped};
 use crate::train::unseen::{StepLosses, Unseen};
-use crate::train::{Observer, RunFolder, Sets, finite, outlook};
+use crate::train::{Observer, RunFolder, Seen, Sets, finite, outlook};
 
 /// A run in progress: everything that its phases work with.
 pub(super) struct Trainer<'a> {
@@ -25,6 +25,8 @@ pub(super) struct Trainer<'a> {
     pub unseen: Unseen,
     /// The place in the run; saved in checkpoints.
     pub state: State,
+    /// What the network made of the validation images after the last epoch of this process.
+    pub seen: Option<Seen>,
 }
 
 impl Trainer<'_> {
@@ -42,10 +44,10 @@ impl Trainer<'_> {
         {
             let started = Instant::now();
             let classifier = self.method.classifier(self.dev, false)?;
-            let Some(score) = unless_stopped(self.evaluate("untrained", classifier))? else {
+            let Some(counted) = unless_stopped(self.evaluate("untrained", classifier))? else {
                 return self.interrupt();
             };
-            self.state.untrained = score;
+            self.state.untrained = counted.map(|counted| self.score(&counted)).transpose()?;
             untrained_s = started.elapsed().as_secs_f64();
         }
         if self.state.phase == Phase::Labels {

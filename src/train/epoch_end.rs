@@ -7,22 +7,23 @@ use crate::augment::View;
 use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
-use crate::eval::Scores;
 use crate::eval::epochs::{EpochRow, Score};
+use crate::eval::{Confusion, Scores};
 use crate::train::checkpoint::{self, Phase, State};
 use crate::train::epoch::Trainer;
 use crate::train::finite;
 use crate::train::observer::{ticker, unless_stopped};
+use crate::train::{SHOWN, Seen};
 
 impl Trainer<'_> {
     /// Evaluates the epoch, writes its row, saves it, and begins the next one.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.check()?;
         let started = Instant::now();
-        let classifier = self.method.classifier(self.dev, true)?;
-        let Some(score) = unless_stopped(self.evaluate("evaluate", classifier))? else {
+        let Some(seen) = unless_stopped(self.see())? else {
             return self.interrupt();
         };
+        let score = seen.confusion.as_ref().map(|counted| self.score(counted)).transpose()?;
         let eval_s = started.elapsed().as_secs_f64();
         let recipe = &self.method.common().recipe;
         let (last, fresh, eval_size) =
@@ -69,11 +70,42 @@ impl Trainer<'_> {
         // drops the row and writes it again.
         row.append(&self.folder.metrics())?;
         self.state = self.state.next();
-        checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)
+        checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)?;
+        self.watch.epoch(&row, &seen);
+        self.seen = Some(seen);
+        Ok(())
     }
 
-    /// The score of a classifier on the validation images. `None` if they have no labels.
-    pub(super) fn evaluate(&mut self, name: &str, classifier: Classifier) -> Result<Option<Score>> {
+    /// What the network makes of the validation images.
+    pub(super) fn see(&mut self) -> Result<Seen> {
+        let classifier = self.method.classifier(self.dev, true)?;
+        self.evaluator.keep(SHOWN);
+        let confusion = self.evaluate("evaluate", classifier)?;
+        let clusters = if confusion.is_some() {
+            self.evaluator.kept().to_vec()
+        } else {
+            let (images, net) = (self.sets.val.images(), &self.method.common().net);
+            let shown = SHOWN.min(images.len());
+            self.evaluator.predict(self.dev, net, images, classifier, shown)?
+        };
+        self.evaluator.keep(0);
+        Ok(Seen { confusion, clusters })
+    }
+
+    /// The score of a confusion matrix under the recipe's matching.
+    pub(super) fn score(&self, confusion: &Confusion) -> Result<Score> {
+        let matching = self.method.common().recipe.matching;
+        let scores = Scores::new(confusion, &matching.of(confusion)?, &[])?;
+        Ok(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present })
+    }
+
+    /// The confusion matrix of a classifier on the validation images. `None` if they have no
+    /// labels.
+    pub(super) fn evaluate(
+        &mut self,
+        name: &str,
+        classifier: Classifier,
+    ) -> Result<Option<Confusion>> {
         let PictureSet::Labelled(val) = &self.sets.val else { return Ok(None) };
         self.watch.begin(name, val.images.len());
         let mut tick = ticker(self.watch);
@@ -82,8 +114,7 @@ impl Trainer<'_> {
             self.evaluator.run(self.dev, &common.net, val, classifier, View::Plain, &mut tick)?;
         drop(tick);
         self.watch.end();
-        let scores = Scores::new(&confusion, &common.recipe.matching.of(&confusion)?, &[])?;
-        Ok(Some(Score { acc: scores.acc, miou: scores.miou, miou_present: scores.miou_present }))
+        Ok(Some(confusion))
     }
 
     /// The score of a fresh k-means on images without augmentation. Centroids and running
@@ -102,7 +133,8 @@ impl Trainer<'_> {
         let scored = clustered.and_then(|_| {
             self.watch.end();
             let classifier = self.method.classifier(self.dev, false)?;
-            self.evaluate("evaluate", classifier)
+            let confusion = self.evaluate("evaluate", classifier)?;
+            confusion.map(|counted| self.score(&counted)).transpose()
         });
         let scored = unless_stopped(scored)?;
         self.dev.write(slot, &centroids)?;

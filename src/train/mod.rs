@@ -17,14 +17,15 @@ pub use checkpoint::{Loaded, Trained};
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
-pub use run::{Host, RunFolder, Settings};
+pub use run::{Begun, Host, RunFolder, Settings};
 pub use unseen::MOST as MOST_UNSEEN;
 
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::Engine;
+use crate::eval::Confusion;
 use crate::eval::epochs::{self, EpochRow};
-use crate::method::{Algorithm, Evaluator, PcaLaterals};
+use crate::method::PcaLaterals;
 use crate::net::weights::Start;
 use crate::train::checkpoint::State;
 use crate::train::epoch::Trainer;
@@ -39,12 +40,21 @@ pub struct Sets {
     pub val: PictureSet,
 }
 
-/// The result of a finished run, from which its pictures are made.
+/// The number of validation images of which pictures are made.
+pub const SHOWN: usize = 6;
+
+/// What the network makes of the validation images, from which scores and pictures follow.
+pub struct Seen {
+    /// The confusion matrix of all images. `None`: they have no labels.
+    pub confusion: Option<Confusion>,
+    /// The clusters (n, S, S) of the first n ≤ [`SHOWN`] images.
+    pub clusters: Vec<u16>,
+}
+
+/// The result of a finished run.
 pub struct Outcome {
-    /// The trained method.
-    pub method: Box<dyn Algorithm>,
-    /// The evaluation that was planned for the run.
-    pub evaluator: Evaluator,
+    /// What the trained network makes of the validation images.
+    pub seen: Seen,
     /// The rows of `metrics.jsonl` for all epochs.
     pub rows: Vec<EpochRow>,
 }
@@ -95,13 +105,18 @@ pub fn train(
     }
     folder.write_plan(&text)?;
     epochs::truncate_from(&folder.metrics(), state.epoch)?;
-    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, unseen, state };
+    let seen = None;
+    let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, unseen, state, seen };
     while trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
         let done = trainer.epoch();
         trainer.dev.leave();
         done?;
     }
-    let (method, evaluator) = (trainer.method, trainer.evaluator);
-    Ok(Outcome { method, evaluator, rows: epochs::read(&folder.metrics())? })
+    let seen = match trainer.seen.take() {
+        Some(seen) => seen,
+        // No epoch was left.
+        None => trainer.see().map_err(|e| folder.kept(e))?,
+    };
+    Ok(Outcome { seen, rows: epochs::read(&folder.metrics())? })
 }

@@ -1,6 +1,8 @@
 //! The interface of whoever watches a run and may stop it.
 
 use crate::base::{Error, Result, stop};
+use crate::eval::EpochRow;
+use crate::train::Seen;
 
 /// Shows the progress of a run, and may stop it.
 pub trait Observer {
@@ -19,6 +21,10 @@ pub trait Observer {
     fn look_every(&self) -> usize {
         1
     }
+
+    /// Called when an epoch is finished and saved, with its row and what the network now makes of
+    /// the validation images.
+    fn epoch(&mut self, _row: &EpochRow, _seen: &Seen) {}
 
     /// Shows a line to whoever started the run.
     fn note(&mut self, line: &str);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
-use crate::base::say::quoted;
+use crate::base::say::{self, quoted};
 use crate::base::{Error, Result};
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
@@ -37,6 +37,31 @@ pub struct Settings {
     pub version: String,
     /// The machine.
     pub host: Host,
+    /// The start of the run.
+    #[serde(default)]
+    pub begun: Begun,
+}
+
+/// When and how a run was started, for readers. Runs of older versions do not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The time, in UTC.
+    pub date: String,
+    /// The command line, as a shell takes it.
+    pub command: String,
+    /// The commit that this program was built from.
+    pub commit: String,
+}
+
+impl Begun {
+    /// This process, now.
+    pub fn now() -> Self {
+        Begun {
+            date: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+            command: say::command_line(),
+            commit: env!("PICIE_COMMIT").into(),
+        }
+    }
 }
 
 /// The machine that a run was started on.
@@ -122,6 +147,16 @@ impl RunFolder {
     /// The path of the weights and centroids after an epoch, which can be evaluated.
     pub fn epoch(&self, epoch: usize) -> PathBuf {
         self.path.join(format!("epoch-{epoch:02}.safetensors"))
+    }
+
+    /// The path of the report.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// The path of the folder of event files, for TensorBoard.
+    pub fn events(&self) -> PathBuf {
+        self.path.join("tensorboard")
     }
 
     /// The path of the folder of pictures.

@@ -8,7 +8,7 @@ fn every_command_lists_its_flags() {
     let commands = [
         (
             "train",
-            "data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
+            "quiet verbose json tensorboard data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
              update-every kmeans-iters weights laterals eval-size seed limit device strict no-cache split val-split classes",
         ),
         (
@@ -19,8 +19,8 @@ fn every_command_lists_its_flags() {
             "baselines",
             "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
         ),
-        ("segment", "checkpoint out size device"),
-        ("compare", "checkpoint data dataset split classes images limit strict out device"),
+        ("segment", "checkpoint out size json device"),
+        ("compare", "checkpoint data dataset split classes images limit strict out json device"),
         (
             "neighbors",
             "checkpoint data dataset split query top every-pixel limit strict out device",
@@ -30,9 +30,11 @@ fn every_command_lists_its_flags() {
             "recipe data images epochs seconds noise warm-up top json against fail-above ignore-device from report trace csv \
              model device",
         ),
-        ("scenes", "train val seed"),
-        ("devices", ""),
-        ("cache", "clear"),
+        ("scenes", "train val seed json"),
+        ("devices", "json"),
+        ("cache", "clear json"),
+        ("completions", ""),
+        ("man", "out"),
     ];
     let all = place.picie("--help").succeeds().out;
     for (command, flags) in commands {
@@ -47,7 +49,38 @@ fn every_command_lists_its_flags() {
     let values = "coco-stuff cityscapes folder demo picie picie-released size inverse none direct cascade auto cpu";
     let help = place.picie("train --help").out;
     holds(&help, &values.split_whitespace().collect::<Vec<_>>());
-    holds(&place.picie("--version").succeeds().out, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn the_version_says_what_was_built() {
+    let place = Place::new();
+    let short = place.picie("-V").succeeds().out;
+    assert_eq!(short, format!("picie {}\n", env!("CARGO_PKG_VERSION")));
+    let long = place.picie("--version").succeeds().out;
+    holds(&long, &[short.trim(), "\ncommit: ", "\nCUDA kernels: "]);
+    let kernels = picie::device::cuda::missing_kernels().is_none();
+    assert_eq!(long.contains("sm_90"), kernels, "{long}");
+    assert_eq!(long.contains("by nvcc "), kernels, "{long}");
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let place = Place::new();
+    let commands = picie::cli::args::Args::command();
+    let names: Vec<&str> = commands.get_subcommands().map(|c| c.get_name()).collect();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = place.picie(&format!("completions {shell}")).succeeds().out;
+        holds(&script, &names);
+        holds(&script, &["tensorboard"]);
+    }
+    assert_eq!(place.picie("completions cmd").code, Some(2));
+    let page = place.picie("man").succeeds().out;
+    holds(&page, &[".TH picie 1", "picie\\-train(1)"]);
+    holds(&place.picie("man --out pages").succeeds().out, &["14 pages"]);
+    for name in names {
+        let page = std::fs::read_to_string(place.join(format!("pages/picie-{name}.1"))).unwrap();
+        holds(&page, &[".TH", &format!("picie\\-{name}"), ".SH OPTIONS"]);
+    }
 }
 
 #[test]

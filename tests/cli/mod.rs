@@ -21,6 +21,7 @@ mod look;
 mod model;
 mod photos;
 mod place;
+mod report;
 mod resume;
 mod segment;
 #[cfg(target_os = "linux")]

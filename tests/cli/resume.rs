@@ -100,8 +100,10 @@ fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
     let place = Place::new();
     let words = train("mine").replace("train ", "sweep lr --values 1e-4,1e-5 ");
     let mut running = place.start(&words, 2);
-    running.wait_for("train");
-    running.wait_for("laterals");
+    running.wait_for("lr 1e-5, seed 1");
+    while !place.join("mine/1e-5-seed-1/run.json").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     running.signal("HUP");
     let ran = running.finish();
     assert_eq!(ran.code, Some(130), "{ran:?}");

@@ -22,7 +22,7 @@ fn a_run_without_data_uses_the_scenes_of_the_cache_and_leaves_a_whole_run_folder
         "epoch-02.safetensors",
         "metrics.jsonl",
     ]);
-    want.extend(["plan.txt", "run.json", "run.lock"]);
+    want.extend(["plan.txt", "report.html", "run.json", "run.lock"]);
     want.sort();
     assert_eq!(names, want);
 

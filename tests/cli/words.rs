@@ -60,7 +60,9 @@ fn every_command_with_a_result_has_json_of_one_line() {
     holds(value["failed"][0]["photo"].as_str().unwrap(), &["epoch-02.safetensors"]);
 
     let args = picie::cli::args::Args::command();
-    for command in args.get_subcommands() {
+    // These print a script and a page of text.
+    let texts = ["completions", "man"];
+    for command in args.get_subcommands().filter(|c| !texts.contains(&c.get_name())) {
         let name = command.get_name();
         let json = command.get_arguments().any(|flag| flag.get_id() == "json");
         assert!(json, "{name} prints a result without --json");
@@ -202,4 +204,26 @@ fn without_a_terminal_a_long_phase_has_a_line_every_few_seconds() {
     holds(&first, &["/9064 images, ", " images/s, ", " left"]);
     running.signal("INT");
     assert_eq!(running.finish().code, Some(130));
+}
+
+#[test]
+fn pipes_are_read_where_they_are_photos_and_left_out_of_folders() {
+    let place = Place::new();
+    let photo = scenes().join("images/val2017/000000000001.jpg");
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out out /dev/stdin", checkpoint.display());
+    // A shell hands a file on as it is; `cat` makes a pipe of it.
+    let line = format!("cat {} | {} {words}", photo.display(), crate::util::binary().display());
+    let done = place.command("sh", "-c").arg(line).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    holds(&String::from_utf8_lossy(&done.stdout), &["/dev/stdin → out/stdin-labels.png"]);
+    let size = |path| image::image_dimensions(path).unwrap();
+    assert_eq!(size(place.join("out/stdin-labels.png")), size(photo.clone()));
+
+    std::fs::create_dir(place.join("in")).unwrap();
+    std::fs::copy(&photo, place.join("in/a.jpg")).unwrap();
+    assert!(place.command("mkfifo", "in/x.jpg").status().unwrap().success());
+    let tiny = TINY.replace("--epochs 2", "--epochs 1");
+    let ran = place.picie(&format!("train --data in --run run {tiny}")).succeeds();
+    holds(&ran.err, &["left out: ", "in/x.jpg: not a file, but a pipe"]);
 }

@@ -4,6 +4,7 @@ mod baselines;
 mod bench;
 mod cache;
 mod recipe;
+mod talk;
 mod trained;
 
 use std::ops::Range;
@@ -19,11 +20,13 @@ use crate::eval::Matching;
 use crate::net::Backbone;
 use crate::net::weights::Source;
 use crate::recipe::{Balance, ClassifierKind, Freeze, Laterals};
+use crate::report::version;
 use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
 pub use recipe::RecipeName;
+pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
     ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs,
 };
@@ -31,23 +34,12 @@ pub use trained::{
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,
 /// segments your photos.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, long_version = version::long(), max_term_width = 100)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
     pub talk: TalkArgs,
-}
-
-/// How much is said on standard error.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct TalkArgs {
-    /// Say nothing but results, warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say more: the engine, its choices, the recipe, and each file that is written
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,6 +71,10 @@ pub enum Command {
     /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
     /// drawn scenes
     Cache(CacheArgs),
+    /// Print the completions of a shell, to be put where it looks for them
+    Completions(CompletionsArgs),
+    /// Print the manual page of picie, or write those of all commands into a folder
+    Man(ManArgs),
 }
 
 /// The engine that a flag names: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -281,6 +277,9 @@ pub struct TrainArgs {
     pub strict: bool,
     #[command(flatten)]
     pub keep: KeepArgs,
+    /// Write event files for TensorBoard into the run's folder, too
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Print where every tensor would lie in memory, and exit
     #[arg(long)]
     pub plan: bool,
@@ -336,13 +335,6 @@ pub struct ScenesArgs {
     /// Seed of all random draws
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct DevicesArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -6,10 +6,9 @@ use crate::cli::bar::FileBar;
 use crate::cli::choose;
 use crate::cli::read::Reader;
 use crate::cli::settings::Undecided;
-use crate::cli::train::SHOWN;
 use crate::data::{self, Dataset, PictureSet, Square};
 use crate::recipe::Method;
-use crate::train::{Sets, Settings};
+use crate::train::{SHOWN, Sets, Settings};
 
 /// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
 /// recipe needs, or if fewer clusters than classes are to be matched.

@@ -2,26 +2,25 @@
 
 mod load;
 mod pictures;
+mod record;
 
 use serde_json::json;
 
 use crate::base::say::{detail, quoted, warn};
-use crate::base::{Result, tell};
+use crate::base::{Error, Result, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::Chosen;
 use crate::cli::paths::text;
 use crate::cli::read::Reader;
 use crate::cli::say;
+use crate::cli::train::record::Record;
 use crate::cli::watch::Watch;
 use crate::device::cuda::Autotune;
 use crate::eval::EpochRow;
 use crate::recipe::Laterals;
 use crate::report::table;
-use crate::train::{RunFolder, plan, train};
-
-/// Number of validation images in the pictures of a run.
-const SHOWN: usize = 6;
+use crate::train::{Outcome, RunFolder, Seen, plan, train};
 
 /// Runs the command, and prints where its results are.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -29,24 +28,26 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.plan {
         return Ok(());
     }
-    let (run, pictures, checkpoint) = (&folder.path, folder.pictures(), folder.checkpoint());
+    let (run, report) = (&folder.path, folder.report());
+    let (pictures, checkpoint) = (folder.pictures(), folder.checkpoint());
     if args.json {
         return say(json!({
-            "run": text(run), "pictures": text(&pictures), "checkpoint": text(&checkpoint),
-            "epochs": rows
+            "run": text(run), "report": text(&report), "pictures": text(&pictures),
+            "checkpoint": text(&checkpoint), "epochs": rows
         }));
     }
     let own = format!("picie segment --checkpoint {} --out DIR IMAGE...", quoted(&checkpoint));
     say(format_args!(
-        "{}\nrun: {}\npictures: {}\nsegment your own: {own}",
+        "{}\nrun: {}\nreport: {}\npictures: {}\nsegment your own: {own}",
         table::epochs(&rows),
         run.display(),
+        report.display(),
         pictures.display()
     ))
 }
 
-/// Trains one run and draws its pictures. Returns its folder and the rows of its epochs, which are
-/// empty if only the plan was asked for, and printed.
+/// Trains one run, and writes its pictures and its report. Returns its folder and the rows of its
+/// epochs, which are empty if only the plan was asked for, and printed.
 pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
@@ -69,11 +70,19 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
         say(if args.json { plan.json(dev).to_string() } else { plan.text(dev) })?;
         return Ok((folder, Vec::new()));
     }
-    let steps = args.profile_steps.clone().unwrap_or_default();
-    let mut watch = Watch::new(steps, args.check_finite.into());
-    let outcome = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch)?;
+    let (device, steps) = (dev.describe(), args.profile_steps.clone().unwrap_or_default());
+    let mut record = Record::new(&folder, &settings, &sets, device, args.tensorboard);
+    let mut on_epoch = |row: &EpochRow, seen: &Seen| record.epoch(row, seen);
+    let (epochs, look) = (settings.recipe.epochs, args.check_finite.into());
+    let mut watch = Watch::new(epochs, steps, look, &mut on_epoch);
+    let trained = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch);
     dev.choices().iter().for_each(|choice| detail(format_args!("chosen: {choice}")));
-    let rows = outcome.rows.clone();
-    pictures::write(dev, &folder, &sets, outcome).map_err(|e| folder.kept(e))?;
+    if let Err(e @ Error::Interrupted { .. }) = &trained
+        && folder.settings_path().exists()
+    {
+        record.write(&e.to_string())?;
+    }
+    let Outcome { seen, rows } = trained?;
+    record.finish(&seen)?;
     Ok((folder, rows))
 }

@@ -1,63 +1,96 @@
-//! The pictures of a finished run.
+//! The pictures of a run.
 
-use crate::augment::View;
-use crate::base::{Error, Result, stop};
+use image::RgbImage;
+
+use crate::base::{Error, Result};
 use crate::cli::pictures::{class_in_pictures, picture, truth};
-use crate::cli::train::SHOWN;
 use crate::data::PictureSet;
-use crate::device::Engine;
 use crate::eval::ClassOf;
-use crate::report::palette;
+use crate::recipe::Recipe;
+use crate::report::palette::{Colour, palette};
 use crate::report::pictures::{overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
-use crate::train::{Outcome, RunFolder, Sets};
+use crate::train::{RunFolder, Seen, Sets};
 
-/// Writes a sheet (image, prediction, ground truth), and an overlay of each of its images.
-pub fn write(
-    dev: &mut dyn Engine,
-    folder: &RunFolder,
-    sets: &Sets,
-    outcome: Outcome,
-) -> Result<()> {
-    let Outcome { method, mut evaluator, .. } = outcome;
-    let dir = folder.pictures();
-    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
-    let images = sets.val.images();
-    let n = SHOWN.min(images.len());
-    let side = images.size();
-    let (classifier, common) = (method.classifier(dev, true)?, method.common());
-    let clusters = evaluator.predict(dev, &common.net, images, classifier, n)?;
-    let (class_of, names): (ClassOf, Vec<String>) = match &sets.val {
-        PictureSet::Labelled(val) => {
-            let confusion =
-                evaluator
-                    .run(dev, &common.net, val, classifier, View::Plain, &mut |_| stop::check())?;
-            (
-                class_in_pictures(common.recipe.matching, &confusion)?,
+/// The first validation images with their predictions and, if there are labels, their truth.
+pub struct Pictures {
+    rows: Vec<SheetRow>,
+    /// The names of the images.
+    ids: Vec<String>,
+    /// The names of the classes, or of the clusters if there are no labels.
+    names: Vec<String>,
+}
+
+impl Pictures {
+    /// The pictures of what the network makes of the validation images.
+    pub fn new(sets: &Sets, recipe: &Recipe, seen: &Seen) -> Result<Self> {
+        let images = sets.val.images();
+        let (class_of, names): (ClassOf, Vec<String>) = match (&sets.val, &seen.confusion) {
+            (PictureSet::Labelled(val), Some(confusion)) => (
+                class_in_pictures(recipe.matching, confusion)?,
                 val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),
-            )
-        }
-        PictureSet::Plain(_) => {
-            let k = common.recipe.clusters;
-            ((0..k).map(Some).collect(), (1..=k).map(|c| format!("cluster {c}")).collect())
-        }
-    };
-    let prediction = relabel(&clusters, &class_of);
-    let colours = palette::palette(names.len());
-    let mut rows = Vec::new();
-    for (i, labels) in prediction.chunks(side * side).enumerate() {
-        let picture = picture(images, i)?;
-        let truth = match &sets.val {
-            PictureSet::Labelled(val) => Some(truth(val, i)?),
-            PictureSet::Plain(_) => None,
+            ),
+            _ => {
+                let k = recipe.clusters;
+                ((0..k).map(Some).collect(), (1..=k).map(|c| format!("cluster {c}")).collect())
+            }
         };
-        write_rgb(
-            &dir.join(picture_name(i, &images.items[i].id)),
-            &overlay(&picture, labels, &colours)?,
-        )?;
-        rows.push(SheetRow { image: picture, predictions: vec![labels.to_vec()], truth });
+        let prediction = relabel(&seen.clusters, &class_of);
+        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        for (i, labels) in prediction.chunks(images.size().pow(2)).enumerate() {
+            let truth = match &sets.val {
+                PictureSet::Labelled(val) => Some(truth(val, i)?),
+                PictureSet::Plain(_) => None,
+            };
+            let image = picture(images, i)?;
+            rows.push(SheetRow { image, predictions: vec![labels.to_vec()], truth });
+            ids.push(images.items[i].id.clone());
+        }
+        Ok(Pictures { rows, ids, names })
     }
-    write_rgb(&dir.join("sheet.png"), &sheet(&rows, &["prediction".into()], &names)?)
+
+    /// Writes a sheet (image, prediction, ground truth), and an overlay of each of its images.
+    pub fn write(&self, folder: &RunFolder) -> Result<()> {
+        let dir = folder.pictures();
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+        let colours = palette(self.names.len());
+        for (i, (row, id)) in self.rows.iter().zip(&self.ids).enumerate() {
+            let drawn = overlay(&row.image, &row.predictions[0], &colours)?;
+            write_rgb(&dir.join(picture_name(i, id)), &drawn)?;
+        }
+        let sheet = sheet(&self.rows, &["prediction".into()], &self.names)?;
+        write_rgb(&dir.join("sheet.png"), &sheet)
+    }
+
+    /// The pictures of each image with their titles.
+    pub fn titled(&self) -> Result<Vec<Vec<(&'static str, RgbImage)>>> {
+        let colours = palette(self.names.len());
+        let row = |row: &SheetRow| {
+            let drawn = |labels| overlay(&row.image, labels, &colours);
+            let mut cells =
+                vec![("image", row.image.clone()), ("prediction", drawn(&row.predictions[0])?)];
+            if let Some(truth) = &row.truth {
+                cells.push(("ground truth", drawn(truth)?));
+            }
+            Ok(cells)
+        };
+        self.rows.iter().map(row).collect()
+    }
+
+    /// The names and colours of the classes that occur in the pictures.
+    pub fn legend(&self) -> Vec<(String, Colour)> {
+        let labels = |row: &SheetRow| {
+            row.predictions.iter().chain(&row.truth).flatten().copied().collect::<Vec<u16>>()
+        };
+        let mut occurs = vec![false; self.names.len()];
+        for label in self.rows.iter().flat_map(labels) {
+            if let Some(seen) = occurs.get_mut(usize::from(label)) {
+                *seen = true;
+            }
+        }
+        let named = self.names.iter().cloned().zip(palette(self.names.len()));
+        named.zip(occurs).filter_map(|(class, seen)| seen.then_some(class)).collect()
+    }
 }
 
 /// A file name for image `i`. The number makes it unique; as much of the image's name as fits says

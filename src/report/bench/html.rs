@@ -1,9 +1,9 @@
 //! The report as a page: what it says first, then plots, then all numbers.
 
+use crate::report::bench::page::{Bar, Page, bars, legend, paragraph, picture, table};
+use crate::report::bench::plot::{Axis, Plot};
 use crate::report::bench::text::{bound, size};
 use crate::report::bench::{BenchReport, Compared, OpRow};
-use crate::report::page::{Bar, Page, bars, legend, paragraph, picture, table};
-use crate::report::svg::{Axis, Plot};
 
 /// Ops in the bars and in the list of what to look at first.
 const SHOWN: usize = 24;

@@ -5,7 +5,9 @@ mod conditions;
 mod files;
 mod html;
 mod ops;
+mod page;
 mod phases;
+mod plot;
 mod text;
 
 pub use compared::{Compared, Comparison, Verdict};
