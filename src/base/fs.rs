@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use crate::base::say::detail;
 use crate::base::{Error, Result};
 
@@ -83,7 +85,7 @@ fn write_by(
         fill(&mut out)?;
         out.flush()?;
         drop(out);
-        temp.as_file().sync_all()?;
+        sync(temp.as_file())?;
         temp.persist(path).map_err(|e| e.error)?;
         // The rename itself must reach the disk as well; not every file system can sync a folder.
         if let Ok(d) = File::open(dir) {
@@ -96,6 +98,15 @@ fn write_by(
     let (path, bytes) = (path.display(), path.metadata().map_or(0, |file| file.len()));
     detail(format_args!("wrote {path}: {bytes} bytes in {:.2} s", started.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// Waits until a file is on the disk, on file systems that can tell.
+fn sync(file: &File) -> std::io::Result<()> {
+    let cannot = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP].map(|errno| errno.raw_os_error());
+    match file.sync_all() {
+        Err(e) if e.raw_os_error().is_some_and(|errno| cannot.contains(&errno)) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Removes the unfinished files that killed writers left in `dir`. Nobody else may be writing

@@ -218,7 +218,8 @@ impl TrainArgs {
         }
     }
 
-    /// The folder, saved settings and weights of a run that is resumed. Fails if a flag contradicts
+    /// The folder, saved settings and weights of a run that is resumed. Images and first weights may
+    /// have moved: a run is what they hold, not where they lie. Fails if another flag contradicts
     /// the settings.
     fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
         let path = match &self.run {
@@ -235,7 +236,22 @@ impl TrainArgs {
             ));
         }
         let folder = RunFolder::open(&path)?;
-        let saved = folder.read_settings()?;
+        let mut saved = folder.read_settings()?;
+        if let Some(source) = self.source()? {
+            saved.recipe.weights = source.clone();
+            saved.start.source = source;
+        }
+        match &self.data {
+            Some(data) => saved.data = absolute(data)?,
+            None if !saved.data.exists() => {
+                return Err(Error::file(
+                    &saved.data,
+                    "the images of this run are not there any more",
+                    "say where they are now with --data DIR",
+                ));
+            }
+            None => {}
+        }
         let name = self
             .recipe
             .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
@@ -246,13 +262,13 @@ impl TrainArgs {
             || self.split.as_ref().is_some_and(|s| *s != saved.split)
             || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
             || self.classes.is_some_and(|c| c != saved.classes)
-            || self.dataset.is_some_and(|d| Some(d) != saved.dataset)
-            || self.data.as_deref().map(absolute).transpose()?.is_some_and(|d| d != saved.data);
+            || self.dataset.is_some_and(|d| Some(d) != saved.dataset);
         if conflict {
             return Err(Error::file(
                 folder.settings_path(),
                 "the run was started with other settings than these flags",
-                "leave the flags out to resume it, or start a new --run",
+                "leave the flags out to resume it, or begin anew: with another --run, or after this \
+                 folder was moved away",
             ));
         }
         // A checkpoint holds all weights. Without one the run begins again from its first weights.
@@ -261,7 +277,7 @@ impl TrainArgs {
         } else {
             saved.recipe.weights.open(saved.recipe.architecture)?
         };
-        if start.provenance != saved.start {
+        if start.provenance.sha256 != saved.start.sha256 {
             let what = format!(
                 "the run was started from other weights than {} holds now",
                 saved.start.source

@@ -69,6 +69,19 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     // Decoders do not count the picture itself as memory.
     image::Limits::default().reserve(decoder.total_bytes()).map_err(unreadable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    let floats = match &image {
+        DynamicImage::ImageRgb32F(image) => &image.as_raw()[..],
+        DynamicImage::ImageRgba32F(image) => &image.as_raw()[..],
+        _ => &[],
+    };
+    // A few parts in a thousand are what filters leave beyond the ends.
+    if floats.iter().any(|v| !(-0.01..=1.01).contains(v)) {
+        return Err(Error::file(
+            path,
+            "a picture of floating point whose values are not within 0 to 1",
+            "scale them to 0 to 1, or convert it to 8 or 16 bits",
+        ));
+    }
     // Turning costs least at three bytes a pixel.
     let mut image = DynamicImage::from(image.into_rgb8());
     if turn(stored, upright) {

@@ -14,7 +14,7 @@ use crate::device::ops::Classifier;
 use crate::device::{Engine, Layout};
 use crate::eval::epochs::Score;
 use crate::method::{Algorithm, PseudoLabels};
-use crate::net::weights::{self, Data, Origin, Provenance, Tensor, Weights};
+use crate::net::weights::{self, Data, Origin, Provenance, Source, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
 
@@ -181,7 +181,9 @@ pub fn load(
             "resume it with the same settings, or start a new --run",
         ))
     };
-    if state.recipe != *recipe {
+    // The first weights may have moved.
+    let weights_of = |recipe: &Recipe| Recipe { weights: Source::None, ..recipe.clone() };
+    if weights_of(&state.recipe) != weights_of(recipe) {
         return other("recipe");
     }
     if state.seed != seed {

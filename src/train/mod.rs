@@ -100,7 +100,8 @@ pub fn train(
         }
         State::begin(recipe.clone(), settings.seed, settings.start.clone(), set)
     };
-    if !resume {
+    // A run that goes on may have found its images or first weights in another place.
+    if !resume || folder.read_settings()? != *settings {
         folder.write_settings(settings)?;
     }
     folder.write_plan(&text)?;

@@ -3,10 +3,11 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
-use crate::base::say::{self, quoted};
+use crate::base::say::{self, quoted, warn};
 use crate::base::{Error, Result};
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
@@ -102,14 +103,29 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Creates the folder if need be, and locks it. Fails if another process holds it.
+    /// Creates the folder if need be, and locks it. Fails if another process holds it. On a file
+    /// system that has no locks it is used without, and that is said.
     pub fn open(path: &Path) -> Result<Self> {
         let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
         let made = missing.map(Path::to_path_buf).collect();
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let lock = path.join(LOCK);
         let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
-        match file.try_lock() {
+        let lacks = |e: &std::io::Error| {
+            let lacking = [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP];
+            lacking.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+        };
+        let locked = match file.try_lock() {
+            Err(TryLockError::Error(e)) if lacks(&e) => {
+                warn(format_args!(
+                    "{}: this file system has no locks ({e}); let no other process write to this folder",
+                    path.display()
+                ));
+                Ok(())
+            }
+            locked => locked,
+        };
+        match locked {
             Ok(()) => {
                 remove_unfinished(path);
                 Ok(RunFolder { path: path.to_path_buf(), made, _lock: file })

@@ -23,8 +23,6 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
             "run: this folder already holds a run; add --resume to continue it, or choose another --run",
         ],
     );
-    let other = place.scenes("other");
-    std::fs::write(place.join("weights"), "").unwrap();
     for flag in [
         "--size 64",
         "--stored 96",
@@ -45,8 +43,6 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
         "--split val",
         "--val-split train",
         "--classes 15",
-        "--weights weights",
-        &format!("--data {}", other.display()),
     ] {
         let why = place.picie(&format!("train --run run --resume {flag}")).fails();
         holds(

@@ -147,3 +147,32 @@ fn a_run_folder_belongs_to_one_process() {
     assert_eq!(running.finish().code, Some(130));
     assert!(place.join("run/checkpoint.safetensors").exists());
 }
+
+/// A run is what its images and weights are, not where they lie.
+#[test]
+fn after_its_images_and_weights_have_moved() {
+    let place = Place::new();
+    place.scenes("here");
+    let weights = crate::util::root().join("src/net/weights/imagenet/resnet18.safetensors");
+    std::fs::copy(&weights, place.join("first")).unwrap();
+    let words = format!("train --recipe demo --data here --weights first --run run {TINY}");
+    let resume = "train --run run --resume";
+    let mut running = place.start(&words, 2);
+    running.wait_for("evaluate");
+    running.signal("TERM");
+    assert_eq!(running.finish().code, Some(130));
+    std::fs::rename(place.join("here"), place.join("there")).unwrap();
+    std::fs::rename(place.join("first"), place.join("moved")).unwrap();
+    let why = place.picie(resume).fails();
+    holds(&why, &["here: the images of this run are not there any more", "with --data DIR"]);
+    // One image fewer.
+    let list = place.scenes("fewer").join("curated/train2017/Coco164kFull_Stuff_Coarse_7.txt");
+    let ids = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, ids.split_once('\n').unwrap().1).unwrap();
+    let why = place.picie(&format!("{resume} --data fewer")).fails();
+    holds(&why, &["the checkpoint is of another data set (6 images, now 5)"]);
+    place.picie(&format!("{resume} --data there --weights moved")).succeeds();
+    let run = std::fs::read_to_string(place.join("run/run.json")).unwrap();
+    holds(&run, &["/there\"", "/moved\""]);
+    place.picie(resume).succeeds();
+}

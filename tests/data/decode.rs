@@ -189,6 +189,22 @@ fn a_colour_or_sixteen_bit_label_map_is_refused() {
     assert!(fails(label(&path)).contains("Grayscale of 16 bits"));
 }
 
+/// Such pictures come from float TIFFs of 0..255 or of digital numbers, and would be plain white.
+#[test]
+fn a_picture_of_floats_beyond_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tif");
+    for (scale, read) in [(1.0, true), (1.005, true), (255.0, false), (-1.0, false)] {
+        let picture = ImageBuffer::from_fn(4, 3, |x, _| image::Rgb([x as f32 / 3.0 * scale; 3]));
+        DynamicImage::ImageRgb32F(picture).save(&path).unwrap();
+        if read {
+            assert_eq!(rgb(&path).unwrap().pixels[3 * 3], 255);
+        } else {
+            assert!(fails(rgb(&path)).contains("not within 0 to 1; scale them"), "{scale}");
+        }
+    }
+}
+
 /// A picture of four flat quarters, 32 × 48, as it looks upright.
 fn upright() -> image::RgbImage {
     let colour = |x: u32, y: u32| {

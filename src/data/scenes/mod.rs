@@ -28,6 +28,15 @@ struct Drawing {
     seed: u64,
 }
 
+impl Drawing {
+    /// Whether `dir` is a finished folder of these scenes.
+    fn is_in(&self, dir: &Path) -> bool {
+        std::fs::read(dir.join(DRAWING)).is_ok_and(|text| {
+            serde_json::from_slice::<Drawing>(&text).is_ok_and(|old| old == *self)
+        })
+    }
+}
+
 const DRAWING: &str = "scenes.json";
 const JPEG_QUALITY: u8 = 92;
 
@@ -53,9 +62,7 @@ pub fn write(
             "ask for at least one of each",
         ));
     }
-    if let Ok(text) = std::fs::read(dir.join(DRAWING))
-        && serde_json::from_slice::<Drawing>(&text).is_ok_and(|old| old == drawing)
-    {
+    if drawing.is_in(dir) {
         return Ok(());
     }
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
@@ -96,6 +103,8 @@ pub fn write(
             let _ = temp.keep();
             Ok(())
         }
+        // Another process was quicker.
+        Err(_) if drawing.is_in(dir) => Ok(()),
         Err(e) => Err(io(e)),
     }
 }
@@ -200,6 +209,17 @@ mod tests {
         std::fs::create_dir(&empty).unwrap();
         write(&empty, 1, 1, 5, &|_, _| ()).unwrap();
         assert_eq!(std::fs::read(empty.join("images/train2017/000000000001.jpg")).unwrap(), first);
+    }
+
+    #[test]
+    fn of_two_that_draw_the_same_at_once_both_have_it() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("scenes");
+        let draw = || write(&dir, 2, 1, 5, &|_, _| ());
+        // The other one is done while this one draws.
+        let other = std::sync::Once::new();
+        write(&dir, 2, 1, 5, &|_, _| other.call_once(|| draw().unwrap())).unwrap();
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
     }
 
     #[test]
