@@ -38,8 +38,8 @@
 
 constexpr int THREADS = 256;
 // Blocks on a multiprocessor, forward and backward: the grid is one wave on an H100. The backward
-// has three, since a thread keeps 40 numbers of its channels beside what it loads; that of two norms
-// has two.
+// has three, since a thread keeps 40 numbers of its channels beside what it loads; that of two
+// norms has two.
 constexpr int RESIDENT = 4, RESIDENT_BACK = 3, RESIDENT_TWO = 2;
 
 // partial = Σ(x − s) and Σ(x − s)², where s is the first row of the group: a mean far from zero

@@ -54,8 +54,8 @@ __device__ __forceinline__ Walk walk_of(const Place& at, int rows, int c, int ch
 // What tells where a ReLU lets the gradient through: there is none, x, or a bit of the mask.
 enum Gate { OPEN, BY_X, BY_MASK };
 
-// Whether the forward stored a positive z of x. NOTE: the same multiply-add as norm_apply's, so that
-// no gradient flows where z is zero; false where it is NaN, as z > 0 is.
+// Whether the forward stored a positive z of x. NOTE: the same multiply-add as norm_apply's, so
+// that no gradient flows where z is zero; false where it is NaN, as z > 0 is.
 __device__ __forceinline__ bool opens(float x, float scale, float shift) {
     return fmaf(x, scale, shift) > STORED_AS_ZERO;
 }

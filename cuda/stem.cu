@@ -108,9 +108,10 @@ __device__ __forceinline__ Best best_of(const Three& three, const F8& scale, con
     return best;
 }
 
-// The max-pool of a strip of windows, after batch norm with NORM, and what a backward KEEPs of it. A
-// thread walks down, so that the row of pixels that two windows share is read once. NOTE: the ReLU's
-// zero is the first candidate, and so is what is stored as zero: as norm.cu's reduce finds by peak.
+// The max-pool of a strip of windows, after batch norm with NORM, and what a backward KEEPs of it.
+// A thread walks down, so that the row of pixels that two windows share is read once. NOTE: the
+// ReLU's zero is the first candidate, and so is what is stored as zero: as norm.cu's reduce finds
+// by peak.
 template <bool NORM, bool KEEP>
 __device__ __forceinline__ void pool(act* __restrict__ z, unsigned char* __restrict__ argmax,
                                      act* __restrict__ peak, const act* __restrict__ x,
@@ -190,8 +191,8 @@ KERNEL(stem_infer, THREADS)(act* __restrict__ z, const act* __restrict__ x, int 
     pool<false, false>(z, nullptr, nullptr, x, nullptr, h, w, c, wide);
 }
 
-// Two windows side by side: what they hand down, and the places in them. A window outside of the map
-// names no pixel.
+// Two windows side by side: what they hand down, and the places in them. A window outside of the
+// map names no pixel.
 struct Pair {
     Pack<8> dz[2];
     uint2 argmax[2];

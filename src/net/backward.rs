@@ -18,8 +18,8 @@ struct UnitGrads {
 /// The gradients of one block.
 struct BlockGrads {
     chain: Vec<UnitGrads>,
-    /// Gradient of the output of the downsampling's convolution. Without a downsampling, that of the
-    /// shortcut, which becomes the gradient of the block's input.
+    /// Gradient of the output of the downsampling's convolution. Without a downsampling, that of
+    /// the shortcut, which becomes the gradient of the block's input.
     dshortcut: Slot<Act>,
     dx: Slot<Act>,
 }

@@ -17,8 +17,8 @@ const BACKWARD: Warps = warps(122.4, 70.6, 62.4, 11.2);
 const STRIP: f64 = 8.0;
 
 impl Paper {
-    /// A sweep over x, of `x` bytes, that moves `bytes` in all, and `again` bytes a second time from
-    /// the L2 cache.
+    /// A sweep over x, of `x` bytes, that moves `bytes` in all, and `again` bytes a second time
+    /// from the L2 cache.
     fn windows(
         &mut self,
         kernel: &'static str,

@@ -1,5 +1,5 @@
-//! Two norms that are added up behind one ReLU, as where a block is downsampled: against plain loops,
-//! CUDA against the CPU, each at its tile edges; finite differences, threads.
+//! Two norms that are added up behind one ReLU, as where a block is downsampled: against plain
+//! loops, CUDA against the CPU, each at its tile edges; finite differences, threads.
 
 use picie::device::Dtype;
 use picie::device::ops::{
