@@ -31,7 +31,7 @@ const NO_F32: [&str; 3] = ["adam_sync", "conv_add_weight", "head_taps"];
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 28] = [
+const EXPLAINED: [(&str, &str); 29] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
@@ -42,6 +42,7 @@ const EXPLAINED: [(&str, &str); 28] = [
     ("head_predict", "the scores of a few classes at the corners of a pixel"),
     ("head_scores_backward", "f32: two slopes at once, of pixels a number of classes apart"),
     ("head_taps", "weights of a pixel each, by words: a hundredth of what its op moves"),
+    ("head_weigh", "the weight of each label"),
     ("iic_grad", "rows of any number of classes, which begin anywhere"),
     ("iic_lags", "rows of any number of classes; sums across them, once a tile"),
     ("iic_mutual", "matrices by columns, of a few classes"),
