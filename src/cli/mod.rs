@@ -27,7 +27,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::Parser;
 
 use crate::base::say::{self as speech, Volume, say};
 use crate::base::{Error, Result};
@@ -37,10 +37,7 @@ use args::{Args, Command, TalkArgs};
 /// after an error, 2 if the command line was not understood, and 130 if the user stopped it, as
 /// shells report of a process that was ended by Ctrl-C.
 pub fn main() -> ExitCode {
-    // Help fits the terminal, and is never wider than a page of text.
-    let command = Args::command().term_width(speech::columns().min(100));
-    let args = command.try_get_matches().and_then(|found| Args::from_arg_matches(&found));
-    let done = match args {
+    let done = match Args::try_parse() {
         Ok(args) => run(args),
         Err(e) => {
             let shown = e.render();

@@ -21,9 +21,9 @@ static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// When the first and the last line of this process were told.
 static LINES: Mutex<Option<[Instant; 2]>> = Mutex::new(None);
 
-/// Tells a line of progress where there is no bar. Unless it `must` be told, it is left out too soon
-/// after the one before. The longer the process runs, the rarer they are: some 80 in the first hour,
-/// and some 40 in the next day.
+/// Tells a line of progress where there is no bar. Unless it `must` be told, it is left out too
+/// soon after the one before. The longer the process runs, the rarer they are: some 80 in the first
+/// hour, and some 50 in the rest of the first day.
 fn log(must: bool, line: impl Display) {
     let mut lines = LINES.lock().unwrap_or_else(|e| e.into_inner());
     let [first, last] = *lines.get_or_insert([Instant::now(); 2]);

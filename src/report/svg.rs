@@ -106,7 +106,7 @@ pub fn heat(title: &str, rows: &[&str], columns: &[&str], shares: &[Vec<Option<f
             let percent =
                 share.map_or("no pixel".into(), |share| format!("{:.1} %", 100.0 * share));
             let (row, column) = (escape(row), escape(columns[c]));
-            let dark = if share.is_some_and(|share| share > 0.5) { " dark" } else { "" };
+            let dark = if share.is_some_and(|share| share > 0.65) { " dark" } else { "" };
             let _ = write!(
                 svg,
                 r#"<rect class="cell" x="{x:.1}" y="{y:.1}" width="{side}" height="{side}" style="--share:{:.3}"><title>{row} seen as {column}: {percent}</title></rect>"#,
