@@ -31,7 +31,7 @@ const NO_F32: [&str; 3] = ["adam_sync", "conv_add_weight", "head_taps"];
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 29] = [
+const EXPLAINED: [(&str, &str); 31] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
