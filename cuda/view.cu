@@ -125,9 +125,8 @@ __device__ __forceinline__ void store_rgb(unsigned char* to, unsigned rgb, bool 
 // What the threads of a block of view_render share of their way through its window. NOTE: read from
 // shared memory where it is used, since registers are short.
 struct Way {
-    // Where the block's outputs begin, and where they are kept; null if they are not.
-    act* x;
-    unsigned char* kept;
+    // Where the block's outputs begin in x, and in `kept`.
+    size_t start, kept;
     const unsigned char* image;
     // Source columns left..right, and how many times COLS they are.
     int left, right, pieces;
@@ -177,8 +176,8 @@ KERNEL(view_render, THREADS,
     }
     if (t == 0) {
         const size_t start = size_t(oy) * w + ox, view = size_t(h) * w;
-        way->x = x + (image * view + start) * channels;
-        way->kept = kept ? kept + (places[image] * view + start) * 3 : nullptr;
+        way->start = (image * view + start) * channels;
+        if (kept) way->kept = (places[image] * view + start) * 3;
         way->image = images + size_t(index[image]) * sh * sw * 3;
         way->touched = 0;
     }
@@ -351,8 +350,9 @@ KERNEL(view_render, THREADS,
                         for (int j = 0; j < SHARE; ++j, to += way->passes * w) {
                             if (i + j >= last - first) break;
                             const Pixel pixel = pixel_of(out[j]);
-                            if (mine == c) store_pixel(way->x + to * channels, pixel, channels);
-                            if (kept) store_rgb(way->kept + 3 * to, pixel.rgb, mine == c);
+                            if (mine == c)
+                                store_pixel(x + way->start + to * channels, pixel, channels);
+                            if (kept) store_rgb(kept + way->kept + 3 * to, pixel.rgb, mine == c);
                         }
                     }
                 }

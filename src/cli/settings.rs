@@ -218,9 +218,9 @@ impl TrainArgs {
         }
     }
 
-    /// The folder, saved settings and weights of a run that is resumed. Images and first weights may
-    /// have moved: a run is what they hold, not where they lie. Fails if another flag contradicts
-    /// the settings.
+    /// The folder, saved settings and weights of a run that is resumed. Images and first weights
+    /// may have moved: a run is what they hold, not where they lie. Fails if another flag
+    /// contradicts the settings.
     fn resumed(&self) -> Result<(RunFolder, Settings, Start)> {
         let path = match &self.run {
             Some(path) => path.clone(),

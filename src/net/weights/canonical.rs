@@ -46,8 +46,9 @@ pub enum Origin {
 ///
 /// Of torchvision's weights, the stages that the network does not have are left out.
 ///
-/// Errors: several networks in one file, another backbone, another architecture (the first tensor whose shape differs), missing
-/// tensors (`fpn.` may miss in [`Origin::Torchvision`] alone), unknown tensors.
+/// Errors: several networks in one file, another backbone, another architecture (the first tensor
+/// whose shape differs), missing tensors (`fpn.` may miss in [`Origin::Torchvision`] alone),
+/// unknown tensors.
 pub fn canonical(
     weights: Weights,
     path: &Path,

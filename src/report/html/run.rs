@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_page_has_its_plots_its_scores_and_no_tag_of_a_name() {
         let m =
-            Confusion { classes: 3, clusters: 4, counts: vec![1, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 0] };
+            Confusion { classes: 3, clusters: 4, counts: vec![1, 6, 2, 0, 9, 1, 0, 0, 0, 0, 0, 4] };
         let names = ["sky", "<water>", "animal"].map(str::to_string);
         let scores = EvalReport::new(&m, &hungarian(&m), 5, 64, &names, &[]).unwrap();
         let row = |epoch| EpochRow {

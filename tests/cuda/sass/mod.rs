@@ -17,13 +17,14 @@ const SPILLS: [(&str, &str); 0] = [];
 
 /// Kernels that read or write single numbers below 4 bytes in global memory, and why that is right.
 /// All others move maps, by vectors.
-const NARROW: [(&str, &str); 20] = [
+const NARROW: [(&str, &str); 21] = [
     ("adam_step", "the last parameters, fewer than a vector"),
     ("adam_sync", "the last parameters, fewer than a vector"),
     ("confusion_global", "the last pixels, fewer than a vector"),
     ("confusion_shared", "the last pixels, fewer than a vector"),
     ("head_assign", "a label a pixel"),
     ("head_loss", "a label a pixel"),
+    ("head_loss_any", "a label a pixel"),
     ("head_predict", "a label a pixel"),
     ("head_weigh", "a label a pixel"),
     ("norm_apply", "a byte of the mask for eight channels"),
