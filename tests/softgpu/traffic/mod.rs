@@ -31,7 +31,7 @@ const NO_F32: [&str; 3] = ["adam_sync", "conv_add_weight", "head_taps"];
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 31] = [
+const EXPLAINED: [(&str, &str); 30] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
@@ -60,7 +60,6 @@ const EXPLAINED: [(&str, &str); 31] = [
     ("stem_pool", "as conv_add"),
     ("top_part", "a query each of a pixel's scores; an evaluation has a few queries"),
     ("view_grey", "three words a lane, of sectors that neighbours share"),
-    ("view_load", "a pixel of three bytes a lane, as one word or two"),
     ("view_render", "single bytes, three apart, of sectors that neighbours share"),
     ("view_sobel", "a few of a pixel's eight channels"),
 ];
