@@ -180,6 +180,23 @@ fn no_constant_of_a_kernel_stands_in_its_launcher() {
     assert!(seen > 50, "only {seen} constants seen: the test has gone blind");
 }
 
+/// What lies at the top is what the repository is about; what tools leave there is not.
+#[test]
+fn the_top_level_holds_what_it_should_and_nothing_else() {
+    let listed = std::process::Command::new("git")
+        .args(["ls-tree", "--name-only", "HEAD"])
+        .current_dir(root())
+        .output();
+    // An unpacked archive is no repository.
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else { return };
+    let wanted = "Cargo.toml Cargo.lock build.rs src cuda tests benches README.md LICENSE .gitignore \
+                  .ci docs CONTRIBUTING.md CHANGELOG.md .clang-format .editorconfig .rustfmt.toml \
+                  rust-toolchain.toml";
+    let wanted: BTreeSet<&str> = wanted.split_whitespace().collect();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(listed.lines().collect::<BTreeSet<_>>(), wanted);
+}
+
 #[test]
 fn files_are_short() {
     let code = ["src", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs"));
