@@ -90,7 +90,7 @@ fn a_page_a_trace_and_tables_are_written() {
     let with_flops = ops.iter().filter(|op| op["flops"].as_f64().unwrap() > 0.0).count();
     // A point an epoch and phase, and one an op with FLOPs.
     assert_eq!(count(&html, "<circle"), 2 * 4 + with_flops);
-    assert_eq!(count(&html, "class=\"label\""), 4 + 24.min(ops.len()));
+    assert_eq!(count(&html, "class=\"strip\""), 4 + 24.min(ops.len()));
     holds(&html, &["What to look at first", "Roofline", "fastest cache", "</html>"]);
     // Nothing comes from elsewhere, and no number is missing.
     for part in ["http", "src=", "@import", "url(", "NaN", ">inf", "\"inf"] {

@@ -11,9 +11,7 @@ use crate::data::PictureSet;
 use crate::device::{Dtype, Engine, Peaks, Traced};
 use crate::recipe::Recipe;
 use crate::report::Progress;
-use crate::report::bench::{
-    Account, BenchReport, Conditions, KindRow, OpRow, PhaseRow, SCHEMA, StartUp,
-};
+use crate::report::bench::{Account, BenchReport, KindRow, OpRow, PhaseRow, SCHEMA, StartUp};
 use crate::train::{EpochSeconds, Measured};
 
 /// Dense products of 16 bits with f32 sums in TFLOP/s, by the data sheets of GPUs whose names hold
@@ -160,7 +158,7 @@ impl<'a> Measuring<'a> {
             let predicted = OpRow::all(&[predicted.traced], &peaks);
             ops.iter_mut().for_each(|row| row.predict(&predicted));
         }
-        let power: Vec<f64> = conditions.iter().filter_map(|c: &Conditions| c.watts).collect();
+        let power: Vec<f64> = conditions.iter().filter_map(|c| c.watts).collect();
         let watts = (!power.is_empty()).then(|| power.iter().sum::<f64>() / power.len() as f64);
         let on_host = self.dev.free_bytes().is_none();
         let phase = |(i, (name, _)): (usize, &(&'static str, f64))| {

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::device::{Gauge, State};
-use crate::report::bench::Conditions;
+use crate::report::bench::conditions;
 
 /// The time between two samples. A driver answers within a few milliseconds.
 const EVERY: Duration = Duration::from_millis(50);
@@ -36,13 +36,13 @@ impl Sampler {
     }
 
     /// What the device was in since `start`. Shorter than a sample it is what the last one was.
-    pub fn since(&mut self, start: Instant) -> Conditions {
+    pub fn since(&mut self, start: Instant) -> State {
         self.seen.extend(self.samples.try_iter());
         let inside = self.seen.iter().filter(|(at, _)| *at >= start);
         let states: Vec<&State> = inside.map(|(_, state)| state).collect();
         match (&states[..], self.seen.last()) {
-            ([], Some((_, last))) => Conditions::of(&[last]),
-            (states, _) => Conditions::of(states),
+            ([], Some((_, last))) => conditions::of(&[last]),
+            (states, _) => conditions::of(states),
         }
     }
 }

@@ -1,67 +1,46 @@
 //! The state of the device during an epoch.
 
-use serde::{Deserialize, Serialize};
-
 use crate::device::State;
 use crate::report::bench::{BenchReport, short};
 
 /// The share of other programs in the machine from which on a sample is marked, in percent.
 const SHARED: f64 = 5.0;
 
-/// What the device was in during an epoch; `None` where it does not tell.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Conditions {
-    /// The lowest clock of the multiprocessors in MHz.
-    pub sm_mhz: Option<u32>,
-    /// The lowest clock of the memory in MHz.
-    pub memory_mhz: Option<u32>,
-    /// The mean power, and the power that is allowed.
-    pub watts: Option<f64>,
-    pub limit_watts: Option<f64>,
-    /// The highest temperature.
-    pub celsius: Option<u32>,
-    /// What held the clocks down at any moment; empty where nothing did.
-    pub throttled: Option<Vec<String>>,
-    /// The mean share of other programs in the machine, in percent.
-    pub others_percent: Option<f64>,
+/// Sums up the states of an epoch: the lowest clocks, the mean power, the highest temperature, what
+/// held the clocks down at any moment, and the mean share of other programs.
+pub fn of(states: &[&State]) -> State {
+    let mean = |values: Vec<f64>| {
+        (!values.is_empty()).then(|| short(values.iter().sum::<f64>() / values.len() as f64))
+    };
+    let mut throttled: Option<Vec<String>> = None;
+    for reasons in states.iter().filter_map(|state| state.throttled.as_ref()) {
+        let all = throttled.get_or_insert_default();
+        all.extend(
+            reasons.iter().filter(|reason| !all.contains(reason)).cloned().collect::<Vec<_>>(),
+        );
+    }
+    State {
+        sm_mhz: states.iter().filter_map(|s| s.sm_mhz).min(),
+        memory_mhz: states.iter().filter_map(|s| s.memory_mhz).min(),
+        watts: mean(states.iter().filter_map(|s| s.watts).collect()),
+        limit_watts: states.iter().find_map(|s| s.limit_watts),
+        celsius: states.iter().filter_map(|s| s.celsius).max(),
+        throttled,
+        others_percent: mean(states.iter().filter_map(|s| s.others_percent).collect()),
+    }
 }
 
-impl Conditions {
-    /// Sums up the states of an epoch.
-    pub fn of(states: &[&State]) -> Self {
-        let mean = |values: Vec<f64>| {
-            (!values.is_empty()).then(|| short(values.iter().sum::<f64>() / values.len() as f64))
-        };
-        let mut throttled: Option<Vec<String>> = None;
-        for reasons in states.iter().filter_map(|state| state.throttled.as_ref()) {
-            let all = throttled.get_or_insert_default();
-            all.extend(
-                reasons.iter().filter(|reason| !all.contains(reason)).cloned().collect::<Vec<_>>(),
-            );
+/// Why a sample of an epoch in this state is not what the device can do; `None` where nothing is
+/// known against it.
+pub fn mark(state: &State) -> Option<String> {
+    match (&state.throttled, state.others_percent) {
+        (Some(reasons), _) if !reasons.is_empty() => {
+            Some(format!("throttled: {}", reasons.join(", ")))
         }
-        Conditions {
-            sm_mhz: states.iter().filter_map(|s| s.sm_mhz).min(),
-            memory_mhz: states.iter().filter_map(|s| s.memory_mhz).min(),
-            watts: mean(states.iter().filter_map(|s| s.watts).collect()),
-            limit_watts: states.iter().find_map(|s| s.limit_watts),
-            celsius: states.iter().filter_map(|s| s.celsius).max(),
-            throttled,
-            others_percent: mean(states.iter().filter_map(|s| s.others_percent).collect()),
+        (_, Some(others)) if others > SHARED => {
+            Some(format!("shared: others had {others:.0} % of the cores"))
         }
-    }
-
-    /// Why a sample of this epoch is not what the device can do; `None` where nothing is known
-    /// against it.
-    pub fn mark(&self) -> Option<String> {
-        match (&self.throttled, self.others_percent) {
-            (Some(reasons), _) if !reasons.is_empty() => {
-                Some(format!("throttled: {}", reasons.join(", ")))
-            }
-            (_, Some(others)) if others > SHARED => {
-                Some(format!("shared: others had {others:.0} % of the cores"))
-            }
-            _ => None,
-        }
+        _ => None,
     }
 }
 
@@ -87,9 +66,9 @@ impl BenchReport {
         parts.extend(range(all.iter().filter_map(|c| c.celsius.map(f64::from)).collect(), "°C"));
         let others = range(all.iter().filter_map(|c| c.others_percent).collect(), "% of the cores");
         parts.extend(others.map(|others| format!("other programs had {others}")));
-        let marked: Vec<String> = all.iter().filter_map(Conditions::mark).collect();
-        if let Some(mark) = marked.first() {
-            parts.push(format!("{} of {} epochs are marked ({mark})", marked.len(), all.len()));
+        let marked: Vec<String> = all.iter().filter_map(mark).collect();
+        if let Some(why) = marked.first() {
+            parts.push(format!("{} of {} epochs are marked ({why})", marked.len(), all.len()));
         } else if first.throttled.is_some() {
             parts.push("never throttled".into());
         }
@@ -111,13 +90,13 @@ mod tests {
             ..State::default()
         };
         let states = [state(1980, 400.0, &[]), state(1500, 600.0, &["power cap"])];
-        let both = Conditions::of(&[&states[0], &states[1], &states[1]]);
+        let both = of(&[&states[0], &states[1], &states[1]]);
         assert_eq!((both.sm_mhz, both.celsius, both.limit_watts), (Some(1500), Some(66), None));
         assert!((both.watts.unwrap() - 533.333).abs() <= 1e-9, "{both:?}");
-        assert_eq!(both.mark().unwrap(), "throttled: power cap");
-        assert_eq!(Conditions::of(&[&states[0]]).mark(), None);
-        assert_eq!(Conditions::of(&[]), Conditions::default());
+        assert_eq!(mark(&both).unwrap(), "throttled: power cap");
+        assert_eq!(mark(&of(&[&states[0]])), None);
+        assert_eq!(of(&[]), State::default());
         let shared = State { others_percent: Some(40.0), ..State::default() };
-        assert!(Conditions::of(&[&shared]).mark().unwrap().starts_with("shared"));
+        assert!(mark(&of(&[&shared])).unwrap().starts_with("shared"));
     }
 }

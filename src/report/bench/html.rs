@@ -1,13 +1,31 @@
 //! The report as a page: what it says first, then plots, then all numbers.
 
-use crate::report::bench::page::{Bar, Page, bars, legend, paragraph, picture, table};
-use crate::report::bench::plot::{Axis, Plot};
+use crate::report::bench::conditions::mark;
 use crate::report::bench::text::{bound, size};
 use crate::report::bench::{BenchReport, Compared, OpRow};
+use crate::report::html::{Bar, alone, bars, cells, escape, legend, page, table};
+use crate::report::plot::{Axis, Plot, Scale};
 
 /// Ops in the bars and in the list of what to look at first.
 const SHOWN: usize = 24;
 const FIRST: usize = 5;
+/// Width and height of a plot, which is as wide as `large` in the style lets it be.
+const SIZE: (f64, f64) = (560.0, 340.0);
+
+/// A paragraph of text.
+fn paragraph(text: &str) -> String {
+    format!("<p>{}</p>\n", escape(text))
+}
+
+/// A table of texts.
+fn plain(header: &[&str], rows: &[Vec<String>]) -> String {
+    table(header, rows.iter().map(|row| cells(row)))
+}
+
+/// A plot on a page.
+fn shown(plot: Plot, title: &str) -> String {
+    format!("<div class=\"large\">{}</div>\n", plot.finish(title))
+}
 
 impl BenchReport {
     /// The report as one HTML file that needs nothing else.
@@ -23,8 +41,13 @@ impl BenchReport {
         lines.extend(self.sizes.clone());
         lines.extend(self.assumed.as_ref().map(|a| format!("predicted, not measured; {a}")));
         lines.extend(self.state());
-        let mut page = Page::new("picie bench", &lines);
-        page.section("In short", &self.answers());
+        let title = "picie bench";
+        let mut html = format!("<h1>{title}</h1>\n");
+        html.extend(lines.iter().map(|line| paragraph(line)));
+        let mut section = |heading: &str, body: &str| {
+            html += &format!("<h2>{}</h2>\n{body}\n", escape(heading));
+        };
+        section("In short", &self.answers());
         if let Some(against) = &self.against {
             let rows = |rows: &[Compared]| rows.iter().map(Compared::cells).collect::<Vec<_>>();
             let header = ["", "old", "new", "%", "99 % interval", "verdict"];
@@ -32,18 +55,18 @@ impl BenchReport {
             if !against.ignored.is_empty() {
                 body += &paragraph(&format!("ignored: {}", against.ignored.join("; ")));
             }
-            body += &table(&header, &rows(&against.phases));
-            page.section("Comparison", &(body + &table(&header, &rows(&against.ops))));
+            body += &plain(&header, &rows(&against.phases));
+            section("Comparison", &(body + &plain(&header, &rows(&against.ops))));
         }
-        page.section("Phases", &self.phase_section());
-        page.section("Where the time goes", &self.accounts());
+        section("Phases", &self.phase_section());
+        section("Where the time goes", &self.accounts());
         let (plot, key) = self.roofline();
         let what = "A disc is an op on one shape; its area is its share of the time. Point at it \
                     for its name.";
-        page.section("Roofline", &(paragraph(what) + &plot.finish() + &key));
-        page.section("Ops against their floors", &self.op_bars());
-        page.section("Kinds of ops", &self.kind_table());
-        page.section("All ops", &self.all_ops());
+        section("Roofline", &(paragraph(what) + &shown(plot, "roofline") + &key));
+        section("Ops against their floors", &self.op_bars());
+        section("Kinds of ops", &self.kind_table());
+        section("All ops", &self.all_ops());
         if !self.kernels.is_empty() {
             let row = |k: &super::KernelRow| {
                 let us = format!("{:.1}", k.us);
@@ -56,17 +79,14 @@ impl BenchReport {
                 ]
             };
             let rows: Vec<_> = self.kernels.iter().map(row).collect();
-            page.section(
-                "Kernels",
-                &table(&["kernel", "bound by", "launches", "µs", "seconds"], &rows),
-            );
+            section("Kernels", &plain(&["kernel", "bound by", "launches", "µs", "seconds"], &rows));
         }
         if !self.choices.is_empty() {
             let rows: Vec<_> = self.choices.iter().map(|choice| vec![choice.clone()]).collect();
-            page.section("Engines of cuDNN", &table(&["choice"], &rows));
+            section("Engines of cuDNN", &plain(&["choice"], &rows));
         }
-        page.section("Limits, start and device", &self.sheet());
-        page.finish()
+        section("Limits, start and device", &self.sheet());
+        page(title, &html)
     }
 
     /// How fast, how far from the limit, what first, and what was in the way.
@@ -91,15 +111,15 @@ impl BenchReport {
         };
         let rows: Vec<_> = ops.iter().take(FIRST).map(row).collect();
         text += &paragraph("What to look at first: the ops that lose most time to their floors.");
-        text + &table(&["op", "seconds an epoch", "% of all ops"], &rows)
+        text + &plain(&["op", "seconds an epoch", "% of all ops"], &rows)
     }
 
     fn phase_section(&self) -> String {
         let rates =
             || self.phases.iter().flat_map(|p| p.samples_s.iter().map(|s| self.images as f64 / s));
         let epochs = self.phases.iter().map(|p| p.samples_s.len()).max().unwrap_or(1);
-        let x = Axis { label: "epoch".into(), low: 0.5, high: epochs as f64 + 0.5, log: false };
-        let mut plot = Plot::new(x, Axis::around("images/s", true, rates()));
+        let x = Axis::epochs(1.0, epochs as f64);
+        let mut plot = Plot::new(SIZE, x, Axis::around("images/s", Scale::Log, rates()));
         for (series, phase) in self.phases.iter().enumerate() {
             let points: Vec<(f64, f64)> = phase
                 .samples_s
@@ -109,9 +129,9 @@ impl BenchReport {
                 .collect();
             plot.line(&points, series);
             for (i, &(at, rate)) in points.iter().enumerate() {
-                let mark = self.conditions.get(i).and_then(super::Conditions::mark);
-                let said = mark.as_deref().map_or(String::new(), |mark| format!(", {mark}"));
-                let series = if mark.is_some() { 6 } else { series };
+                let marked = self.conditions.get(i).and_then(mark);
+                let said = marked.as_deref().map_or(String::new(), |mark| format!(", {mark}"));
+                let series = if marked.is_some() { 6 } else { series };
                 plot.point(
                     (at, rate),
                     2.0,
@@ -148,7 +168,7 @@ impl BenchReport {
         let rows: Vec<_> = self.phases.iter().map(row).collect();
         let mut key = names;
         key.push((6, "marked: throttled or shared"));
-        plot.finish() + &legend(&key) + &table(&header, &rows)
+        shown(plot, "images/s by epoch") + &legend(&key) + &plain(&header, &rows)
     }
 
     fn accounts(&self) -> String {
@@ -187,14 +207,14 @@ impl BenchReport {
         let slow = peaks.copy_gb_per_s() / 1e3;
         let fast = peaks.copies.iter().map(|c| c.gb_per_s).fold(0.0, f64::max) / 1e3;
         let tops = [peaks.tflop_per_s, peaks.windows_tflop_per_s];
-        let x = Axis::around("FLOPs a byte", true, ops.iter().map(|op| op.intensity));
+        let x = Axis::around("FLOPs a byte", Scale::Log, ops.iter().map(|op| op.intensity));
         let y = Axis::around(
             "TFLOP/s",
-            true,
+            Scale::Log,
             ops.iter().map(|op| op.tflop_per_s).chain(tops.into_iter().flatten()),
         );
         let (low, high) = (x.low, x.high);
-        let mut plot = Plot::new(x, y);
+        let mut plot = Plot::new(SIZE, x, y);
         for (top, what) in tops.iter().zip(["1×1 products", "3×3 windows"]) {
             let Some(top) = *top else { continue };
             plot.line(&[(low, top), (high, top)], 3);
@@ -227,7 +247,7 @@ impl BenchReport {
 
     /// The roofline as a picture of its own.
     pub fn roofline_picture(&self) -> String {
-        picture(&self.roofline().0.finish())
+        alone(&self.roofline().0.finish("roofline"))
     }
 
     fn op_bars(&self) -> String {
@@ -268,7 +288,7 @@ impl BenchReport {
             ]
         };
         let rows: Vec<_> = self.kinds.iter().map(row).collect();
-        table(&["kind", "calls", "ms an epoch", "floor ms", "efficiency %", "time %"], &rows)
+        plain(&["kind", "calls", "ms an epoch", "floor ms", "efficiency %", "time %"], &rows)
     }
 
     fn all_ops(&self) -> String {
@@ -306,7 +326,7 @@ impl BenchReport {
             "GB/s",
             "TFLOP/s",
         ];
-        table(&header, &self.ops.iter().map(row).collect::<Vec<_>>())
+        plain(&header, &self.ops.iter().map(row).collect::<Vec<_>>())
     }
 
     fn sheet(&self) -> String {
@@ -333,9 +353,9 @@ impl BenchReport {
         let facts = self.device.as_object().into_iter().flatten();
         let facts: Vec<_> =
             facts.map(|(name, value)| vec![name.replace('_', " "), value.to_string()]).collect();
-        table(&["copies of bytes", "GB/s"], &copies)
-            + &table(&["peaks", ""], &products)
-            + &table(&["once, in no figure above", "seconds"], &start)
-            + &table(&["device", ""], &facts)
+        plain(&["copies of bytes", "GB/s"], &copies)
+            + &plain(&["peaks", ""], &products)
+            + &plain(&["once, in no figure above", "seconds"], &start)
+            + &plain(&["device", ""], &facts)
     }
 }

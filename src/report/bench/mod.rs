@@ -1,24 +1,21 @@
 //! What `picie bench` measured. `docs/bench.md` describes the fields for readers of the JSON.
 
 mod compared;
-mod conditions;
+pub mod conditions;
 mod files;
 mod html;
 mod ops;
-mod page;
 mod phases;
-mod plot;
 mod text;
 
 pub use compared::{Compared, Comparison, Verdict};
-pub use conditions::Conditions;
 pub use files::trace;
 pub use phases::Account;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::stats::Summary;
-use crate::device::{Bound, Peaks};
+use crate::device::{Bound, Peaks, State};
 use crate::recipe::Recipe;
 
 /// The version of the JSON: another one where a field changes its meaning or goes.
@@ -46,7 +43,7 @@ pub struct BenchReport {
     /// What came before the first epoch that is measured.
     pub startup: Vec<StartUp>,
     /// The state of the device in each epoch of `phases`; empty where it tells nothing.
-    pub conditions: Vec<Conditions>,
+    pub conditions: Vec<State>,
     /// The phases of an epoch, and `epoch`, which is all of them.
     pub phases: Vec<PhaseRow>,
     pub peaks: Peaks,

@@ -54,6 +54,51 @@ pub fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String
     )
 }
 
+/// Texts as the cells of a table's row.
+pub fn cells(row: &[String]) -> Vec<String> {
+    row.iter().map(|cell| escape(cell)).collect()
+}
+
+/// A part of a bar: its length, by the same unit as the whole's, its series and what it is.
+pub type Part = (f64, usize, String);
+
+/// One bar: parts of a whole that follow each other.
+pub struct Bar {
+    pub label: String,
+    /// What stands behind the label.
+    pub note: String,
+    pub parts: Vec<Part>,
+}
+
+/// Bars below each other, as long as their parts' share of `whole`.
+pub fn bars(bars: &[Bar], whole: f64) -> String {
+    let part = |(length, series, title): &Part| {
+        let (percent, title) = ((100.0 * length / whole).clamp(0.0, 100.0), escape(title));
+        format!(r#"<i class="s{series}" style="width:{percent:.2}%" title="{title}"></i>"#)
+    };
+    let bar = |Bar { label, note, parts }: &Bar| {
+        let (label, note, parts) =
+            (escape(label), escape(note), parts.iter().map(part).collect::<String>());
+        format!("<div>{label} <small>{note}</small></div><div class=\"strip\">{parts}</div>\n")
+    };
+    format!("<div class=\"bars\">{}</div>\n", bars.iter().map(bar).collect::<String>())
+}
+
+/// What the colours of series mean.
+pub fn legend(names: &[(usize, &str)]) -> String {
+    let item = |(series, name): &(usize, &str)| {
+        format!(r#"<li><span class="swatch s{series}"></span>{}</li>"#, escape(name))
+    };
+    format!("<ul class=\"legend\">{}</ul>\n", names.iter().map(item).collect::<String>())
+}
+
+/// An `svg` element of a page as a file of its own, with the page's style and ground.
+pub fn alone(svg: &str) -> String {
+    let (open, inside) = svg.split_at(svg.find('>').map_or(0, |end| end + 1));
+    let open = open.replace("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ");
+    format!("{open}<style>{STYLE}svg{{background:var(--page)}}</style>{inside}\n")
+}
+
 /// A list of names and values, both text.
 pub fn facts(facts: &[(String, String)]) -> String {
     let one = |(name, value): &(String, String)| {
@@ -119,6 +164,22 @@ mod tests {
         assert_eq!(escape("<a href='x'>&\""), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;");
         let page = page("<b>", "");
         assert!(page.contains("<title>&lt;b&gt;</title>"));
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_parts() {
+        let parts = vec![(1.0, 2, "a < b".into()), (3.0, 0, String::new())];
+        let html = bars(&[Bar { label: "half".into(), note: "1 s".into(), parts }], 8.0);
+        assert!(html.contains(r#"class="s2" style="width:12.50%" title="a &lt; b""#), "{html}");
+        assert!(html.contains("width:37.50%") && html.contains("<small>1 s</small>"), "{html}");
+        assert!(legend(&[(3, "<b>")]).contains(r#"swatch s3"></span>&lt;b&gt;"#));
+    }
+
+    #[test]
+    fn an_svg_alone_has_its_style() {
+        let svg = alone("<svg viewBox=\"0 0 1 1\"><text>a</text></svg>");
+        assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</style><text>a</text></svg>\n"));
+        assert!(svg.contains("prefers-color-scheme"));
     }
 
     #[test]

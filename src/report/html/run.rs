@@ -8,7 +8,7 @@ use image::RgbImage;
 use crate::eval::EpochRow;
 use crate::report::html::{escape, facts, page, picture, table};
 use crate::report::palette::Colour;
-use crate::report::svg::{Line, figure, heat, lines, stacks};
+use crate::report::plot::{Line, figure, heat, lines, stacks};
 use crate::report::table::{number, scored_at};
 use crate::report::{EvalReport, time};
 
