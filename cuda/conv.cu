@@ -5,7 +5,7 @@
 // conv_add_weight       dw += more                       more of activations; small
 // conv_add_weight_wide  dw += more                       both f32; small
 // conv_bias_partial     partial[block] = Σ of its rows   reads dy once
-// conv_bias_sum         db += Σ of partial               in the order of blocks; a few hundred KiB
+// conv_sum              sums += Σ of partial             in the order of blocks; a few hundred KiB
 //
 // The floor of each is those bytes at the memory's rate. Maps are walked in vectors of 8 channels,
 // 128 bits of a 16-bit type. A block is COLUMNS vectors wide and LANES rows deep: a thread keeps
@@ -19,7 +19,7 @@ constexpr int COLUMNS = 8;
 constexpr int LANES = 32;
 // Channels of a block.
 constexpr int CHANNELS = COLUMNS * VECTOR;
-// A block of conv_bias_sum: channels, and threads that share the partial sums of one.
+// A block of conv_sum: columns, and threads that share the partial sums of one.
 constexpr int SUMMED = 32;
 constexpr int SHARERS = 8;
 // Elements of a weight's vector, and of the shortest map's.
@@ -138,8 +138,8 @@ KERNEL(conv_bias_partial, THREADS, RESIDENT)(float* __restrict__ partial,
     }
 }
 
-// db (k) += Σ partial (blocks, k). ⌈k/SUMMED⌉ blocks.
-KERNEL(conv_bias_sum, THREADS)(float* db, const float* __restrict__ partial, int blocks, int k) {
+// sums (k) += Σ partial (blocks, k). ⌈k/SUMMED⌉ blocks.
+KERNEL(conv_sum, THREADS)(float* sums, const float* __restrict__ partial, int blocks, int k) {
     SHARED(float, tile, THREADS);
     const int c = blockIdx.x * SUMMED + threadIdx.x % SUMMED, lane = threadIdx.x / SUMMED;
     float sum = 0.0f;
@@ -151,6 +151,6 @@ KERNEL(conv_bias_sum, THREADS)(float* db, const float* __restrict__ partial, int
     __syncthreads();
     if (lane == 0 && c < k) {
         for (int l = 1; l < SHARERS; ++l) sum += tile[l * SUMMED + threadIdx.x];
-        db[c] += sum;
+        sums[c] += sum;
     }
 }

@@ -2,6 +2,7 @@
 // (tests/softgpu/tensor.h), so kernels use nothing of the kind but this.
 //
 //   mma(d, a, b)                   d (16×8) += a (16×16)·b (16×8): bf16 products, f32 sums
+//   mma_act(d, a, b)               the same, of activations of a 16-bit type
 //   load_matrix<transposed>(r, p)  four 8×8 matrices of 16 bits from shared memory
 //   copy16(to, from)               16 bytes from global to shared memory, on their way
 //   copy16(to, from, exists)       the same, or 16 bytes of zeros: then `from` is not read
@@ -31,6 +32,18 @@ __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void mma_act(float (&d)[4], const unsigned (&a)[4],
+                                        const unsigned (&b)[2]) {
+#if defined(PICIE_ACT_F16)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    mma(d, a, b);
+#endif
 }
 
 // The address of what lies in shared memory.

@@ -24,7 +24,7 @@ impl Kit {
         let files = dir.path().join("files");
         std::fs::create_dir_all(files.join("tmp")).unwrap();
         std::fs::create_dir(files.join("tests")).unwrap();
-        for name in ["run.sh", "stages.sh", "report.py", "picie_torch.py"] {
+        for name in ["run.sh", "stages.sh", "report.py", "stem.py", "picie_torch.py"] {
             std::fs::copy(root().join("benches/kit").join(name), dir.path().join(name)).unwrap();
         }
         for (name, of) in [

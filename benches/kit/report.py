@@ -146,6 +146,17 @@ def bench(name, report, said=""):
     print(f"{name} {epoch:.1f} images/s{plan}")
 
 
+def stem(report):
+    """Keeps what cuDNN takes for the first layer, as PyTorch picks its engines."""
+    rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
+    result = load()
+    result["stem"] = rows
+    save(result)
+    of = {(row["stem"], row["channels"]): row["us"] for row in rows}
+    each = [f"{what} {of[what, 4]:.0f} and {of[what, 8]:.0f}" for what in ("forward", "weights")]
+    print(f"first layer by cuDNN with 4 and 8 channels, µs: {', '.join(each)}")
+
+
 def peer(name, report):
     """Keeps the peer's median images/s of each phase, of all epochs but the first; prints the ratio to picie's."""
     rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
@@ -270,7 +281,7 @@ def summary(result):
     return "\n".join(lines) + "\n"
 
 
-COMMANDS = [new, stage, libraries, stems, metrics, sheet, demo, bench, peer, sanitize, kernels]
+COMMANDS = [new, stage, libraries, stems, metrics, sheet, demo, bench, stem, peer, sanitize, kernels]
 
 if __name__ == "__main__":
     commands = {command.__name__: command for command in COMMANDS}

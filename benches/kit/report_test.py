@@ -100,6 +100,11 @@ class Reads(unittest.TestCase):
         ratios = next(line for line in self.summary().splitlines() if line.startswith("picie / eager"))
         self.assertEqual(ratios.split()[3:], ["1.00×", "2.00×", "4.00×", "4.00×"])
 
+    def test_the_first_layer_by_cudnn_is_kept(self):
+        rows = [{"stem": s, "channels": c, "us": us} for s, c, us in (("forward", 4, 8.2), ("forward", 8, 9), ("weights", 4, 13), ("weights", 8, 12))]
+        said = self.says(report.stem, self.file("s.jsonl", "a warning\n" + "\n".join(map(json.dumps, rows))))[0]
+        self.assertTrue(said.endswith("forward 8 and 9, weights 13 and 12"), said)
+
     def test_errors_of_the_sanitizer_count_where_they_are_ours(self):
         for check, text, code in (("memcheck", MEMCHECK, 1), ("initcheck", FOREIGN, 0), ("memcheck", FOREIGN, 1), ("racecheck", CLEAN, 0)):
             said, got = self.says(report.sanitize, check, self.file("log", text))

@@ -93,14 +93,17 @@ peer() {
     local device=cuda how=(eager compiled)
     # It has no software GPU.
     [ -z "$SOFTWARE" ] || device=cpu how=(eager)
-    local run said=''
-    local -a flag
+    local run said
+    local -a flag layer=(--images "$batch_cluster")
+    [ "$SMALL" = 0 ] || layer=(--images 2 --size 32 --runs 1)
+    "$PYTHON" "$KIT/stem.py" "${layer[@]}" --device "$device" | tee stem.jsonl
+    said="$(report stem stem.jsonl)"
     for run in "${how[@]}"; do
         flag=()
         [ "$run" = eager ] || flag=(--compile)
         "$PYTHON" "$KIT/picie_torch.py" --random "$images" "${peer_size[@]}" --epochs $((epochs + 1)) --device "$device" --bf16 --channels-last \
             --fpn cascade --weights size "${flag[@]}" | tee "$run.jsonl"
-        said="$said${said:+; }$(report peer "$run" "$run.jsonl")"
+        said="$said; $(report peer "$run" "$run.jsonl")"
         note "$said"
     done
 }

@@ -105,6 +105,50 @@ fn every_use_agrees_with_the_cpu() {
     agrees(Dtype::F16, "nothing", 4, [2, roundings[1], roundings[2]]);
 }
 
+/// The kernels for images: windows beyond every edge, tiles of 16 pixels, strips of 80 and 160
+/// columns and 28 rows of y below, at and above their edges; more images than there are blocks for
+/// sums of gradients; and an odd width, which they leave to cuDNN.
+#[test]
+fn images_agree_with_the_cpu() {
+    let small = [[3, 1, 2], [2, 9, 30], [390, 3, 2], [1, 9, 31]];
+    let large = [[1, 56, 32], [3, 57, 34], [1, 6, 160], [2, 7, 162], [1, 5, 322]];
+    let shapes: Vec<[usize; 3]> = small.into_iter().chain(large).collect();
+    for dtype in [Dtype::Bf16, Dtype::F16] {
+        for (i, &[n, h, w]) in shapes.iter().enumerate() {
+            // With and without bias and ReLU; with a residual, which is cuDNN's.
+            for bits in [0, 1, 5, 3] {
+                let given = Given::new(spec([n, h, w, 4, 64, 7, 2, 3]), uses(bits), i as u64);
+                let both = [given.forward(), given.backward_weight()];
+                let all = OpCase::sequence("of images".into(), both.into());
+                let Some(dev) = engine(dtype, Autotune::Off, false, None) else { return };
+                let own = w % 2 == 0;
+                let of_cudnn = usize::from(!own || bits == 3);
+                let roundings = [1 + of_cudnn, 1, usize::from(!own)];
+                let got = all.run(Rig::with(Box::new(dev)));
+                got.close(&all.run(Rig::cpu(dtype)), tolerance(dtype, roundings));
+            }
+        }
+    }
+}
+
+/// No number of an image goes into a pixel whose window ends before it, however large it is; and a
+/// block has several parts of the gradient.
+#[test]
+fn a_pixel_of_an_image_is_read_by_its_windows_alone() {
+    let Some(rig) = Rig::cuda(Dtype::Bf16) else { return };
+    let mut given = Given::new(spec([1, 16, 64, 4, 64, 7, 2, 3]), Uses::forward(Terms::NONE), 2);
+    given.x.fill(0.0);
+    // The middle of windows at row 4 and column 15 of y, and in no more than those up to 3 away.
+    let (row, column) = (8, 30);
+    given.x[(row * 64 + column) * 4..][..4].fill(1e30);
+    let y = &given.forward().run(rig)["y"];
+    for (i, pixel) in y.chunks(64).enumerate() {
+        let (down, across) = ((2 * (i / 32)).abs_diff(row), (2 * (i % 32)).abs_diff(column));
+        let touched = pixel.iter().any(|&y| y != 0.0);
+        assert_eq!(touched, down <= 3 && across <= 3, "{} {}", i / 32, i % 32);
+    }
+}
+
 #[test]
 fn nan_outlives_the_relu() {
     for refused in ["", "fused"] {

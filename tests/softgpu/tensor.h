@@ -30,9 +30,17 @@ void wait_copies(unsigned left);
 struct Tensor {
     const Site* site;
 
-    static void spread(float* to, unsigned pair) {
+    static void spread_bf16(float* to, unsigned pair) {
         to[0] = __uint_as_float(pair << 16);
         to[1] = __uint_as_float(pair & 0xffff0000u);
+    }
+    static void spread_act(float* to, unsigned pair) {
+#if defined(PICIE_ACT_F16)
+        to[0] = __half2float(__ushort_as_half(static_cast<unsigned short>(pair)));
+        to[1] = __half2float(__ushort_as_half(static_cast<unsigned short>(pair >> 16)));
+#else
+        spread_bf16(to, pair);
+#endif
     }
     // In eights, which the host computes at once.
     static float dot(const float* x, const float* y) {
@@ -42,13 +50,21 @@ struct Tensor {
         return (sums[0] + sums[2]) + (sums[1] + sums[3]);
     }
 
-    void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) const {
+    void multiply(void (*spread)(float*, unsigned), float (&d)[4], const unsigned (&a)[4],
+                  const unsigned (&b)[2]) const {
         const unsigned g = here.lane / 4, t = here.lane % 4;
         Factors& mine = factors();
         for (unsigned i = 0; i < 4; ++i) spread(mine.a[g + i % 2 * 8] + 2 * t + i / 2 * 8, a[i]);
         for (unsigned i = 0; i < 2; ++i) spread(mine.b[g] + 2 * t + 8 * i, b[i]);
         const Factors& all = met_with_factors(site);
         for (unsigned i = 0; i < 4; ++i) d[i] += dot(all.a[g + i / 2 * 8], all.b[2 * t + i % 2]);
+    }
+
+    void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) const {
+        multiply(spread_bf16, d, a, b);
+    }
+    void mma_act(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) const {
+        multiply(spread_act, d, a, b);
     }
 
     // NOTE: each lane reads its row before it waits for the others, so that rows which others have
@@ -79,6 +95,7 @@ struct Tensor {
 #define SOFTGPU_TENSOR(op) \
     softgpu::Tensor { SOFTGPU_SITE(#op, false) }
 #define mma SOFTGPU_TENSOR(mma).mma
+#define mma_act SOFTGPU_TENSOR(mma_act).mma_act
 #define load_matrix SOFTGPU_TENSOR(load_matrix).load_matrix
 #define copy16 SOFTGPU_TENSOR(copy16).copy16
 inline unsigned equal_pairs(unsigned x, unsigned y) {

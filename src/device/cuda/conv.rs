@@ -1,23 +1,28 @@
 //! Bodies of convolutions: cuDNN's engines, and `cuda/conv.cu` where these do not do all that is
-//! asked.
+//! asked; of images in 16 bits, the kernels of `cuda/conv_image.cu`.
 //!
 //! A plan only asks: which way each direction is done, by which engine and with which pass behind
 //! it, is decided for all plans at once (`cudnn::ways`, `cudnn::choose`).
 
 use crate::base::{Error, Result};
-use crate::device::Slot;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::cudnn::{Answer, Ask, Operand, Operation, Plan, Task};
 use crate::device::cuda::kernels;
 use crate::device::cuda::kernels::consts::conv::{CHANNELS, FOUR, LANES, SUMMED, THREADS, VECTOR};
+use crate::device::cuda::kernels::consts::conv_image::{BAND, COLUMNS, STRIP};
 use crate::device::ops::conv::ConvOps;
 use crate::device::ops::{
     ConvBackwardData, ConvBackwardWeight, ConvForward, ConvSpec, ConvUse, DataGrad, Passed,
     WeightGrad,
 };
+use crate::device::{Dtype, Slot};
 
+/// The most images of a launch that has them as a grid's third dimension.
+const MOST_IMAGES: usize = u16::MAX as usize;
 /// Two to four blocks a multiprocessor on any of today's GPUs: what a memory-bound pass wants.
 const BLOCKS: usize = 512;
+/// Three on each multiprocessor of an H100, rounded to what its strips of a batch divide into.
+const MOST_PARTS: usize = 384;
 /// Where cuDNN's workspace begins: its kernels may want a whole cache line's alignment and more.
 const ALIGN: usize = 256;
 
@@ -31,12 +36,20 @@ pub(super) struct Pass {
     wide: bool,
 }
 
-/// Numbers of what cuDNN was asked.
+/// Who computes a part of a convolution.
+#[derive(Clone, Copy)]
+enum By {
+    /// cuDNN, by this number of what it was asked.
+    Cudnn(usize),
+    /// A kernel for images, `cuda/conv_image.cu`.
+    Picie,
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct ConvPlan {
-    forward: usize,
+    forward: By,
     backward_data: Option<usize>,
-    backward_weight: Option<usize>,
+    backward_weight: Option<By>,
 }
 
 /// Rows of y.
@@ -48,6 +61,12 @@ fn rows(spec: &ConvSpec) -> usize {
 fn over_rows(rows: usize, k: usize) -> (usize, usize) {
     let wide = k.div_ceil(CHANNELS);
     (rows.div_ceil(LANES).min(BLOCKS.div_ceil(wide)), wide)
+}
+
+/// Blocks of conv_image_weight, each with sums of its own: three on each multiprocessor, and no more
+/// than there are parts.
+fn parts(spec: &ConvSpec) -> usize {
+    (spec.n * spec.p().div_ceil(STRIP) * spec.q().div_ceil(BAND)).min(MOST_PARTS)
 }
 
 /// Blocks over `len` elements for kernels whose threads take `each` at a time.
@@ -114,6 +133,25 @@ impl Cuda {
         }
     }
 
+    fn gradient_by_cudnn(&mut self, ask: usize, a: ConvBackwardWeight) -> Result<()> {
+        let ConvBackwardWeight { dw, x, dy, .. } = a;
+        let target = self.target(ask, dw)?;
+        let addresses =
+            [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
+        let len = dw.len;
+        match self.convolve("conv_backward_weight", ask, &addresses)? {
+            Some(Pass { wide: true, .. }) => {
+                let more = self.scratch(0, len)?;
+                self.launch(over(len, VECTOR), 0, kernels::ConvAddWeightWide { dw, more, len })
+            }
+            Some(Pass { wide: false, .. }) => {
+                let more = self.scratch_acts(0, len)?;
+                self.launch(over(len, FOUR), 0, kernels::ConvAddWeight { dw, more, len })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn pass_of(&self, ask: usize) -> Result<Option<Pass>> {
         self.passes.get(ask).copied().ok_or_else(undecided)
     }
@@ -146,7 +184,11 @@ impl ConvOps for Cuda {
         }
         let data = self.dtype.into();
         let mut ask = |task| self.cudnn.ask(Ask { spec, task, data });
-        let forward = ask(Task::Forward(uses.forward));
+        let images = self.dtype != Dtype::F32 && spec.reads_images() && spec.n <= MOST_IMAGES;
+        let forward = match images && !uses.forward.residual {
+            true => By::Picie,
+            false => By::Cudnn(ask(Task::Forward(uses.forward))),
+        };
         let backward_data = match uses.backward_data {
             DataGrad::None => None,
             DataGrad::Overwrite => Some(ask(Task::BackwardData { accumulate: false })),
@@ -154,8 +196,12 @@ impl ConvOps for Cuda {
         };
         let backward_weight = match uses.backward_weight {
             WeightGrad::None => None,
-            _ => Some(ask(Task::BackwardWeight)),
+            _ if images => Some(By::Picie),
+            _ => Some(By::Cudnn(ask(Task::BackwardWeight))),
         };
+        if let Some(By::Picie) = backward_weight {
+            self.ask_scratch(4 * parts(&spec) * spec.w_len());
+        }
         if uses.backward_weight == WeightGrad::WeightAndBias {
             let (blocks, _) = over_rows(rows(&spec), spec.k);
             self.ask_scratch(4 * blocks * spec.k);
@@ -167,6 +213,13 @@ impl ConvOps for Cuda {
     fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
         let (spec, plan) = (a.spec().spec, self.convolutions[a.number()]);
         let ConvForward { y, x, w, epilogue } = *a;
+        let By::Cudnn(ask) = plan.forward else {
+            let blocks = (spec.q().div_ceil(COLUMNS), spec.p().div_ceil(STRIP), spec.n);
+            let (bias, relu) = (epilogue.bias, epilogue.relu);
+            let (height, width) = (spec.h, spec.w);
+            let kernel = kernels::ConvImage { y, x, weights: w, bias, height, width, relu };
+            return self.launch(blocks, 0, kernel);
+        };
         let optional = |slot: Option<_>| slot.map_or(0, |slot| self.address(slot));
         let addresses = [
             (Operand::X, self.address(x)),
@@ -175,7 +228,7 @@ impl ConvOps for Cuda {
             (Operand::Bias, optional(epilogue.bias)),
             (Operand::Residual, optional(epilogue.residual)),
         ];
-        if self.convolve("conv_forward", plan.forward, &addresses)?.is_none() {
+        if self.convolve("conv_forward", ask, &addresses)?.is_none() {
             return Ok(());
         }
         let (rows, k) = (rows(&spec), spec.k);
@@ -205,27 +258,27 @@ impl ConvOps for Cuda {
 
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
         let ConvBackwardWeight { dw, db, x, dy } = *a;
-        let ask = self.convolutions[a.number()].backward_weight.ok_or_else(undecided)?;
-        let target = self.target(ask, dw)?;
-        let addresses =
-            [(Operand::X, self.address(x)), (Operand::W, target), (Operand::Y, self.address(dy))];
-        let (pass, len) = (self.convolve("conv_backward_weight", ask, &addresses)?, dw.len);
-        match pass {
-            Some(Pass { wide: true, .. }) => {
-                let more = self.scratch(0, len)?;
-                self.launch(over(len, VECTOR), 0, kernels::ConvAddWeightWide { dw, more, len })?;
+        let spec = a.spec().spec;
+        match self.convolutions[a.number()].backward_weight.ok_or_else(undecided)? {
+            By::Cudnn(ask) => self.gradient_by_cudnn(ask, *a)?,
+            By::Picie => {
+                let (blocks, k) = (parts(&spec), dw.len);
+                let partial = self.scratch(0, blocks * k)?;
+                let ConvSpec { n, h: height, w: width, .. } = spec;
+                let kernel = kernels::ConvImageWeight { partial, x, dy, n, height, width };
+                self.launch(blocks, 0, kernel)?;
+                self.launch(
+                    k.div_ceil(SUMMED),
+                    0,
+                    kernels::ConvSum { sums: dw, partial, blocks, k },
+                )?;
             }
-            Some(Pass { wide: false, .. }) => {
-                let more = self.scratch_acts(0, len)?;
-                self.launch(over(len, FOUR), 0, kernels::ConvAddWeight { dw, more, len })?;
-            }
-            None => {}
         }
         let Some(db) = db else { return Ok(()) };
-        let (rows, k) = (rows(&a.spec().spec), a.spec().spec.k);
+        let (rows, k) = (rows(&spec), spec.k);
         let (blocks, wide) = over_rows(rows, k);
         let partial = self.scratch(0, blocks * k)?;
         self.launch((blocks, wide), 0, kernels::ConvBiasPartial { partial, dy, rows, k })?;
-        self.launch(k.div_ceil(SUMMED), 0, kernels::ConvBiasSum { db, partial, blocks, k })
+        self.launch(k.div_ceil(SUMMED), 0, kernels::ConvSum { sums: db, partial, blocks, k })
     }
 }

@@ -72,6 +72,13 @@ impl ConvSpec {
         2.0 * self.y_len() as f64 * (self.r * self.r * self.c) as f64
     }
 
+    /// Whether this is a ResNet's first layer, which reads images of an even width: 7×7 with stride
+    /// 2, from 4 channels to 64. Engines may have kernels for just that.
+    pub fn reads_images(&self) -> bool {
+        let ConvSpec { w, c, k, r, stride, pad, .. } = *self;
+        (c, k, r, stride, pad) == (4, 64, 7, 2, 3) && w.is_multiple_of(2)
+    }
+
     /// Whether windows are 3×3 and one pixel apart.
     fn windows(&self) -> bool {
         self.r == 3 && self.stride == 1

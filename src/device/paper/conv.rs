@@ -12,7 +12,7 @@ use crate::device::ops::{
 };
 use crate::device::paper::Paper;
 use crate::device::paper::gpu::TENSOR;
-use crate::device::paper::launch::Launch;
+use crate::device::paper::launch::{Launch, Warps};
 use crate::device::paper::norm::{ROW, warps};
 
 /// The three products of a convolution.
@@ -50,6 +50,11 @@ impl fmt::Display for Convolutions {
 const ASSUMED: &str = "convolutions are assumed to reach 25 to 63 % of 790 TFLOP/s forward, 31 to \
                        57 % for the gradient of the input, 16 to 51 % for that of the weights";
 
+/// Instructions of a warp for 16 pixels of an image's convolution with 32 kernels, and for two taps
+/// of each row of its gradient; copies and what stands around them are spread over the pixels.
+const IMAGE: Warps = Warps { mma: 56.0, ..warps(184.0, 38.0, 52.0, 67.0) };
+const IMAGE_WEIGHT: Warps = Warps { mma: 28.0, ..warps(84.0, 36.0, 22.0, 37.0) };
+
 /// The share of [`TENSOR`] that cuDNN is assumed to reach.
 fn reached(spec: &ConvSpec, product: Product) -> f64 {
     let of = |shares: [f64; 3]| shares[product as usize];
@@ -73,6 +78,11 @@ impl Paper {
     /// What the times of convolutions rest on.
     pub fn convolutions(&self) -> String {
         self.convolutions.to_string()
+    }
+
+    /// Whether a convolution of images takes kernels of picie's own.
+    fn has_own_kernel(&self, spec: &ConvSpec) -> bool {
+        spec.reads_images() && self.act() == 2.0
     }
 
     fn convolve(
@@ -111,6 +121,13 @@ impl ConvOps for Paper {
     fn conv_forward(&mut self, a: Passed<ConvForward>) -> Result<()> {
         let residual = a.epilogue.residual.map_or(0, |r| r.bytes()) as f64;
         let ConvUse { spec, uses } = *a.spec();
+        if self.has_own_kernel(&spec) && !uses.forward.residual {
+            // A warp has 16 pixels and half of the kernels.
+            let tiles = (spec.n * spec.p() * spec.q().div_ceil(16) * 2) as f64;
+            let bytes = self.act() * (spec.x_len() + spec.y_len() + spec.w_len()) as f64;
+            let launch = Launch::streams("conv_image", IMAGE * tiles, bytes);
+            return self.launch(Launch { factor: 1.3, ..launch });
+        }
         let what = (Product::Forward, Task::Forward(uses.forward));
         self.convolve(&spec, what, "cuDNN forward", residual)
     }
@@ -124,19 +141,30 @@ impl ConvOps for Paper {
 
     fn conv_backward_weight(&mut self, a: Passed<ConvBackwardWeight>) -> Result<()> {
         let spec = a.spec().spec;
-        let what = (Product::BackwardWeight, Task::BackwardWeight);
-        self.convolve(&spec, what, "cuDNN wgrad", 0.0)?;
-        // cuDNN's result is added to what is there.
         let weights = spec.w_len() as f64;
-        let instructions = warps(30.0, 10.0, 4.0, 12.0) * (weights / 256.0);
-        let bytes = weights * (8.0 + self.act());
-        self.launch(Launch::streams("conv_add_weight", instructions, bytes))?;
+        if self.has_own_kernel(&spec) {
+            let tiles = (spec.n * spec.p() * spec.q().div_ceil(16) * 4) as f64;
+            let bytes = self.act() * (spec.x_len() + spec.y_len()) as f64;
+            let launch = Launch::streams("conv_image_weight", IMAGE_WEIGHT * tiles, bytes);
+            self.launch(Launch { factor: 1.3, ..launch })?;
+            // Sums of 384 blocks.
+            let partial = 384.0 * 4.0 * weights;
+            let launch = Launch::streams("conv_sum", Warps::default(), partial);
+            self.launch(Launch { latency: 8e-6, ..launch })?;
+        } else {
+            let what = (Product::BackwardWeight, Task::BackwardWeight);
+            self.convolve(&spec, what, "cuDNN wgrad", 0.0)?;
+            // cuDNN's result is added to what is there.
+            let instructions = warps(30.0, 10.0, 4.0, 12.0) * (weights / 256.0);
+            let bytes = weights * (8.0 + self.act());
+            self.launch(Launch::streams("conv_add_weight", instructions, bytes))?;
+        }
         if a.db.is_some() {
             let dy = a.dy.bytes() as f64;
             let instructions = warps(32.8, 19.2, 12.4, 4.0) * (dy / ROW);
             let launch = Launch::streams("conv_bias_partial", instructions, dy);
             self.launch(Launch { l2: 0.0, ..launch })?;
-            self.launch(Launch::waits("conv_bias_sum", 5e-6))?;
+            self.launch(Launch::waits("conv_sum", 5e-6))?;
         }
         Ok(())
     }

@@ -46,7 +46,9 @@ const NARROW: [(&str, &str); 21] = [
 const GENERIC: [(&str, &str); 0] = [];
 
 /// Kernels whose heads promise tensor cores in 16-bit types.
-const TENSOR_CORES: [&str; 7] = [
+const TENSOR_CORES: [&str; 9] = [
+    "conv_image",
+    "conv_image_weight",
     "head_accumulate",
     "head_assign",
     "head_loss",

@@ -65,7 +65,7 @@ fn confusion(run: &mut dyn FnMut(OpCase)) {
     }
 }
 
-/// Of which only what is behind and before cuDNN's convolutions is the engine's.
+/// Of which only images', and what is behind and before cuDNN's, are the engine's.
 fn convolution(run: &mut dyn FnMut(OpCase)) {
     let spec = ConvSpec { n: N, h: 32, w: 32, c: D, k: D, r: 1, stride: 1, pad: 0 };
     // Bias, residual, ReLU, += of both gradients; around engines that cuDNN does not have.
@@ -74,6 +74,10 @@ fn convolution(run: &mut dyn FnMut(OpCase)) {
         Convolution::new(spec, uses(0b11111), 0).cases().into_iter().for_each(&mut *run);
         refuse("", 0);
     }
+    let spec = ConvSpec { n: N, h: 56, w: 320, c: 4, k: 64, r: 7, stride: 2, pad: 3 };
+    let images = Convolution::new(spec, uses(0), 0);
+    run(images.forward());
+    run(images.backward_weight());
 }
 
 fn iic(run: &mut dyn FnMut(OpCase)) {

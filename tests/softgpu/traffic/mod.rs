@@ -24,8 +24,9 @@ use crate::util::{Rig, kernels, root, softgpu};
 const SLACK: f64 = 1.02;
 
 /// Kernels that nothing launches in f32, where the copy of the weights is the weights themselves,
-/// all gradients of weights are wide, and features are not products.
-const NO_F32: [&str; 3] = ["adam_sync", "conv_add_weight", "head_taps"];
+/// all gradients of weights are wide, images are convolved by cuDNN, and features are not products.
+const NO_F32: [&str; 5] =
+    ["adam_sync", "conv_add_weight", "conv_image", "conv_image_weight", "head_taps"];
 
 /// What counts as near the fewest sectors and wavefronts.
 const NEAR: f64 = 1.25;
