@@ -131,7 +131,11 @@ impl<'a> Measuring<'a> {
             self.dev.take_trace()?;
             self.done(&format!("epoch {i} to warm up, traced"));
         }
-        let (mut plain, mut traced): (Vec<EpochSeconds>, Vec<Traced>) = Default::default();
+        let (mut plain, mut timed, mut traced): (
+            Vec<EpochSeconds>,
+            Vec<EpochSeconds>,
+            Vec<Traced>,
+        ) = Default::default();
         let mut sampler = self.dev.gauge().map(Sampler::start);
         let mut conditions = Vec::new();
         let begun = Instant::now();
@@ -140,7 +144,7 @@ impl<'a> Measuring<'a> {
             plain.push(epoch(self.dev)?);
             conditions.extend(sampler.as_mut().map(|sampler| sampler.since(start)));
             self.dev.start_trace()?;
-            epoch(self.dev)?;
+            timed.push(epoch(self.dev)?);
             traced.push(self.dev.take_trace()?);
             let totals: Vec<f64> = plain.iter().map(EpochSeconds::total).collect();
             if let Some(reason) = stop.reason(&totals, begun.elapsed().as_secs_f64()) {
@@ -162,9 +166,11 @@ impl<'a> Measuring<'a> {
         let watts = (!power.is_empty()).then(|| power.iter().sum::<f64>() / power.len() as f64);
         let on_host = self.dev.free_bytes().is_none();
         let phase = |(i, (name, _)): (usize, &(&'static str, f64))| {
-            let seconds: Vec<f64> = plain.iter().map(|epoch| epoch.named()[i].1).collect();
-            let account = Account::of(name, &traced, &peaks);
-            PhaseRow::new(name, images, &seconds, account, &peaks, on_host).at_power(watts)
+            let seconds = |epochs: &[EpochSeconds]| -> Vec<f64> {
+                epochs.iter().map(|epoch| epoch.named()[i].1).collect()
+            };
+            let account = Account::of(name, &seconds(&timed), &traced, &peaks);
+            PhaseRow::new(name, images, &seconds(&plain), account, &peaks, on_host).at_power(watts)
         };
         let report = BenchReport {
             schema: SCHEMA,

@@ -64,7 +64,7 @@ pub fn report(
     let mut traced = vec![traced];
     let ops = OpRow::all(&traced, &peaks);
     let phase = |(name, seconds)| {
-        let account = Account::of(name, &traced, &peaks);
+        let account = Account::of(name, &[seconds], &traced, &peaks);
         PhaseRow::new(name, images, &[seconds], account, &peaks, false)
     };
     let report = BenchReport {

@@ -172,11 +172,11 @@ impl BenchReport {
     }
 
     fn accounts(&self) -> String {
-        let whole = self.phases.last().map_or(1.0, |p| p.seconds.median);
+        let whole = self.phases.last().map_or(1.0, |p| p.traced_s);
         let on_host = self.device["memory_mib"].is_null();
         let row = |p: &super::PhaseRow| {
             let part = |seconds: f64, series, what: &str| {
-                (seconds.max(0.0), series, format!("{what}: {seconds:.4} s"))
+                (seconds, series, format!("{what}: {seconds:.4} s"))
             };
             let mut parts = vec![
                 part(p.floor_s.min(p.ops_s), 2, "ops, at their floors"),
@@ -187,7 +187,7 @@ impl BenchReport {
                 parts.push(part(p.host_s, 1, "host copies"));
             }
             parts.push(part(p.rest_s, 6, "rest"));
-            Bar { label: p.name.clone(), note: format!("{:.3} s", p.seconds.median), parts }
+            Bar { label: p.name.clone(), note: format!("{:.3} s", p.traced_s), parts }
         };
         let rows: Vec<Bar> = self.phases.iter().map(row).collect();
         let key = [

@@ -82,6 +82,9 @@ pub struct PhaseRow {
     /// Images per second in the slowest and in the fastest epoch.
     pub slowest: f64,
     pub fastest: f64,
+    /// Seconds of an epoch's phase while each op is timed, the mean of the epochs in which that is
+    /// done; what follows is of the same epochs.
+    pub traced_s: f64,
     /// Seconds that all ops take, in an epoch; `wait_s` and `host_s` are not in it.
     pub ops_s: f64,
     /// Seconds that the engine waits for copies of images.
@@ -90,8 +93,8 @@ pub struct PhaseRow {
     /// while ops run.
     pub host_s: f64,
     pub host_bytes: f64,
-    /// The median of the seconds less all that is accounted for: gaps between ops, and the host's
-    /// other work where the engine waits for it. Less than 0 where ops ran faster in other epochs.
+    /// `traced_s` less all that is accounted for: gaps between ops, and the host's other work where
+    /// the engine waits for it.
     pub rest_s: f64,
     /// Seconds that all ops would take at their floors.
     pub floor_s: f64,

@@ -7,6 +7,7 @@ use crate::report::bench::{PhaseRow, short};
 /// What was traced of a phase, a mean of the epochs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Account {
+    traced_s: f64,
     ops_s: f64,
     wait_s: f64,
     host_s: f64,
@@ -16,8 +17,9 @@ pub struct Account {
 }
 
 impl Account {
-    /// Sums up the phase `name`, or all phases if it is `epoch`.
-    pub fn of(name: &str, epochs: &[Traced], peaks: &Peaks) -> Self {
+    /// Sums up the phase `name`, or all phases if it is `epoch`. It took `seconds` in each of the
+    /// epochs.
+    pub fn of(name: &str, seconds: &[f64], epochs: &[Traced], peaks: &Peaks) -> Self {
         let mut all = Account::default();
         for traced in epochs {
             let inside = |call: &&Call| name == "epoch" || traced.outermost(call) == Some(name);
@@ -27,6 +29,7 @@ impl Account {
         }
         let n = epochs.len().max(1) as f64;
         Account {
+            traced_s: seconds.iter().sum::<f64>() / n,
             ops_s: all.ops_s / n,
             wait_s: all.wait_s / n,
             host_s: all.host_s / n,
@@ -63,7 +66,7 @@ impl PhaseRow {
     ) -> Self {
         let summary = Summary::of(seconds);
         let rate = |s: f64| images as f64 / s;
-        let Account { ops_s, wait_s, host_s, host_bytes, floor_s, flops } = account;
+        let Account { traced_s, ops_s, wait_s, host_s, host_bytes, floor_s, flops } = account;
         let taken = ops_s + wait_s + if on_host { host_s } else { 0.0 };
         let of_median = |s: f64| 100.0 * s / summary.median;
         PhaseRow {
@@ -73,11 +76,12 @@ impl PhaseRow {
             images_per_s: rate(summary.median),
             slowest: rate(summary.max),
             fastest: rate(summary.min),
+            traced_s,
             ops_s,
             wait_s,
             host_s,
             host_bytes,
-            rest_s: summary.median - taken,
+            rest_s: traced_s - taken,
             floor_s,
             efficiency_percent: of_median(floor_s),
             joules_per_image: None,
@@ -124,7 +128,7 @@ mod tests {
         };
         let peaks = Peaks::known(2.0, 0.1);
         let epochs = [traced.clone(), traced];
-        let account = Account::of("train", &epochs, &peaks);
+        let account = Account::of("train", &[2.5, 1.5], &epochs, &peaks);
         let row = PhaseRow::new("train", 30, &[3.0, 1.0, 2.0], account, &peaks, false);
         assert_eq!((row.images_per_s, row.slowest, row.fastest), (15.0, 10.0, 30.0));
         assert_eq!(
@@ -138,6 +142,6 @@ mod tests {
         assert_eq!((costs.joules_per_image, costs.images_per_s_per_watt), (Some(20.0), Some(0.05)));
         let host = PhaseRow::new("train", 30, &[2.0], account, &peaks, true);
         assert_eq!(host.rest_s, 0.625);
-        assert_eq!(Account::of("epoch", &epochs, &peaks).ops_s, 9.0);
+        assert_eq!(Account::of("epoch", &[10.0; 2], &epochs, &peaks).ops_s, 9.0);
     }
 }

@@ -191,7 +191,8 @@ fn phase_table(phases: &[PhaseRow]) -> String {
 
 /// Sum of ops against wall clock.
 fn accounts(phases: &[PhaseRow]) -> String {
-    let header = ["seconds of one epoch", "all", "ops", "waits", "rest", "host\ncopies", "GB/s"];
+    let header =
+        ["seconds of a timed epoch", "all", "ops", "waits", "rest", "host\ncopies", "GB/s"];
     let rows = phases.iter().map(|p| {
         let seconds = |s: f64| format!("{s:.3}");
         let rate = if p.host_s > 0.0 {
@@ -201,7 +202,7 @@ fn accounts(phases: &[PhaseRow]) -> String {
         };
         vec![
             p.name.clone(),
-            seconds(p.seconds.median),
+            seconds(p.traced_s),
             seconds(p.ops_s),
             seconds(p.wait_s),
             seconds(p.rest_s),
