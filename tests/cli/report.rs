@@ -202,6 +202,7 @@ const marks = all('svg.chart .mark, svg.chart .bar');
 const measured = {
   wider: document.documentElement.scrollWidth - innerWidth, width: innerWidth, marks: marks.length,
   outside: marks.filter((e) => !inside(e)).length,
+  filled: all('svg.chart path, svg.chart polyline').filter((e) => getComputedStyle(e).fill != 'none').length,
   letter: Math.min(...all('svg.chart text').map((e) => e.getBoundingClientRect().height)),
   pictures: all('img').filter((e) => e.complete && e.naturalWidth > 0).length,
   page: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
@@ -211,7 +212,7 @@ document.body.innerHTML = '<pre id="measured">' + JSON.stringify(measured) + '</
 </script>"#;
 
 #[test]
-fn a_browser_shows_the_report_on_narrow_and_wide_windows_light_and_dark() {
+fn a_browser_shows_reports_on_narrow_and_wide_windows_light_and_dark() {
     let Some(browser) = browser() else {
         println!("skipped: no browser of the Chromium family on the path, nor in $PICIE_BROWSER");
         return;
@@ -227,29 +228,36 @@ fn a_browser_shows_the_report_on_narrow_and_wide_windows_light_and_dark() {
     let (_, console) = open(&browser, &broken, 1400, &["--dump-dom"]);
     assert_eq!(console.len(), 1, "{console:?}");
 
-    let page = write("page.html", &html.replace("</body>", &format!("{MEASURE}</body>")));
-    for (width, scheme) in [(400, 1), (400, 0), (1400, 1), (1400, 0)] {
-        let scheme_flag = format!("--blink-settings=preferredColorScheme={scheme}");
-        let (dom, console) = open(&browser, &page, width, &["--dump-dom", &scheme_flag]);
-        assert!(console.is_empty(), "{console:?}");
-        let measured = dom.split("<pre id=\"measured\">").nth(1).expect("the page was measured");
-        let m: Value = serde_json::from_str(measured.split("</pre>").next().unwrap()).unwrap();
-        let number = |name: &str| m[name].as_f64().unwrap();
-        // Three losses, accuracy and mIoU with epoch 0, two objectives, imbalance; four phases.
-        let marks = (3 * 2 + 3 + 3 + 2 * 2 + 2 + 4 * 2) as f64;
-        assert_eq!((number("marks"), number("outside")), (marks, 0.0), "{m}");
-        // Nothing is cut off at the right, letters can be read, pictures are there.
-        assert!(number("wider") <= 0.0 && number("letter") >= 9.0, "{m}");
-        assert_eq!((number("pictures"), number("fetched")), (9.0, 0.0), "{m}");
-        let light = |name: &str| {
-            let channels = m[name].as_str().unwrap().split(|c: char| !c.is_ascii_digit());
-            channels.filter_map(|c| c.parse::<u32>().ok()).take(3).sum::<u32>() / 3
-        };
-        let (page, ink, mark) = (light("page"), light("ink"), light("mark"));
-        if scheme == 1 {
-            assert!(page > 240 && ink < 60 && mark < 130, "{m}");
-        } else {
-            assert!(page < 40 && ink > 200 && mark > 130, "{m}");
+    place.picie("bench --model h200 --recipe picie --images 512 --report bench.html").succeeds();
+    let bench = std::fs::read_to_string(place.join("bench.html")).unwrap();
+    // Three losses, accuracy and mIoU with epoch 0, two objectives, imbalance; four phases.
+    let marks = 3 * 2 + 3 + 3 + 2 * 2 + 2 + 4 * 2;
+    for (html, marks, pictures) in
+        [(&html, marks, 9), (&bench, bench.matches("<circle").count(), 0)]
+    {
+        let page = write("page.html", &html.replace("</body>", &format!("{MEASURE}</body>")));
+        for (width, scheme) in [(400, 1), (400, 0), (1400, 1), (1400, 0)] {
+            let scheme_flag = format!("--blink-settings=preferredColorScheme={scheme}");
+            let (dom, console) = open(&browser, &page, width, &["--dump-dom", &scheme_flag]);
+            assert!(console.is_empty(), "{console:?}");
+            let m = dom.split("<pre id=\"measured\">").nth(1).expect("the page was measured");
+            let m: Value = serde_json::from_str(m.split("</pre>").next().unwrap()).unwrap();
+            let number = |name: &str| m[name].as_f64().unwrap();
+            // Lines and axes enclose nothing that is painted.
+            let seen = ["marks", "outside", "filled", "pictures", "fetched"].map(number);
+            assert_eq!(seen, [marks as f64, 0.0, 0.0, pictures as f64, 0.0], "{m}");
+            // Nothing is cut off at the right, and letters can be read.
+            assert!(number("wider") <= 0.0 && number("letter") >= 9.0, "{m}");
+            let light = |name: &str| {
+                let channels = m[name].as_str().unwrap().split(|c: char| !c.is_ascii_digit());
+                channels.filter_map(|c| c.parse::<u32>().ok()).take(3).sum::<u32>() / 3
+            };
+            let (page, ink, mark) = (light("page"), light("ink"), light("mark"));
+            if scheme == 1 {
+                assert!(page > 240 && ink < 60 && mark < 130, "{m}");
+            } else {
+                assert!(page < 40 && ink > 200 && mark > 130, "{m}");
+            }
         }
     }
     let pdf = place.join("page.pdf");
