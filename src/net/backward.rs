@@ -6,6 +6,7 @@ use crate::device::ops::{
     StemBackward, conv_backward_data, conv_backward_weight, norm_backward, stem_backward,
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
+use crate::net::architecture::Conv;
 use crate::net::params::Network;
 use crate::net::steps::{BlockStep, StageStep, StemStep, UnitStep};
 
@@ -117,11 +118,12 @@ impl Backward {
     ) -> Result<()> {
         let Backward { dpyramid, blocks, dstem } = self;
         let mut grads = blocks.iter().peekable();
+        let mut coarsest = None;
         for (level, stage) in steps.iter().enumerate().rev() {
             // A stage's last block also feeds the lateral of its level.
             let dz = grads.peek().expect("every block has gradients").dz();
-            let accumulate = level + 1 < steps.len();
-            backward_lateral(dev, net, stage, dz, dpyramid[level], accumulate)?;
+            backward_lateral(dev, net, stage, dz, dpyramid[level], coarsest)?;
+            coarsest = coarsest.or(Some(&stage.lateral));
             for (step, g) in stage.blocks.iter().rev().zip(&mut grads) {
                 let name = net.name(&step.chain[0].unit.conv);
                 dev.range(name, |dev| backward_block(dev, net, step, g))?;
@@ -145,20 +147,28 @@ impl Backward {
     }
 }
 
-/// The gradients of a lateral; dz, that of its stage's output, is written or added to.
+/// The gradients of a lateral; dz, that of its stage's output, is added to if there is a coarser
+/// level, else written.
+///
+/// The bias of a lateral is added to all pixels of its level, and the weights of a pixel that is
+/// resampled add up to 1. So every bias adds to all features of the head alike, and all have the
+/// same gradient: the coarsest level's, which has the fewest pixels to be summed.
 fn backward_lateral(
     dev: &mut dyn Engine,
     net: &Network,
     stage: &StageStep,
     dz: Slot<Act>,
     dy: Slot<Act>,
-    accumulate: bool,
+    coarsest: Option<&Conv>,
 ) -> Result<()> {
     let StageStep { lateral, conv, .. } = stage;
+    let accumulate = coarsest.is_some();
     let a = ConvBackwardData { dx: dz, dy, w: net.weight(lateral), accumulate };
     conv_backward_data(dev, conv, a)?;
-    let (dw, db) = (net.grad(lateral, 0), Some(net.grad(lateral, 1)));
-    conv_backward_weight(dev, conv, ConvBackwardWeight { dw, db, x: stage.z(), dy })
+    let (dw, own) = (net.grad(lateral, 0), net.grad(lateral, 1));
+    let db = coarsest.is_none().then_some(own);
+    conv_backward_weight(dev, conv, ConvBackwardWeight { dw, db, x: stage.z(), dy })?;
+    coarsest.map_or(Ok(()), |coarsest| dev.copy(own, net.grad(coarsest, 1)))
 }
 
 fn backward_block(

@@ -62,14 +62,17 @@ impl Planner<'_> {
 
     /// What the lateral of `level` is planned for. Backward runs from the coarsest level down: that
     /// level's lateral writes the gradient of its stage's output, the finer ones add to what the
-    /// stage after theirs wrote.
+    /// stage after theirs wrote; and it has the gradient of its bias, which is that of all others.
     fn lateral_uses(&self, level: usize) -> Uses {
         let last = level + 1 == self.levels;
-        let backward_data = if last { DataGrad::Overwrite } else { DataGrad::Accumulate };
+        let gradients = match last {
+            true => (DataGrad::Overwrite, WeightGrad::WeightAndBias),
+            false => (DataGrad::Accumulate, WeightGrad::Weight),
+        };
         let forward = Uses::forward(Terms::BIAS);
         match self.mode {
             Mode::Eval | Mode::Stages | Mode::Batch => forward,
-            Mode::Train => forward.backward(backward_data, WeightGrad::WeightAndBias),
+            Mode::Train => forward.backward(gradients.0, gradients.1),
         }
     }
 
