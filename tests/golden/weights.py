@@ -165,6 +165,8 @@ def main():
         torch.save(torchvisions(backbone), HERE / f"{backbone}.pth")
     torch.save(released(), HERE / "released.pth.tar", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": {"a": count(2)}, "args": Malicious()}, HERE / "malicious.pth")
+    # The name is in the archive; of this length the zip crate, left alone, looks for the directory in the wrong place.
+    torch.save({"a": count(2, 2)}, HERE / "named_with_21_letters.pth")
     tensors = {k: v.detach().contiguous().clone() for k, v in assorted()["state_dict"].items()}
     save_file(tensors, HERE / "python.safetensors", metadata={"format": "pt"})
     print(sum(p.stat().st_size for p in HERE.iterdir()), "bytes", file=sys.stderr)

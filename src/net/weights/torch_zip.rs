@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
 use super::fault::{Fault, Result};
 use super::torch::{Storages, big_endian, collect};
 use super::{MAX_BYTES, Weights, pickle};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
-    let zip = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
+    // NOTE: not looked for, as is the default, which takes some names for a part of what it seeks.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let zip = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(damaged)?;
     let names: Vec<String> =
         zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let folder = |name: &String| name.strip_suffix("data.pkl").map(str::to_string);

@@ -80,6 +80,12 @@ fn every_element_type_and_stride_arrives_from_every_format() {
 }
 
 #[test]
+fn an_archive_has_any_name() {
+    let got = read(&golden("named_with_21_letters.pth")).unwrap();
+    assert_eq!(got.tensors.keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
 fn scalars_of_a_checkpoint_become_metadata() {
     let want = [
         ("args.K_train", "27"),
