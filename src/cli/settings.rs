@@ -271,8 +271,9 @@ impl TrainArgs {
                  folder was moved away",
             ));
         }
-        // A checkpoint holds all weights. Without one the run begins again from its first weights.
-        let start = if folder.checkpoint().exists() {
+        // A checkpoint holds all weights. Without one the run begins again from its first weights;
+        // with other ones given, they must be the same.
+        let start = if folder.checkpoint().exists() && self.source()?.is_none() {
             Start { provenance: saved.start.clone(), ..Start::random() }
         } else {
             saved.recipe.weights.open(saved.recipe.architecture)?

@@ -16,10 +16,9 @@ use crate::train::{Observer, Seen};
 /// a wrapper passes on the Ctrl-C that its child has already had from the terminal.
 const ONE: Duration = Duration::from_millis(100);
 
-/// The least time between the lines of two epochs, or this share of the time of the run if that is
-/// more.
+/// The least time between the lines of two epochs; and of a long run, the number of them in all.
 const EPOCH_LINE: Duration = Duration::from_secs(3);
-const EPOCH_SHARE: u32 = 100;
+const EPOCH_LINES: u32 = 100;
 
 /// Installs the handlers of signals. From here on the first Ctrl-C (or SIGTERM, SIGHUP) asks the
 /// process to stop, and the second one ends it. Signals that the process was started to ignore, as
@@ -122,7 +121,7 @@ impl Observer for Watch<'_> {
 
     fn epoch(&mut self, row: &EpochRow, seen: &Seen) {
         // A run of many short epochs has no line for each.
-        let least = EPOCH_LINE.max(self.begun.elapsed() / EPOCH_SHARE);
+        let least = EPOCH_LINE.max(self.begun.elapsed() / EPOCH_LINES);
         let due = self.told.is_none_or(|told| told.elapsed() >= least);
         if due || row.epoch == self.epochs {
             tell(table::epoch(row, self.epochs));

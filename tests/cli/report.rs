@@ -65,6 +65,12 @@ fn a_stopped_run_has_one_too_and_one_without_labels() {
     assert_eq!(running.finish().code, Some(130));
     let html = report(&place.join("run"));
     holds(&html, &["stopped: everything so far is saved", "mIoU, epoch 1: ", "<h2>Pictures</h2>"]);
+    // Resumed, and stopped before an epoch has ended: there is nothing new to show.
+    let mut running = place.start("train --run run --resume", 1);
+    running.wait_for("k-means");
+    running.signal("INT");
+    assert_eq!(running.finish().code, Some(130));
+    assert_eq!(report(&place.join("run")), html);
     let tiny = TINY.replace("--epochs 2", "--epochs 1");
     let data = scenes().join("images/train2017");
     let words = format!("train --recipe demo --data {} --run plain {tiny}", data.display());

@@ -171,6 +171,11 @@ fn after_its_images_and_weights_have_moved() {
     std::fs::write(&list, ids.split_once('\n').unwrap().1).unwrap();
     let why = place.picie(&format!("{resume} --data fewer")).fails();
     holds(&why, &["the checkpoint is of another data set (6 images, now 5)"]);
+    for others in ["none", "../../tests/golden/weights/resnet18.pth"] {
+        let others = others.replace("../..", &crate::util::root().display().to_string());
+        let why = place.picie(&format!("{resume} --data there --weights {others}")).fails();
+        holds(&why, &["the run was started from other weights than "]);
+    }
     place.picie(&format!("{resume} --data there --weights moved")).succeeds();
     let run = std::fs::read_to_string(place.join("run/run.json")).unwrap();
     holds(&run, &["/there\"", "/moved\""]);

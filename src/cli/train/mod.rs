@@ -7,7 +7,7 @@ mod record;
 use serde_json::json;
 
 use crate::base::say::{detail, quoted, warn};
-use crate::base::{Error, Result, tell};
+use crate::base::{Result, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::Chosen;
@@ -77,10 +77,8 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     let mut watch = Watch::new(epochs, steps, look, &mut on_epoch);
     let trained = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch);
     dev.choices().iter().for_each(|choice| detail(format_args!("chosen: {choice}")));
-    if let Err(e @ Error::Interrupted { .. }) = &trained
-        && folder.settings_path().exists()
-    {
-        record.write(&e.to_string())?;
+    if let Err(e) = &trained {
+        record.stopped(e);
     }
     let Outcome { seen, rows } = trained?;
     record.finish(&seen)?;

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::base::Result;
 use crate::base::fs::write_atomic;
 use crate::base::say::warn;
+use crate::base::{Error, Result};
+use crate::cli::paths::text;
 use crate::cli::train::pictures::Pictures;
 use crate::data::PictureSet;
 use crate::eval::{EpochRow, epochs};
@@ -15,9 +16,9 @@ use crate::report::html::run::{RunPage, flat};
 use crate::report::{EvalReport, version};
 use crate::train::{RunFolder, Seen, Sets, Settings};
 
-/// The report is written after an epoch if that takes less than this share of the time since it was
-/// written last.
-const SHARE: u32 = 20;
+/// The report is written after an epoch if since it was written last there has passed this many
+/// times what that took.
+const RARELY: u32 = 20;
 
 /// Writes the record of a run.
 pub struct Record<'a> {
@@ -57,7 +58,7 @@ impl<'a> Record<'a> {
     pub fn epoch(&mut self, row: &EpochRow, seen: &Seen) {
         let epochs = self.settings.recipe.epochs;
         let state = format!("in training: {} of {epochs} epochs are finished", row.epoch);
-        let due = self.written.is_none_or(|(at, took)| at.elapsed() >= SHARE * took);
+        let due = self.written.is_none_or(|(at, took)| at.elapsed() >= RARELY * took);
         let mut work = || {
             if let Some(events) = &mut self.events {
                 events.add(row)?;
@@ -100,8 +101,19 @@ impl<'a> Record<'a> {
         self.write("finished")
     }
 
+    /// Writes the report of a run that ended early, if an epoch was finished: one that was resumed
+    /// and stopped at once keeps the report that it has. A failure is told, since what ended the run
+    /// is the error that counts.
+    pub fn stopped(&mut self, why: &Error) {
+        if self.last.is_some()
+            && let Err(e) = self.write(&why.to_string())
+        {
+            warn(format_args!("warning: the report is not up to date: {e}"));
+        }
+    }
+
     /// Writes the report. `state` says what became of the run so far.
-    pub fn write(&mut self, state: &str) -> Result<()> {
+    fn write(&mut self, state: &str) -> Result<()> {
         let started = Instant::now();
         let html = self.page(state)?.html();
         write_atomic(&self.folder.report(), |out| out.write_all(html.as_bytes()))?;
@@ -135,12 +147,12 @@ impl<'a> Record<'a> {
         let (train, val) = (self.sets.train.images(), self.sets.val.images());
         let labelled = matches!(self.sets.val, PictureSet::Labelled(_));
         let run = json!({
-            "begun": begun.date, "seed": seed, "data": data, "split": split,
+            "begun": begun.date, "seed": seed, "data": text(data), "split": split,
             "validation split": if labelled { val_split } else { "none: no labels" },
             "limit": limit, "images": train.len(), "stored at (pixels)": train.size(),
             "validation images": if labelled { val.len() } else { 0 },
             "weights to start from": start.to_string(),
-            "run folder": self.folder.path.canonicalize().unwrap_or_default(),
+            "run folder": text(&self.folder.path.canonicalize().unwrap_or_default()),
         });
         let program = json!({
             "picie": self.settings.version, "begun with commit": begun.commit,
