@@ -101,16 +101,20 @@ fn main() {
 
 /// `$PICIE_COMMIT` of this build, for reports.
 fn commit() {
-    // Changes with every commit and checkout.
-    for path in [".git/HEAD", ".git/logs/HEAD"].iter().filter(|path| Path::new(path).exists()) {
-        println!("cargo:rerun-if-changed={path}");
+    let git = |words: &[&str]| {
+        let out =
+            Command::new("git").args(words).output().ok().filter(|out| out.status.success())?;
+        Some(String::from_utf8(out.stdout).ok()?.trim().to_string())
+    };
+    // They change with every commit and checkout; in a worktree they lie elsewhere.
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", name]);
+        if let Some(path) = path.filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
     }
-    let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
-    let said = git
-        .ok()
-        .filter(|out| out.status.success())
-        .and_then(|out| String::from_utf8(out.stdout).ok());
-    println!("cargo:rustc-env=PICIE_COMMIT={}", said.as_deref().map_or("unknown", str::trim));
+    let said = git(&["describe", "--always", "--dirty", "--exclude=*"]);
+    println!("cargo:rustc-env=PICIE_COMMIT={}", said.as_deref().unwrap_or("unknown"));
 }
 
 /// The files of `cuda/` that end in `.ext`, in order.

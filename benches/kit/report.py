@@ -124,8 +124,8 @@ def demo(metrics):
 
 
 def planning(text):
-    """Seconds of the first phase "choose engines" that picie told on stderr; none where it told of none."""
-    found = re.search(r"^choose engines\b.*?([\d.]+) s\b", text, re.MULTILINE)
+    """Seconds of the first phase "choose engines" that picie told on stderr, behind lines of its progress; none where it told of none."""
+    found = re.search(r"^choose engines\b.* in ([\d.]+) s\b", text, re.MULTILINE)
     return float(found.group(1)) if found else None
 
 

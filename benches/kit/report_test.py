@@ -86,7 +86,7 @@ class Reads(unittest.TestCase):
         self.assertEqual(self.says(report.kernels, "/nowhere", "/nowhere"), ("0 kernels in kernels.csv", 1))
 
     def test_seconds_of_planning_are_found(self):
-        said, _ = self.bench("cold", 100, "read images 5 in 1.0 s\nchoose engines     78 problems in 12.5 s, 6.2 a second\n")
+        said, _ = self.bench("cold", 100, "read images 5 in 1.0 s\nchoose engines     12/78 engines, 2.4 engines/s, 28 s left\nchoose engines     78 engines in 12.5 s, 6.2 engines/s\n")
         self.assertEqual(said, "cold 100.0 images/s, engines chosen in 12.5 s")
         self.assertEqual(self.bench("warm", 100)[0], "warm 100.0 images/s")
 

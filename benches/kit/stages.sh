@@ -23,7 +23,7 @@ tool() {
 # A step within seconds, whatever computes it.
 tiny=(--size 32 --stored 64 --batch 2 --batch-cluster 4 --clusters 9)
 train_tiny=("${tiny[@]}" --eval-size 32 --init-batches 1 --kmeans-iters 3)
-# The paper's sizes where there is room: 10 GB of images in host memory, on the GPU those and k-means' points, 17 GB of 20 batches of 256.
+# The paper's sizes where there is room: 10 GB of images in host memory, on the GPU those and k-means' points, 8.4 GB of 20 batches of 256.
 room=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) >> 20)) # GiB
 if [ "$SMALL" = 1 ]; then
     images=2 count=2 epochs=1 warm_up=1 batch=2 batch_cluster=4

@@ -35,8 +35,9 @@ impl Summary {
         }
     }
 
-    /// The noise of the median: half the width of its 95 % interval over the median, by McGill,
-    /// Tukey and Larsen's notches (1.57 · interquartile range / √n). ∞ below three values.
+    /// The noise of the median: the half-width of McGill, Tukey and Larsen's notch over the median
+    /// (1.57 · interquartile range / √n). Notches are made so that two medians whose notches do not
+    /// meet differ at about 95 %. ∞ below three values.
     pub fn noise(&self) -> f64 {
         if self.n < 3 {
             return f64::INFINITY;
@@ -50,7 +51,7 @@ impl Summary {
 pub struct Ratio {
     /// The median of all ratios of a new value to an old one (Hodges and Lehmann's estimate).
     pub middle: f64,
-    /// The bounds that ratios outside of which the test of Mann and Whitney refuses.
+    /// The test of Mann and Whitney refuses all ratios that are not between these two.
     pub low: f64,
     pub high: f64,
 }

@@ -1,5 +1,7 @@
 //! `picie bench` on the CPU engine: what it reports, and how it compares.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::{Place, holds};
@@ -214,6 +216,24 @@ fn two_runs_of_one_build_are_not_told_apart() {
         verdicts.iter().all(|row| ["SAME", "UNSURE"].contains(&row["verdict"].as_str().unwrap()))
     });
     assert!(alike, "four pairs of runs, and none alike");
+}
+
+/// What is kept in the repository can be shown by what is in it.
+#[test]
+fn kept_reports_can_be_read() {
+    let place = Place::new();
+    let kept = std::fs::read_dir(crate::util::root().join("benches/results")).unwrap();
+    let kept = kept.map(|entry| entry.unwrap().path());
+    // Those of the kit have another form.
+    let is_report = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "json")
+            && std::fs::read_to_string(path).unwrap().contains("\"schema\"")
+    };
+    let kept: Vec<_> = kept.filter(is_report).collect();
+    assert!(!kept.is_empty());
+    for path in kept {
+        place.picie(&format!("bench --from {} --report a.html", path.display())).succeeds();
+    }
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub struct BenchArgs {
     /// Measure no longer than this many seconds, but five epochs at least
     #[arg(long, default_value_t = 60.0, value_name = "S")]
     pub seconds: f64,
-    /// Stop when the noise of the median of epochs is below this: half the width of its 95 %
-    /// interval, in percent of the median
+    /// Stop when the noise of the median of epochs is below this: half the width of its notch
+    /// (1.57 · interquartile range / √n), in percent of the median
     #[arg(long, default_value_t = 0.5, value_name = "PCT")]
     pub noise: f64,
     /// Epochs that are run before and not measured; on a GPU the first two load libraries and
@@ -49,13 +49,13 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub top: usize,
     /// Show a report that was measured before, and measure nothing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "images", "device", "epochs", "seconds", "noise", "warm_up"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "recipe", "data", "images", "epochs", "seconds", "noise", "warm_up", "check_finite", "KeepArgs", "ShapeArgs", "EngineArgs"])]
     pub from: Option<PathBuf>,
     /// Compare with an older report, row by row: SAME, FASTER, SLOWER or UNSURE
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     pub against: Option<PathBuf>,
-    /// Exit with 1 if a phase, or an op that takes at least 1 % of the time, is surely slower than
-    /// in the older report by more than this many percent
+    /// Exit with 1 if a phase, or an op that takes at least 1 % of the time, is SLOWER than in the
+    /// older report, which takes 2 %, and surely by more than this many percent
     #[arg(long, value_name = "PCT", requires = "against")]
     pub fail_above: Option<f64>,
     /// Compare reports of different devices, drivers, recipes or sizes as well

@@ -21,7 +21,14 @@ pub fn read(path: &Path) -> Result<BenchReport> {
         let has = schema.map_or("has no schema".into(), |s| format!("has schema {s}"));
         return Err(no_report(format!("{has}, and this picie reads {SCHEMA}")));
     }
-    serde_json::from_value(value).map_err(|e| no_report(format!("not a report: {e}")))
+    let report: BenchReport =
+        serde_json::from_value(value).map_err(|e| no_report(format!("not a report: {e}")))?;
+    let samples = report.phases.iter().map(|phase| &phase.samples_s);
+    let samples = samples.chain(report.ops.iter().map(|op| &op.epochs_us));
+    if report.phases.is_empty() || samples.into_iter().any(Vec::is_empty) {
+        return Err(no_report("not a report: it has no samples".into()));
+    }
+    Ok(report)
 }
 
 /// Compares `new` with the report `old` of the file `path`. Refuses reports whose times must

@@ -14,11 +14,12 @@ use crate::report::Progress;
 use crate::report::bench::{Account, BenchReport, KindRow, OpRow, PhaseRow, SCHEMA, StartUp};
 use crate::train::{EpochSeconds, Measured};
 
-/// Dense products of 16 bits with f32 sums in TFLOP/s, by the data sheets of GPUs whose names hold
+/// Dense products of 16 bits with f32 sums in TFLOP/s, by the data sheets of GPUs whose names have
 /// these words.
-const SHEETS: [(&str, f64); 6] = [
+const SHEETS: [(&str, f64); 7] = [
     ("H200", 989.0),
     ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
     ("H100", 989.0),
     ("A100", 312.0),
     ("L40S", 362.0),
@@ -69,6 +70,15 @@ impl Stop {
     }
 }
 
+/// Whether all words of `some` are words of `name`, as in "NVIDIA H100 80GB HBM3" and "H100".
+fn has_words(name: &str, some: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphanumeric()).map(String::from).collect()
+    };
+    let name = words(name);
+    words(some).iter().all(|word| name.contains(word))
+}
+
 /// A measurement in progress.
 pub struct Measuring<'a> {
     dev: &'a mut dyn Engine,
@@ -105,7 +115,7 @@ impl<'a> Measuring<'a> {
         let device = self.dev.describe();
         let name = device["name"].as_str().unwrap_or_default().to_string();
         let mut peaks = Peaks::measure(self.dev)?;
-        let sheet = SHEETS.iter().find(|(gpu, _)| name.contains(gpu));
+        let sheet = SHEETS.iter().find(|(gpu, _)| has_words(&name, gpu));
         // Tensor cores do not compute in f32.
         let sheet = sheet.filter(|_| self.dev.dtype() != Dtype::F32);
         peaks.sheet_tflop_per_s = sheet.map(|(_, peak)| *peak);
@@ -202,6 +212,13 @@ impl<'a> Measuring<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_sheet_is_of_the_very_gpu() {
+        assert!(has_words("NVIDIA H100 80GB HBM3", "H100") && has_words("NVIDIA L4", "L4"));
+        assert!(has_words("NVIDIA A100-SXM4-40GB", "A100"));
+        assert!(!has_words("NVIDIA L40", "L4") && !has_words("NVIDIA H100 NVL", "H100 PCIe"));
+    }
 
     #[test]
     fn measuring_stops_when_it_knows_enough_or_has_no_time() {

@@ -9,6 +9,7 @@ mod sampler;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::Chosen;
@@ -38,8 +39,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if let Some((path, old)) = &before {
         report.against = Some(against::compare(old, &report, path, args.ignore_device)?);
     }
+    // First what a path that cannot be written must not cost.
+    say(if args.json {
+        serde_json::to_string(&report).expect("a report is plain data")
+    } else {
+        report.text(args.top)
+    })?;
     let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => std::fs::write(path, text()).map_err(|e| Error::io(path, e)),
+        Some(path) => write_atomic(path, |out| out.write_all(text().as_bytes())),
         None => Ok(()),
     };
     let picture =
@@ -47,11 +54,6 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     write(&args.report, &|| if picture { report.roofline_picture() } else { report.html() })?;
     write(&args.csv, &|| report.csv())?;
     write(&args.trace, &|| traced.as_ref().map(trace).unwrap_or_default())?;
-    say(if args.json {
-        serde_json::to_string(&report).expect("a report is plain data")
-    } else {
-        report.text(args.top)
-    })?;
     let slowest = report.against.as_ref().and_then(Comparison::slowest);
     match (slowest, args.fail_above, &args.against) {
         (Some((row, percent)), Some(most), Some(path)) if percent > most => Err(Error::input(

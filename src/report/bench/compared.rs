@@ -64,7 +64,8 @@ pub struct Compared {
     /// New over old; `None` where there are too few samples.
     pub ratio: Option<Ratio>,
     pub verdict: Verdict,
-    /// The share of the time of its epoch, the larger of both reports, in percent.
+    /// The share of an op in the time of its epoch, the larger of both reports, in percent; of a
+    /// phase, that in the new report.
     pub share_percent: f64,
 }
 
@@ -123,7 +124,7 @@ impl Comparison {
             .max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// The comparison as text: phases, the ops that changed, and the `top` others.
+    /// The comparison as text: phases, the ops that changed, and others until there are `top`.
     pub fn text(&self, top: usize) -> String {
         let mut lines = vec![wrap(&format!("against {}", self.old))];
         if !self.ignored.is_empty() {

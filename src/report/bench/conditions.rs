@@ -26,7 +26,8 @@ pub fn of(states: &[&State]) -> State {
         limit_watts: states.iter().find_map(|s| s.limit_watts),
         celsius: states.iter().filter_map(|s| s.celsius).max(),
         throttled,
-        others_percent: mean(states.iter().filter_map(|s| s.others_percent).collect()),
+        others_percent: mean(states.iter().filter_map(|s| s.others_percent).collect())
+            .map(|percent| percent.max(0.0)),
     }
 }
 

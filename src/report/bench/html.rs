@@ -61,8 +61,8 @@ impl BenchReport {
         section("Phases", &self.phase_section());
         section("Where the time goes", &self.accounts());
         let (plot, key) = self.roofline();
-        let what = "A disc is an op on one shape; its area is its share of the time. Point at it \
-                    for its name.";
+        let what = "A disc is an op on one shape; its area grows with its share of the time. Point \
+                    at it for its name.";
         section("Roofline", &(paragraph(what) + &shown(plot, "roofline") + &key));
         section("Ops against their floors", &self.op_bars());
         section("Kinds of ops", &self.kind_table());
@@ -173,7 +173,8 @@ impl BenchReport {
 
     fn accounts(&self) -> String {
         let whole = self.phases.last().map_or(1.0, |p| p.traced_s);
-        let on_host = self.device["memory_mib"].is_null();
+        // A prediction has no copies of its own.
+        let on_host = self.device["memory_mib"].is_null() && self.assumed.is_none();
         let row = |p: &super::PhaseRow| {
             let part = |seconds: f64, series, what: &str| {
                 (seconds, series, format!("{what}: {seconds:.4} s"))
@@ -207,7 +208,11 @@ impl BenchReport {
         let slow = peaks.copy_gb_per_s() / 1e3;
         let fast = peaks.copies.iter().map(|c| c.gb_per_s).fold(0.0, f64::max) / 1e3;
         let tops = [peaks.tflop_per_s, peaks.windows_tflop_per_s];
-        let x = Axis::around("FLOPs a byte", Scale::Log, ops.iter().map(|op| op.intensity));
+        let top = tops.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+        // From where on memory, and the fastest cache, are no limit any more.
+        let ridges = [slow, fast].map(|rate| top / rate);
+        let x = ops.iter().map(|op| op.intensity).chain(ridges);
+        let x = Axis::around("FLOPs a byte", Scale::Log, x);
         let y = Axis::around(
             "TFLOP/s",
             Scale::Log,
@@ -220,7 +225,6 @@ impl BenchReport {
             plot.line(&[(low, top), (high, top)], 3);
             plot.word((high, top), what);
         }
-        let top = tops.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         for (rate, what) in [(slow, "memory"), (fast, "fastest cache")] {
             if rate > 0.0 && top.is_finite() {
                 let ridge = (top / rate).clamp(low, high);
