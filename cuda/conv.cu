@@ -1,11 +1,12 @@
-// Passes that follow a convolution of cuDNN where its engine does not do all that is asked.
+// Passes that follow a convolution where what computes it does not do all that is asked.
 //
 // conv_epilogue         y = relu?(y + bias + residual)   reads one or two maps, writes one
 // conv_add              dx += more                       reads two maps, writes one
 // conv_add_weight       dw += more                       more of activations; small
 // conv_add_weight_wide  dw += more                       both f32; small
 // conv_bias_partial     partial[block] = Σ of its rows   reads dy once
-// conv_sum              sums += Σ of partial             in the order of blocks; a few hundred KiB
+// conv_sum              sums += Σ of partial             in the order of blocks: of a bias a few
+//                                                       hundred KiB, of conv_image_weight 19 MB
 //
 // The floor of each is those bytes at the memory's rate. Maps are walked in vectors of 8 channels,
 // 128 bits of a 16-bit type. A block is COLUMNS vectors wide and LANES rows deep: a thread keeps

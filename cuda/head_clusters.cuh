@@ -112,9 +112,8 @@ __device__ __forceinline__ int seat(int pixel) {
 //
 // k ≤ CHUNK: sums += onehot(labels)ᵀ·tile on tensor cores, numbers that are not bf16 in three bf16
 // parts, which are all of an f32; products with 2⁻⁷ are exact, and so are sums but for the rounding
-// of f32. A warp
-// has 32 channels of 32 clusters, 32 sums a lane, from the first tile to the last. Rows whose
-// features are not all finite are added one by one, so that they reach no other cluster.
+// of f32. A warp has 32 channels of 32 clusters, 32 sums a lane, from the first tile to the last.
+// Rows whose features are not all finite are added one by one, so that they reach no other cluster.
 // Else sums are in shared memory where `near`, or in the block's part of `partial` itself.
 // ASIDE: those in registers lie in shared memory between tiles, as near sums do.
 template <class T, bool ASIDE>

@@ -54,6 +54,7 @@ __device__ __forceinline__ Span common(const Span& a, const Span& b) {
 __device__ __forceinline__ Span hull(const Span& a, const Span& b) {
     return {smaller(a.begin, b.begin), larger(a.end, b.end)};
 }
+
 // The weights of samples in a pixel of a side of `len` pixels that were resampled to as many
 // samples or more: 1 less their distance in pixels, and 1 beyond the first and the last pixel.
 struct Hat {

@@ -119,7 +119,7 @@ __device__ __forceinline__ void add_level(float (&sum)[OCTETS][4], const act* ma
     }
 }
 
-// sum = p2 of the warp's pixels, of which `columns` and `rows` exist; of others the last one's.
+// sum = p2 of the warp's pixels from (x, y) on; of those outside of the map the last one's.
 __device__ __forceinline__ void take_finest(float (&sum)[OCTETS][4], const Maps& maps, int x,
                                             int y) {
     const int w = maps.in->w, h = maps.in->h, g = threadIdx.x % WARP / 4;

@@ -1,5 +1,6 @@
 // How much each pixel of a map counts in a pixel of F, by rows and by columns apart: what
-// head_merge.cuh multiplies with, as head_taps computes it.
+// head_merge.cuh multiplies with, as head_taps computes it. Of bf16 alone; other types are compiled,
+// and not launched.
 #pragma once
 #include "head_walk.cuh"
 

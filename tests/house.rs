@@ -180,7 +180,7 @@ fn no_constant_of_a_kernel_stands_in_its_launcher() {
     assert!(seen > 50, "only {seen} constants seen: the test has gone blind");
 }
 
-/// What lies at the top is what the repository is about; what tools leave there is not.
+/// What lies at the top is what the repository is about.
 #[test]
 fn the_top_level_holds_what_it_should_and_nothing_else() {
     let listed = std::process::Command::new("git")

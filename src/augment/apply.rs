@@ -213,6 +213,7 @@ impl Feeder {
 
     /// Writes a picture (stored, stored, 3) that belongs to no data set, as a batch of one image.
     pub fn stage_picture(&mut self, dev: &mut dyn Engine, picture: &[u8]) -> Result<()> {
+        (self.loaded, self.renders) = ([false; 2], true);
         self.stage_images(dev, &[0], |out| {
             out.copy_from_slice(picture);
             Ok(())

@@ -59,7 +59,7 @@ pub struct Floor {
 /// last.
 const SMALLEST: usize = 4 << 10;
 const SIZES: u32 = 9;
-/// Bytes that copies of one size move together, at most.
+/// Bytes that copies of one size move together, at most, unless one copy moves more.
 const VOLUME: usize = 128 << 20;
 /// Copies of one size in a recording, at most.
 const REPEATS: usize = 64;

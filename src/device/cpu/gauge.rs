@@ -51,11 +51,12 @@ impl Ticks {
         Some(Ticks { all, busy: all - idle, own: field()? + field()? })
     }
 
-    /// The share of others since `before` in percent; `None` if no time has passed.
+    /// The share of others since `before` in percent; `None` if no time has passed. It may be below
+    /// 0: the kernel counts whole ticks, of this process and of all at other moments.
     fn others(self, before: Ticks) -> Option<f64> {
         let (all, busy, own) =
             (self.all - before.all, self.busy - before.busy, self.own - before.own);
-        (all > 0.0).then(|| (100.0 * (busy - own) / all).clamp(0.0, 100.0))
+        (all > 0.0).then(|| (100.0 * (busy - own) / all).min(100.0))
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Reserved {
 /// Of `free` bytes, those that pools may take. The driver wants the others once work begins: it
 /// loads kernels and cuDNN's engines at their first launch, gives threads memory for what spills,
 /// and keeps the nodes of recorded steps.
-fn usable(free: usize) -> usize {
+pub fn usable(free: usize) -> usize {
     free.saturating_sub((1 << 30) + free / 50)
 }
 

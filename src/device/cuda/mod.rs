@@ -36,6 +36,7 @@ mod top;
 mod view;
 
 pub use cudnn::{Choice, EngineTimes, Task};
+pub(super) use memory::usable;
 pub use options::{Autotune, Choosing, Options, Watcher};
 pub use sheet::{Sheet, devices, find, has_driver, missing_kernels, ready};
 

@@ -39,7 +39,7 @@ impl StemOps for Cuda {
                 "use a smaller --batch",
             ));
         }
-        // The pooled map is no larger, so its sums fit into the same scratch.
+        self.plan_norm(pooled(&spec))?;
         self.plan_norm(norm(&spec))
     }
 

@@ -9,7 +9,7 @@ use crate::device::ops::{
 use crate::device::paper::Paper;
 use crate::device::paper::launch::{Launch, Warps};
 use crate::device::paper::norm::warps;
-use crate::device::{Act, Slot};
+use crate::device::{Act, Dtype, Slot};
 
 // Instructions a pixel: its features, as half a warp walks along a row, by the merge and whether
 // they are warped.
@@ -92,8 +92,11 @@ impl Paper {
         self.crop_sides(spec, crops).iter().flatten().count() as f64 / spec.n as f64
     }
 
-    /// A pass whose features are products.
+    /// A pass whose features are products, as they are in bf16.
     fn pass(&mut self, spec: &HeadSpec, input: &HeadInput, pass: Pass) -> Result<()> {
+        if self.dtype != Dtype::Bf16 {
+            return self.walk(spec, input, pass);
+        }
         let Pass { kernel, pixel, more, again, factor } = pass;
         self.launch(Launch::waits("head_taps", 12e-6))?;
         let sides = self.crop_sides(spec, input.crops);

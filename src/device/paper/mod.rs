@@ -23,7 +23,7 @@ use bytemuck::Pod;
 pub use gpu::{Gpu, H100, H200};
 
 use crate::base::Result;
-use crate::device::cuda::EngineTimes;
+use crate::device::cuda::{EngineTimes, usable};
 use crate::device::engine::Fill;
 use crate::device::paper::conv::Convolutions;
 use crate::device::paper::gpu::{GAP, HOST, WAIT};
@@ -131,7 +131,7 @@ impl Engine for Paper {
     }
 
     fn free_bytes(&self) -> Option<usize> {
-        Some(self.gpu.memory)
+        Some(usable(self.gpu.memory))
     }
 
     fn describe(&self) -> serde_json::Value {
@@ -139,8 +139,9 @@ impl Engine for Paper {
     }
 
     fn reserve(&mut self, layout: &Layout) -> Result<()> {
-        if layout.total_bytes() > self.gpu.memory {
-            return Err(layout.too_large("GPU memory", layout.total_bytes(), self.gpu.memory));
+        let room = usable(self.gpu.memory);
+        if layout.total_bytes() > room {
+            return Err(layout.too_large("GPU memory", layout.total_bytes(), room));
         }
         self.staging = vec![0; layout.bytes(Pool::Staging)];
         Ok(())

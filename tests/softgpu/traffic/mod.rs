@@ -42,7 +42,7 @@ const EXPLAINED: [(&str, &str); 30] = [
     ("head_losses", "an image's targets lie side by side; one number a tile"),
     ("head_predict", "the scores of a few classes at the corners of a pixel"),
     ("head_scores_backward", "f32: two slopes at once, of pixels a number of classes apart"),
-    ("head_taps", "weights of a pixel each, by words: a hundredth of what its op moves"),
+    ("head_taps", "weights of a pixel each, by words: an eighth of what its op moves"),
     ("head_weigh", "the weight of each label"),
     ("iic_grad", "rows of any number of classes, which begin anywhere"),
     ("iic_lags", "rows of any number of classes; sums across them, once a tile"),
