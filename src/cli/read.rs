@@ -73,6 +73,12 @@ impl Reader {
     }
 }
 
+/// Tells the user what lies in the folders of a set beside its images.
+pub fn account(set: &Dataset) {
+    let Some(line) = set.account.line(&set.root, set.items.len()) else { return };
+    if set.account.misses() { warn(line) } else { tell(line) }
+}
+
 /// Tells the user where the images come from, what did not go as it should, and which images were
 /// left out.
 fn report(store: &ImageStore) {

@@ -5,7 +5,7 @@ use crate::base::say::warn;
 use crate::cli::args::SetArgs;
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
-use crate::cli::read::Reader;
+use crate::cli::read::{Reader, account};
 use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Square};
 
 /// The name of the progress bar.
@@ -19,6 +19,7 @@ impl SetArgs {
         let mut set =
             data::open(&self.data, self.dataset, &self.split, classes, &|d, t| bar.set(d, t))?;
         bar.finish();
+        account(&set);
         set.items.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(set)
     }

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
 use crate::base::{Error, Result};
 
@@ -130,6 +130,20 @@ impl Header {
         let upright = if sideways { (h, w) } else { (w, h) };
         Header { stored: (w, h), orientation, upright }
     }
+}
+
+/// Whether pictures of this format are read.
+pub fn is_read(format: ImageFormat) -> bool {
+    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
+    matches!(format, Jpeg | Png | Bmp | WebP | Tiff)
+}
+
+/// Whether a picture could be a label map by its header: it is no JPEG of colours.
+pub fn may_be_labels(path: &Path) -> bool {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).ok();
+    let Some(reader) = reader else { return false };
+    let jpeg = reader.format() == Some(ImageFormat::Jpeg);
+    !jpeg || reader.into_decoder().is_ok_and(|decoder| decoder.color_type() == ColorType::L8)
 }
 
 fn unreadable(path: &Path, e: &image::ImageError) -> Error {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::base::{Error, Result};
 use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::Chosen;
-use crate::cli::read::Reader;
+use crate::cli::read::{Reader, account};
 use crate::cli::say;
 use crate::data::{self, Classes, Fit, ImageStore, PictureSet, Square};
 use crate::device::Traced;
@@ -147,6 +147,7 @@ fn made_small(args: &BenchArgs, recipe: &mut Recipe) -> Option<String> {
 /// Reads the first `images` images of a folder.
 fn read(dir: &Path, args: &BenchArgs, images: usize, stored: usize) -> Result<ImageStore> {
     let mut set = data::open(dir, None, "train", Classes::default(), &|_, _| ())?;
+    account(&set);
     set.items.truncate(images);
     Reader::new(false, &args.keep).images(&set, Square::new(stored, Fit::Crop), "read images")
 }

@@ -1,10 +1,12 @@
 //! The reading of a run's images: those that it learns from, and those that it is evaluated on.
 
+use std::collections::BTreeSet;
+
 use crate::base::say::warn;
 use crate::base::{Error, Result};
 use crate::cli::bar::FileBar;
 use crate::cli::choose;
-use crate::cli::read::Reader;
+use crate::cli::read::{Reader, account};
 use crate::cli::settings::Undecided;
 use crate::data::{self, Dataset, PictureSet, Square};
 use crate::recipe::Method;
@@ -13,13 +15,18 @@ use crate::train::{SHOWN, Sets, Settings};
 /// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
 /// recipe needs, or if fewer clusters than classes are to be matched.
 pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
-    let open = |split: &str| -> Result<Dataset> {
+    let mut accounts = BTreeSet::new();
+    let mut open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
         let mut set =
             data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| {
                 bar.set(d, t)
             })?;
         bar.finish();
+        // Where a data set is not split, its folder was told of before.
+        if accounts.insert(set.account.clone()) {
+            account(&set);
+        }
         set.items.truncate(settings.limit.unwrap_or(usize::MAX));
         Ok(set)
     };
