@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::account::{self, Account};
-use super::decode;
+use super::fates;
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
@@ -108,7 +108,7 @@ impl Walk<'_> {
 fn is_image(path: &Path) -> bool {
     match path.extension() {
         Some(ending) => EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)),
-        None => path.is_file() && image::guess_format(&head(path)).is_ok_and(decode::is_read),
+        None => path.is_file() && image::guess_format(&head(path)).is_ok_and(fates::is_read),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Label maps beside photos: pictures of few colours whose names are those of other pictures.
 //!
 //! People keep them in any way: in a folder of their own, beside the photo with another ending, or
-//! under its name with a word behind it. So pictures are taken in families (a folder, an ending, the
-//! words at the end of names). A family that shares its names with others is looked at, and its
-//! content decides.
+//! under its name with a word behind it. So pictures are taken in families: those of a folder, an
+//! ending, and the words at the end of names. A family whose names other pictures have, too, is
+//! looked at, and its content decides.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -36,25 +36,24 @@ pub fn leave_out(root: &Path, images: Vec<PathBuf>, account: &mut Account) -> Re
         families.entry((path.parent(), ending, tail(stem))).or_default().push(i);
     }
     let families: Vec<Vec<usize>> = families.into_values().collect();
-    let all = Names::new(families.iter().enumerate(), &stems);
-    let suspects: Vec<bool> =
-        families.par_iter().enumerate().map(|(f, family)| all.share(f, family, &stems)).collect();
-    let look = |(family, suspect): (&Vec<usize>, bool)| -> Result<Vec<usize>> {
-        if suspect { label_maps(family, &images) } else { Ok(Vec::new()) }
+    let all = Names::new(0..images.len(), &stems);
+    let look = |family: &Vec<usize>| -> Result<Vec<usize>> {
+        if all.share(family) { label_maps(family, &images) } else { Ok(Vec::new()) }
     };
-    let maps: Vec<Vec<usize>> =
-        families.par_iter().zip(suspects).map(look).collect::<Result<_>>()?;
-    // What shares its names with label maps alone stays.
-    let whole = |f: usize| maps[f].len() == families[f].len();
-    let photos = Names::new(families.iter().enumerate().filter(|(f, _)| !whole(*f)), &stems);
+    let maps: Vec<Vec<usize>> = families.par_iter().map(look).collect::<Result<_>>()?;
+    let mut photo = vec![true; images.len()];
+    maps.iter().flatten().for_each(|&i| photo[i] = false);
+    let photos = Names::new((0..images.len()).filter(|&i| photo[i]), &stems);
     let mut left = vec![false; images.len()];
     let mut named = Vec::new();
-    for (f, maps) in maps.iter().enumerate() {
-        if maps.is_empty() || whole(f) && !photos.share(f, maps, &stems) {
-            continue;
+    for (family, mut maps) in families.iter().zip(maps) {
+        // Label maps that lie beside label maps alone stay. A whole family goes together, as some
+        // of its photos may be lacking.
+        if maps.len() < family.len() || !photos.share(&maps) {
+            maps.retain(|&i| photos.has(i));
         }
         maps.iter().for_each(|&i| left[i] = true);
-        named.push(pattern(root, &images[maps[0]], tail(&stems[maps[0]])));
+        named.extend(maps.first().map(|&i| pattern(root, &images[i], tail(&stems[i]))));
     }
     let more = named.len().saturating_sub(NAMED);
     named.truncate(NAMED);
@@ -73,49 +72,46 @@ fn pattern(root: &Path, path: &Path, tail: &str) -> String {
     name.strip_prefix(root).unwrap_or(&name).display().to_string()
 }
 
-/// Names, each with the family that has it; `None` where several have it.
+/// Names, each with the picture that has it; `None` where several have it.
 type Owners<'a> = HashMap<&'a str, Option<usize>>;
 
-/// The names of all families: what [`core`] leaves of them.
-#[derive(Default)]
+/// The names of pictures: what [`core`] leaves of them.
 struct Names<'a> {
+    stems: &'a [String],
     whole: Owners<'a>,
     /// Their beginnings up to a separator, as "a_1" of "a_1_left".
     begun: Owners<'a>,
 }
 
 impl<'a> Names<'a> {
-    fn new<'f>(
-        families: impl Iterator<Item = (usize, &'f Vec<usize>)>,
-        stems: &'a [String],
-    ) -> Self {
-        let mut names = Names::default();
-        let add = |owners: &mut Owners<'a>, name: &'a str, family: usize| {
-            let owner = owners.entry(name).or_insert(Some(family));
-            if *owner != Some(family) {
+    fn new(pictures: impl Iterator<Item = usize>, stems: &'a [String]) -> Self {
+        let mut names = Names { stems, whole: HashMap::new(), begun: HashMap::new() };
+        let add = |owners: &mut Owners<'a>, name: &'a str, picture: usize| {
+            let owner = owners.entry(name).or_insert(Some(picture));
+            if *owner != Some(picture) {
                 *owner = None;
             }
         };
-        for (family, members) in families {
-            for core in members.iter().map(|&i| core(&stems[i])) {
-                add(&mut names.whole, core, family);
-                beginnings(core).for_each(|name| add(&mut names.begun, name, family));
-            }
+        for i in pictures {
+            let core = core(&stems[i]);
+            add(&mut names.whole, core, i);
+            beginnings(core).for_each(|name| add(&mut names.begun, name, i));
         }
         names
     }
 
-    /// Whether at least half of the members of a family have the name of another one's member, or
-    /// one goes on where the other ends.
-    fn share(&self, family: usize, members: &[usize], stems: &[String]) -> bool {
-        let other = |owner: Option<&Option<usize>>| owner.is_some_and(|o| *o != Some(family));
-        let shared = |i: &&usize| {
-            let core = core(&stems[**i]);
-            other(self.whole.get(core))
-                || other(self.begun.get(core))
-                || beginnings(core).any(|name| other(self.whole.get(name)))
-        };
-        2 * members.iter().filter(shared).count() >= members.len()
+    /// Whether another picture has the name of picture `i`, or one goes on where the other ends.
+    fn has(&self, i: usize) -> bool {
+        let core = core(&self.stems[i]);
+        let other = |owner: Option<&Option<usize>>| owner.is_some_and(|o| *o != Some(i));
+        other(self.whole.get(core))
+            || other(self.begun.get(core))
+            || beginnings(core).any(|name| other(self.whole.get(name)))
+    }
+
+    /// Whether that is so of at least half of the members of a family.
+    fn share(&self, members: &[usize]) -> bool {
+        2 * members.iter().filter(|&&i| self.has(i)).count() >= members.len()
     }
 }
 
@@ -140,7 +136,7 @@ fn is_label_map(path: &Path) -> bool {
     if !decode::may_be_labels(path) {
         return false;
     }
-    let Ok(picture) = decode::rgb(path) else { return false };
+    let Ok(picture) = decode::rgb(path, false) else { return false };
     let mut counts: HashMap<&[u8], usize> = HashMap::new();
     picture.pixels.chunks_exact(3).for_each(|colour| *counts.entry(colour).or_default() += 1);
     let mut counts: Vec<usize> = counts.into_values().collect();
@@ -163,24 +159,24 @@ fn parts(name: &str) -> Vec<(Range<usize>, bool)> {
 }
 
 /// The place in a name of what says which picture it is: its parts without the words around them,
-/// but one part at least. It is "0001" in "0001_mask" and "image_0001", and "cat" in "cat_mask".
+/// or without the last word where there are only words. It is "0001" in "0001_mask" and
+/// "image_0001", and "cat" in "cat" and "cat_mask".
 fn place(name: &str) -> Range<usize> {
     let parts = parts(name);
-    let is_word = |part: &&(Range<usize>, bool)| part.1;
-    let last = parts.len() - parts.iter().skip(1).rev().take_while(is_word).count();
-    let first = parts[..last].iter().take(last.saturating_sub(1)).take_while(is_word).count();
-    match (parts.get(first), parts[..last].last()) {
-        (Some((from, _)), Some((to, _))) => from.start..to.end,
-        _ => 0..name.len(),
+    let number = |part: &(Range<usize>, bool)| !part.1;
+    match (parts.iter().position(number), parts.iter().rposition(number), parts.len()) {
+        (Some(first), Some(last), _) => parts[first].0.start..parts[last].0.end,
+        (_, _, 0 | 1) => 0..name.len(),
+        (_, _, words) => 0..parts[words - 2].0.end,
     }
 }
 
-/// What a name says of which picture it is.
+/// What a name says of which picture it is: all of it, where there are only words.
 fn core(name: &str) -> &str {
-    &name[place(name)]
+    if name.contains(char::is_numeric) { &name[place(name)] } else { name }
 }
 
-/// The words behind the core of a name, with what parts them from it.
+/// What stands behind its place in a name.
 fn tail(name: &str) -> &str {
     &name[place(name).end..]
 }
@@ -203,7 +199,8 @@ mod tests {
             ("image_0001", "0001", ""),
             ("img12", "12", ""),
             ("cat", "cat", ""),
-            ("cat_mask", "cat", "_mask"),
+            ("cat_mask", "cat_mask", "_mask"),
+            ("red_cat_mask", "red_cat_mask", "_mask"),
             ("2007_000032", "2007_000032", ""),
             ("ulm_000001_000019_gtFine_labelIds", "000001_000019", "_gtFine_labelIds"),
             ("ADE_train_00000001_seg", "00000001", "_seg"),

@@ -9,6 +9,7 @@
 //!        labels                  label value → class
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
+//!        fates                   why a file cannot be read
 //! lab                            colours as people tell them apart
 //! scenes                         a small data set to start with
 //! ```
@@ -16,6 +17,7 @@
 mod account;
 mod dataset;
 pub mod decode;
+mod fates;
 mod files;
 pub mod lab;
 mod labels;

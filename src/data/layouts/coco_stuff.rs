@@ -22,7 +22,7 @@ pub const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";
 pub static LAYOUT: DataLayout = DataLayout {
     name: "coco-stuff",
     title: "COCO-Stuff",
-    files: "images/{train,val}2017/*.jpg, annotations/{train,val}2017/*.png",
+    files: "[images/]{train,val}2017/*.jpg, {annotations,stuffthingmaps}/{train,val}2017/*.png",
     mark: "images/train2017",
     detect: |root| SPLITS.iter().any(|s| images_of(root, &format!("{s}2017")).is_dir()),
     splits: |_| SPLITS.to_vec(),
