@@ -61,7 +61,8 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
         start.warning.iter().for_each(|warning| warn(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);
-    let sets = load::load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
+    let sets =
+        load::load(&settings, Reader::new(args.strict, &args.keep, settings.exif), undecided)?;
     choose::choose(undecided, &engine, &mut settings, &mut start, &sets)?;
     detail(format_args!("recipe: {}", json!(settings.recipe)));
     let dev = &mut *engine.open()?;
