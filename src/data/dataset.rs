@@ -22,6 +22,13 @@ pub struct Dataset {
     pub account: Account,
 }
 
+impl Dataset {
+    /// The paths of all images and label maps.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.items.iter().flat_map(|item| [Some(&*item.image), item.label.as_deref()]).flatten()
+    }
+}
+
 /// Lists the images of `split`, one name or several with commas between; a layout without splits
 /// ignores it. Where no layout is asked for, the folder is looked at.
 ///
