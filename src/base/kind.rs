@@ -18,6 +18,9 @@ const BEGINNINGS: [(&[u8], &str, Option<&str>); 6] = [
 /// The remedy for a web page: a link was saved, or a server asked for a login.
 const DOWNLOAD: &str = "download the file itself, not the page about it";
 
+/// The remedy for a file that is not all there.
+const AGAIN: &str = "copy or download it again";
+
 /// What a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -50,9 +53,15 @@ impl Kind {
         if is_onnx(head) {
             return kind("ONNX", None);
         }
+        if !head.is_empty() && head.iter().all(|&byte| byte == 0) {
+            return kind("nothing but zeros, as a broken download leaves", Some(AGAIN));
+        }
         let format = FileFormat::from_bytes(head);
         let remedy = match format.kind() {
-            _ if format == FileFormat::ArbitraryBinaryData => return None,
+            // Pictures of other kinds begin as Windows' cursors do.
+            _ if matches!(format, FileFormat::ArbitraryBinaryData | FileFormat::WindowsCursor) => {
+                return None;
+            }
             Sort::Archive | Sort::Compressed | Sort::Package => Some("unpack it first"),
             _ => None,
         };
@@ -112,7 +121,7 @@ mod tests {
             ),
             (b"\x1f\x8b\x08\0\0\0\0\0", "GZ (gzip)", "unpack it first"),
             (b"PK\x03\x04\x14\0", "ZIP", "unpack it first"),
-            (b"\0\0\0\x18ftypmp42", "MP4 (MPEG-4 Part 14 Video)", "usual"),
+            (b"\0\0\0\x18ftypmp42", "MP4 (MPEG-4 Part 14)", "usual"),
             (b"\x89HDF\r\n\x1a\n\0", "HDF5, as Keras and MATLAB write it", "usual"),
             (b"\x08\x07\x12\x07pytorch\x1a", "ONNX", "usual"),
             (b"{\"error\": 404}", "JSON", "usual"),
@@ -122,7 +131,9 @@ mod tests {
             let kind = Kind::of(head).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((&*kind.name, kind.remedy("usual")), (name, remedy));
         }
-        for unknown in [&b""[..], &[0; 40], &[7, 200, 3, 9, 250], b"\x08\x07\x12\x07\0\0"] {
+        assert_eq!(Kind::of(&[0; 40]).unwrap().remedy("usual"), AGAIN);
+        for unknown in [&b""[..], b"\0\0\x02\0\0\0", &[7, 200, 3, 9, 250], b"\x08\x07\x12\x07\0\0"]
+        {
             assert_eq!(Kind::of(unknown), None, "{unknown:?}");
         }
     }

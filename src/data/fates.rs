@@ -43,7 +43,9 @@ pub fn not_an_image(path: &Path, bytes: &[u8]) -> Error {
 /// The error for an image that is not read although its format is.
 pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
     let format = image::guess_format(bytes).ok().filter(|format| is_read(*format));
-    let Some(format) = format else { return not_an_image(path, bytes) };
+    let Some(format) = format.filter(|format| !is_raw(*format, bytes)) else {
+        return not_an_image(path, bytes);
+    };
     let name = match format {
         ImageFormat::Jpeg => "JPEG",
         ImageFormat::Png => "PNG",
@@ -68,6 +70,11 @@ pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
     }
 }
 
+/// Whether a file is a raw one of a camera: those begin as TIFFs do.
+fn is_raw(format: ImageFormat, bytes: &[u8]) -> bool {
+    format == ImageFormat::Tiff && Kind::of(bytes).is_some_and(|kind| !kind.name.contains("TIFF"))
+}
+
 /// What is not supported about a JPEG. `None`: nothing that its header tells.
 fn unsupported_jpeg(bytes: &[u8]) -> Option<&'static str> {
     // Start of frame: how it is coded, then a length of two bytes, then the bits of a sample.
@@ -86,18 +93,21 @@ fn unsupported_jpeg(bytes: &[u8]) -> Option<&'static str> {
 /// The kind of a TIFF that is not supported.
 fn of_tiff(bytes: &[u8]) -> String {
     let Ok(mut tiff) = Decoder::new(Cursor::new(bytes)) else { return "which says no more".into() };
-    use tiff::ColorType::{CMYKA, Gray, Lab, Multiband, Palette, YCbCr};
+    let number = |tiff: &mut Decoder<_>, tag| tiff.find_tag_unsigned::<u16>(tag).ok().flatten();
+    use tiff::ColorType::{CMYKA, Gray, Multiband, YCbCr};
     let colours = match tiff.colortype() {
-        Ok(Palette(_)) => "with a palette".into(),
         Ok(Gray(bits)) => format!("grey of {bits} bits"),
         Ok(YCbCr(_)) => "in YCbCr".into(),
-        Ok(Lab(_)) => "in L*a*b*".into(),
         Ok(CMYKA(_)) => "in CMYK with alpha".into(),
         Ok(Multiband { num_samples, .. }) => format!("of {num_samples} bands"),
         Ok(other) => format!("{other:?}"),
-        Err(_) => "of unusual colours".into(),
+        Err(_) => match number(&mut tiff, Tag::PhotometricInterpretation) {
+            Some(3) => "with a palette".into(),
+            Some(8..=10) => "in L*a*b*".into(),
+            _ => "of unusual colours".into(),
+        },
     };
-    let packed = tiff.find_tag_unsigned::<u16>(Tag::Compression).ok().flatten().unwrap_or(1);
+    let packed = number(&mut tiff, Tag::Compression).unwrap_or(1);
     format!("{colours}, compression {packed}")
 }
 

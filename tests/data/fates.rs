@@ -89,6 +89,16 @@ fn what_is_said_of_a_tiff_is_about_tiff() {
         "a TIFF of a kind that is not read, grey of 32 bits, compression 1; convert it to PNG or to \
          a usual JPEG"
     );
+    // The tag that says what samples mean, in the encoder's order of bytes.
+    let tag = grey.get_ref().windows(4).position(|w| w == [0x06, 0x01, 3, 0]).unwrap();
+    for (meaning, what) in [(3, "with a palette"), (8, "in L*a*b*")] {
+        let mut other = grey.get_ref().clone();
+        other[tag + 8] = meaning;
+        let want = format!("a TIFF of a kind that is not read, {what}, compression 1; ");
+        assert!(said(&other).starts_with(&want), "{}", said(&other));
+    }
+    let raw = said(b"II*\0\x10\0\0\0CR\x02\0\0\0\0\0");
+    assert!(raw.starts_with("this is CR2 (Canon Raw 2), no image"), "{raw}");
     let mut whole = std::io::Cursor::new(Vec::new());
     gradient(40, 30).write_to(&mut whole, ImageFormat::Tiff).unwrap();
     let whole = whole.into_inner();
