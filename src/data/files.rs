@@ -118,17 +118,19 @@ fn is_run(dir: &Path) -> bool {
     has("run.lock") || has("run.json") && (has("metrics.jsonl") || has("checkpoint.safetensors"))
 }
 
-/// Whether picie wrote this picture: it says so, or lies beside its photo under the name that
-/// `picie segment` gives. `known` knows the stems of all images.
+/// Whether picie wrote this picture: it says so, or is one of the pair that `picie segment` makes of
+/// a photo. `known` knows the stems of all images.
 fn is_ours(path: &Path, known: impl Fn(&str) -> bool) -> bool {
     if path.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("png")) {
         return false;
     }
     let name = stem(path);
-    let photo = name.strip_suffix("-labels").or_else(|| name.strip_suffix("-overlay"));
+    let other = |end, other| name.strip_suffix(end).map(|photo: &str| format!("{photo}{other}"));
+    let other = other("-labels", "-overlay").or_else(|| other("-overlay", "-labels"));
     let (key, value) = MARK;
     let mark = format!("tEXt{key}\0{value}");
-    photo.is_some_and(known) || head(path).windows(mark.len()).any(|at| at == mark.as_bytes())
+    other.is_some_and(|name| known(&name))
+        || head(path).windows(mark.len()).any(|at| at == mark.as_bytes())
 }
 
 /// The first bytes of a file; none if it cannot be read.

@@ -168,9 +168,11 @@ fn what_systems_and_picie_leave_is_passed_over() {
         line(root),
         "ROOT: 1 images; passed over: 10 left by systems and cameras, 5 written by picie"
     );
-    // Such names without a photo are anybody's.
+    // Such a name alone is anybody's.
     photo(root, "drawn-overlay.png");
     assert_eq!(listed(root).0, ["a", "drawn-overlay"]);
+    std::fs::remove_file(root.join("a-overlay.png")).unwrap();
+    assert!(line(root).contains("left out: 1 label maps (*-labels.png)"), "{}", line(root));
 }
 
 #[test]
