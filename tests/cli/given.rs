@@ -80,9 +80,11 @@ fn a_run_has_a_folder_of_its_own() {
     for file in files(&scenes) {
         std::fs::copy(scenes.join(&file), place.join("photos").join(&file)).unwrap();
     }
-    let words = format!("train --recipe demo {TINY} --data photos --run photos/run");
+    let words = format!("train --json --recipe demo {TINY} --data photos --run photos/run");
     for run in 1..=2 {
         let ran = place.picie(&format!("{words}{run}")).succeeds();
         holds(&ran.err, &[&format!("photos: 7 images; passed over: {run} written by picie")]);
+        let account = format!("\"passed_over\":{{\"written by picie\":{run}}}");
+        holds(&ran.out, &["\"data\":{\"left_out\":{},", &account]);
     }
 }

@@ -8,13 +8,14 @@ use crate::cli::bar::FileBar;
 use crate::cli::choose;
 use crate::cli::read::{Reader, account};
 use crate::cli::settings::Undecided;
-use crate::data::{self, Dataset, PictureSet, Square};
+use crate::data::{self, Account, Dataset, PictureSet, Square};
 use crate::recipe::Method;
 use crate::train::{SHOWN, Sets, Settings};
 
-/// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
+/// Reads the images that the settings name, with the account of the folder of those to learn from.
+/// Fails if they cannot be read, or lack labels that the
 /// recipe needs, or if fewer clusters than classes are to be matched.
-pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
+pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(Sets, Account)> {
     let mut accounts = BTreeSet::new();
     let mut open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
@@ -93,5 +94,5 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
         }
         Err(e) => return Err(e),
     };
-    Ok(Sets { train, val })
+    Ok((Sets { train, val }, set.account))
 }
