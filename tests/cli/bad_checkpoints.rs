@@ -43,7 +43,7 @@ fn files_that_are_no_weights() {
         (b"these are no weights", "text", save),
         (b"<!DOCTYPE html><html><title>Sign in</title>", "a web page (HTML)", page),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
-        (b"{\"error\": {\"code\": 404}}", "JSON", save),
+        (b"{\"err\": {\"code\": 404}}", "JSON", save),
         (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "GZ (gzip)", "unpack it first"),
         (b"\x89HDF\r\n\x1a\n\0\0\0", "HDF5, as Keras and MATLAB write it", save),
         (b"\x08\x07\x12\x07pytorch\x1a\x03", "ONNX", save),
