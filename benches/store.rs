@@ -20,6 +20,7 @@ fn store(c: &mut Criterion) {
             budget: u64::MAX,
             cache: home.path(),
             keep,
+            exif: true,
             strict: true,
             on_progress: &|_, _| (),
         };

@@ -57,6 +57,7 @@ fn pictures() -> PictureSet {
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
+        exif: true,
         strict: true,
         on_progress: &|_, _| (),
     };

@@ -38,6 +38,7 @@ fn sets(recipe: &Recipe, limit: usize) -> Sets {
             budget: u64::MAX,
             cache: drawn(),
             keep: None,
+            exif: true,
             strict: true,
             on_progress: &|_, _| (),
         };
@@ -90,6 +91,7 @@ fn run(
         val_split: "val".into(),
         classes: Classes::default(),
         limit: None,
+        exif: true,
         start: start.provenance.clone(),
         version: String::new(),
         host: Host::here(),

@@ -54,7 +54,8 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
     if let PictureSet::Labelled(store) = &set {
         matching.check(store.occurring()?, args.clusters)?;
     }
-    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() }.images(square)?;
+    let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() };
+    let train = train.images(&train.open_plain()?, square)?;
     let images = train.len().max(set.images().len());
     let mut table = Table {
         args,

@@ -9,6 +9,7 @@ use crate::augment::View;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
 use crate::cli::engine::Chosen;
+use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
 use crate::cli::pictures::{class_in_pictures, picture, truth};
 use crate::cli::say;
@@ -28,6 +29,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if args.images == 0 {
         return Err(Error::input("--images 0", "show at least 1"));
     }
+    outputs::check_name(&args.out, "--out", "a PNG", &["png"])?;
     let read = |path: &PathBuf| Trained::read(path);
     let trained: Vec<Trained> = args.checkpoints.iter().map(read).collect::<Result<_>>()?;
     let frames: Vec<Square> =
@@ -40,6 +42,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         .expect("at least one checkpoint is required");
 
     let set = args.set.open(args.classes)?;
+    let files = set.files().chain(args.checkpoints.iter().map(|path| &**path));
+    outputs::check(&[Output::new(&args.out, "--out")], files, "name another file")?;
     if let Some(taxonomy) = &set.taxonomy {
         check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
     }
@@ -50,7 +54,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One set of images is in memory at a time; checkpoints with the same frame share it.
-        let store = args.set.labelled(args.classes, frame)?;
+        let store = args.set.labelled(&set, frame)?;
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {

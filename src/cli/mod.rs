@@ -13,6 +13,7 @@ mod engine;
 mod eval;
 mod limits;
 mod neighbors;
+mod outputs;
 mod pages;
 mod paths;
 mod pictures;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::base::{Error, Result};
-use crate::cli::args::{NeighborsArgs, Query};
+use crate::cli::args::{NeighborsArgs, Query, SetArgs};
 use crate::cli::engine::Chosen;
+use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
 use crate::cli::pictures::picture;
 use crate::cli::say;
@@ -32,10 +33,15 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
             format!("ask at most {MOST_QUERIES} at once"),
         ));
     }
+    outputs::check_name(&args.out, "--out", "a PNG", &["png"])?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = trained.recipe.eval_size;
-    let store = args.set.images(Square::new(size, trained.recipe.fit))?;
-    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set.split));
+    let set = args.set.open_plain()?;
+    let files = set.files().chain([&*args.checkpoint]);
+    let queries = args.queries.iter().map(|query| Path::new(&query.image));
+    outputs::check(&[Output::new(&args.out, "--out")], files.chain(queries), "name another file")?;
+    let store = args.set.images(&set, Square::new(size, trained.recipe.fit))?;
+    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
     let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
@@ -88,7 +94,7 @@ struct Asked {
 
 impl Asked {
     /// Finds the image of a query. Fails if there is no such image or pixel.
-    fn find(query: &Query, store: &ImageStore, split: &str) -> Result<Self> {
+    fn find(query: &Query, store: &ImageStore, from: &SetArgs) -> Result<Self> {
         let Query { image, x, y } = query;
         let name = format!("{image}:{x},{y}");
         let real = |path: &Path| path.canonicalize().ok();
@@ -99,13 +105,14 @@ impl Asked {
         } else {
             let own = store.items.iter().position(|item| item.id == *image).ok_or_else(|| {
                 let what = format!(
-                    "--query {name}: {image} is neither a file nor an image of the split {split}"
+                    "--query {name}: {image} is neither a file nor an image of the split {}",
+                    from.split
                 );
                 Error::input(what, "give a path, or an image's name without folder and ending")
             })?;
             (Some(own), store.items[own].image.clone())
         };
-        let picture = decode::rgb(&path)?;
+        let picture = decode::rgb(&path, !from.turn.no_exif)?;
         let (w, h) = (picture.width, picture.height);
         if *x >= w || *y >= h {
             let what = format!("--query {name}: outside of the image, which has {w} × {h} pixels");

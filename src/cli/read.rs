@@ -15,13 +15,15 @@ const KEPT_FROM: u64 = 32 << 20;
 /// The budget for images in memory where the system does not say what memory there is.
 const USUAL_BUDGET: u64 = 4 << 30;
 
-/// Reads images as the flags `--strict` and `--no-cache` say.
+/// Reads images as the flags `--strict`, `--no-cache` and `--no-exif` say.
 #[derive(Clone, Copy)]
 pub struct Reader {
     /// Whether an image that cannot be read is an error.
     strict: bool,
     /// Whether decoded images are kept in the cache folder.
     keep: bool,
+    /// Whether images are turned upright as their EXIF orientation says.
+    exif: bool,
 }
 
 /// The bytes that images may take in memory where their set is not kept in a file: a quarter of
@@ -34,8 +36,8 @@ fn budget() -> u64 {
 
 impl Reader {
     /// Options as the flags give them.
-    pub fn new(strict: bool, keep: &KeepArgs) -> Self {
-        Reader { strict, keep: !keep.no_cache }
+    pub fn new(strict: bool, keep: &KeepArgs, exif: bool) -> Self {
+        Reader { strict, keep: !keep.no_cache, exif }
     }
 
     /// Reads the images, with a progress bar of the name `name`; labels are not looked at.
@@ -64,6 +66,7 @@ impl Reader {
             budget: budget(),
             cache: &cache,
             keep: self.keep.then_some(KEPT_FROM),
+            exif: self.exif,
             strict: self.strict,
             on_progress: &|done, total| bar.set(done, total),
         };
@@ -71,6 +74,12 @@ impl Reader {
         bar.finish();
         Ok(store)
     }
+}
+
+/// Tells the user what lies in the folders of a set beside its images.
+pub fn account(set: &Dataset) {
+    let Some(line) = set.account.line(&set.root, set.items.len()) else { return };
+    if set.account.misses() { warn(line) } else { tell(line) }
 }
 
 /// Tells the user where the images come from, what did not go as it should, and which images were

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -16,6 +15,7 @@ use crate::base::{Error, Result, stop};
 use crate::cli::args::SegmentArgs;
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
+use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
 use crate::cli::say;
 use crate::data::{Fit, decode, transform};
@@ -62,51 +62,27 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
     };
-    let mut photos = Vec::new();
+    let (exif, mut photos) = (!args.turn.no_exif, Vec::new());
     for path in &args.images {
         stop::check()?;
-        match Photo::look(path, &args.out, short_side) {
+        match Photo::look(path, &args.out, exif, short_side) {
             Ok(photo) => photos.push(photo),
             Err(e) => told.failed(path, e),
         }
     }
     check_outputs(&photos, &args.checkpoint)?;
-    segment(&mut *engine.open()?, &trained, &photos, &mut told)?;
+    segment(&mut *engine.open()?, &trained, &photos, exif, &mut told)?;
     told.end(args.images.len())
 }
 
 /// Fails if something would be written over a photo or the checkpoint, by whatever name, or twice.
 fn check_outputs(photos: &[Photo], checkpoint: &Path) -> Result<()> {
-    let mut inputs = BTreeMap::new();
-    for path in photos.iter().map(|photo| &*photo.path).chain([checkpoint]) {
-        inputs.extend(file_number(path).map(|number| (number, path)));
-    }
-    let mut outputs = BTreeMap::new();
-    for photo in photos {
-        for output in [&photo.labels, &photo.overlay] {
-            let path = photo.path.display();
-            if let Some(input) = file_number(output).and_then(|number| inputs.get(&number)) {
-                let what = format!(
-                    "the output {} of {path} would be written over {}",
-                    output.display(),
-                    input.display()
-                );
-                return Err(Error::input(what, "give another folder with --out"));
-            }
-            if let Some(first) = outputs.insert(output, path.to_string()) {
-                let what =
-                    format!("{first} and {path} would both be written to {}", output.display());
-                return Err(Error::input(what, "rename one, or segment them into two folders"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The device and the number of a file, which are the same for all its names. `None`: there is no
-/// such file.
-fn file_number(path: &Path) -> Option<(u64, u64)> {
-    path.metadata().ok().map(|file| (file.dev(), file.ino()))
+    let both = |photo: &Photo| {
+        [&photo.labels, &photo.overlay].map(|path| Output::new(path, photo.path.display()))
+    };
+    let written: Vec<Output> = photos.iter().flat_map(both).collect();
+    let read = photos.iter().map(|photo| &*photo.path).chain([checkpoint]);
+    outputs::check(&written, read, "give another folder with --out")
 }
 
 /// What is told of the photos. None of it stops the others: neither a photo that cannot be read nor
@@ -160,6 +136,7 @@ fn segment(
     dev: &mut dyn Engine,
     trained: &Trained,
     photos: &[Photo],
+    exif: bool,
     told: &mut Told,
 ) -> Result<()> {
     let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
@@ -168,7 +145,7 @@ fn segment(
     for (done, photo) in photos.iter().enumerate() {
         let kept = || format!("{done} of {} photos are done", photos.len());
         stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
-        match segmenter.segment(dev, photo, classifier) {
+        match segmenter.segment(dev, photo, exif, classifier) {
             Ok((picture, labels)) => {
                 write_labels(&photo.labels, &labels, photo.width, photo.height)?;
                 write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
@@ -209,14 +186,14 @@ impl Photo {
     /// follows from the nearest of [`ASPECTS`], so that a strip of a few pixels' height is squeezed
     /// instead of taking all memory. Fails if the outputs would have names that the place does not
     /// take.
-    fn look(path: &Path, out: &Path, size: impl Fn(usize) -> usize) -> Result<Self> {
+    fn look(path: &Path, out: &Path, exif: bool, size: impl Fn(usize) -> usize) -> Result<Self> {
         // A pipe can be read once only, and a photo is read twice.
         let copy = if path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir()) {
             Some(copied(path).map_err(|e| Error::io(path, e))?)
         } else {
             None
         };
-        let (width, height) = decode::size(copy.as_ref().map_or(path, |copy| copy.0.path()))?;
+        let (width, height) = decode::size(copy.as_ref().map_or(path, |copy| copy.0.path()), exif)?;
         let size = size(width.min(height));
         let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
         let input = if width < height {
@@ -295,9 +272,10 @@ impl Segmenter {
         &mut self,
         dev: &mut dyn Engine,
         photo: &Photo,
+        exif: bool,
         classifier: Classifier,
     ) -> Result<(RgbImage, Vec<u16>)> {
-        let rgb = decode::rgb(photo.file())?;
+        let rgb = decode::rgb(photo.file(), exif)?;
         let Input { h, w } = photo.input;
         let (program, view) = &self.programs[&photo.input];
         let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);

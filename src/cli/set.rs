@@ -5,7 +5,7 @@ use crate::base::say::warn;
 use crate::cli::args::SetArgs;
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
-use crate::cli::read::Reader;
+use crate::cli::read::{Reader, account};
 use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Square};
 
 /// The name of the progress bar.
@@ -19,18 +19,24 @@ impl SetArgs {
         let mut set =
             data::open(&self.data, self.dataset, &self.split, classes, &|d, t| bar.set(d, t))?;
         bar.finish();
+        account(&set);
         set.items.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(set)
     }
 
-    /// Reads the images; labels are not looked at.
-    pub fn images(&self, square: Square) -> Result<ImageStore> {
-        self.reader().images(&self.open(data::any_classes(&self.data, self.dataset))?, square, BAR)
+    /// Lists the files of the data set for a command that looks at no labels.
+    pub fn open_plain(&self) -> Result<Dataset> {
+        self.open(data::any_classes(&self.data, self.dataset))
     }
 
-    /// Reads the images with their labels.
-    pub fn labelled(&self, classes: Classes, square: Square) -> Result<EvalStore> {
-        self.reader().labelled(&self.open(classes)?, square, BAR)
+    /// Reads the images of a set that was [opened](Self::open); labels are not looked at.
+    pub fn images(&self, set: &Dataset, square: Square) -> Result<ImageStore> {
+        self.reader().images(set, square, BAR)
+    }
+
+    /// Reads the images of a set with their labels.
+    pub fn labelled(&self, set: &Dataset, square: Square) -> Result<EvalStore> {
+        self.reader().labelled(set, square, BAR)
     }
 
     /// Reads the images, with labels where any of them has some. `classes` None stands for the
@@ -43,7 +49,7 @@ impl SetArgs {
     ) -> Result<PictureSet> {
         let set = self.open(classes.unwrap_or_default())?;
         if asked || set.items.iter().any(|item| item.label.is_some()) {
-            return Ok(PictureSet::Labelled(self.reader().labelled(&set, square, BAR)?));
+            return Ok(PictureSet::Labelled(self.labelled(&set, square)?));
         }
         if set.taxonomy.is_some() {
             warn(format_args!(
@@ -51,10 +57,10 @@ impl SetArgs {
                 set.split
             ));
         }
-        Ok(PictureSet::Plain(self.reader().images(&set, square, BAR)?))
+        Ok(PictureSet::Plain(self.images(&set, square)?))
     }
 
     fn reader(&self) -> Reader {
-        Reader::new(self.strict, &self.keep)
+        Reader::new(self.strict, &self.keep, !self.turn.no_exif)
     }
 }

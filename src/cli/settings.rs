@@ -160,6 +160,7 @@ impl TrainArgs {
                 "add --resume to continue it, or choose another --run",
             ));
         }
+        check_place(&folder, &data, &recipe.weights)?;
         let settings = Settings {
             recipe,
             seed: self.seed.unwrap_or(1),
@@ -169,6 +170,7 @@ impl TrainArgs {
             val_split: self.val_split.clone().unwrap_or_else(|| "val".into()),
             classes: self.classes.unwrap_or_default(),
             limit: self.limit,
+            exif: !self.turn.no_exif,
             start: start.provenance.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
@@ -255,18 +257,24 @@ impl TrainArgs {
         let name = self
             .recipe
             .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
-        let conflict = self.overridden(saved.recipe.clone())? != saved.recipe
+        let recipe = self.overridden(saved.recipe.clone())?;
+        let conflict = recipe != saved.recipe
             || name.is_some_and(|n| n != saved.recipe.name)
             || self.seed.is_some_and(|s| s != saved.seed)
             || self.limit.is_some_and(|l| Some(l) != saved.limit)
+            || self.turn.no_exif && saved.exif
             || self.split.as_ref().is_some_and(|s| *s != saved.split)
             || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
             || self.classes.is_some_and(|c| c != saved.classes)
             || self.dataset.is_some_and(|d| Some(d) != saved.dataset);
         if conflict {
+            let what = format!(
+                "the run was started with other settings than these flags{}",
+                changes(&saved.recipe, &recipe)
+            );
             return Err(Error::file(
                 folder.settings_path(),
-                "the run was started with other settings than these flags",
+                what,
                 "leave the flags out to resume it, or begin anew: with another --run, or after this \
                  folder was moved away",
             ));
@@ -291,6 +299,33 @@ impl TrainArgs {
         }
         Ok((folder, saved, start))
     }
+}
+
+/// The numbers that differ between two recipes, as in ": epochs 1, now 2"; empty if none does.
+fn changes(old: &Recipe, new: &Recipe) -> String {
+    let value = |recipe: &Recipe| serde_json::to_value(recipe).expect("a recipe is plain data");
+    let (old, new) = (value(old), value(new));
+    let change = |(name, new): (&String, &serde_json::Value)| {
+        (old[name] != *new).then(|| format!("{name} {}, now {new}", old[name]))
+    };
+    let changes: Vec<String> = new.as_object().into_iter().flatten().filter_map(change).collect();
+    if changes.is_empty() { String::new() } else { format!(": {}", changes.join(", ")) }
+}
+
+/// Fails if a new run would write among its images, or over the weights that it starts from.
+fn check_place(folder: &RunFolder, data: &Path, weights: &Source) -> Result<()> {
+    let path = absolute(&folder.path)?;
+    let own = |file: &Path| file.parent() == Some(&path);
+    let inside = |dir: PathBuf| absolute(&dir).is_ok_and(|dir| data.starts_with(dir));
+    let among = data == path || inside(folder.pictures()) || inside(folder.events());
+    let what = match weights {
+        _ if among => "the images lie where this run would write",
+        Source::File(file) if own(file) => {
+            "the weights to start from lie where this run would write"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::file(&folder.path, what, "choose another --run"))
 }
 
 /// The recipe with one of its numbers replaced. `text` is NAME=VALUE; names of nested numbers are

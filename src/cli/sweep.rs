@@ -8,7 +8,8 @@ use clap::ValueEnum;
 
 use crate::base::{Error, Result, tell};
 use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
-use crate::cli::{say, train};
+use crate::cli::say;
+use crate::cli::train::{self, One};
 use crate::eval::epochs::Score;
 use crate::report::table;
 
@@ -100,7 +101,7 @@ fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
 /// epoch, and the size of evaluated images. A standard output that cannot be written does not stop
 /// the sweep: the first failure goes to `said`.
 fn score(args: &TrainArgs, said: &mut Result<()>) -> Result<(Score, usize)> {
-    let (folder, rows) = train::one(args)?;
+    let One { folder, rows, .. } = train::one(args)?;
     if !args.json && said.is_ok() {
         *said = say(table::epochs(&rows));
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::account::Account;
 use super::files::{Item, OnProgress};
 use super::labels::Taxonomy;
 use super::layouts::{self, Classes, DataLayout};
@@ -17,6 +18,15 @@ pub struct Dataset {
     pub items: Vec<Item>,
     /// None for a layout without labels.
     pub taxonomy: Option<Taxonomy>,
+    /// What else lies in the folders of the images.
+    pub account: Account,
+}
+
+impl Dataset {
+    /// The paths of all images and label maps.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.items.iter().flat_map(|item| [Some(&*item.image), item.label.as_deref()]).flatten()
+    }
 }
 
 /// Lists the images of `split`, one name or several with commas between; a layout without splits
@@ -37,21 +47,25 @@ pub fn open(
     std::fs::read_dir(root).map_err(|e| Error::io(root, e))?;
     let layout = DataLayout::of(root, layout);
     let taxonomy = layout.taxonomy(classes)?;
-    let mut items = Vec::new();
+    let (mut items, mut account) = (Vec::new(), Account::default());
     for split in splits(root, layout, split)? {
-        items.extend((layout.list)(root, split, on_progress)?);
+        items.extend((layout.list)(root, split, on_progress, &mut account)?);
     }
     if items.is_empty() {
         let remedy = format!(
             "give a folder of jpg, png, bmp, webp or tif files, or one with {}",
             layouts::marks()
         );
-        return Err(Error::file(root, "no image in this folder", remedy));
+        let what = account.line(root, 0).map_or(String::new(), |line| {
+            format!(" ({})", line.rsplit_once(": 0 images; ").map_or(&*line, |(_, rest)| rest))
+        });
+        return Err(Error::file(root, format!("no image in this folder{what}"), remedy));
     }
     // Splits may overlap.
     let mut seen = HashSet::new();
     items.retain(|item| seen.insert(item.image.clone()));
-    Ok(Dataset { layout, root: root.to_path_buf(), split: split.to_string(), items, taxonomy })
+    let (root, split) = (root.to_path_buf(), split.to_string());
+    Ok(Dataset { layout, root, split, items, taxonomy, account })
 }
 
 /// The splits that are asked for, one of any name where the layout has none.

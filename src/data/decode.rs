@@ -1,15 +1,14 @@
 //! Reads a file as RGB pixels, or as the values of a label map.
 
-use std::io::Cursor;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
+use super::fates::{DAMAGED, empty, is_read, jpeg_is_whole, not_an_image, one_line, unreadable};
+use crate::base::kind::Kind;
 use crate::base::{Error, Result};
-
-/// The remedy for damaged files.
-const DAMAGED: &str = "copy or download it again";
 
 /// A decoded picture.
 pub struct Rgb {
@@ -29,23 +28,23 @@ pub struct LabelMap {
 
 /// Reads an image of any kind as 8-bit RGB: grey is repeated, CMYK converted as Adobe writes it, 16
 /// bits scaled to 8, alpha dropped (the colour below it stays, as in Pillow's `convert("RGB")`),
-/// turned upright as its EXIF orientation says (a TIFF's tag of that name, too). The format is
-/// taken from the content, not the name.
+/// with `exif` turned upright as its EXIF orientation says (a TIFF's tag of that name, too). The
+/// format is taken from the content, not the name.
 ///
 /// NOTE: the reference code does not turn pictures. Numbers on a data set are comparable with
 /// published ones where its files carry no such tag, or where [`rgb_of_label`] decides.
-pub fn rgb(path: &Path) -> Result<Rgb> {
-    read_rgb(path, |_, _| true)
+pub fn rgb(path: &Path, exif: bool) -> Result<Rgb> {
+    read_rgb(path, |_, _| exif)
 }
 
 /// Reads as [`rgb`] does, for a picture with the label map `label`, which is never turned itself.
 /// Labels decide: a picture that has its label map's size only as it is stored is not turned. A
 /// label map that cannot be read decides nothing.
-pub fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
+pub fn rgb_of_label(path: &Path, label: &Path, exif: bool) -> Result<Rgb> {
     let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
     let label =
         reader.and_then(|r| r.into_dimensions().ok()).map(|(w, h)| (w as usize, h as usize));
-    read_rgb(path, |stored, upright| label != Some(stored) || label == Some(upright))
+    read_rgb(path, |stored, upright| exif && (label != Some(stored) || label == Some(upright)))
 }
 
 /// Reads an image. `turn` gets (width, height) as stored and upright, and says whether to turn it.
@@ -57,10 +56,10 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     let reader = image::ImageReader::new(Cursor::new(&bytes))
         .with_guessed_format()
         .map_err(|e| Error::io(path, e))?;
-    if reader.format().is_none() {
-        return Err(not_an_image(path));
+    if !reader.format().is_some_and(is_read) {
+        return Err(not_an_image(path, &bytes));
     }
-    let unreadable = |e| unreadable(path, &e);
+    let unreadable = |e| unreadable(path, &bytes, &e);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let Header { stored, orientation, upright } = Header::read(&mut decoder);
     if stored.0 == 0 || stored.1 == 0 {
@@ -94,19 +93,19 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     })
 }
 
-/// Reads (width, height) of an image, as [`rgb`] would turn it, from its header alone.
-pub fn size(path: &Path) -> Result<(usize, usize)> {
-    let io = |e| Error::io(path, e);
-    let reader =
-        image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(io)?;
-    if std::fs::metadata(path).map_err(io)?.len() == 0 {
-        return Err(empty(path));
+/// Reads (width, height) of an image, as [`rgb`] would turn it, from its header alone. Where that
+/// does not do, all of it is read, which says why.
+pub fn size(path: &Path, exif: bool) -> Result<(usize, usize)> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let reader = image::ImageReader::new(BufReader::new(file)).with_guessed_format();
+    let reader = reader.ok().filter(|reader| reader.format().is_some_and(is_read));
+    match reader.and_then(|reader| reader.into_decoder().ok()) {
+        Some(mut decoder) => {
+            let header = Header::read(&mut decoder);
+            Ok(if exif { header.upright } else { header.stored })
+        }
+        None => rgb(path, exif).map(|image| (image.width, image.height)),
     }
-    if reader.format().is_none() {
-        return Err(not_an_image(path));
-    }
-    let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, &e))?;
-    Ok(Header::read(&mut decoder).upright)
 }
 
 /// What an image's header says of its shape.
@@ -132,23 +131,12 @@ impl Header {
     }
 }
 
-fn unreadable(path: &Path, e: &image::ImageError) -> Error {
-    match e {
-        image::ImageError::Unsupported(_) => not_an_image(path),
-        _ => Error::file(path, one_line(e), DAMAGED),
-    }
-}
-
-fn empty(path: &Path) -> Error {
-    Error::file(path, "the file is empty", DAMAGED)
-}
-
-fn not_an_image(path: &Path) -> Error {
-    Error::file(
-        path,
-        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are)",
-        "remove or convert it",
-    )
+/// Whether a picture could be a label map by its header: it is no JPEG of colours.
+pub fn may_be_labels(path: &Path) -> bool {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).ok();
+    let Some(reader) = reader else { return false };
+    let jpeg = reader.format() == Some(ImageFormat::Jpeg);
+    !jpeg || reader.into_decoder().is_ok_and(|decoder| decoder.color_type() == ColorType::L8)
 }
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
@@ -160,6 +148,11 @@ pub fn label(path: &Path) -> Result<LabelMap> {
 /// each of which stands for an id.
 pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap> {
     let bytes = read(path)?;
+    if let Some(kind) = Kind::of(&bytes).filter(|_| !bytes.starts_with(b"\x89PNG")) {
+        let what = format!("a label map is an 8-bit grey or a palette PNG, this is {}", kind.name);
+        let usual = "convert it so that a pixel's value is its class id";
+        return Err(Error::file(path, what, kind.remedy(usual)));
+    }
     let damaged = |e: png::DecodingError| {
         Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
     };
@@ -238,27 +231,4 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return Err(empty(path));
     }
     Ok(bytes)
-}
-
-/// Whether an end-of-image marker (FF D9) follows the first scan. Inside a scan these two bytes
-/// never stand side by side.
-///
-/// NOTE: the decoder fills what is missing with grey and says nothing.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[mark, code, high, low]) = bytes.get(at..at + 4) {
-        at += match (mark, code) {
-            (0xFF, 0xDA) => return bytes[at..].windows(2).rev().any(|w| w == [0xFF, 0xD9]),
-            (0xFF, 0x01 | 0xD0..=0xD7) => 2,
-            (0xFF, 0x02..) if code != 0xFF => 2 + (usize::from(high) << 8 | usize::from(low)),
-            // Fill bytes and stray ones between segments.
-            _ => 1,
-        };
-    }
-    false
-}
-
-/// The text of an error without its line ends.
-fn one_line(e: &dyn std::error::Error) -> String {
-    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

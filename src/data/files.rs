@@ -1,8 +1,14 @@
 //! The files of a data set: the images below a folder, and the items that a layout makes of them.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
+use super::account::{self, Account};
+use super::fates;
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
@@ -27,44 +33,109 @@ pub fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The image files at any depth below `dir`, sorted by path. Hidden files and folders are left out.
-pub fn images(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    walk(dir, &mut HashSet::new(), &mut found)?;
+/// What picie's PNGs say of themselves: a text chunk right behind the header.
+pub const MARK: (&str, &str) = ("Software", "picie");
+
+/// The image files at any depth below `dir`, sorted by path; everything else goes into the account.
+/// Hidden files and folders, and what picie itself wrote, are passed over.
+///
+/// Errors: `dir` cannot be read. What cannot be read below it is told, counted and left out.
+pub fn images(dir: &Path, account: &mut Account) -> Result<Vec<PathBuf>> {
+    let mut walk = Walk { seen: HashSet::new(), found: Vec::new(), account };
+    walk.folder(dir)?;
+    let mut found = walk.found;
     found.sort();
-    Ok(found)
+    let stems: HashSet<String> = found.iter().map(|path| stem(path)).collect();
+    let ours: Vec<bool> =
+        found.par_iter().map(|path| is_ours(path, |stem| stems.contains(stem))).collect();
+    account.pass(ours.iter().filter(|&&ours| ours).count(), account::BY_PICIE);
+    Ok(found.into_iter().zip(ours).filter_map(|(path, ours)| (!ours).then_some(path)).collect())
 }
 
-fn walk(dir: &Path, seen: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) -> Result<()> {
-    let io = |e| Error::io(dir, e);
-    // Links to folders are followed, so a folder may be met twice, or contain itself.
-    if !seen.insert(dir.canonicalize().map_err(io)?) {
-        return Ok(());
-    }
-    stop::check()?;
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
+struct Walk<'a> {
+    /// The folders that were met, under their real paths.
+    seen: HashSet<PathBuf>,
+    found: Vec<PathBuf>,
+    account: &'a mut Account,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, dir: &Path) -> Result<()> {
+        let io = |e| Error::io(dir, e);
+        // Links to folders are followed, so a folder may be met twice, or contain itself.
+        if !self.seen.insert(dir.canonicalize().map_err(io)?) {
+            return Ok(());
         }
-        if path.is_dir() {
-            walk(&path, seen, found)?;
-        } else if is_image(&path) {
-            // To read a pipe would wait for a writer, for ever.
-            if path.metadata().is_ok_and(|file| !file.is_file()) {
-                warn(format_args!(
-                    "left out: {}: not a file, but a pipe or the like",
-                    path.display()
-                ));
+        stop::check()?;
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if account::of_a_system(&path.file_name().unwrap_or_default().to_string_lossy()) {
+                self.account.pass(1, account::BY_SYSTEMS);
+            } else if !path.is_dir() {
+                self.file(path);
+            } else if is_run(&path) {
+                self.account.pass(1, account::BY_PICIE);
             } else {
-                found.push(path);
+                match self.folder(&path) {
+                    Err(e @ Error::File { .. }) => self.leave(&e, "unreadable folders"),
+                    read => read?,
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn file(&mut self, path: PathBuf) {
+        let image = is_image(&path);
+        // To read a pipe would wait for a writer, for ever.
+        if image && path.metadata().is_ok_and(|file| !file.is_file()) {
+            let what = "not a file, but a pipe or the like";
+            self.leave(&Error::file(path, what, "remove it"), "pipes or the like");
+        } else if image {
+            self.found.push(path);
+        } else {
+            self.account.other(&path);
+        }
+    }
+
+    fn leave(&mut self, why: &Error, what: &str) {
+        warn(format_args!("left out: {why}"));
+        self.account.leave(1, what, "see above");
+    }
 }
 
+/// Whether a file is an image by its ending or, where it has none, by its first bytes.
 fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+    match path.extension() {
+        Some(ending) => EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)),
+        None => path.is_file() && image::guess_format(&head(path)).is_ok_and(fates::is_read),
+    }
+}
+
+/// Whether a folder below the one that is read holds a run of picie.
+fn is_run(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).is_file();
+    has("run.lock") || has("run.json") && (has("metrics.jsonl") || has("checkpoint.safetensors"))
+}
+
+/// Whether picie wrote this picture: it says so, or is one of the pair that `picie segment` makes of
+/// a photo. `known` knows the stems of all images.
+fn is_ours(path: &Path, known: impl Fn(&str) -> bool) -> bool {
+    if path.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("png")) {
+        return false;
+    }
+    let name = stem(path);
+    let other = |end, other| name.strip_suffix(end).map(|photo: &str| format!("{photo}{other}"));
+    let other = other("-labels", "-overlay").or_else(|| other("-overlay", "-labels"));
+    let (key, value) = MARK;
+    let mark = format!("tEXt{key}\0{value}");
+    other.is_some_and(|name| known(&name))
+        || head(path).windows(mark.len()).any(|at| at == mark.as_bytes())
+}
+
+/// The first bytes of a file; none if it cannot be read.
+fn head(path: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    let _ = File::open(path).and_then(|file| file.take(128).read_to_end(&mut head));
+    head
 }

@@ -4,25 +4,32 @@
 //! ```text
 //! open ─ dataset                 the files of a data set, and what its labels mean
 //!        layouts                 a file for each way in which data sets lie on disk
-//!        files labels            the images below a folder; label value → class
+//!        files account maps      the images below a folder, what else lies there, and which
+//!                                of them are no photos
+//!        labels                  label value → class
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
+//!        fates                   why a file cannot be read
 //! lab                            colours as people tell them apart
 //! scenes                         a small data set to start with
 //! ```
 
+mod account;
 mod dataset;
 pub mod decode;
+mod fates;
 mod files;
 pub mod lab;
 mod labels;
 mod layouts;
+mod maps;
 pub mod scenes;
 mod store;
 pub mod transform;
 
+pub use account::Account;
 pub use dataset::{Dataset, any_classes, open, taxonomy};
-pub use files::{Item, OnProgress};
+pub use files::{Item, MARK, OnProgress};
 pub use labels::{IGNORE, Taxonomy};
 pub use layouts::{Classes, DataLayout, LAYOUTS};
 pub use store::{EvalStore, Fingerprint, ImageStore, Load, PictureSet, kept};

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, ImageResult, Rgb as Pixel, RgbImage};
+use image::{Rgb as Pixel, RgbImage};
+use png::{BitDepth, ColorType, Encoder, EncodingError, Filter};
 
 use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
+use crate::data::MARK;
 use crate::report::palette::Colour;
 use crate::report::text::mix;
 
@@ -17,6 +18,9 @@ pub const NONE: u16 = u16::MAX;
 /// The opacity of a class colour over the image, where 255 is opaque.
 const OPACITY: u32 = 150;
 
+/// The samples of a picture.
+const RGB: (ColorType, BitDepth) = (ColorType::Rgb, BitDepth::Eight);
+
 /// Writes the label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where
 /// all are below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look
 /// the same.
@@ -24,18 +28,17 @@ pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<(
     check("label picture", "labels", labels.len(), w * h)?;
     if labels.iter().all(|&l| l < 255 || l == NONE) {
         let bytes: Vec<u8> = labels.iter().map(|&l| l.min(255) as u8).collect();
-        write_png(path, &bytes, w, h, ExtendedColorType::L8)
+        write_png(path, &bytes, w, h, (ColorType::Grayscale, BitDepth::Eight))
     } else {
-        // NOTE: the encoder takes 16-bit samples in the machine's order and writes PNG's big-endian
-        // ones.
-        write_png(path, bytemuck::cast_slice(labels), w, h, ExtendedColorType::L16)
+        let bytes: Vec<u8> = labels.iter().flat_map(|l| l.to_be_bytes()).collect();
+        write_png(path, &bytes, w, h, (ColorType::Grayscale, BitDepth::Sixteen))
     }
 }
 
 /// Writes a picture as a PNG.
 pub fn write_rgb(path: &Path, picture: &RgbImage) -> Result<()> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
-    write_png(path, picture.as_raw(), w, h, ExtendedColorType::Rgb8)
+    write_png(path, picture.as_raw(), w, h, RGB)
 }
 
 /// Draws `image` with each pixel tinted by its class of `labels` (H, W), regions outlined in their
@@ -77,16 +80,28 @@ pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usiz
 }
 
 /// A picture as the bytes of a PNG.
-pub(super) fn png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
+pub(super) fn png(picture: &RgbImage) -> Result<Vec<u8>, EncodingError> {
     let (w, h) = picture.dimensions();
-    encoded(picture.as_raw(), w, h, ExtendedColorType::Rgb8)
+    encoded(picture.as_raw(), w, h, RGB)
 }
 
-fn encoded(bytes: &[u8], w: u32, h: u32, colour: ExtendedColorType) -> ImageResult<Vec<u8>> {
+/// A PNG that says of itself who wrote it, so that nobody learns from it as if it were a photo.
+/// `bytes` are samples as PNG has them.
+fn encoded(
+    bytes: &[u8],
+    w: u32,
+    h: u32,
+    kind: (ColorType, BitDepth),
+) -> Result<Vec<u8>, EncodingError> {
     let mut png = Vec::new();
-    let encoder =
-        PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive);
-    encoder.write_image(bytes, w, h, colour)?;
+    let mut encoder = Encoder::new(&mut png, w, h);
+    encoder.set_color(kind.0);
+    encoder.set_depth(kind.1);
+    encoder.set_filter(Filter::Adaptive);
+    encoder.add_text_chunk(MARK.0.into(), MARK.1.into())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(bytes)?;
+    writer.finish()?;
     Ok(png)
 }
 
@@ -95,9 +110,9 @@ fn write_png(
     bytes: &[u8],
     w: usize,
     h: usize,
-    colour: ExtendedColorType,
+    kind: (ColorType, BitDepth),
 ) -> Result<()> {
-    let png = encoded(bytes, w as u32, h as u32, colour);
+    let png = encoded(bytes, w as u32, h as u32, kind);
     let png = png.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
     write_atomic(path, |out| out.write_all(&png))
 }
@@ -114,6 +129,10 @@ mod tests {
         {
             let path = dir.path().join(format!("{depth}.png"));
             write_labels(&path, &labels, 3, 2).unwrap();
+            let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+            let reader = png::Decoder::new(file).read_info().unwrap();
+            let text = &reader.info().uncompressed_latin1_text[0];
+            assert_eq!((&*text.keyword, &*text.text), MARK);
             let back = image::open(&path).unwrap();
             assert_eq!((back.width(), back.height(), back.color().bits_per_pixel()), (3, 2, depth));
             let values: Vec<u16> = match depth {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::say::quoted;
+use crate::base::say::{quoted, warn};
 use crate::base::{Error, Result};
 use crate::cluster::{Scorer, Summary};
 use crate::data::Fingerprint;
@@ -193,8 +193,15 @@ pub fn load(
         let (images, now) = (state.set.images, set.images);
         return other(&format!("data set ({images} images, now {now})"));
     }
-    if state.set != set {
-        return other("data set (as many images, but not the same ones)");
+    if !state.set.same_names(&set) {
+        return other("data set (as many images, but not of the same names)");
+    }
+    if state.set.content.is_some_and(|content| Some(content) != set.content) {
+        warn(format_args!(
+            "warning: {}: since it was written images have changed under their names; the run goes \
+             on with what they are now",
+            path.display()
+        ));
     }
     method.common().net.load(dev, &weights)?;
     method.common().net.load_moments(dev, &weights)?;
@@ -229,7 +236,7 @@ pub fn load(
             _ => return Err(damaged()),
         }
     }
-    Ok(state)
+    Ok(State { set, ..state })
 }
 
 /// The state in a file that this program wrote. Fails on other files.

@@ -32,6 +32,9 @@ pub struct Settings {
     pub classes: crate::data::Classes,
     /// Largest number of images to use. `None`: all.
     pub limit: Option<usize>,
+    /// Whether images are turned upright as their EXIF orientation says.
+    #[serde(default = "upright")]
+    pub exif: bool,
     /// The weights that the network started from.
     pub start: Provenance,
     /// The version of this program.
@@ -41,6 +44,11 @@ pub struct Settings {
     /// The start of the run.
     #[serde(default)]
     pub begun: Begun,
+}
+
+/// Runs of older versions turned their images upright and do not say so.
+fn upright() -> bool {
+    true
 }
 
 /// When and how a run was started, for readers. Runs of older versions do not say.

@@ -38,8 +38,24 @@ fn files_that_are_no_weights() {
         "empty.pth",
         &["empty.pth: damaged weights file: it is empty; copy or download it again"],
     );
-    std::fs::write(place.join("text.pth"), "these are no weights").unwrap();
-    refused(&place, "text.pth", &["text.pth: neither a safetensors file nor a PyTorch checkpoint"]);
+    let (page, save) = ("download the file itself, not the page", "in PyTorch, save the network's");
+    let others: [(&[u8], &str, &str); 7] = [
+        (b"these are no weights", "text", save),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", "a web page (HTML)", page),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
+        (b"{\"err\": {\"code\": 404}}", "JSON", save),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "GZ (gzip)", "unpack it first"),
+        (b"\x89HDF\r\n\x1a\n\0\0\0", "HDF5, as Keras and MATLAB write it", save),
+        (b"\x08\x07\x12\x07pytorch\x1a\x03", "ONNX", save),
+    ];
+    for (bytes, what, remedy) in others {
+        std::fs::write(place.join("other.pth"), bytes).unwrap();
+        let what = format!(
+            "other.pth: this is {what}, neither a safetensors file nor a PyTorch checkpoint; {}",
+            if remedy == "git lfs pull" { "get the file with git lfs pull" } else { remedy }
+        );
+        refused(&place, "other.pth", &[&what]);
+    }
     let whole = std::fs::read(trained().join("epoch-02.safetensors")).unwrap();
     for (name, len) in [("short.safetensors", whole.len() - 1), ("stub.safetensors", 1000)] {
         std::fs::write(place.join(name), &whole[..len]).unwrap();

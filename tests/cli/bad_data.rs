@@ -17,7 +17,7 @@ fn folders_that_hold_no_data_set() {
     let cases = [
         ("gone", "gone: no such file or directory; check the path"),
         ("empty", "empty: no image in this folder; give a folder of jpg"),
-        ("text", "text: no image in this folder; give a folder of jpg"),
+        ("text", "text: no image in this folder (passed over: 1 .txt); give a folder of jpg"),
         ("text/notes.txt", "notes.txt: not a directory; name a folder, not a file"),
         ("coco", "images/train2017: no image in this folder; unpack the images there"),
         (

@@ -9,17 +9,17 @@ fn every_command_lists_its_flags() {
         (
             "train",
             "quiet verbose json tensorboard data dataset recipe run resume size stored batch batch-cluster epochs clusters lr balance merge init-batches \
-             update-every kmeans-iters weights laterals eval-size seed limit device strict no-cache split val-split classes",
+             update-every kmeans-iters weights laterals eval-size seed limit device strict no-exif no-cache split val-split classes",
         ),
         (
             "eval",
-            "checkpoint data dataset size split json classifier tta flip-tta strict no-cache limit classes device",
+            "checkpoint data dataset size split json classifier tta flip-tta strict no-exif no-cache limit classes device",
         ),
         (
             "baselines",
             "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
         ),
-        ("segment", "checkpoint out size json device"),
+        ("segment", "checkpoint out size no-exif json device"),
         ("compare", "checkpoint data dataset split classes images limit strict out json device"),
         (
             "neighbors",

@@ -16,6 +16,7 @@ mod engines;
 mod eval;
 #[cfg(target_os = "linux")]
 mod gauge;
+mod given;
 mod help;
 mod look;
 mod model;

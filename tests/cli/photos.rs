@@ -74,7 +74,7 @@ fn a_folder_of_photos_gets_its_recipe_and_its_clusters_and_keeps_them() {
     }
     holds(
         &resume("--clusters 5").fails(),
-        &["the run was started with other settings than these flags"],
+        &["the run was started with other settings than these flags: clusters ", ", now 5; leave"],
     );
 
     // The same seed chooses the same, of the same numbers.

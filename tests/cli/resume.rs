@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Place, TINY, holds, scenes, trained};
+use super::{Place, TINY, files, holds, scenes, trained};
 
 /// The arguments of [`trained`]'s run, with the scenes named.
 fn train(run: &str) -> String {
@@ -179,5 +179,11 @@ fn after_its_images_and_weights_have_moved() {
     place.picie(&format!("{resume} --data there --weights moved")).succeeds();
     let run = std::fs::read_to_string(place.join("run/run.json")).unwrap();
     holds(&run, &["/there\"", "/moved\""]);
-    place.picie(resume).succeeds();
+    let changed = "images have changed under their names";
+    assert!(!place.picie(resume).succeeds().err.contains(changed));
+    // Another picture under the name of one of them.
+    let images = place.join("there/images/train2017");
+    let names = files(&images);
+    std::fs::copy(images.join(&names[0]), images.join(&names[1])).unwrap();
+    holds(&place.picie(resume).succeeds().err, &[changed]);
 }

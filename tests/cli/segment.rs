@@ -42,8 +42,8 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
     for (name, why) in bad.into_iter().zip([
         "the JPEG is cut short; copy or download it again",
         "the file is empty; copy or download it again",
-        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
-        "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
+        "this is text, no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
+        "this is GIF (Graphics Interchange Format), no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
         "is a directory; name a file, not a folder",
         "no such file or directory; check the path",
     ]) {
@@ -230,4 +230,7 @@ fn photos_are_segmented_upright() {
         assert_eq!((got.width(), got.height()), (64, 96));
         assert_eq!(got, want, "{what}");
     }
+    place.picie(&format!("{words} --no-exif phone.jpg plain.jpg")).succeeds();
+    let read = |name: &str| image::open(place.join(format!("out/{name}-labels.png"))).unwrap();
+    assert_eq!(read("phone"), read("plain"));
 }

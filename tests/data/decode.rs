@@ -1,11 +1,24 @@
 //! Every kind of picture and label map, whole and damaged.
 
 use std::io::Cursor;
+use std::path::Path;
 
 use crate::util::files::{gradient, orientation_exif, with_orientation, write_label};
 use image::{DynamicImage, ImageBuffer, ImageFormat, LumaA, Rgba};
 use picie::base::Result;
-use picie::data::decode::{Rgb, coloured_label, label, rgb, rgb_of_label, size};
+use picie::data::decode::{self, Rgb, coloured_label, label};
+
+fn rgb(path: &Path) -> Result<Rgb> {
+    decode::rgb(path, true)
+}
+
+fn rgb_of_label(path: &Path, label: &Path) -> Result<Rgb> {
+    decode::rgb_of_label(path, label, true)
+}
+
+fn size(path: &Path) -> Result<(usize, usize)> {
+    decode::size(path, true)
+}
 
 fn fails<T>(result: Result<T>) -> String {
     result.err().expect("an error").to_string()

@@ -102,6 +102,7 @@ fn any_change_of_what_records_depend_on_decodes_again() {
     assert_eq!(start(&|_| ()), [false, false]);
     assert_eq!(start(&|_| ()), [true, true]);
     assert_eq!(start(&|load| load.square.side = 7), [false, false]);
+    assert_eq!(start(&|load| load.exif = false), [false, false]);
     assert_eq!(start(&|load| load.square.fit = Fit::Pad { scale: 1.0 }), [false, false]);
     assert_eq!(start(&|load| load.square.fit = Fit::Pad { scale: 0.5 }), [false, false]);
     let stuff = open(dir.path(), None, "val", Classes(15), &|_, _| ()).unwrap();

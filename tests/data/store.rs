@@ -42,7 +42,7 @@ pub fn dataset(root: &Path) -> Dataset {
 
 pub fn load(root: &Path, budget: u64, strict: bool) -> Load<'_> {
     let square = Square::new(6, Fit::Crop);
-    Load { square, budget, cache: root, keep: None, strict, on_progress: &|_, _| () }
+    Load { square, budget, cache: root, keep: None, exif: true, strict, on_progress: &|_, _| () }
 }
 
 pub const SIZES: [(u32, u32); 4] = [(6, 6), (13, 9), (5, 7), (40, 6)];
@@ -246,7 +246,7 @@ fn a_turned_picture_fits_its_label_map_either_way() {
         assert_eq!(store.images.sizes, [(w, h)]);
         let (mut got, mut want) = (vec![0; 108], vec![0; 108]);
         store.images.gather(&[0], &mut got).unwrap();
-        let upright = decode::rgb_of_label(&picture, &label).unwrap();
+        let upright = decode::rgb_of_label(&picture, &label, true).unwrap();
         transform::image(&upright, Square::new(6, Fit::Crop), &mut want);
         assert_eq!(got, want);
     }
@@ -263,4 +263,39 @@ fn a_turned_picture_fits_its_label_map_either_way() {
         e.contains("a.png: the label map is 8 × 6 but its image") && e.contains("is 6 × 9"),
         "{e}"
     );
+    let said = |exif| {
+        let load = Load { exif, ..load(dir.path(), 0, true) };
+        EvalStore::load(&dataset(dir.path()), &load).err().map(|e| e.to_string())
+    };
+    // Upright as it looks, and turned once more.
+    write_label(&label, 6, 9, &[156; 54]);
+    assert_eq!(said(true), None);
+    let turned = "is 9 × 6: one of them is turned by a quarter; leave out --no-exif";
+    assert!(said(false).is_some_and(|e| e.ends_with(turned)), "{:?}", said(false));
+    gradient(9, 6).save_with_format(&picture, image::ImageFormat::Png).unwrap();
+    assert!(said(true).is_some_and(|e| e.ends_with("by a quarter; turn one of them")));
+}
+
+/// A set is known by what its pictures show, wherever they are stored.
+#[test]
+fn a_fingerprint_is_of_names_and_of_content() {
+    let dir = coco(&SIZES);
+    let fingerprint = |budget| {
+        let load = load(dir.path(), budget, true);
+        let of = |planes: ImageStore| planes.fingerprint();
+        let labelled = EvalStore::load(&dataset(dir.path()), &load).unwrap().images;
+        let prints = [of(labelled), of(ImageStore::load(&dataset(dir.path()), &load).unwrap())];
+        assert_eq!(prints[0], prints[1]);
+        prints[0]
+    };
+    let first = fingerprint(u64::MAX);
+    assert_eq!(fingerprint(0), first);
+    let path = dir.path().join("images/val2017/a.jpg");
+    gradient(6, 5).save_with_format(&path, image::ImageFormat::Png).unwrap();
+    write_label(&dir.path().join("annotations/val2017/a.png"), 6, 5, &[156; 30]);
+    let changed = fingerprint(u64::MAX);
+    assert!(changed != first && changed.same_names(&first));
+    std::fs::rename(&path, dir.path().join("images/val2017/e.jpg")).unwrap();
+    let images = |root| ImageStore::load(&dataset(root), &load(root, 0, true)).unwrap();
+    assert!(!images(dir.path()).fingerprint().same_names(&first));
 }

@@ -38,6 +38,7 @@ fn images(side: usize) -> PictureSet {
         budget: u64::MAX,
         cache: dir.path(),
         keep: None,
+        exif: true,
         strict: true,
         on_progress: &|_, _| (),
     };

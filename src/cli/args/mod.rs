@@ -28,7 +28,7 @@ pub use cache::{CacheArgs, KeepArgs};
 pub use recipe::RecipeName;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
-    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs,
+    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, TurnArgs,
 };
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,
@@ -275,6 +275,8 @@ pub struct TrainArgs {
     /// Stop at the first image that cannot be read, instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub turn: TurnArgs,
     #[command(flatten)]
     pub keep: KeepArgs,
     /// Write event files for TensorBoard into the run's folder, too

@@ -9,6 +9,14 @@ use crate::cli::args::{EngineArgs, KeepArgs};
 use crate::data::{Classes, DataLayout};
 use crate::eval::Matching;
 
+/// Whether images are turned.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct TurnArgs {
+    /// Take images as they are stored, and do not turn them upright as their EXIF orientation says
+    #[arg(long)]
+    pub no_exif: bool,
+}
+
 /// The images that a command reads.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {
@@ -28,6 +36,8 @@ pub struct SetArgs {
     /// of leaving it out
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub turn: TurnArgs,
     #[command(flatten)]
     pub keep: KeepArgs,
 }
@@ -90,6 +100,8 @@ pub struct SegmentArgs {
     /// Short side of the network's input in pixels [default: as in training]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
+    #[command(flatten)]
+    pub turn: TurnArgs,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,

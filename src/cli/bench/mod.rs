@@ -13,7 +13,8 @@ use crate::base::fs::write_atomic;
 use crate::base::{Error, Result};
 use crate::cli::args::{BenchArgs, Clusters};
 use crate::cli::engine::Chosen;
-use crate::cli::read::Reader;
+use crate::cli::outputs::{self, Output};
+use crate::cli::read::{Reader, account};
 use crate::cli::say;
 use crate::data::{self, Classes, Fit, ImageStore, PictureSet, Square};
 use crate::device::Traced;
@@ -28,6 +29,7 @@ const FEW_IMAGES: usize = 64;
 
 /// Runs the command, and prints its measurements as tables or JSON.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    check_outputs(args)?;
     let before = match args.against.as_deref() {
         Some(path) => Some((path, against::read(path)?)),
         None => None,
@@ -62,6 +64,23 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Fails if a file cannot be written, or not over what it would replace.
+fn check_outputs(args: &BenchArgs) -> Result<()> {
+    let flags: [(&Option<PathBuf>, &str, &str, &[&str]); 3] = [
+        (&args.report, "--report", "an HTML page, or SVG,", &["html", "htm", "svg"]),
+        (&args.csv, "--csv", "CSV", &["csv", "txt"]),
+        (&args.trace, "--trace", "JSON", &["json"]),
+    ];
+    let mut written = Vec::new();
+    for (path, flag, what, endings) in flags {
+        let Some(path) = path else { continue };
+        outputs::check_name(path, flag, what, endings)?;
+        written.push(Output::new(path, flag));
+    }
+    let read = [&args.from, &args.against].into_iter().flatten().map(|path| &**path);
+    outputs::check(&written, read, "name another file")
 }
 
 /// Measures or predicts; with the last epoch that was traced.
@@ -149,6 +168,7 @@ fn made_small(args: &BenchArgs, recipe: &mut Recipe) -> Option<String> {
 /// Reads the first `images` images of a folder.
 fn read(dir: &Path, args: &BenchArgs, images: usize, stored: usize) -> Result<ImageStore> {
     let mut set = data::open(dir, None, "train", Classes::default(), &|_, _| ())?;
+    account(&set);
     set.items.truncate(images);
-    Reader::new(false, &args.keep).images(&set, Square::new(stored, Fit::Crop), "read images")
+    Reader::new(false, &args.keep, true).images(&set, Square::new(stored, Fit::Crop), "read images")
 }

@@ -1,25 +1,33 @@
 //! The reading of a run's images: those that it learns from, and those that it is evaluated on.
 
+use std::collections::BTreeSet;
+
 use crate::base::say::warn;
 use crate::base::{Error, Result};
 use crate::cli::bar::FileBar;
 use crate::cli::choose;
-use crate::cli::read::Reader;
+use crate::cli::read::{Reader, account};
 use crate::cli::settings::Undecided;
-use crate::data::{self, Dataset, PictureSet, Square};
+use crate::data::{self, Account, Dataset, PictureSet, Square};
 use crate::recipe::Method;
 use crate::train::{SHOWN, Sets, Settings};
 
-/// Reads the images that the settings name. Fails if they cannot be read, or lack labels that the
+/// Reads the images that the settings name, with the account of the folder of those to learn from.
+/// Fails if they cannot be read, or lack labels that the
 /// recipe needs, or if fewer clusters than classes are to be matched.
-pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<Sets> {
-    let open = |split: &str| -> Result<Dataset> {
+pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(Sets, Account)> {
+    let mut accounts = BTreeSet::new();
+    let mut open = |split: &str| -> Result<Dataset> {
         let bar = FileBar::new("select");
         let mut set =
             data::open(&settings.data, settings.dataset, split, settings.classes, &|d, t| {
                 bar.set(d, t)
             })?;
         bar.finish();
+        // Where a data set is not split, its folder was told of before.
+        if accounts.insert(set.account.clone()) {
+            account(&set);
+        }
         set.items.truncate(settings.limit.unwrap_or(usize::MAX));
         Ok(set)
     };
@@ -86,5 +94,5 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<S
         }
         Err(e) => return Err(e),
     };
-    Ok(Sets { train, val })
+    Ok((Sets { train, val }, set.account))
 }

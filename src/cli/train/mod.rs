@@ -16,6 +16,7 @@ use crate::cli::read::Reader;
 use crate::cli::say;
 use crate::cli::train::record::Record;
 use crate::cli::watch::Watch;
+use crate::data::Account;
 use crate::device::cuda::Autotune;
 use crate::eval::EpochRow;
 use crate::recipe::Laterals;
@@ -24,7 +25,7 @@ use crate::train::{Outcome, RunFolder, Seen, plan, train};
 
 /// Runs the command, and prints where its results are.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let (folder, rows) = one(args)?;
+    let One { folder, rows, account } = one(args)?;
     if args.plan {
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.json {
         return say(json!({
             "run": text(run), "report": text(&report), "pictures": text(&pictures),
-            "checkpoint": text(&checkpoint), "epochs": rows
+            "checkpoint": text(&checkpoint), "epochs": rows, "data": account
         }));
     }
     let own = format!("picie segment --checkpoint {} --out DIR IMAGE...", quoted(&checkpoint));
@@ -46,9 +47,18 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     ))
 }
 
-/// Trains one run, and writes its pictures and its report. Returns its folder and the rows of its
-/// epochs, which are empty if only the plan was asked for, and printed.
-pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
+/// A run that is trained.
+pub struct One {
+    pub folder: RunFolder,
+    /// The rows of its epochs; none if only the plan was asked for.
+    pub rows: Vec<EpochRow>,
+    /// What its folder of images holds beside them.
+    pub account: Account,
+}
+
+/// Trains one run, and writes its pictures and its report. If only the plan is asked for it is
+/// printed.
+pub fn one(args: &TrainArgs) -> Result<One> {
     let engine = Chosen::new(&args.engine, Autotune::Load)?;
     let (folder, mut settings, mut start) = args.settings(engine.is_gpu())?;
     if !args.resume {
@@ -61,14 +71,15 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
         start.warning.iter().for_each(|warning| warn(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);
-    let sets = load::load(&settings, Reader::new(args.strict, &args.keep), undecided)?;
+    let (sets, account) =
+        load::load(&settings, Reader::new(args.strict, &args.keep, settings.exif), undecided)?;
     choose::choose(undecided, &engine, &mut settings, &mut start, &sets)?;
     detail(format_args!("recipe: {}", json!(settings.recipe)));
     let dev = &mut *engine.open()?;
     if args.plan {
         let plan = plan(dev, &settings, &sets)?;
         say(if args.json { plan.json(dev).to_string() } else { plan.text(dev) })?;
-        return Ok((folder, Vec::new()));
+        return Ok(One { folder, rows: Vec::new(), account });
     }
     let (device, steps) = (dev.describe(), args.profile_steps.clone().unwrap_or_default());
     let mut record = Record::new(&folder, &settings, &sets, device, args.tensorboard);
@@ -82,5 +93,5 @@ pub fn one(args: &TrainArgs) -> Result<(RunFolder, Vec<EpochRow>)> {
     }
     let Outcome { seen, rows } = trained?;
     record.finish(&seen)?;
-    Ok((folder, rows))
+    Ok(One { folder, rows, account })
 }

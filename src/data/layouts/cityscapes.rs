@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::DataLayout;
 use crate::base::{Error, Result};
+use crate::data::account::Account;
 use crate::data::files::{self, Item, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
 
@@ -18,12 +19,12 @@ pub static LAYOUT: DataLayout = DataLayout {
     mark: "leftImg8bit",
     detect: |root| root.join("leftImg8bit").is_dir(),
     splits: |_| vec!["train", "val", "test", "train_extra"],
-    list: |root, split, _| list(root, split),
+    list: |root, split, _, account| list(root, split, account),
     taxonomies,
 };
 
 /// The images of one split, sorted by path.
-fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
+fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
     let dir = root.join("leftImg8bit").join(split);
     if !dir.is_dir() {
         return Err(Error::file(
@@ -33,8 +34,9 @@ fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
         ));
     }
     let mut items = Vec::new();
-    for image in files::images(&dir)? {
+    for image in files::images(&dir, account)? {
         let Some(id) = stem(&image).strip_suffix("_leftImg8bit").map(str::to_string) else {
+            account.leave(1, "pictures of other names", "name them *_leftImg8bit.png");
             continue;
         };
         let city = image.parent().and_then(Path::file_name).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The COCO-Stuff layout: `images/{split}2017/{id}.jpg`, `annotations/{split}2017/{id}.png` and,
 //! where somebody put them, the curated lists `curated/{split}2017/Coco164kFull_Stuff_Coarse_7.txt`
-//! that IIC and PiCIE use.
+//! that IIC and PiCIE use. As COCO unpacks, images lie in `{split}2017` and label maps in
+//! `stuffthingmaps/{split}2017`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 
 use super::DataLayout;
 use crate::base::{Error, Result, stop};
+use crate::data::account::Account;
 use crate::data::decode;
 use crate::data::files::{self, Item, OnProgress, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
@@ -20,9 +22,9 @@ pub const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";
 pub static LAYOUT: DataLayout = DataLayout {
     name: "coco-stuff",
     title: "COCO-Stuff",
-    files: "images/{train,val}2017/*.jpg, annotations/{train,val}2017/*.png",
+    files: "[images/]{train,val}2017/*.jpg, {annotations,stuffthingmaps}/{train,val}2017/*.png",
     mark: "images/train2017",
-    detect: |root| SPLITS.iter().any(|s| root.join(format!("images/{s}2017")).is_dir()),
+    detect: |root| SPLITS.iter().any(|s| images_of(root, &format!("{s}2017")).is_dir()),
     splits: |_| SPLITS.to_vec(),
     list,
     taxonomies,
@@ -30,11 +32,29 @@ pub static LAYOUT: DataLayout = DataLayout {
 
 const SPLITS: [&str; 2] = ["train", "val"];
 
+/// The folder of a split's images: at the top where it lies there, else in `images`.
+fn images_of(root: &Path, year: &str) -> PathBuf {
+    let [flat, usual] = [root.join(year), root.join("images").join(year)];
+    if flat.is_dir() && !usual.is_dir() { flat } else { usual }
+}
+
+/// The folder of a split's label maps: the first that is there.
+fn labels_of(root: &Path, year: &str) -> PathBuf {
+    let [usual, other @ ..] = ["annotations", "stuffthingmaps", "stuffthingmaps_trainval2017"]
+        .map(|tree| root.join(tree).join(year));
+    if usual.is_dir() { usual } else { other.into_iter().find(|dir| dir.is_dir()).unwrap_or(usual) }
+}
+
 /// The images of one split in the order of their ids: those of the curated list if there is one,
 /// else those that pass the rule the list was made by, else (no annotations, or none passes) all.
-fn list(root: &Path, split: &str, progress: OnProgress) -> Result<Vec<Item>> {
+fn list(
+    root: &Path,
+    split: &str,
+    progress: OnProgress,
+    account: &mut Account,
+) -> Result<Vec<Item>> {
     let year = format!("{split}2017");
-    let images = root.join("images").join(&year);
+    let (images, maps) = (images_of(root, &year), labels_of(root, &year));
     if !images.is_dir() {
         return Err(Error::file(
             &images,
@@ -42,10 +62,10 @@ fn list(root: &Path, split: &str, progress: OnProgress) -> Result<Vec<Item>> {
             "unpack the images there, or choose another split",
         ));
     }
-    let labels = label_names(&root.join("annotations").join(&year))?;
+    let labels = label_names(&maps)?;
     let item = |id: String, image: PathBuf| {
         let name = format!("{id}.png");
-        let label = labels.contains(&name).then(|| root.join("annotations").join(&year).join(name));
+        let label = labels.contains(&name).then(|| maps.join(name));
         Item { id, image, label }
     };
 
@@ -64,8 +84,10 @@ fn list(root: &Path, split: &str, progress: OnProgress) -> Result<Vec<Item>> {
             false => Ok(items),
         };
     }
-    let all: Vec<_> =
-        files::images(&images)?.into_iter().map(|image| item(stem(&image), image)).collect();
+    let all: Vec<_> = files::images(&images, account)?
+        .into_iter()
+        .map(|image| item(stem(&image), image))
+        .collect();
     if all.is_empty() {
         return Err(Error::file(&images, "no image in this folder", "unpack the images there"));
     }
@@ -85,6 +107,9 @@ fn list(root: &Path, split: &str, progress: OnProgress) -> Result<Vec<Item>> {
     if !keep.contains(&true) {
         return Ok(all);
     }
+    let kept = keep.iter().filter(|&&keep| keep).count();
+    let what = "images that the paper's rule does not take";
+    account.leave(keep.len() - kept, what, "--dataset folder takes all");
     Ok(all.into_iter().zip(keep).filter_map(|(item, keep)| keep.then_some(item)).collect())
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::DataLayout;
 use crate::base::Result;
+use crate::data::account::Account;
 use crate::data::files::{self, Item};
+use crate::data::maps;
 
 pub static LAYOUT: DataLayout = DataLayout {
     name: "folder",
@@ -13,15 +15,16 @@ pub static LAYOUT: DataLayout = DataLayout {
     mark: "",
     detect: |_| true,
     splits: |_| vec![],
-    list: |root, _, _| list(root),
+    list: |root, _, _, account| list(root, account),
     taxonomies: Vec::new,
 };
 
-/// Every image below `root`, sorted by path.
-fn list(root: &Path) -> Result<Vec<Item>> {
+/// Every image below `root` but label maps that lie beside photos, sorted by path.
+fn list(root: &Path, account: &mut Account) -> Result<Vec<Item>> {
     let id = |path: &Path| {
         path.strip_prefix(root).unwrap_or(path).with_extension("").to_string_lossy().into_owned()
     };
     let item = |image: std::path::PathBuf| Item { id: id(&image), image, label: None };
-    Ok(files::images(root)?.into_iter().map(item).collect())
+    let images = maps::leave_out(root, files::images(root, account)?, account)?;
+    Ok(images.into_iter().map(item).collect())
 }

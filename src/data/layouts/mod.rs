@@ -18,6 +18,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::account::Account;
 use super::files::{Item, OnProgress};
 use super::labels::Taxonomy;
 use crate::base::{Error, Result};
@@ -43,8 +44,9 @@ pub struct DataLayout {
     /// The splits that a folder of this layout has; empty where a data set is not split at all.
     pub splits: fn(&Path) -> Vec<&'static str>,
     /// Lists the items of one of the splits, in a fixed order. An item has a label where its label
-    /// map is there. The progress callback is for layouts that have to read files to choose items.
-    pub list: fn(&Path, &str, OnProgress) -> Result<Vec<Item>>,
+    /// map is there. The progress callback is for layouts that have to read files to choose items;
+    /// the account gets what else lies there.
+    pub list: fn(&Path, &str, OnProgress, &mut Account) -> Result<Vec<Item>>,
     /// Builds every table of classes that label maps of this layout can be read by. Empty where
     /// there are no labels.
     pub taxonomies: fn() -> Vec<Taxonomy>,

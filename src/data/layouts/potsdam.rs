@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::DataLayout;
 use crate::base::{Error, Result};
+use crate::data::account::Account;
 use crate::data::files::{self, Item, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
 
@@ -20,7 +21,7 @@ pub static LAYOUT: DataLayout = DataLayout {
     mark: "imgs and gt",
     detect: |root| root.join("imgs").is_dir() && root.join("gt").is_dir(),
     splits,
-    list: |root, split, _| list(root, split),
+    list: |root, split, _, account| list(root, split, account),
     taxonomies,
 };
 
@@ -39,7 +40,7 @@ fn list_of(root: &Path, split: &str) -> PathBuf {
 }
 
 /// The patches of one split, sorted by path or in the list's order.
-fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
+fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
     let (imgs, gt, listed) = (root.join("imgs"), root.join("gt"), list_of(root, split));
     let item = |image: PathBuf| {
         let id = stem(&image);
@@ -50,7 +51,7 @@ fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
     };
     let items: Vec<Item> = if listed.is_file() {
         let by_stem: BTreeMap<String, PathBuf> =
-            files::images(&imgs)?.into_iter().map(|p| (stem(&p), p)).collect();
+            files::images(&imgs, account)?.into_iter().map(|p| (stem(&p), p)).collect();
         let text = std::fs::read_to_string(&listed).map_err(|e| Error::io(&listed, e))?;
         let find = |name: &str| {
             // Names may end as the files do.
@@ -70,7 +71,7 @@ fn list(root: &Path, split: &str) -> Result<Vec<Item>> {
             .collect::<Result<_>>()?
     } else {
         let dir = Some(imgs.join(split)).filter(|dir| dir.is_dir()).unwrap_or(imgs);
-        files::images(&dir)?.into_iter().map(item).collect()
+        files::images(&dir, account)?.into_iter().map(item).collect()
     };
     match items.is_empty() {
         true => Err(Error::file(

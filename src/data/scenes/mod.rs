@@ -168,6 +168,7 @@ mod tests {
             budget: 1 << 24,
             cache: &dir,
             keep: None,
+            exif: true,
             strict: true,
             on_progress: &|_, _| (),
         };
@@ -182,7 +183,7 @@ mod tests {
         let shapes: Vec<_> = set
             .items
             .iter()
-            .map(|i| decode::rgb(&i.image).unwrap())
+            .map(|i| decode::rgb(&i.image, true).unwrap())
             .map(|i| i.width.cmp(&i.height))
             .collect();
         assert!(shapes.iter().any(|s| s.is_lt()) && shapes.iter().any(|s| s.is_gt()));

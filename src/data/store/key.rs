@@ -42,8 +42,8 @@ impl Key {
         // Labels are kept as the classes that the taxonomy reads them as.
         let taxonomy = dataset.taxonomy.as_ref().filter(|_| labelled);
         let what = format!(
-            "{VERSION}\n{} {:?} {planes} {taxonomy:?}\n",
-            load.square.side, load.square.fit
+            "{VERSION}\n{} {:?} {planes} {taxonomy:?} {}\n",
+            load.square.side, load.square.fit, load.exif
         );
         hash.update(what);
         text(&mut hash, &root);

@@ -48,6 +48,8 @@ pub struct Load<'a> {
     pub keep: Option<u64>,
     /// A picture that cannot be used is an error instead of being left out.
     pub strict: bool,
+    /// Pictures are turned upright as their EXIF orientation says.
+    pub exif: bool,
     /// Called with (done, total) pictures.
     pub on_progress: OnProgress<'a>,
 }
@@ -70,14 +72,23 @@ pub struct ImageStore {
     records: Records,
 }
 
-/// What tells one set of pictures from another: two sets with the same one have the same names in
-/// the same order.
+/// What tells one set of pictures from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     pub images: usize,
     /// A hash (FNV-1a) of the items' names, in order.
     #[serde(rename = "fingerprint")]
     pub names: u64,
+    /// A checksum of all pictures as they are stored. Checkpoints of older versions have none.
+    #[serde(default)]
+    pub content: Option<u64>,
+}
+
+impl Fingerprint {
+    /// Whether the sets have the same names in the same order, whatever the pictures are now.
+    pub fn same_names(&self, other: &Fingerprint) -> bool {
+        (self.images, self.names) == (other.images, other.names)
+    }
 }
 
 /// Where a set is kept for the next start.
@@ -171,7 +182,7 @@ impl ImageStore {
         let names = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        Fingerprint { images: self.items.len(), names }
+        Fingerprint { images: self.items.len(), names, content: self.records.content() }
     }
 
     /// The number of pictures, N.
@@ -221,22 +232,23 @@ impl EvalStore {
                     "add it, or do without the image",
                 )));
             };
-            let image = match decode::rgb_of_label(&item.image, path) {
+            let image = match decode::rgb_of_label(&item.image, path, load.exif) {
                 Ok(image) => image,
                 Err(why) => return Ok(Err(why)),
             };
             let map = taxonomy.read(path)?;
             if (map.width, map.height) != (image.width, image.height) {
                 let (w, h, iw, ih) = (map.width, map.height, image.width, image.height);
-                let what = format!(
+                let mut what = format!(
                     "the label map is {w} × {h} but its image {} is {iw} × {ih}",
                     item.image.display()
                 );
-                return Err(Error::file(
-                    path,
-                    what,
-                    "make them the same size, label maps by nearest neighbour",
-                ));
+                let mut remedy = "make them the same size, label maps by nearest neighbour";
+                if (w, h) == (ih, iw) {
+                    what += ": one of them is turned by a quarter";
+                    remedy = if load.exif { "turn one of them" } else { "leave out --no-exif" };
+                }
+                return Err(Error::file(path, what, remedy));
             }
             transform::image(&image, load.square, pixels);
             transform::label(&map, load.square, classes);
@@ -266,7 +278,7 @@ impl EvalStore {
 
 /// Decodes one picture into its record.
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
-    Ok(decode::rgb(&item.image).map(|image| {
+    Ok(decode::rgb(&item.image, load.exif).map(|image| {
         transform::image(&image, load.square, out);
         (image.width, image.height)
     }))

@@ -91,6 +91,19 @@ impl Records {
         }
     }
 
+    /// A checksum of all pictures, without their classes; `None` if there are no records.
+    pub fn content(&self) -> Option<u64> {
+        let pixels = Part::Pixels.of(self.size);
+        let sums: Vec<u64> = match &self.place {
+            Place::Memory(records) => {
+                records.par_iter().map(|record| checksum(&record[pixels.clone()])).collect()
+            }
+            Place::File(file) => file.entries.iter().map(|entry| entry.sums[0]).collect(),
+            Place::Nowhere => return None,
+        };
+        Some(checksum(bytemuck::cast_slice(&sums)))
+    }
+
     /// Copies `part` of each record of `index` to `out`, (index.len(), bytes of the part).
     pub fn gather(&self, index: &[u32], part: Part, out: &mut [u8]) -> Result<()> {
         let range = part.of(self.size);
@@ -228,6 +241,7 @@ mod tests {
             budget: 0,
             cache: Path::new(""),
             keep: None,
+            exif: true,
             strict,
             on_progress: &|_, _| (),
         }

@@ -3,6 +3,10 @@
 use std::path::Path;
 
 use crate::base::Error;
+use crate::base::kind::Kind;
+
+/// The remedy for weights in another form.
+const SAVE: &str = "in PyTorch, save the network's state_dict with safetensors.torch.save_file";
 
 pub type Result<T> = std::result::Result<T, Fault>;
 
@@ -14,6 +18,8 @@ pub enum Fault {
     Forbidden(String),
     /// Sound, but not something this reader knows.
     Unsupported(String),
+    /// Something else than weights; `None`: nobody knows what.
+    Unknown(Option<Kind>),
 }
 
 impl Fault {
@@ -40,11 +46,17 @@ impl Fault {
                 ),
                 "if you trust the file, load it in PyTorch and save its tensors with safetensors.torch.save_file",
             ),
-            Fault::Unsupported(what) => Error::file(
-                path,
-                what,
-                "in PyTorch, save the network's state_dict with safetensors.torch.save_file",
-            ),
+            Fault::Unsupported(what) => Error::file(path, what, SAVE),
+            Fault::Unknown(kind) => {
+                let what = "neither a safetensors file nor a PyTorch checkpoint";
+                match kind {
+                    Some(kind) => {
+                        let what = format!("this is {}, {what}", kind.name);
+                        Error::file(path, what, kind.remedy(SAVE))
+                    }
+                    None => Error::file(path, what, SAVE),
+                }
+            }
         }
     }
 }

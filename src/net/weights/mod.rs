@@ -27,6 +27,7 @@ mod torch_zip;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::base::kind::Kind;
 use crate::base::{Error, Result};
 pub use canonical::{Origin, backbone, canonical};
 use fault::Fault;
@@ -112,10 +113,10 @@ fn parse(bytes: &[u8]) -> fault::Result<Weights> {
     match bytes {
         [] => Err(Fault::damaged("it is empty")),
         // NOTE: first, because a safetensors file begins with a length, whose bytes may spell
-        // either magic below.
-        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(bytes),
+        // either magic below. No header is long enough to need all eight.
+        [_, _, _, _, _, 0, 0, 0, b'{', ..] => safetensors::parse(bytes),
         [b'P', b'K', ..] => torch_zip::parse(bytes),
         [0x80, ..] => torch_legacy::parse(bytes),
-        _ => Err(Fault::unsupported("neither a safetensors file nor a PyTorch checkpoint")),
+        _ => Err(Fault::Unknown(Kind::of(bytes))),
     }
 }

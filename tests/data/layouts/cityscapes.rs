@@ -47,6 +47,7 @@ fn both_conventions_train_and_evaluate() {
         budget: 1 << 20,
         cache: root,
         keep: None,
+        exif: true,
         strict: false,
         on_progress: &|_, _| (),
     };

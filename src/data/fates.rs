@@ -1,0 +1,146 @@
+//! The three fates of a picture or label map that cannot be read: it is something else, it is
+//! damaged, or it is sound and of a kind that is not supported.
+
+use std::error::Error as _;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageError, ImageFormat};
+use tiff::decoder::Decoder;
+use tiff::tags::Tag;
+
+use crate::base::Error;
+use crate::base::kind::Kind;
+
+/// The remedy for damaged files.
+pub const DAMAGED: &str = "copy or download it again";
+/// The remedy for sound ones.
+const CONVERT: &str = "convert it to PNG or to a usual JPEG";
+
+/// Whether pictures of this format are read.
+pub fn is_read(format: ImageFormat) -> bool {
+    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
+    matches!(format, Jpeg | Png | Bmp | WebP | Tiff)
+}
+
+/// The error for a file without any bytes.
+pub fn empty(path: &Path) -> Error {
+    Error::file(path, "the file is empty", DAMAGED)
+}
+
+/// The error for a file that is no image of a kind that is read.
+pub fn not_an_image(path: &Path, bytes: &[u8]) -> Error {
+    let what = "no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are)";
+    match Kind::of(bytes) {
+        Some(kind) => {
+            let remedy = kind.remedy("remove or convert it").to_string();
+            Error::file(path, format!("this is {}, {what}", kind.name), remedy)
+        }
+        None => Error::file(path, what, "remove or convert it"),
+    }
+}
+
+/// The error for an image that is not read although its format is.
+pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
+    let format = image::guess_format(bytes).ok().filter(|format| is_read(*format));
+    let Some(format) = format.filter(|format| !is_raw(*format, bytes)) else {
+        return not_an_image(path, bytes);
+    };
+    let name = match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::WebP => "WebP",
+        _ => "TIFF",
+    };
+    let sound = match (format, e) {
+        (ImageFormat::Jpeg, _) => unsupported_jpeg(bytes).map(str::to_string),
+        (ImageFormat::Tiff, ImageError::Unsupported(_)) => Some(of_tiff(bytes)),
+        (_, ImageError::Unsupported(e)) => Some(format!("which says: {}", one_line(e))),
+        _ => None,
+    };
+    match sound {
+        Some(how) => {
+            Error::file(path, format!("a {name} of a kind that is not read, {how}"), CONVERT)
+        }
+        None => {
+            let why = e.source().map_or_else(|| one_line(e), one_line);
+            Error::file(path, format!("the {name} is damaged: {why}"), DAMAGED)
+        }
+    }
+}
+
+/// Whether a file is a raw one of a camera: those begin as TIFFs do.
+fn is_raw(format: ImageFormat, bytes: &[u8]) -> bool {
+    format == ImageFormat::Tiff && Kind::of(bytes).is_some_and(|kind| !kind.name.contains("TIFF"))
+}
+
+/// What is not supported about a JPEG. `None`: nothing that its header tells.
+fn unsupported_jpeg(bytes: &[u8]) -> Option<&'static str> {
+    // Start of frame: how it is coded, then a length of two bytes, then the bits of a sample.
+    let (code, at) = segments(bytes).find(|(code, _)| {
+        matches!(code, 0xC0..=0xCF | 0xF7) && ![0xC4, 0xC8, 0xCC].contains(code)
+    })?;
+    match code {
+        0xC9..=0xCF => Some("with arithmetic coding"),
+        0xC3 => Some("without loss"),
+        0xF7 => Some("JPEG-LS"),
+        0xC5..=0xC7 => Some("hierarchical"),
+        _ => (bytes.get(at + 4) != Some(&8)).then_some("of more than 8 bits a colour"),
+    }
+}
+
+/// The kind of a TIFF that is not supported.
+fn of_tiff(bytes: &[u8]) -> String {
+    let Ok(mut tiff) = Decoder::new(Cursor::new(bytes)) else { return "which says no more".into() };
+    let number = |tiff: &mut Decoder<_>, tag| tiff.find_tag_unsigned::<u16>(tag).ok().flatten();
+    use tiff::ColorType::{CMYKA, Gray, Multiband, YCbCr};
+    let colours = match tiff.colortype() {
+        Ok(Gray(bits)) => format!("grey of {bits} bits"),
+        Ok(YCbCr(_)) => "in YCbCr".into(),
+        Ok(CMYKA(_)) => "in CMYK with alpha".into(),
+        Ok(Multiband { num_samples, .. }) => format!("of {num_samples} bands"),
+        Ok(other) => format!("{other:?}"),
+        Err(_) => match number(&mut tiff, Tag::PhotometricInterpretation) {
+            Some(3) => "with a palette".into(),
+            Some(8..=10) => "in L*a*b*".into(),
+            _ => "of unusual colours".into(),
+        },
+    };
+    let packed = number(&mut tiff, Tag::Compression).unwrap_or(1);
+    format!("{colours}, compression {packed}")
+}
+
+/// Whether an end-of-image marker (FF D9) follows the first scan. Inside a scan these two bytes
+/// never stand side by side.
+///
+/// NOTE: the decoder fills what is missing with grey and says nothing.
+pub fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let scan = segments(bytes).find(|(code, _)| *code == 0xDA);
+    scan.is_some_and(|(_, at)| bytes[at..].windows(2).rev().any(|w| w == [0xFF, 0xD9]))
+}
+
+/// The segments of a JPEG up to its first scan: the code of each, and where its marker is.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        loop {
+            let &[mark, code, high, low] = bytes.get(at..at + 4)? else { return None };
+            let here = at;
+            at += match (mark, code) {
+                (0xFF, 0x01 | 0xD0..=0xD7) => 2,
+                (0xFF, 0x02..) if code != 0xFF => {
+                    at += 2 + (usize::from(high) << 8 | usize::from(low));
+                    return Some((code, here));
+                }
+                // Fill bytes and stray ones between segments.
+                _ => 1,
+            };
+        }
+    })
+}
+
+/// The text of an error without its line ends.
+pub fn one_line<E: std::error::Error + ?Sized>(e: &E) -> String {
+    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
