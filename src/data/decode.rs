@@ -6,6 +6,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 
+use super::large::{self, Alone};
 use crate::base::{Error, Result};
 
 /// The remedy for damaged files.
@@ -17,6 +18,8 @@ pub struct Rgb {
     pub height: usize,
     /// u8 (H, W, 3).
     pub pixels: Vec<u8>,
+    /// Keeps other large pictures out of memory while this one is used.
+    pub alone: Alone,
 }
 
 /// A decoded label map.
@@ -66,8 +69,13 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     if stored.0 == 0 || stored.1 == 0 {
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
     }
-    // Decoders do not count the picture itself as memory.
-    image::Limits::default().reserve(decoder.total_bytes()).map_err(unreadable)?;
+    let (size, decoded) = ((stored.0 as u64, stored.1 as u64), decoder.total_bytes());
+    large::check(path, size)?;
+    // What is decoded, the coefficients of a JPEG that comes in passes, and RGB, turned.
+    let alone = large::alone(path, size, decoded + 12 * size.0 * size.1)?;
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(3 * decoded.max(1 << 20));
+    decoder.set_limits(limits).map_err(unreadable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     let floats = match &image {
         DynamicImage::ImageRgb32F(image) => &image.as_raw()[..],
@@ -91,6 +99,7 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
         width: image.width() as usize,
         height: image.height() as usize,
         pixels: image.into_rgb8().into_raw(),
+        alone,
     })
 }
 
@@ -106,6 +115,8 @@ pub fn size(path: &Path) -> Result<(usize, usize)> {
         return Err(not_an_image(path));
     }
     let mut decoder = reader.into_decoder().map_err(|e| unreadable(path, &e))?;
+    let (width, height) = decoder.dimensions();
+    large::check(path, (width.into(), height.into()))?;
     Ok(Header::read(&mut decoder).upright)
 }
 
@@ -164,6 +175,8 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
         Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
     };
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
+    let (width, height) = (reader.info().width.into(), reader.info().height.into());
+    large::check(path, (width, height))?;
     let (color, depth) = reader.output_color_type();
     let channels = match color {
         png::ColorType::Rgb => 3,

@@ -7,6 +7,7 @@
 //!        files labels            the images below a folder; label value → class
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
+//!        large                   how many pixels are read
 //! lab                            colours as people tell them apart
 //! scenes                         a small data set to start with
 //! ```
@@ -16,6 +17,7 @@ pub mod decode;
 mod files;
 pub mod lab;
 mod labels;
+pub mod large;
 mod layouts;
 pub mod scenes;
 mod store;

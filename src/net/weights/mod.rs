@@ -27,9 +27,12 @@ mod torch_zip;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::{Error, Result};
+use crate::base::fs::write_atomic;
+use crate::base::{Error, Result, memory};
 pub use canonical::{Origin, backbone, canonical};
 use fault::Fault;
+pub use plausible::fault_of;
+pub use safetensors::{Head, Kind, write_tensors};
 pub use source::{Provenance, Source, Start};
 
 /// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2
@@ -53,6 +56,28 @@ pub enum Data {
 pub struct Tensor {
     pub shape: Vec<usize>,
     pub data: Data,
+}
+
+impl Data {
+    /// What a file calls elements like these.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Data::F32(_) => Kind::F32,
+            Data::I64(_) => Kind::I64,
+            Data::U16(_) => Kind::U16,
+            Data::U8(_) => Kind::U8,
+        }
+    }
+
+    /// The elements as a file has them; like the rest of the engine, for little-endian machines.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::I64(v) => bytemuck::cast_slice(v),
+            Data::U16(v) => bytemuck::cast_slice(v),
+            Data::U8(v) => v,
+        }
+    }
 }
 
 impl Tensor {
@@ -95,12 +120,24 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>> {
         let what = format!("{} MB are too many for a checkpoint", bytes >> 20);
         return Err(Error::file(path, what, "name another file"));
     }
+    // The file, and the tensors in it.
+    memory::check(path, 2 * bytes)?;
     std::fs::read(path).map_err(|e| Error::io(path, e))
 }
 
 /// Writes `weights` as safetensors, whole or not at all. Equal weights give equal bytes.
 pub fn write(path: &Path, weights: &Weights) -> Result<()> {
-    crate::base::fs::write_atomic(path, |out| safetensors::write(weights, out))
+    let heads = weights.tensors.iter().map(|(name, tensor)| Head {
+        name,
+        shape: &tensor.shape,
+        kind: tensor.data.kind(),
+    });
+    let (heads, tensors): (Vec<_>, Vec<_>) = (heads.collect(), weights.tensors.values().collect());
+    write_atomic(path, |out| {
+        write_tensors(&heads, &weights.metadata, out, &mut |i, out| {
+            out.write_all(tensors[i].data.bytes())
+        })
+    })
 }
 
 /// [`read`] and [`canonical`] in one.
