@@ -31,7 +31,8 @@ impl<'a> Chosen<'a> {
     pub fn new(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
         if let Some(free) = memory::available().filter(|&free| free < LEAST) {
             let [free, least] = [free, LEAST].map(|bytes| bytes >> 20);
-            let what = format!("{free} MiB of memory are free, and a network takes {least} or more");
+            let what =
+                format!("{free} MiB of memory are free, and a network takes {least} or more");
             return Err(Error::input(what, "free some memory, or raise its limit (ulimit -v)"));
         }
         let gpu = gpu(args)?;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder};
+use image::{DynamicImage, ImageDecoder, ImageFormat};
 
 use super::large::{self, Alone};
 use crate::base::{Error, Result};
@@ -60,9 +60,7 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     let reader = image::ImageReader::new(Cursor::new(&bytes))
         .with_guessed_format()
         .map_err(|e| Error::io(path, e))?;
-    if reader.format().is_none() {
-        return Err(not_an_image(path));
-    }
+    let format = reader.format().ok_or_else(|| not_an_image(path))?;
     let unreadable = |e| unreadable(path, &e);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let Header { stored, orientation, upright } = Header::read(&mut decoder);
@@ -71,8 +69,14 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     }
     let (size, decoded) = ((stored.0 as u64, stored.1 as u64), decoder.total_bytes());
     large::check(path, size)?;
-    // What is decoded, the coefficients of a JPEG that comes in passes, and RGB, turned.
-    let alone = large::alone(path, size, decoded + 12 * size.0 * size.1)?;
+    match format {
+        ImageFormat::Png => large::check_claim(path, size, bytes.len(), large::PNG)?,
+        ImageFormat::Jpeg => large::check_claim(path, size, bytes.len(), large::JPEG)?,
+        _ => {}
+    }
+    // What is decoded, and the coefficients of a JPEG that comes in passes, or RGB before and after
+    // it is turned.
+    let alone = large::alone(path, size, decoded + 6 * size.0 * size.1)?;
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(3 * decoded.max(1 << 20));
     decoder.set_limits(limits).map_err(unreadable)?;
@@ -177,6 +181,7 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
     let (width, height) = (reader.info().width.into(), reader.info().height.into());
     large::check(path, (width, height))?;
+    large::check_claim(path, (width, height), bytes.len(), large::PNG)?;
     let (color, depth) = reader.output_color_type();
     let channels = match color {
         png::ColorType::Rgb => 3,

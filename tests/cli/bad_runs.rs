@@ -122,31 +122,6 @@ fn places_that_cannot_be_written() {
     holds(&place.picie(&words).fails(), &["permission denied; check the permissions"]);
 }
 
-/// No test can fill a disk everywhere; a limit on the size of files makes writes fail in the same
-/// place.
-#[test]
-fn a_disk_that_takes_no_more_keeps_what_was_saved() {
-    let place = Place::new();
-    // 51 or 102 MB, as the shell counts: an epoch's file of 45 MB passes, the checkpoint of 135 MB
-    // does not.
-    let short = place.shell("ulimit -f 100000", &train("")).fails();
-    holds(&short, &["run: a checkpoint takes 130 MiB, and files may have ", "ulimit -f"]);
-    assert!(!place.join("run").exists(), "found before anything was written");
-    // The shim takes the place of a disk that others fill meanwhile.
-    let names: Vec<String> =
-        files(&place.join("run")).iter().map(|p| p.display().to_string()).collect();
-    assert_eq!(
-        names,
-        ["epoch-01.safetensors", "metrics.jsonl", "plan.txt", "run.json", "run.lock"]
-    );
-    // With room again it goes on.
-    place.picie("train --run run --resume").succeeds();
-    assert_eq!(
-        std::fs::read_to_string(place.join("run/metrics.jsonl")).unwrap().lines().count(),
-        2
-    );
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_behind_standard_output_is_an_error_and_a_closed_pipe_is_none() {

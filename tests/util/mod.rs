@@ -2,6 +2,7 @@
 //! of ops' calls with all that is checked of them.
 
 mod case;
+mod counted;
 pub mod files;
 /// What build.rs reads of a kernel file; the tests need its entries only.
 #[allow(dead_code)]
@@ -13,6 +14,7 @@ mod rig;
 pub mod softgpu;
 
 pub use case::{OpCase, Steps, rounding};
+pub use counted::peak;
 pub use places::{binary, root, tmp};
 pub use results::{EXACT, Results, added, equal};
 pub use rig::{Number, On, Rig};
