@@ -173,11 +173,11 @@ impl Display for Layout {
                 writeln!(f, "  {:<44} at {:>12} {:>10.3} MiB", r.name, r.offset, mib(r.bytes))?;
             }
         }
-        writeln!(f, "beside   {:>10.2} MiB", mib(self.beside_bytes()))?;
+        writeln!(f, "beside   {:>10.2} MiB of the host, for a while", mib(self.beside_bytes()))?;
         for (name, bytes) in &self.beside {
-            writeln!(f, "  {name:<44} {:>16} {:>10.3} MiB", "", mib(*bytes))?;
+            writeln!(f, "  {name:<44} {:>15} {:>10.3} MiB", "", mib(*bytes))?;
         }
-        write!(f, "total    {:>10.2} MiB", mib(self.total_bytes() + self.beside_bytes()))
+        write!(f, "total    {:>10.2} MiB of the pools", mib(self.total_bytes()))
     }
 }
 
@@ -201,6 +201,11 @@ mod tests {
         assert_eq!(l.take::<f32>(Pool::Acts, "f", 1).offset, 0);
         assert_eq!(l.bytes(Pool::Acts), 320 + 192, "a pool is as large as its largest program");
         assert!(l.to_string().contains("e  "));
+        l.beside("a copy", 3 << 20);
+        l.beside("another", 1 << 20);
+        assert_eq!(l.beside_bytes(), 4 << 20);
+        let text = l.to_string();
+        assert!(text.contains("beside         4.00 MiB") && text.contains("3.000 MiB"), "{text}");
         let acts = l.acts(Pool::Acts, "activations", 64);
         assert_eq!((acts.offset, acts.len, acts.bytes()), (64, 64, 128), "two bytes each");
     }

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use picie::net::weights::{self, Data, Weights};
+
 use super::{Place, TINY, files, holds, scenes, trained};
 
 fn train(more: &str) -> String {
@@ -103,6 +105,34 @@ fn a_damaged_or_foreign_checkpoint_is_not_resumed_and_not_overwritten() {
     let images = settings.replace("\"limit\": null", "\"limit\": 5");
     assert_ne!(images, settings);
     fails(images, &whole, &["the checkpoint is of another data set (6 images, now 5)"]);
+}
+
+/// Files that look like a checkpoint and would not go on to the same numbers.
+#[test]
+fn a_checkpoint_that_lacks_something_is_not_resumed() {
+    let place = Place::new();
+    place.picie(&train("")).succeeds();
+    let checkpoint = place.join("run/checkpoint.safetensors");
+    let whole = weights::read(&checkpoint).unwrap();
+    let fails = |change: &dyn Fn(&mut Weights), says: &str| {
+        let mut other = whole.clone();
+        change(&mut other);
+        weights::write(&checkpoint, &other).unwrap();
+        let why = place.picie("train --run run --resume").fails();
+        holds(&why, &["run/checkpoint.safetensors: ", says]);
+    };
+    // As the file of an epoch has none.
+    fails(
+        &|w| w.tensors.retain(|name, _| !name.starts_with("adam.")),
+        "adam.m.conv1.weight is missing or of another kind; remove this file: the run begins anew",
+    );
+    for (name, value) in [("layer2.0.bn1.running_var", -1.0), ("adam.v.conv1.weight", -0.5)] {
+        let negative = |w: &mut Weights| {
+            let Data::F32(values) = &mut w.tensors.get_mut(name).unwrap().data else { panic!() };
+            values[3] = value;
+        };
+        fails(&negative, &format!("{name} holds the negative variance {value}; its training"));
+    }
 }
 
 #[test]

@@ -22,7 +22,9 @@ fn a_limit_on_memory_is_found_before_the_first_step() {
                 assert!(place.join("run/report.html").exists());
                 done += 1;
             } else {
-                holds(&ran.fails(), &[" MiB", " free"]);
+                let why = ran.fails();
+                holds(&why, &[" MiB", " free"]);
+                assert!(!why.contains(" 0 MiB are free"), "the limit was run into: {why}");
                 assert!(!place.join("run").exists(), "{kib}");
                 refused += 1;
             }

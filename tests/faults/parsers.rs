@@ -90,16 +90,24 @@ struct Kind {
     /// Bytes of memory for each of the file that reading it may take, beside a mebibyte.
     times: usize,
     read: fn(&Path),
+    /// Makes checksums right again, which would hide from their reader what was changed.
+    mend: fn(&mut [u8]),
 }
 
 impl Kind {
     fn new(name: &'static str, sound: Vec<u8>, times: usize, read: fn(&Path)) -> Self {
-        Kind { name, head: sound.len(), sound, times, read }
+        Kind { name, head: sound.len(), sound, times, read, mend: |_| () }
+    }
+
+    /// A PNG. A byte of it stands for so many pixels at most, in the widest elements and as RGB.
+    fn png(name: &'static str, sound: Vec<u8>, read: fn(&Path)) -> Self {
+        Kind { mend: checksums, ..Kind::new(name, sound, PIXELS, read) }
     }
 
     /// Reads the file in `dir` with the changes, and fails if that takes too long or too much.
     fn holds(&self, dir: &Path, changes: &[Change]) {
-        let bytes = changed(&self.sound, self.head, changes);
+        let mut bytes = changed(&self.sound, self.head, changes);
+        (self.mend)(&mut bytes);
         let path = dir.join(self.name);
         std::fs::write(&path, &bytes).unwrap();
         let begun = Instant::now();
@@ -107,6 +115,25 @@ impl Kind {
         let (took, bound) = (begun.elapsed(), self.times * bytes.len() + (1 << 20));
         assert!(most <= bound, "{}: {most} bytes for a file of {}", self.name, bytes.len());
         assert!(took < Duration::from_secs(1), "{}: {took:?}", self.name);
+    }
+}
+
+/// Bytes of memory for each byte of a picture.
+const PIXELS: usize = large::PNG as usize * 16;
+
+/// Writes the checksum of each chunk of a PNG.
+fn checksums(png: &mut [u8]) {
+    let mut at = 8;
+    while let Some(length) = png.get(at..at + 4) {
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        let Some(end) = (at + 8).checked_add(length).filter(|end| end + 4 <= png.len()) else {
+            return;
+        };
+        let bit = |sum: u32, _| sum >> 1 ^ if sum & 1 == 1 { 0xEDB8_8320 } else { 0 };
+        let byte = |sum: u32, &byte: &u8| (0..8).fold(sum ^ u32::from(byte), bit);
+        let sum = !png[at + 4..end].iter().fold(!0, byte);
+        png[end..end + 4].copy_from_slice(&sum.to_be_bytes());
+        at = end + 4;
     }
 }
 
@@ -144,8 +171,6 @@ fn kinds() -> Vec<Kind> {
     let bench =
         place.picie("bench --images 4 --size 32 --batch 4 --batch-cluster 4 --epochs 1 --json");
     let [palette, colours] = label_maps();
-    // What a byte of a picture stands for, in the widest elements and as RGB.
-    let pixels = large::PNG as usize * 16;
     vec![
         Kind::new("zip.pth", golden("zip.pth"), 64, weights),
         Kind::new("deflated.pth", golden("deflated.pth"), 2 * 1032, weights),
@@ -174,12 +199,12 @@ fn kinds() -> Vec<Kind> {
         Kind::new("engines.json", ENGINES.to_vec(), 64, |path| {
             drop(EngineTimes::read(path, "", Dtype::Bf16))
         }),
-        Kind::new("palette.png", palette, pixels, |path| drop(decode::label(path))),
-        Kind::new("colours.png", colours, pixels, |path| {
+        Kind::png("palette.png", palette, |path| drop(decode::label(path))),
+        Kind::png("colours.png", colours, |path| {
             drop(decode::coloured_label(path, &[([255, 0, 0], 0), ([0, 255, 0], 1)]))
         }),
-        Kind::new("image.png", image("image.png"), pixels, |path| drop(decode::rgb(path))),
-        Kind::new("image.jpg", image("image.jpg"), pixels, |path| drop(decode::rgb(path))),
+        Kind::png("image.png", image("image.png"), |path| drop(decode::rgb(path))),
+        Kind::new("image.jpg", image("image.jpg"), PIXELS, |path| drop(decode::rgb(path))),
     ]
 }
 
