@@ -13,7 +13,7 @@ use picie::net::{Architecture, FEATURES, expected};
 use picie::recipe::{ClassifierKind, Freeze, Information, Recipe};
 
 use crate::net::drawn;
-use crate::util::{close, error, golden, softgpu, uniform};
+use crate::util::{close, error, golden, on_host, softgpu, uniform};
 
 const SEED: u64 = 13;
 const IMAGES: usize = 8;
@@ -275,8 +275,7 @@ fn mdc_s_layer_starts_anew_in_each_epoch() {
         let classifier = method.learned()[0].1.classifier();
         (dev.read(classifier.w).unwrap(), dev.read(classifier.b).unwrap())
     };
-    let mut weights = Weights::default();
-    method.common().net.save(dev, &mut weights).unwrap();
+    let weights = on_host(dev, &method.common().net.saved());
     // The first step of epoch 2, on the network as it was: with moments of epoch 1 left behind, or
     // with none.
     let [after, fresh] = [3, 0].map(|steps| {

@@ -4,6 +4,8 @@ mod build;
 mod cli;
 mod cuda;
 mod data;
+#[cfg(target_os = "linux")]
+mod faults;
 mod house;
 mod kit;
 mod losses;

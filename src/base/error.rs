@@ -63,9 +63,13 @@ impl Error {
     }
 
     /// An [`Error::File`] for an `std::io::Error` at `path`, with the remedy that its kind
-    /// suggests.
+    /// suggests. An error of this crate that went through `std::io` comes out as it was.
     pub fn io(path: impl AsRef<Path>, e: std::io::Error) -> Self {
         use std::io::ErrorKind::*;
+        let e = match e.downcast::<Error>() {
+            Ok(own) => return own,
+            Err(e) => e,
+        };
         let remedy = match e.kind() {
             NotFound => "check the path",
             PermissionDenied => "check the permissions",

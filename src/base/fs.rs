@@ -87,11 +87,9 @@ fn write_by(
         drop(out);
         sync(temp.as_file())?;
         temp.persist(path).map_err(|e| e.error)?;
-        // The rename itself must reach the disk as well; not every file system can sync a folder.
-        if let Ok(d) = File::open(dir) {
-            let _ = d.sync_all();
-        }
-        Ok(())
+        // The rename itself must reach the disk as well; a folder that may not be read cannot be
+        // asked for it.
+        File::open(dir).map_or(Ok(()), |dir| sync(&dir))
     };
     let started = Instant::now();
     work().map_err(|e| Error::io(path, e))?;
@@ -119,22 +117,28 @@ pub fn remove_unfinished(dir: &Path) {
     }
 }
 
-/// Like [`remove_unfinished`], but for a folder that other processes write to: writers hold a lock
-/// on their files, and locked files stay. Returns the number of bytes that were freed.
-pub fn remove_abandoned(dir: &Path) -> u64 {
+/// Like [`remove_unfinished`], but for a folder that other processes write to, and for files and
+/// folders whose names begin with `prefix`: writers hold a lock on theirs, and what is locked stays.
+/// Returns the number of bytes that were freed.
+pub fn remove_abandoned(dir: &Path, prefix: &str) -> u64 {
     let mut freed = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, unfinished) =
-            (entry.path(), entry.file_name().to_string_lossy().starts_with(UNFINISHED));
-        // If the lock can be taken, the writer has ended, or has made the file just now and not
-        // locked it yet; in that case the file is still empty.
+            (entry.path(), entry.file_name().to_string_lossy().starts_with(prefix));
+        // If the lock can be taken, the writer has ended, or has made the file or folder just now
+        // and not locked it yet; in that case it is still empty.
         let Some(file) =
             File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok())
         else {
             continue;
         };
         let Ok(stat) = file.metadata() else { continue };
-        if stat.len() > 0 && std::fs::remove_file(&path).is_ok() {
+        let holds = match std::fs::read_dir(&path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) => stat.len() > 0,
+        };
+        if holds {
+            remove(&path);
             freed += 512 * stat.blocks();
         }
     }

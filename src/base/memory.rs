@@ -1,6 +1,8 @@
-//! The amount of memory that this process could still get.
+//! The amount of memory that this process could still get, and the room for files.
 
 use std::path::{Path, PathBuf};
+
+use crate::base::{Error, Result};
 
 /// Names of the files in which a Linux control group (cgroup) states its memory limit and its use,
 /// and of the counters for file caches, which the kernel takes back when memory is short.
@@ -26,11 +28,31 @@ const V2: Names = Names {
     caches: ["active_file", "inactive_file"],
 };
 
-/// Bytes of memory that the system could still give this process, within the limits of its control
-/// groups (those of a container or a batch job). `None` if the system does not say, as outside
-/// Linux.
+/// The limits of a process itself (`ulimit -v` and `ulimit -d`), as `/proc/self/limits` names them,
+/// and its use of each, as `/proc/self/status` does.
+const OWN: [(&str, &str); 2] = [("Max address space", "VmSize:"), ("Max data size", "VmData:")];
+
+/// Bytes of memory that the system could still give this process, within its own limits and those
+/// of its control groups (of a container or a batch job). `None` if the system does not say, as
+/// outside Linux.
 pub fn available() -> Option<u64> {
     below(Path::new("/"))
+}
+
+/// Fails if less than `bytes` bytes of memory are free, which it takes to read `path`.
+pub fn check(path: &Path, bytes: u64) -> Result<()> {
+    let Some(free) = available().filter(|&free| free < bytes) else { return Ok(()) };
+    let what = format!(
+        "to read it takes {} MiB of memory, and {} MiB are free",
+        bytes.div_ceil(1 << 20),
+        free >> 20
+    );
+    Err(Error::file(path, what, "free some memory, or raise its limit"))
+}
+
+/// The largest file in bytes that this process may write (`ulimit -f`). `None` if there is no limit.
+pub fn largest_file() -> Option<u64> {
+    number(Path::new("/proc/self/limits"), "Max file size")
 }
 
 /// Like [`available`], for a machine whose files lie below `root` (tests give a folder of their
@@ -38,7 +60,13 @@ pub fn available() -> Option<u64> {
 fn below(root: &Path) -> Option<u64> {
     let system = number(&root.join("proc/meminfo"), "MemAvailable:").map(|kib| kib << 10);
     let text = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    system.into_iter().chain(text.lines().flat_map(|line| groups(root, line))).min()
+    let groups = text.lines().flat_map(|line| groups(root, line));
+    let own = OWN.iter().filter_map(|(limit, used)| {
+        let limit = number(&root.join("proc/self/limits"), limit)?;
+        let used = number(&root.join("proc/self/status"), used)? << 10;
+        Some(limit.saturating_sub(used))
+    });
+    system.into_iter().chain(groups).chain(own).min()
 }
 
 /// Bytes left below each limit that applies to the group in a line of `/proc/self/cgroup`
@@ -74,7 +102,7 @@ fn number(file: &Path, name: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
     // One name may be the beginning of another: a space must follow.
     values
-        .find(|rest| name.is_empty() || rest.starts_with(' '))?
+        .find(|rest| name.is_empty() || rest.starts_with([' ', '\t']))?
         .split_whitespace()
         .next()?
         .parse()
@@ -128,6 +156,21 @@ mod tests {
         assert_eq!(v2("50000\n", "max\n"), Some(50000 - 7000));
         assert_eq!(v2("50000\n", "30000\n"), Some(30000 - 7000));
         assert_eq!(v2("3000\n", "max\n"), Some(0));
+    }
+
+    #[test]
+    fn the_limits_of_the_process_count_where_there_are_any() {
+        let status =
+            ("proc/self/status", "VmPeak:\t  900 kB\nVmSize:\t  200 kB\nVmData:\t 50 kB\n");
+        let with = |space: &str, data: &str| {
+            let line = |name: &str, soft: &str| format!("{name:<26}{soft:<21}unlimited  bytes\n");
+            let limits = line("Max data size", data) + &line("Max address space", space);
+            machine(&[MEMINFO, status, ("proc/self/limits", &limits)])
+        };
+        assert_eq!(with("unlimited", "unlimited"), Some(700 << 10));
+        assert_eq!(with("307200", "unlimited"), Some(100 << 10));
+        assert_eq!(with("307200", "102400"), Some(50 << 10));
+        assert_eq!(with("1024", "unlimited"), Some(0));
     }
 
     /// A machine with cgroups of version 1, in a container that sees the host's path but its own

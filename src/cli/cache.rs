@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::base::fs::remove_abandoned;
+use crate::base::fs::{UNFINISHED, remove_abandoned};
 use crate::base::{Error, Result};
 use crate::cli::args::CacheArgs;
 use crate::cli::paths::{cache, text};
 use crate::cli::say;
 use crate::data::kept::{self, KeptSet};
+use crate::data::scenes;
 
 /// Runs the command: lists the folder, or clears it.
 pub fn run(args: &CacheArgs) -> Result<()> {
@@ -61,7 +62,8 @@ pub fn run(args: &CacheArgs) -> Result<()> {
 /// bytes that were freed.
 fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<u64> {
     let engines = entries(folder).into_iter().filter(|path| name(path).starts_with("cudnn-"));
-    let mut freed = remove_abandoned(&folder.join(kept::FOLDER));
+    let mut freed = remove_abandoned(&folder.join(kept::FOLDER), UNFINISHED);
+    freed += remove_abandoned(folder, scenes::UNFINISHED);
     for path in sets.into_iter().map(|set| set.path).chain(engines) {
         let bytes = taken(&path);
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;

@@ -3,13 +3,17 @@
 use std::cell::RefCell;
 
 use crate::base::say::{detail, warn};
-use crate::base::{Error, Result, stop};
+use crate::base::{Error, Result, memory, stop};
 use crate::cli::args::{Device, EngineArgs, Precision};
 use crate::cli::paths::cudnn_engines;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
 use crate::device::{Dtype, Engine};
 use crate::report::{PhaseBar, Progress};
+
+/// Bytes of memory without which nothing that computes can begin: those of the threads, and of a
+/// network's weights.
+const LEAST: u64 = 256 << 20;
 
 /// The engine that was chosen. This happens before images are read, so that a machine without it
 /// says so at once.
@@ -25,6 +29,12 @@ impl<'a> Chosen<'a> {
     /// Chooses the engine that the flags name. `autotune` is the command's default. Fails on flags
     /// that contradict each other, and if there is no driver or no such GPU.
     pub fn new(args: &'a EngineArgs, autotune: Autotune) -> Result<Self> {
+        if let Some(free) = memory::available().filter(|&free| free < LEAST) {
+            let [free, least] = [free, LEAST].map(|bytes| bytes >> 20);
+            let what =
+                format!("{free} MiB of memory are free, and a network takes {least} or more");
+            return Err(Error::input(what, "free some memory, or raise its limit (ulimit -v)"));
+        }
         let gpu = gpu(args)?;
         gpu.map_or(Ok(()), cuda::find)?;
         Ok(Chosen { args, autotune: args.autotune.unwrap_or(autotune), gpu })

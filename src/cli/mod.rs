@@ -23,6 +23,7 @@ mod segment;
 mod set;
 mod settings;
 mod sweep;
+mod threads;
 mod train;
 mod watch;
 
@@ -71,7 +72,11 @@ fn run(args: Args) -> Result<()> {
         _ => Volume::Usual,
     });
     watch::heed_signals();
-    match args.command {
+    threads::on_all(|| command(args.command))
+}
+
+fn command(command: Command) -> Result<()> {
+    match command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Baselines(args) => baselines::run(&args),

@@ -41,6 +41,10 @@ use crate::train::{Loaded, Trained};
 /// rounding to a multiple of 32.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
+/// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for its
+/// RGB (3), labels (2), overlay (3) and what these are encoded to.
+const BESIDE: usize = 12;
+
 /// The long side of the input for a photo of this aspect ratio: among the multiples of 32 that
 /// belong to [`ASPECTS`] at the short side `size`, the one nearest to `size` times `aspect`.
 fn long_side(size: usize, aspect: f64) -> usize {
@@ -261,7 +265,9 @@ impl Segmenter {
         let largest = |of: fn(&Photo) -> usize| photos.iter().map(of).max().unwrap_or(1);
         let image = layout.take(Pool::Staging, "image", largest(|p| p.input.h * p.input.w * 3));
         let index = layout.take(Pool::Staging, "image index", 1);
-        let pred = layout.take(Pool::State, "predictions", largest(|p| p.width * p.height));
+        let pixels = largest(|p| p.width * p.height);
+        let pred = layout.take(Pool::State, "predictions", pixels);
+        layout.beside("a photo, its labels and its overlay", BESIDE * pixels);
         dev.reserve(&layout)?;
         dev.write(index, &[0])?;
         Ok(Segmenter { loaded, programs, sobel: recipe.architecture.sobel, image, index, pred })

@@ -1,9 +1,10 @@
 //! The handling of signals, and the progress of a training run.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::base::say::warn;
@@ -24,6 +25,8 @@ const EPOCH_LINES: u32 = 100;
 /// process to stop, and the second one ends it. Signals that the process was started to ignore, as
 /// under `nohup` or as a shell's background job, are still ignored.
 pub fn heed_signals() {
+    // A write beyond `ulimit -f` is to fail, as on a full disk, instead of ending the process.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     // Outside of Linux no signal is known to be ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let heeded =

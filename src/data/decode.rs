@@ -7,6 +7,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
 use super::fates::{DAMAGED, empty, is_read, jpeg_is_whole, not_an_image, one_line, unreadable};
+use super::large::{self, Alone};
 use crate::base::kind::Kind;
 use crate::base::{Error, Result};
 
@@ -16,6 +17,8 @@ pub struct Rgb {
     pub height: usize,
     /// u8 (H, W, 3).
     pub pixels: Vec<u8>,
+    /// Keeps other large pictures out of memory while this one is used.
+    pub alone: Alone,
 }
 
 /// A decoded label map.
@@ -56,17 +59,28 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     let reader = image::ImageReader::new(Cursor::new(&bytes))
         .with_guessed_format()
         .map_err(|e| Error::io(path, e))?;
-    if !reader.format().is_some_and(is_read) {
+    let Some(format) = reader.format().filter(|format| is_read(*format)) else {
         return Err(not_an_image(path, &bytes));
-    }
+    };
     let unreadable = |e| unreadable(path, &bytes, &e);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let Header { stored, orientation, upright } = Header::read(&mut decoder);
     if stored.0 == 0 || stored.1 == 0 {
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
     }
-    // Decoders do not count the picture itself as memory.
-    image::Limits::default().reserve(decoder.total_bytes()).map_err(unreadable)?;
+    let (size, decoded) = ((stored.0 as u64, stored.1 as u64), decoder.total_bytes());
+    large::check(path, size)?;
+    match format {
+        ImageFormat::Png => large::check_claim(path, size, bytes.len(), large::PNG)?,
+        ImageFormat::Jpeg => large::check_claim(path, size, bytes.len(), large::JPEG)?,
+        _ => {}
+    }
+    // What is decoded, and the coefficients of a JPEG that comes in passes, or RGB before and after
+    // it is turned.
+    let alone = large::alone(path, size, decoded + 6 * size.0 * size.1)?;
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(3 * decoded.max(1 << 20));
+    decoder.set_limits(limits).map_err(unreadable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     let floats = match &image {
         DynamicImage::ImageRgb32F(image) => &image.as_raw()[..],
@@ -90,6 +104,7 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
         width: image.width() as usize,
         height: image.height() as usize,
         pixels: image.into_rgb8().into_raw(),
+        alone,
     })
 }
 
@@ -102,6 +117,7 @@ pub fn size(path: &Path, exif: bool) -> Result<(usize, usize)> {
     match reader.and_then(|reader| reader.into_decoder().ok()) {
         Some(mut decoder) => {
             let header = Header::read(&mut decoder);
+            large::check(path, (header.stored.0 as u64, header.stored.1 as u64))?;
             Ok(if exif { header.upright } else { header.stored })
         }
         None => rgb(path, exif).map(|image| (image.width, image.height)),
@@ -157,6 +173,9 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
         Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
     };
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
+    let (width, height) = (reader.info().width.into(), reader.info().height.into());
+    large::check(path, (width, height))?;
+    large::check_claim(path, (width, height), bytes.len(), large::PNG)?;
     let (color, depth) = reader.output_color_type();
     let channels = match color {
         png::ColorType::Rgb => 3,

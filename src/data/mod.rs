@@ -9,7 +9,7 @@
 //!        labels                  label value → class
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
-//!        fates                   why a file cannot be read
+//!        fates large             why a file cannot be read, and how many pixels are
 //! lab                            colours as people tell them apart
 //! scenes                         a small data set to start with
 //! ```
@@ -21,6 +21,7 @@ mod fates;
 mod files;
 pub mod lab;
 mod labels;
+pub mod large;
 mod layouts;
 mod maps;
 pub mod scenes;

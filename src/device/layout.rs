@@ -32,12 +32,14 @@ pub struct Layout {
     pub dtype: Dtype,
     pools: [PoolPlan; POOLS.len()],
     rows: Vec<Row>,
+    /// What needs memory of the host beside the pools, and how many bytes of it.
+    beside: Vec<(&'static str, usize)>,
 }
 
 impl Layout {
     /// A layout of empty pools.
     pub fn new(dtype: Dtype) -> Self {
-        Layout { dtype, pools: Default::default(), rows: Vec::new() }
+        Layout { dtype, pools: Default::default(), rows: Vec::new(), beside: Vec::new() }
     }
 
     /// A new slot of `len` elements in `pool`, alive until [`Layout::release`] or
@@ -94,6 +96,17 @@ impl Layout {
         self.pools[pool as usize].live.clear();
     }
 
+    /// Counts memory of the host that will be needed for a while, such as copies of what is saved.
+    /// No engine allocates it, but one whose pools lie in the same memory leaves room for it.
+    pub fn beside(&mut self, name: &'static str, bytes: usize) {
+        self.beside.push((name, bytes));
+    }
+
+    /// Bytes of the host's memory that are needed beside the pools.
+    pub fn beside_bytes(&self) -> usize {
+        self.beside.iter().map(|(_, bytes)| bytes).sum()
+    }
+
     /// Bytes that `pool` needs: the largest extent so far.
     pub fn bytes(&self, pool: Pool) -> usize {
         self.pools[pool as usize].bytes
@@ -120,7 +133,8 @@ impl Layout {
 }
 
 impl Layout {
-    /// The plan as JSON: for each pool its bytes, and its slots with name, offset and bytes.
+    /// The plan as JSON: for each pool its bytes, and its slots with name, offset and bytes; last,
+    /// as one more pool, what is needed beside them.
     pub fn json(&self) -> serde_json::Value {
         let pool = |pool: &Pool| {
             let rows = self.rows.iter().filter(|row| row.pool == *pool);
@@ -133,11 +147,18 @@ impl Layout {
                 "slots": slots.collect::<Vec<_>>()
             })
         };
-        POOLS.iter().map(pool).collect()
+        let beside = self
+            .beside
+            .iter()
+            .map(|(name, bytes)| serde_json::json!({ "name": name, "offset": 0, "bytes": bytes }));
+        let beside = serde_json::json!({
+            "pool": "beside", "bytes": self.beside_bytes(), "slots": beside.collect::<Vec<_>>()
+        });
+        POOLS.iter().map(pool).chain([beside]).collect()
     }
 }
 
-/// The plan as a table: pool, name, offset, MiB.
+/// The plan as a table: pool, name, offset, MiB; and what is needed beside the pools.
 impl Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
@@ -152,7 +173,11 @@ impl Display for Layout {
                 writeln!(f, "  {:<44} at {:>12} {:>10.3} MiB", r.name, r.offset, mib(r.bytes))?;
             }
         }
-        write!(f, "total    {:>10.2} MiB", mib(self.total_bytes()))
+        writeln!(f, "beside   {:>10.2} MiB of the host, for a while", mib(self.beside_bytes()))?;
+        for (name, bytes) in &self.beside {
+            writeln!(f, "  {name:<44} {:>15} {:>10.3} MiB", "", mib(*bytes))?;
+        }
+        write!(f, "total    {:>10.2} MiB of the pools", mib(self.total_bytes()))
     }
 }
 
@@ -176,6 +201,11 @@ mod tests {
         assert_eq!(l.take::<f32>(Pool::Acts, "f", 1).offset, 0);
         assert_eq!(l.bytes(Pool::Acts), 320 + 192, "a pool is as large as its largest program");
         assert!(l.to_string().contains("e  "));
+        l.beside("a copy", 3 << 20);
+        l.beside("another", 1 << 20);
+        assert_eq!(l.beside_bytes(), 4 << 20);
+        let text = l.to_string();
+        assert!(text.contains("beside         4.00 MiB") && text.contains("3.000 MiB"), "{text}");
         let acts = l.acts(Pool::Acts, "activations", 64);
         assert_eq!((acts.offset, acts.len, acts.bytes()), (64, 64, 128), "two bytes each");
     }

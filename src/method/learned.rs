@@ -5,8 +5,8 @@ use crate::base::rng::{Rng, Stream};
 use crate::base::{Error, Result};
 use crate::device::ops::{AdamSpec, AdamStep, Classifier, ParamBlocks, adam_step};
 use crate::device::{ALIGN, Engine, Layout, Pool, Slot};
-use crate::net::FEATURES;
 use crate::net::weights::{Tensor, Weights};
+use crate::net::{FEATURES, Saved};
 
 /// The distribution of a classifier's first weights. First biases are 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,41 +118,17 @@ impl Learned {
         adam_step(dev, AdamStep { blocks: self.blocks, spec: adam, correction: self.correction })
     }
 
-    /// Adds the weights (k, FEATURES, 1, 1) and biases (k) to `weights`, named as those of a 1×1
-    /// convolution.
-    pub fn save(&self, dev: &mut dyn Engine, name: &str, weights: &mut Weights) -> Result<()> {
-        self.save_block(dev, self.blocks.weights, name, weights)
+    /// The tensors of a checkpoint, with the shapes of a 1×1 convolution's. The first two are
+    /// weights and biases; Adam's moments follow.
+    pub fn saved(&self, name: &str) -> Vec<Saved> {
+        let shape = |slot: Slot<f32>| {
+            if slot.len == self.k { vec![self.k] } else { vec![self.k, FEATURES, 1, 1] }
+        };
+        let tensors = self.tensors(name).into_iter();
+        tensors.map(|(name, slot)| Saved::floats(name, shape(slot), slot)).collect()
     }
 
-    /// Adds Adam's moments to `weights`.
-    pub fn save_moments(
-        &self,
-        dev: &mut dyn Engine,
-        name: &str,
-        weights: &mut Weights,
-    ) -> Result<()> {
-        self.save_block(dev, self.blocks.m, &format!("adam.m.{name}"), weights)?;
-        self.save_block(dev, self.blocks.v, &format!("adam.v.{name}"), weights)
-    }
-
-    fn save_block(
-        &self,
-        dev: &mut dyn Engine,
-        block: Slot<f32>,
-        name: &str,
-        weights: &mut Weights,
-    ) -> Result<()> {
-        let (w, b) = self.parts(block, 0);
-        let w = Tensor::from_f32(vec![self.k, FEATURES, 1, 1], dev.read(w)?);
-        weights.tensors.insert(format!("{name}.weight"), w);
-        weights
-            .tensors
-            .insert(format!("{name}.bias"), Tensor::from_f32(vec![self.k], dev.read(b)?));
-        Ok(())
-    }
-
-    /// Reads what [`Learned::save`] and [`Learned::save_moments`] wrote. Fails if a tensor is
-    /// missing or of another size.
+    /// Reads what [`Learned::saved`] was written to. Fails if a tensor is missing or of another size.
     pub fn load(&self, dev: &mut dyn Engine, name: &str, weights: &Weights) -> Result<()> {
         for (name, slot) in self.tensors(name) {
             let values =

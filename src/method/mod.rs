@@ -76,12 +76,16 @@ pub trait Algorithm {
         Vec::new()
     }
 
-    /// Writes random weights for the network and for the classifiers that are learned besides it.
+    /// Writes random weights for the network and for the classifiers that are learned besides it,
+    /// and zeros for centroids, which a run that is stopped in its first k-means saves.
     fn init(&mut self, dev: &mut dyn Engine) -> Result<()> {
         let common = self.common();
         common.net.init(dev, common.seed)?;
         for (which, (_, learned)) in self.learned().into_iter().enumerate() {
             learned.init(dev, common.seed, FirstWeights::FanIn, which as u32)?;
+        }
+        for pseudo in self.clustering().iter().flat_map(|c| c.pseudo()).flatten() {
+            dev.zero(pseudo.scorer.centroids)?;
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ pub fn unlabelled(
             pictures.chunks_exact(bytes).flat_map(change).collect::<Vec<_>>()
         };
         let scaled = |pixels: Vec<u8>, from: usize, to: usize| {
-            resize(&Rgb { width: from, height: from, pixels }, to, to)
+            resize(&Rgb { width: from, height: from, pixels, alone: None }, to, to)
         };
         let plain = predictor.predict(pictures, side, side)?;
         let mirrored = predictor.predict(&changed(&|p| mirror(p, side, 3)), side, side)?;

@@ -8,6 +8,7 @@ use crate::device::ops::{
 };
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::architecture::{Architecture, Block, Conv, Param, Table, Unit, Units};
+use crate::net::saved::Saved;
 use crate::net::weights::{Tensor, Weights};
 
 /// The stages of a ResNet, a biased 1×1 convolution to 128 channels on each, Adam's state.
@@ -155,7 +156,10 @@ impl Network {
     /// Random weights: convolutions of the backbone He-normal by fan-out, norms 1 and 0
     /// (torchvision's ResNet), laterals uniform in ±1/√fan-in (torch's Conv2d).
     pub fn init(&self, dev: &mut dyn Engine, seed: u64) -> Result<()> {
-        let mut block = vec![0.0; self.blocks.weights.len];
+        let ParamBlocks { weights, m, v, .. } = self.blocks;
+        for slot in [weights, m, v] {
+            dev.zero(slot)?;
+        }
         for (i, p) in self.params.iter().enumerate() {
             let mut rng = Rng::new(seed, Stream::Init, i as u32, 0);
             let values: Vec<f32> = match (&p.shape[..], p.name.starts_with("fpn.")) {
@@ -174,13 +178,9 @@ impl Network {
                     vec![if p.name.ends_with("weight") { 1.0 } else { 0.0 }; shape[0]]
                 }
             };
-            to_device(&mut block[p.offset..][..p.len], &values, &p.shape);
+            dev.write(weights.part(p.offset, p.len), &to_device(p, &values))?;
         }
-        dev.write(self.blocks.weights, &block)?;
         adam_sync(dev, AdamSync { blocks: self.blocks })?;
-        for slot in [self.blocks.m, self.blocks.v] {
-            dev.zero(slot)?;
-        }
         for (_, mean, var) in &self.norms {
             dev.zero(*mean)?;
             dev.write(*var, &vec![1.0; var.len])?;
@@ -201,23 +201,28 @@ impl Network {
         Ok(())
     }
 
-    /// Adam's moments, saved by [`Network::save_moments`].
+    /// Adam's moments, as [`Network::moments`] has them.
     pub fn load_moments(&self, dev: &mut dyn Engine, weights: &Weights) -> Result<()> {
         self.load_block(dev, self.blocks.m, "adam.m.", weights)?;
         self.load_block(dev, self.blocks.v, "adam.v.", weights)
     }
 
-    pub fn save(&self, dev: &mut dyn Engine, weights: &mut Weights) -> Result<()> {
-        self.save_block(dev, self.blocks.weights, "", weights)?;
-        for (name, slot) in self.statistics() {
-            weights.tensors.insert(name, Tensor::from_f32(vec![slot.len], dev.read(slot)?));
-        }
-        Ok(())
+    /// The weights and running statistics, for a file.
+    pub fn saved(&self) -> Vec<Saved> {
+        let statistics = self.statistics().into_iter();
+        let statistics = statistics.map(|(name, slot)| Saved::floats(name, vec![slot.len], slot));
+        self.block(self.blocks.weights, "").chain(statistics).collect()
     }
 
-    pub fn save_moments(&self, dev: &mut dyn Engine, weights: &mut Weights) -> Result<()> {
-        self.save_block(dev, self.blocks.m, "adam.m.", weights)?;
-        self.save_block(dev, self.blocks.v, "adam.v.", weights)
+    /// Adam's moments, for a file.
+    pub fn moments(&self) -> Vec<Saved> {
+        let ParamBlocks { m, v, .. } = self.blocks;
+        self.block(m, "adam.m.").chain(self.block(v, "adam.v.")).collect()
+    }
+
+    /// The gradient of every parameter, by name and in torch's layout.
+    pub fn gradients(&self) -> Vec<Saved> {
+        self.block(self.blocks.grads, "").collect()
     }
 
     /// A copy of the running statistics, to undo what a pass in train mode does to them.
@@ -234,13 +239,6 @@ impl Network {
         slots.zip(running).try_for_each(|(slot, values)| dev.write(*slot, values))
     }
 
-    /// The gradient of every parameter, by name and in torch's layout.
-    pub fn gradients(&self, dev: &mut dyn Engine) -> Result<Weights> {
-        let mut weights = Weights::default();
-        self.save_block(dev, self.blocks.grads, "", &mut weights)?;
-        Ok(weights)
-    }
-
     fn load_block(
         &self,
         dev: &mut dyn Engine,
@@ -248,7 +246,6 @@ impl Network {
         prefix: &str,
         weights: &Weights,
     ) -> Result<()> {
-        let mut block = dev.read(slot)?;
         for p in &self.params {
             if let Some(t) = weights.tensors.get(&format!("{prefix}{}", p.name)) {
                 if t.shape != p.shape {
@@ -260,27 +257,16 @@ impl Network {
                         "use weights of a network of the same architecture",
                     ));
                 }
-                to_device(&mut block[p.offset..][..p.len], floats(&p.name, t)?, &p.shape);
+                dev.write(slot.part(p.offset, p.len), &to_device(p, floats(&p.name, t)?))?;
             }
         }
-        dev.write(slot, &block)
+        Ok(())
     }
 
-    fn save_block(
-        &self,
-        dev: &mut dyn Engine,
-        slot: Slot<f32>,
-        prefix: &str,
-        weights: &mut Weights,
-    ) -> Result<()> {
-        let block = dev.read(slot)?;
-        for p in &self.params {
-            let values = to_torch(&block[p.offset..][..p.len], &p.shape);
-            weights
-                .tensors
-                .insert(format!("{prefix}{}", p.name), Tensor::from_f32(p.shape.clone(), values));
-        }
-        Ok(())
+    /// The parameters, with torch's shapes, where they lie in a parameter block.
+    fn block(&self, block: Slot<f32>, prefix: &str) -> impl Iterator<Item = Saved> {
+        let tensors = self.tensors(prefix, block).into_iter().zip(&self.params);
+        tensors.map(|((name, slot), p)| Saved::floats(name, p.shape.clone(), slot))
     }
 }
 
@@ -290,12 +276,16 @@ fn floats<'a>(name: &str, tensor: &'a Tensor) -> Result<&'a [f32]> {
     })
 }
 
-/// (k, c, r, r) → (k, r, r, c′), c′ ≥ c what the memory has room for; vectors as they are.
-fn to_device(to: &mut [f32], from: &[f32], shape: &[usize]) {
-    for_each_weight(to.len(), shape, |memory, torch| to[memory] = from[torch]);
+/// (k, c, r, r) → (k, r, r, c′), c′ ≥ c what the memory has room for, zeros there; vectors as they
+/// are.
+fn to_device(param: &Param, from: &[f32]) -> Vec<f32> {
+    let mut to = vec![0.0; param.len];
+    for_each_weight(to.len(), &param.shape, |memory, torch| to[memory] = from[torch]);
+    to
 }
 
-fn to_torch(from: &[f32], shape: &[usize]) -> Vec<f32> {
+/// What lies in the engine's memory as a tensor of this shape in torch's layout.
+pub(super) fn to_torch(from: &[f32], shape: &[usize]) -> Vec<f32> {
     let mut to = vec![0.0; shape.iter().product()];
     for_each_weight(from.len(), shape, |memory, torch| to[torch] = from[memory]);
     to
@@ -321,10 +311,10 @@ mod tests {
     #[test]
     fn weights_survive_the_change_of_layout() {
         let (shape, values) = (vec![2, 3, 5, 5], (0..150).map(|v| v as f32).collect::<Vec<_>>());
-        let mut memory = vec![-1.0; 2 * 25 * 4];
-        to_device(&mut memory, &values, &shape);
+        let param = Param { name: String::new(), shape, offset: 0, len: 2 * 25 * 4 };
+        let memory = to_device(&param, &values);
         // Kernel 1, row 2, column 3, channel 1.
         assert_eq!(memory[((5 + 2) * 5 + 3) * 4 + 1], values[((3 + 1) * 5 + 2) * 5 + 3]);
-        assert_eq!(to_torch(&memory, &shape), values);
+        assert_eq!(to_torch(&memory, &param.shape), values);
     }
 }

@@ -8,15 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::say::{quoted, warn};
 use crate::base::{Error, Result};
-use crate::cluster::{Scorer, Summary};
+use crate::cluster::Summary;
 use crate::data::Fingerprint;
-use crate::device::ops::Classifier;
-use crate::device::{Engine, Layout};
+use crate::device::Engine;
 use crate::eval::epochs::Score;
 use crate::method::{Algorithm, PseudoLabels};
-use crate::net::weights::{self, Data, Origin, Provenance, Source, Tensor, Weights};
-use crate::net::{Architecture, FEATURES, Network};
-use crate::recipe::{self, Recipe};
+use crate::net::weights::{self, Data, Origin, Provenance, Source, Weights};
+use crate::net::{FEATURES, Saved};
+use crate::recipe::Recipe;
 
 /// The phase of an epoch that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,23 +103,57 @@ fn pseudo(method: &dyn Algorithm) -> Vec<(String, PseudoLabels)> {
 }
 
 /// The tensors that evaluation needs: weights, running statistics, centroids and learned
-/// classifiers; and the state.
-fn evaluable(dev: &mut dyn Engine, method: &dyn Algorithm, state: &State) -> Result<Weights> {
-    let mut weights = Weights::default();
-    method.common().net.save(dev, &mut weights)?;
-    for (name, pseudo) in pseudo(method) {
-        let tensor = Tensor::from_f32(
-            vec![pseudo.scorer.k(), FEATURES, 1, 1],
-            dev.read(pseudo.scorer.centroids)?,
-        );
-        weights.tensors.insert(format!("classifier{name}.weight"), tensor);
-    }
+/// classifiers.
+fn evaluable(method: &dyn Algorithm) -> Vec<Saved> {
+    let mut tensors = method.common().net.saved();
+    tensors.extend(pseudo(method).into_iter().map(|(name, pseudo)| {
+        let (name, k) = (format!("classifier{name}.weight"), pseudo.scorer.k());
+        Saved::floats(name, vec![k, FEATURES, 1, 1], pseudo.scorer.centroids)
+    }));
     for (name, learned) in method.learned() {
-        learned.save(dev, name, &mut weights)?;
+        tensors.extend(learned.saved(name).into_iter().take(2));
     }
+    tensors
+}
+
+/// The tensors that resuming needs. `labelled`: there are pseudo labels.
+fn resumable(method: &dyn Algorithm, labelled: bool) -> Vec<Saved> {
+    let mut tensors = evaluable(method);
+    tensors.extend(method.common().net.moments());
+    for (name, learned) in method.learned() {
+        tensors.extend(learned.saved(name).into_iter().skip(2));
+    }
+    if labelled {
+        let side = method.common().recipe.feature_side();
+        for (name, PseudoLabels { labels, counts, .. }) in pseudo(method) {
+            let shape = vec![labels.len / (side * side), side, side];
+            tensors.push(Saved::labels(format!("labels{name}"), shape, labels));
+            tensors.push(Saved::counts(format!("label_counts{name}"), counts));
+        }
+    }
+    tensors
+}
+
+/// What saving takes, in bytes.
+pub(super) struct Cost {
+    /// Host memory beside the plan.
+    pub memory: usize,
+    /// The largest file.
+    pub file: usize,
+}
+
+/// What it takes to save a run of this method.
+pub(super) fn cost(method: &dyn Algorithm) -> Cost {
+    let tensors = resumable(method, true);
+    Cost {
+        memory: tensors.iter().map(Saved::copied).max().unwrap_or(0),
+        file: tensors.iter().map(Saved::bytes).sum(),
+    }
+}
+
+fn metadata(state: &State) -> BTreeMap<String, String> {
     let text = serde_json::to_string(state).expect("a state is plain data");
-    weights.metadata.insert("picie".into(), text);
-    Ok(weights)
+    BTreeMap::from([("picie".into(), text)])
 }
 
 /// Writes the file of an epoch, which has everything that evaluation needs.
@@ -130,7 +163,7 @@ pub fn save_epoch(
     method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
-    weights::write(path, &evaluable(dev, method, state)?)
+    crate::net::save(path, dev, &evaluable(method), &metadata(state))
 }
 
 /// Writes the checkpoint, which has everything that resuming needs.
@@ -140,38 +173,26 @@ pub fn save(
     method: &dyn Algorithm,
     state: &State,
 ) -> Result<()> {
-    let mut weights = evaluable(dev, method, state)?;
-    let common = method.common();
-    common.net.save_moments(dev, &mut weights)?;
-    for (name, learned) in method.learned() {
-        learned.save_moments(dev, name, &mut weights)?;
-    }
-    if state.phase == Phase::Train {
-        let side = common.recipe.feature_side();
-        for (name, pseudo) in pseudo(method) {
-            let (labels, counts) = (dev.read(pseudo.labels)?, dev.read(pseudo.counts)?);
-            let shape = vec![state.set.images, side, side];
-            weights
-                .tensors
-                .insert(format!("labels{name}"), Tensor { shape, data: Data::U16(labels) });
-            let counts = counts.into_iter().map(i64::from).collect::<Vec<_>>();
-            let tensor = Tensor { shape: vec![counts.len()], data: Data::I64(counts) };
-            weights.tensors.insert(format!("label_counts{name}"), tensor);
-        }
-    }
-    weights::write(path, &weights)
+    let tensors = resumable(method, state.phase == Phase::Train);
+    crate::net::save(path, dev, &tensors, &metadata(state))
 }
 
-/// Reads a checkpoint that [`save`] wrote, writes its tensors to the device, and returns the state.
-/// Fails if the file is damaged, or if its recipe, seed or data set are not those of this run.
-pub fn load(
-    path: &Path,
-    dev: &mut dyn Engine,
-    method: &dyn Algorithm,
+/// The checkpoint of a run, on the host.
+pub struct Checkpoint<'a> {
+    path: &'a Path,
+    weights: Weights,
+    /// Everything that is not a tensor.
+    pub state: State,
+}
+
+/// Reads a checkpoint that [`save`] wrote. Fails if the file is damaged, or if its recipe, seed or
+/// data set are not those of this run.
+pub fn read<'a>(
+    path: &'a Path,
     recipe: &Recipe,
     seed: u64,
     set: Fingerprint,
-) -> Result<State> {
+) -> Result<Checkpoint<'a>> {
     let (weights, origin) = weights::load(path, &crate::net::expected(recipe.architecture))?;
     let state = state(path, &weights, origin)?;
     let other = |what: &str| {
@@ -203,44 +224,49 @@ pub fn load(
             path.display()
         ));
     }
-    method.common().net.load(dev, &weights)?;
-    method.common().net.load_moments(dev, &weights)?;
-    for (name, learned) in method.learned() {
-        learned.load(dev, name, &weights)?;
-    }
-    for (name, pseudo) in pseudo(method) {
-        dev.write(
-            pseudo.scorer.centroids,
-            floats(path, &weights, &format!("classifier{name}.weight"))?,
-        )?;
-        if state.phase != Phase::Train {
-            continue;
-        }
-        let damaged = || {
-            Error::file(
-                path,
-                "the pseudo labels are missing or of another size",
-                "start a new --run",
-            )
+    let state = State { set, ..state };
+    Ok(Checkpoint { path, weights, state })
+}
+
+impl Checkpoint<'_> {
+    /// Writes the tensors to the device, and returns the state. Fails if a tensor is missing, or
+    /// cannot be what it claims.
+    pub fn restore(self, dev: &mut dyn Engine, method: &dyn Algorithm) -> Result<State> {
+        let Checkpoint { path, weights, state } = self;
+        let labelled = state.phase == Phase::Train;
+        let damaged = |name: &str, what: &str| {
+            Error::file(path, format!("{name} {what}"), "remove this file: the run begins anew")
         };
-        match weights.tensors.get(&format!("labels{name}")).map(|t| &t.data) {
-            Some(Data::U16(labels)) if labels.len() == pseudo.labels.len => {
-                dev.write(pseudo.labels, labels)?
+        for saved in resumable(method, labelled) {
+            if !weights.tensors.get(&saved.name).is_some_and(|tensor| saved.takes(tensor)) {
+                return Err(damaged(&saved.name, "is missing or of another kind"));
             }
-            _ => return Err(damaged()),
         }
-        match weights.tensors.get(&format!("label_counts{name}")).map(|t| &t.data) {
-            Some(Data::I64(counts)) if counts.len() == pseudo.counts.len => {
+        method.common().net.load(dev, &weights)?;
+        method.common().net.load_moments(dev, &weights)?;
+        for (name, learned) in method.learned() {
+            learned.load(dev, name, &weights)?;
+        }
+        for (name, pseudo) in pseudo(method) {
+            let data = |name: &String| &weights.tensors[name].data;
+            if let Data::F32(centroids) = data(&format!("classifier{name}.weight")) {
+                dev.write(pseudo.scorer.centroids, centroids)?;
+            }
+            let names = [format!("labels{name}"), format!("label_counts{name}")];
+            if labelled && let [Data::U16(labels), Data::I64(counts)] = names.each_ref().map(data) {
+                if labels.iter().any(|&label| usize::from(label) >= pseudo.scorer.k()) {
+                    return Err(damaged(&names[0], "holds a label that no cluster has"));
+                }
+                dev.write(pseudo.labels, labels)?;
                 dev.write(pseudo.counts, &counts.iter().map(|&c| c as u32).collect::<Vec<_>>())?;
             }
-            _ => return Err(damaged()),
         }
+        Ok(state)
     }
-    Ok(State { set, ..state })
 }
 
 /// The state in a file that this program wrote. Fails on other files.
-fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
+pub(super) fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
     match (origin, weights.metadata.get("picie")) {
         (Origin::Picie, Some(text)) => serde_json::from_str(text).map_err(|e| {
             Error::file(
@@ -254,95 +280,5 @@ fn state(path: &Path, weights: &Weights, origin: Origin) -> Result<State> {
             "these are weights, not the checkpoint of a run",
             "give them to --weights of a new run",
         )),
-    }
-}
-
-/// The values of a tensor of `weights`, which were read from `path`. Fails if there is no such
-/// tensor of f32.
-fn floats<'a>(path: &Path, weights: &'a Weights, name: &str) -> Result<&'a [f32]> {
-    weights.tensors.get(name).and_then(Tensor::f32).ok_or_else(|| {
-        Error::file(path, format!("{name} is missing"), "use the checkpoint of a trained run")
-    })
-}
-
-/// A trained network and its classifier, read from a file.
-pub struct Trained {
-    /// The network's parameters and running statistics.
-    pub weights: Weights,
-    /// The recipe that it was trained with.
-    pub recipe: Recipe,
-    /// (clusters, FEATURES), centroids, or the weights of a learned classifier.
-    classifier: Vec<f32>,
-    /// (clusters), the biases of a learned classifier, or zeros.
-    bias: Vec<f32>,
-}
-
-/// The memory of a trained network and its classifier on an engine.
-pub struct Loaded {
-    /// The network's parameters.
-    pub net: Network,
-    /// The centroids, and room for the classifier.
-    pub scorer: Scorer,
-}
-
-impl Loaded {
-    /// Takes the memory for a network and classifier of `recipe`.
-    pub fn plan(layout: &mut Layout, recipe: &Recipe) -> Self {
-        let net = Network::plan(layout, recipe.architecture);
-        Loaded { net, scorer: Scorer::plan(layout, "", recipe.clusters) }
-    }
-}
-
-impl Trained {
-    /// Reads a checkpoint of this program, or one of the released code, which merges by cascade and
-    /// scores by dot products with its first classifier. Fails if the file is damaged or holds only
-    /// ImageNet weights.
-    pub fn read(path: &Path) -> Result<Self> {
-        let file = weights::read(path)?;
-        let ours =
-            file.metadata.get("picie").and_then(|text| serde_json::from_str::<State>(text).ok());
-        let foreign = || Architecture::of(weights::backbone(&file.tensors).unwrap_or_default());
-        let architecture = ours.map_or_else(foreign, |state| state.recipe.architecture);
-        let (weights, origin) =
-            weights::canonical(file, path, &crate::net::expected(architecture))?;
-        let recipe = match &origin {
-            Origin::Picie => state(path, &weights, origin)?.recipe,
-            Origin::ReleasedPicie { .. } => Recipe { architecture, ..Recipe::picie_released() },
-            Origin::Torchvision => {
-                return Err(Error::file(
-                    path,
-                    "these are ImageNet weights, without a pyramid or clusters",
-                    format!("train from them: picie train --weights {}", quoted(path)),
-                ));
-            }
-        };
-        // MDC learns its layer anew in each epoch, so there are only centroids before the first.
-        let name = match recipe.method {
-            recipe::Method::Mdc if recipe.learned() => "parametric",
-            _ => "classifier1",
-        };
-        let classifier = floats(path, &weights, &format!("{name}.weight"))?.to_vec();
-        let bias =
-            weights.tensors.get(&format!("{name}.bias")).and_then(Tensor::f32).unwrap_or_default();
-        if !recipe.learned() && bias.iter().any(|&b| b != 0.0) {
-            let remedy = "use a checkpoint of PiCIE, whose classifier is its centroids";
-            return Err(Error::file(path, "classifier1 has a bias that is not zero", remedy));
-        }
-        let recipe = Recipe { clusters: classifier.len() / FEATURES, ..recipe };
-        let bias = if bias.is_empty() { vec![0.0; recipe.clusters] } else { bias.to_vec() };
-        Ok(Trained { weights, recipe, classifier, bias })
-    }
-
-    /// Copies the network, with batch norm folded, and the classifier to the device. Returns the
-    /// classifier.
-    pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
-        to.net.init(dev, 0)?;
-        to.net.load(dev, &self.weights)?;
-        to.net.fold(dev)?;
-        if self.recipe.learned() {
-            return to.scorer.learned(dev, &self.classifier, &self.bias);
-        }
-        dev.write(to.scorer.centroids, &self.classifier)?;
-        to.scorer.by(dev, self.recipe.score_metric)
     }
 }

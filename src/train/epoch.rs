@@ -118,7 +118,7 @@ impl Trainer<'_> {
             if !summary.objective.is_finite() {
                 let what =
                     format!("the k-means objective of view {} is {}", view + 1, summary.objective);
-                let place = finite::state(self.dev, &*self.method, true)?;
+                let place = finite::state(self.dev, &*self.method)?;
                 return Err(self.not_finite(what, place, self.state.adam_step));
             }
             self.state.kmeans.push(summary);

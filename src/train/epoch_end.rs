@@ -9,7 +9,7 @@ use crate::data::PictureSet;
 use crate::device::ops::Classifier;
 use crate::eval::epochs::{EpochRow, Score};
 use crate::eval::{Confusion, Scores};
-use crate::train::checkpoint::{self, Phase, State};
+use crate::train::checkpoint;
 use crate::train::epoch::Trainer;
 use crate::train::finite;
 use crate::train::observer::{ticker, unless_stopped};
@@ -145,10 +145,8 @@ impl Trainer<'_> {
     /// Fails if a number in the state is not finite. The last step's update has not been tested by
     /// any loss yet, and if it broke something, that must not replace the last good checkpoint.
     pub(super) fn check(&mut self) -> Result<()> {
-        let State { epoch, phase, adam_step, .. } = self.state;
-        let clustered = epoch > 1 || phase > Phase::KMeans;
-        match finite::state(self.dev, &*self.method, clustered)? {
-            Some(what) => Err(self.not_finite(what, None, adam_step)),
+        match finite::state(self.dev, &*self.method)? {
+            Some(what) => Err(self.not_finite(what, None, self.state.adam_step)),
             None => Ok(()),
         }
     }

@@ -1,19 +1,21 @@
-//! The search for tensors that hold a number that is not finite. It runs when a loss or an
+//! The search for tensors that hold a number that is not finite, or a negative variance. It runs when a loss or an
 //! objective is not finite, and before a checkpoint replaces the last good one.
 
 use crate::base::Result;
 use crate::device::{Engine, Slot};
 use crate::method::{Algorithm, Losses, PseudoLabels};
+use crate::net::weights::fault_of;
 
 /// A tensor, with its name in checkpoints, or a description if it is not saved.
 type Named = (String, Slot<f32>);
 
-/// A text that names the first of `tensors` with a number that is not finite, and that number.
-/// `None` if all are finite.
+/// A text that names the first of `tensors` with a number that it cannot hold, and that number.
+/// `None` if there is none.
 fn first(dev: &mut dyn Engine, tensors: &[Named]) -> Result<Option<String>> {
     for (name, slot) in tensors {
-        if let Some(value) = dev.read(*slot)?.into_iter().find(|value| !value.is_finite()) {
-            return Ok(Some(format!("{name} holds {value}")));
+        let fault = fault_of(name, &dev.read(*slot)?);
+        if fault.is_some() {
+            return Ok(fault);
         }
     }
     Ok(None)
@@ -30,20 +32,13 @@ fn of_views(method: &dyn Algorithm, what: &str, of: fn(&PseudoLabels) -> Slot<f3
 }
 
 /// Searches a state that is to be saved, or that a k-means began with: the network in the order of
-/// a forward pass, the learned classifiers, and Adam's moments. `clustered`: the centroids too,
-/// which exist by then.
-pub fn state(
-    dev: &mut dyn Engine,
-    method: &dyn Algorithm,
-    clustered: bool,
-) -> Result<Option<String>> {
+/// a forward pass, the learned classifiers, the centroids, and Adam's moments.
+pub fn state(dev: &mut dyn Engine, method: &dyn Algorithm) -> Result<Option<String>> {
     let net = &method.common().net;
     let mut tensors = net.tensors("", net.blocks.weights);
     tensors.extend(net.statistics());
     tensors.extend(method.learned().iter().flat_map(|(name, learned)| learned.tensors(name)));
-    if clustered {
-        tensors.extend(of_views(method, "a centroid", |p| p.scorer.centroids));
-    }
+    tensors.extend(of_views(method, "a centroid", |p| p.scorer.centroids));
     tensors.extend(net.tensors("adam.m.", net.blocks.m));
     tensors.extend(net.tensors("adam.v.", net.blocks.v));
     first(dev, &tensors)
@@ -80,6 +75,7 @@ mod tests {
     fn found(
         recipe: Recipe,
         name: &str,
+        value: f32,
         find: impl Fn(&mut dyn Engine, &dyn Algorithm) -> Result<Option<String>>,
     ) -> String {
         let small = Recipe {
@@ -110,14 +106,16 @@ mod tests {
         all.extend(of_views(&*method, "a centroid", |p| p.scorer.centroids));
         let (_, slot) = all.into_iter().find(|(tensor, _)| tensor == name).unwrap();
         let mut values = dev.read(slot).unwrap();
-        *values.last_mut().unwrap() = f32::NEG_INFINITY;
+        *values.last_mut().unwrap() = value;
         dev.write(slot, &values).unwrap();
         find(dev, &*method).unwrap().unwrap_or_default()
     }
 
     #[test]
     fn the_tensor_that_is_not_finite_is_named() {
-        let all = |dev: &mut dyn Engine, method: &dyn Algorithm| state(dev, method, true);
+        let minus_one = found(Recipe::picie(), "layer3.0.bn1.running_var", -1.0, state);
+        assert_eq!(minus_one, "layer3.0.bn1.running_var holds the negative variance -1");
+        let infinite = f32::NEG_INFINITY;
         for name in [
             "layer1.0.conv1.weight",
             "layer3.0.bn1.running_var",
@@ -125,17 +123,15 @@ mod tests {
             "adam.v.conv1.weight",
             "a centroid of view 2, 3 clusters,",
         ] {
-            assert_eq!(found(Recipe::picie(), name, all), format!("{name} holds -inf"));
+            assert_eq!(found(Recipe::picie(), name, infinite, state), format!("{name} holds -inf"));
         }
         for name in ["parametric.bias", "adam.m.parametric.weight"] {
-            assert_eq!(found(Recipe::mdc(), name, all), format!("{name} holds -inf"));
+            assert_eq!(found(Recipe::mdc(), name, infinite, state), format!("{name} holds -inf"));
         }
-        // Before the first k-means, the centroids hold whatever was in memory.
-        let begun = |dev: &mut dyn Engine, method: &dyn Algorithm| state(dev, method, false);
-        assert_eq!(found(Recipe::picie(), "a centroid of view 1, 3 clusters,", begun), "");
         // A tensor that the step itself has spoilt does not explain its loss.
-        assert_eq!(found(Recipe::picie(), "conv1.weight", step), "");
-        assert_eq!(found(Recipe::picie(), "bn1.running_mean", step), "bn1.running_mean holds -inf");
+        assert_eq!(found(Recipe::picie(), "conv1.weight", infinite, step), "");
+        let mean = found(Recipe::picie(), "bn1.running_mean", infinite, step);
+        assert_eq!(mean, "bn1.running_mean holds -inf");
     }
 
     #[test]

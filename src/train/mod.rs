@@ -11,13 +11,14 @@ mod observer;
 mod outlook;
 mod plan;
 mod run;
+mod trained;
 mod unseen;
 
-pub use checkpoint::{Loaded, Trained};
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
 pub use run::{Begun, Host, RunFolder, Settings};
+pub use trained::{Loaded, Trained};
 pub use unseen::MOST as MOST_UNSEEN;
 
 use crate::base::Result;
@@ -81,12 +82,18 @@ pub fn train(
         .iter()
         .for_each(|line| watch.note(line));
     let RunPlan { layout, mut method, laterals, evaluator, unseen } = plan;
+    folder.check_room(checkpoint::cost(&*method).file as u64)?;
+    let set = sets.train.images().fingerprint();
+    // Read before memory is reserved, so that what it takes counts.
+    let checkpoint = folder.checkpoint();
+    let saved = (resume && checkpoint.exists())
+        .then(|| checkpoint::read(&checkpoint, recipe, settings.seed, set))
+        .transpose()?;
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;
-    let set = sets.train.images().fingerprint();
-    let state = if resume && folder.checkpoint().exists() {
-        checkpoint::load(&folder.checkpoint(), dev, &*method, recipe, settings.seed, set)?
+    let state = if let Some(saved) = saved {
+        saved.restore(dev, &*method)?
     } else {
         // ImageNet weights have no pyramid: it keeps its random weights, or gets some computed from
         // the images.

@@ -5,7 +5,12 @@ use crate::device::{Engine, Layout, Pool};
 use crate::method::{self, Algorithm, Batching, EvalShape, Evaluator, PcaLaterals};
 use crate::recipe::{Laterals, Recipe};
 use crate::train::unseen::Unseen;
-use crate::train::{Sets, Settings};
+use crate::train::{SHOWN, Sets, Settings, checkpoint};
+
+/// Bytes of memory that the pictures of a run and its report take: for each pixel of a picture (the
+/// image, its prediction and its truth, drawn, encoded, and as the text of a page), and at least.
+const PICTURE: usize = 40;
+const PICTURES: usize = 8 << 20;
 
 /// The plan of a run: its passes, and the place of each of its tensors.
 pub struct RunPlan {
@@ -50,6 +55,8 @@ pub fn plan(dev: &mut dyn Engine, settings: &Settings, sets: &Sets) -> Result<Ru
     let evaluator = Evaluator::plan(dev, &mut layout, net, recipe, val, classes, None)?;
     let unseen = Unseen::plan(&mut layout, method.losses());
     method.common_mut().place_images(dev, &mut layout)?;
+    layout.beside("a tensor that is saved, and its copy", checkpoint::cost(&*method).memory);
+    layout.beside("pictures and the report", PICTURES + SHOWN * recipe.eval_size.pow(2) * PICTURE);
     // This slot is only for people who read the plan: engines allocate their scratch themselves.
     layout.take::<u8>(Pool::Scratch, "the largest op's", dev.scratch_bytes());
     Ok(RunPlan { layout, method, laterals, evaluator, unseen })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fs::{remove_unfinished, write_atomic};
 use crate::base::say::{self, quoted, warn};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, memory};
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
@@ -186,6 +186,28 @@ impl RunFolder {
     /// The path of the folder of pictures.
     pub fn pictures(&self) -> PathBuf {
         self.path.join("pictures")
+    }
+
+    /// Fails if there is no room for a checkpoint of `bytes` bytes, which is written beside the one
+    /// before.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let (place, mib) = (&self.path, bytes.div_ceil(1 << 20));
+        if let Some(most) = memory::largest_file().filter(|&most| most < bytes) {
+            let what =
+                format!("a checkpoint takes {mib} MiB, and files may have {} MiB", most >> 20);
+            return Err(Error::file(
+                place,
+                what,
+                "lift the limit on the size of files (ulimit -f)",
+            ));
+        }
+        // A file system that does not say what it has free is written to all the same.
+        let free = rustix::fs::statvfs(place).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
+        if free < bytes {
+            let what = format!("a checkpoint takes {mib} MiB, and {} MiB are free", free >> 20);
+            return Err(Error::file(place, what, "free some space, or choose another --run"));
+        }
+        Ok(())
     }
 
     /// Writes the settings, with which a run begins.

@@ -239,6 +239,16 @@ impl Running {
         }
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself. What it wrote must fit into a pipe until then.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Sends a signal by its name, such as INT.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")

@@ -153,6 +153,25 @@ fn scenes_leave_nothing_behind() {
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
+/// What a killed process leaves the next one removes, unless it is still being written.
+#[test]
+fn scenes_that_were_killed_are_gone_with_the_next() {
+    let place = Place::new();
+    let begun = || std::fs::read_dir(place.path()).unwrap().flatten().next().map(|e| e.path());
+    let running = place.start("scenes drawn --train 9000", 1);
+    let start = Instant::now();
+    while begun().is_none_or(|folder| files(&folder).is_empty()) {
+        assert!(start.elapsed() < Duration::from_secs(60), "no scene was drawn");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    place.picie("scenes others --train 1 --val 1").succeeds();
+    assert!(begun().unwrap().exists() && place.path().read_dir().unwrap().count() == 2);
+    running.signal("KILL");
+    assert_eq!(running.finish().code, None);
+    place.picie("scenes drawn --train 1 --val 1").succeeds();
+    assert_eq!(place.path().read_dir().unwrap().count(), 2);
+}
+
 /// A run that goes on until it is stopped, in its second epoch.
 fn endless(place: &Place, before: &str) -> Running {
     let words = format!("train --recipe demo --data {} --run run {TINY}", scenes().display());

@@ -12,7 +12,7 @@ use picie::net::FEATURES;
 use picie::net::weights::{Source, Weights};
 use picie::recipe::{KMeansStart, Laterals, NormMode, Recipe};
 
-use crate::util::{close, signed, softgpu};
+use crate::util::{close, on_host, signed, softgpu};
 
 const IMAGES: usize = 8;
 
@@ -156,9 +156,7 @@ fn start(dev: &mut dyn Engine) -> (Weights, [(f32, Vec<f32>); 2]) {
             .unwrap();
         (summary.objective as f32, dev.read(clustering.pseudo()[0][0].scorer.centroids).unwrap())
     });
-    let mut weights = Weights::default();
-    common.net.save(dev, &mut weights).unwrap();
-    (weights, centroids)
+    (on_host(dev, &common.net.saved()), centroids)
 }
 
 #[test]

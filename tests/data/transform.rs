@@ -9,7 +9,7 @@ use picie::data::{Fit, IGNORE, Square};
 fn pictures_are_resized_as_pillow_does() {
     for (width, height, size, want) in PILLOW_IMAGES {
         let source = gradient(*width as u32, *height as u32);
-        let source = Rgb { width: *width, height: *height, pixels: source.into_raw() };
+        let source = Rgb { width: *width, height: *height, pixels: source.into_raw(), alone: None };
         let mut out = vec![0; size * size * 3];
         image(&source, Square::new(*size, Fit::Crop), &mut out);
         // 1 level: both round to 8 bits after each of two passes, with other fixed-point
@@ -42,7 +42,7 @@ fn a_third_is_every_third_pixel_padded_where_it_is_short() {
     // 8, cut to 6; 12 rows are 4, padded.
     let (w, h, size, fit) = (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 });
     let source = gradient(w as u32, h as u32);
-    let picture = Rgb { width: w, height: h, pixels: source.clone().into_raw() };
+    let picture = Rgb { width: w, height: h, pixels: source.clone().into_raw(), alone: None };
     let map = LabelMap { width: w, height: h, ids: (0..h * w).map(|i| (i % 251) as u8).collect() };
     let (mut out, mut ids) = (vec![9; size * size * 3], vec![9; size * size]);
     image(&picture, Square::new(size, fit), &mut out);
@@ -96,7 +96,7 @@ fn fits_have_names_in_files() {
 
 #[test]
 fn the_longest_picture_fits() {
-    let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000] };
+    let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000], alone: None };
     let mut out = vec![0; 8 * 8 * 3];
     image(&source, Square::new(8, Fit::Crop), &mut out);
     assert!(out.iter().all(|&v| v == 5));

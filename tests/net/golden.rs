@@ -14,7 +14,7 @@ use picie::net::{
 };
 
 use super::{TWO, drawn, picture};
-use crate::util::{close, golden, uniform};
+use crate::util::{close, golden, on_host, uniform};
 
 /// L2 norm, sum and eight elements, as `golden/base/net.py` takes them; and the number of elements.
 fn summary(v: &[f32]) -> ([f64; 10], usize) {
@@ -172,7 +172,7 @@ fn features_statistics_and_gradients(
         dev.write_acts(slot, &d).unwrap();
     }
     train.backward(dev, &net).unwrap();
-    let grads = net.gradients(dev).unwrap();
+    let grads = on_host(dev, &net.gradients());
     let names = expected(architecture)
         .into_iter()
         .map(|(name, _)| name)

@@ -8,9 +8,11 @@ use picie::device::cpu::Cpu;
 use picie::device::ops::Merge;
 use picie::device::{Dtype, Engine, Layout};
 use picie::net::weights::{Tensor, Weights, load, write};
-use picie::net::{Architecture, Backbone, Mode, Network, Program, ProgramSpec, RESNET18, expected};
+use picie::net::{
+    Architecture, Backbone, Mode, Network, Program, ProgramSpec, RESNET18, expected, save,
+};
 
-use crate::util::uniform;
+use crate::util::{on_host, uniform};
 
 /// Stem, layer1 and layer2 on pictures with their Sobel gradient.
 const TWO: Architecture = Architecture { levels: 2, sobel: true, ..Architecture::RESNET18 };
@@ -59,22 +61,23 @@ fn weights_on_five_channels_survive_a_file() {
     let net = Network::plan(&mut layout, TWO);
     dev.reserve(&layout).unwrap();
     net.init(dev, 3).unwrap();
-    let mut saved = Weights::default();
-    net.save(dev, &mut saved).unwrap();
-    net.save_moments(dev, &mut saved).unwrap();
+    let tensors = [net.saved(), net.moments()].concat();
+    let mut saved = on_host(dev, &tensors);
     saved.metadata.insert("picie".into(), "{}".into());
     assert_eq!(saved.tensors["conv1.weight"].shape, [64, 5, 7, 7]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("two.safetensors");
     write(&path, &saved).unwrap();
+    // Written from the device, tensor after tensor, it is the same file.
+    let streamed = dir.path().join("streamed.safetensors");
+    save(&streamed, dev, &tensors, &saved.metadata).unwrap();
+    assert!(std::fs::read(&streamed).unwrap() == std::fs::read(&path).unwrap());
 
     net.init(dev, 4).unwrap();
     let (read, _) = load(&path, &expected(TWO)).unwrap();
     net.load(dev, &read).unwrap();
-    let mut again = Weights { metadata: saved.metadata.clone(), ..Weights::default() };
-    net.save(dev, &mut again).unwrap();
-    net.save_moments(dev, &mut again).unwrap();
-    assert!(again == saved);
+    let again = on_host(dev, &tensors);
+    assert!(again.tensors == saved.tensors);
     // Channels 5, 6 and 7 are the memory's own: they stay zero.
     let memory = dev.read(net.blocks.weights.part(0, 64 * 49 * 8)).unwrap();
     assert!(memory.chunks(8).all(|tap| tap[5..] == [0.0; 3] && tap[..5].iter().all(|&v| v != 0.0)));

@@ -2,6 +2,7 @@
 //! of ops' calls with all that is checked of them.
 
 mod case;
+mod counted;
 pub mod files;
 /// What build.rs reads of a kernel file; the tests need its entries only.
 #[allow(dead_code)]
@@ -13,6 +14,7 @@ mod rig;
 pub mod softgpu;
 
 pub use case::{OpCase, Steps, rounding};
+pub use counted::peak;
 pub use places::{binary, root, tmp};
 pub use results::{EXACT, Results, added, equal};
 pub use rig::{Number, On, Rig};
@@ -20,6 +22,9 @@ pub use rig::{Number, On, Rig};
 use std::collections::BTreeMap;
 
 use picie::base::rng::{Rng, Stream};
+use picie::device::Engine;
+use picie::net::Saved;
+use picie::net::weights::Weights;
 
 /// `len` standard-normal numbers.
 pub fn signed(seed: u64, len: usize) -> Vec<f32> {
@@ -48,6 +53,12 @@ pub fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
 
 pub fn to_f32(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&v| v as f32).collect()
+}
+
+/// Tensors on the device as a file would hold them.
+pub fn on_host(dev: &mut dyn Engine, tensors: &[Saved]) -> Weights {
+    let read = |saved: &Saved| (saved.name.clone(), saved.read(dev).unwrap());
+    Weights { tensors: tensors.iter().map(read).collect(), ..Weights::default() }
 }
 
 /// Σ a·b in f64.

@@ -16,7 +16,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
 use super::{OnProgress, layouts};
-use crate::base::fs::{listed, write_atomic};
+use crate::base::fs::{listed, remove_abandoned, write_atomic};
 use crate::base::{Error, Result, stop};
 
 /// What a finished folder was made with; a change to the painting counts `version` up.
@@ -37,6 +37,8 @@ impl Drawing {
     }
 }
 
+/// The prefix of the names of unfinished folders.
+pub const UNFINISHED: &str = ".scenes-";
 const DRAWING: &str = "scenes.json";
 const JPEG_QUALITY: u8 = 92;
 
@@ -75,8 +77,11 @@ pub fn write(
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |e| Error::io(dir, e);
     std::fs::create_dir_all(parent).map_err(io)?;
-    let named = || tempfile::Builder::new().prefix(".scenes-").tempdir_in(parent);
+    remove_abandoned(parent, UNFINISHED);
+    let named = || tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent);
     let (temp, _listed) = listed(named).map_err(io)?;
+    // Where folders cannot be locked no one takes this one for abandoned.
+    let _lock = std::fs::File::open(temp.path()).map(|folder| folder.lock().map(|()| folder));
 
     let done = AtomicUsize::new(0);
     for (split, (name, count)) in [("train2017", train), ("val2017", val)].into_iter().enumerate() {

@@ -129,7 +129,7 @@ impl Draft {
     pub fn new(key: &Key, bytes: u64) -> Result<Self> {
         let folder = key.path.parent().expect("a file in a folder");
         let temp = std::fs::create_dir_all(folder).and_then(|()| {
-            remove_abandoned(folder);
+            remove_abandoned(folder, UNFINISHED);
             let disk = rustix::fs::statvfs(folder)?;
             make_room(folder, bytes, disk.f_bavail * disk.f_frsize)?;
             let (temp, listed) =

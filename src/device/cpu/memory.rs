@@ -112,14 +112,13 @@ impl Engine for Cpu {
             total += bytes.div_ceil(ALIGN);
         }
         self.lines = Vec::new();
+        let wanted = total * ALIGN + layout.beside_bytes();
         // NOTE: Linux promises memory that it does not have, and kills the process that then uses
         // it.
-        if let Some(free) = available().filter(|&free| free < (total * ALIGN) as u64) {
-            return Err(layout.too_large("memory", total * ALIGN, free as usize));
+        if let Some(free) = available().filter(|&free| free < wanted as u64) {
+            return Err(layout.too_large("memory", wanted, free as usize));
         }
-        self.lines
-            .try_reserve_exact(total)
-            .map_err(|_| layout.too_large("memory", total * ALIGN, 0))?;
+        self.lines.try_reserve_exact(total).map_err(|_| layout.too_large("memory", wanted, 0))?;
         self.lines.resize(total, Line([0; ALIGN]));
         Ok(())
     }

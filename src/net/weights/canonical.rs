@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::plausible::finite;
 use super::recognise::recognise;
 use super::{Tensor, Weights};
 use crate::base::{Error, Result};
@@ -48,7 +49,7 @@ pub enum Origin {
 ///
 /// Errors: several networks in one file, another backbone, another architecture (the first tensor
 /// whose shape differs), missing tensors (`fpn.` may miss in [`Origin::Torchvision`] alone),
-/// unknown tensors.
+/// unknown tensors, a value that is not finite or a negative variance.
 pub fn canonical(
     weights: Weights,
     path: &Path,
@@ -83,7 +84,9 @@ pub fn canonical(
     if origin != Origin::Picie {
         fits.known(expected)?;
     }
-    Ok((Weights { tensors, metadata }, origin))
+    let weights = Weights { tensors, metadata };
+    finite(&weights, path)?;
+    Ok((weights, origin))
 }
 
 /// The backbone that tensors are of, whoever named them.

@@ -27,10 +27,13 @@ mod torch_zip;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::base::fs::write_atomic;
 use crate::base::kind::Kind;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, memory};
 pub use canonical::{Origin, backbone, canonical};
 use fault::Fault;
+pub use plausible::fault_of;
+pub use safetensors::{Element, Head, write_tensors};
 pub use source::{Provenance, Source, Start};
 
 /// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2
@@ -54,6 +57,28 @@ pub enum Data {
 pub struct Tensor {
     pub shape: Vec<usize>,
     pub data: Data,
+}
+
+impl Data {
+    /// What a file calls elements like these.
+    pub fn element(&self) -> Element {
+        match self {
+            Data::F32(_) => Element::F32,
+            Data::I64(_) => Element::I64,
+            Data::U16(_) => Element::U16,
+            Data::U8(_) => Element::U8,
+        }
+    }
+
+    /// The elements as a file has them; like the rest of the engine, for little-endian machines.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::I64(v) => bytemuck::cast_slice(v),
+            Data::U16(v) => bytemuck::cast_slice(v),
+            Data::U8(v) => v,
+        }
+    }
 }
 
 impl Tensor {
@@ -96,12 +121,24 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>> {
         let what = format!("{} MB are too many for a checkpoint", bytes >> 20);
         return Err(Error::file(path, what, "name another file"));
     }
+    // The file, and the tensors in it.
+    memory::check(path, 2 * bytes)?;
     std::fs::read(path).map_err(|e| Error::io(path, e))
 }
 
 /// Writes `weights` as safetensors, whole or not at all. Equal weights give equal bytes.
 pub fn write(path: &Path, weights: &Weights) -> Result<()> {
-    crate::base::fs::write_atomic(path, |out| safetensors::write(weights, out))
+    let heads = weights.tensors.iter().map(|(name, tensor)| Head {
+        name,
+        shape: &tensor.shape,
+        element: tensor.data.element(),
+    });
+    let (heads, tensors): (Vec<_>, Vec<_>) = (heads.collect(), weights.tensors.values().collect());
+    write_atomic(path, |out| {
+        write_tensors(&heads, &weights.metadata, out, &mut |i, out| {
+            out.write_all(tensors[i].data.bytes())
+        })
+    })
 }
 
 /// [`read`] and [`canonical`] in one.

@@ -6,24 +6,23 @@ use std::path::Path;
 use super::{Tensor, Weights};
 use crate::base::{Error, Result};
 
-/// Errors: a tensor with a value that is not finite, or a variance below zero.
+/// What is wrong with the values of the tensor `name`: one is not finite, or is a variance below
+/// zero (that of a batch norm, or Adam's second moments). `None`: nothing.
+pub fn fault_of(name: &str, values: &[f32]) -> Option<String> {
+    let variance = name.ends_with("running_var") || name.starts_with("adam.v.");
+    let wrong = values.iter().find(|v| !v.is_finite() || variance && **v < 0.0)?;
+    let what = if wrong.is_finite() { "the negative variance " } else { "" };
+    Some(format!("{name} holds {what}{wrong}"))
+}
+
+/// Errors: a tensor with a value that it cannot have, as [`fault_of`] says.
 pub fn finite(weights: &Weights, path: &Path) -> Result<()> {
-    for (name, tensor) in &weights.tensors {
-        let values = tensor.f32().unwrap_or_default();
-        let what = match values.iter().find(|v| !v.is_finite()) {
-            Some(value) => format!("tensor {name:?} holds {value}"),
-            None if name.ends_with("running_var") && values.iter().any(|&v| v < 0.0) => {
-                format!("tensor {name:?} holds a negative variance")
-            }
-            None => continue,
-        };
-        return Err(Error::file(
-            path,
-            what,
-            "its training had failed: use an earlier checkpoint or other weights",
-        ));
+    let fault = |(name, tensor): (&String, &Tensor)| fault_of(name, tensor.f32()?);
+    let remedy = "its training had failed: use an earlier checkpoint or other weights";
+    match weights.tensors.iter().find_map(fault) {
+        Some(what) => Err(Error::file(path, what, remedy)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Correlation of two pixels of a photograph at a distance of d pixels: exp(−d/15). With it the

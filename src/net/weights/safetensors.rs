@@ -1,14 +1,17 @@
 //! The safetensors format: u64 header length, JSON header, then the tensors' bytes, all
 //! little-endian.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+pub use ::safetensors::Dtype as Element;
 use ::safetensors::SafeTensors;
 use serde_json::{Map, json};
 
 use super::fault::{Fault, Result};
 use super::stored::StoredType;
-use super::{Data, Tensor, Weights};
+use super::{Tensor, Weights};
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
     let damaged =
@@ -29,25 +32,45 @@ pub fn parse(bytes: &[u8]) -> Result<Weights> {
     Ok(weights)
 }
 
-/// NOTE: the crate's own writer takes metadata as a `HashMap`, whose order changes from run to run;
-/// the header is written here so that equal weights are equal bytes.
-pub fn write(weights: &Weights, out: &mut dyn Write) -> io::Result<()> {
+/// What a file says of a tensor before it has the elements.
+pub struct Head<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    pub element: Element,
+}
+
+impl Head<'_> {
+    /// Bytes of the elements.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.element.bitsize() / 8
+    }
+}
+
+/// Writes the tensors of `heads`. `put` is called once for each, in the order of the file, and
+/// writes the elements of the tensor with that number.
+///
+/// NOTE: the crate's own writer wants all elements in memory, and takes metadata as a `HashMap`,
+/// whose order changes from run to run; the header is written here so that equal weights are equal
+/// bytes.
+pub fn write_tensors(
+    heads: &[Head],
+    metadata: &BTreeMap<String, String>,
+    out: &mut dyn Write,
+    put: &mut dyn FnMut(usize, &mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     // The widest elements first, so that every tensor is aligned; then by name.
-    let mut tensors: Vec<_> =
-        weights.tensors.iter().map(|(name, t)| (name, t, raw(&t.data))).collect();
-    tensors.sort_by_key(|(_, _, (_, width, _))| std::cmp::Reverse(*width));
+    let mut order: Vec<usize> = (0..heads.len()).collect();
+    order.sort_by_key(|&i| (Reverse(heads[i].element.bitsize()), heads[i].name));
 
     let mut header = Map::new();
-    if !weights.metadata.is_empty() {
-        header.insert("__metadata__".into(), json!(weights.metadata));
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
     }
     let mut begin = 0;
-    for (name, t, (dtype, _, bytes)) in &tensors {
-        let end = begin + bytes.len();
-        header.insert(
-            (*name).clone(),
-            json!({"dtype": dtype, "shape": t.shape, "data_offsets": [begin, end]}),
-        );
+    for head in order.iter().map(|&i| &heads[i]) {
+        let (Head { name, shape, element }, end) = (head, begin + head.bytes());
+        let described = json!({"dtype": element, "shape": shape, "data_offsets": [begin, end]});
+        header.insert(name.to_string(), described);
         begin = end;
     }
     let mut header = serde_json::to_vec(&header)?;
@@ -55,15 +78,5 @@ pub fn write(weights: &Weights, out: &mut dyn Write) -> io::Result<()> {
 
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    tensors.iter().try_for_each(|(_, _, (_, _, bytes))| out.write_all(bytes))
-}
-
-/// Name, width and bytes of the elements; like the rest of the engine, for little-endian machines.
-fn raw(data: &Data) -> (&'static str, usize, &[u8]) {
-    match data {
-        Data::F32(v) => ("F32", 4, bytemuck::cast_slice(v)),
-        Data::I64(v) => ("I64", 8, bytemuck::cast_slice(v)),
-        Data::U16(v) => ("U16", 2, bytemuck::cast_slice(v)),
-        Data::U8(v) => ("U8", 1, v),
-    }
+    order.into_iter().try_for_each(|i| put(i, out))
 }

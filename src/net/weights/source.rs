@@ -1,5 +1,6 @@
 //! Where the weights of a network come from before anything is learned.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -129,17 +130,16 @@ impl Source {
                     "leave out --sobel, or start from random numbers with --weights none",
                 ));
             }
-            Source::Imagenet => (Path::new("imagenet"), IMAGENET.into()),
+            Source::Imagenet => (Path::new("imagenet"), Cow::Borrowed(IMAGENET)),
             Source::Torchvision => {
                 let path = torchvision(&torch_home(), architecture.backbone)?;
                 return Source::File(path).open(architecture);
             }
-            Source::File(path) => (&**path, read_bytes(path)?),
+            Source::File(path) => (&**path, Cow::Owned(read_bytes(path)?)),
         };
         let sha256 = hex(&Sha256::digest(&bytes));
         let weights = parse(&bytes).map_err(|fault| fault.at(path))?;
         let (weights, origin) = canonical(weights, path, &expected(architecture))?;
-        plausible::finite(&weights, path)?;
         let warning =
             (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
         let provenance = Provenance { source: self.clone(), sha256: Some(sha256) };

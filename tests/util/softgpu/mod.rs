@@ -169,7 +169,7 @@ fn is_gnu(compiler: &str) -> bool {
 }
 
 /// The first C++ compiler that runs.
-fn compiler() -> Option<String> {
+pub fn compiler() -> Option<String> {
     // Stand-ins for a driver are built for Linux alone.
     let named =
         std::env::var("CXX").ok().into_iter().chain(["g++", "clang++", "c++"].map(str::to_string));

@@ -1,0 +1,56 @@
+//! Faults on purpose: power cuts and errors at any call that changes a file, threads that cannot be
+//! started, limits on memory, headers that claim too much, and files that were changed at random.
+
+mod claims;
+mod disk;
+mod limits;
+mod parsers;
+mod soak;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::cli::{Place, Ran, scenes};
+use crate::util::{binary, root, softgpu, tmp};
+
+/// A run of well under a second: two stages of the network, from random weights.
+const TINY: &str = "train --recipe picie --levels 2 --weights none --size 32 --stored 64 --batch 4 \
+                    --batch-cluster 4 --init-batches 1 --clusters 9 --epochs 2 --eval-size 32 \
+                    --kmeans-iters 3 --run run";
+
+/// The words of [`TINY`] with its data.
+fn tiny() -> String {
+    format!("{TINY} --data {}", scenes().display())
+}
+
+/// `tests/faults/shim.cpp` as a library. None without a host compiler.
+fn shim() -> Option<&'static Path> {
+    static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let Some(compiler) = softgpu::compiler() else {
+            eprintln!("no host C++ compiler: tests of faults are skipped");
+            return None;
+        };
+        // Several processes may build it at once.
+        let library = tmp().join(format!("faults-{}.so", std::process::id()));
+        let mut command = Command::new(compiler);
+        command.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"]).arg(&library);
+        command.arg(root().join("tests/faults/shim.cpp")).arg("-ldl");
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Some(library)
+    })
+    .as_deref()
+}
+
+/// Runs `picie` with `words` on one thread in `place`, with the faults that `env` asks of the shim
+/// for the files below `run`.
+fn faulty(place: &Place, shim: &Path, env: &[(&str, &str)], words: &str) -> Ran {
+    let mut command = place.command(binary(), words);
+    command.env("LD_PRELOAD", shim).env("FAULT_BELOW", place.join("run"));
+    command.env("RAYON_NUM_THREADS", "1").envs(env.iter().copied());
+    let out = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: out.status.code(), out: text(out.stdout), err: text(out.stderr) }
+}
