@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::say::{quoted, warn};
+use crate::base::say::warn;
 use crate::base::{Error, Result};
 use crate::cluster::Summary;
 use crate::data::Fingerprint;

@@ -203,8 +203,8 @@ fn kinds() -> Vec<Kind> {
         Kind::png("colours.png", colours, |path| {
             drop(decode::coloured_label(path, &[([255, 0, 0], 0), ([0, 255, 0], 1)]))
         }),
-        Kind::png("image.png", image("image.png"), |path| drop(decode::rgb(path))),
-        Kind::new("image.jpg", image("image.jpg"), PIXELS, |path| drop(decode::rgb(path))),
+        Kind::png("image.png", image("image.png"), |path| drop(decode::rgb(path, true))),
+        Kind::new("image.jpg", image("image.jpg"), PIXELS, |path| drop(decode::rgb(path, true))),
     ]
 }
 
