@@ -2,6 +2,7 @@
 //! renamed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -89,7 +90,7 @@ fn write_by(
         temp.persist(path).map_err(|e| e.error)?;
         // The rename itself must reach the disk as well; a folder that may not be read cannot be
         // asked for it.
-        File::open(dir).map_or(Ok(()), |dir| sync(&dir))
+        File::open(dir).map_or(Ok(()), |dir| sync_folder(&dir))
     };
     let started = Instant::now();
     work().map_err(|e| Error::io(path, e))?;
@@ -99,50 +100,79 @@ fn write_by(
 }
 
 /// Waits until a file is on the disk, on file systems that can tell.
-fn sync(file: &File) -> std::io::Result<()> {
-    let cannot = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP].map(|errno| errno.raw_os_error());
-    match file.sync_all() {
-        Err(e) if e.raw_os_error().is_some_and(|errno| cannot.contains(&errno)) => Ok(()),
-        synced => synced,
-    }
+pub fn sync(file: &File) -> std::io::Result<()> {
+    let cannot = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+    file.sync_all().or_else(|e| if is_one_of(&e, &cannot) { Ok(()) } else { Err(e) })
+}
+
+/// Waits until the names in a folder are on the disk. Many file systems refuse this in ways of
+/// their own, so that only an error of the disk counts.
+fn sync_folder(folder: &File) -> std::io::Result<()> {
+    let fatal = [Errno::IO, Errno::NOSPC, Errno::DQUOT];
+    folder.sync_all().or_else(|e| if is_one_of(&e, &fatal) { Err(e) } else { Ok(()) })
+}
+
+/// Whether an error of the system has one of these numbers.
+pub fn is_one_of(e: &std::io::Error, numbers: &[Errno]) -> bool {
+    numbers.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether a name is that of a temporary file or folder: `prefix` and the six letters and digits
+/// that `tempfile` puts behind it. What users have under a similar name is theirs.
+fn is_unfinished(name: &OsStr, prefix: &str) -> bool {
+    let drawn = name.to_str().and_then(|name| name.strip_prefix(prefix));
+    drawn.is_some_and(|drawn| drawn.len() == 6 && drawn.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
 /// Removes the unfinished files that killed writers left in `dir`. Nobody else may be writing
 /// there.
 pub fn remove_unfinished(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        if is_unfinished(&entry.file_name(), UNFINISHED) {
             remove(&entry.path());
         }
     }
 }
 
 /// Like [`remove_unfinished`], but for a folder that other processes write to, and for files and
-/// folders whose names begin with `prefix`: writers hold a lock on theirs, and what is locked stays.
+/// folders that were made with `prefix`: writers hold a lock on theirs, and what is locked stays.
 /// Returns the number of bytes that were freed.
 pub fn remove_abandoned(dir: &Path, prefix: &str) -> u64 {
     let mut freed = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let (path, unfinished) =
-            (entry.path(), entry.file_name().to_string_lossy().starts_with(prefix));
+        let path = entry.path();
+        // A pipe would be waited for until somebody writes to it.
+        let kind = entry.file_type().ok().filter(|kind| kind.is_file() || kind.is_dir());
+        if kind.is_none() || !is_unfinished(&entry.file_name(), prefix) {
+            continue;
+        }
         // If the lock can be taken, the writer has ended, or has made the file or folder just now
         // and not locked it yet; in that case it is still empty.
-        let Some(file) =
-            File::open(&path).ok().filter(|file| unfinished && file.try_lock().is_ok())
-        else {
-            continue;
-        };
-        let Ok(stat) = file.metadata() else { continue };
+        let locked = File::open(&path).ok().filter(|file| file.try_lock().is_ok());
+        let Some(stat) = locked.as_ref().and_then(|file| file.metadata().ok()) else { continue };
         let holds = match std::fs::read_dir(&path) {
             Ok(mut entries) => entries.next().is_some(),
             Err(_) => stat.len() > 0,
         };
         if holds {
+            let bytes = taken(&path);
             remove(&path);
-            freed += 512 * stat.blocks();
+            freed += bytes - taken(&path);
         }
     }
     freed
+}
+
+/// The bytes of the disk that a file, or the files in a folder, take. Links are not followed.
+pub fn taken(path: &Path) -> u64 {
+    match path.symlink_metadata() {
+        Ok(stat) if stat.is_dir() => {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| taken(&entry.path())).sum()
+        }
+        Ok(stat) => 512 * stat.blocks(),
+        Err(_) => 0,
+    }
 }
 
 #[cfg(test)]
@@ -157,9 +187,34 @@ mod tests {
         write_atomic(&dir.path().join("a"), |w| w.write_all(b"a")).unwrap();
         std::fs::write(dir.path().join("usual"), b"a").unwrap();
         assert_eq!(mode("a"), mode("usual"));
-        std::fs::write(dir.path().join(".writing-x7"), b"half").unwrap();
+        std::fs::write(dir.path().join(".writing-aZ09bx"), b"half").unwrap();
+        std::fs::write(dir.path().join(".writing-notes"), b"of the user").unwrap();
         remove_unfinished(dir.path());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert!(dir.path().join(".writing-notes").exists());
+    }
+
+    #[test]
+    fn only_what_was_abandoned_is_removed_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let filled = |name: &str| {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("scene"), vec![1; 100_000]).unwrap();
+        };
+        ["x-abandn", "x-locked", "x-notes"].into_iter().for_each(filled);
+        std::fs::write(at("x-file00"), vec![1; 50_000]).unwrap();
+        std::os::unix::fs::symlink(at("x-notes"), at("x-linked")).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(at("x-pipe00")).status().unwrap();
+        assert!(pipe.success());
+        let lock = File::open(at("x-locked")).unwrap();
+        lock.lock().unwrap();
+        let freed = remove_abandoned(dir.path(), "x-");
+        assert!((150_000..200_000).contains(&freed), "{freed}");
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["x-linked", "x-locked", "x-notes", "x-pipe00"]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `picie cache` lists what lies in the user's cache folder, or removes it.
 
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::base::fs::{UNFINISHED, remove_abandoned};
+use crate::base::fs::{UNFINISHED, remove_abandoned, taken};
 use crate::base::{Error, Result};
 use crate::cli::args::CacheArgs;
 use crate::cli::paths::{cache, text};
@@ -66,8 +66,14 @@ fn clear(folder: &Path, sets: Vec<KeptSet>) -> Result<u64> {
     freed += remove_abandoned(folder, scenes::UNFINISHED);
     for path in sets.into_iter().map(|set| set.path).chain(engines) {
         let bytes = taken(&path);
-        std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
-        freed += bytes;
+        match std::fs::remove_file(&path) {
+            // Another process was faster.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            removed => {
+                removed.map_err(|e| Error::io(&path, e))?;
+                freed += bytes;
+            }
+        }
     }
     Ok(freed)
 }
@@ -82,18 +88,6 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The bytes of the disk that a file or a folder takes. Links are not followed.
-fn taken(path: &Path) -> u64 {
-    let own = path
-        .symlink_metadata()
-        .map_or(0, |stat| if stat.is_dir() { 0 } else { 512 * stat.blocks() });
-    own + if path.is_symlink() {
-        0
-    } else {
-        entries(path).iter().map(|path| taken(path)).sum::<u64>()
-    }
 }
 
 fn mib(bytes: u64) -> f64 {

@@ -201,10 +201,10 @@ fn what_a_killed_writer_leaves_is_no_set_and_goes() {
     let store = ImageStore::load(&set, &keeping(cache.path(), u64::MAX)).unwrap();
     let path = store.kept.unwrap().path;
     // As a kill before the rename leaves it, whole or half; nobody holds its lock.
-    let left = path.with_file_name(".writing-x7");
+    let left = path.with_file_name(".writing-x7x7x7");
     std::fs::rename(&path, &left).unwrap();
     // And one whose writer is alive.
-    let alive = path.with_file_name(".writing-y8");
+    let alive = path.with_file_name(".writing-y8y8y8");
     std::fs::write(&alive, vec![1; 9000]).unwrap();
     let writer = File::open(&alive).unwrap();
     writer.lock().unwrap();

@@ -174,8 +174,11 @@ pub fn make_room(folder: &Path, wanted: u64, free: u64) -> std::io::Result<()> {
         if taken + wanted <= most {
             break;
         }
-        std::fs::remove_file(&set.path)?;
-        taken -= set.bytes;
+        match std::fs::remove_file(&set.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            // Another process may have removed it.
+            _ => taken -= set.bytes,
+        }
     }
     Ok(())
 }
