@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::fs::write_atomic;
+use crate::base::fs::{sync, write_atomic};
 use crate::base::{Error, Result};
 
 /// The main scores of an evaluation, in percent.
@@ -66,7 +66,7 @@ impl EpochRow {
             line.push(b'\n');
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;
             file.write_all(&line)?;
-            file.sync_data()
+            sync(&file)
         };
         work().map_err(|e| Error::io(path, e))
     }

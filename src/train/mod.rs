@@ -82,13 +82,21 @@ pub fn train(
         .iter()
         .for_each(|line| watch.note(line));
     let RunPlan { layout, mut method, laterals, evaluator, unseen } = plan;
-    folder.check_room(checkpoint::cost(&*method).file as u64)?;
     let set = sets.train.images().fingerprint();
     // Read before memory is reserved, so that what it takes counts.
     let checkpoint = folder.checkpoint();
     let saved = (resume && checkpoint.exists())
         .then(|| checkpoint::read(&checkpoint, recipe, settings.seed, set))
         .transpose()?;
+    let begun = saved.as_ref().map_or(1, |saved| saved.state.epoch);
+    let left = (recipe.epochs + 1).saturating_sub(begun);
+    if left > 0 {
+        // A checkpoint is written beside the one before, and each epoch has a file.
+        let checkpoint::Cost { checkpoint: bytes, epoch, .. } = checkpoint::cost(&*method);
+        let checkpoints = bytes * if checkpoint.exists() { 1 } else { 2 };
+        let all = checkpoints.saturating_add(epoch.saturating_mul(left));
+        folder.check_room(bytes as u64, all as u64)?;
+    }
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
     method.common_mut().load_images(dev, sets.train.images())?;
     method.init(dev)?;

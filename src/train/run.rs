@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::base::fs::{remove_unfinished, write_atomic};
+use crate::base::fs::{is_one_of, remove_unfinished, write_atomic};
 use crate::base::say::{self, quoted, warn};
 use crate::base::{Error, Result, memory};
 use crate::net::weights::Provenance;
@@ -119,12 +119,9 @@ impl RunFolder {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let lock = path.join(LOCK);
         let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
-        let lacks = |e: &std::io::Error| {
-            let lacking = [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP];
-            lacking.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
-        };
+        let lacking = [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL, Errno::BADF];
         let locked = match file.try_lock() {
-            Err(TryLockError::Error(e)) if lacks(&e) => {
+            Err(TryLockError::Error(e)) if is_one_of(&e, &lacking) => {
                 warn(format_args!(
                     "{}: this file system has no locks ({e}); let no other process write to this folder",
                     path.display()
@@ -188,24 +185,30 @@ impl RunFolder {
         self.path.join("pictures")
     }
 
-    /// Fails if there is no room for a checkpoint of `bytes` bytes, which is written beside the one
-    /// before.
-    pub fn check_room(&self, bytes: u64) -> Result<()> {
-        let (place, mib) = (&self.path, bytes.div_ceil(1 << 20));
-        if let Some(most) = memory::largest_file().filter(|&most| most < bytes) {
-            let what =
-                format!("a checkpoint takes {mib} MiB, and files may have {} MiB", most >> 20);
+    /// Fails if there is no room for files of `all` bytes together, of which the largest is a
+    /// checkpoint of `largest` bytes.
+    pub fn check_room(&self, largest: u64, all: u64) -> Result<()> {
+        let (place, mib) = (&self.path, |bytes: u64| bytes.div_ceil(1 << 20));
+        if let Some(most) = memory::largest_file().filter(|&most| most < largest) {
+            let (takes, most) = (mib(largest), most >> 20);
+            let what = format!("a checkpoint takes {takes} MiB, and files may have {most} MiB");
             return Err(Error::file(
                 place,
                 what,
                 "lift the limit on the size of files (ulimit -f)",
             ));
         }
-        // A file system that does not say what it has free is written to all the same.
-        let free = rustix::fs::statvfs(place).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize);
-        if free < bytes {
-            let what = format!("a checkpoint takes {mib} MiB, and {} MiB are free", free >> 20);
-            return Err(Error::file(place, what, "free some space, or choose another --run"));
+        // A file system that does not say what it has, or that it has nothing at all, is written to
+        // all the same.
+        let disk = rustix::fs::statvfs(place).ok().filter(|disk| disk.f_blocks > 0);
+        let free = disk.map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
+        if free < all {
+            let (takes, free) = (mib(all), free >> 20);
+            let what = format!(
+                "checkpoints and the files of all epochs take {takes} MiB, and {free} MiB are free"
+            );
+            let remedy = "free some space, choose another --run or fewer --epochs";
+            return Err(Error::file(place, what, remedy));
         }
         Ok(())
     }

@@ -59,8 +59,8 @@ fn a_finished_run_has_a_report_with_its_numbers() {
 fn a_stopped_run_has_one_too_and_one_without_labels() {
     let place = Place::new();
     let words = format!("train --recipe demo --data {} --run run {TINY}", scenes().display());
-    let mut running = place.start(&words.replace("--epochs 2", "--epochs 999"), 1);
-    running.wait_for("epoch 1 of 999");
+    let mut running = place.start(&words.replace("--epochs 2", "--epochs 99"), 1);
+    running.wait_for("epoch 1 of 99");
     running.signal("INT");
     assert_eq!(running.finish().code, Some(130));
     let html = report(&place.join("run"));

@@ -144,6 +144,18 @@ fn segment_says_how_many_photos_are_done_and_each_of_them_is_whole() {
 }
 
 #[test]
+fn a_pipe_that_nobody_writes_to_is_left() {
+    let place = Place::new();
+    assert!(place.command("mkfifo", "pipe.jpg").status().unwrap().success());
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out out pipe.jpg", checkpoint.display());
+    let mut running = place.start(&words, 1);
+    running.wait_for_handlers();
+    std::thread::sleep(Duration::from_millis(300));
+    stops(running, "INT", NOTHING);
+}
+
+#[test]
 fn scenes_leave_nothing_behind() {
     let place = Place::new();
     let mut running = place.start("scenes drawn --train 9000", 1);
@@ -175,8 +187,8 @@ fn scenes_that_were_killed_are_gone_with_the_next() {
 /// A run that goes on until it is stopped, in its second epoch.
 fn endless(place: &Place, before: &str) -> Running {
     let words = format!("train --recipe demo --data {} --run run {TINY}", scenes().display());
-    let mut running = place.start_after(before, &words.replace("--epochs 2", "--epochs 999"), 1);
-    running.wait_for("epoch 1 of 999");
+    let mut running = place.start_after(before, &words.replace("--epochs 2", "--epochs 99"), 1);
+    running.wait_for("epoch 1 of 99");
     running
 }
 
