@@ -138,16 +138,20 @@ fn resumable(method: &dyn Algorithm, labelled: bool) -> Vec<Saved> {
 pub(super) struct Cost {
     /// Host memory beside the plan.
     pub memory: usize,
-    /// The largest file.
-    pub file: usize,
+    /// The checkpoint, which is the largest file.
+    pub checkpoint: usize,
+    /// The file of an epoch.
+    pub epoch: usize,
 }
 
 /// What it takes to save a run of this method.
 pub(super) fn cost(method: &dyn Algorithm) -> Cost {
     let tensors = resumable(method, true);
+    let bytes = |tensors: &[Saved]| tensors.iter().map(Saved::bytes).sum();
     Cost {
         memory: tensors.iter().map(Saved::copied).max().unwrap_or(0),
-        file: tensors.iter().map(Saved::bytes).sum(),
+        checkpoint: bytes(&tensors),
+        epoch: bytes(&evaluable(method)),
     }
 }
 
@@ -237,6 +241,15 @@ impl Checkpoint<'_> {
         let damaged = |name: &str, what: &str| {
             Error::file(path, format!("{name} {what}"), "remove this file: the run begins anew")
         };
+        // Steps are counted in the epoch and in the whole run.
+        let steps = state.set.images.div_ceil(state.recipe.batch.max(1)) * method.rounds();
+        let done = state.epoch.checked_sub(1).and_then(|epochs| epochs.checked_mul(steps));
+        let done = done.and_then(|done| done.checked_add(state.step));
+        if state.step > if labelled { steps } else { 0 }
+            || done.map(|done| done as u64) != Some(state.adam_step)
+        {
+            return Err(damaged("its number of steps", "is not one of this run"));
+        }
         for saved in resumable(method, labelled) {
             if !weights.tensors.get(&saved.name).is_some_and(|tensor| saved.takes(tensor)) {
                 return Err(damaged(&saved.name, "is missing or of another kind"));
@@ -257,8 +270,13 @@ impl Checkpoint<'_> {
                 if labels.iter().any(|&label| usize::from(label) >= pseudo.scorer.k()) {
                     return Err(damaged(&names[0], "holds a label that no cluster has"));
                 }
+                let mut found = vec![0u32; pseudo.scorer.k()];
+                labels.iter().for_each(|&label| found[usize::from(label)] += 1);
+                if !counts.iter().copied().eq(found.iter().map(|&count| i64::from(count))) {
+                    return Err(damaged(&names[1], "does not count its labels"));
+                }
                 dev.write(pseudo.labels, labels)?;
-                dev.write(pseudo.counts, &counts.iter().map(|&c| c as u32).collect::<Vec<_>>())?;
+                dev.write(pseudo.counts, &found)?;
             }
         }
         Ok(state)

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use picie::net::weights::{self, Data, Weights};
+use picie::net::weights::{self, Data, Tensor, Weights};
 
 use super::{Place, TINY, files, holds, scenes, trained};
 
@@ -133,6 +133,38 @@ fn a_checkpoint_that_lacks_something_is_not_resumed() {
         };
         fails(&negative, &format!("{name} holds the negative variance {value}; its training"));
     }
+    // Three steps an epoch, and two epochs are done.
+    let state = |w: &mut Weights, old: &str, new: &str| {
+        let text = w.metadata.get_mut("picie").unwrap();
+        assert!(text.contains(old), "{text}");
+        *text = text.replace(old, new);
+    };
+    for (old, new) in [
+        ("\"adam_step\":6", "\"adam_step\":7"),
+        ("\"step\":0", "\"step\":2"),
+        ("\"epoch\":3", "\"epoch\":0"),
+        ("\"epoch\":3", "\"epoch\":18446744073709551615"),
+    ] {
+        fails(&|w| state(w, old, new), "its number of steps is not one of this run");
+    }
+    // As if it were stopped in training, with this label everywhere, found so many times.
+    let labelled = |w: &mut Weights, label: u16, count: i64| {
+        state(w, "\"phase\":\"k-means\"", "\"phase\":\"train\"");
+        let mut counts = vec![0; 9];
+        counts[4] = count;
+        for view in 1..=2 {
+            let labels = Tensor { shape: vec![6, 8, 8], data: Data::U16(vec![label; 6 * 8 * 8]) };
+            let counts = Tensor { shape: vec![9], data: Data::I64(counts.clone()) };
+            w.tensors.insert(format!("labels{view}"), labels);
+            w.tensors.insert(format!("label_counts{view}"), counts);
+        }
+    };
+    fails(&|w| labelled(w, 9, 6 * 8 * 8), "labels1 holds a label that no cluster has");
+    fails(&|w| labelled(w, 4, 6 * 8 * 8 - 1), "label_counts1 does not count its labels");
+    let mut sound = whole.clone();
+    labelled(&mut sound, 4, 6 * 8 * 8);
+    weights::write(&checkpoint, &sound).unwrap();
+    place.picie("train --run run --resume").succeeds();
 }
 
 #[test]
