@@ -47,7 +47,12 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     for value in &args.values {
         let mut scores = Vec::new();
         for &seed in &args.seeds {
-            tell(format_args!("{} {value}, seed {seed}", args.name));
+            let heading = format!("{} {value}, seed {seed}", args.name);
+            if args.train.json {
+                tell(heading);
+            } else if said.is_ok() {
+                said = say(heading);
+            }
             let run = folder.join(format!("{value}-seed-{seed}"));
             let one = of(
                 &args,

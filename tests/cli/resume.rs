@@ -56,7 +56,7 @@ fn after_kills_at_any_moment() {
         assert_eq!(ran.code, None);
     }
     // As if the last kill had fallen into the writing of a file, or of a line.
-    std::fs::write(place.join("run/.writing-abc"), "half").unwrap();
+    std::fs::write(place.join("run/.writing-abcdef"), "half").unwrap();
     place.start("train --run run --resume", 3).finish().succeeds();
     same_bytes(&place.join("run"));
     // A finished run has nothing left to do, and says again what it found.
@@ -99,8 +99,7 @@ fn after_ctrl_c_which_saves_and_says_how_to_go_on() {
 fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
     let place = Place::new();
     let words = train("mine").replace("train ", "sweep lr --values 1e-4,1e-5 ");
-    let mut running = place.start(&words, 2);
-    running.wait_for("lr 1e-5, seed 1");
+    let running = place.start(&words, 2);
     while !place.join("mine/1e-5-seed-1/run.json").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -116,7 +115,14 @@ fn a_signal_in_the_second_run_of_a_sweep_stops_the_sweep() {
     // The same command goes on: the first run is there.
     let ran = place.picie(&words).succeeds();
     assert_eq!(ran.err.matches("starts from").count(), 0, "{ran:?}");
-    holds(&ran.out, &["1e-4", "1e-5"]);
+    // Each table stands below its run's name, unless standard output is to be read by programs.
+    let [first, second] = ["lr 1e-4, seed 1\n", "lr 1e-5, seed 1\n"];
+    let (_, tables) = ran.out.split_once(first).unwrap();
+    let (table, _) = tables.split_once(second).unwrap();
+    holds(table, &["epoch", "mIoU"]);
+    let ran = place.picie(&format!("{words} --json")).succeeds();
+    assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
+    holds(&ran.err, &[first, second]);
 }
 
 #[test]
@@ -130,7 +136,7 @@ fn losses_that_are_looked_at_together_make_the_same_run() {
 #[test]
 fn a_run_folder_belongs_to_one_process() {
     let place = Place::new();
-    let long = train("run").replace("--epochs 2", "--epochs 999");
+    let long = train("run").replace("--epochs 2", "--epochs 99");
     let mut running = place.start(&long, 1);
     running.wait_for("k-means");
     let settings = std::fs::read(place.join("run/run.json")).unwrap();
