@@ -1,6 +1,7 @@
 //! Reads a file as RGB pixels, or as the values of a label map.
 
-use std::io::{BufReader, Cursor};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -8,8 +9,12 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
 use super::fates::{DAMAGED, empty, is_read, jpeg_is_whole, not_an_image, one_line, unreadable};
 use super::large::{self, Alone};
-use crate::base::kind::Kind;
-use crate::base::{Error, Result};
+use crate::base::kind::{Kind, TELLING};
+use crate::base::{Error, Result, memory};
+
+/// Bytes that the pieces of a picture may take where it is smaller itself, as in a small TIFF that
+/// is one large tile.
+const PIECES: u64 = 32 << 20;
 
 /// A decoded picture.
 pub struct Rgb {
@@ -27,6 +32,8 @@ pub struct LabelMap {
     pub height: usize,
     /// u8 (H, W), the values as they stand in the file.
     pub ids: Vec<u8>,
+    /// Keeps other large pictures out of memory while this one is used.
+    pub alone: Alone,
 }
 
 /// Reads an image of any kind as 8-bit RGB: grey is repeated, CMYK converted as Adobe writes it, 16
@@ -69,17 +76,12 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
         return Err(Error::file(path, "the image has no pixels", DAMAGED));
     }
     let (size, decoded) = ((stored.0 as u64, stored.1 as u64), decoder.total_bytes());
-    large::check(path, size)?;
-    match format {
-        ImageFormat::Png => large::check_claim(path, size, bytes.len(), large::PNG)?,
-        ImageFormat::Jpeg => large::check_claim(path, size, bytes.len(), large::JPEG)?,
-        _ => {}
-    }
+    check(path, format, size, bytes.len() as u64)?;
     // What is decoded, and the coefficients of a JPEG that comes in passes, or RGB before and after
     // it is turned.
     let alone = large::alone(path, size, decoded + 6 * size.0 * size.1)?;
     let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(3 * decoded.max(1 << 20));
+    limits.max_alloc = Some(3 * decoded.max(PIECES));
     decoder.set_limits(limits).map_err(unreadable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     let floats = match &image {
@@ -108,16 +110,30 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     })
 }
 
+/// Fails if a header claims more pixels than are read, or than a file of `bytes` bytes can hold.
+fn check(path: &Path, format: ImageFormat, size: (u64, u64), bytes: u64) -> Result<()> {
+    large::check(path, size)?;
+    match format {
+        ImageFormat::Png => large::check_claim(path, size, bytes, large::PNG),
+        ImageFormat::Jpeg => large::check_claim(path, size, bytes, large::JPEG),
+        _ => Ok(()),
+    }
+}
+
 /// Reads (width, height) of an image, as [`rgb`] would turn it, from its header alone. Where that
 /// does not do, all of it is read, which says why.
 pub fn size(path: &Path, exif: bool) -> Result<(usize, usize)> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let bytes = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let reader = image::ImageReader::new(BufReader::new(file)).with_guessed_format();
-    let reader = reader.ok().filter(|reader| reader.format().is_some_and(is_read));
-    match reader.and_then(|reader| reader.into_decoder().ok()) {
-        Some(mut decoder) => {
+    let known = reader.ok().and_then(|reader| {
+        let format = reader.format().filter(|format| is_read(*format))?;
+        Some((format, reader.into_decoder().ok()?))
+    });
+    match known {
+        Some((format, mut decoder)) => {
             let header = Header::read(&mut decoder);
-            large::check(path, (header.stored.0 as u64, header.stored.1 as u64))?;
+            check(path, format, (header.stored.0 as u64, header.stored.1 as u64), bytes)?;
             Ok(if exif { header.upright } else { header.stored })
         }
         None => rgb(path, exif).map(|image| (image.width, image.height)),
@@ -174,8 +190,7 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
     };
     let mut reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
     let (width, height) = (reader.info().width.into(), reader.info().height.into());
-    large::check(path, (width, height))?;
-    large::check_claim(path, (width, height), bytes.len(), large::PNG)?;
+    check(path, ImageFormat::Png, (width, height), bytes.len() as u64)?;
     let (color, depth) = reader.output_color_type();
     let channels = match color {
         png::ColorType::Rgb => 3,
@@ -205,6 +220,8 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
     let size = reader
         .output_buffer_size()
         .ok_or_else(|| Error::file(path, "too large a label map", "make it smaller"))?;
+    // What is decoded, and a byte for each pixel.
+    let alone = large::alone(path, (width, height), size as u64 + width * height)?;
     let mut rows = vec![0; size];
     let info = reader.next_frame(&mut rows).map_err(damaged)?;
     let (width, height) = (info.width as usize, info.height as usize);
@@ -240,14 +257,24 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
         }
         None => rows,
     };
-    Ok(LabelMap { width, height, ids })
+    Ok(LabelMap { width, height, ids, alone })
 }
 
-/// Reads the bytes of a file. Errors: it is empty.
+/// Reads the bytes of a file. Of one that does not begin as a picture those are enough that tell
+/// what it is: the rest may be hours of video. Errors: it is empty, or memory does not hold it.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let (io, mut bytes) = (|e| Error::io(path, e), Vec::new());
+    let file = File::open(path).map_err(io)?;
+    (&file).take(TELLING as u64).read_to_end(&mut bytes).map_err(io)?;
     if bytes.is_empty() {
         return Err(empty(path));
+    }
+    if image::guess_format(&bytes).is_ok_and(is_read) {
+        let length = file.metadata().map_err(io)?.len();
+        if length >= large::SMALL {
+            memory::check(path, length)?;
+        }
+        (&file).read_to_end(&mut bytes).map_err(io)?;
     }
     Ok(bytes)
 }

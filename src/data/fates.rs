@@ -57,6 +57,7 @@ pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
         (ImageFormat::Jpeg, _) => unsupported_jpeg(bytes).map(str::to_string),
         (ImageFormat::Tiff, ImageError::Unsupported(_)) => Some(of_tiff(bytes)),
         (_, ImageError::Unsupported(e)) => Some(format!("which says: {}", one_line(e))),
+        (_, ImageError::Limits(_)) => Some("whose pieces are far larger than it".into()),
         _ => None,
     };
     match sound {

@@ -2,7 +2,7 @@
 
 use crate::base::{BySize, Result};
 use crate::data::transform::resize;
-use crate::data::{EvalStore, ImageStore, decode::Rgb};
+use crate::data::{EvalStore, ImageStore, decode::Rgb, large::Alone};
 use crate::device::ops::{
     Classifier, HeadPredict, Plan, ViewRender, ViewSobel, ViewSpec, head_predict, plan_view,
     view_render, view_sobel,
@@ -82,7 +82,7 @@ pub fn unlabelled(
             pictures.chunks_exact(bytes).flat_map(change).collect::<Vec<_>>()
         };
         let scaled = |pixels: Vec<u8>, from: usize, to: usize| {
-            resize(&Rgb { width: from, height: from, pixels, alone: None }, to, to)
+            resize(&Rgb { width: from, height: from, pixels, alone: Alone::default() }, to, to)
         };
         let plain = predictor.predict(pictures, side, side)?;
         let mirrored = predictor.predict(&changed(&|p| mirror(p, side, 3)), side, side)?;

@@ -2,6 +2,7 @@
 
 use crate::util::files::gradient;
 use picie::data::decode::{LabelMap, Rgb};
+use picie::data::large::Alone;
 use picie::data::transform::{Placement, image, label};
 use picie::data::{Fit, IGNORE, Square};
 
@@ -9,7 +10,12 @@ use picie::data::{Fit, IGNORE, Square};
 fn pictures_are_resized_as_pillow_does() {
     for (width, height, size, want) in PILLOW_IMAGES {
         let source = gradient(*width as u32, *height as u32);
-        let source = Rgb { width: *width, height: *height, pixels: source.into_raw(), alone: None };
+        let source = Rgb {
+            width: *width,
+            height: *height,
+            pixels: source.into_raw(),
+            alone: Alone::default(),
+        };
         let mut out = vec![0; size * size * 3];
         image(&source, Square::new(*size, Fit::Crop), &mut out);
         // 1 level: both round to 8 bits after each of two passes, with other fixed-point
@@ -29,6 +35,7 @@ fn label_maps_are_resized_as_pillow_does() {
             width: *width,
             height: *height,
             ids: (0..width * height).map(|i| i as u8).collect(),
+            alone: Alone::default(),
         };
         let mut out = vec![0; size * size];
         label(&map, Square::new(*size, Fit::Crop), &mut out);
@@ -42,8 +49,14 @@ fn a_third_is_every_third_pixel_padded_where_it_is_short() {
     // 8, cut to 6; 12 rows are 4, padded.
     let (w, h, size, fit) = (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 });
     let source = gradient(w as u32, h as u32);
-    let picture = Rgb { width: w, height: h, pixels: source.clone().into_raw(), alone: None };
-    let map = LabelMap { width: w, height: h, ids: (0..h * w).map(|i| (i % 251) as u8).collect() };
+    let picture =
+        Rgb { width: w, height: h, pixels: source.clone().into_raw(), alone: Alone::default() };
+    let map = LabelMap {
+        width: w,
+        height: h,
+        ids: (0..h * w).map(|i| (i % 251) as u8).collect(),
+        alone: Alone::default(),
+    };
     let (mut out, mut ids) = (vec![9; size * size * 3], vec![9; size * size]);
     image(&picture, Square::new(size, fit), &mut out);
     label(&map, Square::new(size, fit), &mut ids);
@@ -66,8 +79,12 @@ fn points_lie_where_pixels_are_resized_to() {
     for (w, h, size, fit) in
         [(20, 10, 6, Fit::Crop), (5, 13, 8, Fit::Crop), (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 })]
     {
-        let map =
-            LabelMap { width: w, height: h, ids: (0..w * h).map(|i| (i % 251) as u8).collect() };
+        let map = LabelMap {
+            width: w,
+            height: h,
+            ids: (0..w * h).map(|i| (i % 251) as u8).collect(),
+            alone: Alone::default(),
+        };
         let (mut ids, place) = (vec![0; size * size], Placement::new(w, h, Square::new(size, fit)));
         label(&map, Square::new(size, fit), &mut ids);
         for (i, id) in ids.into_iter().enumerate() {
@@ -96,7 +113,7 @@ fn fits_have_names_in_files() {
 
 #[test]
 fn the_longest_picture_fits() {
-    let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000], alone: None };
+    let source = Rgb { width: 3000, height: 1, pixels: vec![5; 9000], alone: Alone::default() };
     let mut out = vec![0; 8 * 8 * 3];
     image(&source, Square::new(8, Fit::Crop), &mut out);
     assert!(out.iter().all(|&v| v == 5));
