@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -44,6 +48,11 @@ const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.61
 /// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for its
 /// RGB (3), labels (2), overlay (3) and what these are encoded to.
 const BESIDE: usize = 12;
+/// Bytes for each pixel of its clusters in the plan.
+const PRED: usize = size_of::<u16>();
+
+/// How often a pipe that nobody writes to is left to see whether the user asked to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The long side of the input for a photo of this aspect ratio: among the multiples of 32 that
 /// belong to [`ASPECTS`] at the short side `size`, the one nearest to `size` times `aspect`.
@@ -71,11 +80,12 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         stop::check()?;
         match Photo::look(path, &args.out, exif, short_side) {
             Ok(photo) => photos.push(photo),
+            Err(e @ Error::Interrupted { .. }) => return Err(e),
             Err(e) => told.failed(path, e),
         }
     }
     check_outputs(&photos, &args.checkpoint)?;
-    segment(&mut *engine.open()?, &trained, &photos, exif, &mut told)?;
+    segment(&mut *engine.open()?, &trained, photos, exif, &mut told)?;
     told.end(args.images.len())
 }
 
@@ -139,11 +149,16 @@ impl Told {
 fn segment(
     dev: &mut dyn Engine,
     trained: &Trained,
-    photos: &[Photo],
+    mut photos: Vec<Photo>,
     exif: bool,
     told: &mut Told,
 ) -> Result<()> {
-    let mut segmenter = Segmenter::plan(dev, photos, &trained.recipe)?;
+    let mut segmenter = loop {
+        match Segmenter::plan(dev, &photos, &trained.recipe) {
+            Err(e @ Error::Memory { .. }) => leave_out(e, &mut photos, told)?,
+            planned => break planned?,
+        }
+    };
     let classifier = trained.load(dev, &segmenter.loaded)?;
     let colours = palette(trained.recipe.clusters);
     for (done, photo) in photos.iter().enumerate() {
@@ -158,6 +173,25 @@ fn segment(
             Err(e @ Error::Device { .. }) => return Err(e),
             Err(e) => told.failed(&photo.path, e),
         }
+    }
+    Ok(())
+}
+
+/// Leaves out the photos that are too large for the memory which `e` tells of, at least the largest.
+/// Fails with `e` if that leaves none.
+fn leave_out(e: Error, photos: &mut Vec<Photo>, told: &mut Told) -> Result<()> {
+    let Error::Memory { wanted, free, .. } = e else { return Err(e) };
+    let takes = |photo: &Photo| (BESIDE + PRED) * photo.width * photo.height;
+    let largest = photos.iter().map(takes).max().unwrap_or(0);
+    let room = largest.saturating_sub((wanted.saturating_sub(free) << 20).max(1));
+    if photos.iter().all(|photo| takes(photo) > room) {
+        return Err(e);
+    }
+    for photo in photos.extract_if(.., |photo| takes(photo) > room) {
+        let (takes, room) = (takes(&photo).div_ceil(1 << 20), room >> 20);
+        let what = format!("to segment it takes {takes} MiB of memory, and {room} MiB are free");
+        let remedy = "make it smaller, free some memory, or raise its limit";
+        told.failed(&photo.path, Error::file(&photo.path, what, remedy));
     }
     Ok(())
 }
@@ -193,7 +227,7 @@ impl Photo {
     fn look(path: &Path, out: &Path, exif: bool, size: impl Fn(usize) -> usize) -> Result<Self> {
         // A pipe can be read once only, and a photo is read twice.
         let copy = if path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir()) {
-            Some(copied(path).map_err(|e| Error::io(path, e))?)
+            Some(copied(path)?)
         } else {
             None
         };
@@ -223,11 +257,26 @@ impl Photo {
     }
 }
 
-/// Reads a pipe to its end, into a temporary file.
-fn copied(pipe: &Path) -> std::io::Result<Copied> {
-    let mut copy = listed(NamedTempFile::new)?;
-    std::io::copy(&mut std::fs::File::open(pipe)?, &mut copy.0)?;
-    Ok(copy)
+/// Reads a pipe to its end, into a temporary file. Nobody may ever write to it, so it is read on a
+/// thread of its own, which a request to stop leaves behind.
+fn copied(pipe: &Path) -> Result<Copied> {
+    let io = |e| Error::io(pipe, e);
+    let copy = listed(NamedTempFile::new).map_err(io)?;
+    let (from, mut to) = (pipe.to_path_buf(), copy.0.reopen().map_err(io)?);
+    let (send, done) = channel();
+    let read = move || {
+        let _ = send.send(File::open(from).and_then(|mut pipe| std::io::copy(&mut pipe, &mut to)));
+    };
+    thread::Builder::new().spawn(read).map_err(io)?;
+    loop {
+        match done.recv_timeout(LOOK) {
+            Ok(read) => return read.map(|_| copy).map_err(io),
+            Err(RecvTimeoutError::Timeout) => stop::check()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::file(pipe, "its reader ended", "try again"));
+            }
+        }
+    }
 }
 
 /// A network with a program for each size of input. The programs use the same memory, one after the
