@@ -100,9 +100,12 @@ pub fn backbone(tensors: &BTreeMap<String, Tensor>) -> Option<&'static Backbone>
 
 fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Origin {
     let has = |part: &str| tensors.keys().any(|name| name.contains(part));
+    // Other networks have decoders, too, but not of these four layers.
+    let ends = |end: &String| tensors.keys().any(|name| name.ends_with(end));
+    let pyramid = (1..=4).map(|i| format!("decoder.layer{i}.weight")).all(|end| ends(&end));
     if metadata.contains_key("picie") {
         Origin::Picie
-    } else if has("decoder.layer") || has("classifier1_state_dict.") {
+    } else if pyramid || has("classifier1_state_dict.") {
         let args = metadata
             .iter()
             .filter_map(|(k, v)| Some((k.strip_prefix("args.")?.to_string(), v.clone())));
@@ -117,8 +120,12 @@ fn origin(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String
 
 /// Of two networks that one method keeps, the part of names that tells them apart: the one that is
 /// used, and the one that only helps to train it.
-const HELPERS: [(&str, &str); 3] =
-    [("encoder_q.", "encoder_k."), ("teacher.", "student."), ("online", "target")];
+const HELPERS: [(&str, &str); 4] = [
+    ("encoder_q.", "encoder_k."),
+    ("base_encoder.", "momentum_encoder."),
+    ("teacher.", "student."),
+    ("online", "target"),
+];
 
 /// What stands before the names of the one network in a file; empty if there is none. Of a network
 /// and its helper the network counts.

@@ -18,6 +18,8 @@ pub enum Fault {
     Forbidden(String),
     /// Sound, but not something this reader knows.
     Unsupported(String),
+    /// Sound or not, memory does not hold what it unpacks to: more than so many bytes.
+    Large(u64),
     /// Something else than weights; `None`: nobody knows what.
     Unknown(Option<Kind>),
 }
@@ -47,6 +49,11 @@ impl Fault {
                 "if you trust the file, load it in PyTorch and save its tensors with safetensors.torch.save_file",
             ),
             Fault::Unsupported(what) => Error::file(path, what, SAVE),
+            Fault::Large(bytes) => Error::file(
+                path,
+                format!("unpacked, it takes more than the {} MiB that may be used", bytes >> 20),
+                "free some memory or raise its limit, or save the network alone",
+            ),
             Fault::Unknown(kind) => {
                 let what = "neither a safetensors file nor a PyTorch checkpoint";
                 match kind {

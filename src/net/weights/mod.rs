@@ -115,6 +115,11 @@ pub fn read(path: &Path) -> Result<Weights> {
     parse(&read_bytes(path)?).map_err(|fault| fault.at(path))
 }
 
+/// Bytes that what a file unpacks to may take.
+fn room() -> u64 {
+    memory::available().map_or(MAX_BYTES, |free| free.min(MAX_BYTES))
+}
+
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if bytes > MAX_BYTES {

@@ -74,6 +74,16 @@ impl StoredType {
         }
     }
 
+    /// Bytes per element of what [`StoredType::decode`] makes of them.
+    pub fn decoded(self) -> usize {
+        match self {
+            I64 | I32 | I16 | I8 => 8,
+            F64 | F32 | F16 | Bf16 => 4,
+            U16 => 2,
+            U8 | Bool => 1,
+        }
+    }
+
     /// Little-endian `bytes` as elements.
     pub fn decode(self, bytes: &[u8]) -> Data {
         match self {

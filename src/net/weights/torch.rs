@@ -3,15 +3,17 @@
 use super::fault::{Fault, Result};
 use super::object::{Heap, Object, Strided, Value};
 use super::pickle::Pickle;
-use super::{MAX_BYTES, Tensor, Weights};
+use super::{Tensor, Weights, room};
 
 /// Checkpoints nest four deep; lists inside lists inside … are hostile, not deep.
 const MAX_DEPTH: usize = 8;
 /// Containers and strings may be shared, so a short pickle can spell an endless tree: bytes of all
 /// names and text.
 const MAX_TEXT: usize = 64 << 20;
-/// A tensor with a stride of 0 can be far larger than its file.
-const MAX_ELEMENTS: u64 = MAX_BYTES / size_of::<i64>() as u64;
+/// A tensor with a stride of 0 can be far larger than its file: elements by which all of them may be.
+const MAX_REPEATED: u64 = 1 << 18;
+/// Tensors of no more bytes are made without a look at what is free.
+const SMALL: u64 = 1 << 16;
 
 /// The bytes of a storage by its key, little-endian.
 pub trait Storages {
@@ -27,7 +29,7 @@ pub fn collect(pickle: &Pickle, storages: &mut dyn Storages) -> Result<Weights> 
         ));
     };
     let mut walk =
-        Walk { heap: &pickle.heap, storages, weights: Weights::default(), text: 0, elements: 0 };
+        Walk { heap: &pickle.heap, storages, weights: Weights::default(), text: 0, repeated: 0 };
     for &(key, value) in items.iter().filter(|(key, _)| *key != Value::Str("optimizer")) {
         walk.visit(name("", key)?, value, 1)?;
     }
@@ -39,8 +41,8 @@ struct Walk<'a, 's> {
     storages: &'s mut dyn Storages,
     weights: Weights,
     text: usize,
-    /// Elements of all tensors so far.
-    elements: u64,
+    /// Elements of all tensors so far beyond those of their storages.
+    repeated: u64,
 }
 
 impl Walk<'_, '_> {
@@ -90,10 +92,6 @@ impl Walk<'_, '_> {
             |what: String| Fault::damaged(format!("tensor {path:?} of shape {shape:?} {what}"));
         let count =
             shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
-        self.elements = self.elements.saturating_add(count);
-        if self.elements > MAX_ELEMENTS {
-            return Err(wrong("is too large for the weights of a network".into()));
-        }
         if count == 0 {
             return Ok(Tensor { shape: shape.clone(), data: dtype.decode(&[]) });
         }
@@ -108,6 +106,20 @@ impl Walk<'_, '_> {
         let bytes = storage.get(begin..end).ok_or_else(|| {
             wrong(format!("ends at byte {end} of a storage of {} bytes", storage.len()))
         })?;
+        self.repeated =
+            self.repeated.saturating_add(count.saturating_sub((storage.len() / width) as u64));
+        if self.repeated > MAX_REPEATED {
+            return Err(Fault::unsupported(format!(
+                "tensor {path:?} of shape {shape:?} repeats a storage of {} bytes (an expanded \
+                 tensor)",
+                storage.len()
+            )));
+        }
+        // Tensors may share a storage, so that all of them can be far larger than their file.
+        let takes = count * dtype.decoded() as u64;
+        if takes > SMALL && takes > room() {
+            return Err(Fault::Large(room()));
+        }
         let data = match is_contiguous(shape, strides) {
             true => dtype.decode(bytes),
             false => dtype.decode(&gather(bytes, shape, strides, width)),

@@ -9,7 +9,10 @@ use zip::read::{ArchiveOffset, Config};
 
 use super::fault::{Fault, Result};
 use super::torch::{Storages, big_endian, collect};
-use super::{MAX_BYTES, Weights, pickle};
+use super::{MAX_BYTES, Weights, pickle, room};
+
+/// Bytes that deflate makes of one at most.
+const MOST: u64 = 1032;
 
 pub fn parse(bytes: &[u8]) -> Result<Weights> {
     // NOTE: not looked for, as is the default, which takes some names for a part of what it seeks.
@@ -24,7 +27,12 @@ pub fn parse(bytes: &[u8]) -> Result<Weights> {
         )?;
     // Files from before PyTorch 2.1 do not say; their writers were little-endian.
     let says_order = names.contains(&format!("{folder}byteorder"));
-    let mut archive = Archive { zip, folder, left: MAX_BYTES, storages: HashMap::new() };
+    let mut archive = Archive {
+        zip,
+        folder,
+        left: MAX_BYTES.min(MOST * bytes.len() as u64),
+        storages: HashMap::new(),
+    };
     if says_order && archive.entry("byteorder")? == b"big" {
         return Err(big_endian());
     }
@@ -47,14 +55,14 @@ impl Archive<'_> {
         let entry = self.zip.by_name(&format!("{}{name}", self.folder));
         let entry = entry.map_err(|e| Fault::damaged(format!("{name} in the zip archive: {e}")))?;
         let mut bytes = Vec::new();
-        let read = entry.take(self.left + 1).read_to_end(&mut bytes);
+        // The room for bytes is doubled as they come.
+        let most = self.left.min(room() / 2);
+        let read = entry.take(most + 1).read_to_end(&mut bytes);
         read.map_err(|e| Fault::damaged(format!("{name} in the zip archive: {e}")))?;
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            Fault::unsupported(format!(
-                "unpacked, the checkpoint is larger than {} MB",
-                MAX_BYTES >> 20
-            ))
-        })?;
+        if bytes.len() as u64 > most {
+            return Err(Fault::Large(most));
+        }
+        self.left -= bytes.len() as u64;
         Ok(bytes)
     }
 }

@@ -35,12 +35,13 @@ fn sizes_that_lie_are_refused() {
         parse(&tensor_of(b"K\x02K\x02\x86", b"K\x02K\x01\x86")).unwrap().tensors["a"].shape,
         [2, 2]
     );
-    let cases: [(&[u8], &[u8], &str); 8] = [
+    let cases: [(&[u8], &[u8], &str); 9] = [
         (b"K\x05\x85", b"K\x01\x85", "ends at byte 20 of a storage of 16 bytes"),
         (b"K\x02K\x02\x86", b"K\x03K\x01\x86", "ends at byte 20"),
         (b"K\x02\x85", b"\x8a\x06\xff\xff\xff\xff\xff\x7f\x85", "of a storage of 16 bytes"),
-        (b"\x8a\x06\xff\xff\xff\xff\xff\x7f\x85", b"K\x00\x85", "too large"),
-        (b"\x8a\x06\xff\xff\xff\xff\xff\x7f2\x86", b"K\x00K\x00\x86", "too large"),
+        (b"\x8a\x06\xff\xff\xff\xff\xff\x7f\x85", b"K\x00\x85", "(an expanded tensor)"),
+        (b"\x8a\x06\xff\xff\xff\xff\xff\x7f2\x86", b"K\x00K\x00\x86", "(an expanded tensor)"),
+        (b"J\0\0\0\x40\x85", b"K\x00\x85", "repeats a storage of 16 bytes"),
         (b"(K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01t", b"K\x01\x85", "has 9 axes"),
         (b"J\xff\xff\xff\xff\x85", b"K\x01\x85", "is no size"),
         (b"K\x02\x85", b"K\x01K\x01\x86", "sizes [2] and strides [1, 1]"),

@@ -336,6 +336,13 @@ fn a_network_is_found_under_any_one_prefix() {
             &["state_dict.module.encoder_q.", "state_dict.module.encoder_k."],
             &["state_dict.module.encoder_q.fc.0.weight"],
         ),
+        (
+            &["state_dict.module.base_encoder.", "state_dict.module.momentum_encoder."],
+            &["state_dict.module.base_encoder.fc.0.weight", "state_dict.module.predictor.0.weight"],
+        ),
+        // Segmentation and detection have decoders of their own.
+        (&["backbone.0.body."], &["transformer.decoder.layers.0.norm1.weight"]),
+        (&["encoder."], &["decoder.layer1.0.conv1.weight", "decoder.layer1.weight"]),
         // DINO evaluates its teacher.
         (&["student.module.backbone.", "teacher.backbone."], &["teacher.head.mlp.0.weight"]),
         (&["student.backbone.", "teacher.backbone."], &["teacher.head.mlp.0.weight"]),
