@@ -11,8 +11,8 @@ use crate::device::cuda::{self, Autotune, Choosing, Cuda, Options, Watcher};
 use crate::device::{Dtype, Engine};
 use crate::report::{PhaseBar, Progress};
 
-/// Bytes of memory without which nothing that computes can begin: those of the threads, and of a
-/// network's weights.
+/// Bytes of memory below which nothing that computes is begun: those of the threads, and of the
+/// weights of a network.
 const LEAST: u64 = 256 << 20;
 
 /// The engine that was chosen. This happens before images are read, so that a machine without it
@@ -32,7 +32,7 @@ impl<'a> Chosen<'a> {
         if let Some(free) = memory::available().filter(|&free| free < LEAST) {
             let [free, least] = [free, LEAST].map(|bytes| bytes >> 20);
             let what =
-                format!("{free} MiB of memory are free, and a network takes {least} or more");
+                format!("{free} MiB of memory are free, and picie begins with {least} or more");
             return Err(Error::input(what, "free some memory, or raise its limit (ulimit -v)"));
         }
         let gpu = gpu(args)?;

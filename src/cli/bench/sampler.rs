@@ -1,7 +1,7 @@
 //! The state of the device, sampled on a thread of its own while epochs are measured.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::device::{Gauge, State};
@@ -25,14 +25,15 @@ impl Sampler {
         let seen = vec![(Instant::now(), gauge.read())];
         let (send, samples) = channel();
         let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || {
+        // Where no thread can be started the one sample is all that is known.
+        let thread = Builder::new().spawn(move || {
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 if send.send((Instant::now(), gauge.read())).is_err() {
                     return;
                 }
             }
         });
-        Sampler { samples, seen, stop: Some(stop), thread: Some(thread) }
+        Sampler { samples, seen, stop: Some(stop), thread: thread.ok() }
     }
 
     /// What the device was in since `start`. Shorter than a sample it is what the last one was.

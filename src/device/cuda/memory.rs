@@ -3,6 +3,7 @@
 use cudarc::driver::{result, sys};
 
 use crate::base::Result;
+use crate::base::memory::available;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::error::driver_error;
 use crate::device::cuda::event::Event;
@@ -84,6 +85,10 @@ impl Engine for Cuda {
             Pool::Scratch => layout.bytes(pool).max(self.scratch),
             _ => layout.bytes(pool),
         });
+        let beside = layout.beside_bytes();
+        if let Some(free) = available().filter(|&free| free < beside as u64) {
+            return Err(layout.too_large("the host's memory", beside, free as usize));
+        }
         let total: usize = sizes.iter().sum();
         let doing = "reserving memory";
         let (free, _) = result::mem_get_info().map_err(|e| driver_error(doing, e))?;
