@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use super::{faulty, shim, tiny};
 use crate::cli::{Place, Ran, files, holds};
@@ -87,10 +88,13 @@ fn fails_at(shim: &Path, kind: &str, at: usize) {
     assert_eq!(unfinished(&place), 0, "{case}");
 }
 
-/// Each of `kinds` at every `step`-th call, on two threads.
+/// Each of `kinds` at every `step`-th call, on two threads. The first call is another one each day.
 fn sweep(kinds: &[&str], step: usize) {
     let Some(shim) = shim() else { return };
-    let calls = (1..=whole(shim).calls.len()).step_by(step);
+    let days = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / (24 * 3600);
+    let first = 1 + days as usize % step;
+    println!("{kinds:?} at every call number {first} + {step} i");
+    let calls = (first..=whole(shim).calls.len()).step_by(step);
     let all: Vec<(&str, usize)> =
         calls.flat_map(|at| kinds.iter().map(move |&kind| (kind, at))).collect();
     let next = AtomicUsize::new(0);
@@ -120,7 +124,11 @@ fn an_error_of_the_disk_is_one_line_and_leaves_nothing_half_written() {
 fn a_disk_that_takes_no_more_keeps_what_was_saved() {
     let Some(shim) = shim() else { return };
     let (place, whole) = (Place::new(), whole(shim));
-    let row = whole.calls.iter().position(|call| call.starts_with("fdatasync")).unwrap();
+    let row = whole
+        .calls
+        .iter()
+        .position(|call| call.starts_with("fsync") && call.ends_with("/metrics.jsonl"))
+        .unwrap();
     // Calls count from 1; the row is followed by the opening of the checkpoint.
     let at = (row + 3).to_string();
     let ran = faulty(&place, shim, &[("FAULT_KIND", "full"), ("FAULT_AT", &at)], &tiny());

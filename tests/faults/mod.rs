@@ -4,12 +4,14 @@
 mod claims;
 mod disk;
 mod limits;
+mod load;
 mod parsers;
 mod soak;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::cli::{Place, Ran, scenes};
 use crate::util::{binary, root, softgpu, tmp};
@@ -42,6 +44,35 @@ fn shim() -> Option<&'static Path> {
         Some(library)
     })
     .as_deref()
+}
+
+/// A number in KiB of a process's `status`, as the system says; none where it has ended.
+fn status(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Memory in KiB and open files of a process.
+fn use_of(pid: u32) -> Option<(u64, usize)> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    Some((status(pid, "VmRSS:")?, files))
+}
+
+/// Runs a command to its end, which must be a good one. Returns its seconds, and the most memory in
+/// KiB that it had.
+fn measured(mut command: Command) -> (f64, u64) {
+    let begun = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    loop {
+        most = status(child.id(), "VmHWM:").unwrap_or(most);
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success(), "{command:?}: {ended}");
+            return (begun.elapsed().as_secs_f64(), most);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs `picie` with `words` on one thread in `place`, with the faults that `env` asks of the shim

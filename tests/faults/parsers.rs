@@ -118,8 +118,9 @@ impl Kind {
     }
 }
 
-/// Bytes of memory for each byte of a picture.
+/// Bytes of memory for each byte of a PNG, and of a JPEG.
 const PIXELS: usize = large::PNG as usize * 16;
+const JPEG: usize = large::JPEG as usize * 16;
 
 /// Writes the checksum of each chunk of a PNG.
 fn checksums(png: &mut [u8]) {
@@ -129,11 +130,38 @@ fn checksums(png: &mut [u8]) {
         let Some(end) = (at + 8).checked_add(length).filter(|end| end + 4 <= png.len()) else {
             return;
         };
-        let bit = |sum: u32, _| sum >> 1 ^ if sum & 1 == 1 { 0xEDB8_8320 } else { 0 };
-        let byte = |sum: u32, &byte: &u8| (0..8).fold(sum ^ u32::from(byte), bit);
-        let sum = !png[at + 4..end].iter().fold(!0, byte);
+        let sum = crc(&png[at + 4..end]);
         png[end..end + 4].copy_from_slice(&sum.to_be_bytes());
         at = end + 4;
+    }
+}
+
+/// The checksum of PNG and zip.
+fn crc(bytes: &[u8]) -> u32 {
+    let bit = |sum: u32, _| sum >> 1 ^ if sum & 1 == 1 { 0xEDB8_8320 } else { 0 };
+    let byte = |sum: u32, &byte: &u8| (0..8).fold(sum ^ u32::from(byte), bit);
+    !bytes.iter().fold(!0, byte)
+}
+
+/// Writes the checksum of each entry of a zip archive that is stored as it is into the archive's list
+/// of entries, which is what readers believe.
+fn entries(zip: &mut [u8]) {
+    let number = |zip: &[u8], at: usize, bytes: usize| -> Option<usize> {
+        let bytes = zip.get(at..at.checked_add(bytes)?)?;
+        Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+    };
+    let entry = |zip: &[u8], at: usize| -> Option<u32> {
+        let (size, local) = (number(zip, at + 20, 4)?, number(zip, at + 42, 4)?);
+        let start = local + 30 + number(zip, local + 26, 2)? + number(zip, local + 28, 2)?;
+        let stored = number(zip, at + 10, 2)? == 0;
+        zip.get(start..start + size).filter(|_| stored).map(crc)
+    };
+    for at in 0..zip.len() {
+        if zip[at..].starts_with(b"PK\x01\x02")
+            && let Some(sum) = entry(zip, at)
+        {
+            zip[at + 16..at + 20].copy_from_slice(&sum.to_le_bytes());
+        }
     }
 }
 
@@ -172,7 +200,7 @@ fn kinds() -> Vec<Kind> {
         place.picie("bench --images 4 --size 32 --batch 4 --batch-cluster 4 --epochs 1 --json");
     let [palette, colours] = label_maps();
     vec![
-        Kind::new("zip.pth", golden("zip.pth"), 64, weights),
+        Kind { mend: entries, ..Kind::new("zip.pth", golden("zip.pth"), 64, weights) },
         Kind::new("deflated.pth", golden("deflated.pth"), 2 * 1032, weights),
         Kind::new("legacy.pth", golden("legacy.pth"), 64, weights),
         Kind::new("python2.pth", golden("python2.pth"), 64, weights),
@@ -204,7 +232,7 @@ fn kinds() -> Vec<Kind> {
             drop(decode::coloured_label(path, &[([255, 0, 0], 0), ([0, 255, 0], 1)]))
         }),
         Kind::png("image.png", image("image.png"), |path| drop(decode::rgb(path, true))),
-        Kind::new("image.jpg", image("image.jpg"), PIXELS, |path| drop(decode::rgb(path, true))),
+        Kind::new("image.jpg", image("image.jpg"), JPEG, |path| drop(decode::rgb(path, true))),
     ]
 }
 
@@ -232,6 +260,27 @@ fn report(path: &Path) {
     for phase in &report.phases {
         Compared::new(&phase.name, "s", 1.0, &phase.samples_s, &phase.samples_s);
     }
+}
+
+/// A change inside of an entry reaches the pickle machine.
+#[test]
+fn checksums_of_archives_are_mended() {
+    let sound = std::fs::read(root().join("tests/golden/weights/zip.pth")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let says = |zip: &[u8]| {
+        let path = dir.path().join("zip.pth");
+        std::fs::write(&path, zip).unwrap();
+        weights::read(&path).map_or_else(|e| e.to_string(), |_| "read".into())
+    };
+    let mut zip = sound.clone();
+    let at = zip.windows(2).position(|w| w == [0x80, 2]).unwrap();
+    zip[at + 2] = b'?';
+    assert!(says(&zip).contains("checksum"), "{}", says(&zip));
+    entries(&mut zip);
+    assert!(says(&zip).contains("pickle"), "{}", says(&zip));
+    let mut same = sound.clone();
+    entries(&mut same);
+    assert!(same == sound);
 }
 
 #[test]

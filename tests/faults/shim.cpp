@@ -1,10 +1,13 @@
 // Faults on purpose: a library that is loaded before the C library (LD_PRELOAD) and counts the calls
 // that change files below one folder, and lets the n-th of them fail. A file's renaming is a call of
-// the kernel that no library sees; the sync of its folder, which follows, is seen.
+// the kernel that no library sees; the sync of its folder, which follows, is seen. So a power cut
+// between the two never takes a renaming back, as a real one may: the old file would be there again,
+// which is what a cut before the renaming leaves.
 //
 // Environment: FAULT_BELOW, the folder; FAULT_AT, the number of the call, from 1 (0: none);
 // FAULT_LOG, a file that gets a line for each call; FAULT_THREADS=A-B, the numbers of the threads that
-// cannot be started; FAULT_KIND:
+// cannot be started; FAULT_FLOCK, the number of the error of every lock; FAULT_FSYNC=A-B, those of
+// every sync of files and of folders (0: none); FAULT_KIND:
 //   cut    the process ends before the call, as in a power cut that loses nothing
 //   lose   the same, and what was written but not synced is gone
 //   full   this call and every later one that needs room fails with ENOSPC
@@ -20,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -132,6 +136,17 @@ bool fails(const char* call, const std::string& path, bool needs) {
     return all.kind == "full" ? needs : all.kind == "signal" ? waits : all.kind == "broken";
 }
 
+// Whether the file system cannot sync what `fd` is, with `errno` set.
+bool cannot_sync(int fd) {
+    int of_file = 0, of_folder = 0;
+    sscanf(text("FAULT_FSYNC").c_str(), "%d-%d", &of_file, &of_folder);
+    struct stat file;
+    if (!concerns(path_of(fd)) || fstat(fd, &file) != 0) return false;
+    const int lacks = S_ISDIR(file.st_mode) ? of_folder : of_file;
+    if (lacks) errno = lacks;
+    return lacks != 0;
+}
+
 // Bytes of a write that are taken: half of them, where that is the fault.
 size_t taken(size_t bytes) {
     const Faults& all = faults();
@@ -171,15 +186,21 @@ API ssize_t pwrite64(int fd, const void* from, size_t bytes, off64_t at) {
                                                                             at);
 }
 
+API int flock(int fd, int how) {
+    const int lacks = atoi(text("FAULT_FLOCK").c_str());
+    if (lacks && concerns(path_of(fd))) return errno = lacks, -1;
+    return next<int (*)(int, int)>("flock")(fd, how);
+}
+
 API int fsync(int fd) {
-    if (fails("fsync", path_of(fd), true)) return -1;
+    if (fails("fsync", path_of(fd), true) || cannot_sync(fd)) return -1;
     const int done = next<int (*)(int)>("fsync")(fd);
     has_synced(fd);
     return done;
 }
 
 API int fdatasync(int fd) {
-    if (fails("fdatasync", path_of(fd), true)) return -1;
+    if (fails("fdatasync", path_of(fd), true) || cannot_sync(fd)) return -1;
     const int done = next<int (*)(int)>("fdatasync")(fd);
     has_synced(fd);
     return done;
