@@ -24,7 +24,15 @@ impl Kit {
         let files = dir.path().join("files");
         std::fs::create_dir_all(files.join("tmp")).unwrap();
         std::fs::create_dir(files.join("tests")).unwrap();
-        for name in ["run.sh", "stages.sh", "report.py", "stem.py", "picie_torch.py"] {
+        for name in [
+            "run.sh",
+            "stages.sh",
+            "report.py",
+            "stem.py",
+            "fused.py",
+            "backend.py",
+            "picie_torch.py",
+        ] {
             std::fs::copy(root().join("benches/kit").join(name), dir.path().join(name)).unwrap();
         }
         for (name, of) in [
@@ -153,7 +161,7 @@ fn sanitizer_and_profiler_are_asked_and_heard() {
 }
 
 #[test]
-fn all_stages_fit_in_nine_minutes_and_are_written() {
+fn all_stages_fit_in_ten_minutes_and_are_written() {
     let read = |name: &str| std::fs::read_to_string(root().join("benches/kit").join(name)).unwrap();
     let (run, stages) = (read("run.sh"), read("stages.sh"));
     let between =
@@ -164,8 +172,8 @@ fn all_stages_fit_in_nine_minutes_and_are_written() {
         .skip(1)
         .map(|n| n.split(' ').next().unwrap().parse().unwrap())
         .collect();
-    assert_eq!((names.len(), limits.len()), (8, 8));
-    assert!(limits.iter().sum::<u32>() <= 540, "{limits:?}");
+    assert_eq!((names.len(), limits.len()), (9, 9));
+    assert!(limits.iter().sum::<u32>() <= 580, "{limits:?}");
     for name in names {
         assert!(stages.contains(&format!("\n{name}() {{")), "stages.sh has no {name}");
     }

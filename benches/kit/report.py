@@ -157,6 +157,22 @@ def stem(report):
     print(f"first layer by cuDNN with 4 and 8 channels, µs: {', '.join(each)}")
 
 
+def fused(report):
+    """Keeps what convolutions take with and without the norm; prints the sums of each kind in bf16, f16, and f16 with the norm inside."""
+    rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
+    result = load()
+    result["fused"] = rows
+    save(result)
+    said = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        times = []
+        for act, norm in (("bf16", False), ("f16", False), ("f16", True)):
+            us = [row["us"] for row in rows if (row["kind"], row["type"], row["norm"]) == (kind, act, norm)]
+            times.append("none" if not us or None in us else f"{sum(us):.0f}")
+        said.append(f"{kind} {', '.join(times)}")
+    print(f"3×3 convolutions by cuDNN in bf16, f16, and f16 with the norm, µs: {'; '.join(said)}")
+
+
 def peer(name, report):
     """Keeps the peer's median images/s of each phase, of all epochs but the first; prints the ratio to picie's."""
     rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
@@ -281,7 +297,7 @@ def summary(result):
     return "\n".join(lines) + "\n"
 
 
-COMMANDS = [new, stage, libraries, stems, metrics, sheet, demo, bench, stem, peer, sanitize, kernels]
+COMMANDS = [new, stage, libraries, stems, metrics, sheet, demo, bench, stem, fused, peer, sanitize, kernels]
 
 if __name__ == "__main__":
     commands = {command.__name__: command for command in COMMANDS}

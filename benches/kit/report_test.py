@@ -105,6 +105,13 @@ class Reads(unittest.TestCase):
         said = self.says(report.stem, self.file("s.jsonl", "a warning\n" + "\n".join(map(json.dumps, rows))))[0]
         self.assertTrue(said.endswith("forward 8 and 9, weights 13 and 12"), said)
 
+    def test_convolutions_with_the_norm_inside_are_kept(self):
+        rows = [{"fused": layer, "kind": kind, "type": act, "norm": norm, "us": us} for layer in ("layer1", "layer2")
+                for kind in ("forward", "data") for act, norm, us in (("bf16", False, 3.0), ("f16", False, 4.0), ("f16", True, 5.5))]
+        rows[-1]["us"] = None
+        said = self.says(report.fused, self.file("f.jsonl", "a warning\n" + "\n".join(map(json.dumps, rows))))[0]
+        self.assertTrue(said.endswith("forward 6, 8, 11; data 6, 8, none"), said)
+
     def test_errors_of_the_sanitizer_count_where_they_are_ours(self):
         for check, text, code in (("memcheck", MEMCHECK, 1), ("initcheck", FOREIGN, 0), ("memcheck", FOREIGN, 1), ("racecheck", CLEAN, 0)):
             said, got = self.says(report.sanitize, check, self.file("log", text))

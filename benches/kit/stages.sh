@@ -162,4 +162,11 @@ determinism() {
     note 'two runs with --deterministic: the same bytes'
 }
 
+fused() {
+    [ -z "$SOFTWARE" ] || skip 'the software GPU has no engines of cuDNN'
+    "$PYTHON" -c 'import torch' 2>/dev/null || skip "no PyTorch in $PYTHON"
+    "$PYTHON" "$KIT/fused.py" --images "$batch_cluster" | tee fused.jsonl
+    note "$(report fused fused.jsonl)"
+}
+
 "$1"

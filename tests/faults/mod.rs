@@ -27,7 +27,7 @@ fn tiny() -> String {
 }
 
 /// `tests/faults/shim.cpp` as a library. None without a host compiler.
-fn shim() -> Option<&'static Path> {
+pub fn shim() -> Option<&'static Path> {
     static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
     SHIM.get_or_init(|| {
         let Some(compiler) = softgpu::compiler() else {
@@ -76,8 +76,8 @@ fn measured(mut command: Command) -> (f64, u64) {
 }
 
 /// Runs `picie` with `words` on one thread in `place`, with the faults that `env` asks of the shim
-/// for the files below `run`.
-fn faulty(place: &Place, shim: &Path, env: &[(&str, &str)], words: &str) -> Ran {
+/// for the files below `run` unless it names another folder.
+pub fn faulty(place: &Place, shim: &Path, env: &[(&str, &str)], words: &str) -> Ran {
     let mut command = place.command(binary(), words);
     command.env("LD_PRELOAD", shim).env("FAULT_BELOW", place.join("run"));
     command.env("RAYON_NUM_THREADS", "1").envs(env.iter().copied());
