@@ -103,10 +103,12 @@ fn a_killed_reader_leaves_nothing_that_is_taken_for_a_set() {
     let place = Place::new();
     photos(&place);
     let Some(shim) = shim() else { return };
-    // The set is 86 kB, and each of its images a write: the third begins, and the process is gone.
+    // The set is 86 kB, and each of its images a write, after two calls that make folder and file:
+    // the third begins, and the process is gone.
     let cache = place.cache();
+    std::fs::create_dir_all(cache.join("picie/sets")).unwrap();
     let fault =
-        [("FAULT_BELOW", cache.to_str().unwrap()), ("FAULT_KIND", "cut"), ("FAULT_AT", "4")];
+        [("FAULT_BELOW", cache.to_str().unwrap()), ("FAULT_KIND", "cut"), ("FAULT_AT", "5")];
     let killed = faulty(&place, shim, &fault, PLAN);
     assert_eq!(killed.code, Some(137), "{killed:?}");
     let half = sets(&place)[0].metadata().unwrap().len();

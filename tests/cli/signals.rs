@@ -1,10 +1,13 @@
 //! Ctrl-C, SIGTERM and SIGHUP in the long phases of every command: it stops soon, says what was
 //! kept in one line, and leaves nothing broken behind.
 
-use std::os::unix::fs::symlink;
+use std::fs::File;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use super::place::Running;
 use super::{Place, Ran, TINY, files, holds, scenes, trained};
@@ -149,9 +152,22 @@ fn a_pipe_that_nobody_writes_to_is_left() {
     assert!(place.command("mkfifo", "pipe.jpg").status().unwrap().success());
     let checkpoint = trained().join("epoch-02.safetensors");
     let words = format!("segment --checkpoint {} --out out pipe.jpg", checkpoint.display());
-    let mut running = place.start(&words, 1);
-    running.wait_for_handlers();
-    std::thread::sleep(Duration::from_millis(300));
+    let running = place.start(&words, 1);
+    // It can be opened for writing once somebody reads it.
+    let (start, flags) = (Instant::now(), OFlags::NONBLOCK.bits() as i32);
+    let open = || File::options().write(true).custom_flags(flags).open(place.join("pipe.jpg")).ok();
+    let writer = loop {
+        if let Some(writer) = open() {
+            break writer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody reads the pipe");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    // Who heeds no signal is not waited for without end.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(10));
+        drop(writer);
+    });
     stops(running, "INT", NOTHING);
 }
 

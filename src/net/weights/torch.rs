@@ -10,8 +10,9 @@ const MAX_DEPTH: usize = 8;
 /// Containers and strings may be shared, so a short pickle can spell an endless tree: bytes of all
 /// names and text.
 const MAX_TEXT: usize = 64 << 20;
-/// A tensor with a stride of 0 can be far larger than its file: elements by which all of them may be.
-const MAX_REPEATED: u64 = 1 << 18;
+/// A tensor with a stride of 0 can be far larger than its file: elements by which all of them may
+/// be.
+const MAX_REPEATED: u64 = 1 << 24;
 /// Tensors of no more bytes are made without a look at what is free.
 const SMALL: u64 = 1 << 16;
 
