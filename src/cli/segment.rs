@@ -45,8 +45,8 @@ use crate::train::{Loaded, Trained};
 /// rounding to a multiple of 32.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
-/// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for its
-/// RGB (3), labels (2), overlay (3) and what these are encoded to.
+/// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for
+/// its RGB (3), labels (2), overlay (3) and what these are encoded to.
 const BESIDE: usize = 12;
 /// Bytes for each pixel of its clusters in the plan.
 const PRED: usize = size_of::<u16>();
@@ -177,8 +177,8 @@ fn segment(
     Ok(())
 }
 
-/// Leaves out the photos that are too large for the memory which `e` tells of, at least the largest.
-/// Fails with `e` if that leaves none.
+/// Leaves out the photos that are too large for the memory which `e` tells of, at least the
+/// largest. Fails with `e` if that leaves none.
 fn leave_out(e: Error, photos: &mut Vec<Photo>, told: &mut Told) -> Result<()> {
     let Error::Memory { wanted, free, .. } = e else { return Err(e) };
     let takes = |photo: &Photo| (BESIDE + PRED) * photo.width * photo.height;

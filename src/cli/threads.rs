@@ -6,8 +6,8 @@ use crate::base::say::warn;
 use crate::base::{Error, Result};
 
 /// Does `work` on a thread for each core, or as many as `RAYON_NUM_THREADS` says. Where the system
-/// does not start so many (`ulimit -u` or `-v`, the limit of a container), it is done on fewer, down
-/// to the one that is there, and that is said.
+/// does not start so many (`ulimit -u` or `-v`, the limit of a container), it is done on fewer,
+/// down to the one that is there, and that is said.
 pub fn on_all(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     let Err(e) = ThreadPoolBuilder::new().build_global() else { return work() };
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());

@@ -6,8 +6,8 @@ use super::measured;
 use crate::cli::{Place, scenes, trained};
 use crate::util::binary;
 
-/// Measures `of` so many files and twice as many: the time is at most three times as long, so no step
-/// is quadratic, and memory is what it was but for names.
+/// Measures `of` so many files and twice as many: the time is at most three times as long, so no
+/// step is quadratic, and memory is what it was but for names.
 fn grows_evenly(what: &str, files: usize, mut of: impl FnMut(usize) -> (f64, u64)) {
     let ((once, less), (twice, more)) = (of(files), of(2 * files));
     let rate = 2.0 * files as f64 / twice;

@@ -143,8 +143,8 @@ fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, byte)
 }
 
-/// Writes the checksum of each entry of a zip archive that is stored as it is into the archive's list
-/// of entries, which is what readers believe.
+/// Writes the checksum of each entry of a zip archive that is stored as it is into the archive's
+/// list of entries, which is what readers believe.
 fn entries(zip: &mut [u8]) {
     let number = |zip: &[u8], at: usize, bytes: usize| -> Option<usize> {
         let bytes = zip.get(at..at.checked_add(bytes)?)?;

@@ -13,7 +13,8 @@ fn given(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// What a command writes that looks at a network: the scores of `eval`, or the pictures of `segment`.
+/// What a command writes that looks at a network: the scores of `eval`, or the pictures of
+/// `segment`.
 fn looked(place: &Place, words: &str) -> Vec<Vec<u8>> {
     let said = place.picie(words).succeeds().out.into_bytes();
     let out = place.join("out");
@@ -22,8 +23,8 @@ fn looked(place: &Place, words: &str) -> Vec<Vec<u8>> {
     [said].into_iter().chain(pictures).collect()
 }
 
-/// Does one more thing with the run in `place`, in which it is begun, or goes on until it is stopped,
-/// killed, or at its end. Returns whether it is.
+/// Does one more thing with the run in `place`, in which it is begun, or goes on until it is
+/// stopped, killed, or at its end. Returns whether it is.
 fn goes_on(place: &Place, rng: &mut Rng, stops: &mut usize) -> bool {
     let begun = place.join("run/run.json").exists();
     let words = if begun { "train --run run --resume" } else { &tiny() };
@@ -40,8 +41,8 @@ fn goes_on(place: &Place, rng: &mut Rng, stops: &mut usize) -> bool {
     ran.code == Some(0)
 }
 
-/// Runs end with the same bytes, however often they were stopped, and so do the answers of what looks
-/// at them; memory and open files of a long run stay what they were.
+/// Runs end with the same bytes, however often they were stopped, and so do the answers of what
+/// looks at them; memory and open files of a long run stay what they were.
 #[test]
 #[ignore = "as long as SOAK_SECONDS says; .ci/soak"]
 fn soak() {
