@@ -41,9 +41,11 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         .copied()
         .expect("at least one checkpoint is required");
 
-    let set = args.set.open(args.classes)?;
+    let set = args.set.list(args.classes)?;
     let files = set.files().chain(args.checkpoints.iter().map(|path| &**path));
     outputs::check(&[Output::new(&args.out, "--out")], files, "name another file")?;
+    outputs::check_place(&args.out)?;
+    let set = args.set.limited(set);
     if let Some(taxonomy) = &set.taxonomy {
         check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
     }

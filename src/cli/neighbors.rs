@@ -36,10 +36,12 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     outputs::check_name(&args.out, "--out", "a PNG", &["png"])?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = trained.recipe.eval_size;
-    let set = args.set.open_plain()?;
+    let set = args.set.list_plain()?;
     let files = set.files().chain([&*args.checkpoint]);
     let queries = args.queries.iter().map(|query| Path::new(&query.image));
     outputs::check(&[Output::new(&args.out, "--out")], files.chain(queries), "name another file")?;
+    outputs::check_place(&args.out)?;
+    let set = args.set.limited(set);
     let store = args.set.images(&set, Square::new(size, trained.recipe.fit))?;
     let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
