@@ -65,7 +65,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
     };
-    let (exif, mut photos) = (!args.turn.no_exif, Vec::new());
+    let (exif, mut photos) = (!args.turn.of(trained.exif).no_exif, Vec::new());
     for path in &args.images {
         stop::check()?;
         match Photo::look(path, &args.out, exif, short_side) {

@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::base::say::warn;
-use crate::cli::args::SetArgs;
+use crate::cli::args::{SetArgs, TurnArgs};
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
 use crate::cli::read::{Reader, account};
@@ -12,6 +12,12 @@ use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Squ
 const BAR: &str = "read images";
 
 impl SetArgs {
+    /// The same images, turned as those were that networks were trained on; `exif` of each.
+    pub fn turned(&self, exif: impl IntoIterator<Item = bool>) -> Self {
+        let turn = exif.into_iter().fold(self.turn, TurnArgs::of);
+        SetArgs { turn, ..self.clone() }
+    }
+
     /// Lists the files of the data set, those beyond `--limit` too; nothing is decoded yet.
     pub fn list(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;

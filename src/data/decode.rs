@@ -47,10 +47,14 @@ pub fn rgb(path: &Path, exif: bool) -> Result<Rgb> {
 /// Labels decide: a picture that has its label map's size only as it is stored is not turned. A
 /// label map that cannot be read decides nothing.
 pub fn rgb_of_label(path: &Path, label: &Path, exif: bool) -> Result<Rgb> {
-    let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
-    let label =
-        reader.and_then(|r| r.into_dimensions().ok()).map(|(w, h)| (w as usize, h as usize));
+    let label = dimensions(label);
     read_rgb(path, |stored, upright| exif && (label != Some(stored) || label == Some(upright)))
+}
+
+/// (width, height) of an image as it is stored; `None` if that cannot be read.
+pub fn dimensions(path: &Path) -> Option<(usize, usize)> {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).ok()?;
+    reader.into_dimensions().ok().map(|(w, h)| (w as usize, h as usize))
 }
 
 /// An image as it is stored, and what its header says.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::account::{self, Account};
-use super::fates;
+use super::{decode, fates};
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
@@ -45,6 +45,17 @@ pub struct Item {
     pub id: String,
     pub image: PathBuf,
     pub label: Option<PathBuf>,
+}
+
+impl Item {
+    /// Reads the picture as [`decode::rgb`] does, or as [`decode::rgb_of_label`] where there is a
+    /// label map, whether that is used or not: it is one picture in every store.
+    pub fn picture(&self, exif: bool) -> Result<decode::Rgb> {
+        match &self.label {
+            Some(label) => decode::rgb_of_label(&self.image, label, exif),
+            None => decode::rgb(&self.image, exif),
+        }
+    }
 }
 
 /// The file name of `path` without its extension, which most layouts use as an item's id.

@@ -110,6 +110,8 @@ fn a_page_a_trace_and_tables_are_written() {
     place.picie("bench --from b.json --report a.svg").succeeds();
     let svg = read("a.svg");
     assert!(svg.starts_with("<svg xmlns=") && count(&svg, "<circle") == with_flops);
+    place.picie("bench --from b.json --report a.SVG").succeeds();
+    assert_eq!(read("a.SVG"), svg);
 
     let trace: Value = serde_json::from_str(&read("a.trace")).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
