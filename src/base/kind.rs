@@ -59,7 +59,11 @@ impl Kind {
         let format = FileFormat::from_bytes(head);
         let remedy = match format.kind() {
             // Pictures of other kinds begin as Windows' cursors do.
-            _ if matches!(format, FileFormat::ArbitraryBinaryData | FileFormat::WindowsCursor) => {
+            _ if matches!(
+                format,
+                FileFormat::Empty | FileFormat::ArbitraryBinaryData | FileFormat::WindowsCursor
+            ) =>
+            {
                 return None;
             }
             Sort::Archive | Sort::Compressed | Sort::Package => Some("unpack it first"),

@@ -153,6 +153,8 @@ mod tests {
             );
         }
         assert!(said(&["a.png", "sub/../a.png"]).contains("would both be written to"));
+        // The folder of a file that is there counts, too: here nobody may write.
+        assert!(said(&["/proc/version"]).starts_with("/proc: "), "{}", said(&["/proc/version"]));
         assert!(said(&["none/a.png"]).contains("none: no such file or directory; check the path"));
         // Nothing stays of what was tried.
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);

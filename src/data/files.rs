@@ -97,13 +97,12 @@ impl Walk<'_> {
             return Ok(());
         }
         stop::check()?;
-        let entries = std::fs::read_dir(dir).and_then(|entries| entries.collect::<Result<_, _>>());
-        let mut paths: Vec<PathBuf> = entries
-            .map(|all: Vec<DirEntry>| all.iter().map(DirEntry::path).collect())
-            .map_err(io)?;
-        // What is met twice gets its own name, and not that of a link to it.
-        paths.sort_by_cached_key(|path| (path.is_symlink(), path.clone()));
-        for path in paths {
+        let entries = std::fs::read_dir(dir).and_then(|entries| entries.collect());
+        let mut entries: Vec<DirEntry> = entries.map_err(io)?;
+        // A folder that is met twice gets its own name, and not that of a link to it.
+        let is_link = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        entries.sort_by_cached_key(|entry| (is_link(entry), entry.file_name()));
+        for path in entries.iter().map(DirEntry::path) {
             if account::of_a_system(&path.file_name().unwrap_or_default().to_string_lossy()) {
                 self.account.pass(1, account::BY_SYSTEMS);
             } else if !path.is_dir() {

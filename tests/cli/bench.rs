@@ -84,7 +84,7 @@ fn count(text: &str, part: &str) -> usize {
 #[test]
 fn a_page_a_trace_and_tables_are_written() {
     let place = Place::new();
-    let files = "--report a.html --trace a.trace --csv a.csv";
+    let files = "--report a.html --trace trace.json --csv a.csv";
     let ran = place.picie(&format!("{TINY} --epochs 2 --json {files}")).succeeds();
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     let read = |name: &str| std::fs::read_to_string(place.join(name)).unwrap();
@@ -113,7 +113,7 @@ fn a_page_a_trace_and_tables_are_written() {
     place.picie("bench --from b.json --report a.SVG").succeeds();
     assert_eq!(read("a.SVG"), svg);
 
-    let trace: Value = serde_json::from_str(&read("a.trace")).unwrap();
+    let trace: Value = serde_json::from_str(&read("trace.json")).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let on = |track: usize| events.iter().filter(|e| e["ph"] == "X" && e["tid"] == track).count();
     let calls: u64 = ops.iter().map(|op| op["calls"].as_u64().unwrap()).sum();

@@ -58,12 +58,13 @@ fn pictures_and_reports_are_not_written_over_what_is_read() {
             "--report page.pdf",
             "--report page.pdf: an HTML page, or SVG, is written; call it page.html",
         ),
-        ("--against old.json --trace old.json", "of --trace would be written over old.json"),
         ("--csv none/a.csv", "none: no such file or directory"),
         ("--csv data", "data: is a directory; name a file, not a folder"),
     ] {
         refuses(&place, &format!("bench --model h100 {words}"), &[why]);
     }
+    let over = "of --trace would be written over old.json";
+    refuses(&place, "bench --against old.json --trace old.json", &[over]);
 }
 
 #[test]

@@ -171,8 +171,11 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     std::fs::copy(place.join("a.png"), place.join("in/x.png")).unwrap();
     let pointer = "version https://git-lfs.github.com/spec/v1\n";
     std::fs::write(place.join("in/x-labels.png"), pointer).unwrap();
-    let said = segment("--out in in/x.png in/x-labels.png");
-    holds(&said, &["of in/x.png would be written over in/x-labels.png"]);
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out in", checkpoint.display());
+    let ran = place.picie(&format!("{words} in/x.png in/x-labels.png"));
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    holds(&ran.err, &["of in/x.png would be written over in/x-labels.png"]);
     assert_eq!(std::fs::read_to_string(place.join("in/x-labels.png")).unwrap(), pointer);
     assert_eq!(files(&place.join("in")).len(), 2);
 }
