@@ -20,6 +20,7 @@ mod planner;
 mod program;
 mod saved;
 mod steps;
+mod torch_order;
 pub mod weights;
 
 pub use architecture::{Architecture, expected};

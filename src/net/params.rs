@@ -9,6 +9,7 @@ use crate::device::ops::{
 use crate::device::{Act, Engine, Layout, Pool, Slot};
 use crate::net::architecture::{Architecture, Block, Conv, Param, Table, Unit, Units};
 use crate::net::saved::Saved;
+use crate::net::torch_order::to_device;
 use crate::net::weights::{Tensor, Weights};
 
 /// The stages of a ResNet, a biased 1×1 convolution to 128 channels on each, Adam's state.
@@ -178,7 +179,7 @@ impl Network {
                     vec![if p.name.ends_with("weight") { 1.0 } else { 0.0 }; shape[0]]
                 }
             };
-            dev.write(weights.part(p.offset, p.len), &to_device(p, &values))?;
+            dev.write(weights.part(p.offset, p.len), &to_device(p.len, &p.shape, &values))?;
         }
         adam_sync(dev, AdamSync { blocks: self.blocks })?;
         for (_, mean, var) in &self.norms {
@@ -257,7 +258,10 @@ impl Network {
                         "use weights of a network of the same architecture",
                     ));
                 }
-                dev.write(slot.part(p.offset, p.len), &to_device(p, floats(&p.name, t)?))?;
+                dev.write(
+                    slot.part(p.offset, p.len),
+                    &to_device(p.len, &p.shape, floats(&p.name, t)?),
+                )?;
             }
         }
         Ok(())
@@ -274,47 +278,4 @@ fn floats<'a>(name: &str, tensor: &'a Tensor) -> Result<&'a [f32]> {
     tensor.f32().ok_or_else(|| {
         Error::input(format!("{name} holds integers"), "use a file with float weights")
     })
-}
-
-/// (k, c, r, r) → (k, r, r, c′), c′ ≥ c what the memory has room for, zeros there; vectors as they
-/// are.
-fn to_device(param: &Param, from: &[f32]) -> Vec<f32> {
-    let mut to = vec![0.0; param.len];
-    for_each_weight(to.len(), &param.shape, |memory, torch| to[memory] = from[torch]);
-    to
-}
-
-/// What lies in the engine's memory as a tensor of this shape in torch's layout.
-pub(super) fn to_torch(from: &[f32], shape: &[usize]) -> Vec<f32> {
-    let mut to = vec![0.0; shape.iter().product()];
-    for_each_weight(from.len(), shape, |memory, torch| to[torch] = from[memory]);
-    to
-}
-
-fn for_each_weight(len: usize, shape: &[usize], mut each: impl FnMut(usize, usize)) {
-    let &[k, c, r, _] = shape else { return (0..len).for_each(|i| each(i, i)) };
-    let taps = r * r;
-    let padded = len / (k * taps);
-    for ko in 0..k {
-        for ci in 0..c {
-            for tap in 0..taps {
-                each((ko * taps + tap) * padded + ci, (ko * c + ci) * taps + tap);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_survive_the_change_of_layout() {
-        let (shape, values) = (vec![2, 3, 5, 5], (0..150).map(|v| v as f32).collect::<Vec<_>>());
-        let param = Param { name: String::new(), shape, offset: 0, len: 2 * 25 * 4 };
-        let memory = to_device(&param, &values);
-        // Kernel 1, row 2, column 3, channel 1.
-        assert_eq!(memory[((5 + 2) * 5 + 3) * 4 + 1], values[((3 + 1) * 5 + 2) * 5 + 3]);
-        assert_eq!(to_torch(&memory, &param.shape), values);
-    }
 }

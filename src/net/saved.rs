@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::base::Result;
 use crate::base::fs::write_atomic;
 use crate::device::{Engine, Slot};
-use crate::net::params::to_torch;
+use crate::net::torch_order::to_torch;
 use crate::net::weights::{Data, Element, Head, Tensor, write_tensors};
 
 /// Elements of labels that are copied at a time: those of all images may be gigabytes.
