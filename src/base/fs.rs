@@ -129,7 +129,7 @@ pub fn remove_unfinished(dir: &Path) {
 }
 
 /// Like [`remove_unfinished`], but for a folder that other processes write to, and for files and
-/// folders whose names begin with `prefix`: writers hold a lock on theirs, and what is locked stays.
+/// folders that were made with `prefix`: writers hold a lock on theirs, and what is locked stays.
 /// Returns the number of bytes that were freed.
 pub fn remove_abandoned(dir: &Path, prefix: &str) -> u64 {
     let mut freed = 0;

@@ -129,7 +129,7 @@ fn a_page_a_trace_and_tables_are_written() {
     assert!(place.picie("bench --from a.html").fails().contains("not a report"));
     holds(
         &place.picie("bench --model h200 --images 256 --report no/where.html").fails(),
-        &["no/where.html"],
+        &["no: no such file or directory; check the path"],
     );
 }
 
