@@ -50,7 +50,8 @@ pub fn check(path: &Path, bytes: u64) -> Result<()> {
     Err(Error::file(path, what, "free some memory, or raise its limit"))
 }
 
-/// The largest file in bytes that this process may write (`ulimit -f`). `None` if there is no limit.
+/// The largest file in bytes that this process may write (`ulimit -f`). `None` if there is no
+/// limit.
 pub fn largest_file() -> Option<u64> {
     number(Path::new("/proc/self/limits"), "Max file size")
 }

@@ -40,8 +40,8 @@ use crate::train::{Loaded, Trained};
 /// rounding to a multiple of 32.
 const ASPECTS: [f64; 9] = [1.0, 4.0 / 3.0, 1.5, 1.778, 2.370, 3.160, 4.214, 5.619, 7.492];
 
-/// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for its
-/// RGB (3), labels (2), overlay (3) and what these are encoded to.
+/// Bytes of memory for each pixel of the largest photo beside the plan: while it is read, or for
+/// its RGB (3), labels (2), overlay (3) and what these are encoded to.
 const BESIDE: usize = 12;
 
 /// The long side of the input for a photo of this aspect ratio: among the multiples of 32 that
@@ -83,7 +83,8 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
     told.end(args.images.len())
 }
 
-/// Fails if something would be written over what was given, read or not, by whatever name, or twice.
+/// Fails if something would be written over what was given, read or not, by whatever name, or
+/// twice.
 fn check_outputs(photos: &[Photo], args: &SegmentArgs) -> Result<()> {
     let both = |photo: &Photo| {
         [&photo.labels, &photo.overlay].map(|path| Output::new(path, photo.path.display()))

@@ -158,8 +158,8 @@ fn is_run(dir: &Path) -> bool {
     }
 }
 
-/// Whether picie wrote this picture: it says so, or is one of the pair that `picie segment` makes of
-/// a photo. `known` knows the stems of all images.
+/// Whether picie wrote this picture: it says so, or is one of the pair that `picie segment` makes
+/// of a photo. `known` knows the stems of all images.
 fn is_ours(path: &Path, known: impl Fn(&str) -> bool) -> bool {
     if path.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("png")) {
         return false;

@@ -128,7 +128,8 @@ impl Learned {
         tensors.map(|(name, slot)| Saved::floats(name, shape(slot), slot)).collect()
     }
 
-    /// Reads what [`Learned::saved`] was written to. Fails if a tensor is missing or of another size.
+    /// Reads what [`Learned::saved`] was written to. Fails if a tensor is missing or of another
+    /// size.
     pub fn load(&self, dev: &mut dyn Engine, name: &str, weights: &Weights) -> Result<()> {
         for (name, slot) in self.tensors(name) {
             let values =

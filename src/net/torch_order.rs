@@ -1,5 +1,5 @@
-//! The order of a convolution's weights: (k, r, r, c′) in the engine's memory, c′ ≥ c what it has room
-//! for, with zeros there; (k, c, r, r) in torch's files. Vectors are the same in both.
+//! The order of a convolution's weights: (k, r, r, c′) in the engine's memory, c′ ≥ c what it has
+//! room for, with zeros there; (k, c, r, r) in torch's files. Vectors are the same in both.
 
 /// A tensor of this shape in torch's order as the `len` numbers of the engine's memory.
 pub fn to_device(len: usize, shape: &[usize], from: &[f32]) -> Vec<f32> {

@@ -1,5 +1,5 @@
-//! The search for tensors that hold a number that is not finite, or a negative variance. It runs when a loss or an
-//! objective is not finite, and before a checkpoint replaces the last good one.
+//! The search for tensors that hold a number that is not finite, or a negative variance. It runs
+//! when a loss or an objective is not finite, and before a checkpoint replaces the last good one.
 
 use crate::base::Result;
 use crate::device::{Engine, Slot};

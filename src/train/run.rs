@@ -57,8 +57,8 @@ pub(super) fn upright() -> bool {
 }
 
 impl Settings {
-    /// Fails if a run that goes on would learn from other images, by their names, than those that it
-    /// began with, or look at others.
+    /// Fails if a run that goes on would learn from other images, by their names, than those that
+    /// it began with, or look at others.
     pub fn check_images(&self, now: &[Fingerprint; 2]) -> Result<()> {
         for (what, was, now) in self
             .images

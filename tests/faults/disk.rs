@@ -1,4 +1,5 @@
-//! A run whose files fail at any call: it goes on to the same bytes, or says in one line what to do.
+//! A run whose files fail at any call: it goes on to the same bytes, or says in one line what to
+//! do.
 
 use std::collections::BTreeMap;
 use std::path::Path;

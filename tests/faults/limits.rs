@@ -36,8 +36,8 @@ fn a_limit_on_memory_is_found_before_the_first_step() {
 #[test]
 fn threads_that_cannot_be_started_are_done_without() {
     let Some(shim) = shim() else { return };
-    // The first thread is the one that heeds signals. The fourth alone is missing in a pool of four;
-    // none at all can be started.
+    // The first thread is the one that heeds signals. The fourth alone is missing in a pool of
+    // four; none at all can be started.
     for (missing, threads) in [("4-4", "2"), ("1-999", "1")] {
         let place = Place::new();
         let env = [("RAYON_NUM_THREADS", "4"), ("FAULT_THREADS", missing)];

@@ -43,8 +43,8 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// The result of `work`, and the most bytes that this thread had allocated meanwhile, beyond what it
-/// had before.
+/// The result of `work`, and the most bytes that this thread had allocated meanwhile, beyond what
+/// it had before.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = NOW.get();
     PEAK.set(before);

@@ -102,8 +102,8 @@ impl<'a> Record<'a> {
     }
 
     /// Writes the report of a run that ended early, if an epoch was finished: one that was resumed
-    /// and stopped at once keeps the report that it has. A failure is told, since what ended the run
-    /// is the error that counts.
+    /// and stopped at once keeps the report that it has. A failure is told, since what ended the
+    /// run is the error that counts.
     pub fn stopped(&mut self, why: &Error) {
         if self.last.is_some()
             && let Err(e) = self.write(&why.to_string())

@@ -63,8 +63,8 @@ fn over_rows(rows: usize, k: usize) -> (usize, usize) {
     (rows.div_ceil(LANES).min(BLOCKS.div_ceil(wide)), wide)
 }
 
-/// Blocks of conv_image_weight, each with sums of its own: three on each multiprocessor, and no more
-/// than there are parts.
+/// Blocks of conv_image_weight, each with sums of its own: three on each multiprocessor, and no
+/// more than there are parts.
 fn parts(spec: &ConvSpec) -> usize {
     (spec.n * spec.p().div_ceil(STRIP) * spec.q().div_ceil(BAND)).min(MOST_PARTS)
 }
