@@ -92,6 +92,7 @@ fn run(
         classes: Classes::default(),
         limit: None,
         exif: true,
+        images: None,
         start: start.provenance.clone(),
         version: String::new(),
         host: Host::here(),

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// The result of a call that can fail as [`Error`] lists.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The remedy where a disk is full.
+const FREE: &str = "free some space, then run the same command again";
+
 /// A failure: what went wrong, and what the user can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -62,6 +65,19 @@ impl Error {
         }
     }
 
+    /// The same failure of the file `path`, by which the user knows it.
+    pub fn at(self, path: &Path) -> Self {
+        match self {
+            Error::File { what, remedy, .. } => Error::file(path, what, remedy),
+            other => other,
+        }
+    }
+
+    /// Whether a disk was full, so that nothing more can be written to it.
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Error::File { remedy, .. } if remedy == FREE)
+    }
+
     /// An [`Error::File`] for an `std::io::Error` at `path`, with the remedy that its kind
     /// suggests. An error of this crate that went through `std::io` comes out as it was.
     pub fn io(path: impl AsRef<Path>, e: std::io::Error) -> Self {
@@ -73,7 +89,7 @@ impl Error {
         let remedy = match e.kind() {
             NotFound => "check the path",
             PermissionDenied => "check the permissions",
-            StorageFull | QuotaExceeded => "free some space, then run the same command again",
+            StorageFull | QuotaExceeded => FREE,
             FileTooLarge => {
                 "lift the limit on the size of files (ulimit -f), then run the same command again"
             }

@@ -60,8 +60,14 @@ fn remove(path: &Path) {
     let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
 }
 
+/// Whether a path is that of a pipe, a device or the like, which is written to and not replaced.
+pub fn is_stream(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir())
+}
+
 /// Writes the file `path` with what `fill` writes. It goes through a temporary file in the same
-/// folder, so that a kill or a full disk leaves the old file as it was.
+/// folder, so that a kill or a full disk leaves the old file as it was. A [stream](is_stream) gets
+/// the bytes as they come.
 pub fn write_atomic(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
@@ -77,6 +83,11 @@ fn write_by(
 ) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut work = || -> std::io::Result<()> {
+        if is_stream(path) {
+            let mut out = BufWriter::new(File::options().write(true).open(path)?);
+            fill(&mut out)?;
+            return out.flush();
+        }
         // Temporary files can be read by their owner only; this one by whoever the umask allows.
         let usual = std::fs::Permissions::from_mode(0o666);
         let named =
@@ -233,6 +244,21 @@ mod tests {
         assert!(!folder.path().exists());
         drop(listed);
         assert!(!known(folder.path()));
+    }
+
+    #[test]
+    fn a_pipe_gets_the_bytes_and_stays_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write_atomic(&pipe, |w| w.write_all(b"all of it")).unwrap();
+        assert!(is_stream(&pipe), "a file has taken the pipe's place");
+        assert_eq!(reader.join().unwrap(), b"all of it");
     }
 
     #[test]

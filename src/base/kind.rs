@@ -59,7 +59,11 @@ impl Kind {
         let format = FileFormat::from_bytes(head);
         let remedy = match format.kind() {
             // Pictures of other kinds begin as Windows' cursors do.
-            _ if matches!(format, FileFormat::ArbitraryBinaryData | FileFormat::WindowsCursor) => {
+            _ if matches!(
+                format,
+                FileFormat::Empty | FileFormat::ArbitraryBinaryData | FileFormat::WindowsCursor
+            ) =>
+            {
                 return None;
             }
             Sort::Archive | Sort::Compressed | Sort::Package => Some("unpack it first"),
@@ -78,9 +82,11 @@ impl Kind {
     }
 }
 
-/// The first bytes of a text, in lower case; `None` if they are none. A last letter may be cut.
+/// The first bytes of a text, in lower case; `None` if they are none. A last letter may be cut. A
+/// page may be in an older encoding than UTF-8, whose own letters then stand for nothing.
 fn text(head: &[u8]) -> Option<String> {
     let text = match std::str::from_utf8(head) {
+        Err(_) if head.trim_ascii_start().starts_with(b"<") => &String::from_utf8_lossy(head),
         Err(e) if e.error_len().is_some() || head.len() < TELLING => return None,
         Err(e) => std::str::from_utf8(&head[..e.valid_up_to()]).ok()?,
         Ok(text) => text,
@@ -112,6 +118,7 @@ mod tests {
             (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], "HEIC (High Efficiency Image Coding)", "usual"),
             (b"\n <!DOCTYPE html><p>", "a web page (HTML)", DOWNLOAD),
             (b"<HTML>", "a web page (HTML)", DOWNLOAD),
+            (b"<html><title>M\xfcnchen</title>", "a web page (HTML)", DOWNLOAD),
             (b"<?xml version='1.0'?><Error><Code>AccessDenied", "XML", DOWNLOAD),
             (b"<?xml version='1.0'?><svg>", "SVG (a drawing)", "usual"),
             (

@@ -55,7 +55,7 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         matching.check(store.occurring()?, args.clusters)?;
     }
     let train = SetArgs { split: args.train_split.clone(), ..args.set.clone() };
-    let train = train.images(&train.open_plain()?, square)?;
+    let train = train.images(&train.limited(train.list_plain()?), square)?;
     let images = train.len().max(set.images().len());
     let mut table = Table {
         args,

@@ -41,9 +41,12 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         .copied()
         .expect("at least one checkpoint is required");
 
-    let set = args.set.open(args.classes)?;
+    let from = args.set.turned(trained.iter().map(|trained| trained.exif));
+    let set = from.list(args.classes)?;
     let files = set.files().chain(args.checkpoints.iter().map(|path| &**path));
     outputs::check(&[Output::new(&args.out, "--out")], files, "name another file")?;
+    outputs::check_place(&args.out)?;
+    let set = from.limited(set);
     if let Some(taxonomy) = &set.taxonomy {
         check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
     }
@@ -54,7 +57,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One set of images is in memory at a time; checkpoints with the same frame share it.
-        let store = args.set.labelled(&set, frame)?;
+        let store = from.labelled(&set, frame)?;
         let count = args.images.min(store.images.len());
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {

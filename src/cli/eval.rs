@@ -31,7 +31,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     check_size(size)?;
     // Flags about scores need labels.
     let asked = args.classes.is_some() || args.matching.is_some() || args.tta || args.flip_tta;
-    let set = args.set.pictures(args.classes, asked, Square::new(size, recipe.fit))?;
+    let set = args.set.turned([trained.exif]);
+    let set = set.pictures(args.classes, asked, Square::new(size, recipe.fit))?;
     let dev = &mut *engine.open()?;
     match set {
         PictureSet::Labelled(store) => evaluate(dev, args, &trained, &store, size),

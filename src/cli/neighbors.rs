@@ -36,12 +36,15 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     outputs::check_name(&args.out, "--out", "a PNG", &["png"])?;
     let trained = Trained::read(&args.checkpoint)?;
     let size = trained.recipe.eval_size;
-    let set = args.set.open_plain()?;
+    let from = args.set.turned([trained.exif]);
+    let set = from.list_plain()?;
     let files = set.files().chain([&*args.checkpoint]);
     let queries = args.queries.iter().map(|query| Path::new(&query.image));
     outputs::check(&[Output::new(&args.out, "--out")], files.chain(queries), "name another file")?;
-    let store = args.set.images(&set, Square::new(size, trained.recipe.fit))?;
-    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &args.set));
+    outputs::check_place(&args.out)?;
+    let set = from.limited(set);
+    let store = from.images(&set, Square::new(size, trained.recipe.fit))?;
+    let asked = args.queries.iter().map(|query| Asked::find(query, &store, &from));
     let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
     let found = search(&mut *engine.open()?, args, &trained, &store, &asked)?;
 
@@ -95,7 +98,7 @@ struct Asked {
 impl Asked {
     /// Finds the image of a query. Fails if there is no such image or pixel.
     fn find(query: &Query, store: &ImageStore, from: &SetArgs) -> Result<Self> {
-        let Query { image, x, y } = query;
+        let (Query { image, x, y }, exif) = (query, !from.turn.no_exif);
         let name = format!("{image}:{x},{y}");
         let real = |path: &Path| path.canonicalize().ok();
         let same = |a: &Path, b: &Path| real(a).is_some() && real(a) == real(b);
@@ -112,7 +115,10 @@ impl Asked {
             })?;
             (Some(own), store.items[own].image.clone())
         };
-        let picture = decode::rgb(&path, !from.turn.no_exif)?;
+        let picture = match own {
+            Some(own) => store.items[own].picture(exif)?,
+            None => decode::rgb(&path, exif)?,
+        };
         let (w, h) = (picture.width, picture.height);
         if *x >= w || *y >= h {
             let what = format!("--query {name}: outside of the image, which has {w} × {h} pixels");

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::fs::UNFINISHED;
+use crate::base::fs::{UNFINISHED, is_stream};
 use crate::base::{Error, Result};
+use crate::data;
 
 /// A file that is to be written.
 pub struct Output {
@@ -38,11 +40,10 @@ pub fn check<'a>(
     elsewhere: &str,
 ) -> Result<()> {
     let (mut folders, mut files) = (BTreeMap::new(), BTreeMap::new());
-    for output in outputs.iter().filter(|output| !is_sink(&output.path)) {
-        let id = match number(&output.path) {
-            Some((device, file)) => Id::There(device, file),
-            None => new(&output.path, &mut folders)?,
-        };
+    for output in outputs.iter().filter(|output| !is_stream(&output.path)) {
+        // A file is replaced by another one, so its folder counts where it is there, too.
+        let new = new(&output.path, &mut folders)?;
+        let id = number(&output.path).map_or(new, |(device, file)| Id::There(device, file));
         if let Some(Output { of, path }) = files.insert(id, output) {
             let what =
                 format!("{of} and {} would both be written to {}", output.of, path.display());
@@ -66,6 +67,21 @@ pub fn check<'a>(
     Ok(())
 }
 
+/// Fails if nothing can be written under this name, or only over an image that picie did not draw.
+pub fn check_place(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::InvalidFilename => Err(Error::io(path, e)),
+        Err(_) => Ok(()),
+        Ok(_) if path.is_dir() => Err(Error::io(path, ErrorKind::IsADirectory.into())),
+        Ok(_) if !is_stream(path) && data::is_foreign(path) => Err(Error::file(
+            path,
+            "there is an image that picie did not draw",
+            "write to another place, or move it away",
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Fails if a file is called what it will not be: its name must have one of these endings, or none.
 pub fn check_name(path: &Path, flag: &str, what: &str, endings: &[&str]) -> Result<()> {
     let Some(ending) = path.extension() else { return Ok(()) };
@@ -84,12 +100,7 @@ fn number(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Whether something can be written to again and again, such as `/dev/null`.
-fn is_sink(path: &Path) -> bool {
-    path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir())
-}
-
-/// The identity of a file that is still to be made. Its folder is tried once: `folders` holds
+/// The identity that a file has when it is made. Its folder is tried once: `folders` holds
 /// whether names that differ in case are one there.
 fn new(path: &Path, folders: &mut BTreeMap<(u64, u64), bool>) -> Result<Id> {
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -142,6 +153,8 @@ mod tests {
             );
         }
         assert!(said(&["a.png", "sub/../a.png"]).contains("would both be written to"));
+        // The folder of a file that is there counts, too: here nobody may write.
+        assert!(said(&["/proc/version"]).starts_with("/proc: "), "{}", said(&["/proc/version"]));
         assert!(said(&["none/a.png"]).contains("none: no such file or directory; check the path"));
         // Nothing stays of what was tried.
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
@@ -151,6 +164,29 @@ mod tests {
             new(&at("A.png"), &mut folders).unwrap(),
             new(&at("a.PNG"), &mut folders).unwrap()
         );
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_to_or_are_taken_are_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let said =
+            |name: &str| check_place(&at(name)).err().map(|e| e.to_string()).unwrap_or_default();
+        std::fs::create_dir(at("sub")).unwrap();
+        std::fs::write(at("empty.png"), "").unwrap();
+        std::fs::write(at("old.csv"), "a,b").unwrap();
+        let picture = image::RgbImage::new(3, 2);
+        picture.save(at("drawn.png")).unwrap();
+        picture.save_with_format(at("photo"), image::ImageFormat::Jpeg).unwrap();
+        crate::report::pictures::write_rgb(&at("own.png"), &picture).unwrap();
+        for free in ["new.png", "empty.png", "own.png", "old.csv", "/dev/null"] {
+            assert_eq!(said(free), "", "{free}");
+        }
+        assert!(said("sub").ends_with("sub: is a directory; name a file, not a folder"));
+        assert!(said(&"x".repeat(300)).ends_with("file name too long; use a shorter name"));
+        for taken in ["drawn.png", "photo"] {
+            assert!(said(taken).contains("an image that picie did not draw"), "{}", said(taken));
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -13,7 +12,7 @@ use image::RgbImage;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::base::fs::{Listed, listed};
+use crate::base::fs::{Listed, is_stream, listed};
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 use crate::cli::args::SegmentArgs;
@@ -75,7 +74,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         (None, Fit::Pad { scale }) => ((photo as f64 * scale / 32.0).round() as usize).max(1) * 32,
         _ => size,
     };
-    let (exif, mut photos) = (!args.turn.no_exif, Vec::new());
+    let (exif, mut photos) = (!args.turn.of(trained.exif).no_exif, Vec::new());
     for path in &args.images {
         stop::check()?;
         match Photo::look(path, &args.out, exif, short_side) {
@@ -84,18 +83,24 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
             Err(e) => told.failed(path, e),
         }
     }
-    check_outputs(&photos, &args.checkpoint)?;
+    check_outputs(&photos, args)?;
+    photos.retain(|photo| {
+        let places = [&photo.labels, &photo.overlay].map(|path| outputs::check_place(path));
+        let taken = places.into_iter().find_map(Result::err);
+        taken.map(|e| told.failed(&photo.path, e)).is_none()
+    });
     segment(&mut *engine.open()?, &trained, photos, exif, &mut told)?;
     told.end(args.images.len())
 }
 
-/// Fails if something would be written over a photo or the checkpoint, by whatever name, or twice.
-fn check_outputs(photos: &[Photo], checkpoint: &Path) -> Result<()> {
+/// Fails if something would be written over what was given, read or not, by whatever name, or
+/// twice.
+fn check_outputs(photos: &[Photo], args: &SegmentArgs) -> Result<()> {
     let both = |photo: &Photo| {
         [&photo.labels, &photo.overlay].map(|path| Output::new(path, photo.path.display()))
     };
     let written: Vec<Output> = photos.iter().flat_map(both).collect();
-    let read = photos.iter().map(|photo| &*photo.path).chain([checkpoint]);
+    let read = args.images.iter().chain([&args.checkpoint]).map(|path| &**path);
     outputs::check(&written, read, "give another folder with --out")
 }
 
@@ -164,13 +169,14 @@ fn segment(
     for (done, photo) in photos.iter().enumerate() {
         let kept = || format!("{done} of {} photos are done", photos.len());
         stop::check().map_err(|e| e.kept(kept(), "run it again with the others"))?;
-        match segmenter.segment(dev, photo, exif, classifier) {
-            Ok((picture, labels)) => {
-                write_labels(&photo.labels, &labels, photo.width, photo.height)?;
-                write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)?;
-                told.done(photo);
-            }
-            Err(e @ Error::Device { .. }) => return Err(e),
+        let segmented = segmenter.segment(dev, photo, exif, classifier);
+        let written = segmented.and_then(|(picture, labels)| {
+            write_labels(&photo.labels, &labels, photo.width, photo.height)?;
+            write_rgb(&photo.overlay, &overlay(&picture, &labels, &colours)?)
+        });
+        match written {
+            Ok(()) => told.done(photo),
+            Err(e) if matches!(e, Error::Device { .. }) || e.is_full_disk() => return Err(e),
             Err(e) => told.failed(&photo.path, e),
         }
     }
@@ -222,16 +228,12 @@ struct Photo {
 impl Photo {
     /// Reads the size of a photo. The input's short side is `size` of the photo's; its long side
     /// follows from the nearest of [`ASPECTS`], so that a strip of a few pixels' height is squeezed
-    /// instead of taking all memory. Fails if the outputs would have names that the place does not
-    /// take.
+    /// instead of taking all memory.
     fn look(path: &Path, out: &Path, exif: bool, size: impl Fn(usize) -> usize) -> Result<Self> {
         // A pipe can be read once only, and a photo is read twice.
-        let copy = if path.metadata().is_ok_and(|file| !file.is_file() && !file.is_dir()) {
-            Some(copied(path)?)
-        } else {
-            None
-        };
-        let (width, height) = decode::size(copy.as_ref().map_or(path, |copy| copy.0.path()), exif)?;
+        let copy = if is_stream(path) { Some(copied(path)?) } else { None };
+        let file = copy.as_ref().map_or(path, |copy| copy.0.path());
+        let (width, height) = decode::size(file, exif).map_err(|e| e.at(path))?;
         let size = size(width.min(height));
         let long = |long: usize, short: usize| long_side(size, long as f64 / short as f64);
         let input = if width < height {
@@ -240,14 +242,8 @@ impl Photo {
             Input { h: size, w: long(width, height) }
         };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let output = |what: &str| {
-            let output = out.join(format!("{stem}-{what}.png"));
-            match output.symlink_metadata() {
-                Err(e) if e.kind() == ErrorKind::InvalidFilename => Err(Error::io(&output, e)),
-                _ => Ok(output),
-            }
-        };
-        let (labels, overlay) = (output("labels")?, output("overlay")?);
+        let [labels, overlay] =
+            ["labels", "overlay"].map(|what| out.join(format!("{stem}-{what}.png")));
         Ok(Photo { path: path.to_path_buf(), copy, width, height, input, labels, overlay })
     }
 
@@ -330,7 +326,7 @@ impl Segmenter {
         exif: bool,
         classifier: Classifier,
     ) -> Result<(RgbImage, Vec<u16>)> {
-        let rgb = decode::rgb(photo.file(), exif)?;
+        let rgb = decode::rgb(photo.file(), exif).map_err(|e| e.at(&photo.path))?;
         let Input { h, w } = photo.input;
         let (program, view) = &self.programs[&photo.input];
         let (x, images, index) = (program.x, self.image.part(0, h * w * 3), self.index);

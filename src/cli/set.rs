@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::base::say::warn;
-use crate::cli::args::SetArgs;
+use crate::cli::args::{SetArgs, TurnArgs};
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
 use crate::cli::read::{Reader, account};
@@ -12,24 +12,35 @@ use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Squ
 const BAR: &str = "read images";
 
 impl SetArgs {
-    /// Lists the files of the data set; nothing is decoded yet.
-    pub fn open(&self, classes: Classes) -> Result<Dataset> {
+    /// The same images, turned as those were that networks were trained on; `exif` of each.
+    pub fn turned(&self, exif: impl IntoIterator<Item = bool>) -> Self {
+        let turn = exif.into_iter().fold(self.turn, TurnArgs::of);
+        SetArgs { turn, ..self.clone() }
+    }
+
+    /// Lists the files of the data set, those beyond `--limit` too; nothing is decoded yet.
+    pub fn list(&self, classes: Classes) -> Result<Dataset> {
         check_limit(self.limit)?;
         let bar = FileBar::new("select");
-        let mut set =
+        let set =
             data::open(&self.data, self.dataset, &self.split, classes, &|d, t| bar.set(d, t))?;
         bar.finish();
         account(&set);
-        set.items.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(set)
     }
 
-    /// Lists the files of the data set for a command that looks at no labels.
-    pub fn open_plain(&self) -> Result<Dataset> {
-        self.open(data::any_classes(&self.data, self.dataset))
+    /// As [`list`](Self::list), for a command that looks at no labels.
+    pub fn list_plain(&self) -> Result<Dataset> {
+        self.list(data::any_classes(&self.data, self.dataset))
     }
 
-    /// Reads the images of a set that was [opened](Self::open); labels are not looked at.
+    /// The set without what `--limit` leaves out.
+    pub fn limited(&self, mut set: Dataset) -> Dataset {
+        set.items.truncate(self.limit.unwrap_or(usize::MAX));
+        set
+    }
+
+    /// Reads the images of a set; labels are not looked at.
     pub fn images(&self, set: &Dataset, square: Square) -> Result<ImageStore> {
         self.reader().images(set, square, BAR)
     }
@@ -47,15 +58,12 @@ impl SetArgs {
         asked: bool,
         square: Square,
     ) -> Result<PictureSet> {
-        let set = self.open(classes.unwrap_or_default())?;
-        if asked || set.items.iter().any(|item| item.label.is_some()) {
+        let set = self.limited(self.list(classes.unwrap_or_default())?);
+        if asked || set.is_labelled() {
             return Ok(PictureSet::Labelled(self.labelled(&set, square)?));
         }
-        if set.taxonomy.is_some() {
-            warn(format_args!(
-                "no image of the split {} has a label map: measured without labels",
-                set.split
-            ));
+        if let Some(why) = set.unlabelled() {
+            warn(format_args!("measured without labels: {why}"));
         }
         Ok(PictureSet::Plain(self.images(&set, square)?))
     }

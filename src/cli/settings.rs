@@ -1,6 +1,7 @@
 //! The meaning of what was typed: a recipe with its overrides, a run folder, a data set. Every
 //! conflict between flags is an error here.
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, tell};
@@ -8,7 +9,7 @@ use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
 use crate::cli::limits::check_limit;
 use crate::cli::paths::{absolute, cache, newest, next_free};
 use crate::cli::scenes::draw_scenes;
-use crate::data;
+use crate::data::{self, DataLayout};
 use crate::net::Architecture;
 use crate::net::weights::{Source, Start};
 use crate::recipe::{Information, Method, Recipe};
@@ -171,6 +172,7 @@ impl TrainArgs {
             classes: self.classes.unwrap_or_default(),
             limit: self.limit,
             exif: !self.turn.no_exif,
+            images: None,
             start: start.provenance.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
@@ -266,7 +268,7 @@ impl TrainArgs {
             || self.split.as_ref().is_some_and(|s| *s != saved.split)
             || self.val_split.as_ref().is_some_and(|s| *s != saved.val_split)
             || self.classes.is_some_and(|c| c != saved.classes)
-            || self.dataset.is_some_and(|d| Some(d) != saved.dataset);
+            || self.dataset.is_some_and(|d| d != DataLayout::of(&saved.data, saved.dataset));
         if conflict {
             let what = format!(
                 "the run was started with other settings than these flags{}",
@@ -284,7 +286,16 @@ impl TrainArgs {
         let start = if folder.checkpoint().exists() && self.source()?.is_none() {
             Start { provenance: saved.start.clone(), ..Start::random() }
         } else {
-            saved.recipe.weights.open(saved.recipe.architecture)?
+            match &saved.recipe.weights {
+                Source::File(path) if !path.exists() => {
+                    return Err(Error::file(
+                        path,
+                        "the weights that this run starts from are not there any more",
+                        "say where they are now with --weights FILE",
+                    ));
+                }
+                weights => weights.open(saved.recipe.architecture)?,
+            }
         };
         if start.provenance.sha256 != saved.start.sha256 {
             let what = format!(
@@ -294,7 +305,7 @@ impl TrainArgs {
             return Err(Error::file(
                 folder.settings_path(),
                 what,
-                "bring the old ones back, or start a new --run",
+                "say where the old ones are with --weights FILE, or start a new --run",
             ));
         }
         Ok((folder, saved, start))
@@ -318,8 +329,13 @@ fn check_place(folder: &RunFolder, data: &Path, weights: &Source) -> Result<()> 
     let own = |file: &Path| file.parent() == Some(&path);
     let inside = |dir: PathBuf| absolute(&dir).is_ok_and(|dir| data.starts_with(dir));
     let among = data == path || inside(folder.pictures()) || inside(folder.events());
+    let lock = |entry: &DirEntry| RunFolder::is_lock(&entry.path());
+    let holds = || std::fs::read_dir(&path).is_ok_and(|all| !all.flatten().all(|e| lock(&e)));
     let what = match weights {
         _ if among => "the images lie where this run would write",
+        _ if path.starts_with(data) && holds() => {
+            "this folder lies among the images and holds something, which would not be learned from"
+        }
         Source::File(file) if own(file) => {
             "the weights to start from lie where this run would write"
         }

@@ -26,18 +26,23 @@ const UNFINISHED: [&str; 7] =
 
 /// Names that file servers, systems and cameras give to what they keep beside files of users, in
 /// lower case.
-const SYSTEMS: [&str; 15] = [
+const SYSTEMS: [&str; 20] = [
     "@eadir",
     "@tmp",
     "@recycle",
     "@recently-snapshot",
     "#recycle",
     "#snapshot",
+    "~snapshot",
+    "network trash folder",
+    "temporary items",
     "$recycle.bin",
+    "recycled",
     "recycler",
     "system volume information",
     "lost+found",
     "__macosx",
+    "thmbnl",
     "thumbs.db",
     "ehthumbs.db",
     "desktop.ini",
@@ -48,7 +53,10 @@ const SYSTEMS: [&str; 15] = [
 pub const BY_SYSTEMS: &str = "left by systems and cameras";
 pub const BY_PICIE: &str = "written by picie";
 
-/// The number of kinds that a line names.
+/// What [`Account::leave`] calls label maps that lie beside photos.
+pub const LABEL_MAPS: &str = "label maps";
+
+/// The number of kinds that a line names of what nobody misses.
 const NAMED: usize = 8;
 
 /// What a folder holds beside the images that are used.
@@ -78,22 +86,25 @@ impl Account {
 
     /// Counts a file that is no image by its name.
     pub fn other(&mut self, path: &Path) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        let unread = UNREAD.iter().find(|(endings, _)| endings.split(' ').any(|e| e == ending));
-        if let Some((_, remedy)) = unread {
-            self.leave(1, ending.to_uppercase(), remedy);
-        } else if UNFINISHED.contains(&ending) {
-            self.leave(1, "unfinished downloads", "finish them");
-        } else if ending == "thm" || ending == "ctg" {
-            self.pass(1, BY_SYSTEMS);
-        } else if ending.ends_with('~') {
-            self.pass(1, "old copies");
-        } else if ending.is_empty() {
-            self.pass(1, "without an ending");
-        } else {
-            self.pass(1, format!(".{ending}"));
+        let ending = ending(path);
+        match Known::of(&ending) {
+            Some(Known::Unread(remedy)) => self.leave(1, ending.to_uppercase(), remedy),
+            Some(Known::Unfinished) => self.leave(1, "unfinished downloads", "finish them"),
+            Some(Known::OfSystems) => self.pass(1, BY_SYSTEMS),
+            Some(Known::OldCopy) => self.pass(1, "old copies"),
+            None => self.pass(1, named(&ending)),
         }
+    }
+
+    /// Whether label maps were left out.
+    pub fn has_maps(&self) -> bool {
+        self.left_out.values().any(|kinds| kinds.contains_key(LABEL_MAPS))
+    }
+
+    /// What else lies in a folder without images, in brackets for the error that says so.
+    pub fn instead(&self) -> String {
+        let parts = self.parts();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
     }
 
     /// Whether something may be missed.
@@ -104,25 +115,80 @@ impl Account {
     /// One line that says what became of the files of `root`, of which `read` images are used.
     /// `None`: there are only these.
     pub fn line(&self, root: &Path, read: usize) -> Option<String> {
-        let mut parts = vec![format!("{}: {read} images", root.display())];
+        let parts = self.parts();
+        let line = || format!("{}: {read} images; {}", root.display(), parts.join("; "));
+        (!parts.is_empty()).then(line)
+    }
+
+    fn parts(&self) -> Vec<String> {
+        let mut parts = Vec::new();
         let left: Vec<String> = (self.left_out.iter())
-            .map(|(remedy, kinds)| format!("{} ({remedy})", counted(kinds)))
+            .map(|(remedy, kinds)| format!("{} ({remedy})", counted(kinds, usize::MAX)))
             .collect();
         if !left.is_empty() {
             parts.push(format!("left out: {}", left.join(", ")));
         }
         if !self.passed_over.is_empty() {
-            parts.push(format!("passed over: {}", counted(&self.passed_over)));
+            parts.push(format!("passed over: {}", counted(&self.passed_over, NAMED)));
         }
-        (parts.len() > 1).then(|| parts.join("; "))
+        parts
     }
 }
 
-/// "30 HEIC, 2 GIF", the most frequent first; the rarest of many kinds are not named.
-fn counted(kinds: &BTreeMap<String, usize>) -> String {
+/// What the ending of a file tells of it, apart from images.
+enum Known {
+    /// It holds a picture and is not read; the remedy.
+    Unread(&'static str),
+    Unfinished,
+    OfSystems,
+    OldCopy,
+}
+
+impl Known {
+    fn of(ending: &str) -> Option<Self> {
+        let unread = UNREAD.iter().find(|(endings, _)| endings.split(' ').any(|e| e == ending));
+        match ending {
+            _ if unread.is_some() => unread.map(|(_, remedy)| Known::Unread(remedy)),
+            _ if UNFINISHED.contains(&ending) => Some(Known::Unfinished),
+            "thm" | "ctg" => Some(Known::OfSystems),
+            _ if ending.ends_with('~') => Some(Known::OldCopy),
+            _ => None,
+        }
+    }
+}
+
+/// What stands behind the last point of a file's name, in lower case.
+fn ending(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.rsplit_once('.').map_or(String::new(), |(_, ending)| ending.into())
+}
+
+/// What a line calls files of this ending.
+fn named(ending: &str) -> String {
+    if ending.is_empty() { "without an ending".into() } else { format!(".{ending}") }
+}
+
+/// What lies in a folder, by the endings of names alone.
+pub fn contents(dir: &Path) -> std::io::Result<String> {
+    let mut kinds = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let kind = if path.is_dir() { "folders".into() } else { named(&ending(&path)) };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    Ok(if kinds.is_empty() { "nothing".into() } else { counted(&kinds, NAMED) })
+}
+
+/// Whether the ending of a file tells what it is, if it is no image that is read.
+pub fn is_known(path: &Path) -> bool {
+    Known::of(&ending(path)).is_some()
+}
+
+/// "30 HEIC, 2 GIF", the most frequent first, of which `most` are named.
+fn counted(kinds: &BTreeMap<String, usize>, most: usize) -> String {
     let mut kinds: Vec<(&String, &usize)> = kinds.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let (named, rest) = kinds.split_at(kinds.len().min(NAMED));
+    let (named, rest) = kinds.split_at(kinds.len().min(most));
     let mut words: Vec<String> =
         named.iter().map(|(what, count)| format!("{count} {what}")).collect();
     if !rest.is_empty() {
@@ -164,11 +230,28 @@ mod tests {
         );
         (0..20).for_each(|i| account.other(Path::new(&format!("x.e{i}"))));
         assert!(account.line(root, 3).unwrap().ends_with(" others"));
+        // What may be missed is always named.
+        let kinds = ["heif", "avif", "jxl", "jp2", "gif", "svg", "psd", "exr", "cr2", "dng"];
+        kinds.iter().for_each(|kind| account.other(Path::new(&format!("x.{kind}"))));
+        let line = account.line(root, 3).unwrap();
+        assert!(kinds.iter().all(|kind| line.contains(&kind.to_uppercase())), "{line}");
     }
 
     #[test]
     fn names_of_systems_are_known_in_any_case() {
-        for name in [".DS_Store", "._x.jpg", "@eaDir", "THUMBS.DB", "$Recycle.Bin", "~$a.jpg"] {
+        for name in [
+            ".DS_Store",
+            "._x.jpg",
+            "@eaDir",
+            "THUMBS.DB",
+            "$Recycle.Bin",
+            "~$a.jpg",
+            "~snapshot",
+            "Network Trash Folder",
+            "Temporary Items",
+            "RECYCLED",
+            "THMBNL",
+        ] {
             assert!(of_a_system(name), "{name}");
         }
         for name in ["x.jpg", "@home", "#1", "Thumbs", "recycle"] {

@@ -1,13 +1,16 @@
 //! Reads a file as RGB pixels, or as the values of a label map.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
-use super::fates::{DAMAGED, empty, is_read, jpeg_is_whole, not_an_image, one_line, unreadable};
+use super::fates::{
+    DAMAGED, empty, is_of_a_camera, is_read, jpeg_is_whole, not_an_image, of_a_camera, one_line,
+    unreadable,
+};
 use super::large::{self, Alone};
 use crate::base::kind::{Kind, TELLING};
 use crate::base::{Error, Result, memory};
@@ -51,14 +54,28 @@ pub fn rgb(path: &Path, exif: bool) -> Result<Rgb> {
 /// Labels decide: a picture that has its label map's size only as it is stored is not turned. A
 /// label map that cannot be read decides nothing.
 pub fn rgb_of_label(path: &Path, label: &Path, exif: bool) -> Result<Rgb> {
-    let reader = image::ImageReader::open(label).and_then(|r| r.with_guessed_format()).ok();
-    let label =
-        reader.and_then(|r| r.into_dimensions().ok()).map(|(w, h)| (w as usize, h as usize));
+    let label = dimensions(label);
     read_rgb(path, |stored, upright| exif && (label != Some(stored) || label == Some(upright)))
 }
 
-/// Reads an image. `turn` gets (width, height) as stored and upright, and says whether to turn it.
-fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) -> Result<Rgb> {
+/// (width, height) of an image as it is stored; `None` if that cannot be read.
+pub fn dimensions(path: &Path) -> Option<(usize, usize)> {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).ok()?;
+    reader.into_dimensions().ok().map(|(w, h)| (w as usize, h as usize))
+}
+
+/// An image as it is stored, and what its header says.
+struct Decoded {
+    image: DynamicImage,
+    format: ImageFormat,
+    stored: (usize, usize),
+    orientation: Orientation,
+    upright: (usize, usize),
+    alone: Alone,
+}
+
+/// Reads an image as it is stored.
+fn decoded(path: &Path) -> Result<Decoded> {
     let bytes = read(path)?;
     if bytes.starts_with(&[0xFF, 0xD8]) && !jpeg_is_whole(&bytes) {
         return Err(Error::file(path, "the JPEG is cut short", DAMAGED));
@@ -69,6 +86,9 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     let Some(format) = reader.format().filter(|format| is_read(*format)) else {
         return Err(not_an_image(path, &bytes));
     };
+    if format == ImageFormat::Tiff && is_of_a_camera(Cursor::new(&bytes)) {
+        return Err(of_a_camera(path));
+    }
     let unreadable = |e| unreadable(path, &bytes, &e);
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let Header { stored, orientation, upright } = Header::read(&mut decoder);
@@ -84,6 +104,13 @@ fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) 
     limits.max_alloc = Some(3 * decoded.max(PIECES));
     decoder.set_limits(limits).map_err(unreadable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    Ok(Decoded { image, format, stored, orientation, upright, alone })
+}
+
+/// Reads an image as RGB. `turn` gets (width, height) as stored and upright, and says whether to
+/// turn it.
+fn read_rgb(path: &Path, turn: impl Fn((usize, usize), (usize, usize)) -> bool) -> Result<Rgb> {
+    let Decoded { image, stored, orientation, upright, alone, .. } = decoded(path)?;
     let floats = match &image {
         DynamicImage::ImageRgb32F(image) => &image.as_raw()[..],
         DynamicImage::ImageRgba32F(image) => &image.as_raw()[..],
@@ -128,7 +155,12 @@ pub fn size(path: &Path, exif: bool) -> Result<(usize, usize)> {
     let reader = image::ImageReader::new(BufReader::new(file)).with_guessed_format();
     let known = reader.ok().and_then(|reader| {
         let format = reader.format().filter(|format| is_read(*format))?;
-        Some((format, reader.into_decoder().ok()?))
+        let mut file = reader.into_inner();
+        if format == ImageFormat::Tiff && is_of_a_camera(&mut file) {
+            return None;
+        }
+        file.rewind().ok()?;
+        Some((format, image::ImageReader::with_format(file, format).into_decoder().ok()?))
     });
     match known {
         Some((format, mut decoder)) => {
@@ -163,13 +195,50 @@ impl Header {
     }
 }
 
-/// Whether a picture could be a label map by its header: it is no JPEG of colours.
+/// Whether a picture could be a label map by its header and length: a JPEG of colours must be
+/// packed into less than a bit a pixel, beside a kilobyte of header.
+///
+/// NOTE: photos take more, and to decode them only to know takes as long as to read them.
 pub fn may_be_labels(path: &Path) -> bool {
     let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format()).ok();
     let Some(reader) = reader else { return false };
-    let jpeg = reader.format() == Some(ImageFormat::Jpeg);
-    !jpeg || reader.into_decoder().is_ok_and(|decoder| decoder.color_type() == ColorType::L8)
+    if reader.format() != Some(ImageFormat::Jpeg) {
+        return true;
+    }
+    let Ok(decoder) = reader.into_decoder() else { return false };
+    let ((width, height), bytes) = (decoder.dimensions(), path.metadata().map_or(0, |f| f.len()));
+    decoder.color_type() == ColorType::L8
+        || 8 * bytes.saturating_sub(1 << 10) < u64::from(width) * u64::from(height)
 }
+
+/// Pixels of a picture as its file has them, whatever their depth.
+pub struct Pixels {
+    bytes: Vec<u8>,
+    /// The bytes of a pixel.
+    depth: usize,
+    /// Whether the file is a JPEG of colours, which smears them.
+    pub smeared: bool,
+}
+
+impl Pixels {
+    /// The colour of each pixel.
+    pub fn colours(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.depth)
+    }
+}
+
+/// Reads about `most` pixels of a picture, at even distances.
+pub fn some_pixels(path: &Path, most: usize) -> Result<Pixels> {
+    let Decoded { image, format, stored, .. } = decoded(path)?;
+    let depth = usize::from(image.color().bytes_per_pixel());
+    let step = (stored.0 * stored.1).div_ceil(most);
+    let bytes = image.as_bytes().chunks_exact(depth).step_by(step).flatten().copied().collect();
+    let smeared = format == ImageFormat::Jpeg && image.color() != ColorType::L8;
+    Ok(Pixels { bytes, depth, smeared })
+}
+
+/// The remedy for label maps of another kind.
+const AS_IDS: &str = "convert it so that a pixel's value is its class id";
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
 pub fn label(path: &Path) -> Result<LabelMap> {
@@ -180,10 +249,12 @@ pub fn label(path: &Path) -> Result<LabelMap> {
 /// each of which stands for an id.
 pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap> {
     let bytes = read(path)?;
-    if let Some(kind) = Kind::of(&bytes).filter(|_| !bytes.starts_with(b"\x89PNG")) {
-        let what = format!("a label map is an 8-bit grey or a palette PNG, this is {}", kind.name);
-        let usual = "convert it so that a pixel's value is its class id";
-        return Err(Error::file(path, what, kind.remedy(usual)));
+    if !bytes.starts_with(b"\x89PNG") {
+        let kind = Kind::of(&bytes);
+        let this = kind.as_ref().map_or("no PNG", |kind| &kind.name);
+        let what = format!("a label map is an 8-bit grey or a palette PNG, this is {this}");
+        let remedy = kind.as_ref().map_or(AS_IDS, |kind| kind.remedy(AS_IDS));
+        return Err(Error::file(path, what, remedy));
     }
     let damaged = |e: png::DecodingError| {
         Error::file(path, format!("not a readable PNG: {}", one_line(&e)), DAMAGED)
@@ -213,7 +284,7 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
                      bits",
                     depth as u8
                 ),
-                "convert it so that a pixel's value is its class id",
+                AS_IDS,
             ));
         }
     };
@@ -250,8 +321,9 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
     let ids = match palette {
         _ if channels > 1 => rows.chunks_exact(channels).map(id).collect::<Result<_>>()?,
         Some(palette) => {
-            let entry = |&i: &u8| {
-                id(palette.get(3 * usize::from(i)..).filter(|p| p.len() >= 3).unwrap_or(&[0; 3]))
+            let entry = |&i: &u8| match palette.chunks_exact(3).nth(i.into()) {
+                Some(colour) => id(colour),
+                None => Err(Error::file(path, format!("its palette has no colour {i}"), DAMAGED)),
             };
             rows.iter().map(entry).collect::<Result<_>>()?
         }

@@ -2,7 +2,7 @@
 //! damaged, or it is sound and of a kind that is not supported.
 
 use std::error::Error as _;
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 
 use image::{ImageError, ImageFormat};
@@ -53,9 +53,10 @@ pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
         ImageFormat::WebP => "WebP",
         _ => "TIFF",
     };
-    let sound = match (format, e) {
-        (ImageFormat::Jpeg, _) => unsupported_jpeg(bytes).map(str::to_string),
-        (ImageFormat::Tiff, ImageError::Unsupported(_)) => Some(of_tiff(bytes)),
+    let of_jpeg = Some(bytes).filter(|_| format == ImageFormat::Jpeg).and_then(unsupported_jpeg);
+    let sound = match (of_jpeg, e) {
+        (Some(how), _) => Some(how.to_string()),
+        (_, ImageError::Unsupported(_)) if format == ImageFormat::Tiff => Some(of_tiff(bytes)),
         (_, ImageError::Unsupported(e)) => Some(format!("which says: {}", one_line(e))),
         (_, ImageError::Limits(_)) => Some("whose pieces are far larger than it".into()),
         _ => None,
@@ -69,6 +70,21 @@ pub fn unreadable(path: &Path, bytes: &[u8], e: &ImageError) -> Error {
             Error::file(path, format!("the {name} is damaged: {why}"), DAMAGED)
         }
     }
+}
+
+/// Whether a TIFF is a raw file of a camera, as DNG and NEF are: the picture that it begins with is
+/// a small one of another in the file, or it says which version of DNG it is.
+pub fn is_of_a_camera(file: impl Read + Seek) -> bool {
+    const DNG_VERSION: Tag = Tag::Unknown(50706);
+    let Ok(mut tiff) = Decoder::new(file) else { return false };
+    let kind = tiff.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or(0);
+    kind & 1 == 1 || tiff.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some())
+}
+
+/// The error for such a file.
+pub fn of_a_camera(path: &Path) -> Error {
+    let what = "a raw file of a camera, of which only a small preview could be read";
+    Error::file(path, what, "convert it to JPEG or PNG")
 }
 
 /// Whether a file is a raw one of a camera: those begin as TIFFs do.
@@ -95,21 +111,47 @@ fn unsupported_jpeg(bytes: &[u8]) -> Option<&'static str> {
 fn of_tiff(bytes: &[u8]) -> String {
     let Ok(mut tiff) = Decoder::new(Cursor::new(bytes)) else { return "which says no more".into() };
     let number = |tiff: &mut Decoder<_>, tag| tiff.find_tag_unsigned::<u16>(tag).ok().flatten();
-    use tiff::ColorType::{CMYKA, Gray, Multiband, YCbCr};
+    use tiff::ColorType::{CMYK, CMYKA, Gray, GrayA, Lab, Multiband, Palette, RGB, RGBA, YCbCr};
     let colours = match tiff.colortype() {
         Ok(Gray(bits)) => format!("grey of {bits} bits"),
+        Ok(GrayA(bits)) => format!("grey with alpha of {bits} bits"),
+        Ok(RGB(bits)) => format!("RGB of {bits} bits a colour"),
+        Ok(RGBA(bits)) => format!("RGB with alpha of {bits} bits a colour"),
+        Ok(CMYK(bits)) => format!("CMYK of {bits} bits a colour"),
+        Ok(Palette(_)) => "with a palette".into(),
+        Ok(Lab(_)) => "in L*a*b*".into(),
         Ok(YCbCr(_)) => "in YCbCr".into(),
         Ok(CMYKA(_)) => "in CMYK with alpha".into(),
         Ok(Multiband { num_samples, .. }) => format!("of {num_samples} bands"),
-        Ok(other) => format!("{other:?}"),
+        // Colours that a later version of the library knows.
+        Ok(_) => "of unusual colours".into(),
         Err(_) => match number(&mut tiff, Tag::PhotometricInterpretation) {
             Some(3) => "with a palette".into(),
             Some(8..=10) => "in L*a*b*".into(),
             _ => "of unusual colours".into(),
         },
     };
-    let packed = number(&mut tiff, Tag::Compression).unwrap_or(1);
-    format!("{colours}, compression {packed}")
+    let samples = match number(&mut tiff, Tag::SampleFormat) {
+        Some(2) => " as signed numbers",
+        Some(3) => " as floating point",
+        Some(4..) => " of an unusual kind",
+        _ => "",
+    };
+    let packed = match number(&mut tiff, Tag::Compression).unwrap_or(1) {
+        1 => "without compression".into(),
+        2..=4 => "with fax compression".into(),
+        5 => "with LZW".into(),
+        6 | 7 => "with JPEG compression".into(),
+        8 | 0x80B2 => "with Deflate".into(),
+        0x8005 => "with PackBits".into(),
+        34712 => "with JPEG 2000".into(),
+        34887 => "with LERC".into(),
+        50000 => "with Zstandard".into(),
+        50001 => "with WebP".into(),
+        50002 => "with JPEG XL".into(),
+        other => format!("with compression {other}"),
+    };
+    format!("{colours}{samples}, {packed}")
 }
 
 /// Whether an end-of-image marker (FF D9) follows the first scan. Inside a scan these two bytes

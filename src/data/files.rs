@@ -1,20 +1,39 @@
 //! The files of a data set: the images below a folder, and the items that a layout makes of them.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::account::{self, Account};
-use super::fates;
+use super::{decode, fates};
 use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
-/// The endings of image files. The first six are all of JPEGs.
-const EXTENSIONS: [&str; 12] =
-    ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "png", "bmp", "dib", "webp", "tif", "tiff"];
+/// The endings of image files. The first two lines are all of JPEGs.
+const EXTENSIONS: [&str; 19] = [
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "jfi",
+    "jif",
+    "pjpeg",
+    "pjp", // from here on, of cameras and sites
+    "mpo",
+    "jps",
+    "jpg_large",
+    "jpg-large",
+    "jpeg_large", //
+    "png",
+    "bmp",
+    "dib",
+    "webp",
+    "tif",
+    "tiff",
+];
 
 /// Called with (done, total) as a long pass over files proceeds, from many threads.
 pub type OnProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
@@ -26,6 +45,17 @@ pub struct Item {
     pub id: String,
     pub image: PathBuf,
     pub label: Option<PathBuf>,
+}
+
+impl Item {
+    /// Reads the picture as [`decode::rgb`] does, or as [`decode::rgb_of_label`] where there is a
+    /// label map, whether that is used or not: it is one picture in every store.
+    pub fn picture(&self, exif: bool) -> Result<decode::Rgb> {
+        match &self.label {
+            Some(label) => decode::rgb_of_label(&self.image, label, exif),
+            None => decode::rgb(&self.image, exif),
+        }
+    }
 }
 
 /// The file name of `path` without its extension, which most layouts use as an item's id.
@@ -67,8 +97,12 @@ impl Walk<'_> {
             return Ok(());
         }
         stop::check()?;
-        for entry in std::fs::read_dir(dir).map_err(io)? {
-            let path = entry.map_err(io)?.path();
+        let entries = std::fs::read_dir(dir).and_then(|entries| entries.collect());
+        let mut entries: Vec<DirEntry> = entries.map_err(io)?;
+        // A folder that is met twice gets its own name, and not that of a link to it.
+        let is_link = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        entries.sort_by_cached_key(|entry| (is_link(entry), entry.file_name()));
+        for path in entries.iter().map(DirEntry::path) {
             if account::of_a_system(&path.file_name().unwrap_or_default().to_string_lossy()) {
                 self.account.pass(1, account::BY_SYSTEMS);
             } else if !path.is_dir() {
@@ -104,18 +138,24 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a file is an image by its ending or, where it has none, by its first bytes.
+/// Whether a file is an image by its ending or, where that tells nothing, by its first bytes.
 fn is_image(path: &Path) -> bool {
-    match path.extension() {
-        Some(ending) => EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)),
-        None => path.is_file() && image::guess_format(&head(path)).is_ok_and(fates::is_read),
-    }
+    let ending = path.extension().unwrap_or_default();
+    EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+        || !account::is_known(path)
+            && path.is_file()
+            && image::guess_format(&head(path)).is_ok_and(fates::is_read)
 }
 
-/// Whether a folder below the one that is read holds a run of picie.
+/// Whether a folder below the one that is read holds a run of picie: its settings and what else it
+/// writes, or the lock alone of one that begins.
 fn is_run(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).is_file();
-    has("run.lock") || has("run.json") && (has("metrics.jsonl") || has("checkpoint.safetensors"))
+    let begins = || std::fs::read_dir(dir).is_ok_and(|entries| entries.count() == 1);
+    match has("run.json") {
+        true => ["run.lock", "metrics.jsonl", "checkpoint.safetensors"].into_iter().any(has),
+        false => has("run.lock") && begins(),
+    }
 }
 
 /// Whether picie wrote this picture: it says so, or is one of the pair that `picie segment` makes
@@ -127,10 +167,20 @@ fn is_ours(path: &Path, known: impl Fn(&str) -> bool) -> bool {
     let name = stem(path);
     let other = |end, other| name.strip_suffix(end).map(|photo: &str| format!("{photo}{other}"));
     let other = other("-labels", "-overlay").or_else(|| other("-overlay", "-labels"));
+    other.is_some_and(|name| known(&name)) || is_marked(&head(path))
+}
+
+/// Whether a PNG that begins so says that picie drew it.
+fn is_marked(head: &[u8]) -> bool {
     let (key, value) = MARK;
     let mark = format!("tEXt{key}\0{value}");
-    other.is_some_and(|name| known(&name))
-        || head(path).windows(mark.len()).any(|at| at == mark.as_bytes())
+    head.windows(mark.len()).any(|at| at == mark.as_bytes())
+}
+
+/// Whether a file is an image that picie did not draw.
+pub fn is_foreign(path: &Path) -> bool {
+    let head = head(path);
+    image::guess_format(&head).is_ok() && !is_marked(&head)
 }
 
 /// The first bytes of a file; none if it cannot be read.

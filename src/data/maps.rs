@@ -1,34 +1,49 @@
 //! Label maps beside photos: pictures of few colours whose names are those of other pictures.
 //!
-//! People keep them in any way: in a folder of their own, beside the photo with another ending, or
-//! under its name with a word behind it. So pictures are taken in families: those of a folder, an
-//! ending, and the words at the end of names. A family whose names other pictures have, too, is
-//! looked at, and its content decides.
+//! People keep them in any way: in a folder of their own, beside the photo with another ending,
+//! under its name with a word behind it, or in a folder for each photo. So pictures are taken in
+//! families: those of a folder, an ending, and the words at the end of names. A family whose names
+//! other pictures have, too, is looked at, and its content decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::account::Account;
+use super::account::{Account, LABEL_MAPS};
 use super::decode;
-use super::files::stem;
+use super::files::{self, stem};
 use crate::base::{Result, stop};
 
-/// The members of a family that are looked at. If these disagree, all are.
-const SAMPLES: usize = 4;
+/// The members of a family that are looked at. If one of these is a label map, all are.
+const SAMPLES: usize = 8;
 
 /// A picture is a label map if so many colours make up [`COVERED`] of its pixels. A photo has
 /// hundreds; a label map stored as a grey JPEG has some more than it had classes.
 const COLOURS: usize = 48;
 const COVERED: f64 = 0.95;
 
+/// The same for a JPEG of colours, which smears them where regions meet.
+const COVERED_IN_JPEG: f64 = 0.75;
+
+/// The number of pixels that are looked at of a picture.
+const PIXELS: usize = 1 << 16;
+
 /// The number of families that the account names.
 const NAMED: usize = 3;
 
+/// What helps where a drawing was taken for a label map.
+const ALL: &str = "--dataset every-image takes them, too";
+
+/// The images below `dir` as [`files::images`] lists them, without label maps that lie beside
+/// photos.
+pub fn photos(dir: &Path, account: &mut Account) -> Result<Vec<PathBuf>> {
+    leave_out(dir, files::images(dir, account)?, account)
+}
+
 /// Leaves out label maps that lie beside photos below `root`, and counts them.
-pub fn leave_out(root: &Path, images: Vec<PathBuf>, account: &mut Account) -> Result<Vec<PathBuf>> {
+fn leave_out(root: &Path, images: Vec<PathBuf>, account: &mut Account) -> Result<Vec<PathBuf>> {
     let stems: Vec<String> = images.iter().map(|path| stem(path)).collect();
     let mut families: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (i, (path, stem)) in images.iter().zip(&stems).enumerate() {
@@ -36,14 +51,15 @@ pub fn leave_out(root: &Path, images: Vec<PathBuf>, account: &mut Account) -> Re
         families.entry((path.parent(), ending, tail(stem))).or_default().push(i);
     }
     let families: Vec<Vec<usize>> = families.into_values().collect();
-    let all = Names::new(0..images.len(), &stems);
+    let folders = folders(&images, &stems);
+    let all = Names::new(0..images.len(), &stems, &folders);
     let look = |family: &Vec<usize>| -> Result<Vec<usize>> {
         if all.share(family) { label_maps(family, &images) } else { Ok(Vec::new()) }
     };
     let maps: Vec<Vec<usize>> = families.par_iter().map(look).collect::<Result<_>>()?;
     let mut photo = vec![true; images.len()];
     maps.iter().flatten().for_each(|&i| photo[i] = false);
-    let photos = Names::new((0..images.len()).filter(|&i| photo[i]), &stems);
+    let photos = Names::new((0..images.len()).filter(|&i| photo[i]), &stems, &folders);
     let mut left = vec![false; images.len()];
     let mut named = Vec::new();
     for (family, mut maps) in families.iter().zip(maps) {
@@ -61,8 +77,21 @@ pub fn leave_out(root: &Path, images: Vec<PathBuf>, account: &mut Account) -> Re
     if more > 0 {
         named += &format!(" and {more} more");
     }
-    account.leave(left.iter().filter(|&&left| left).count(), "label maps", &named);
+    let remedy = format!("{named}; {ALL}");
+    account.leave(left.iter().filter(|&&left| left).count(), LABEL_MAPS, &remedy);
     Ok(images.into_iter().zip(left).filter_map(|(path, left)| (!left).then_some(path)).collect())
+}
+
+/// The folder that says which picture it is, for pictures whose names do not: those of words that
+/// several folders have, as "img" and "label" in a folder for each photo.
+fn folders<'a>(images: &'a [PathBuf], stems: &'a [String]) -> Vec<Option<&'a str>> {
+    let folder = |i: usize| images[i].parent().and_then(Path::to_str);
+    let mut places: HashMap<&str, HashSet<Option<&str>>> = HashMap::new();
+    for (i, stem) in stems.iter().enumerate().filter(|(_, stem)| !stem.contains(char::is_numeric)) {
+        places.entry(stem).or_default().insert(folder(i));
+    }
+    let several = |i: usize| places.get(&*stems[i]).is_some_and(|folders| folders.len() > 1);
+    (0..images.len()).map(|i| folder(i).filter(|_| several(i))).collect()
 }
 
 /// "SegmentationClass/*.png", the files of a family.
@@ -78,14 +107,22 @@ type Owners<'a> = HashMap<&'a str, Option<usize>>;
 /// The names of pictures: what [`core`] leaves of them.
 struct Names<'a> {
     stems: &'a [String],
+    folders: &'a [Option<&'a str>],
     whole: Owners<'a>,
-    /// Their beginnings up to a separator, as "a_1" of "a_1_left".
-    begun: Owners<'a>,
+    /// Their parts up to a separator or from one on, as "a_1" of "a_1_left" and "1" of "S2_1".
+    parts: Owners<'a>,
+    /// The folders that stand for names.
+    shared: Owners<'a>,
 }
 
 impl<'a> Names<'a> {
-    fn new(pictures: impl Iterator<Item = usize>, stems: &'a [String]) -> Self {
-        let mut names = Names { stems, whole: HashMap::new(), begun: HashMap::new() };
+    fn new(
+        pictures: impl Iterator<Item = usize>,
+        stems: &'a [String],
+        folders: &'a [Option<&'a str>],
+    ) -> Self {
+        let (whole, parts, shared) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut names = Names { stems, folders, whole, parts, shared };
         let add = |owners: &mut Owners<'a>, name: &'a str, picture: usize| {
             let owner = owners.entry(name).or_insert(Some(picture));
             if *owner != Some(picture) {
@@ -95,18 +132,24 @@ impl<'a> Names<'a> {
         for i in pictures {
             let core = core(&stems[i]);
             add(&mut names.whole, core, i);
-            beginnings(core).for_each(|name| add(&mut names.begun, name, i));
+            add(&mut names.whole, &stems[i], i);
+            beginnings(core).chain(endings(core)).for_each(|name| add(&mut names.parts, name, i));
+            folders[i].into_iter().for_each(|folder| add(&mut names.shared, folder, i));
         }
         names
     }
 
-    /// Whether another picture has the name of picture `i`, or one goes on where the other ends.
+    /// Whether another picture has the name of picture `i`, or one has more words before or behind
+    /// it than the other.
     fn has(&self, i: usize) -> bool {
-        let core = core(&self.stems[i]);
+        let stem = &*self.stems[i];
+        let core = core(stem);
         let other = |owner: Option<&Option<usize>>| owner.is_some_and(|o| *o != Some(i));
+        let mut longer = beginnings(core).chain(endings(core)).chain(beginnings(stem));
         other(self.whole.get(core))
-            || other(self.begun.get(core))
-            || beginnings(core).any(|name| other(self.whole.get(name)))
+            || other(self.parts.get(core))
+            || longer.any(|name| other(self.whole.get(name)))
+            || self.folders[i].is_some_and(|folder| other(self.shared.get(folder)))
     }
 
     /// Whether that is so of at least half of the members of a family.
@@ -115,34 +158,40 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The label maps among the members of a family: none or all of them, if the samples agree.
+/// The label maps among the members of a family; none if there are none among its samples.
 fn label_maps(family: &[usize], images: &[PathBuf]) -> Result<Vec<usize>> {
-    let step = family.len().div_ceil(SAMPLES);
+    // Multiples of the golden ratio fall into step with no pattern of names.
+    let sample =
+        |k: usize| &family[((k as f64 * 0.618_034).fract() * family.len() as f64) as usize];
     let is_map = |i: &usize| -> Result<bool> {
         stop::check()?;
         Ok(is_label_map(&images[*i]))
     };
-    let samples: Vec<bool> = family.iter().step_by(step).map(is_map).collect::<Result<_>>()?;
-    if samples.iter().all(|&map| map == samples[0]) {
-        return Ok(if samples[0] { family.to_vec() } else { Vec::new() });
+    if family.len() > SAMPLES {
+        let samples: Vec<bool> = (0..SAMPLES).map(|k| is_map(sample(k))).collect::<Result<_>>()?;
+        if !samples.contains(&true) {
+            return Ok(Vec::new());
+        }
     }
     let all: Vec<bool> = family.par_iter().map(is_map).collect::<Result<_>>()?;
     Ok(family.iter().zip(all).filter_map(|(&i, map)| map.then_some(i)).collect())
 }
 
-/// Whether few colours make up most of a picture. A JPEG must be grey, since a photo would take
-/// long to decode. What cannot be read is none, so that whoever reads it says why.
+/// Whether few colours make up most of a picture. What cannot be read is none, so that whoever
+/// reads it says why.
 fn is_label_map(path: &Path) -> bool {
     if !decode::may_be_labels(path) {
         return false;
     }
-    let Ok(picture) = decode::rgb(path, false) else { return false };
+    let Ok(pixels) = decode::some_pixels(path, PIXELS) else { return false };
     let mut counts: HashMap<&[u8], usize> = HashMap::new();
-    picture.pixels.chunks_exact(3).for_each(|colour| *counts.entry(colour).or_default() += 1);
+    pixels.colours().for_each(|colour| *counts.entry(colour).or_default() += 1);
+    let total: usize = counts.values().sum();
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable_by(|a, b| b.cmp(a));
     let covered: usize = counts.iter().take(COLOURS).sum();
-    covered as f64 >= COVERED * (picture.width * picture.height) as f64
+    let enough = if pixels.smeared { COVERED_IN_JPEG } else { COVERED };
+    covered as f64 >= enough * total as f64
 }
 
 /// The parts of a name: runs of letters, and runs of digits, by their places.
@@ -187,6 +236,12 @@ fn beginnings(name: &str) -> impl Iterator<Item = &str> {
     parted.map(|(at, _)| &name[..at])
 }
 
+/// The endings of a name that begin behind something that is neither letter nor digit.
+fn endings(name: &str) -> impl Iterator<Item = &str> {
+    let parted = name.char_indices().filter(|(_, c)| !c.is_alphanumeric());
+    parted.map(|(at, c)| &name[at + c.len_utf8()..]).filter(|ending| !ending.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +269,6 @@ mod tests {
             beginnings("000001_000019_left8").collect::<Vec<_>>(),
             ["000001", "000001_000019"]
         );
+        assert_eq!(endings("2_0001-é_").collect::<Vec<_>>(), ["0001-é_", "é_"]);
     }
 }

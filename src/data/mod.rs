@@ -30,7 +30,7 @@ pub mod transform;
 
 pub use account::Account;
 pub use dataset::{Dataset, any_classes, open, taxonomy};
-pub use files::{Item, MARK, OnProgress};
+pub use files::{Item, MARK, OnProgress, is_foreign};
 pub use labels::{IGNORE, Taxonomy};
 pub use layouts::{Classes, DataLayout, LAYOUTS};
 pub use store::{EvalStore, Fingerprint, ImageStore, Load, PictureSet, kept};

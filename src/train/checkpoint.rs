@@ -16,6 +16,7 @@ use crate::method::{Algorithm, PseudoLabels};
 use crate::net::weights::{self, Data, Origin, Provenance, Source, Weights};
 use crate::net::{FEATURES, Saved};
 use crate::recipe::Recipe;
+use crate::train::run::{Settings, upright};
 
 /// The phase of an epoch that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +45,10 @@ pub struct State {
     /// The training images.
     #[serde(flatten)]
     pub set: Fingerprint,
+    /// Whether they were turned upright as their EXIF orientation says. Checkpoints of older
+    /// versions do not say: the images were.
+    #[serde(default = "upright")]
+    pub exif: bool,
     /// The present epoch, counted from 1.
     pub epoch: usize,
     /// The phase of the epoch that comes next, or is under way.
@@ -64,13 +69,14 @@ pub struct State {
 }
 
 impl State {
-    /// The state at the beginning of a run on the data set `data`.
-    pub fn begin(recipe: Recipe, seed: u64, start: Provenance, set: Fingerprint) -> Self {
+    /// The state at the beginning of a run with these settings, on the images `set`.
+    pub fn begin(settings: &Settings, set: Fingerprint) -> Self {
         State {
-            recipe,
-            seed,
-            start,
+            recipe: settings.recipe.clone(),
+            seed: settings.seed,
+            start: settings.start.clone(),
             set,
+            exif: settings.exif,
             epoch: 1,
             phase: Phase::KMeans,
             step: 0,
@@ -84,8 +90,16 @@ impl State {
 
     /// The state at the beginning of the next epoch.
     pub fn next(&self) -> Self {
-        let fresh = State::begin(self.recipe.clone(), self.seed, self.start.clone(), self.set);
-        State { epoch: self.epoch + 1, adam_step: self.adam_step, ..fresh }
+        State {
+            epoch: self.epoch + 1,
+            phase: Phase::KMeans,
+            step: 0,
+            losses: BTreeMap::new(),
+            kmeans: Vec::new(),
+            untrained: None,
+            seconds: [0.0; 3],
+            ..self.clone()
+        }
     }
 }
 

@@ -82,12 +82,14 @@ pub fn train(
         .iter()
         .for_each(|line| watch.note(line));
     let RunPlan { layout, mut method, laterals, evaluator, unseen } = plan;
-    let set = sets.train.images().fingerprint();
+    let images = [&sets.train, &sets.val].map(|set| set.images().fingerprint());
+    let set = images[0];
     // Read before memory is reserved, so that what it takes counts.
     let checkpoint = folder.checkpoint();
     let saved = (resume && checkpoint.exists())
         .then(|| checkpoint::read(&checkpoint, recipe, settings.seed, set))
         .transpose()?;
+    settings.check_images(&images)?;
     let begun = saved.as_ref().map_or(1, |saved| saved.state.epoch);
     let left = (recipe.epochs + 1).saturating_sub(begun);
     if left > 0 {
@@ -113,11 +115,12 @@ pub fn train(
             laterals.fit(dev, method.common_mut(), sets.train.images(), &mut ticker(watch))?;
             watch.end();
         }
-        State::begin(recipe.clone(), settings.seed, settings.start.clone(), set)
+        State::begin(settings, set)
     };
     // A run that goes on may have found its images or first weights in another place.
-    if !resume || folder.read_settings()? != *settings {
-        folder.write_settings(settings)?;
+    let settings = Settings { images: Some(images), ..settings.clone() };
+    if !resume || folder.read_settings()? != settings {
+        folder.write_settings(&settings)?;
     }
     folder.write_plan(&text)?;
     epochs::truncate_from(&folder.metrics(), state.epoch)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::fs::{is_one_of, remove_unfinished, write_atomic};
 use crate::base::say::{self, quoted, warn};
 use crate::base::{Error, Result, memory};
+use crate::data::Fingerprint;
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
@@ -35,6 +36,10 @@ pub struct Settings {
     /// Whether images are turned upright as their EXIF orientation says.
     #[serde(default = "upright")]
     pub exif: bool,
+    /// The images that are learned from and those that are looked at, once they were read. Runs of
+    /// older versions do not say.
+    #[serde(default)]
+    pub images: Option<[Fingerprint; 2]>,
     /// The weights that the network started from.
     pub start: Provenance,
     /// The version of this program.
@@ -46,9 +51,30 @@ pub struct Settings {
     pub begun: Begun,
 }
 
-/// Runs of older versions turned their images upright and do not say so.
-fn upright() -> bool {
+/// What files of older versions do not say: images were turned upright.
+pub(super) fn upright() -> bool {
     true
+}
+
+impl Settings {
+    /// Fails if a run that goes on would learn from other images, by their names, than those that
+    /// it began with, or look at others.
+    pub fn check_images(&self, now: &[Fingerprint; 2]) -> Result<()> {
+        for (what, was, now) in self
+            .images
+            .iter()
+            .flat_map(|was| [("images", &was[0], &now[0]), ("validation images", &was[1], &now[1])])
+        {
+            if !was.same_names(now) {
+                let what = format!(
+                    "these are other {what} than the run began with ({} then, {} now)",
+                    was.images, now.images
+                );
+                return Err(Error::file(&self.data, what, "bring them back, or start a new --run"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// When and how a run was started, for readers. Runs of older versions do not say.
@@ -142,6 +168,11 @@ impl RunFolder {
             )),
             Err(TryLockError::Error(e)) => Err(Error::io(&lock, e)),
         }
+    }
+
+    /// Whether a file is the lock of a run.
+    pub fn is_lock(path: &Path) -> bool {
+        path.file_name().is_some_and(|name| name == LOCK)
     }
 
     /// If `e` is a request to stop, adds that the run is saved here and how to continue it.

@@ -18,6 +18,8 @@ pub struct Trained {
     pub weights: Weights,
     /// The recipe that it was trained with.
     pub recipe: Recipe,
+    /// Whether the images that it was trained on were turned as their EXIF orientation says.
+    pub exif: bool,
     /// (clusters, FEATURES), centroids, or the weights of a learned classifier.
     classifier: Vec<f32>,
     /// (clusters), the biases of a learned classifier, or zeros.
@@ -52,9 +54,14 @@ impl Trained {
         let architecture = ours.map_or_else(foreign, |state| state.recipe.architecture);
         let (weights, origin) =
             weights::canonical(file, path, &crate::net::expected(architecture))?;
-        let recipe = match &origin {
-            Origin::Picie => state(path, &weights, origin)?.recipe,
-            Origin::ReleasedPicie { .. } => Recipe { architecture, ..Recipe::picie_released() },
+        let (recipe, exif) = match &origin {
+            Origin::Picie => {
+                let State { recipe, exif, .. } = state(path, &weights, origin)?;
+                (recipe, exif)
+            }
+            Origin::ReleasedPicie { .. } => {
+                (Recipe { architecture, ..Recipe::picie_released() }, true)
+            }
             Origin::Torchvision => {
                 return Err(Error::file(
                     path,
@@ -77,7 +84,7 @@ impl Trained {
         }
         let recipe = Recipe { clusters: classifier.len() / FEATURES, ..recipe };
         let bias = if bias.is_empty() { vec![0.0; recipe.clusters] } else { bias.to_vec() };
-        Ok(Trained { weights, recipe, classifier, bias })
+        Ok(Trained { weights, recipe, exif, classifier, bias })
     }
 
     /// Copies the network, with batch norm folded, and the classifier to the device. Returns the

@@ -145,7 +145,7 @@ fn labels_that_are_asked_for_must_be_there() {
     let baselines = "baselines --clusters 7 --size 32 --weights none";
     for command in [&eval, baselines] {
         let ran = place.picie(&format!("{command} --data data")).succeeds();
-        holds(&ran.err, &["no image of the split val has a label map: measured without labels"]);
+        holds(&ran.err, &["measured without labels: no image of val has a label map: "]);
         holds(&ran.out, &["3 images without labels"]);
         for flag in ["--classes 27", "--matching many-to-one"] {
             let why = place.picie(&format!("{command} --data data {flag}")).fails();

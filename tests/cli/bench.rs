@@ -110,6 +110,8 @@ fn a_page_a_trace_and_tables_are_written() {
     place.picie("bench --from b.json --report a.svg").succeeds();
     let svg = read("a.svg");
     assert!(svg.starts_with("<svg xmlns=") && count(&svg, "<circle") == with_flops);
+    place.picie("bench --from b.json --report a.SVG").succeeds();
+    assert_eq!(read("a.SVG"), svg);
 
     let trace: Value = serde_json::from_str(&read("trace.json")).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
@@ -127,7 +129,7 @@ fn a_page_a_trace_and_tables_are_written() {
     assert!(place.picie("bench --from a.html").fails().contains("not a report"));
     holds(
         &place.picie("bench --model h200 --images 256 --report no/where.html").fails(),
-        &["no/where.html"],
+        &["no: no such file or directory; check the path"],
     );
 }
 

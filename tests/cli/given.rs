@@ -37,6 +37,18 @@ fn pictures_and_reports_are_not_written_over_what_is_read() {
     }
     let words = format!("compare --checkpoint net.png --data data --out {label}");
     refuses(&place, &words, &["would be written over"]);
+    // Images beyond the limit are given, and so is what nobody named.
+    image::RgbImage::new(9, 9).save(place.join("drawn.png")).unwrap();
+    let beyond = "data/annotations/val2017/000000000003.png";
+    for (more, why) in [
+        (format!("--limit 1 --out {beyond}"), "would be written over"),
+        ("--out drawn.png".into(), "drawn.png: there is an image that picie did not draw"),
+        ("--out data".into(), "data: is a directory; name a file, not a folder"),
+        (format!("--out {}", "x".repeat(300)), "file name too long; use a shorter name"),
+    ] {
+        let words = format!("compare --checkpoint net.png --data data {more}");
+        refuses(&place, &words, &[why]);
+    }
 
     std::fs::write(place.join("old.json"), "{}").unwrap();
     for (words, why) in [
@@ -46,11 +58,13 @@ fn pictures_and_reports_are_not_written_over_what_is_read() {
             "--report page.pdf",
             "--report page.pdf: an HTML page, or SVG, is written; call it page.html",
         ),
-        ("--against old.json --trace old.json", "of --trace would be written over old.json"),
         ("--csv none/a.csv", "none: no such file or directory"),
+        ("--csv data", "data: is a directory; name a file, not a folder"),
     ] {
         refuses(&place, &format!("bench --model h100 {words}"), &[why]);
     }
+    let over = "of --trace would be written over old.json";
+    refuses(&place, "bench --against old.json --trace old.json", &[over]);
 }
 
 #[test]
@@ -65,7 +79,14 @@ fn a_run_has_a_folder_of_its_own() {
     std::fs::create_dir(place.join("weights")).unwrap();
     let weights = trained().join("epoch-02.safetensors");
     std::fs::copy(weights, place.join("weights/checkpoint.safetensors")).unwrap();
+    std::fs::create_dir(place.join("photos/2024")).unwrap();
+    std::fs::copy(&image, place.join("photos/2024/b.jpg")).unwrap();
     for (words, what) in [
+        (
+            "--data photos --run photos/2024",
+            "photos/2024: this folder lies among the images and holds something, which would not be \
+             learned from",
+        ),
         ("--data photos --run photos", "photos: the images lie where this run would write"),
         ("--data mine/pictures --run mine", "mine: the images lie where this run would write"),
         (
@@ -75,6 +96,7 @@ fn a_run_has_a_folder_of_its_own() {
     ] {
         refuses(&place, &format!("train {TINY} {words}"), &[what, "choose another --run"]);
     }
+    std::fs::remove_dir_all(place.join("photos/2024")).unwrap();
     // A run below its images is no image.
     let scenes = scenes().join("images/train2017");
     for file in files(&scenes) {

@@ -187,6 +187,22 @@ fn after_its_images_and_weights_have_moved() {
     holds(&run, &["/there\"", "/moved\""]);
     let changed = "images have changed under their names";
     assert!(!place.picie(resume).succeeds().err.contains(changed));
+    // The layout is that which was detected.
+    place.picie(&format!("{resume} --dataset coco-stuff")).succeeds();
+    holds(&place.picie(&format!("{resume} --dataset folder")).fails(), &["other settings"]);
+    // Without a checkpoint the settings know the images, and those that it is evaluated on.
+    let checkpoint = place.join("run/checkpoint.safetensors");
+    std::fs::rename(&checkpoint, place.join("kept")).unwrap();
+    let why = place.picie(&format!("{resume} --data fewer")).fails();
+    holds(&why, &["these are other images than the run began with (6 then, 5 now)"]);
+    std::fs::rename(place.join("moved"), place.join("elsewhere")).unwrap();
+    holds(&place.picie(resume).fails(), &["are not there any more", "with --weights FILE"]);
+    std::fs::rename(place.join("kept"), &checkpoint).unwrap();
+    let list = place.join("there/curated/val2017/Coco164kFull_Stuff_Coarse_7.txt");
+    let ids = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, ids.split_once('\n').unwrap().1).unwrap();
+    holds(&place.picie(resume).fails(), &["other validation images", "(3 then, 2 now)"]);
+    std::fs::write(&list, ids).unwrap();
     // Another picture under the name of one of them.
     let images = place.join("there/images/train2017");
     let names = files(&images);

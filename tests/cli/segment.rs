@@ -1,6 +1,7 @@
 use image::{DynamicImage, ImageFormat};
 
 use super::{Place, TINY, files, holds, scenes, trained};
+use crate::util::files::with_orientation;
 use crate::util::softgpu;
 
 fn photo(w: u32, h: u32) -> DynamicImage {
@@ -165,6 +166,69 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     assert!(std::fs::read(place.join("a-labels.png")).unwrap() == same);
     assert_eq!(files(&place.join("other")).len(), 2);
     holds(&segment("--out out --size 33 a.png"), &["--size 33; use a multiple of 32"]);
+    // What cannot be read was given, too.
+    std::fs::create_dir(place.join("in")).unwrap();
+    std::fs::copy(place.join("a.png"), place.join("in/x.png")).unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\n";
+    std::fs::write(place.join("in/x-labels.png"), pointer).unwrap();
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out in", checkpoint.display());
+    let ran = place.picie(&format!("{words} in/x.png in/x-labels.png"));
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    holds(&ran.err, &["of in/x.png would be written over in/x-labels.png"]);
+    assert_eq!(std::fs::read_to_string(place.join("in/x-labels.png")).unwrap(), pointer);
+    assert_eq!(files(&place.join("in")).len(), 2);
+}
+
+/// One place that cannot be written to, or is taken, leaves out its photo alone.
+#[test]
+fn places_that_are_taken_leave_out_their_photos() {
+    let place = Place::new();
+    for name in ["a.png", "b.png", "c.png", "d.png"] {
+        photo(40, 40).save(place.join(name)).unwrap();
+    }
+    std::fs::create_dir_all(place.join("out/b-labels.png")).unwrap();
+    photo(20, 20).save(place.join("out/c-overlay.png")).unwrap();
+    let drawn = std::fs::read(place.join("out/c-overlay.png")).unwrap();
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out out", checkpoint.display());
+    for _ in 0..2 {
+        // Its own pictures are drawn again.
+        let ran = place.picie(&format!("{words} a.png b.png c.png d.png"));
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        let said = [
+            "out/b-labels.png: is a directory",
+            "out/c-overlay.png: there is an image that picie did not draw",
+            "2 of 4 photos were left out",
+        ];
+        holds(&ran.err, &said);
+        assert_eq!(files(&place.join("out")).len(), 5);
+    }
+    assert!(std::fs::read(place.join("out/c-overlay.png")).unwrap() == drawn);
+}
+
+/// A network that was trained on photos as they are stored gets these so, too.
+#[test]
+fn a_network_of_photos_that_were_not_turned_gets_them_unturned() {
+    let place = Place::new();
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    photo(96, 64).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+    let turned = with_orientation(&jpeg.into_inner(), 6);
+    std::fs::write(place.join("phone.jpg"), turned).unwrap();
+    let data = scenes().display();
+    let tiny = TINY.replace("--epochs 2", "--epochs 1");
+    place
+        .picie(&format!("train --recipe demo --data {data} --run run {tiny} --no-exif"))
+        .succeeds();
+    for (checkpoint, size) in [
+        (place.join("run/epoch-01.safetensors"), (96, 64)),
+        (trained().join("epoch-01.safetensors"), (64, 96)),
+    ] {
+        let words = format!("segment --checkpoint {} --out out phone.jpg", checkpoint.display());
+        place.picie(&words).succeeds();
+        let labels = image::image_dimensions(place.join("out/phone-labels.png")).unwrap();
+        assert_eq!(labels, size, "{checkpoint:?}");
+    }
 }
 
 /// A photo whose outputs cannot be named is left out, and the others are done.

@@ -162,8 +162,18 @@ fn validation_images_without_a_pixel_of_the_classes_do_not_stop_training() {
         std::fs::rename(&path, path.with_extension("jpg")).unwrap();
     }
     let ran = place.picie(&format!("train --data data --run other {tiny} --limit 1")).succeeds();
-    let said = "no evaluation: no image of val has a label map; those of COCO-Stuff lie as images/";
-    holds(&ran.err, &[said, "annotations/{train,val}2017/*.png"]);
+    let said = "no evaluation: no image of val has a label map: ";
+    holds(&ran.err, &[said, "data/annotations/val2017: no IMAGE.png, but 3 .jpg\n"]);
+    std::fs::remove_dir_all(data.join("annotations/val2017")).unwrap();
+    let ran = place.picie(&format!("train --data data --run third {tiny} --limit 1")).succeeds();
+    holds(&ran.err, &["IMAGE.png is looked for in ", "val2017: no such file or directory"]);
+    // Label maps beside photos are none in a plain folder, which is told of once.
+    let folder = "--dataset folder --recipe demo";
+    let ran =
+        place.picie(&format!("train --data data --run plain {tiny} {folder} --limit 1")).succeeds();
+    holds(&ran.err, &["no evaluation: label maps are known in the layout of COCO-Stuff"]);
+    assert_eq!(ran.err.matches("6 label maps (annotations/train2017/*.png").count(), 1, "{ran:?}");
+    holds(&ran.err, &["--dataset every-image takes them, too"]);
 }
 
 #[test]

@@ -217,6 +217,10 @@ fn pipes_are_read_where_they_are_photos_and_left_out_of_folders() {
     let done = place.command("sh", "-c").arg(line).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     holds(&String::from_utf8_lossy(&done.stdout), &["/dev/stdin → out/stdin-labels.png"]);
+    // What cannot be read of it is called as it was given.
+    let line = format!("echo none | {} {words}", crate::util::binary().display());
+    let done = place.command("sh", "-c").arg(line).output().unwrap();
+    holds(&String::from_utf8_lossy(&done.stderr), &["picie: /dev/stdin: this is text"]);
     let size = |path| image::image_dimensions(path).unwrap();
     assert_eq!(size(place.join("out/stdin-labels.png")), size(photo.clone()));
 

@@ -16,6 +16,17 @@ fn listed(root: &Path) -> (Vec<String>, Account) {
     (set.items.into_iter().map(|item| item.id).collect(), set.account)
 }
 
+/// The remedy for what is no label map.
+const ALL: &str = "--dataset every-image takes them, too";
+
+/// The number of images that a layout uses of a folder, and what it says.
+fn used(root: &Path, name: &str) -> (usize, String) {
+    let set =
+        data::open(root, Some(layout(name)), "train", Classes::default(), &|_, _| ()).unwrap();
+    let said = set.account.line(root, set.items.len()).unwrap_or_default();
+    (set.items.len(), said)
+}
+
 fn line(root: &Path) -> String {
     let (used, account) = listed(root);
     account.line(root, used.len()).unwrap_or_default().replace(&*root.to_string_lossy(), "ROOT")
@@ -65,6 +76,14 @@ fn label_maps_are_known_by_their_names_and_content_wherever_they_lie() {
             "gtFine/*_gtFine_labelIds.png, gtFine/*_gtFine_color.tif",
         ),
         (["1_sat.jpg", "2_sat.jpg"], ["1_mask.png", "2_mask.png"], "*_mask.png"),
+        (
+            ["a_json/img.png", "b_json/img.png"],
+            ["a_json/label.png", "b_json/label.png"],
+            "a_json/*.png, b_json/*.png",
+        ),
+        (["7/image.jpg", "8/image.jpg"], ["7/mask.png", "8/mask.png"], "7/*.png, 8/*.png"),
+        (["beach.jpg", "cliff.jpg"], ["beach_mask1.png", "cliff_mask2.png"], "*.png"),
+        (["S2_0001.tif", "S2_0002.tif"], ["mask_0001.png", "mask_0002.png"], "*.png"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
@@ -72,8 +91,37 @@ fn label_maps_are_known_by_their_names_and_content_wherever_they_lie() {
         maps.iter().for_each(|name| map(root, name));
         let want: Vec<String> = photos.map(|name| name.rsplit_once('.').unwrap().0.into()).into();
         assert_eq!(listed(root).0, want, "{maps:?}");
-        assert_eq!(line(root), format!("ROOT: 2 images; left out: 2 label maps ({said})"));
+        let said = format!("ROOT: 2 images; left out: 2 label maps ({said}; {ALL})");
+        assert_eq!(line(root), said);
+        assert_eq!(used(root, "every-image"), (4, String::new()));
     }
+}
+
+/// Whatever the pattern of a folder, only what was looked at is left out.
+#[test]
+fn photos_between_label_maps_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..24 {
+        photo(root, &format!("a/{i}.jpg"));
+        if i % 6 == 0 {
+            map(root, &format!("b/{i}.png"))
+        } else {
+            photo(root, &format!("b/{i}.png"))
+        }
+    }
+    assert_eq!(used(root, "folder").0, 44);
+}
+
+/// Twelve bits in sixteen have few colours only when they are made eight.
+#[test]
+fn a_picture_of_twelve_bits_is_no_label_map() {
+    let dir = tempfile::tempdir().unwrap();
+    photo(dir.path(), "a/1.jpg");
+    std::fs::create_dir(dir.path().join("b")).unwrap();
+    let dark = ImageBuffer::from_fn(60, 50, |x, y| Luma([(x * 50 + y) as u16]));
+    DynamicImage::ImageLuma16(dark).save(dir.path().join("b/1.tif")).unwrap();
+    assert_eq!((used(dir.path(), "folder").0, line(dir.path())), (2, String::new()));
 }
 
 #[test]
@@ -84,11 +132,14 @@ fn label_maps_of_any_encoding_are_known() {
     });
     let deep = ImageBuffer::from_fn(40, 30, |x, y| Luma([26000 + colour(x, y) as u16]));
     let grey = ImageBuffer::from_fn(40, 30, |x, y| Luma([100 * colour(x, y) as u8]));
+    // A JPEG smears where regions meet.
+    let blocks = image::imageops::resize(&rgb, 400, 300, image::imageops::Nearest);
     for (name, map) in [
         ("map.png", DynamicImage::from(rgb.clone())),
         ("map.tif", DynamicImage::ImageLuma16(deep)),
         ("map.bmp", rgb.into()),
         ("map.jpeg", DynamicImage::ImageLuma8(grey)),
+        ("map.jpg", DynamicImage::from(blocks)),
     ] {
         let dir = tempfile::tempdir().unwrap();
         photo(dir.path(), "photos/map.jpg");
@@ -132,7 +183,7 @@ fn a_folder_of_photos_and_label_maps_is_sorted_file_by_file() {
     }
     let want = ["0", "1", "2", "3", "4", "5", "more/0", "more/3"];
     assert_eq!(listed(root).0, want);
-    assert_eq!(line(root), "ROOT: 8 images; left out: 4 label maps (more/*.png)");
+    assert_eq!(line(root), format!("ROOT: 8 images; left out: 4 label maps (more/*.png; {ALL})"));
 }
 
 #[test]
@@ -161,18 +212,24 @@ fn what_systems_and_picie_leave_is_passed_over() {
     map(root, "a-labels.png");
     photo(root, "runs/one/pictures/1-a.png");
     touch(&root.join("runs/one/run.lock"));
+    touch(&root.join("runs/one/run.json"));
+    touch(&root.join("runs/begun/run.lock"));
     photo(root, "moved/pictures/1-a.png");
     touch(&root.join("moved/run.json"));
     touch(&root.join("moved/metrics.jsonl"));
     assert_eq!(
         line(root),
-        "ROOT: 1 images; passed over: 10 left by systems and cameras, 5 written by picie"
+        "ROOT: 1 images; passed over: 10 left by systems and cameras, 6 written by picie"
     );
+    // A lock makes no run of what lies beside it.
+    photo(root, "runs/begun/mine.jpg");
+    assert_eq!(listed(root).0, ["a", "runs/begun/mine"]);
+    std::fs::remove_dir_all(root.join("runs/begun")).unwrap();
     // Such a name alone is anybody's.
     photo(root, "drawn-overlay.png");
     assert_eq!(listed(root).0, ["a", "drawn-overlay"]);
     std::fs::remove_file(root.join("a-overlay.png")).unwrap();
-    assert!(line(root).contains("left out: 1 label maps (*-labels.png)"), "{}", line(root));
+    assert!(line(root).contains("left out: 1 label maps (*-labels.png;"), "{}", line(root));
 }
 
 #[test]
@@ -215,4 +272,10 @@ fn flat_coco_is_coco() {
     assert_eq!(set.items[0].image, root.join("train2017/1.jpg"));
     let label = open("val").items.remove(0).label;
     assert_eq!(label, Some(root.join("stuffthingmaps/val2017/1.png")));
+    // Folders beside those of the layout are counted.
+    photo(root, "holiday/1/a.jpg");
+    photo(root, "holiday/b.jpg");
+    touch(&root.join("code/readme.txt"));
+    let said = used(root, "coco-stuff").1;
+    assert!(said.ends_with("left out: 2 images in holiday (--dataset folder takes all)"), "{said}");
 }

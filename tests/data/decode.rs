@@ -187,6 +187,12 @@ fn a_label_map_of_known_colours_is_what_they_stand_for() {
     encoder.set_palette(vec![0, 255, 255, 255, 255, 255, 0, 0, 255]);
     encoder.write_header().unwrap().write_image_data(&[0b00_01_10_00]).unwrap();
     assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1]);
+    let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 1);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Two);
+    encoder.set_palette(vec![0, 0, 255, 255, 255, 255]);
+    encoder.write_header().unwrap().write_image_data(&[0b00_01_10_00]).unwrap();
+    assert!(fails(coloured_label(&path, &colours)).contains("its palette has no colour 2; copy"));
     gradient(4, 3).save(&path).unwrap();
     let e = fails(coloured_label(&path, &colours));
     assert!(e.contains("a.png: the label map holds the colour [0, 90, 40]"), "{e}");

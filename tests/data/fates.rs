@@ -5,6 +5,7 @@ use std::path::Path;
 use image::ImageFormat;
 use picie::data::decode::{label, rgb, size};
 use tiff::encoder::{TiffEncoder, colortype};
+use tiff::tags::Tag;
 
 use crate::util::files::gradient;
 
@@ -86,19 +87,27 @@ fn what_is_said_of_a_tiff_is_about_tiff() {
     encoder.write_image::<colortype::Gray32Float>(4, 3, &[0.5; 12]).unwrap();
     assert_eq!(
         said(grey.get_ref()),
-        "a TIFF of a kind that is not read, grey of 32 bits, compression 1; convert it to PNG or to \
-         a usual JPEG"
+        "a TIFF of a kind that is not read, grey of 32 bits as floating point, without compression; \
+         convert it to PNG or to a usual JPEG"
     );
     // The tag that says what samples mean, in the encoder's order of bytes.
     let tag = grey.get_ref().windows(4).position(|w| w == [0x06, 0x01, 3, 0]).unwrap();
     for (meaning, what) in [(3, "with a palette"), (8, "in L*a*b*")] {
         let mut other = grey.get_ref().clone();
         other[tag + 8] = meaning;
-        let want = format!("a TIFF of a kind that is not read, {what}, compression 1; ");
+        let want = format!(
+            "a TIFF of a kind that is not read, {what} as floating point, without compression; "
+        );
         assert!(said(&other).starts_with(&want), "{}", said(&other));
     }
     let raw = said(b"II*\0\x10\0\0\0CR\x02\0\0\0\0\0");
     assert!(raw.starts_with("this is CR2 (Canon Raw 2), no image"), "{raw}");
+    let mut signed = std::io::Cursor::new(Vec::new());
+    let mut encoder = TiffEncoder::new(&mut signed).unwrap();
+    encoder.write_image::<colortype::RGB32>(2, 2, &[7; 12]).unwrap();
+    let why = said(signed.get_ref());
+    let want = "a TIFF of a kind that is not read, RGB of 32 bits a colour, without compression; ";
+    assert!(why.starts_with(want), "{why}");
     let mut whole = std::io::Cursor::new(Vec::new());
     gradient(40, 30).write_to(&mut whole, ImageFormat::Tiff).unwrap();
     let whole = whole.into_inner();
@@ -107,6 +116,28 @@ fn what_is_said_of_a_tiff_is_about_tiff() {
         why.starts_with("the TIFF is damaged: ") && why.ends_with("download it again"),
         "{why}"
     );
+}
+
+/// A raw file of a camera begins with a small picture, which reads well.
+#[test]
+fn the_preview_of_a_raw_file_is_no_photo() {
+    let raw = |tag: Tag, value: &[u32]| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut bytes).unwrap();
+        let mut image = encoder.new_image::<colortype::RGB8>(4, 3).unwrap();
+        image.encoder().write_tag(tag, value).unwrap();
+        image.write_data(&[9; 36]).unwrap();
+        bytes.into_inner()
+    };
+    let want = "a raw file of a camera, of which only a small preview could be read; convert it to \
+                JPEG or PNG";
+    assert_eq!(said(&raw(Tag::NewSubfileType, &[1])), want);
+    assert_eq!(said(&raw(Tag::Unknown(50706), &[1, 4, 0, 0])), want);
+    // A page of several is a picture.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page.tif");
+    std::fs::write(&path, raw(Tag::NewSubfileType, &[2])).unwrap();
+    assert_eq!((size(&path, true).unwrap(), rgb(&path, true).unwrap().width), ((4, 3), 4));
 }
 
 #[test]
@@ -129,6 +160,10 @@ fn a_label_map_has_the_same_fates() {
             "{wanted} JPEG (Joint Photographic Experts Group); convert it so that a pixel's value is \
              its class id"
         )
+    );
+    assert_eq!(
+        said(b"\x07\x07\xff\xfe"),
+        format!("{wanted} no PNG; convert it so that a pixel's value is its class id")
     );
     assert!(said(b"\x89PNG\r\n\x1a\n\0\0").starts_with("not a readable PNG: "));
     assert_eq!(said(b""), "the file is empty; copy or download it again");

@@ -132,6 +132,16 @@ fn any_change_of_what_records_depend_on_decodes_again() {
     // A label map, which does not matter to who does not read it.
     write_label(&dir.path().join("annotations/val2017/c.png"), 5, 7, &[156; 35]);
     assert_eq!(start(&|_| ()), [false, true]);
+    // Its size may turn the image.
+    let plain = |exif| {
+        let load = Load { exif, ..keeping(cache.path(), u64::MAX) };
+        reused(&ImageStore::load(&dataset(dir.path()), &load).unwrap())
+    };
+    assert_eq!([plain(true), plain(false)], [Some(true), Some(false)]);
+    write_label(&dir.path().join("annotations/val2017/c.png"), 7, 5, &[156; 35]);
+    assert_eq!([plain(true), plain(false)], [Some(false), Some(true)]);
+    write_label(&dir.path().join("annotations/val2017/c.png"), 5, 7, &[156; 35]);
+    assert_eq!(start(&|_| ()), [false, true]);
     std::fs::copy(image("a"), image("e")).unwrap();
     assert_eq!(start(&|_| ()), [false, false]);
     std::fs::remove_file(image("e")).unwrap();

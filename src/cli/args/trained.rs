@@ -17,6 +17,13 @@ pub struct TurnArgs {
     pub no_exif: bool,
 }
 
+impl TurnArgs {
+    /// As a network takes its images that was trained with `exif`; a flag is a flag, too.
+    pub fn of(self, exif: bool) -> Self {
+        TurnArgs { no_exif: self.no_exif || !exif }
+    }
+}
+
 /// The images that a command reads.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {

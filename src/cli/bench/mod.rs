@@ -51,8 +51,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         Some(path) => write_atomic(path, |out| out.write_all(text().as_bytes())),
         None => Ok(()),
     };
-    let picture =
-        args.report.as_ref().is_some_and(|path| path.extension().is_some_and(|e| e == "svg"));
+    let picture = args
+        .report
+        .as_ref()
+        .is_some_and(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg")));
     write(&args.report, &|| if picture { report.roofline_picture() } else { report.html() })?;
     write(&args.csv, &|| report.csv())?;
     write(&args.trace, &|| traced.as_ref().map(trace).unwrap_or_default())?;
@@ -80,7 +82,8 @@ fn check_outputs(args: &BenchArgs) -> Result<()> {
         written.push(Output::new(path, flag));
     }
     let read = [&args.from, &args.against].into_iter().flatten().map(|path| &**path);
-    outputs::check(&written, read, "name another file")
+    outputs::check(&written, read, "name another file")?;
+    written.iter().try_for_each(|output| outputs::check_place(&output.path))
 }
 
 /// Measures or predicts; with the last epoch that was traced.

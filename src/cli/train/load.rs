@@ -13,8 +13,8 @@ use crate::recipe::Method;
 use crate::train::{SHOWN, Sets, Settings};
 
 /// Reads the images that the settings name, with the account of the folder of those to learn from.
-/// Fails if they cannot be read, or lack labels that the
-/// recipe needs, or if fewer clusters than classes are to be matched.
+/// Fails if they cannot be read, or lack labels that the recipe needs, or if fewer clusters than
+/// classes are to be matched.
 pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(Sets, Account)> {
     let mut accounts = BTreeSet::new();
     let mut open = |split: &str| -> Result<Dataset> {
@@ -24,7 +24,7 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(
                 bar.set(d, t)
             })?;
         bar.finish();
-        // Where a data set is not split, its folder was told of before.
+        // Splits may be of one folder, which was told of before.
         if accounts.insert(set.account.clone()) {
             account(&set);
         }
@@ -59,8 +59,9 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(
     };
     // Few recipes need labels to train. If there are none, pictures show the clusters of training
     // images.
-    let val = match open(&settings.val_split) {
-        Ok(val) if val.taxonomy.is_some() && val.items.iter().any(|item| item.label.is_some()) => {
+    let val = if set.is_split() { open(&settings.val_split) } else { Ok(set.clone()) };
+    let val = match val {
+        Ok(val) if val.taxonomy.is_some() && val.is_labelled() => {
             let store = read.labelled(&val, shown_as, "read labels")?;
             let occur = store.occurring()?;
             recipe
@@ -77,18 +78,14 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(
             }
         }
         Ok(val) => {
-            // A plain folder has no labels, and nobody expects an evaluation.
-            if val.taxonomy.is_some() {
-                warn(format_args!(
-                    "no evaluation: no image of {} has a label map; those of {} lie as {}",
-                    val.split, val.layout.title, val.layout.files
-                ));
+            if let Some(why) = val.unlabelled() {
+                warn(format_args!("no evaluation: {why}"));
             }
             shown()?
         }
         // A data set need not have a val split, but it is an error if it lacks one that was asked
         // for.
-        Err(e) if settings.val_split == "val" => {
+        Err(e) if settings.val_split == "val" && !matches!(e, Error::Interrupted { .. }) => {
             warn(format_args!("no evaluation: {e}"));
             shown()?
         }

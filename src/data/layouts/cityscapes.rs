@@ -4,7 +4,7 @@
 //! PiCIE trains on test,train_extra and evaluates on train,val; later work trains on train and
 //! evaluates on val.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::DataLayout;
 use crate::base::{Error, Result};
@@ -20,8 +20,19 @@ pub static LAYOUT: DataLayout = DataLayout {
     detect: |root| root.join("leftImg8bit").is_dir(),
     splits: |_| vec!["train", "val", "test", "train_extra"],
     list: |root, split, _, account| list(root, split, account),
+    own: &["leftImg8bit", "gtFine", "gtCoarse", "annotations"],
+    labels: |root, split| Some((labels_of(root, split), "CITY/IMAGE_gtFine_labelIds.png")),
     taxonomies,
 };
+
+/// The trees of label maps.
+const LABELS: [&str; 2] = ["gtFine", "annotations/gtFine"];
+
+/// The folder of a split's label maps: the first that is there.
+fn labels_of(root: &Path, split: &str) -> PathBuf {
+    let [usual, other] = LABELS.map(|tree| root.join(tree).join(split));
+    if other.is_dir() && !usual.is_dir() { other } else { usual }
+}
 
 /// The images of one split, sorted by path.
 fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
@@ -41,7 +52,7 @@ fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
         };
         let city = image.parent().and_then(Path::file_name).unwrap_or_default();
         let name = format!("{id}_gtFine_labelIds.png");
-        let label = ["gtFine", "annotations/gtFine"]
+        let label = LABELS
             .iter()
             .map(|tree| root.join(tree).join(split).join(city).join(&name))
             .find(|path| path.is_file());
@@ -50,7 +61,7 @@ fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
     if items.is_empty() {
         return Err(Error::file(
             &dir,
-            "no *_leftImg8bit.png below this folder",
+            format!("no *_leftImg8bit.png below this folder{}", account.instead()),
             "unpack leftImg8bit there",
         ));
     }

@@ -13,8 +13,9 @@ use super::DataLayout;
 use crate::base::{Error, Result, stop};
 use crate::data::account::Account;
 use crate::data::decode;
-use crate::data::files::{self, Item, OnProgress, stem};
+use crate::data::files::{Item, OnProgress, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
+use crate::data::maps;
 
 /// The name of a curated list of ids.
 pub const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";
@@ -27,10 +28,28 @@ pub static LAYOUT: DataLayout = DataLayout {
     detect: |root| SPLITS.iter().any(|s| images_of(root, &format!("{s}2017")).is_dir()),
     splits: |_| SPLITS.to_vec(),
     list,
+    own: &OWN,
+    labels: |root, split| Some((labels_of(root, &format!("{split}2017")), "IMAGE.png")),
     taxonomies,
 };
 
 const SPLITS: [&str; 2] = ["train", "val"];
+
+/// What COCO and COCO-Stuff unpack to, and the lists.
+const OWN: [&str; 9] = [
+    "images",
+    "train2017",
+    "val2017",
+    "test2017",
+    "unlabeled2017",
+    "annotations",
+    "stuffthingmaps",
+    "stuffthingmaps_trainval2017",
+    "curated",
+];
+
+/// The remedy where the layout does not take images.
+const ALL: &str = "--dataset folder takes all";
 
 /// The folder of a split's images: at the top where it lies there, else in `images`.
 fn images_of(root: &Path, year: &str) -> PathBuf {
@@ -69,12 +88,16 @@ fn list(
         Item { id, image, label }
     };
 
+    let all = maps::photos(&images, account)?;
     let curated = root.join("curated").join(&year).join(CURATED);
     if curated.is_file() {
         let text = std::fs::read_to_string(&curated).map_err(|e| Error::io(&curated, e))?;
         let ids = text.lines().map(str::trim).filter(|id| !id.is_empty());
         let items: Vec<_> =
             ids.map(|id| item(id.to_string(), images.join(format!("{id}.jpg")))).collect();
+        let on_list: HashSet<&Path> = items.iter().map(|item| &*item.image).collect();
+        let others = all.iter().filter(|image| !on_list.contains(image.as_path())).count();
+        account.leave(others, "images that are not on the curated list", ALL);
         return match items.is_empty() {
             true => Err(Error::file(
                 &curated,
@@ -84,12 +107,10 @@ fn list(
             false => Ok(items),
         };
     }
-    let all: Vec<_> = files::images(&images, account)?
-        .into_iter()
-        .map(|image| item(stem(&image), image))
-        .collect();
+    let all: Vec<_> = all.into_iter().map(|image| item(stem(&image), image)).collect();
     if all.is_empty() {
-        return Err(Error::file(&images, "no image in this folder", "unpack the images there"));
+        let what = format!("no image in this folder{}", account.instead());
+        return Err(Error::file(&images, what, "unpack the images there"));
     }
     let done = AtomicUsize::new(0);
     let keep: Vec<bool> = match labels.is_empty() {
@@ -109,7 +130,7 @@ fn list(
     }
     let kept = keep.iter().filter(|&&keep| keep).count();
     let what = "images that the paper's rule does not take";
-    account.leave(keep.len() - kept, what, "--dataset folder takes all");
+    account.leave(keep.len() - kept, what, ALL);
     Ok(all.into_iter().zip(keep).filter_map(|(item, keep)| keep.then_some(item)).collect())
 }
 

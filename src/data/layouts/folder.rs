@@ -1,11 +1,9 @@
 //! Any folder of images, at any depth, without labels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::DataLayout;
-use crate::base::Result;
-use crate::data::account::Account;
-use crate::data::files::{self, Item};
+use crate::data::files::Item;
 use crate::data::maps;
 
 pub static LAYOUT: DataLayout = DataLayout {
@@ -15,16 +13,16 @@ pub static LAYOUT: DataLayout = DataLayout {
     mark: "",
     detect: |_| true,
     splits: |_| vec![],
-    list: |root, _, _, account| list(root, account),
+    list: |root, _, _, account| Ok(items(root, maps::photos(root, account)?)),
+    own: &[],
+    labels: |_, _| None,
     taxonomies: Vec::new,
 };
 
-/// Every image below `root` but label maps that lie beside photos, sorted by path.
-fn list(root: &Path, account: &mut Account) -> Result<Vec<Item>> {
+/// The items of images below `root`, which are called by their paths.
+pub fn items(root: &Path, images: Vec<PathBuf>) -> Vec<Item> {
     let id = |path: &Path| {
         path.strip_prefix(root).unwrap_or(path).with_extension("").to_string_lossy().into_owned()
     };
-    let item = |image: std::path::PathBuf| Item { id: id(&image), image, label: None };
-    let images = maps::leave_out(root, files::images(root, account)?, account)?;
-    Ok(images.into_iter().map(item).collect())
+    images.into_iter().map(|image| Item { id: id(&image), image, label: None }).collect()
 }

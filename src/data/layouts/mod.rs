@@ -7,11 +7,12 @@
 
 mod cityscapes;
 mod coco_stuff;
+mod every_image;
 mod folder;
 mod potsdam;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use clap::ValueEnum;
@@ -25,9 +26,14 @@ use crate::base::{Error, Result};
 pub use coco_stuff::CURATED;
 
 /// Every layout. Detection takes the first that fits, so the plain folder, which always fits, is
-/// the last.
-pub static LAYOUTS: &[&DataLayout] =
-    &[&coco_stuff::LAYOUT, &cityscapes::LAYOUT, &potsdam::LAYOUT, &folder::LAYOUT];
+/// the last that is detected.
+pub static LAYOUTS: &[&DataLayout] = &[
+    &coco_stuff::LAYOUT,
+    &cityscapes::LAYOUT,
+    &potsdam::LAYOUT,
+    &folder::LAYOUT,
+    &every_image::LAYOUT,
+];
 
 /// One way in which a data set lies on disk.
 pub struct DataLayout {
@@ -47,6 +53,12 @@ pub struct DataLayout {
     /// map is there. The progress callback is for layouts that have to read files to choose items;
     /// the account gets what else lies there.
     pub list: fn(&Path, &str, OnProgress, &mut Account) -> Result<Vec<Item>>,
+    /// The folders at the top that belong to the layout. Images in others are left out and counted;
+    /// empty where all belong to it.
+    pub own: &'static [&'static str],
+    /// The folder of a split's label maps, and how they are called; `None` where there are no
+    /// labels.
+    pub labels: fn(&Path, &str) -> Option<(PathBuf, &'static str)>,
     /// Builds every table of classes that label maps of this layout can be read by. Empty where
     /// there are no labels.
     pub taxonomies: fn() -> Vec<Taxonomy>,

@@ -5,14 +5,15 @@
 //! A split is a list of stems `{split}.txt` beside `imgs`, or a folder `imgs/{split}`; where there
 //! is neither of any split, each split is all patches, as IIC trains and evaluates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::DataLayout;
 use crate::base::{Error, Result};
 use crate::data::account::Account;
-use crate::data::files::{self, Item, stem};
+use crate::data::files::{Item, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
+use crate::data::maps;
 
 pub static LAYOUT: DataLayout = DataLayout {
     name: "potsdam",
@@ -22,16 +23,31 @@ pub static LAYOUT: DataLayout = DataLayout {
     detect: |root| root.join("imgs").is_dir() && root.join("gt").is_dir(),
     splits,
     list: |root, split, _, account| list(root, split, account),
+    own: &["imgs", "gt"],
+    labels: |root, split| Some((labels_of(root, split), "IMAGE.png")),
     taxonomies,
 };
 
+const SPLITS: [&str; 3] = ["train", "val", "test"];
+
 /// The splits that have a list or a folder; all where none has.
 fn splits(root: &Path) -> Vec<&'static str> {
-    let all = ["train", "val", "test"];
     let made =
         |split: &&str| list_of(root, split).is_file() || root.join("imgs").join(split).is_dir();
-    let known: Vec<&str> = all.into_iter().filter(made).collect();
-    if known.is_empty() { all.to_vec() } else { known }
+    let known: Vec<&str> = SPLITS.into_iter().filter(made).collect();
+    if known.is_empty() { SPLITS.to_vec() } else { known }
+}
+
+/// The names in a list.
+fn names(list: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(list).map_err(|e| Error::io(list, e))?;
+    Ok(text.lines().map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect())
+}
+
+/// The folder of a split's label maps: one of the split's name where it is there.
+fn labels_of(root: &Path, split: &str) -> PathBuf {
+    let (all, own) = (root.join("gt"), root.join("gt").join(split));
+    if own.is_dir() { own } else { all }
 }
 
 /// The file that lists the stems of a split.
@@ -51,12 +67,18 @@ fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
     };
     let items: Vec<Item> = if listed.is_file() {
         let by_stem: BTreeMap<String, PathBuf> =
-            files::images(&imgs, account)?.into_iter().map(|p| (stem(&p), p)).collect();
-        let text = std::fs::read_to_string(&listed).map_err(|e| Error::io(&listed, e))?;
-        let find = |name: &str| {
-            // Names may end as the files do.
-            let image = by_stem.get(name).or_else(|| by_stem.get(&stem(Path::new(name))));
-            image.cloned().map(item).ok_or_else(|| {
+            maps::photos(&imgs, account)?.into_iter().map(|p| (stem(&p), p)).collect();
+        // Names may end as the files do.
+        let known = |name: &String| {
+            by_stem.get_key_value(name).or_else(|| by_stem.get_key_value(&stem(Path::new(name))))
+        };
+        let mut on_lists = BTreeSet::new();
+        for list in SPLITS.map(|split| list_of(root, split)).iter().filter(|list| list.is_file()) {
+            on_lists.extend(names(list)?.iter().filter_map(known).map(|(stem, _)| stem.clone()));
+        }
+        account.leave(by_stem.len() - on_lists.len(), "patches on no list", "add them to one");
+        let find = |name: &String| {
+            known(name).map(|(_, image)| item(image.clone())).ok_or_else(|| {
                 Error::file(
                     &listed,
                     format!("no image {name:?} in {}", imgs.display()),
@@ -64,19 +86,15 @@ fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
                 )
             })
         };
-        text.lines()
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(find)
-            .collect::<Result<_>>()?
+        names(&listed)?.iter().map(find).collect::<Result<_>>()?
     } else {
         let dir = Some(imgs.join(split)).filter(|dir| dir.is_dir()).unwrap_or(imgs);
-        files::images(&dir, account)?.into_iter().map(item).collect()
+        maps::photos(&dir, account)?.into_iter().map(item).collect()
     };
     match items.is_empty() {
         true => Err(Error::file(
             root,
-            format!("no image in split \"{split}\""),
+            format!("no image in split \"{split}\"{}", account.instead()),
             "put the patches into imgs",
         )),
         false => Ok(items),

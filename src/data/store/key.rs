@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Load;
 use crate::data::dataset::Dataset;
+use crate::data::decode;
 
 /// The folder of kept sets in the user's cache folder.
 pub const FOLDER: &str = "sets";
@@ -55,6 +56,12 @@ impl Key {
                     .map(|path| path.and_then(|path| path.metadata().ok()))
             })
             .collect();
+        // Whether an image is turned depends on the size of its label map, read or not.
+        let sizes: Vec<Option<(usize, usize)>> = (dataset.items.par_iter())
+            .filter(|_| load.exif && !labelled)
+            .map(|item| item.label.as_deref().and_then(decode::dimensions))
+            .collect();
+        hash.update(format!("{sizes:?}"));
         let mut source = 0;
         for (item, stats) in dataset.items.iter().zip(stats) {
             for (path, stat) in

@@ -232,7 +232,7 @@ impl EvalStore {
                     "add it, or do without the image",
                 )));
             };
-            let image = match decode::rgb_of_label(&item.image, path, load.exif) {
+            let image = match item.picture(load.exif) {
                 Ok(image) => image,
                 Err(why) => return Ok(Err(why)),
             };
@@ -246,7 +246,8 @@ impl EvalStore {
                 let mut remedy = "make them the same size, label maps by nearest neighbour";
                 if (w, h) == (ih, iw) {
                     what += ": one of them is turned by a quarter";
-                    remedy = if load.exif { "turn one of them" } else { "leave out --no-exif" };
+                    let upright = decode::size(&item.image, true).is_ok_and(|size| size == (w, h));
+                    remedy = if upright { "leave out --no-exif" } else { "turn one of them" };
                 }
                 return Err(Error::file(path, what, remedy));
             }
@@ -278,7 +279,7 @@ impl EvalStore {
 
 /// Decodes one picture into its record.
 fn picture(item: &Item, load: &Load, out: &mut [u8]) -> Outcome {
-    Ok(decode::rgb(&item.image, load.exif).map(|image| {
+    Ok(item.picture(load.exif).map(|image| {
         transform::image(&image, load.square, out);
         (image.width, image.height)
     }))

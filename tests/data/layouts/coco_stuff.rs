@@ -24,6 +24,9 @@ fn the_curated_list_decides_and_keeps_its_order() {
         ids(root, "coco-stuff", "val"),
         [("000000000003".into(), false), ("000000000001".into(), true)]
     );
+    let set = picie::data::open(root, None, "val", Default::default(), &|_, _| ()).unwrap();
+    let said = "left out: 1 images that are not on the curated list (--dataset folder takes all)";
+    assert!(set.account.line(root, 2).unwrap().ends_with(said));
     std::fs::write(&list_file, "\n").unwrap();
     assert!(fails(root, "coco-stuff", "val").contains("the list is empty"));
 }
@@ -47,6 +50,17 @@ fn without_a_list_the_curation_rule_is_applied_at_its_edges() {
     // No annotations: all images.
     std::fs::remove_dir_all(root.join("annotations")).unwrap();
     assert_eq!(ids(root, "coco-stuff", "train").iter().filter(|i| !i.1).count(), 5);
+}
+
+#[test]
+fn a_folder_without_images_says_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["a", "b", "c"] {
+        touch(&dir.path().join(format!("images/train2017/{id}.HEIC")));
+    }
+    let said = fails(dir.path(), "coco-stuff", "train");
+    let want = "no image in this folder (left out: 3 HEIC (convert to JPEG or PNG)); unpack";
+    assert!(said.contains(want), "{said}");
 }
 
 #[test]

@@ -27,6 +27,10 @@ fn lists_and_folders_make_splits() {
     std::fs::write(root.join("train.txt"), "b.jpg\r\n\na\n").unwrap();
     assert_eq!(ids(root, "potsdam", "train"), [("b".into(), true), ("a".into(), false)]);
     assert_eq!(ids(root, "potsdam", "test"), [("c".into(), true)]);
+    touch(&root.join("imgs/lost.png"));
+    let set = data::open(root, None, "train", Classes(3), &|_, _| ()).unwrap();
+    let said = set.account.line(root, 2).unwrap();
+    assert!(said.ends_with("left out: 2 patches on no list (add them to one)"), "{said}");
     let e = fails(root, "potsdam", "val");
     assert!(e.contains("no split \"val\"") && e.contains("train, test"), "{e}");
     std::fs::write(root.join("train.txt"), "d\n").unwrap();
