@@ -207,9 +207,10 @@ fn against_pytorch(case: &str) {
         got.chunks(parts).zip(exact.chunks(parts)).zip(single.chunks(parts)).enumerate()
     {
         // What PyTorch itself loses in f32 so far: Adam's first steps make much of small gradients,
-        // whose signs rounding decides.
+        // whose signs rounding decides. Another order of its sums is another draw of that: with two
+        // threads instead of one its sixth step is 12 times as far off.
         noise = noise.max(error(single, exact));
-        let tol = 5.0 * noise + if step == 0 { 2e-6 } else { 1e-5 };
+        let tol = 15.0 * noise + if step == 0 { 2e-6 } else { 1e-5 };
         close(&format!("{case}, loss of step {}", step + 1), got, exact, tol);
     }
 }
