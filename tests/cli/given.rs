@@ -61,7 +61,7 @@ fn pictures_and_reports_are_not_written_over_what_is_read() {
         ("--csv none/a.csv", "none: no such file or directory"),
         ("--csv data", "data: is a directory; name a file, not a folder"),
     ] {
-        refuses(&place, &format!("bench --model h100 {words}"), &[why]);
+        refuses(&place, &format!("bench --images 1 {words}"), &[why]);
     }
     let over = "of --trace would be written over old.json";
     refuses(&place, "bench --against old.json --trace old.json", &[over]);
