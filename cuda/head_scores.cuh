@@ -30,22 +30,6 @@ constexpr int PART_WORDS = CHUNK * WIDE / 2, CHUNK_WORDS = 2 * PART_WORDS;
 
 static_assert(WIDE % 8 == 0 && WIDE / 2 % 32 == 4, "rows are loaded 16 bytes at a time");
 
-// Two floats as bf16, and what that leaves of them as bf16: x = hi + lo within 2⁻¹⁶·|x|.
-struct Split {
-    unsigned hi, lo;
-};
-
-// The first and the second bf16 of a pair.
-__device__ __forceinline__ float first_of(unsigned pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float second_of(unsigned pair) {
-    return __uint_as_float(pair & 0xffff0000u);
-}
-
-__device__ __forceinline__ Split split(float x, float y) {
-    const unsigned hi = pack_bf16(x, y);
-    return {hi, pack_bf16(x - first_of(hi), y - second_of(hi))};
-}
-
 // Where channels c and c + 1 of a row lie in a part of a chunk, c even, in words. Of 32 channels
 // lane t of a pixel has the 8 from 8·t on. Of an mma's left factor a lane has columns 2·t, 2·t + 1,
 // 2·t + 8 and 2·t + 9, and of its sums columns 2·t and 2·t + 1: its channels, in this order.

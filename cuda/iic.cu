@@ -5,20 +5,21 @@
 // lags δ, taken for each class of pairs of rows and of columns (the first, those between, the
 // last):
 //
-//   C_δ[a,b] = Σ x1[n,p,a]·x2[n,p−δ,b]             iic_lags
+//   C_δ[a,b] = Σ x1[n,p,a]·x2[n,p−δ,b]             iic_lags, iic_lags_edge, in iic_lags.cu
 //   Q_s = Σ K_sy·K_sx·C                            iic_mix, by columns, then by rows
 //   the loss of each Q and its gradient            iic_mutual
 //   dC = Σ K_sy·K_sx·dQ_s                          iic_mix, by rows, then by columns
-//   dx1[n,p,a] = Σ_δ Σ_b dC_δ[a,b]·x2[n,p−δ,b]     iic_grad, in iic_gradient.cu
-//   dx2[n,q,a] = Σ_δ Σ_b dC_δ[a,b]·x1[n,q+δ,b]
+//   dx1[n,p,a] = Σ_δ Σ_b dC_δ[a,b]·x2[n,p−δ,b]     iic_grad, iic_grad_edge, in
+//   dx2[n,q,a] = Σ_δ Σ_b dC_δ[a,b]·x1[n,q+δ,b]     iic_gradient.cu
 //
 // dQ is symmetric, and so is dC.
 //
 // The maps are read for the correlations and for the gradient, which is written: 3·22 MB for 60
 // pairs of 32×32 maps of 45 classes, 15 µs. What counts are three passes of n·k²·Σ_δ pairs = 8.7e9
-// multiply-adds, 52 GFLOP: 0.8 ms at 67 TFLOP/s of f32. (The definition, at full resolution, has
-// 100 times as many.) Tensor cores would be the next step: maps are probabilities, and two bf16
-// hold one to 16 bits.
+// multiply-adds, by tensor cores, each number in two bf16 parts (mma.cuh): three products, of 48
+// classes in the place of 45, are 45 million mma, 0.31 ms at 1.6 cycles each on 132
+// multiprocessors. (The definition, at full resolution, has 100 times as many.) Pairs with a column
+// at the border, a sixteenth at 32 columns, are left to the f32 units: their lags share no tiles.
 #include "iic.cuh"
 
 // Entries of P and of its marginals that are smaller count as this number, which has no gradient.
@@ -52,92 +53,6 @@ KERNEL(iic_table, TABLE_THREADS)(float* __restrict__ table, int len, int up, int
         }
     }
     table[i] = static_cast<float>(sum);
-}
-
-// Pixels that a block of iic_lags looks up at once, and loads at once.
-constexpr int BATCH = 64, STEP = 16;
-constexpr int LAG_THREADS = 64;
-
-static_assert((TILE / SIDE) * (TILE / SIDE) == LAG_THREADS,
-              "a thread for each SIDE × SIDE classes");
-static_assert(BATCH == LAG_THREADS, "a thread looks up one pixel of a batch");
-static_assert(BATCH % STEP == 0, "batches are loaded in whole steps");
-
-// The correlations at one pair of lags, one tile of (k, k). blockIdx.x counts lags of rows, lags of
-// columns and tiles. blockIdx.y < 8 is a class of pairs at a border, which goes to c (lags of rows,
-// classes, lags of columns, classes, k, k); above, it is a chunk of `each` pairs of images, whose
-// inner class goes to part (chunks, lags of rows, lags of columns, k, k).
-KERNEL(iic_lags, LAG_THREADS)(float* __restrict__ c, float* __restrict__ part,
-                              const float* __restrict__ maps, int n, int h, int w, int k, int ry,
-                              int rx, int each) {
-    SHARED(float, as, STEP * TILE);
-    SHARED(float, bs, STEP * TILE);
-    SHARED(int, at, BATCH);
-    const int t = threadIdx.x, tx = t % 8, ty = t / 8;
-    const int tiles = (k + TILE - 1) / TILE, lag = blockIdx.x / (tiles * tiles), ly = 2 * ry + 1,
-              lx = 2 * rx + 1;
-    const int a0 = blockIdx.x / tiles % tiles * TILE, b0 = blockIdx.x % tiles * TILE;
-    const int jy = lag / lx, jx = lag % lx, chunk = static_cast<int>(blockIdx.y) - 8;
-    // The eight classes at a border: all nine but the fifth, which is INNER along both axes.
-    const int which = chunk >= 0 ? 4 : blockIdx.y + (blockIdx.y >= 4 ? 1 : 0);
-    const Pairs rows = pairs_of(h, ry - jy, which / CLASSES),
-                columns = pairs_of(w, rx - jx, which % CLASSES);
-    const int image = chunk >= 0 ? chunk * each : 0, end = chunk >= 0 ? min(n, image + each) : n;
-    const int per = rows.count * columns.count, pixels = per * (end - image);
-    const int apart = ((n * h + rows.q - rows.p) * w + columns.q - columns.p) * k;
-    float acc[SIDE][SIDE] = {};
-    for (int first = 0; first < pixels; first += BATCH) {
-        // Look up where the batch's pixels lie.
-        const int pixel = first + t;
-        int place = -1;
-        if (pixel < pixels) {
-            const int of = pixel / per, row = pixel % per / columns.count,
-                      column = pixel % per % columns.count;
-            place = (((image + of) * h + rows.p + row) * w + columns.p + column) * k;
-        }
-        at[t] = place;
-        for (int step = 0; step < BATCH && first + step < pixels; step += STEP) {
-            // Load both maps' classes of STEP pixels.
-            __syncthreads();
-#pragma unroll
-            for (int i = t / 16; i < STEP; i += LAG_THREADS / 16) {
-                const int from = at[step + i];
-#pragma unroll
-                for (int j = t % 16; j < TILE; j += 16) {
-                    as[i * TILE + j] = from >= 0 && a0 + j < k ? maps[from + a0 + j] : 0.0f;
-                    bs[i * TILE + j] = from >= 0 && b0 + j < k ? maps[from + apart + b0 + j] : 0.0f;
-                }
-            }
-            // Multiply.
-            __syncthreads();
-#pragma unroll 4
-            for (int i = 0; i < STEP; ++i) {
-                float a[SIDE], b[SIDE];
-                six(a, as + i * TILE + ty * SIDE);
-                six(b, bs + i * TILE + tx * SIDE);
-#pragma unroll
-                for (int u = 0; u < SIDE; ++u) {
-#pragma unroll
-                    for (int v = 0; v < SIDE; ++v) acc[u][v] += a[u] * b[v];
-                }
-            }
-        }
-        // The places of the next batch are written when all have read these.
-        __syncthreads();
-    }
-    // Results.
-    const int row = chunk >= 0 ? chunk * ly + jy : (jy * CLASSES + which / CLASSES);
-    const int column = chunk >= 0 ? jx : jx * CLASSES + which % CLASSES,
-              width = chunk >= 0 ? lx : lx * CLASSES;
-    float* out = (chunk >= 0 ? part : c) + (static_cast<size_t>(row) * width + column) * k * k;
-#pragma unroll
-    for (int u = 0; u < SIDE; ++u) {
-#pragma unroll
-        for (int v = 0; v < SIDE; ++v) {
-            const int a = a0 + ty * SIDE + u, b = b0 + tx * SIDE + v;
-            if (a < k && b < k) out[a * k + b] = acc[u][v];
-        }
-    }
 }
 
 constexpr int THREADS = 256;

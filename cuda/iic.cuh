@@ -1,6 +1,6 @@
 // What the kernels of IIC's loss share: classes of pairs of pixels, and tiles of classes.
 #pragma once
-#include "common.cuh"
+#include "mma.cuh"
 
 // Classes of pairs (p, p − δ) along an axis: the first that lies in the map, the last, and all
 // others.
@@ -33,5 +33,41 @@ __device__ __forceinline__ void six(float* x, const float* from) {
         const float2 two = *reinterpret_cast<const float2*>(from + i);
         x[i] = two.x;
         x[i + 1] = two.y;
+    }
+}
+
+// Words from pixel to pixel, or row to row, of a tile in bf16: the rows of a matrix that is loaded
+// fall on different banks.
+constexpr int PITCH = TILE / 2 + 4;
+
+static_assert(PITCH % 4 == 0 && PITCH % 8 == 4, "rows are loaded 16 bytes at a time");
+
+// Classes b and b + 1 of a pixel of row `row` of all images, which has w columns of k classes: 0
+// where there are none, and in the columns at the border.
+__device__ __forceinline__ float2 two_of(const float* maps, int row, int column, int w, int k,
+                                         int b) {
+    const bool inner = column >= 1 && column <= w - 2;
+    const float* const x = maps + (row * w + column) * k + b;
+    return make_float2(inner && b < k ? x[0] : 0.0f, inner && b + 1 < k ? x[1] : 0.0f);
+}
+
+// to[0] and to[apart] = the parts of two numbers.
+__device__ __forceinline__ void keep_parts(unsigned* to, int apart, float2 x) {
+    const Split parts = split(x.x, x.y);
+    to[0] = parts.hi;
+    to[apart] = parts.lo;
+}
+
+// sum (16, 16), as two tiles of eight columns, += left·right, of both of which there are two parts.
+__device__ __forceinline__ void add_parts(float (*sum)[4], const unsigned (&hi)[4],
+                                          const unsigned (&lo)[4], const unsigned (&high)[4],
+                                          const unsigned (&low)[4]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const unsigned right[2] = {high[2 * i], high[2 * i + 1]},
+                       rest[2] = {low[2 * i], low[2 * i + 1]};
+        mma(sum[i], lo, right);
+        mma(sum[i], hi, rest);
+        mma(sum[i], hi, right);
     }
 }

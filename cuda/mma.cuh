@@ -9,6 +9,8 @@
 //   commit(), wait<N>()            a group of copies; all groups but the last N have landed
 //   equal_pairs(x, y)              0x3c00 in each half of a word where those of x and y are equal
 //                                  as f16, else 0: 1 as f16, and 2⁻⁷ as bf16
+//   split(x, y)                    two floats as bf16 parts; a product of two such numbers is
+//                                  hi·hi + hi·lo + lo·hi within 3·2⁻¹⁶ of it
 //
 // Fragments of a lane = 4·g + t, two neighbours in a word, the first in its lower half:
 //
@@ -87,3 +89,19 @@ __device__ __forceinline__ unsigned equal_pairs(unsigned x, unsigned y) {
     return pair;
 }
 #endif
+
+// Two floats as bf16, and what that leaves of them as bf16: x = hi + lo within 2⁻¹⁶·|x|.
+struct Split {
+    unsigned hi, lo;
+};
+
+// The first and the second bf16 of a pair.
+__device__ __forceinline__ float first_of(unsigned pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float second_of(unsigned pair) {
+    return __uint_as_float(pair & 0xffff0000u);
+}
+
+__device__ __forceinline__ Split split(float x, float y) {
+    const unsigned hi = pack_bf16(x, y);
+    return {hi, pack_bf16(x - first_of(hi), y - second_of(hi))};
+}

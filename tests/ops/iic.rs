@@ -30,10 +30,11 @@ fn loss(spec: IicSpec, maps: &[f32], scale: f32) -> OpCase<'_> {
     })
 }
 
-/// Correlations are sums of thousands of f32 in another order; the loss is a difference of
-/// entropies of about 2·ln k.
+/// Correlations are sums of thousands of products in another order, on a GPU of numbers in two bf16
+/// parts, which leave 3·2⁻¹⁶ of a product out (a few products of the smallest maps are not averaged);
+/// the loss is a difference of entropies of about 2·ln k.
 fn agree(spec: IicSpec, maps: &[f32], scale: f32, dtype: Dtype) {
-    loss(spec, maps, scale).agree(dtype, |what| if what == "loss" { 4e-6 } else { 1e-5 });
+    loss(spec, maps, scale).agree(dtype, |_| 1e-5);
 }
 
 /// Loss and gradient of PyTorch's upsampling and convolution in f64; cases as in

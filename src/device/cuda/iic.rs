@@ -5,15 +5,19 @@ use crate::base::{Error, Result};
 use crate::device::Slot;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::kernels;
+use crate::device::cuda::kernels::consts::common::{MOST_SHARED, WARP};
 use crate::device::cuda::kernels::consts::iic::{
-    self, MOST, OUTS, ROW, TABLE_THREADS, THREADS, TILE,
+    self, MOST, OUTS, PITCH, ROW, TABLE_THREADS, THREADS, TILE,
 };
-use crate::device::cuda::kernels::consts::iic_gradient::PIXELS;
+use crate::device::cuda::kernels::consts::iic_gradient::{GRAD_THREADS, MATRIX, PIXELS, SEGMENT};
+use crate::device::cuda::kernels::consts::iic_lags::LAGS;
 use crate::device::ops::iic::{Axis, CLASSES, FIRST, INNER, IicOps, LAST};
 use crate::device::ops::{IicLoss, IicSpec, Passed};
 
-/// Enough blocks of correlations for a large GPU.
-const BLOCKS: usize = 2048;
+/// Enough blocks of correlations for a large GPU, of which one has two at a time.
+const BLOCKS: usize = 264;
+/// Shared memory of `iic_grad` that is not a warp's: two matrices in two parts.
+const MATRICES: usize = 2 * 2 * MATRIX * size_of::<u32>();
 
 const _: () = assert!(
     iic::FIRST == FIRST && iic::INNER == INNER && iic::LAST == LAST && iic::CLASSES == CLASSES,
@@ -26,8 +30,12 @@ pub(super) struct IicPlan {
     spec: IicSpec,
     y: Axis,
     x: Axis,
-    /// Pairs of images of a partial sum.
+    /// Lags of columns of a block of correlations.
+    group: usize,
+    /// Pairs of rows of a partial sum.
     each: usize,
+    /// Warps of a block of gradients that have room for pixels.
+    active: usize,
 }
 
 /// Byte offsets into the scratch.
@@ -64,8 +72,18 @@ impl IicPlan {
         self.y.lags() * CLASSES * self.x.lags() * CLASSES * self.square()
     }
 
+    /// Inner rows of all pairs of images, under the lag 0, which has most.
+    fn rows(spec: &IicSpec) -> usize {
+        spec.n * spec.h.saturating_sub(2)
+    }
+
     fn chunks(&self) -> usize {
-        self.spec.n.div_ceil(self.each)
+        Self::rows(&self.spec).div_ceil(self.each)
+    }
+
+    /// Bytes of a warp of gradients: pixels in two parts.
+    fn warp_bytes(x: Axis) -> usize {
+        2 * (SEGMENT + 2 * x.radius) * PITCH * size_of::<u32>()
     }
 
     fn part_len(&self) -> usize {
@@ -129,9 +147,17 @@ impl IicOps for Cuda {
             );
             return Err(Error::input(what, "lower the batch"));
         }
-        let matrices = y.lags() * x.lags() * spec.k.div_ceil(TILE).pow(2);
-        let each = spec.n.div_ceil(BLOCKS.div_ceil(matrices).min(spec.n));
-        let plan = IicPlan { spec, y, x, each };
+        let group = x.lags().div_ceil(x.lags().div_ceil(LAGS));
+        let blocks = y.lags() * x.lags().div_ceil(group) * spec.k.div_ceil(TILE).pow(2);
+        let each = IicPlan::rows(&spec).div_ceil(BLOCKS.div_ceil(blocks)).max(1);
+        let active = (MOST_SHARED - MATRICES) / IicPlan::warp_bytes(x);
+        let active = active.min(GRAD_THREADS / WARP);
+        if active == 0 {
+            let what = format!("IIC's loss shifts maps by up to {} pixels", spec.t);
+            return Err(Error::input(what, "lower the shift"));
+        }
+        self.allow_shared::<kernels::IicGrad>(active * IicPlan::warp_bytes(x))?;
+        let plan = IicPlan { spec, y, x, group, each, active };
         self.ask_scratch(plan.places().end);
         self.losses.push(plan);
         Ok(self.losses.len() - 1)
@@ -155,9 +181,12 @@ impl IicOps for Cuda {
             let kernel = kernels::IicTable { table, len, up, t, radius, shifts };
             self.launch(table.len.div_ceil(TABLE_THREADS), 0, kernel)?;
         }
-        let (tiles, chunks, each) = (k.div_ceil(TILE).pow(2), plan.chunks(), plan.each);
-        let blocks = (ly * lx * tiles, CLASSES * CLASSES - 1 + chunks);
-        self.launch(blocks, 0, kernels::IicLags { c, part, maps, n, h, w, k, ry, rx, each })?;
+        let IicPlan { group, each, active, .. } = plan;
+        let (tiles, chunks) = (k.div_ceil(TILE).pow(2), plan.chunks());
+        let kernel = kernels::IicLags { c, part, maps, n, h, w, k, ry, rx, each, group };
+        self.launch((ly * lx.div_ceil(group) * tiles, CLASSES - 1 + chunks), 0, kernel)?;
+        let kernel = kernels::IicLagsEdge { c, maps, n, h, w, k, ry, rx };
+        self.launch((ly * lx * tiles, CLASSES * (CLASSES - 1)), 0, kernel)?;
         let kernel = kernels::IicAdd { c, part, chunks, lags: ly * lx, lx, square };
         self.launch((square.div_ceil(THREADS), ly * lx), 0, kernel)?;
 
@@ -187,12 +216,12 @@ impl IicOps for Cuda {
         self.mix(columns(c, mixed, classes(x), shifts(x)))?;
 
         // First what pairs of inner columns give; then, added, what those with a border column do.
-        let border = w.min(2 * (x.radius + 1));
-        let tiles = 2 * k.div_ceil(TILE);
-        for (across, border) in [((n * w).div_ceil(PIXELS), 0), (n.div_ceil(PIXELS), border)] {
-            let kernel = kernels::IicGrad { dmaps, maps, c, n, h, w, k, ry, rx, border };
-            self.launch((across, h * border.max(1), tiles), 0, kernel)?;
-        }
+        let (border, tiles) = (w.min(2 * (x.radius + 1)), 2 * k.div_ceil(TILE));
+        let kernel = kernels::IicGrad { dmaps, maps, c, n, h, w, k, ry, rx, active };
+        let across = (n * w.div_ceil(SEGMENT)).div_ceil(active);
+        self.launch((across, h, tiles), active * IicPlan::warp_bytes(x), kernel)?;
+        let kernel = kernels::IicGradEdge { dmaps, maps, c, n, h, w, k, ry, rx, border };
+        self.launch((n.div_ceil(PIXELS), h * border, tiles), 0, kernel)?;
         Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Axis {
     }
 
     /// Number of pairs at all lags.
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         (0..self.lags()).map(|j| self.len - self.lag(j).unsigned_abs()).sum()
     }
 

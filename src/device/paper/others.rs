@@ -1,4 +1,5 @@
-//! Ops that take little of an epoch, or none of PiCIE's: their bytes, and for IIC its products.
+//! Ops that take little of an epoch, or none of PiCIE's: their bytes, or what was counted of their
+//! loops.
 
 use crate::base::Result;
 use crate::device::ops::adam::AdamOps;
@@ -80,8 +81,26 @@ impl IicOps for Paper {
         Ok(0)
     }
 
+    /// Warps of `iic_lags` and `iic_grad` take a lag of a pair of rows of 32 columns at once; pairs
+    /// with a column at the border go to the f32 units, a few warps a multiprocessor.
     fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()> {
-        self.rough(&a)
+        let IicSpec { n, w, k, .. } = *a.spec();
+        let [y, x] = a.spec().axes()?;
+        let at_once = (n * y.count() * w.div_ceil(32) * x.lags()) as f64;
+        // Tiles of 16 classes.
+        let t = k.div_ceil(16) as f64;
+        let lags = IIC_STEP + IIC_LAGS * t + IIC_TILES * (t * t);
+        let grad = IIC_MATRIX + IIC_GRAD * t + IIC_BOTH * (t * t);
+        let busy =
+            |kernel, warps, bytes| Launch { factor: 1.3, ..Launch::streams(kernel, warps, bytes) };
+        let maps = a.maps.bytes() as f64;
+        self.launch(busy("iic_lags", lags * at_once, maps))?;
+        let border = 2.0 * x.lags() as f64 / x.count() as f64 * a.spec().flops() / F32;
+        self.launch(Launch::waits("iic_lags_edge", 2.0 * border / 3.0))?;
+        self.launch(Launch::waits("iic_mix", 30e-6))?;
+        self.launch(Launch::waits("iic_mutual", 15e-6))?;
+        self.launch(busy("iic_grad", grad * (2.0 * at_once), 2.0 * maps))?;
+        self.launch(Launch::waits("iic_grad_edge", 4.0 * border / 3.0))
     }
 }
 
@@ -112,6 +131,16 @@ impl TopOps for Paper {
         self.rough(&a)
     }
 }
+
+/// What a step of IIC's correlations costs: loading, and then by tiles of 16 classes and by pairs of
+/// them.
+const IIC_STEP: Warps = warps(170.0, 80.0, 10.0, 40.0);
+const IIC_LAGS: Warps = warps(8.0, 2.0, 0.0, 16.0);
+const IIC_TILES: Warps = Warps { mma: 12.0, ..warps(24.0, 0.0, 8.0, 16.0) };
+/// The same of their gradient: a matrix, and its products with two tiles of pixels.
+const IIC_MATRIX: Warps = warps(150.0, 70.0, 10.0, 43.0);
+const IIC_GRAD: Warps = warps(20.0, 0.0, 16.0, 16.0);
+const IIC_BOTH: Warps = Warps { mma: 12.0, ..warps(14.0, 0.0, 0.0, 8.0) };
 
 /// What a tile of 64 points costs, and the scores of 32 classes of it.
 const TILE: Warps = Warps { mma: 128.0, ..warps(1400.0, 480.0, 340.0, 300.0) };

@@ -46,7 +46,7 @@ const NARROW: [(&str, &str); 21] = [
 const GENERIC: [(&str, &str); 0] = [];
 
 /// Kernels whose heads promise tensor cores in 16-bit types.
-const TENSOR_CORES: [&str; 9] = [
+const TENSOR_CORES: [&str; 11] = [
     "conv_image",
     "conv_image_weight",
     "head_accumulate",
@@ -55,6 +55,8 @@ const TENSOR_CORES: [&str; 9] = [
     "head_scores",
     "head_scores_backward",
     "head_scores_weight",
+    "iic_grad",
+    "iic_lags",
     "kmeans_accumulate",
 ];
 

@@ -32,7 +32,7 @@ const NO_F32: [&str; 5] =
 const NEAR: f64 = 1.25;
 
 /// Kernels that take more sectors or wavefronts than that, and why it is borne.
-const EXPLAINED: [(&str, &str); 30] = [
+const EXPLAINED: [(&str, &str); 32] = [
     ("confusion_global", "counters of whatever classes pixels have"),
     ("confusion_shared", "counters of whatever classes pixels have"),
     ("conv_add", "f32: a lane's 32 bytes are two accesses to the same sector"),
@@ -45,7 +45,9 @@ const EXPLAINED: [(&str, &str); 30] = [
     ("head_taps", "weights of a pixel each, by words: an eighth of what its op moves"),
     ("head_weigh", "the weight of each label"),
     ("iic_grad", "rows of any number of classes, which begin anywhere"),
+    ("iic_grad_edge", "rows of any number of classes, which begin anywhere"),
     ("iic_lags", "rows of any number of classes; sums across them, once a tile"),
+    ("iic_lags_edge", "rows of any number of classes; sums across them, once a tile"),
     ("iic_mutual", "matrices by columns, of a few classes"),
     ("norm_apply", "as conv_add"),
     ("norm_backward_apply", "as conv_add"),
