@@ -129,8 +129,9 @@ fn the_number_of_threads_changes_no_bit() {
     loss(spec, &probabilities(3, spec), 1.0).same_bits_on_any_threads();
 }
 
-/// Classes below, at and above a tile of 48 and of several; rows of pixels and images around tiles
-/// of 64; maps without inner columns, rows or both; lags cut by the map; several partial sums.
+/// Classes below, at and above a tile of 48 and of several; images around tiles of 64; rows of
+/// several segments, and more lags than a block has warps; maps without inner columns, rows or both;
+/// lags cut by the map; several partial sums.
 #[test]
 fn loss_and_gradient_are_the_cpus() {
     for (seed, spec) in [
@@ -148,6 +149,7 @@ fn loss_and_gradient_are_the_cpus() {
         spec(1, (1, 1), 4, 4, 3),
         spec(2, (3, 3), 27, 4, 0),
         spec(2, (9, 11), 1, 4, 4),
+        spec(1, (14, 70), 3, 1, 13),
     ]
     .into_iter()
     .enumerate()
