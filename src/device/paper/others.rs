@@ -132,8 +132,8 @@ impl TopOps for Paper {
     }
 }
 
-/// What a step of IIC's correlations costs: loading, and then by tiles of 16 classes and by pairs of
-/// them.
+/// What a step of IIC's correlations costs: loading, and then by tiles of 16 classes and by pairs
+/// of them.
 const IIC_STEP: Warps = warps(170.0, 80.0, 10.0, 40.0);
 const IIC_LAGS: Warps = warps(8.0, 2.0, 0.0, 16.0);
 const IIC_TILES: Warps = Warps { mma: 12.0, ..warps(24.0, 0.0, 8.0, 16.0) };
