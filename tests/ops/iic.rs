@@ -31,8 +31,8 @@ fn loss(spec: IicSpec, maps: &[f32], scale: f32) -> OpCase<'_> {
 }
 
 /// Correlations are sums of thousands of products in another order, on a GPU of numbers in two bf16
-/// parts, which leave 3·2⁻¹⁶ of a product out (a few products of the smallest maps are not averaged);
-/// the loss is a difference of entropies of about 2·ln k.
+/// parts, which leave 3·2⁻¹⁶ of a product out: the smallest maps have too few to average that. The
+/// loss is a difference of entropies of about 2·ln k.
 fn agree(spec: IicSpec, maps: &[f32], scale: f32, dtype: Dtype) {
     loss(spec, maps, scale).agree(dtype, |_| 1e-5);
 }

@@ -185,7 +185,6 @@ fn results_do_not_depend_on_threads() {
 #[test]
 fn slots_of_a_wrong_size_are_refused() {
     let given = Given::new(NormSpec { groups: 2, rows: 5, c: 4 }, 1);
-    given.forward(true).refuses_other_sizes("norm_forward", &[]);
     given.backward(&given.forward(true).cpu()).refuses_other_sizes("norm_backward", &[]);
 }
 
