@@ -130,8 +130,8 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 /// Classes below, at and above a tile of 48 and of several; images around tiles of 64; rows of
-/// several segments, and more lags than a block has warps; maps without inner columns, rows or both;
-/// lags cut by the map; several partial sums.
+/// several segments, and more lags than a block has warps; maps without inner columns, rows or
+/// both; lags cut by the map; several partial sums.
 #[test]
 fn loss_and_gradient_are_the_cpus() {
     for (seed, spec) in [
