@@ -146,23 +146,29 @@ def bench(name, report, said=""):
     print(f"{name} {epoch:.1f} images/s{plan}")
 
 
+def rows_of(report):
+    """The lines of JSON among what a program printed."""
+    return [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
+
+
+def keep_rows(name, report):
+    """Keeps the lines of JSON of a report under a name; returns them."""
+    result = load()
+    result[name] = rows_of(report)
+    save(result)
+    return result[name]
+
+
 def stem(report):
     """Keeps what cuDNN takes for the first layer, as PyTorch picks its engines."""
-    rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
-    result = load()
-    result["stem"] = rows
-    save(result)
-    of = {(row["stem"], row["channels"]): row["us"] for row in rows}
+    of = {(row["stem"], row["channels"]): row["us"] for row in keep_rows("stem", report)}
     each = [f"{what} {of[what, 4]:.0f} and {of[what, 8]:.0f}" for what in ("forward", "weights")]
     print(f"first layer by cuDNN with 4 and 8 channels, µs: {', '.join(each)}")
 
 
 def fused(report):
     """Keeps what convolutions take with and without the norm; prints the sums of each kind in bf16, f16, and f16 with the norm inside."""
-    rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
-    result = load()
-    result["fused"] = rows
-    save(result)
+    rows = keep_rows("fused", report)
     said = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         times = []
@@ -175,7 +181,7 @@ def fused(report):
 
 def peer(name, report):
     """Keeps the peer's median images/s of each phase, of all epochs but the first; prints the ratio to picie's."""
-    rows = [json.loads(line) for line in read(report).splitlines() if line.startswith("{")]
+    rows = rows_of(report)
     keys = dict(zip(PHASES, ("kmeans_s", "label_s", "train_s", "epoch_s")))
     rates = {phase: statistics.median(row["images"] / row[key] for row in rows[1:]) for phase, key in keys.items()}
     result = load()

@@ -82,7 +82,8 @@ impl IicOps for Paper {
     }
 
     /// Warps of `iic_lags` and `iic_grad` take a lag of a pair of rows of 32 columns at once; pairs
-    /// with a column at the border go to the f32 units, a few warps a multiprocessor.
+    /// with a column at the border go to the f32 units, a few warps a multiprocessor. The times of
+    /// mixing and of the joint matrices are guesses.
     fn iic_loss(&mut self, a: Passed<IicLoss>) -> Result<()> {
         let IicSpec { n, w, k, .. } = *a.spec();
         let [y, x] = a.spec().axes()?;
