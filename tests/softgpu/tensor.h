@@ -26,7 +26,9 @@ void start_copy(const Site* site, void* to, const void* from);
 void commit_copies();
 void wait_copies(unsigned left);
 
-// The operations at one site.
+// The operations at one site. NOTE: without linkage, as each type of activations has its own, and
+// the linker would keep one of three for all.
+namespace {
 struct Tensor {
     const Site* site;
 
@@ -88,6 +90,7 @@ struct Tensor {
         start_copy(site, to, exists ? from : nullptr);
     }
 };
+}  // namespace
 
 }  // namespace softgpu
 
