@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cli report                     commands and arguments; what is printed and written for people
+//! export                         trained networks for other programs
 //! train                          the loop over epochs: phases, checkpoints, the table of epochs
 //! method                         the learning methods: their passes over the data and their steps
 //! recipe cluster                 the methods' hyperparameters; their k-means
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod data;
 pub mod device;
 pub mod eval;
+pub mod export;
 pub mod method;
 pub mod net;
 pub mod recipe;

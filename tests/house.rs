@@ -191,7 +191,7 @@ fn the_top_level_holds_what_it_should_and_nothing_else() {
     let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else { return };
     let wanted = "Cargo.toml Cargo.lock build.rs src cuda tests benches README.md LICENSE .gitignore \
                   .ci docs CONTRIBUTING.md CHANGELOG.md .clang-format .editorconfig .rustfmt.toml \
-                  rust-toolchain.toml";
+                  rust-toolchain.toml pyproject.toml";
     let wanted: BTreeSet<&str> = wanted.split_whitespace().collect();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(listed.lines().collect::<BTreeSet<_>>(), wanted);

@@ -11,6 +11,7 @@ mod compare;
 mod devices;
 mod engine;
 mod eval;
+mod export;
 mod limits;
 mod neighbors;
 mod outputs;
@@ -84,6 +85,7 @@ fn command(command: Command) -> Result<()> {
         Command::Segment(args) => segment::run(&args),
         Command::Neighbors(args) => neighbors::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Scenes(args) => scenes::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),

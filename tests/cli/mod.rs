@@ -14,6 +14,7 @@ mod cache;
 mod cuda;
 mod engines;
 mod eval;
+mod export;
 #[cfg(target_os = "linux")]
 mod gauge;
 mod given;

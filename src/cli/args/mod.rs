@@ -3,6 +3,7 @@
 mod baselines;
 mod bench;
 mod cache;
+mod export;
 mod recipe;
 mod talk;
 mod trained;
@@ -25,6 +26,7 @@ use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
+pub use export::ExportArgs;
 pub use recipe::RecipeName;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
@@ -61,6 +63,8 @@ pub enum Command {
     Neighbors(NeighborsArgs),
     /// Draw the predictions of several checkpoints for the same images, side by side
     Compare(CompareArgs),
+    /// Write a trained network for other programs: ONNX, PyTorch, or a folder as model hubs have it
+    Export(ExportArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
     Scenes(ScenesArgs),
     /// Measure images per second, on random images or those of a folder, and the time of every op
