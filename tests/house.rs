@@ -286,6 +286,7 @@ fn commands_in_documents_exist() {
         "eval",
         "sweep",
         "compare",
+        "name",
         "neighbors",
         "segment",
         "scenes",

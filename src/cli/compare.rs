@@ -11,13 +11,13 @@ use crate::cli::args::CompareArgs;
 use crate::cli::engine::Chosen;
 use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
-use crate::cli::pictures::{class_in_pictures, picture, truth};
+use crate::cli::pictures::{picture, truth};
 use crate::cli::say;
 use crate::data::transform::Placement;
 use crate::data::{EvalStore, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout};
-use crate::eval::Matching;
+use crate::eval::{Matching, Segment};
 use crate::method::{Batching, EvalShape, Evaluator};
 use crate::report::Progress;
 use crate::report::pictures::{NONE, relabel, write_rgb};
@@ -52,7 +52,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
     let mut columns = vec![Vec::new(); trained.len()];
     let mut rows = Vec::new();
-    let mut names = Vec::new();
+    let mut legend = Vec::new();
     for (at, &frame) in
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
@@ -66,7 +66,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
             columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
         }
         if frame == shown {
-            names = store.taxonomy.classes.iter().map(|name| name.to_string()).collect();
+            legend = Segment::class_legend(&Segment::classes(&store.taxonomy.classes));
             for i in 0..count {
                 rows.push((picture(&store.images, i)?, truth(&store, i)?));
             }
@@ -78,7 +78,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         truth: Some(truth),
     };
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
-    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
+    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &legend)?)?;
     if args.json {
         let (out, images, size) = (text(&args.out), rows.len(), shown.side);
         return say(json!({ "out": out, "images": images, "size": size }));
@@ -173,5 +173,5 @@ fn predict(
     let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
     phase.finish();
     let clusters = evaluator.predict(dev, net, &store.images, classifier, count)?;
-    Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
+    Ok(relabel(&clusters, &recipe.matching.in_pictures(&confusion)?))
 }

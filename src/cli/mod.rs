@@ -12,6 +12,7 @@ mod devices;
 mod engine;
 mod eval;
 mod limits;
+mod name;
 mod neighbors;
 mod outputs;
 mod pages;
@@ -82,6 +83,7 @@ fn command(command: Command) -> Result<()> {
         Command::Baselines(args) => baselines::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Segment(args) => segment::run(&args),
+        Command::Name(args) => name::run(&args),
         Command::Neighbors(args) => neighbors::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Scenes(args) => scenes::run(&args),

@@ -4,7 +4,6 @@ use image::RgbImage;
 
 use crate::base::Result;
 use crate::data::{EvalStore, IGNORE, ImageStore};
-use crate::eval::{ClassOf, Confusion, Matching, majority_vote};
 use crate::report::pictures::NONE;
 
 /// The image number `i` of a set.
@@ -20,14 +19,4 @@ pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
     let mut truth = vec![0; set.images.size().pow(2)];
     set.gather_labels(&[i as u32], &mut truth)?;
     Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
-}
-
-/// The class of each cluster in pictures. Several clusters may share a class, as in the pictures of
-/// the paper's supplement; a network trained on labels predicts its own classes.
-pub fn class_in_pictures(matching: Matching, confusion: &Confusion) -> Result<ClassOf> {
-    if matching == Matching::Identity {
-        matching.of(confusion)
-    } else {
-        Ok(majority_vote(confusion))
-    }
 }

@@ -8,7 +8,7 @@ use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
 use crate::eval::epochs::{EpochRow, Score};
-use crate::eval::{Confusion, Scores};
+use crate::eval::{Confusion, Scores, Segment};
 use crate::train::checkpoint;
 use crate::train::epoch::Trainer;
 use crate::train::finite;
@@ -28,6 +28,7 @@ impl Trainer<'_> {
         let recipe = &self.method.common().recipe;
         let (last, fresh, eval_size) =
             (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
+        self.state.segments = seen.segments.clone();
         checkpoint::save_epoch(
             &self.folder.epoch(self.state.epoch),
             self.dev,
@@ -89,7 +90,14 @@ impl Trainer<'_> {
             self.evaluator.predict(self.dev, net, images, classifier, shown)?
         };
         self.evaluator.keep(0);
-        Ok(Seen { confusion, clusters })
+        let segments = match (&self.sets.val, &confusion) {
+            (PictureSet::Labelled(val), Some(confusion)) => {
+                let class_of = self.method.common().recipe.matching.in_pictures(confusion)?;
+                Segment::matched(&Segment::classes(&val.taxonomy.classes), &class_of)
+            }
+            _ => self.state.segments.clone(),
+        };
+        Ok(Seen { confusion, clusters, segments })
     }
 
     /// The score of a confusion matrix under the recipe's matching.

@@ -20,6 +20,7 @@ mod given;
 mod help;
 mod look;
 mod model;
+mod name;
 mod photos;
 mod place;
 mod report;

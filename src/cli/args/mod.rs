@@ -3,6 +3,7 @@
 mod baselines;
 mod bench;
 mod cache;
+mod name;
 mod recipe;
 mod talk;
 mod trained;
@@ -25,6 +26,7 @@ use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
+pub use name::NameArgs;
 pub use recipe::RecipeName;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
@@ -57,6 +59,8 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Segment photos: write a label PNG and an overlay PNG of each
     Segment(SegmentArgs),
+    /// Name the clusters of a checkpoint, as 3=sky; without names, list them with their colours
+    Name(NameArgs),
     /// Find the pixels of a data set that are most like given pixels, by the cosine of features
     Neighbors(NeighborsArgs),
     /// Draw the predictions of several checkpoints for the same images, side by side
