@@ -34,5 +34,6 @@ pub use dataset::{Dataset, any_classes, open, taxonomy};
 pub use files::{Item, MARK, OnProgress, is_foreign};
 pub use labels::{IGNORE, Taxonomy};
 pub use layouts::{Classes, DataLayout, LAYOUTS};
+pub use maps::photos as photos_below;
 pub use store::{EvalStore, Fingerprint, ImageStore, Load, PictureSet, kept};
 pub use transform::{Fit, Square};

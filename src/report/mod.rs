@@ -2,6 +2,7 @@
 //! data in, text and pictures out; nothing here decides anything.
 
 pub mod bench;
+pub mod contact;
 pub mod events;
 pub mod html;
 pub mod neighbours;

@@ -19,7 +19,7 @@ fn every_command_lists_its_flags() {
             "baselines",
             "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
         ),
-        ("segment", "checkpoint out size no-exif json device"),
+        ("segment", "checkpoint out size flip scales cutouts scores no-exif json device"),
         ("compare", "checkpoint data dataset split classes images limit strict out json device"),
         ("name", "checkpoint json"),
         (

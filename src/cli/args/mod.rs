@@ -57,7 +57,7 @@ pub enum Command {
     /// Train with several values of one setting, or several recipes, and several seeds; print a
     /// table
     Sweep(Box<SweepArgs>),
-    /// Segment photos: write a label PNG and an overlay PNG of each
+    /// Segment photos: write a label PNG and an overlay PNG of each, and a sheet of all
     Segment(SegmentArgs),
     /// Name the clusters of a checkpoint, as 3=sky; without names, list them with their colours
     Name(NameArgs),
