@@ -288,6 +288,7 @@ fn commands_in_documents_exist() {
         "compare",
         "name",
         "neighbors",
+        "recluster",
         "segment",
         "scenes",
         "bench",

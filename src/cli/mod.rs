@@ -19,6 +19,7 @@ mod pages;
 mod paths;
 mod pictures;
 mod read;
+mod recluster;
 mod scenes;
 mod segment;
 mod set;
@@ -84,6 +85,7 @@ fn command(command: Command) -> Result<()> {
         Command::Sweep(args) => sweep::run(&args),
         Command::Segment(args) => segment::run(&args),
         Command::Name(args) => name::run(&args),
+        Command::Recluster(args) => recluster::run(&args),
         Command::Neighbors(args) => neighbors::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Scenes(args) => scenes::run(&args),

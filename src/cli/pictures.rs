@@ -1,15 +1,33 @@
 //! The images of a set and their classes, in the form that pictures are drawn from.
 
+use std::path::Path;
+
 use image::RgbImage;
 
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::data::{EvalStore, IGNORE, ImageStore};
 use crate::report::pictures::NONE;
 
-/// Up to `few` of the numbers below `all`, spread evenly over them.
-pub fn spread(all: usize, few: usize) -> Vec<usize> {
-    let few = few.min(all);
-    (0..few).map(|i| (2 * i + 1) * all / (2 * few)).collect()
+/// The number of the image that the user calls so: by its name in the set, or by the end of its
+/// path, with or without the ending. Fails if there is none, or several.
+pub fn named(images: &ImageStore, name: &str) -> Result<usize> {
+    if let Some(exact) = images.items.iter().position(|item| item.id == name) {
+        return Ok(exact);
+    }
+    let ends = |path: &Path| path.ends_with(name) || path.with_extension("").ends_with(name);
+    let found: Vec<usize> = (0..images.len()).filter(|&i| ends(&images.items[i].image)).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(Error::input(
+            format!("{name} is neither a file nor an image of the data set"),
+            "give a path, or an image's name with or without folders and ending",
+        )),
+        [one, two, ..] => {
+            let [one, two] = [one, two].map(|i| images.items[i].image.display());
+            let what = format!("{name} may be {one} or {two}");
+            Err(Error::input(what, "give more of its path, or its ending"))
+        }
+    }
 }
 
 /// The image number `i` of a set.
@@ -25,15 +43,4 @@ pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
     let mut truth = vec![0; set.images.size().pow(2)];
     set.gather_labels(&[i as u32], &mut truth)?;
     Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn few_are_spread_over_all() {
-        assert_eq!(spread(100, 4), [12, 37, 62, 87]);
-        assert_eq!((spread(3, 6), spread(0, 6), spread(5, 0)), (vec![0, 1, 2], vec![], vec![]));
-    }
 }

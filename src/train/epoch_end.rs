@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::augment::View;
+use crate::base::stats::spread;
 use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
@@ -80,16 +81,16 @@ impl Trainer<'_> {
     /// What the network makes of the validation images.
     pub(super) fn see(&mut self) -> Result<Seen> {
         let classifier = self.method.classifier(self.dev, true)?;
-        self.evaluator.keep(SHOWN);
+        let shown = spread(self.sets.val.images().len(), SHOWN);
+        self.evaluator.keep(shown.clone());
         let confusion = self.evaluate("evaluate", classifier)?;
         let clusters = if confusion.is_some() {
             self.evaluator.kept().to_vec()
         } else {
             let (images, net) = (self.sets.val.images(), &self.method.common().net);
-            let shown = SHOWN.min(images.len());
-            self.evaluator.predict(self.dev, net, images, classifier, shown)?
+            self.evaluator.predict(self.dev, net, images, classifier, &shown)?
         };
-        self.evaluator.keep(0);
+        self.evaluator.keep(Vec::new());
         let segments = match (&self.sets.val, &confusion) {
             (PictureSet::Labelled(val), Some(confusion)) => {
                 let class_of = self.method.common().recipe.matching.in_pictures(confusion)?;
@@ -97,7 +98,7 @@ impl Trainer<'_> {
             }
             _ => self.state.segments.clone(),
         };
-        Ok(Seen { confusion, clusters, segments })
+        Ok(Seen { confusion, shown, clusters, segments })
     }
 
     /// The score of a confusion matrix under the recipe's matching.

@@ -10,7 +10,7 @@ mod measure;
 mod observer;
 mod outlook;
 mod plan;
-mod rename;
+mod rewrite;
 mod run;
 mod trained;
 mod unseen;
@@ -18,7 +18,7 @@ mod unseen;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
-pub use rename::rename;
+pub use rewrite::{rename, save_centroids};
 pub use run::{Begun, Host, RunFolder, Settings};
 pub use trained::{Loaded, Trained};
 pub use unseen::MOST as MOST_UNSEEN;
@@ -50,7 +50,9 @@ pub const SHOWN: usize = 6;
 pub struct Seen {
     /// The confusion matrix of all images. `None`: they have no labels.
     pub confusion: Option<Confusion>,
-    /// The clusters (n, S, S) of the first n ≤ [`SHOWN`] images.
+    /// The numbers of n ≤ [`SHOWN`] images that are spread over all.
+    pub shown: Vec<usize>,
+    /// The clusters (n, S, S) of these.
     pub clusters: Vec<u16>,
     /// What each cluster is called and drawn in.
     pub segments: Vec<Segment>,

@@ -91,12 +91,17 @@ impl Trained {
         Ok(Trained { weights, recipe, exif, segments, classifier, bias })
     }
 
+    /// Copies the network alone to the device, with batch norm folded.
+    pub fn load_network(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<()> {
+        to.net.init(dev, 0)?;
+        to.net.load(dev, &self.weights)?;
+        to.net.fold(dev)
+    }
+
     /// Copies the network, with batch norm folded, and the classifier to the device. Returns the
     /// classifier.
     pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
-        to.net.init(dev, 0)?;
-        to.net.load(dev, &self.weights)?;
-        to.net.fold(dev)?;
+        self.load_network(dev, to)?;
         if self.recipe.learned() {
             return to.scorer.learned(dev, &self.classifier, &self.bias);
         }

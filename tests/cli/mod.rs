@@ -23,6 +23,7 @@ mod model;
 mod name;
 mod photos;
 mod place;
+mod recluster;
 mod report;
 mod resume;
 mod segment;

@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod name;
 mod recipe;
+mod recluster;
 mod talk;
 mod trained;
 
@@ -28,6 +29,7 @@ pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
 pub use name::NameArgs;
 pub use recipe::RecipeName;
+pub use recluster::ReclusterArgs;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
     ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, TurnArgs,
@@ -61,6 +63,8 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Name the clusters of a checkpoint, as 3=sky; without names, list them with their colours
     Name(NameArgs),
+    /// Find another number of clusters with the network of a checkpoint, without training
+    Recluster(ReclusterArgs),
     /// Find the pixels of a data set that are most like given pixels, by the cosine of features
     Neighbors(NeighborsArgs),
     /// Draw the predictions of several checkpoints for the same images, side by side

@@ -151,9 +151,13 @@ pub struct CompareArgs {
     /// labels predicts its own
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
-    /// Show the first N images; the classes of clusters come from all images
+    /// Show N images, spread over all; the classes of clusters come from all images
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub images: usize,
+    /// Show this image instead, by its name in the data set with or without folders and ending, or
+    /// its path; give one for each row, in order
+    #[arg(long, value_name = "IMAGE")]
+    pub show: Vec<String>,
     /// PNG to write: image, a column for each checkpoint, ground truth. Each network sees the
     /// images at its own input size; all are shown at the largest
     #[arg(long, value_name = "FILE")]
@@ -197,7 +201,8 @@ pub struct NeighborsArgs {
     #[command(flatten)]
     pub set: SetArgs,
     /// Pixel to find similar ones of: column and row, from 0, in an image file, or in an image of
-    /// the data set by its name; give one for each row of the sheet
+    /// the data set by its name, with or without folders and ending; give one for each row of the
+    /// sheet
     #[arg(long = "query", value_name = "IMAGE:x,y", required = true)]
     pub queries: Vec<Query>,
     /// Neighbours to show for each query. Every pixel of the feature map is searched (one for 4 × 4

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::base::fs::write_atomic;
 use crate::base::say::warn;
+use crate::base::stats::spread;
 use crate::base::{Error, Result};
 use crate::cli::args::SegmentArgs;
 use crate::cli::name::listed;
 use crate::cli::paths::text;
-use crate::cli::pictures::spread;
 use crate::cli::say;
 use crate::cli::segment::files::Files;
 use crate::cli::segment::network::Segmented;

@@ -12,7 +12,7 @@ use crate::report::pictures::{overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{RunFolder, Seen, Sets};
 
-/// The first validation images with their predictions and, if there are labels, their truth.
+/// Validation images, spread over all, with their predictions and, if there are labels, their truth.
 pub struct Pictures {
     rows: Vec<SheetRow>,
     /// The names of the images.
@@ -35,7 +35,7 @@ impl Pictures {
             };
         let prediction = relabel(&seen.clusters, &class_of);
         let (mut rows, mut ids) = (Vec::new(), Vec::new());
-        for (i, labels) in prediction.chunks(images.size().pow(2)).enumerate() {
+        for (&i, labels) in seen.shown.iter().zip(prediction.chunks(images.size().pow(2))) {
             let truth = match &sets.val {
                 PictureSet::Labelled(val) => Some(truth(val, i)?),
                 PictureSet::Plain(_) => None,
