@@ -79,7 +79,7 @@ fn images_are_called_as_people_call_them() {
         format!("--checkpoint {} --data {data}", trained().join("epoch-02.safetensors").display());
     let names = [name.clone(), format!("{name}.jpg"), format!("val2017/{name}")];
     let said = |query: &str, out: &str| {
-        let words = format!("neighbors {set} --query {query}:9,9 --out {out}");
+        let words = format!("neighbors {set} --query {query}:160,99 --out {out}");
         place.picie(&words).succeeds();
         let words = format!("compare {set} --show {query} --out c{out}");
         place.picie(&words).succeeds();
