@@ -115,6 +115,12 @@ fn chances(m: usize, n: usize) -> Vec<f64> {
     table.swap_remove(n)
 }
 
+/// Up to `few` of the numbers below `all`, spread evenly over them.
+pub fn spread(all: usize, few: usize) -> Vec<usize> {
+    let few = few.min(all);
+    (0..few).map(|i| (2 * i + 1) * all / (2 * few)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,5 +181,11 @@ mod tests {
         }
         // 95 % or somewhat more, since U is a whole number; 3 deviations of 2000 draws are 1.5 %.
         assert!((1870..=1970).contains(&held), "{held} of 2000");
+    }
+
+    #[test]
+    fn few_are_spread_over_all() {
+        assert_eq!(spread(100, 4), [12, 37, 62, 87]);
+        assert_eq!((spread(3, 6), spread(0, 6), spread(5, 0)), (vec![0, 1, 2], vec![], vec![]));
     }
 }

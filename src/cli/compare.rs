@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::augment::View;
+use crate::base::stats::spread;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
 use crate::cli::engine::Chosen;
 use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
-use crate::cli::pictures::{class_in_pictures, picture, truth};
+use crate::cli::pictures::{named, picture, truth};
 use crate::cli::say;
 use crate::data::transform::Placement;
 use crate::data::{EvalStore, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout};
-use crate::eval::Matching;
+use crate::eval::{Matching, Segment};
 use crate::method::{Batching, EvalShape, Evaluator};
 use crate::report::Progress;
 use crate::report::pictures::{NONE, relabel, write_rgb};
@@ -52,23 +53,30 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
     let mut columns = vec![Vec::new(); trained.len()];
     let mut rows = Vec::new();
-    let mut names = Vec::new();
+    let mut legend = Vec::new();
     for (at, &frame) in
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One set of images is in memory at a time; checkpoints with the same frame share it.
         let store = from.labelled(&set, frame)?;
-        let count = args.images.min(store.images.len());
+        let images = &store.images;
+        let chosen: Vec<usize> =
+            args.show.iter().map(|name| named(images, name)).collect::<Result<_>>()?;
+        let chosen = match chosen.is_empty() {
+            true => spread(images.len(), args.images),
+            false => chosen,
+        };
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {
-            let labels = predict(&mut *engine.open()?, trained, &store, count)?;
-            let labels = labels.chunks(frame.side * frame.side).zip(&store.images.sizes);
-            columns[i] = labels.map(|(map, &picture)| moved(map, picture, frame, shown)).collect();
+            let labels = predict(&mut *engine.open()?, trained, &store, &chosen)?;
+            let labels = labels.chunks(frame.side * frame.side).zip(&chosen);
+            columns[i] =
+                labels.map(|(map, &at)| moved(map, images.sizes[at], frame, shown)).collect();
         }
         if frame == shown {
-            names = store.taxonomy.classes.iter().map(|name| name.to_string()).collect();
-            for i in 0..count {
-                rows.push((picture(&store.images, i)?, truth(&store, i)?));
+            legend = Segment::class_legend(&Segment::classes(&store.taxonomy.classes));
+            for &i in &chosen {
+                rows.push((picture(images, i)?, truth(&store, i)?));
             }
         }
     }
@@ -78,7 +86,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         truth: Some(truth),
     };
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
-    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &names)?)?;
+    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &legend)?)?;
     if args.json {
         let (out, images, size) = (text(&args.out), rows.len(), shown.side);
         return say(json!({ "out": out, "images": images, "size": size }));
@@ -151,12 +159,12 @@ fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square)
     (0..to.side * to.side).map(label).collect()
 }
 
-/// The classes (count, size, size) that a checkpoint predicts for the first `count` images.
+/// The classes (n, size, size) that a checkpoint predicts for `chosen` images, in their order.
 fn predict(
     dev: &mut dyn Engine,
     trained: &Trained,
     store: &EvalStore,
-    count: usize,
+    chosen: &[usize],
 ) -> Result<Vec<u16>> {
     let recipe = &trained.recipe;
     let images = store.images.len();
@@ -172,6 +180,15 @@ fn predict(
     let tick = &mut |n| phase.tick(n);
     let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
     phase.finish();
-    let clusters = evaluator.predict(dev, net, &store.images, classifier, count)?;
-    Ok(relabel(&clusters, &class_in_pictures(recipe.matching, &confusion)?))
+    let mut rising = chosen.to_vec();
+    rising.sort_unstable();
+    rising.dedup();
+    let clusters = evaluator.predict(dev, net, &store.images, classifier, &rising)?;
+    let pixels = recipe.eval_size.pow(2);
+    let place = |image: &usize| rising.binary_search(image).expect("it was predicted") * pixels;
+    let clusters: Vec<u16> = chosen
+        .iter()
+        .flat_map(|image| clusters[place(image)..][..pixels].iter().copied())
+        .collect();
+    Ok(relabel(&clusters, &recipe.matching.in_pictures(&confusion)?))
 }

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde_json::{Value, json};
+
 use crate::augment::{Augment, View};
 use crate::base::Result;
 use crate::base::rng::{Rng, Stream};
 use crate::cli::args::{ClassifierName, EvalArgs};
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
+use crate::cli::name::listed;
 use crate::cli::say;
 use crate::data::{EvalStore, ImageStore, PictureSet, Square};
 use crate::device::cuda::Autotune;
@@ -99,11 +103,25 @@ fn evaluate(
         &names,
         &store.taxonomy.parts,
     )?;
-    say(if args.json {
-        serde_json::to_string(&report).expect("a report is plain data")
-    } else {
-        report.text()
-    })
+    if !args.json {
+        return say(report.text());
+    }
+    let segments = named(args, trained);
+    say(serde_json::to_string(&Line { report, segments }).expect("a report is plain data"))
+}
+
+/// The line of `--json`.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    report: EvalReport,
+    /// What the checkpoint calls its clusters.
+    segments: Option<Vec<Value>>,
+}
+
+/// What the checkpoint calls its clusters. `None`: other ones are evaluated.
+fn named(args: &EvalArgs, trained: &Trained) -> Option<Vec<Value>> {
+    (args.classifier == ClassifierName::Trained).then(|| listed(&trained.segments))
 }
 
 /// Measures a checkpoint on images without labels.
@@ -139,7 +157,10 @@ fn look(
         return say(report::unlabelled(&rows, images.len(), size));
     }
     let (images, clusters, unlabelled) = (images.len(), recipe.clusters, &measured[0]);
-    say(serde_json::json!({ "images": images, "clusters": clusters, "unlabelled": unlabelled }))
+    let segments = named(args, trained);
+    say(json!({
+        "images": images, "clusters": clusters, "unlabelled": unlabelled, "segments": segments
+    }))
 }
 
 /// The classifier that the flag names. `None`: the checkpoint's own.

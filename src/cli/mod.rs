@@ -13,12 +13,14 @@ mod engine;
 mod eval;
 mod export;
 mod limits;
+mod name;
 mod neighbors;
 mod outputs;
 mod pages;
 mod paths;
 mod pictures;
 mod read;
+mod recluster;
 mod scenes;
 mod segment;
 mod set;
@@ -83,6 +85,8 @@ fn command(command: Command) -> Result<()> {
         Command::Baselines(args) => baselines::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Segment(args) => segment::run(&args),
+        Command::Name(args) => name::run(&args),
+        Command::Recluster(args) => recluster::run(&args),
         Command::Neighbors(args) => neighbors::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Export(args) => export::run(&args),

@@ -10,7 +10,7 @@ use crate::cli::args::{NeighborsArgs, Query, SetArgs};
 use crate::cli::engine::Chosen;
 use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
-use crate::cli::pictures::picture;
+use crate::cli::pictures::{named, picture};
 use crate::cli::say;
 use crate::data::transform::Placement;
 use crate::data::{ImageStore, Square, decode, transform};
@@ -106,13 +106,7 @@ impl Asked {
         let (own, path) = if path.is_file() {
             (store.items.iter().position(|item| same(&item.image, &path)), path)
         } else {
-            let own = store.items.iter().position(|item| item.id == *image).ok_or_else(|| {
-                let what = format!(
-                    "--query {name}: {image} is neither a file nor an image of the split {}",
-                    from.split
-                );
-                Error::input(what, "give a path, or an image's name without folder and ending")
-            })?;
+            let own = named(store, image)?;
             (Some(own), store.items[own].image.clone())
         };
         let picture = match own {

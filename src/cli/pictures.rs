@@ -1,11 +1,34 @@
 //! The images of a set and their classes, in the form that pictures are drawn from.
 
+use std::path::Path;
+
 use image::RgbImage;
 
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::data::{EvalStore, IGNORE, ImageStore};
-use crate::eval::{ClassOf, Confusion, Matching, majority_vote};
 use crate::report::pictures::NONE;
+
+/// The number of the image that the user calls so: by its name in the set, or by the end of its
+/// path, with or without the ending. Fails if there is none, or several.
+pub fn named(images: &ImageStore, name: &str) -> Result<usize> {
+    if let Some(exact) = images.items.iter().position(|item| item.id == name) {
+        return Ok(exact);
+    }
+    let ends = |path: &Path| path.ends_with(name) || path.with_extension("").ends_with(name);
+    let found: Vec<usize> = (0..images.len()).filter(|&i| ends(&images.items[i].image)).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(Error::input(
+            format!("{name} is neither a file nor an image of the data set"),
+            "give a path, or an image's name with or without folders and ending",
+        )),
+        [one, two, ..] => {
+            let [one, two] = [one, two].map(|i| images.items[i].image.display());
+            let what = format!("{name} may be {one} or {two}");
+            Err(Error::input(what, "give more of its path, or its ending"))
+        }
+    }
+}
 
 /// The image number `i` of a set.
 pub fn picture(images: &ImageStore, i: usize) -> Result<RgbImage> {
@@ -20,14 +43,4 @@ pub fn truth(set: &EvalStore, i: usize) -> Result<Vec<u16>> {
     let mut truth = vec![0; set.images.size().pow(2)];
     set.gather_labels(&[i as u32], &mut truth)?;
     Ok(truth.into_iter().map(|c| if c == IGNORE { NONE } else { u16::from(c) }).collect())
-}
-
-/// The class of each cluster in pictures. Several clusters may share a class, as in the pictures of
-/// the paper's supplement; a network trained on labels predicts its own classes.
-pub fn class_in_pictures(matching: Matching, confusion: &Confusion) -> Result<ClassOf> {
-    if matching == Matching::Identity {
-        matching.of(confusion)
-    } else {
-        Ok(majority_vote(confusion))
-    }
 }

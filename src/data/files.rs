@@ -183,9 +183,10 @@ pub fn is_foreign(path: &Path) -> bool {
     image::guess_format(&head).is_ok() && !is_marked(&head)
 }
 
-/// The first bytes of a file; none if it cannot be read.
+/// The first bytes of a file; none if it cannot be read. What a PNG says of itself may stand behind
+/// a palette of 768 bytes.
 fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::new();
-    let _ = File::open(path).and_then(|file| file.take(128).read_to_end(&mut head));
+    let _ = File::open(path).and_then(|file| file.take(1024).read_to_end(&mut head));
     head
 }

@@ -10,7 +10,7 @@
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
 //!        fates large             why a file cannot be read, and how many pixels are
-//! lab                            colours as people tell them apart
+//! lab palette                    colours as people tell them apart, and a class's own
 //! scenes                         a small data set to start with
 //! ```
 
@@ -24,6 +24,7 @@ mod labels;
 pub mod large;
 mod layouts;
 mod maps;
+pub mod palette;
 pub mod scenes;
 mod store;
 pub mod transform;
@@ -33,5 +34,6 @@ pub use dataset::{Dataset, any_classes, open, taxonomy};
 pub use files::{Item, MARK, OnProgress, is_foreign};
 pub use labels::{IGNORE, Taxonomy};
 pub use layouts::{Classes, DataLayout, LAYOUTS};
+pub use maps::photos as photos_below;
 pub use store::{EvalStore, Fingerprint, ImageStore, Load, PictureSet, kept};
 pub use transform::{Fit, Square};

@@ -60,6 +60,13 @@ impl Matching {
             Matching::Identity => Ok((0..m.clusters).map(Some).collect()),
         }
     }
+
+    /// The class of each cluster in pictures and names. Several clusters may share a class, as in
+    /// the pictures of the paper's supplement; a network trained on labels predicts its own
+    /// classes.
+    pub fn in_pictures(self, m: &Confusion) -> Result<ClassOf> {
+        if self == Matching::Identity { self.of(m) } else { Ok(majority_vote(m)) }
+    }
 }
 
 /// The one-to-one matching that leaves the most labelled pixels right (Hungarian method, fitted on

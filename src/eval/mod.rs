@@ -8,10 +8,12 @@ pub mod confusion;
 pub mod epochs;
 pub mod matching;
 pub mod metrics;
+pub mod segments;
 pub mod unlabelled;
 
 pub use confusion::Confusion;
 pub use epochs::EpochRow;
 pub use matching::{ClassOf, Matching, hungarian, majority_vote};
 pub use metrics::{ClassScore, PartScore, Scores};
+pub use segments::Segment;
 pub use unlabelled::Unlabelled;

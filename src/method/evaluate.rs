@@ -36,11 +36,16 @@ pub struct Evaluator {
     classes: usize,
     /// The label maps of a batch on the host.
     host: Vec<u8>,
-    /// Number of images whose predictions a run keeps, and what the last run kept.
-    keep: usize,
+    /// The images whose predictions a run keeps, in order, and what the last run kept.
+    keep: Vec<usize>,
     kept: Vec<u16>,
     /// The k-means of this set's own features, if planned.
     cluster: Option<MiniBatch>,
+}
+
+/// Where the images `of` lie in a batch `ids` of consecutive ones.
+fn places<'a>(of: &'a [usize], ids: &'a [u32]) -> impl Iterator<Item = usize> + 'a {
+    of.iter().filter_map(|&image| image.checked_sub(ids[0] as usize)).filter(|at| *at < ids.len())
 }
 
 /// The sizes of an evaluation.
@@ -104,7 +109,7 @@ impl Evaluator {
             counts: layout.take(Pool::State, "evaluation confusion", classes * k),
             classes,
             host: Vec::new(),
-            keep: 0,
+            keep: Vec::new(),
             kept: Vec::new(),
             cluster,
         })
@@ -159,10 +164,9 @@ impl Evaluator {
             let pred = self.predict_staged(dev, net, ids.len(), classifier, view)?;
             let (counts, clusters) = (self.counts, classifier.k);
             confusion_count(dev, ConfusionCount { counts, pred, labels, clusters })?;
-            let kept = self.keep.saturating_sub(ids[0] as usize).min(ids.len());
-            if kept > 0 {
-                let side = self.feeder.size();
-                self.kept.extend(dev.read(pred.part(0, kept * side * side))?);
+            let pixels = self.feeder.size().pow(2);
+            for at in places(&self.keep, ids) {
+                self.kept.extend(dev.read(pred.part(at * pixels, pixels))?);
             }
             let next = chunks.get(i + 1).copied().unwrap_or_default();
             self.feeder.prefetch(dev, &set.images, next)?;
@@ -172,8 +176,8 @@ impl Evaluator {
         Ok(Confusion { classes: self.classes, clusters: classifier.k, counts })
     }
 
-    /// Makes every later [`Evaluator::run`] keep its predictions of the first `images` images.
-    pub fn keep(&mut self, images: usize) {
+    /// Makes every later [`Evaluator::run`] keep its predictions of these images, in rising order.
+    pub fn keep(&mut self, images: Vec<usize>) {
         self.keep = images;
     }
 
@@ -198,27 +202,31 @@ impl Evaluator {
         }
     }
 
-    /// The predicted clusters (images, size, size) of the first `images` images of the set.
+    /// The predicted clusters (n, size, size) of n `images` of the set, in rising order.
     pub fn predict(
         &mut self,
         dev: &mut dyn Engine,
         net: &Network,
         set: &ImageStore,
         classifier: Classifier,
-        images: usize,
+        images: &[usize],
     ) -> Result<Vec<u16>> {
         net.fold(dev)?;
-        let side = self.feeder.size();
+        let pixels = self.feeder.size().pow(2);
         let mut out = Vec::new();
         let ids: Vec<u32> = (0..set.len() as u32).collect();
         // Whole batches only, because those are what programs were planned for.
-        for ids in ids.chunks(self.batch).take_while(|ids| (ids[0] as usize) < images) {
+        for ids in ids.chunks(self.batch) {
+            if places(images, ids).next().is_none() {
+                continue;
+            }
             stop::check()?;
             self.stage(dev, set, ids, View::Plain)?;
             let pred = self.predict_staged(dev, net, ids.len(), classifier, View::Plain)?;
-            out.extend(dev.read(pred)?);
+            for at in places(images, ids) {
+                out.extend(dev.read(pred.part(at * pixels, pixels))?);
+            }
         }
-        out.truncate(images * side * side);
         Ok(out)
     }
 

@@ -156,8 +156,7 @@ pub struct Recipe {
     pub fit: Fit,
     /// The side of the network's input in pixels.
     pub size: usize,
-    /// The side of the network's input, and of the label maps, in evaluation. Photos are segmented
-    /// with a short side of this many pixels.
+    /// The side of the network's input, and of the label maps, in evaluation.
     pub eval_size: usize,
     /// The side of the stored images that views are cut from.
     pub stored: usize,

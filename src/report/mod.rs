@@ -2,10 +2,10 @@
 //! data in, text and pictures out; nothing here decides anything.
 
 pub mod bench;
+pub mod contact;
 pub mod events;
 pub mod html;
 pub mod neighbours;
-pub mod palette;
 pub mod perclass;
 pub mod pictures;
 pub mod plot;
@@ -16,5 +16,6 @@ pub mod text;
 pub mod unlabelled;
 pub mod version;
 
+pub use crate::data::palette;
 pub use perclass::EvalReport;
 pub use progress::{PhaseBar, Progress, time};

@@ -21,18 +21,40 @@ const OPACITY: u32 = 150;
 /// The samples of a picture.
 const RGB: (ColorType, BitDepth) = (ColorType::Rgb, BitDepth::Eight);
 
-/// Writes the label map `labels` (H, W) as a grey PNG whose values *are* the labels: 8 bits where
-/// all are below 255, 16 bits otherwise, [`NONE`] being 255 or 65535. Label maps of COCO-Stuff look
-/// the same.
-pub fn write_labels(path: &Path, labels: &[u16], w: usize, h: usize) -> Result<()> {
+/// The samples of a picture that are places in a palette.
+const INDEXED: (ColorType, BitDepth) = (ColorType::Indexed, BitDepth::Eight);
+
+/// Writes the label map `labels` (H, W) of clusters with these `colours` (K) as a PNG whose values
+/// *are* the labels. Up to 255 clusters have 8 bits and the colours as their palette, so that any
+/// viewer shows them; more have 16 bits and are grey.
+pub fn write_labels(
+    path: &Path,
+    labels: &[u16],
+    w: usize,
+    h: usize,
+    colours: &[Colour],
+) -> Result<()> {
     check("label picture", "labels", labels.len(), w * h)?;
-    if labels.iter().all(|&l| l < 255 || l == NONE) {
-        let bytes: Vec<u8> = labels.iter().map(|&l| l.min(255) as u8).collect();
-        write_png(path, &bytes, w, h, (ColorType::Grayscale, BitDepth::Eight))
+    if colours.len() <= 255 {
+        let bytes: Vec<u8> = labels.iter().map(|&l| l as u8).collect();
+        let (w, h) = (w as u32, h as u32);
+        written(path, encoded(&bytes, w, h, INDEXED, colours))
     } else {
         let bytes: Vec<u8> = labels.iter().flat_map(|l| l.to_be_bytes()).collect();
         write_png(path, &bytes, w, h, (ColorType::Grayscale, BitDepth::Sixteen))
     }
+}
+
+/// Writes the part of `picture` that is of one cluster: elsewhere it is transparent.
+pub fn write_cutout(path: &Path, picture: &RgbImage, labels: &[u16], id: u16) -> Result<()> {
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    check("cutout", "labels", labels.len(), w * h)?;
+    let seen = |(pixel, label): (&[u8], &u16)| match *label == id {
+        true => [pixel[0], pixel[1], pixel[2], 255],
+        false => [0; 4],
+    };
+    let bytes: Vec<u8> = picture.as_raw().chunks_exact(3).zip(labels).flat_map(seen).collect();
+    write_png(path, &bytes, w, h, (ColorType::Rgba, BitDepth::Eight))
 }
 
 /// Writes a picture as a PNG.
@@ -82,22 +104,26 @@ pub(super) fn check(op: &'static str, what: &'static str, got: usize, want: usiz
 /// A picture as the bytes of a PNG.
 pub(super) fn png(picture: &RgbImage) -> Result<Vec<u8>, EncodingError> {
     let (w, h) = picture.dimensions();
-    encoded(picture.as_raw(), w, h, RGB)
+    encoded(picture.as_raw(), w, h, RGB, &[])
 }
 
 /// A PNG that says of itself who wrote it, so that nobody learns from it as if it were a photo.
-/// `bytes` are samples as PNG has them.
+/// `bytes` are samples as PNG has them; the palette is that of [`INDEXED`] ones.
 fn encoded(
     bytes: &[u8],
     w: u32,
     h: u32,
     kind: (ColorType, BitDepth),
+    palette: &[Colour],
 ) -> Result<Vec<u8>, EncodingError> {
     let mut png = Vec::new();
     let mut encoder = Encoder::new(&mut png, w, h);
     encoder.set_color(kind.0);
     encoder.set_depth(kind.1);
-    encoder.set_filter(Filter::Adaptive);
+    encoder.set_filter(if palette.is_empty() { Filter::Adaptive } else { Filter::NoFilter });
+    if !palette.is_empty() {
+        encoder.set_palette(palette.concat());
+    }
     encoder.add_text_chunk(MARK.0.into(), MARK.1.into())?;
     let mut writer = encoder.write_header()?;
     writer.write_image_data(bytes)?;
@@ -112,7 +138,10 @@ fn write_png(
     h: usize,
     kind: (ColorType, BitDepth),
 ) -> Result<()> {
-    let png = encoded(bytes, w as u32, h as u32, kind);
+    written(path, encoded(bytes, w as u32, h as u32, kind, &[]))
+}
+
+fn written(path: &Path, png: Result<Vec<u8>, EncodingError>) -> Result<()> {
     let png = png.map_err(|e| Error::file(path, e, "choose a smaller --size"))?;
     write_atomic(path, |out| out.write_all(&png))
 }
@@ -120,34 +149,43 @@ fn write_png(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::palette::palette;
 
     #[test]
     fn label_pictures_read_back_as_the_labels() {
         let dir = tempfile::tempdir().unwrap();
-        for (labels, depth) in
-            [(vec![0, 7, 254, NONE, 3, 1], 8), (vec![0, 255, 300, NONE, 3, 1], 16)]
+        for (labels, clusters, depth) in
+            [([0, 7, 254, 2, 3, 1], 255, 8), ([0, 255, 299, 2, 3, 1], 300, 16)]
         {
             let path = dir.path().join(format!("{depth}.png"));
-            write_labels(&path, &labels, 3, 2).unwrap();
+            let colours = palette(clusters);
+            write_labels(&path, &labels, 3, 2, &colours).unwrap();
+            // It says who wrote it where data sets look for that, behind the palette.
+            assert!(!crate::data::is_foreign(&path));
             let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
-            let reader = png::Decoder::new(file).read_info().unwrap();
+            let mut reader = png::Decoder::new(file).read_info().unwrap();
             let text = &reader.info().uncompressed_latin1_text[0];
             assert_eq!((&*text.keyword, &*text.text), MARK);
-            let back = image::open(&path).unwrap();
-            assert_eq!((back.width(), back.height(), back.color().bits_per_pixel()), (3, 2, depth));
+            let known = reader.info().palette.as_ref().map(|p| p.to_vec());
+            assert_eq!(known, (depth == 8).then(|| colours.concat()));
+            let mut raw = vec![0; reader.output_buffer_size().unwrap()];
+            reader.next_frame(&mut raw).unwrap();
             let values: Vec<u16> = match depth {
-                8 => back
-                    .as_luma8()
-                    .unwrap()
-                    .iter()
-                    .map(|&v| if v == 255 { NONE } else { v.into() })
-                    .collect(),
-                _ => back.as_luma16().unwrap().to_vec(),
+                8 => raw.iter().map(|&v| v.into()).collect(),
+                _ => raw.chunks(2).map(|v| u16::from_be_bytes([v[0], v[1]])).collect(),
             };
             assert_eq!(values, labels);
         }
-        assert!(write_labels(&dir.path().join("x.png"), &[0; 5], 3, 2).is_err());
+        assert!(write_labels(&dir.path().join("x.png"), &[0; 5], 3, 2, &palette(2)).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_cutout_is_clear_where_another_cluster_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, picture) = (dir.path().join("x.png"), RgbImage::from_raw(2, 1, vec![9; 6]));
+        write_cutout(&path, &picture.unwrap(), &[4, 1], 1).unwrap();
+        assert_eq!(image::open(&path).unwrap().into_rgba8().into_raw(), [0, 0, 0, 0, 9, 9, 9, 255]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use image::imageops::{FilterType, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
 
 use crate::base::Result;
-use crate::report::palette::{Colour, palette};
+use crate::report::palette::Colour;
 use crate::report::pictures::{NONE, check, overlay};
 use crate::report::text;
 
@@ -24,9 +24,14 @@ pub(super) const GAP: u32 = 10;
 const CELL: u32 = 240;
 
 /// Draws the sheet of `rows`; `methods` are the titles of the predictions, and the legend has the
-/// classes that occur, by `names` (C). The last column is there where some row has a truth.
-pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<RgbImage> {
-    let colours = palette(names.len().max(1));
+/// classes that occur, of `entries` (C), their names and
+/// colours. The last column is there where some row has a truth.
+pub fn sheet(
+    rows: &[SheetRow],
+    methods: &[String],
+    entries: &[(String, Colour)],
+) -> Result<RgbImage> {
+    let colours: Vec<Colour> = entries.iter().map(|(_, colour)| *colour).collect();
     let mut cells: Vec<Vec<RgbImage>> = Vec::with_capacity(rows.len());
     for row in rows {
         let pixels = (row.image.width() * row.image.height()) as usize;
@@ -47,7 +52,7 @@ pub fn sheet(rows: &[SheetRow], methods: &[String], names: &[String]) -> Result<
     let cell_w = cells.iter().map(|line| line[0].width()).max().unwrap_or(CELL);
     let cell_w = titles.clone().map(text::width).fold(cell_w, u32::max);
     let width = GAP + columns.max(1) as u32 * (cell_w + GAP);
-    let legend = legend(&occurring(rows, names.len()), names, &colours, width);
+    let legend = legend(&occurring(rows, entries.len()), entries, width);
     let height = GAP
         + text::HEIGHT
         + cells.iter().map(|line| line[0].height() + GAP).sum::<u32>()
@@ -101,10 +106,10 @@ fn occurring(rows: &[SheetRow], classes: usize) -> Vec<usize> {
 }
 
 /// Draws the legend: swatches and names in as many columns as fit into `width`.
-fn legend(classes: &[usize], names: &[String], colours: &[Colour], width: u32) -> RgbImage {
+pub(super) fn legend(classes: &[usize], entries: &[(String, Colour)], width: u32) -> RgbImage {
     let swatch = text::HEIGHT - 6;
     let entry =
-        classes.iter().map(|&c| text::width(&names[c])).max().unwrap_or(0) + swatch + 3 * GAP;
+        classes.iter().map(|&c| text::width(&entries[c].0)).max().unwrap_or(0) + swatch + 3 * GAP;
     let columns = (width.saturating_sub(GAP) / entry).clamp(1, classes.len().max(1) as u32);
     let line = text::HEIGHT + 4;
     let lines = (classes.len() as u32).div_ceil(columns);
@@ -114,11 +119,11 @@ fn legend(classes: &[usize], names: &[String], colours: &[Colour], width: u32) -
         let (x, y) = (GAP + i as u32 / lines * entry, i as u32 % lines * line);
         paste(
             &mut picture,
-            &RgbImage::from_pixel(swatch, swatch, Pixel(colours[class])),
+            &RgbImage::from_pixel(swatch, swatch, Pixel(entries[class].1)),
             x.into(),
             i64::from(y) + 3,
         );
-        text::draw(&mut picture, x + swatch + GAP, y, &names[class], INK);
+        text::draw(&mut picture, x + swatch + GAP, y, &entries[class].0, INK);
     }
     picture
 }
@@ -126,9 +131,10 @@ fn legend(classes: &[usize], names: &[String], colours: &[Colour], width: u32) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::palette::palette;
 
-    fn names(n: usize) -> Vec<String> {
-        (0..n).map(|i| format!("class {i}")).collect()
+    fn names(n: usize) -> Vec<(String, Colour)> {
+        palette(n).into_iter().enumerate().map(|(i, c)| (format!("class {i}"), c)).collect()
     }
 
     fn one() -> Vec<String> {

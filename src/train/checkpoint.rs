@@ -11,6 +11,7 @@ use crate::base::{Error, Result};
 use crate::cluster::Summary;
 use crate::data::Fingerprint;
 use crate::device::Engine;
+use crate::eval::Segment;
 use crate::eval::epochs::Score;
 use crate::method::{Algorithm, PseudoLabels};
 use crate::net::weights::{self, Data, Origin, Provenance, Source, Weights};
@@ -66,6 +67,10 @@ pub struct State {
     pub untrained: Option<Score>,
     /// Seconds spent in this epoch's k-means, label and training phases so far.
     pub seconds: [f64; 3],
+    /// What each cluster is called and drawn in: since the last epoch that was evaluated on labels,
+    /// as the class that it is. Checkpoints of older versions do not say: clusters have no names.
+    #[serde(default)]
+    pub segments: Vec<Segment>,
 }
 
 impl State {
@@ -85,6 +90,7 @@ impl State {
             kmeans: Vec::new(),
             untrained: None,
             seconds: [0.0; 3],
+            segments: Segment::unnamed(settings.recipe.clusters),
         }
     }
 
@@ -242,7 +248,8 @@ pub fn read<'a>(
             path.display()
         ));
     }
-    let state = State { set, ..state };
+    let segments = Segment::completed(state.segments, state.recipe.clusters);
+    let state = State { set, segments, ..state };
     Ok(Checkpoint { path, weights, state })
 }
 

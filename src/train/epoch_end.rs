@@ -4,11 +4,12 @@
 use std::time::Instant;
 
 use crate::augment::View;
+use crate::base::stats::spread;
 use crate::base::{Error, Result, stop};
 use crate::data::PictureSet;
 use crate::device::ops::Classifier;
 use crate::eval::epochs::{EpochRow, Score};
-use crate::eval::{Confusion, Scores};
+use crate::eval::{Confusion, Scores, Segment};
 use crate::train::checkpoint;
 use crate::train::epoch::Trainer;
 use crate::train::finite;
@@ -28,6 +29,7 @@ impl Trainer<'_> {
         let recipe = &self.method.common().recipe;
         let (last, fresh, eval_size) =
             (self.state.epoch == recipe.epochs, recipe.fresh_kmeans, recipe.eval_size);
+        self.state.segments = seen.segments.clone();
         checkpoint::save_epoch(
             &self.folder.epoch(self.state.epoch),
             self.dev,
@@ -79,17 +81,24 @@ impl Trainer<'_> {
     /// What the network makes of the validation images.
     pub(super) fn see(&mut self) -> Result<Seen> {
         let classifier = self.method.classifier(self.dev, true)?;
-        self.evaluator.keep(SHOWN);
+        let shown = spread(self.sets.val.images().len(), SHOWN);
+        self.evaluator.keep(shown.clone());
         let confusion = self.evaluate("evaluate", classifier)?;
         let clusters = if confusion.is_some() {
             self.evaluator.kept().to_vec()
         } else {
             let (images, net) = (self.sets.val.images(), &self.method.common().net);
-            let shown = SHOWN.min(images.len());
-            self.evaluator.predict(self.dev, net, images, classifier, shown)?
+            self.evaluator.predict(self.dev, net, images, classifier, &shown)?
         };
-        self.evaluator.keep(0);
-        Ok(Seen { confusion, clusters })
+        self.evaluator.keep(Vec::new());
+        let segments = match (&self.sets.val, &confusion) {
+            (PictureSet::Labelled(val), Some(confusion)) => {
+                let class_of = self.method.common().recipe.matching.in_pictures(confusion)?;
+                Segment::matched(&Segment::classes(&val.taxonomy.classes), &class_of)
+            }
+            _ => self.state.segments.clone(),
+        };
+        Ok(Seen { confusion, shown, clusters, segments })
     }
 
     /// The score of a confusion matrix under the recipe's matching.

@@ -10,6 +10,7 @@ mod measure;
 mod observer;
 mod outlook;
 mod plan;
+mod rewrite;
 mod run;
 mod trained;
 mod unseen;
@@ -17,6 +18,7 @@ mod unseen;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
+pub use rewrite::{rename, save_centroids};
 pub use run::{Begun, Host, RunFolder, Settings};
 pub use trained::{Loaded, Trained};
 pub use unseen::MOST as MOST_UNSEEN;
@@ -24,8 +26,8 @@ pub use unseen::MOST as MOST_UNSEEN;
 use crate::base::Result;
 use crate::data::PictureSet;
 use crate::device::Engine;
-use crate::eval::Confusion;
 use crate::eval::epochs::{self, EpochRow};
+use crate::eval::{Confusion, Segment};
 use crate::method::PcaLaterals;
 use crate::net::weights::Start;
 use crate::train::checkpoint::State;
@@ -48,8 +50,12 @@ pub const SHOWN: usize = 6;
 pub struct Seen {
     /// The confusion matrix of all images. `None`: they have no labels.
     pub confusion: Option<Confusion>,
-    /// The clusters (n, S, S) of the first n ≤ [`SHOWN`] images.
+    /// The numbers of n ≤ [`SHOWN`] images that are spread over all.
+    pub shown: Vec<usize>,
+    /// The clusters (n, S, S) of these.
     pub clusters: Vec<u16>,
+    /// What each cluster is called and drawn in.
+    pub segments: Vec<Segment>,
 }
 
 /// The result of a finished run.

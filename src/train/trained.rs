@@ -7,6 +7,7 @@ use crate::base::{Error, Result};
 use crate::cluster::Scorer;
 use crate::device::ops::Classifier;
 use crate::device::{Engine, Layout};
+use crate::eval::Segment;
 use crate::net::weights::{self, Origin, Tensor, Weights};
 use crate::net::{Architecture, FEATURES, Network};
 use crate::recipe::{self, Recipe};
@@ -20,6 +21,8 @@ pub struct Trained {
     pub recipe: Recipe,
     /// Whether the images that it was trained on were turned as their EXIF orientation says.
     pub exif: bool,
+    /// What each cluster is called and drawn in.
+    pub segments: Vec<Segment>,
     /// (clusters, FEATURES), centroids, or the weights of a learned classifier.
     classifier: Vec<f32>,
     /// (clusters), the biases of a learned classifier, or zeros.
@@ -54,13 +57,13 @@ impl Trained {
         let architecture = ours.map_or_else(foreign, |state| state.recipe.architecture);
         let (weights, origin) =
             weights::canonical(file, path, &crate::net::expected(architecture))?;
-        let (recipe, exif) = match &origin {
+        let (recipe, exif, segments) = match &origin {
             Origin::Picie => {
-                let State { recipe, exif, .. } = state(path, &weights, origin)?;
-                (recipe, exif)
+                let State { recipe, exif, segments, .. } = state(path, &weights, origin)?;
+                (recipe, exif, segments)
             }
             Origin::ReleasedPicie { .. } => {
-                (Recipe { architecture, ..Recipe::picie_released() }, true)
+                (Recipe { architecture, ..Recipe::picie_released() }, true, Vec::new())
             }
             Origin::Torchvision => {
                 return Err(Error::file(
@@ -84,15 +87,21 @@ impl Trained {
         }
         let recipe = Recipe { clusters: classifier.len() / FEATURES, ..recipe };
         let bias = if bias.is_empty() { vec![0.0; recipe.clusters] } else { bias.to_vec() };
-        Ok(Trained { weights, recipe, exif, classifier, bias })
+        let segments = Segment::completed(segments, recipe.clusters);
+        Ok(Trained { weights, recipe, exif, segments, classifier, bias })
+    }
+
+    /// Copies the network alone to the device, with batch norm folded.
+    pub fn load_network(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<()> {
+        to.net.init(dev, 0)?;
+        to.net.load(dev, &self.weights)?;
+        to.net.fold(dev)
     }
 
     /// Copies the network, with batch norm folded, and the classifier to the device. Returns the
     /// classifier.
     pub fn load(&self, dev: &mut dyn Engine, to: &Loaded) -> Result<Classifier> {
-        to.net.init(dev, 0)?;
-        to.net.load(dev, &self.weights)?;
-        to.net.fold(dev)?;
+        self.load_network(dev, to)?;
         if self.recipe.learned() {
             return to.scorer.learned(dev, &self.classifier, &self.bias);
         }

@@ -19,8 +19,13 @@ fn every_command_lists_its_flags() {
             "baselines",
             "data dataset split train-split clusters size classes seeds matching weights json limit strict device",
         ),
-        ("segment", "checkpoint out size no-exif json device"),
-        ("compare", "checkpoint data dataset split classes images limit strict out json device"),
+        ("segment", "checkpoint out size flip scales cutouts scores no-exif json device"),
+        (
+            "compare",
+            "checkpoint data dataset split classes images show limit strict out json device",
+        ),
+        ("name", "checkpoint json"),
+        ("recluster", "checkpoint data split clusters out limit json device"),
         (
             "neighbors",
             "checkpoint data dataset split query top every-pixel limit strict out device",
@@ -76,7 +81,7 @@ fn shells_and_man_know_every_command() {
     assert_eq!(place.picie("completions cmd").code, Some(2));
     let page = place.picie("man").succeeds().out;
     holds(&page, &[".TH picie 1", "picie\\-train(1)"]);
-    holds(&place.picie("man --out pages").succeeds().out, &["14 pages"]);
+    holds(&place.picie("man --out pages").succeeds().out, &["16 pages"]);
     for name in names {
         let page = std::fs::read_to_string(place.join(format!("pages/picie-{name}.1"))).unwrap();
         holds(&page, &[".TH", &format!("picie\\-{name}"), ".SH OPTIONS"]);

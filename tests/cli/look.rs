@@ -70,6 +70,44 @@ fn what_cannot_be_compared_is_one_line() {
     assert!(place.join("x.png").exists());
 }
 
+/// Images are found by their names with or without folders and ending, in both commands alike.
+#[test]
+fn images_are_called_as_people_call_them() {
+    let place = Place::new();
+    let (data, name) = (scenes().display(), scene());
+    let set =
+        format!("--checkpoint {} --data {data}", trained().join("epoch-02.safetensors").display());
+    let names = [name.clone(), format!("{name}.jpg"), format!("val2017/{name}")];
+    let said = |query: &str, out: &str| {
+        let words = format!("neighbors {set} --query {query}:160,99 --out {out}");
+        place.picie(&words).succeeds();
+        let words = format!("compare {set} --show {query} --out c{out}");
+        place.picie(&words).succeeds();
+        [out.to_string(), format!("c{out}")].map(|out| image::open(place.join(out)).unwrap())
+    };
+    let [first, second, third] = [0, 1, 2].map(|i| said(&names[i], &format!("{i}.png")));
+    // The title of a row is what was asked.
+    assert_eq!((&first[1], &first[1]), (&second[1], &third[1]));
+    assert_eq!(first[0].width(), third[0].width());
+    // In the order that was asked for, and one of three is the middle one.
+    let words = format!("compare {set} --show {name} --show 0000 --out x.png");
+    holds(&place.picie(&words).fails(), &["0000 is neither a file nor an image", "without"]);
+    let words = format!("compare {set} --images 1 --out one.png");
+    place.picie(&words).succeeds();
+    assert_eq!(image::open(place.join("one.png")).unwrap(), first[1]);
+    // A name that several have is asked about.
+    std::fs::create_dir(place.join("two")).unwrap();
+    for ending in ["png", "bmp"] {
+        image::RgbImage::new(40, 40).save(place.join(format!("two/a.{ending}"))).unwrap();
+    }
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("neighbors --checkpoint {} --data two --query a:1,1", checkpoint.display());
+    holds(
+        &place.picie(&words).fails(),
+        &["a may be ", "a.bmp or ", "a.png; give more of its path"],
+    );
+}
+
 /// The name of a validation scene, and a picture of its middle.
 fn scene() -> String {
     let files = super::files(&scenes().join("images/val2017"));
@@ -120,7 +158,7 @@ fn a_query_that_means_nothing_is_one_line() {
     let size = format!("outside of the image, which has {w} × {h} pixels");
     holds(&outside, &[&format!("--query {name}:{w},0"), &size]);
     let gone = place.picie(&format!("{words} --query gone.jpg:1,2")).fails();
-    holds(&gone, &["gone.jpg is neither a file nor an image of the split val"]);
+    holds(&gone, &["gone.jpg is neither a file nor an image of the data set"]);
     // The network sees the middle of a wide image.
     image::RgbImage::new(90, 30).save(place.join("wide.png")).unwrap();
     let cut = place.picie(&format!("{words} --query wide.png:29,3")).fails();

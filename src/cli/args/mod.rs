@@ -4,7 +4,9 @@ mod baselines;
 mod bench;
 mod cache;
 mod export;
+mod name;
 mod recipe;
+mod recluster;
 mod talk;
 mod trained;
 
@@ -27,7 +29,9 @@ pub use baselines::BaselinesArgs;
 pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
 pub use export::ExportArgs;
+pub use name::NameArgs;
 pub use recipe::RecipeName;
+pub use recluster::ReclusterArgs;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
     ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, TurnArgs,
@@ -57,8 +61,12 @@ pub enum Command {
     /// Train with several values of one setting, or several recipes, and several seeds; print a
     /// table
     Sweep(Box<SweepArgs>),
-    /// Segment photos: write a label PNG and an overlay PNG of each
+    /// Segment photos: write a label PNG and an overlay PNG of each, and a sheet of all
     Segment(SegmentArgs),
+    /// Name the clusters of a checkpoint, as 3=sky; without names, list them with their colours
+    Name(NameArgs),
+    /// Find another number of clusters with the network of a checkpoint, without training
+    Recluster(ReclusterArgs),
     /// Find the pixels of a data set that are most like given pixels, by the cosine of features
     Neighbors(NeighborsArgs),
     /// Draw the predictions of several checkpoints for the same images, side by side

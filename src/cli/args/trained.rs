@@ -101,12 +101,26 @@ pub struct SegmentArgs {
     /// A checkpoint of picie, or of the released PiCIE code
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    /// Folder for the PNGs
+    /// Folder for the PNGs, for segments.json and for sheet.png, which shows all photos
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Short side of the network's input in pixels [default: as in training]
+    /// Short side of the network's input in pixels [default: twice the training's; as in training
+    /// where that was on scaled pictures]
     #[arg(long, value_name = "R")]
     pub size: Option<usize>,
+    /// Average the scores of each photo and its mirror image
+    #[arg(long)]
+    pub flip: bool,
+    /// Average the scores at these multiples of the input's size, such as 1,1.5
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', default_value = "1", value_parser = scale)]
+    pub scales: Vec<f64>,
+    /// Write a PNG of each cluster in each photo, too, which is transparent elsewhere
+    #[arg(long)]
+    pub cutouts: bool,
+    /// Write the scores of all clusters, too: a safetensors file a photo with the tensor scores
+    /// (height, width, clusters) of f32, at the size of the network's output
+    #[arg(long)]
+    pub scores: bool,
     #[command(flatten)]
     pub turn: TurnArgs,
     /// Print one line of JSON
@@ -114,9 +128,16 @@ pub struct SegmentArgs {
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Photos to segment, of any size
+    /// Photos to segment, of any size: files, folders with those at any depth, or patterns such as
+    /// 'photos/**/*.jpg'
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+}
+
+/// Parses a multiple of the input's size.
+fn scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale| (0.1..=10.0).contains(scale));
+    scale.ok_or_else(|| "use numbers from 0.1 to 10".into())
 }
 
 #[derive(Debug, clap::Args)]
@@ -130,9 +151,13 @@ pub struct CompareArgs {
     /// labels predicts its own
     #[arg(long, value_enum, default_value = "27")]
     pub classes: Classes,
-    /// Show the first N images; the classes of clusters come from all images
+    /// Show N images, spread over all; the classes of clusters come from all images
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub images: usize,
+    /// Show this image instead, by its name in the data set with or without folders and ending, or
+    /// its path; give one for each row, in order
+    #[arg(long, value_name = "IMAGE")]
+    pub show: Vec<String>,
     /// PNG to write: image, a column for each checkpoint, ground truth. Each network sees the
     /// images at its own input size; all are shown at the largest
     #[arg(long, value_name = "FILE")]
@@ -176,7 +201,8 @@ pub struct NeighborsArgs {
     #[command(flatten)]
     pub set: SetArgs,
     /// Pixel to find similar ones of: column and row, from 0, in an image file, or in an image of
-    /// the data set by its name; give one for each row of the sheet
+    /// the data set by its name, with or without folders and ending; give one for each row of the
+    /// sheet
     #[arg(long = "query", value_name = "IMAGE:x,y", required = true)]
     pub queries: Vec<Query>,
     /// Neighbours to show for each query. Every pixel of the feature map is searched (one for 4 × 4

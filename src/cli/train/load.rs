@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::say::warn;
+use crate::base::stats::spread;
 use crate::base::{Error, Result};
 use crate::cli::bar::FileBar;
 use crate::cli::choose;
@@ -51,8 +52,9 @@ pub fn load(settings: &Settings, read: Reader, undecided: Undecided) -> Result<(
         _ => PictureSet::Plain(read.images(&set, stored, "read images")?),
     };
     let shown = || {
+        let items = &train.images().items;
         let few = Dataset {
-            items: train.images().items.iter().take(SHOWN).cloned().collect(),
+            items: spread(items.len(), SHOWN).into_iter().map(|i| items[i].clone()).collect(),
             ..set.clone()
         };
         read.images(&few, shown_as, "read for pictures").map(PictureSet::Plain)

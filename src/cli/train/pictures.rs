@@ -3,41 +3,39 @@
 use image::RgbImage;
 
 use crate::base::{Error, Result};
-use crate::cli::pictures::{class_in_pictures, picture, truth};
+use crate::cli::pictures::{picture, truth};
 use crate::data::PictureSet;
-use crate::eval::ClassOf;
+use crate::eval::{ClassOf, Segment};
 use crate::recipe::Recipe;
-use crate::report::palette::{Colour, palette};
+use crate::report::palette::Colour;
 use crate::report::pictures::{overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{RunFolder, Seen, Sets};
 
-/// The first validation images with their predictions and, if there are labels, their truth.
+/// Validation images, spread over all, with their predictions and, if there are labels, their truth.
 pub struct Pictures {
     rows: Vec<SheetRow>,
     /// The names of the images.
     ids: Vec<String>,
-    /// The names of the classes, or of the clusters if there are no labels.
-    names: Vec<String>,
+    /// The names and colours of the classes, or of the clusters if there are no labels.
+    legend: Vec<(String, Colour)>,
 }
 
 impl Pictures {
     /// The pictures of what the network makes of the validation images.
     pub fn new(sets: &Sets, recipe: &Recipe, seen: &Seen) -> Result<Self> {
         let images = sets.val.images();
-        let (class_of, names): (ClassOf, Vec<String>) = match (&sets.val, &seen.confusion) {
-            (PictureSet::Labelled(val), Some(confusion)) => (
-                class_in_pictures(recipe.matching, confusion)?,
-                val.taxonomy.classes.iter().map(|name| name.to_string()).collect(),
-            ),
-            _ => {
-                let k = recipe.clusters;
-                ((0..k).map(Some).collect(), (1..=k).map(|c| format!("cluster {c}")).collect())
-            }
-        };
+        let (class_of, legend): (ClassOf, Vec<(String, Colour)>) =
+            match (&sets.val, &seen.confusion) {
+                (PictureSet::Labelled(val), Some(confusion)) => (
+                    recipe.matching.in_pictures(confusion)?,
+                    Segment::class_legend(&Segment::classes(&val.taxonomy.classes)),
+                ),
+                _ => ((0..recipe.clusters).map(Some).collect(), Segment::legend(&seen.segments)),
+            };
         let prediction = relabel(&seen.clusters, &class_of);
         let (mut rows, mut ids) = (Vec::new(), Vec::new());
-        for (i, labels) in prediction.chunks(images.size().pow(2)).enumerate() {
+        for (&i, labels) in seen.shown.iter().zip(prediction.chunks(images.size().pow(2))) {
             let truth = match &sets.val {
                 PictureSet::Labelled(val) => Some(truth(val, i)?),
                 PictureSet::Plain(_) => None,
@@ -46,25 +44,29 @@ impl Pictures {
             rows.push(SheetRow { image, predictions: vec![labels.to_vec()], truth });
             ids.push(images.items[i].id.clone());
         }
-        Ok(Pictures { rows, ids, names })
+        Ok(Pictures { rows, ids, legend })
     }
 
     /// Writes a sheet (image, prediction, ground truth), and an overlay of each of its images.
     pub fn write(&self, folder: &RunFolder) -> Result<()> {
         let dir = folder.pictures();
         std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
-        let colours = palette(self.names.len());
+        let colours = self.colours();
         for (i, (row, id)) in self.rows.iter().zip(&self.ids).enumerate() {
             let drawn = overlay(&row.image, &row.predictions[0], &colours)?;
             write_rgb(&dir.join(picture_name(i, id)), &drawn)?;
         }
-        let sheet = sheet(&self.rows, &["prediction".into()], &self.names)?;
+        let sheet = sheet(&self.rows, &["prediction".into()], &self.legend)?;
         write_rgb(&dir.join("sheet.png"), &sheet)
+    }
+
+    fn colours(&self) -> Vec<Colour> {
+        self.legend.iter().map(|(_, colour)| *colour).collect()
     }
 
     /// The pictures of each image with their titles.
     pub fn titled(&self) -> Result<Vec<Vec<(&'static str, RgbImage)>>> {
-        let colours = palette(self.names.len());
+        let colours = self.colours();
         let row = |row: &SheetRow| {
             let drawn = |labels| overlay(&row.image, labels, &colours);
             let mut cells =
@@ -82,13 +84,13 @@ impl Pictures {
         let labels = |row: &SheetRow| {
             row.predictions.iter().chain(&row.truth).flatten().copied().collect::<Vec<u16>>()
         };
-        let mut occurs = vec![false; self.names.len()];
+        let mut occurs = vec![false; self.legend.len()];
         for label in self.rows.iter().flat_map(labels) {
             if let Some(seen) = occurs.get_mut(usize::from(label)) {
                 *seen = true;
             }
         }
-        let named = self.names.iter().cloned().zip(palette(self.names.len()));
+        let named = self.legend.iter().cloned();
         named.zip(occurs).filter_map(|(class, seen)| seen.then_some(class)).collect()
     }
 }

@@ -1,3 +1,9 @@
+mod inputs;
+mod looks;
+mod outputs;
+
+use std::path::Path;
+
 use image::{DynamicImage, ImageFormat};
 
 use super::{Place, TINY, files, holds, scenes, trained};
@@ -7,6 +13,16 @@ use crate::util::softgpu;
 fn photo(w: u32, h: u32) -> DynamicImage {
     image::RgbImage::from_fn(w, h, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8]))
         .into()
+}
+
+/// The size, the values and the palette of a label map.
+fn label_map(path: &Path) -> ((u32, u32), Vec<u8>, Vec<u8>) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let palette = reader.info().palette.as_ref().unwrap().to_vec();
+    let mut values = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut values).unwrap();
+    (reader.info().size(), values, palette)
 }
 
 #[test]
@@ -45,14 +61,18 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
         "the file is empty; copy or download it again",
         "this is text, no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
         "this is GIF (Graphics Interchange Format), no image of a kind that is read (JPEG, PNG, BMP, WebP and TIFF are); remove or convert it",
-        "is a directory; name a file, not a folder",
+        "there are no photos below this folder; name another one",
         "no such file or directory; check the path",
     ]) {
         holds(&ran.err, &[&format!("picie: {name}: {why}\n")]);
     }
     holds(ran.err.lines().last().unwrap(), &["6 of 14 photos were left out"]);
-    assert_eq!(ran.out.lines().count(), photos.len(), "{ran:?}");
-    assert_eq!(files(&place.join("the out/put")).len(), 2 * photos.len());
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let all = "8 photos: the out/put/segments.json, the out/put/sheet.png";
+    assert_eq!((lines.len(), lines[8]), (9, all), "{ran:?}");
+    holds(&ran.err, &["input: short side 64, twice the training's 32 (see --size)"]);
+    holds(&ran.err, &["segment            8 photos in "]);
+    assert_eq!(files(&place.join("the out/put")).len(), 2 * photos.len() + 2);
     for (name, photo, _) in &photos {
         let out = |what: &str| {
             let stem = name.rsplit_once('.').unwrap().0;
@@ -66,7 +86,10 @@ fn each_photo_gets_labels_and_an_overlay_of_its_own_size() {
                 "{name}"
             );
         }
-        assert!(labels.as_luma8().unwrap().iter().all(|&cluster| cluster < 9), "{name}");
+        let stem = name.rsplit_once('.').unwrap().0;
+        let (_, values, palette) = label_map(&place.join(format!("the out/put/{stem}-labels.png")));
+        assert_eq!(palette.len(), 3 * 9);
+        assert!(values.iter().all(|&cluster| cluster < 9), "{name}");
         assert_eq!(overlay.color(), image::ColorType::Rgb8, "{name}");
     }
 }
@@ -89,7 +112,7 @@ fn a_photo_among_many_sizes_gets_the_same_labels_as_alone() {
     let alone = segment("alone", "", "a.png");
     assert_eq!(segment("both", "", "b.png a.png"), alone);
     // Another input size is another segmentation, of the same size.
-    assert_ne!(segment("fine", "--size 64", "a.png"), alone);
+    assert_ne!(segment("fine", "--size 96", "a.png"), alone);
     let fine = image::open(place.join("fine/a-labels.png")).unwrap();
     assert_eq!((fine.width(), fine.height()), (97, 50));
 }
@@ -202,7 +225,7 @@ fn places_that_are_taken_leave_out_their_photos() {
             "2 of 4 photos were left out",
         ];
         holds(&ran.err, &said);
-        assert_eq!(files(&place.join("out")).len(), 5);
+        assert_eq!(files(&place.join("out")).len(), 7);
     }
     assert!(std::fs::read(place.join("out/c-overlay.png")).unwrap() == drawn);
 }
@@ -247,7 +270,7 @@ fn a_name_that_is_too_long_leaves_out_its_photo_alone() {
     let said =
         ["-labels.png: file name too long; use a shorter name", "1 of 3 photos were left out"];
     holds(&ran.err, &said);
-    assert_eq!(files(&place.join("out")).len(), 4);
+    assert_eq!(files(&place.join("out")).len(), 6);
 }
 
 /// A network that was trained on scaled pictures sees photos at that scale.

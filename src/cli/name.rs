@@ -1,0 +1,28 @@
+//! The command `picie name`, which lists and changes what the clusters of a checkpoint are called.
+
+use serde_json::{Value, json};
+
+use crate::base::Result;
+use crate::cli::args::NameArgs;
+use crate::cli::say;
+use crate::eval::Segment;
+use crate::train::rename;
+
+/// Runs the command: changes the names that are given, and lists all.
+pub fn run(args: &NameArgs) -> Result<()> {
+    let names: Vec<_> = args.names.iter().map(|name| (name.id, name.name.clone())).collect();
+    let segments = rename(&args.checkpoint, &names)?;
+    if args.json {
+        return say(json!({ "segments": listed(&segments) }));
+    }
+    let line = |(id, Segment { name, colour: [r, g, b] }): (usize, &Segment)| {
+        format!("{id:>3}  #{r:02x}{g:02x}{b:02x}  {}", name.as_deref().unwrap_or("-"))
+    };
+    say(segments.iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// The clusters as JSON has them: number, name or null, colour as #rrggbb.
+pub fn listed(segments: &[Segment]) -> Vec<Value> {
+    let entry = |(id, Segment { name, colour: [r, g, b] }): (usize, &Segment)| json!({ "id": id, "name": name, "colour": format!("#{r:02x}{g:02x}{b:02x}") });
+    segments.iter().enumerate().map(entry).collect()
+}
