@@ -22,6 +22,7 @@ mod look;
 mod model;
 mod photos;
 mod place;
+mod record;
 mod report;
 mod resume;
 mod segment;
