@@ -97,6 +97,8 @@ fn run(
         version: String::new(),
         host: Host::here(),
         begun: Begun::now(),
+        engine: None,
+        seconds: 0.0,
     };
     let mut watch = StopAfter { seen: 0, stop };
     let rows = train(&mut Cpu::new(), &folder, &settings, sets, start, resume, &mut watch)

@@ -10,8 +10,7 @@ use crate::cli::args::ExportArgs;
 use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
 use crate::cli::say;
-use crate::export::{Exported, Named, folder, onnx, torch};
-use crate::report::palette::palette;
+use crate::export::{Exported, folder, onnx, torch};
 use crate::train::Trained;
 
 /// Runs the command. Nothing is written before the checkpoint was read.
@@ -38,11 +37,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         written.iter().map(|path| Output::new(path, path.display())).collect();
     outputs::check(&outputs, [&*args.checkpoint], "give other names")?;
 
-    let named = |(id, colour)| Named { name: format!("cluster {id}"), colour };
-    let clusters = trained.recipe.clusters;
-    let segments = palette(clusters).into_iter().enumerate().map(named).collect();
-    let size = trained.recipe.eval_size;
-    let exported = Exported::new(trained, segments, size)?;
+    let exported = Exported::new(trained)?;
     if let Some(path) = &args.onnx {
         let model = onnx::model(&exported)?;
         write_atomic(path, |out| out.write_all(&model))?;

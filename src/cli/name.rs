@@ -15,14 +15,14 @@ pub fn run(args: &NameArgs) -> Result<()> {
     if args.json {
         return say(json!({ "segments": listed(&segments) }));
     }
-    let line = |(id, Segment { name, colour: [r, g, b] }): (usize, &Segment)| {
-        format!("{id:>3}  #{r:02x}{g:02x}{b:02x}  {}", name.as_deref().unwrap_or("-"))
+    let line = |(id, segment): (usize, &Segment)| {
+        format!("{id:>3}  {}  {}", segment.hex(), segment.name.as_deref().unwrap_or("-"))
     };
     say(segments.iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 /// The clusters as JSON has them: number, name or null, colour as #rrggbb.
 pub fn listed(segments: &[Segment]) -> Vec<Value> {
-    let entry = |(id, Segment { name, colour: [r, g, b] }): (usize, &Segment)| json!({ "id": id, "name": name, "colour": format!("#{r:02x}{g:02x}{b:02x}") });
+    let entry = |(id, segment): (usize, &Segment)| json!({ "id": id, "name": segment.name, "colour": segment.hex() });
     segments.iter().enumerate().map(entry).collect()
 }

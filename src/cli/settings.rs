@@ -94,7 +94,9 @@ impl TrainArgs {
     /// The locked run folder, the run's settings, and the weights to start from. `gpu`: the engine
     /// is a GPU. Fails if flags contradict each other, the folder or the data.
     pub fn settings(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
-        if self.resume { self.resumed() } else { self.fresh(gpu) }
+        let mut all = if self.resume { self.resumed() } else { self.fresh(gpu) }?;
+        all.0.keep = self.keep_epochs.map(usize::from);
+        Ok(all)
     }
 
     /// The recipe that was typed, or else the one that suits the data.
@@ -177,6 +179,8 @@ impl TrainArgs {
             version: env!("CARGO_PKG_VERSION").into(),
             host: Host::here(),
             begun: Begun::now(),
+            engine: None,
+            seconds: 0.0,
         };
         Ok((folder, settings, start))
     }
@@ -259,6 +263,10 @@ impl TrainArgs {
         let name = self
             .recipe
             .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
+        // A run may go on for longer than was said, with the same command or another.
+        if let Some(more) = self.epochs.filter(|&epochs| epochs > saved.recipe.epochs) {
+            saved.recipe.epochs = more;
+        }
         let recipe = self.overridden(saved.recipe.clone())?;
         let conflict = recipe != saved.recipe
             || name.is_some_and(|n| n != saved.recipe.name)

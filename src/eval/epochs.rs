@@ -37,6 +37,15 @@ pub struct EpochRow {
     /// How unequal the clusters are, as a mean over the views: 1 where all are of one size, K where
     /// all pixels are in one.
     pub kmeans_imbalance: Option<f64>,
+    /// The share of pixels in the largest cluster, in percent: of pseudo labels, or where a method
+    /// has none of the pictures that are shown. The worst of the views. Runs of older versions do
+    /// not say.
+    #[serde(default)]
+    pub largest: Option<f64>,
+    /// The number of clusters without a pixel, in the view that has most of them. `None` where there
+    /// are no pseudo labels.
+    #[serde(default)]
+    pub empty: Option<usize>,
     /// The loss: the mean over the steps of the epoch of what they minimised.
     pub loss: f64,
     /// The means of the loss's parts, by name: PiCIE's `loss_within` and `loss_cross`, IIC's

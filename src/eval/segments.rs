@@ -76,6 +76,12 @@ impl Segment {
         classes.iter().map(entry).collect()
     }
 
+    /// The colour as web pages write it.
+    pub fn hex(&self) -> String {
+        let [r, g, b] = self.colour;
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
+
     /// What people read of cluster `id`: "3 sky", or "cluster 3".
     pub fn title(&self, id: usize) -> String {
         match &self.name {

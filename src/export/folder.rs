@@ -1,16 +1,14 @@
 //! A folder as model hubs have it. `model.safetensors` is the checkpoint without what only resuming
 //! needs, so picie reads it as well.
 
-use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Exported, TORCH, write};
 use crate::base::Result;
-use crate::base::fs::write_atomic;
 use crate::device::ops::view::{MEAN, STD};
-use crate::net::weights::{Head, write_tensors};
+use crate::net::weights::{self, Weights};
 
 /// The names of the files.
 pub const FILES: [&str; 4] = ["config.json", "model.safetensors", "README.md", "picie.py"];
@@ -27,41 +25,28 @@ pub fn write_folder(dir: &Path, exported: &Exported) -> Result<()> {
     for (name, text) in [FILES[0], FILES[2], FILES[3]].iter().zip(texts) {
         write(&dir.join(name), &text)?;
     }
-    weights(&dir.join(FILES[1]), exported)
+    weights::write(&dir.join(FILES[1]), &for_use(&exported.trained.weights))
 }
 
-fn weights(path: &Path, exported: &Exported) -> Result<()> {
-    let weights = &exported.trained.weights;
+/// The tensors and metadata without what only resuming needs.
+fn for_use(all: &Weights) -> Weights {
     let kept = |name: &str| !RESUMING.iter().any(|begin| name.starts_with(begin));
-    let tensors: Vec<_> = weights.tensors.iter().filter(|(name, _)| kept(name)).collect();
-    let heads: Vec<Head> = tensors
-        .iter()
-        .map(|(name, tensor)| Head { name, shape: &tensor.shape, element: tensor.data.element() })
-        .collect();
-    write_atomic(path, |out| {
-        let put = &mut |i: usize, out: &mut dyn Write| out.write_all(tensors[i].1.data.bytes());
-        write_tensors(&heads, &weights.metadata, out, put)
-    })
+    let tensors = all.tensors.iter().filter(|(name, _)| kept(name));
+    let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    Weights { tensors, metadata: all.metadata.clone() }
 }
 
 /// What `config.json` holds, by the names that others use where there are such names.
 fn config(exported: &Exported) -> Value {
     let recipe = &exported.trained.recipe;
-    let each = |value: fn(&super::Named) -> Value| -> Map<String, Value> {
-        let all = exported.segments.iter().enumerate();
-        all.map(|(id, segment)| (id.to_string(), value(segment))).collect()
-    };
-    let ids = exported.segments.iter().enumerate();
-    let ids: Map<String, Value> = ids.map(|(id, s)| (s.name.clone(), json!(id))).collect();
     json!({
         "model_type": "picie",
         "architectures": ["Picie"],
         "picie_version": env!("CARGO_PKG_VERSION"),
-        "num_labels": exported.segments.len(),
-        "id2label": each(|segment| json!(segment.name)),
-        "label2id": ids,
-        "id2color": each(|segment| json!(segment.hex())),
-        "short_side": exported.size,
+        "num_labels": recipe.clusters,
+        "id2label": exported.names(),
+        "id2color": exported.colours(),
+        "short_side": recipe.photo_size(),
         "image_mean": MEAN,
         "image_std": STD,
         "exif": exported.trained.exif,
@@ -71,10 +56,14 @@ fn config(exported: &Exported) -> Value {
 
 /// The card: what the model is, and how to use it.
 fn card(exported: &Exported) -> String {
-    let Exported { segments, size, .. } = exported;
+    let size = exported.trained.recipe.photo_size();
     let mut rows = String::new();
-    for (id, segment) in segments.iter().enumerate() {
-        rows += &format!("| {id} | {} | `{}` |\n", segment.name, segment.hex());
+    for ((id, name), colour) in exported.names().iter().zip(exported.colours().values()) {
+        rows += &format!(
+            "| {id} | {} | `{}` |\n",
+            name.as_str().unwrap_or_default(),
+            colour.as_str().unwrap_or_default()
+        );
     }
     format!(
         "---\nlibrary_name: picie\npipeline_tag: image-segmentation\ntags:\n- \

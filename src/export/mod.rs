@@ -14,6 +14,8 @@ mod proto;
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::base::Result;
 use crate::device::cpu::Cpu;
 use crate::device::{Engine, Layout};
@@ -23,21 +25,6 @@ use crate::train::{Loaded, Trained};
 /// The script that reads a checkpoint with PyTorch.
 pub const TORCH: &str = include_str!("torch.py");
 
-/// A cluster as people know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
-    pub name: String,
-    pub colour: [u8; 3],
-}
-
-impl Named {
-    /// The colour as web pages write it.
-    pub fn hex(&self) -> String {
-        let [r, g, b] = self.colour;
-        format!("#{r:02x}{g:02x}{b:02x}")
-    }
-}
-
 /// Everything that is exported of a trained network.
 pub struct Exported {
     pub trained: Trained,
@@ -45,24 +32,32 @@ pub struct Exported {
     pub w: Vec<f32>,
     /// (clusters), what is added then.
     pub b: Vec<f32>,
-    /// The clusters in the order of their numbers.
-    pub segments: Vec<Named>,
-    /// The short side, in pixels, that photos should be given at.
-    pub size: usize,
 }
 
 impl Exported {
+    /// What a legend calls each cluster, by its number as JSON has it.
+    fn names(&self) -> Map<String, Value> {
+        let all = self.trained.segments.iter().enumerate();
+        all.map(|(id, s)| (id.to_string(), s.name.clone().unwrap_or(s.title(id)).into())).collect()
+    }
+
+    /// The colour of each cluster as web pages write it.
+    fn colours(&self) -> Map<String, Value> {
+        let all = self.trained.segments.iter().enumerate();
+        all.map(|(id, segment)| (id.to_string(), segment.hex().into())).collect()
+    }
+
     /// Takes the classifier's numbers from the CPU engine, whose scores they are.
     ///
     /// Errors: there is not enough memory for the network.
-    pub fn new(trained: Trained, segments: Vec<Named>, size: usize) -> Result<Self> {
+    pub fn new(trained: Trained) -> Result<Self> {
         let dev: &mut dyn Engine = &mut Cpu::new();
         let mut layout = Layout::new(dev.dtype());
         let loaded = Loaded::plan(&mut layout, &trained.recipe);
         dev.reserve(&layout)?;
         let classifier = trained.load(dev, &loaded)?;
         let (w, b) = (dev.read(classifier.w)?, dev.read(classifier.b)?);
-        Ok(Exported { trained, w, b, segments, size })
+        Ok(Exported { trained, w, b })
     }
 
     /// A sentence on the network.
@@ -76,8 +71,7 @@ impl Exported {
         };
         format!(
             "Segments photos into {} clusters: a {} with a feature pyramid, trained by {method}.",
-            self.segments.len(),
-            recipe.architecture.backbone.title
+            recipe.clusters, recipe.architecture.backbone.title
         )
     }
 }

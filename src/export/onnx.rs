@@ -41,11 +41,6 @@ const LEAST_NORM: f32 = 1e-12;
 pub fn model(exported: &Exported) -> Result<Vec<u8>> {
     let graph = Writer { exported, to: Builder::default() }.graph()?;
     let entry = |key: &str, value: String| Entry { key: key.into(), value };
-    let ids = || exported.segments.iter().enumerate();
-    let names: serde_json::Map<_, _> =
-        ids().map(|(id, segment)| (id.to_string(), json!(segment.name))).collect();
-    let colours: serde_json::Map<_, _> =
-        ids().map(|(id, segment)| (id.to_string(), json!(segment.hex()))).collect();
     let model = Model {
         ir_version: Some(IR),
         producer_name: "picie".into(),
@@ -54,9 +49,9 @@ pub fn model(exported: &Exported) -> Result<Vec<u8>> {
         graph: Some(graph),
         opset_import: vec![Opset { domain: Some(String::new()), version: Some(OPSET) }],
         metadata_props: vec![
-            entry("names", json!(names).to_string()),
-            entry("colors", json!(colours).to_string()),
-            entry("short_side", exported.size.to_string()),
+            entry("names", json!(exported.names()).to_string()),
+            entry("colors", json!(exported.colours()).to_string()),
+            entry("short_side", exported.trained.recipe.photo_size().to_string()),
             entry("recipe", json!(exported.trained.recipe).to_string()),
         ],
     };
@@ -70,7 +65,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn graph(mut self) -> Result<super::proto::Graph> {
-        let clusters = self.exported.segments.len().to_string();
+        let clusters = self.exported.trained.recipe.clusters.to_string();
         self.to.input("image", Element::U8, &["n", "height", "width", "3"], "RGB");
         let x = self.picture();
         let stages = self.backbone(x)?;
@@ -217,10 +212,10 @@ impl Writer<'_> {
 
     /// Scores, and labels by them.
     fn labels(&mut self, features: String) {
-        let Exported { w, b, segments, .. } = self.exported;
+        let (Exported { w, b, .. }, k) = (self.exported, self.exported.trained.recipe.clusters);
         let to = &mut self.to;
-        let w = to.floats("classifier.weight", &[segments.len(), FEATURES, 1, 1], w);
-        let b = to.floats("classifier.bias", &[segments.len()], b);
+        let w = to.floats("classifier.weight", &[k, FEATURES, 1, 1], w);
+        let b = to.floats("classifier.bias", &[k], b);
         let scores = to.op("Conv", "scores", &[&features, &w, &b], &[]);
         let sides = [("start", Attr::Int(1)), ("end", Attr::Int(3))];
         let size = to.op("Shape", "image size", &["image"], &sides);

@@ -72,7 +72,7 @@ class Picie(torch.nn.Module):
 if __name__ == "__main__":
     net = Picie(sys.argv[1])
     photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-    side = int(sys.argv[4]) if len(sys.argv) > 4 else net.recipe["eval_size"]
+    side = int(sys.argv[4]) if len(sys.argv) > 4 else 2 * net.recipe["size"]
     scale = side / min(photo.size)
     size = [max(32, round(side * scale / 32) * 32) for side in photo.size]
     with torch.no_grad():

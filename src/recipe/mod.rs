@@ -238,6 +238,12 @@ impl Recipe {
         matches!(self.method, Method::Picie | Method::Mdc)
     }
 
+    /// The short side, in pixels, at which photos are shown to the network: twice that of training,
+    /// where masks are finer and better (`docs/usage.md`).
+    pub fn photo_size(&self) -> usize {
+        2 * self.size
+    }
+
     /// Whether evaluation scores by a learned layer, instead of by centroids.
     pub fn learned(&self) -> bool {
         !self.clustered()

@@ -26,9 +26,10 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// The table of a run's epochs, one line each: k-means objective (mean of the views), losses,
-/// scores in percent, seconds of each phase. Columns without a value are left out. Epoch 0 is
-/// before any training (k-means on the untrained network); `fresh` is a new k-means on the trained
-/// network, where the recipe asks for it. The last line says at which size images were evaluated.
+/// scores in percent, seconds of each phase. Without labels the share of the largest cluster and
+/// the number of empty ones stand in the place of scores. Epoch 0 is before any training (k-means
+/// on the untrained network); `fresh` is a new k-means on the trained network, where the recipe asks
+/// for it. The last line says at which size images were evaluated.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
     let mut parts: Vec<&String> =
@@ -49,8 +50,16 @@ pub fn epochs(rows: &[EpochRow]) -> String {
         columns.push((title, Box::new(move |row| number(row.losses.get(part).copied(), 4))));
     }
     let scores = columns.len();
-    columns.push(("acc\n%".into(), Box::new(|row| number(row.acc, 2))));
-    columns.push(("mIoU\n%".into(), Box::new(|row| number(row.miou, 2))));
+    if rows.iter().any(|row| row.acc.is_some()) {
+        columns.push(("acc\n%".into(), Box::new(|row| number(row.acc, 2))));
+        columns.push(("mIoU\n%".into(), Box::new(|row| number(row.miou, 2))));
+    } else {
+        columns.push(("largest\n%".into(), Box::new(|row| number(row.largest, 1))));
+        if clustered {
+            let empty = |row: &EpochRow| row.empty.map_or("-".into(), |n| n.to_string());
+            columns.push(("empty\nclus.".into(), Box::new(empty)));
+        }
+    }
     if clustered {
         columns.push(("k-means\ns".into(), Box::new(|row| number(Some(row.kmeans_s), 1))));
         columns.push(("labels\ns".into(), Box::new(|row| number(Some(row.labels_s), 1))));
@@ -79,10 +88,26 @@ pub fn epochs(rows: &[EpochRow]) -> String {
     }
 }
 
-/// The line of an epoch that was just finished, of `epochs` in all, with an estimate of the time
-/// that is left.
+/// A cluster with more than this share of all pixels, in percent, is a sign of collapse.
+const COLLAPSED: f64 = 90.0;
+
+/// The line of an epoch that was just finished, of `epochs` in all: losses, imbalance of clusters,
+/// scores or, without labels, how pixels spread over clusters, and an estimate of the time that is
+/// left of the whole run.
 pub fn epoch(row: &EpochRow, epochs: usize) -> String {
-    let mut parts = vec![format!("loss {:.4}", row.loss)];
+    let mut loss = format!("loss {:.4}", row.loss);
+    let named =
+        |(name, value): (&String, &f64)| format!("{} {value:.4}", name.trim_start_matches("loss_"));
+    // PiCIE's within before cross, IIC's main before auxiliary.
+    let named: Vec<String> = row.losses.iter().rev().map(named).collect();
+    if !named.is_empty() {
+        loss += &format!(" ({})", named.join(", "));
+    }
+    let mut parts = vec![loss];
+    parts.extend(row.kmeans_imbalance.map(|imbalance| format!("imbalance {imbalance:.1}")));
+    if row.acc.is_none() {
+        parts.extend(spread_in_words(row));
+    }
     parts.extend(row.acc.map(|acc| format!("acc {acc:.2} %")));
     parts.extend(row.miou.map(|miou| format!("mIoU {miou:.2} %")));
     let seconds = row.kmeans_s + row.labels_s + row.train_s + row.eval_s;
@@ -90,6 +115,21 @@ pub fn epoch(row: &EpochRow, epochs: usize) -> String {
     let left = epochs.saturating_sub(row.epoch);
     parts.extend((left > 0).then(|| format!("{} left", time(seconds * left as f64))));
     format!("{:18} {}", format!("epoch {} of {epochs}", row.epoch), parts.join(", "))
+}
+
+/// How pixels spread over clusters, in words.
+fn spread_in_words(row: &EpochRow) -> Option<String> {
+    let largest = row.largest?;
+    let mut words = format!("largest cluster {largest:.0} %");
+    match row.empty {
+        None | Some(0) => {}
+        Some(1) => words += ", 1 cluster empty",
+        Some(empty) => words += &format!(", {empty} clusters empty"),
+    }
+    if largest > COLLAPSED {
+        words += ": collapsed";
+    }
+    Some(words)
 }
 
 /// The table of the numbers of clusters that were tried, the chosen one marked.
@@ -154,6 +194,9 @@ mod tests {
             eval_s: 4.44,
             images_per_s: 55.55,
             kmeans_objective: vec![0.25, 0.75],
+            kmeans_imbalance: Some(1.25),
+            largest: Some(95.5),
+            empty: Some(2),
             loss: 3.5,
             losses: [("loss_cross".into(), 3.75), ("loss_within".into(), 3.25)].into(),
             acc: Some(40.125),
@@ -165,8 +208,18 @@ mod tests {
         let line = epoch(&EpochRow { miou: Some(31.5), ..row.clone() }, 10);
         assert_eq!(
             line,
-            "epoch 2 of 10      loss 3.5000, acc 40.12 %, mIoU 31.50 %, 11 s, 89 s left"
+            "epoch 2 of 10      loss 3.5000 (within 3.2500, cross 3.7500), imbalance 1.2, \
+             acc 40.12 %, mIoU 31.50 %, 11 s, 89 s left"
         );
+        let unlabelled = EpochRow { acc: None, untrained: None, fresh: None, ..row.clone() };
+        let words = "imbalance 1.2, largest cluster 96 %, 2 clusters empty: collapsed, 11 s";
+        assert!(epoch(&unlabelled, 10).contains(words), "{}", epoch(&unlabelled, 10));
+        let one = EpochRow { largest: Some(40.0), empty: Some(1), ..unlabelled.clone() };
+        assert!(epoch(&one, 10).contains("largest cluster 40 %, 1 cluster empty, 11 s"));
+        let text = epochs(&[unlabelled]);
+        assert!(!text.contains("mIoU") && !text.contains("acc"), "{text}");
+        let cells: Vec<&str> = text.lines().nth(4).unwrap().split_whitespace().collect();
+        assert_eq!(cells[5..7], ["95.5", "2"], "{text}");
         let text = epochs(&[row]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 9, "{text}");

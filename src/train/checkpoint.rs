@@ -226,9 +226,10 @@ pub fn read<'a>(
             "resume it with the same settings, or start a new --run",
         ))
     };
-    // The first weights may have moved.
-    let weights_of = |recipe: &Recipe| Recipe { weights: Source::None, ..recipe.clone() };
-    if weights_of(&state.recipe) != weights_of(recipe) {
+    // The first weights may have moved, and a run may be given more epochs.
+    let lasting =
+        |of: &Recipe| Recipe { weights: Source::None, epochs: recipe.epochs, ..of.clone() };
+    if lasting(&state.recipe) != lasting(recipe) {
         return other("recipe");
     }
     if state.seed != seed {
@@ -249,7 +250,9 @@ pub fn read<'a>(
         ));
     }
     let segments = Segment::completed(state.segments, state.recipe.clusters);
-    let state = State { set, segments, ..state };
+    let weights_from = state.recipe.weights.clone();
+    let recipe = Recipe { weights: weights_from, ..recipe.clone() };
+    let state = State { set, recipe, segments, ..state };
     Ok(Checkpoint { path, weights, state })
 }
 

@@ -47,7 +47,8 @@ impl Trainer<'_> {
             .iter()
             .map(|(name, [sum, weight])| (name.clone(), sum / weight))
             .collect();
-        let kmeans = &self.state.kmeans;
+        let kmeans = self.state.kmeans.clone();
+        let (largest, empty) = self.spread(&seen)?;
         let row = EpochRow {
             epoch: self.state.epoch,
             kmeans_s,
@@ -59,6 +60,8 @@ impl Trainer<'_> {
             kmeans_imbalance: (!kmeans.is_empty()).then(|| {
                 kmeans.iter().map(|summary| summary.imbalance).sum::<f64>() / kmeans.len() as f64
             }),
+            largest,
+            empty,
             loss: losses.remove("loss").unwrap_or_default(),
             losses,
             acc: score.map(|s| s.acc),
@@ -73,9 +76,31 @@ impl Trainer<'_> {
         row.append(&self.folder.metrics())?;
         self.state = self.state.next();
         checkpoint::save(&self.folder.checkpoint(), self.dev, &*self.method, &self.state)?;
+        self.folder.forget_before(row.epoch)?;
         self.watch.epoch(&row, &seen);
         self.seen = Some(seen);
         Ok(())
+    }
+
+    /// How pixels spread over clusters: the share of the largest in percent, and the number of
+    /// those without a pixel.
+    fn spread(&mut self, seen: &Seen) -> Result<(Option<f64>, Option<usize>)> {
+        let share = |counts: &[u32]| {
+            let all = counts.iter().map(|&count| f64::from(count)).sum::<f64>().max(1.0);
+            100.0 * f64::from(counts.iter().copied().max().unwrap_or(0)) / all
+        };
+        let Some(clustering) = self.method.clustering() else {
+            let mut counts = vec![0; usize::from(u16::MAX) + 1];
+            seen.clusters.iter().for_each(|&cluster| counts[usize::from(cluster)] += 1);
+            return Ok((Some(share(&counts)), None));
+        };
+        let (mut largest, mut empty) = (0f64, 0);
+        for view in clustering.pseudo() {
+            let counts = self.dev.read(view[0].counts)?;
+            largest = largest.max(share(&counts));
+            empty = empty.max(counts.iter().filter(|&&count| count == 0).count());
+        }
+        Ok((Some(largest), Some(empty)))
     }
 
     /// What the network makes of the validation images.

@@ -19,11 +19,14 @@ pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};
 pub use rewrite::{rename, save_centroids};
-pub use run::{Begun, Host, RunFolder, Settings};
+pub use run::{Begun, Computed, Host, RunFolder, Settings};
 pub use trained::{Loaded, Trained};
 pub use unseen::MOST as MOST_UNSEEN;
 
-use crate::base::Result;
+use std::time::Instant;
+
+use crate::base::say::warn;
+use crate::base::{Error, Result};
 use crate::data::PictureSet;
 use crate::device::Engine;
 use crate::eval::epochs::{self, EpochRow};
@@ -102,7 +105,9 @@ pub fn train(
         // A checkpoint is written beside the one before, and each epoch has a file.
         let checkpoint::Cost { checkpoint: bytes, epoch, .. } = checkpoint::cost(&*method);
         let checkpoints = bytes * if checkpoint.exists() { 1 } else { 2 };
-        let all = checkpoints.saturating_add(epoch.saturating_mul(left));
+        let all = checkpoints.saturating_add(
+            epoch.saturating_mul(folder.keep.map_or(left, |keep| left.min(keep + 1))),
+        );
         folder.check_room(bytes as u64, all as u64)?;
     }
     dev.reserve(&layout).map_err(|e| name_batches(e, recipe))?;
@@ -124,20 +129,30 @@ pub fn train(
         State::begin(settings, set)
     };
     // A run that goes on may have found its images or first weights in another place.
-    let settings = Settings { images: Some(images), ..settings.clone() };
+    let engine = Some(Computed::by(dev));
+    let settings = Settings { images: Some(images), engine, ..settings.clone() };
     if !resume || folder.read_settings()? != settings {
         folder.write_settings(&settings)?;
     }
     folder.write_plan(&text)?;
     epochs::truncate_from(&folder.metrics(), state.epoch)?;
-    let seen = None;
+    let (seen, started) = (None, Instant::now());
+    let goes_on = state.epoch <= recipe.epochs;
     let mut trainer = Trainer { dev, sets, folder, watch, method, evaluator, unseen, state, seen };
-    while trainer.state.epoch <= recipe.epochs {
+    let mut done = Ok(());
+    while done.is_ok() && trainer.state.epoch <= recipe.epochs {
         trainer.dev.enter(&format!("epoch {}", trainer.state.epoch));
-        let done = trainer.epoch();
+        done = trainer.epoch();
         trainer.dev.leave();
-        done?;
     }
+    if goes_on && matches!(done, Ok(()) | Err(Error::Interrupted { .. })) {
+        let seconds = settings.seconds + started.elapsed().as_secs_f64();
+        // The run is saved already, and its duration is for readers.
+        if let Err(e) = folder.write_settings(&Settings { seconds, ..settings }) {
+            warn(format_args!("warning: run.json does not say how long the run took: {e}"));
+        }
+    }
+    done?;
     let seen = match trainer.seen.take() {
         Some(seen) => seen,
         // No epoch was left.

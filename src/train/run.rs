@@ -1,6 +1,7 @@
 //! The folder of a run: its files, its settings, and the lock that keeps other processes out.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use crate::base::fs::{is_one_of, remove_unfinished, write_atomic};
 use crate::base::say::{self, quoted, warn};
 use crate::base::{Error, Result, memory};
 use crate::data::Fingerprint;
+use crate::device::Engine;
 use crate::net::weights::Provenance;
 use crate::recipe::Recipe;
 
@@ -49,6 +51,32 @@ pub struct Settings {
     /// The start of the run.
     #[serde(default)]
     pub begun: Begun,
+    /// What computed last. Runs of older versions do not say.
+    #[serde(default)]
+    pub engine: Option<Computed>,
+    /// The seconds that the run took so far, all of its starts together; written when it ends or is
+    /// stopped.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+/// What a run computed with, for readers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Computed {
+    /// The name of the device.
+    pub device: String,
+    /// The element type of activations.
+    pub precision: String,
+}
+
+impl Computed {
+    /// What this engine is.
+    pub fn by(dev: &dyn Engine) -> Self {
+        Computed {
+            device: dev.describe()["name"].as_str().unwrap_or_default().into(),
+            precision: dev.dtype().name().into(),
+        }
+    }
 }
 
 /// What files of older versions do not say: images were turned upright.
@@ -129,6 +157,8 @@ const LOCK: &str = "run.lock";
 pub struct RunFolder {
     /// The path of the folder.
     pub path: PathBuf,
+    /// The number of newest files of epochs that are kept. `None`: all are.
+    pub keep: Option<usize>,
     /// The folders that were created for it, the innermost first.
     made: Vec<PathBuf>,
     /// The lock, which is held while this value lives. The system releases it when the process
@@ -159,7 +189,7 @@ impl RunFolder {
         match locked {
             Ok(()) => {
                 remove_unfinished(path);
-                Ok(RunFolder { path: path.to_path_buf(), made, _lock: file })
+                Ok(RunFolder { path: path.to_path_buf(), keep: None, made, _lock: file })
             }
             Err(TryLockError::WouldBlock) => Err(Error::file(
                 path,
@@ -199,6 +229,25 @@ impl RunFolder {
     /// The path of the weights and centroids after an epoch, which can be evaluated.
     pub fn epoch(&self, epoch: usize) -> PathBuf {
         self.path.join(format!("epoch-{epoch:02}.safetensors"))
+    }
+
+    /// Removes the files of epochs that are no longer kept, once that of `epoch` and the checkpoint
+    /// are written.
+    pub fn forget_before(&self, epoch: usize) -> Result<()> {
+        let Some(keep) = self.keep else { return Ok(()) };
+        for old in (1..=epoch.saturating_sub(keep)).rev() {
+            let path = self.epoch(old);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io(path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The path of the table of epochs, as it is printed.
+    pub fn table(&self) -> PathBuf {
+        self.path.join("table.txt")
     }
 
     /// The path of the report.
@@ -262,7 +311,7 @@ impl RunFolder {
     pub fn read_settings(&self) -> Result<Settings> {
         let path = self.settings_path();
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::file(
+            ErrorKind::NotFound => Error::file(
                 &self.path,
                 "there is no run to resume here",
                 "check --run, or leave out --resume",

@@ -25,6 +25,7 @@ mod name;
 mod photos;
 mod place;
 mod recluster;
+mod record;
 mod report;
 mod resume;
 mod segment;

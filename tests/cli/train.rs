@@ -22,7 +22,7 @@ fn a_run_without_data_uses_the_scenes_of_the_cache_and_leaves_a_whole_run_folder
         "epoch-02.safetensors",
         "metrics.jsonl",
     ]);
-    want.extend(["plan.txt", "report.html", "run.json", "run.lock"]);
+    want.extend(["plan.txt", "report.html", "run.json", "run.lock", "table.txt"]);
     want.sort();
     assert_eq!(names, want);
 
@@ -112,9 +112,13 @@ fn a_plain_folder_trains_and_shows_clusters() {
         &ran.err,
         &["6.jpg: the file is empty; copy or download it again", "7 images left out, 7 used"],
     );
-    let head =
-        ["epoch", "k-means", "loss", "within", "cross", "acc", "mIoU", "labels", "train", "eval"];
+    let head = [
+        "epoch", "k-means", "loss", "within", "cross", "largest", "empty", "labels", "train",
+        "eval",
+    ];
     holds(&ran.out, &head);
+    assert!(!ran.out.contains("mIoU") && !ran.out.contains("acc"), "{ran:?}");
+    holds(&ran.err, &["epoch 1 of 1 ", "(within ", "imbalance ", "largest cluster "]);
     holds(
         &ran.out,
         &[

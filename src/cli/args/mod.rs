@@ -222,7 +222,8 @@ pub struct TrainArgs {
     /// sweep, the folder for all its runs [default: runs/sweep-NAME]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Continue the run in --run [default: the newest in runs/]
+    /// Continue the run in --run [default: the newest in runs/]; with more --epochs than it has,
+    /// a finished one, too
     #[arg(long)]
     pub resume: bool,
     #[command(flatten)]
@@ -230,6 +231,10 @@ pub struct TrainArgs {
     /// Epochs, each with k-means, labels and training
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
+    /// Keep the files of the newest N epochs only, which are for use; the checkpoint, which is for
+    /// resuming, stays [default: of all epochs]
+    #[arg(long = "keep", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub keep_epochs: Option<u16>,
     /// Adam's learning rate
     #[arg(long, value_name = "F")]
     pub lr: Option<f32>,

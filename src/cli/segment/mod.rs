@@ -31,14 +31,10 @@ const BESIDE: usize = 12;
 /// The same where clusters are cut out: RGB (3), labels (2), RGB with alpha (4), encoded (4).
 const BESIDE_CUTOUTS: usize = 13;
 
-/// The default of `--size`: so many times the side of the training's input. Masks are as fine as
-/// the input; on drawn scenes twice is better by 6 points of mIoU, and more than twice is not.
-const TIMES: usize = 2;
-
 /// The short side of the network's input: of `--size`, else from that of the training.
 fn short_side(args: &SegmentArgs, recipe: &Recipe) -> impl Fn(usize) -> Vec<usize> {
     let (given, size, fit, scales) =
-        (args.size, recipe.size * TIMES, recipe.fit, args.scales.clone());
+        (args.size, recipe.photo_size(), recipe.fit, args.scales.clone());
     move |photo| {
         let side = match (given, fit) {
             // A network that was trained on scaled pictures gets photos at the same scale.
@@ -79,7 +75,7 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         taken.map(|e| told.failed(&photo.path, e)).is_none()
     });
     if args.size.is_none() && !matches!(recipe.fit, Fit::Pad { .. }) {
-        let (size, trained) = (recipe.size * TIMES, recipe.size);
+        let (size, trained) = (recipe.photo_size(), recipe.size);
         tell(format_args!("input: short side {size}, twice the training's {trained} (see --size)"));
     }
     let beside = if args.cutouts { BESIDE_CUTOUTS } else { BESIDE };

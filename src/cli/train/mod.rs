@@ -7,7 +7,7 @@ mod record;
 use serde_json::json;
 
 use crate::base::say::{detail, quoted, warn};
-use crate::base::{Result, tell};
+use crate::base::{Error, Result, tell};
 use crate::cli::args::TrainArgs;
 use crate::cli::choose;
 use crate::cli::engine::Chosen;
@@ -18,7 +18,7 @@ use crate::cli::train::record::Record;
 use crate::cli::watch::Watch;
 use crate::data::Account;
 use crate::device::cuda::Autotune;
-use crate::eval::EpochRow;
+use crate::eval::{EpochRow, epochs};
 use crate::recipe::Laterals;
 use crate::report::table;
 use crate::train::{Outcome, RunFolder, Seen, plan, train};
@@ -84,12 +84,21 @@ pub fn one(args: &TrainArgs) -> Result<One> {
     let (device, steps) = (dev.describe(), args.profile_steps.clone().unwrap_or_default());
     let mut record = Record::new(&folder, &settings, &sets, device, args.tensorboard);
     let mut on_epoch = |row: &EpochRow, seen: &Seen| record.epoch(row, seen);
-    let (epochs, look) = (settings.recipe.epochs, args.check_finite.into());
-    let mut watch = Watch::new(epochs, steps, look, &mut on_epoch);
+    let (last, look) = (settings.recipe.epochs, args.check_finite.into());
+    let mut watch = Watch::new(last, steps, look, &mut on_epoch);
     let trained = train(dev, &folder, &settings, &sets, &start, args.resume, &mut watch);
     dev.choices().iter().for_each(|choice| detail(format_args!("chosen: {choice}")));
     if let Err(e) = &trained {
         record.stopped(e);
+        if let Error::Interrupted { .. } = e
+            && !args.json
+        {
+            // Why it was stopped is the error that counts.
+            let rows = epochs::read_or_none(&folder.metrics()).unwrap_or_default();
+            if !rows.is_empty() {
+                let _ = say(table::epochs(&rows));
+            }
+        }
     }
     let Outcome { seen, rows } = trained?;
     record.finish(&seen)?;

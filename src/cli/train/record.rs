@@ -13,7 +13,7 @@ use crate::data::PictureSet;
 use crate::eval::{EpochRow, epochs};
 use crate::report::events::EventFile;
 use crate::report::html::run::{RunPage, flat};
-use crate::report::{EvalReport, version};
+use crate::report::{EvalReport, table, version};
 use crate::train::{RunFolder, Seen, Sets, Settings};
 
 /// The report is written after an epoch if since it was written last there has passed this many
@@ -95,18 +95,25 @@ impl<'a> Record<'a> {
     /// Writes the pictures and the report of the finished run.
     pub fn finish(&mut self, seen: &Seen) -> Result<()> {
         self.see(seen)?;
+        self.end("finished")
+    }
+
+    /// Writes the pictures, the table and the report of a run that ended.
+    fn end(&mut self, state: &str) -> Result<()> {
         if let Some((_, pictures)) = &self.last {
             pictures.write(self.folder)?;
         }
-        self.write("finished")
+        let table = table::epochs(&epochs::read_or_none(&self.folder.metrics())?);
+        write_atomic(&self.folder.table(), |out| writeln!(out, "{table}"))?;
+        self.write(state)
     }
 
-    /// Writes the report of a run that ended early, if an epoch was finished: one that was resumed
-    /// and stopped at once keeps the report that it has. A failure is told, since what ended the
+    /// Writes pictures, table and report of a run that ended early, if an epoch was finished: one
+    /// that was resumed and stopped at once keeps those that it has. A failure is told, since what ended the
     /// run is the error that counts.
     pub fn stopped(&mut self, why: &Error) {
         if self.last.is_some()
-            && let Err(e) = self.write(&why.to_string())
+            && let Err(e) = self.end(&why.to_string())
         {
             warn(format_args!("warning: the report is not up to date: {e}"));
         }
