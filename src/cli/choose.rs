@@ -45,6 +45,11 @@ pub fn choose(
         }
         _ => FEWEST,
     };
+    if fewest > MOST {
+        tell(format_args!("{fewest} clusters: as many as classes occur in the labels"));
+        settings.recipe.clusters = fewest;
+        return Ok(());
+    }
     let dev = &mut *engine.open()?;
     let mut layout = Layout::new(dev.dtype());
     let (recipe, seed, range) = (&settings.recipe, settings.seed, fewest..=MOST);

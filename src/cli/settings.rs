@@ -102,13 +102,16 @@ impl TrainArgs {
     /// The recipe that was typed, or else the one that suits the data.
     fn name(&self, gpu: bool) -> Result<RecipeName> {
         let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
-        let unlabelled =
-            || data::taxonomy(&absolute(data)?, self.dataset, self.classes.unwrap_or_default());
+        let layout = || Ok::<_, Error>(DataLayout::of(&absolute(data)?, self.dataset));
         Ok(match self.recipe {
             Some(name) => name,
-            None if !gpu && unlabelled()?.is_none() => {
+            None if !gpu && !layout()?.paper => {
+                let what = match layout()?.has_labels() {
+                    true => layout()?.title,
+                    false => "a folder without labels",
+                };
                 tell(format_args!(
-                    "recipe photos (a folder without labels, on the CPU; --recipe picie for the paper's numbers)"
+                    "recipe photos ({what}, on the CPU; --recipe picie for the paper's numbers)"
                 ));
                 RecipeName::Photos
             }

@@ -78,7 +78,7 @@ pub fn open(
 ) -> Result<Dataset> {
     std::fs::read_dir(root).map_err(|e| Error::io(root, e))?;
     let layout = DataLayout::of(root, layout);
-    let taxonomy = layout.taxonomy(classes)?;
+    let taxonomy = layout.taxonomy(root, classes)?;
     let (mut items, mut account) = (Vec::new(), Account::default());
     for split in splits(root, layout, split)? {
         items.extend((layout.list)(root, split, on_progress, &mut account)?);
@@ -147,5 +147,5 @@ pub fn taxonomy(
     layout: Option<&'static DataLayout>,
     classes: Classes,
 ) -> Result<Option<Taxonomy>> {
-    DataLayout::of(root, layout).taxonomy(classes)
+    DataLayout::of(root, layout).taxonomy(root, classes)
 }

@@ -1,5 +1,6 @@
 //! Reads a file as RGB pixels, or as the values of a label map.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
@@ -242,12 +243,13 @@ const AS_IDS: &str = "convert it so that a pixel's value is its class id";
 
 /// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
 pub fn label(path: &Path) -> Result<LabelMap> {
-    coloured_label(path, &[])
+    coloured_label(path, &[], false)
 }
 
 /// Reads as [`label`] does; with `colours`, a colour PNG or one with a palette holds those colours,
-/// each of which stands for an id.
-pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap> {
+/// each of which stands for an id. With `or_index` a palette of other colours does not count, and
+/// the indices are the ids.
+pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)], or_index: bool) -> Result<LabelMap> {
     let bytes = read(path)?;
     if !bytes.starts_with(b"\x89PNG") {
         let kind = Kind::of(&bytes);
@@ -317,7 +319,13 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)]) -> Result<LabelMap
             .flat_map(|row| (0..width).map(move |x| pixel(row, x)))
             .collect();
     }
+    let known = |palette: &[u8]| {
+        let used: BTreeSet<u8> = rows.iter().copied().collect();
+        let mut used = used.into_iter().map(|i| palette.chunks_exact(3).nth(i.into()));
+        used.all(|entry| colours.iter().any(|(colour, _)| entry == Some(colour)))
+    };
     let palette = reader.info().palette.as_deref().filter(|_| !colours.is_empty());
+    let palette = palette.filter(|palette| !or_index || known(palette));
     let ids = match palette {
         _ if channels > 1 => rows.chunks_exact(channels).map(id).collect::<Result<_>>()?,
         Some(palette) => {

@@ -6,7 +6,7 @@
 //!        layouts                 a file for each way in which data sets lie on disk
 //!        files account maps      the images below a folder, what else lies there, and which
 //!                                of them are no photos
-//!        labels                  label value → class
+//!        labels classes          label value → class; classes of users
 //! ImageStore EvalStore ─ store   files → u8 (N, S, S, 3) and classes (N, S, S), decoded once
 //!        decode transform        one file → pixels or label values; any shape → a square
 //!        fates large             why a file cannot be read, and how many pixels are
@@ -15,6 +15,7 @@
 //! ```
 
 mod account;
+mod classes;
 mod dataset;
 pub mod decode;
 mod fates;

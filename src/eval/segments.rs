@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Taxonomy;
 use crate::data::palette::{Colour, palette};
 use crate::eval::ClassOf;
 
@@ -24,15 +25,18 @@ impl Segment {
     }
 
     /// The classes of a data set.
-    pub fn classes(names: &[impl AsRef<str>]) -> Vec<Self> {
-        let named = names.iter().zip(palette(names.len()));
-        named.map(|(name, colour)| Segment { name: Some(name.as_ref().into()), colour }).collect()
+    pub fn classes(taxonomy: &Taxonomy) -> Vec<Self> {
+        let named = taxonomy.classes.iter().zip(taxonomy.palette());
+        named.map(|(name, colour)| Segment { name: Some(name.clone()), colour }).collect()
     }
 
     /// Clusters as the `classes` that they stand for, with their names and colours. Those without a
     /// class have colours that no class has.
     pub fn matched(classes: &[Segment], class_of: &ClassOf) -> Vec<Self> {
-        let free = palette(classes.len() + class_of.len()).split_off(classes.len());
+        let taken = |colour: &Colour| classes.iter().any(|class| class.colour == *colour);
+        let all = palette(classes.len() + class_of.len()).into_iter();
+        let mut free: Vec<Colour> = all.filter(|colour| !taken(colour)).collect();
+        let free = free.split_off(free.len() - class_of.len());
         let own = |(class, colour): (&Option<usize>, Colour)| match class {
             Some(class) => classes[*class].clone(),
             None => Segment { name: None, colour },
@@ -101,7 +105,7 @@ mod tests {
 
     #[test]
     fn clusters_are_called_as_their_classes() {
-        let classes = Segment::classes(&["sky", "sea"]);
+        let classes = Segment::classes(&Taxonomy::new("", "", &["sky", "sea"], []));
         let colours = palette(5);
         let found = Segment::matched(&classes, &vec![Some(1), None, Some(1)]);
         assert_eq!(

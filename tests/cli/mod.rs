@@ -22,6 +22,7 @@ mod help;
 mod look;
 mod model;
 mod name;
+mod own_labels;
 mod photos;
 mod place;
 mod recluster;

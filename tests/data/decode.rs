@@ -185,30 +185,32 @@ fn a_label_map_of_known_colours_is_what_they_stand_for() {
     };
     let ids = [2, 0, 1, 1, 2, 0];
     picture(&[2, 0, 3, 1, 3, 0]).save(&path).unwrap();
-    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 255, 1, 255, 0]);
+    assert_eq!(coloured_label(&path, &colours, false).unwrap().ids, [2, 0, 255, 1, 255, 0]);
     picture(&ids).save(&path).unwrap();
-    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
+    assert_eq!(coloured_label(&path, &colours, false).unwrap().ids, [2, 0, 1, 1, 2, 0]);
     let clear = DynamicImage::ImageRgb8(picture(&ids)).into_rgba8();
     clear.save(&path).unwrap();
-    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1, 1, 2, 0]);
+    assert_eq!(coloured_label(&path, &colours, false).unwrap().ids, [2, 0, 1, 1, 2, 0]);
     // Grey ids are themselves.
     write_label(&path, 3, 1, &[5, 0, 255]);
-    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [5, 0, 255]);
+    assert_eq!(coloured_label(&path, &colours, false).unwrap().ids, [5, 0, 255]);
     // A palette's colours count, not its order.
     let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 1);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Two);
     encoder.set_palette(vec![0, 255, 255, 255, 255, 255, 0, 0, 255]);
     encoder.write_header().unwrap().write_image_data(&[0b00_01_10_00]).unwrap();
-    assert_eq!(coloured_label(&path, &colours).unwrap().ids, [2, 0, 1]);
+    assert_eq!(coloured_label(&path, &colours, false).unwrap().ids, [2, 0, 1]);
     let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 1);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Two);
     encoder.set_palette(vec![0, 0, 255, 255, 255, 255]);
     encoder.write_header().unwrap().write_image_data(&[0b00_01_10_00]).unwrap();
-    assert!(fails(coloured_label(&path, &colours)).contains("its palette has no colour 2; copy"));
+    assert!(
+        fails(coloured_label(&path, &colours, false)).contains("its palette has no colour 2; copy")
+    );
     gradient(4, 3).save(&path).unwrap();
-    let e = fails(coloured_label(&path, &colours));
+    let e = fails(coloured_label(&path, &colours, false));
     assert!(e.contains("a.png: the label map holds the colour [0, 90, 40]"), "{e}");
 }
 

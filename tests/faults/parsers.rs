@@ -229,7 +229,7 @@ fn kinds() -> Vec<Kind> {
         }),
         Kind::png("palette.png", palette, |path| drop(decode::label(path))),
         Kind::png("colours.png", colours, |path| {
-            drop(decode::coloured_label(path, &[([255, 0, 0], 0), ([0, 255, 0], 1)]))
+            drop(decode::coloured_label(path, &[([255, 0, 0], 0), ([0, 255, 0], 1)], false))
         }),
         Kind::png("image.png", image("image.png"), |path| drop(decode::rgb(path, true))),
         Kind::new("image.jpg", image("image.jpg"), JPEG, |path| drop(decode::rgb(path, true))),

@@ -23,6 +23,8 @@ pub static LAYOUT: DataLayout = DataLayout {
     own: &["leftImg8bit", "gtFine", "gtCoarse", "annotations"],
     labels: |root, split| Some((labels_of(root, split), "CITY/IMAGE_gtFine_labelIds.png")),
     taxonomies,
+    find_classes: None,
+    paper: true,
 };
 
 /// The trees of label maps.
@@ -73,8 +75,19 @@ fn taxonomies() -> Vec<Taxonomy> {
     let void = (0..7).map(|id| (id, IGNORE));
     let ids = void.chain((7..34).map(|id| (id, id - 7)));
     let about = "the 27 classes of PiCIE's table of Cityscapes";
-    vec![Taxonomy::new("cityscapes 27", about, &CLASSES, ids)]
+    let of_19 = |id: u8| NINETEEN.iter().position(|&kept| kept == id);
+    let ids_19 = (0..34).map(|id| (id, of_19(id).map_or(IGNORE, |class| class as u8)));
+    let names = NINETEEN.map(|id| CLASSES[usize::from(id) - 7]);
+    let about_19 = "the 19 classes of the Cityscapes benchmark; all else is ignored";
+    vec![
+        Taxonomy::new("cityscapes 27", about, &CLASSES, ids),
+        Taxonomy::new("cityscapes 19", about_19, &names, ids_19),
+    ]
 }
+
+/// The labelIds that Cityscapes' benchmark scores, in the order of its trainIds.
+const NINETEEN: [u8; 19] =
+    [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 
 /// Cityscapes labelIds 7..=33, in order: class = labelId − 7.
 const CLASSES: [&str; 27] = [

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::DataLayout;
+use super::{DataLayout, coco_fine};
 use crate::base::{Error, Result, stop};
 use crate::data::account::Account;
+use crate::data::classes;
 use crate::data::decode;
 use crate::data::files::{Item, OnProgress, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
@@ -31,6 +32,8 @@ pub static LAYOUT: DataLayout = DataLayout {
     own: &OWN,
     labels: |root, split| Some((labels_of(root, &format!("{split}2017")), "IMAGE.png")),
     taxonomies,
+    find_classes: None,
+    paper: true,
 };
 
 const SPLITS: [&str; 2] = ["train", "val"];
@@ -113,7 +116,8 @@ fn list(
         return Err(Error::file(&images, what, "unpack the images there"));
     }
     let done = AtomicUsize::new(0);
-    let keep: Vec<bool> = match labels.is_empty() {
+    // The rule is of COCO's own classes.
+    let keep: Vec<bool> = match labels.is_empty() || classes::file(root).is_some() {
         true => vec![],
         false => all
             .par_iter()
@@ -164,7 +168,7 @@ fn mostly_stuff(label: &Path) -> bool {
 /// always empty).
 fn taxonomies() -> Vec<Taxonomy> {
     // The coarse classes that are kept, in order.
-    let table = |name, about, classes, kept: &[usize]| {
+    let table = |name, about, classes: &[&str], kept: &[usize]| {
         let class = |coarse: u8| kept.iter().position(|&kept| kept == usize::from(coarse));
         let ids = FINE_TO_COARSE.iter().map(|&c| class(c).map_or(IGNORE, |class| class as u8));
         Taxonomy::new(name, about, classes, (0..).zip(ids))
@@ -195,6 +199,7 @@ fn taxonomies() -> Vec<Taxonomy> {
             &THREE,
             &THREE_OF_27,
         ),
+        coco_fine::taxonomy(),
     ]
 }
 

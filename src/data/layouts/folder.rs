@@ -17,6 +17,8 @@ pub static LAYOUT: DataLayout = DataLayout {
     own: &[],
     labels: |_, _| None,
     taxonomies: Vec::new,
+    find_classes: None,
+    paper: false,
 };
 
 /// The items of images below `root`, which are called by their paths.

@@ -5,11 +5,15 @@
 //! [`LAYOUTS`]. The values of `--dataset` and `--classes`, their help, detection and the errors
 //! that list layouts all follow from the table.
 
+mod ade20k;
 mod cityscapes;
+mod coco_fine;
 mod coco_stuff;
 mod every_image;
 mod folder;
+mod images_labels;
 mod potsdam;
+mod voc;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,6 +24,7 @@ use clap::builder::PossibleValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::account::Account;
+use super::classes;
 use super::files::{Item, OnProgress};
 use super::labels::Taxonomy;
 use crate::base::{Error, Result};
@@ -31,6 +36,9 @@ pub static LAYOUTS: &[&DataLayout] = &[
     &coco_stuff::LAYOUT,
     &cityscapes::LAYOUT,
     &potsdam::LAYOUT,
+    &voc::LAYOUT,
+    &ade20k::LAYOUT,
+    &images_labels::LAYOUT,
     &folder::LAYOUT,
     &every_image::LAYOUT,
 ];
@@ -62,6 +70,10 @@ pub struct DataLayout {
     /// Builds every table of classes that label maps of this layout can be read by. Empty where
     /// there are no labels.
     pub taxonomies: fn() -> Vec<Taxonomy>,
+    /// Finds the classes of a folder whose label maps may have any, where no file names them.
+    pub find_classes: Option<fn(&Path) -> Result<Option<Taxonomy>>>,
+    /// Whether the paper has numbers for it.
+    pub paper: bool,
 }
 
 impl DataLayout {
@@ -76,12 +88,30 @@ impl DataLayout {
         asked.unwrap_or_else(|| detected().expect("the plain folder fits"))
     }
 
-    /// The table of that many classes; None for a layout without labels, which has no use for any
-    /// other number of classes than the usual one.
+    /// Whether folders of this layout may have label maps.
+    pub fn has_labels(&self) -> bool {
+        self.find_classes.is_some() || !(self.taxonomies)().is_empty()
+    }
+
+    /// The classes of the folder `root`: those that its user names in a file, else the table of that
+    /// many classes; None for a layout without labels, which has no use for any other number of
+    /// classes than the usual one.
     ///
-    /// Errors: the layout has no such table.
-    pub fn taxonomy(&self, classes: Classes) -> Result<Option<Taxonomy>> {
+    /// Errors: the layout has no such table; the file of classes cannot be read.
+    pub fn taxonomy(&self, root: &Path, classes: Classes) -> Result<Option<Taxonomy>> {
+        if self.has_labels()
+            && let Some(own) = classes::read(root)?
+        {
+            return Ok(Some(own));
+        }
+        if let Some(find) = self.find_classes {
+            return find(root);
+        }
         let mut known = (self.taxonomies)();
+        // Where there is one table, nobody need say which.
+        if known.len() == 1 && classes == Classes::default() {
+            return Ok(known.pop());
+        }
         if let Some(at) = known.iter().position(|table| table.classes.len() == classes.0) {
             return Ok(Some(known.swap_remove(at)));
         }
@@ -108,7 +138,7 @@ impl DataLayout {
 
 /// The titles of the layouts that have label maps, as a sentence lists them.
 pub fn labelled() -> String {
-    listing(LAYOUTS.iter().filter(|l| !(l.taxonomies)().is_empty()).map(|l| l.title.to_string()))
+    listing(LAYOUTS.iter().filter(|layout| layout.has_labels()).map(|l| l.title.to_string()))
 }
 
 /// What to look for in a folder of each layout that is not plain, as a sentence lists it.
@@ -218,7 +248,7 @@ impl ValueEnum for Classes {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let tables: Vec<Taxonomy> = tables().into_iter().filter(|t| Self::of(t) == *self).collect();
         let about: Vec<&str> = tables.iter().map(|table| table.about).collect();
-        Some(PossibleValue::new(tables.first()?.flag()).help(about.join("; ")))
+        Some(PossibleValue::new(tables.first()?.flag().to_string()).help(about.join("; ")))
     }
 }
 

@@ -26,6 +26,8 @@ pub static LAYOUT: DataLayout = DataLayout {
     own: &["imgs", "gt"],
     labels: |root, split| Some((labels_of(root, split), "IMAGE.png")),
     taxonomies,
+    find_classes: None,
+    paper: true,
 };
 
 const SPLITS: [&str; 3] = ["train", "val", "test"];
@@ -103,8 +105,8 @@ fn list(root: &Path, split: &str, account: &mut Account) -> Result<Vec<Item>> {
 
 /// Ids 0..=5, 255 ignored; with 3 classes in pairs.
 fn taxonomies() -> Vec<Taxonomy> {
-    let table = |name, about, classes, of: &[u8; 6]| Taxonomy {
-        colours: &COLOURS,
+    let table = |name, about, classes: &[&str], of: &[u8; 6]| Taxonomy {
+        colours: COLOURS.to_vec(),
         ..Taxonomy::new(name, about, classes, (0..).zip(of.iter().copied()))
     };
     vec![
