@@ -18,6 +18,8 @@ mod pages;
 mod paths;
 mod pictures;
 mod read;
+mod recipe_file;
+mod recipes;
 mod scenes;
 mod segment;
 mod set;
@@ -86,6 +88,7 @@ fn command(command: Command) -> Result<()> {
         Command::Compare(args) => compare::run(&args),
         Command::Scenes(args) => scenes::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Recipes(args) => recipes::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions(args) => pages::completions(&args),

@@ -4,7 +4,7 @@
 pub mod bench;
 pub mod events;
 pub mod html;
-pub mod neighbours;
+pub mod neighbors;
 pub mod palette;
 pub mod perclass;
 pub mod pictures;
