@@ -1,4 +1,4 @@
-//! A batch of the search for nearest neighbours: the best pixel of each image, and the best pixels
+//! A batch of the search for nearest neighbors: the best pixel of each image, and the best pixels
 //! of all.
 
 use criterion::Criterion;

@@ -357,7 +357,7 @@ impl Feeder {
 }
 
 /// Cuts and mirrors a label map (stored, stored) as its picture is, and resizes it to (side, side)
-/// by nearest neighbour.
+/// by nearest neighbor.
 pub fn crop_labels(map: &[u8], stored: usize, crop: Crop, side: usize) -> Vec<u8> {
     let [top, left, window] = [crop.top, crop.left, crop.side].map(|v| v as usize);
     // The pixel that the middle of an output pixel falls into.

@@ -20,6 +20,8 @@ mod pages;
 mod paths;
 mod pictures;
 mod read;
+mod recipe_file;
+mod recipes;
 mod recluster;
 mod scenes;
 mod segment;
@@ -92,6 +94,7 @@ fn command(command: Command) -> Result<()> {
         Command::Export(args) => export::run(&args),
         Command::Scenes(args) => scenes::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Recipes(args) => recipes::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions(args) => pages::completions(&args),

@@ -17,14 +17,14 @@ use crate::data::{ImageStore, Square, decode, transform};
 use crate::device::cuda::Autotune;
 use crate::device::ops::top::MOST_QUERIES;
 use crate::device::{Engine, Layout};
-use crate::method::{Batching, Neighbour, Search, Wanted};
+use crate::method::{Batching, Neighbor, Search, Wanted};
 use crate::net::STRIDE;
 use crate::report::Progress;
-use crate::report::neighbours::{Marked, QueryRow, sheet};
+use crate::report::neighbors::{Marked, QueryRow, sheet};
 use crate::report::pictures::write_rgb;
 use crate::train::{Loaded, Trained};
 
-/// Runs the command: prints the neighbours and writes the sheet.
+/// Runs the command: prints the neighbors and writes the sheet.
 pub fn run(args: &NeighborsArgs) -> Result<()> {
     let engine = Chosen::new(&args.engine, Autotune::Cached)?;
     if args.queries.len() > MOST_QUERIES {
@@ -52,20 +52,20 @@ pub fn run(args: &NeighborsArgs) -> Result<()> {
     for (asked, found) in asked.into_iter().zip(found) {
         lines.push(asked.name.clone());
         let mut own = Vec::new();
-        let mut neighbours = Vec::new();
-        for neighbour in found {
-            let at = (neighbour.x * STRIDE + STRIDE / 2, neighbour.y * STRIDE + STRIDE / 2);
-            let place = place(&store, neighbour.image, at);
-            lines.push(format!("  {:.4}  {place}", neighbour.score));
-            own.push(json!({ "score": neighbour.score, "place": place }));
-            let caption = format!("{:.4}", neighbour.score);
-            neighbours.push(Marked { picture: picture(&store, neighbour.image)?, at, caption });
+        let mut neighbors = Vec::new();
+        for neighbor in found {
+            let at = (neighbor.x * STRIDE + STRIDE / 2, neighbor.y * STRIDE + STRIDE / 2);
+            let place = place(&store, neighbor.image, at);
+            lines.push(format!("  {:.4}  {place}", neighbor.score));
+            own.push(json!({ "score": neighbor.score, "place": place }));
+            let caption = format!("{:.4}", neighbor.score);
+            neighbors.push(Marked { picture: picture(&store, neighbor.image)?, at, caption });
         }
         let image = image::RgbImage::from_raw(size as u32, size as u32, asked.pixels)
             .expect("a square of this size");
         let query = Marked { picture: image, at: asked.at, caption: "query".into() };
-        all.push(json!({ "query": asked.name, "neighbours": own }));
-        rows.push(QueryRow { title: asked.name, query, neighbours });
+        all.push(json!({ "query": asked.name, "neighbors": own }));
+        rows.push(QueryRow { title: asked.name, query, neighbors });
     }
     write_rgb(&args.out, &sheet(&rows))?;
     if args.json {
@@ -134,14 +134,14 @@ impl Asked {
     }
 }
 
-/// The nearest neighbours of each query, without itself.
+/// The nearest neighbors of each query, without itself.
 fn search(
     dev: &mut dyn Engine,
     args: &NeighborsArgs,
     trained: &Trained,
     store: &ImageStore,
     asked: &[Asked],
-) -> Result<Vec<Vec<Neighbour>>> {
+) -> Result<Vec<Vec<Neighbor>>> {
     let recipe = &trained.recipe;
     let (images, top) = (store.len(), usize::from(args.top));
     let mut layout = Layout::new(dev.dtype());
@@ -162,10 +162,10 @@ fn search(
     let mut found = search.run(dev, net, store, &queries, &mut |n| phase.tick(n))?;
     phase.finish();
     for (list, asked) in found.iter_mut().zip(asked) {
-        let itself = |n: &Neighbour| {
+        let itself = |n: &Neighbor| {
             Some(n.image) == asked.own && (!every_pixel || (n.x, n.y) == asked.pixel())
         };
-        list.retain(|neighbour| !itself(neighbour));
+        list.retain(|neighbor| !itself(neighbor));
         list.truncate(top);
     }
     Ok(found)

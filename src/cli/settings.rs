@@ -5,9 +5,10 @@ use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, tell};
-use crate::cli::args::{Clusters, RecipeName, ShapeArgs, TrainArgs};
+use crate::cli::args::{Clusters, RecipeArg, RecipeName, ShapeArgs, TrainArgs};
 use crate::cli::limits::check_limit;
 use crate::cli::paths::{absolute, cache, newest, next_free};
+use crate::cli::recipe_file;
 use crate::cli::scenes::draw_scenes;
 use crate::data::{self, DataLayout};
 use crate::net::Architecture;
@@ -99,29 +100,28 @@ impl TrainArgs {
         Ok(all)
     }
 
-    /// The recipe that was typed, or else the one that suits the data.
-    fn name(&self, gpu: bool) -> Result<RecipeName> {
-        let Some(data) = &self.data else { return Ok(self.recipe.unwrap_or(RecipeName::Demo)) };
-        let layout = || Ok::<_, Error>(DataLayout::of(&absolute(data)?, self.dataset));
-        Ok(match self.recipe {
-            Some(name) => name,
-            None if !gpu && !layout()?.paper => {
-                let what = match layout()?.has_labels() {
-                    true => layout()?.title,
-                    false => "a folder without labels",
-                };
-                tell(format_args!(
-                    "recipe photos ({what}, on the CPU; --recipe picie for the paper's numbers)"
-                ));
-                RecipeName::Photos
-            }
-            None => RecipeName::Picie,
-        })
+    /// The recipe that was typed by its name, or else the one that suits the data.
+    pub fn name(&self, gpu: bool) -> Result<RecipeName> {
+        if let Some(RecipeArg::Named(name)) = self.recipe {
+            return Ok(name);
+        }
+        let Some(data) = &self.data else { return Ok(RecipeName::Demo) };
+        let layout = DataLayout::of(&absolute(data)?, self.dataset);
+        if gpu || self.recipe.is_some() || layout.paper {
+            return Ok(RecipeName::Picie);
+        }
+        let what = if layout.has_labels() { layout.title } else { "a folder without labels" };
+        tell(format_args!(
+            "recipe photos ({what}, on the CPU; --recipe picie for the paper's numbers)"
+        ));
+        Ok(RecipeName::Photos)
     }
 
-    /// The folder, settings and weights of a new run.
-    fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
-        let (demo, name) = (self.data.is_none(), self.name(gpu)?);
+    /// The numbers of a new run of the recipe `name`, those that follow from its images aside.
+    pub fn numbers(&self, name: RecipeName) -> Result<Recipe> {
+        if let Some(RecipeArg::File(path)) = &self.recipe {
+            return self.overridden(recipe_file::read(path)?);
+        }
         // The numbers that are made small below must not be small already, because the small
         // numbers depend on the weights.
         let whole = if matches!(name, RecipeName::Demo | RecipeName::Photos) {
@@ -130,12 +130,17 @@ impl TrainArgs {
             name.recipe()
         };
         let start = if self.weights == Some(Source::None) { whole.from_scratch() } else { whole };
-        let mut recipe = self.overridden(match name {
+        self.overridden(match name {
             RecipeName::Photos => start.for_photos(),
             RecipeName::Demo => Recipe { name: Recipe::demo().name, ..start.small() },
-            _ if demo => start.small(),
+            _ if self.data.is_none() => start.small(),
             _ => start,
-        })?;
+        })
+    }
+
+    /// The folder, settings and weights of a new run.
+    fn fresh(&self, gpu: bool) -> Result<(RunFolder, Settings, Start)> {
+        let mut recipe = self.numbers(self.name(gpu)?)?;
         if self.shape.clusters == Some(Clusters::Auto) && !recipe.clustered() {
             let what = format!("--clusters auto in the recipe {}", recipe.name);
             return Err(Error::input(
@@ -190,7 +195,8 @@ impl TrainArgs {
 
     /// The numbers that a new run leaves to be chosen from its images.
     pub fn undecided(&self, recipe: &Recipe) -> Undecided {
-        let photos = recipe.name == Recipe::photos().name;
+        let file = matches!(self.recipe, Some(RecipeArg::File(_)));
+        let photos = recipe.name == Recipe::photos().name && !file;
         let set = |name| {
             self.set.iter().any(|text| text.split_once('=').is_some_and(|(set, _)| set == name))
         };
@@ -263,9 +269,11 @@ impl TrainArgs {
             }
             None => {}
         }
-        let name = self
-            .recipe
-            .and_then(|r| clap::ValueEnum::to_possible_value(&r).map(|v| v.get_name().to_string()));
+        let name = match &self.recipe {
+            Some(RecipeArg::Named(name)) => Some(name.recipe().name),
+            Some(RecipeArg::File(path)) => Some(recipe_file::read(path)?.name),
+            None => None,
+        };
         // A run may go on for longer than was said, with the same command or another.
         if let Some(more) = self.epochs.filter(|&epochs| epochs > saved.recipe.epochs) {
             saved.recipe.epochs = more;

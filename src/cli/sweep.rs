@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use clap::ValueEnum;
-
 use crate::base::{Error, Result, tell};
-use crate::cli::args::{RecipeName, SweepArgs, TrainArgs};
+use crate::cli::args::{RecipeArg, RecipeName, SweepArgs, TrainArgs};
+use crate::cli::engine::Chosen;
 use crate::cli::say;
 use crate::cli::train::{self, One};
+use crate::device::cuda::Autotune;
 use crate::eval::epochs::Score;
 use crate::report::table;
 
@@ -28,7 +28,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     }
     let mut args = args.clone();
     if args.name == "lambda" {
-        args.train.recipe.get_or_insert(RecipeName::Iic);
+        args.train.recipe.get_or_insert(RecipeArg::Named(RecipeName::Iic));
         if args.values.is_empty() {
             args.values = LAMBDAS.map(String::from).to_vec();
         }
@@ -38,6 +38,17 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             format!("no value of {} to try", args.name),
             "list them: --values A,B,C",
         ));
+    }
+    let gpu = Chosen::new(&args.train.engine, Autotune::Load)?.is_gpu();
+    if args.name != "recipe" && args.train.recipe.is_none() {
+        args.train.recipe = Some(RecipeArg::Named(args.train.name(gpu)?));
+    }
+    // A wrong value is told before hours of training with the others.
+    for value in &args.values {
+        let train = of(&args, value, args.train.clone())?;
+        let recipe = train.numbers(train.name(gpu)?)?;
+        recipe.architecture.check()?;
+        recipe.check()?;
     }
     let folder = args.train.run.clone();
     let folder = folder.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", args.name)));
@@ -89,10 +100,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
 fn of(args: &SweepArgs, value: &str, train: TrainArgs) -> Result<TrainArgs> {
     let wrong = || Error::input(format!("{value} is no value of {}", args.name), "check --values");
     Ok(match &*args.name {
-        "recipe" => TrainArgs {
-            recipe: Some(RecipeName::from_str(value, false).map_err(|_| wrong())?),
-            ..train
-        },
+        "recipe" => TrainArgs { recipe: Some(value.parse().map_err(|_| wrong())?), ..train },
         "lambda" => TrainArgs { lambda: Some(value.parse().map_err(|_| wrong())?), ..train },
         name => {
             let mut set = train.set.clone();

@@ -27,7 +27,7 @@ const DISTINCT: usize = 256;
 /// every picture.
 ///
 /// Each colour after the first seven is the one, among those neither near black nor near white,
-/// whose nearest neighbour is farthest to normal, red-blind and green-blind eyes.
+/// whose nearest neighbor is farthest to normal, red-blind and green-blind eyes.
 pub fn palette(n: usize) -> Vec<Colour> {
     static COLOURS: OnceLock<Vec<Colour>> = OnceLock::new();
     let colours = COLOURS.get_or_init(farthest_first);

@@ -98,7 +98,7 @@ impl Span {
         self.to as f64 - self.from as f64
     }
 
-    /// The index in the picture of each pixel that is shown, by nearest neighbour.
+    /// The index in the picture of each pixel that is shown, by nearest neighbor.
     ///
     /// NOTE: the position is summed step by step because Pillow does; a product rounds elsewhere
     /// and picks other pixels at ties.

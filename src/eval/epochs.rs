@@ -42,8 +42,8 @@ pub struct EpochRow {
     /// not say.
     #[serde(default)]
     pub largest: Option<f64>,
-    /// The number of clusters without a pixel, in the view that has most of them. `None` where there
-    /// are no pseudo labels.
+    /// The number of clusters without a pixel, in the view that has most of them. `None` where
+    /// there are no pseudo labels.
     #[serde(default)]
     pub empty: Option<usize>,
     /// The loss: the mean over the steps of the epoch of what they minimised.

@@ -116,7 +116,7 @@ impl Tally {
     }
 }
 
-/// Marks the pixels (H, `width`) with a neighbour in their row or column that has another cluster.
+/// Marks the pixels (H, `width`) with a neighbor in their row or column that has another cluster.
 fn borders(clusters: &[u16], width: usize) -> Vec<bool> {
     let mut border = vec![false; clusters.len()];
     for i in 0..clusters.len() {

@@ -30,7 +30,7 @@ pub use common::{Batch, Common, Training};
 pub use evaluate::{EvalShape, Evaluator};
 pub use laterals::PcaLaterals;
 pub use learned::{FirstWeights, Learned};
-pub use search::{Neighbour, Search, Wanted};
+pub use search::{Neighbor, Search, Wanted};
 
 use crate::base::{BySize, Result};
 use crate::data::PictureSet;

@@ -1,4 +1,4 @@
-//! The search for the nearest neighbours of some pixels among all pixels of a data set, by the
+//! The search for the nearest neighbors of some pixels among all pixels of a data set, by the
 //! cosine of their features. It is exact, and keeps a running list of the best N on the device.
 
 use crate::augment::{Augment, Feeder, FeederSpec, View};
@@ -15,7 +15,7 @@ use crate::recipe::Recipe;
 
 /// A pixel of the feature map of an image, and its cosine with a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbour {
+pub struct Neighbor {
     /// Cosine with the query, −1 to 1.
     pub score: f32,
     /// Number of the image in the data set.
@@ -54,14 +54,14 @@ pub struct Search {
 pub struct Wanted {
     /// Number of queries.
     pub queries: usize,
-    /// Number of neighbours to find for each query.
+    /// Number of neighbors to find for each query.
     pub nearest: usize,
     /// Whether several pixels of one image may be found, or only its best one.
     pub every_pixel: bool,
 }
 
 impl Search {
-    /// Plans a search in images of `size`² pixels. Fails on more neighbours or queries than
+    /// Plans a search in images of `size`² pixels. Fails on more neighbors or queries than
     /// [`plan_top`] allows.
     pub fn plan(
         dev: &mut dyn Engine,
@@ -128,7 +128,7 @@ impl Search {
         Ok(dev.read_acts(self.features)?[at * FEATURES..][..FEATURES].to_vec())
     }
 
-    /// Finds the nearest neighbours of each query (FEATURES), the nearest first. Among equal ones
+    /// Finds the nearest neighbors of each query (FEATURES), the nearest first. Among equal ones
     /// the earlier image, row and column comes first. A list is shorter if there are not as many.
     pub fn run(
         &mut self,
@@ -137,7 +137,7 @@ impl Search {
         set: &ImageStore,
         queries: &[Vec<f32>],
         tick: Tick,
-    ) -> Result<Vec<Vec<Neighbour>>> {
+    ) -> Result<Vec<Vec<Neighbor>>> {
         dev.write(self.queries.w, &queries.concat())?;
         dev.zero(self.queries.b)?;
         dev.write(self.best, &vec![f32::NEG_INFINITY; self.best.len])?;
@@ -159,17 +159,12 @@ impl Search {
             tick(n)?;
         }
         let (best, places) = (dev.read(self.best)?, dev.read(self.places)?);
-        let found: Vec<Option<Neighbour>> = best
+        let found: Vec<Option<Neighbor>> = best
             .into_iter()
             .zip(places)
             .map(|(score, place)| {
                 let (image, at) = (place as usize / pixels, place as usize % pixels);
-                (place != u32::MAX).then_some(Neighbour {
-                    score,
-                    image,
-                    x: at % side,
-                    y: at / side,
-                })
+                (place != u32::MAX).then_some(Neighbor { score, image, x: at % side, y: at / side })
             })
             .collect();
         let n = found.len() / self.queries.k;

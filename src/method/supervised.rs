@@ -6,7 +6,7 @@
 //! ```
 //! Pixels without a class are left out. PiCIE's supplement states Adam and the learning rate. The
 //! rest is a choice made here: one view with the recipe's augmentation, labels resized by nearest
-//! neighbour, and features that are not normalised.
+//! neighbor, and features that are not normalised.
 
 use crate::augment::{Feeder, View, crop_labels};
 use crate::base::{BySize, Error, Result};

@@ -5,7 +5,7 @@ pub mod bench;
 pub mod contact;
 pub mod events;
 pub mod html;
-pub mod neighbours;
+pub mod neighbors;
 pub mod perclass;
 pub mod pictures;
 pub mod plot;

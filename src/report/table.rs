@@ -28,8 +28,8 @@ pub(super) fn number(value: Option<f64>, digits: usize) -> String {
 /// The table of a run's epochs, one line each: k-means objective (mean of the views), losses,
 /// scores in percent, seconds of each phase. Without labels the share of the largest cluster and
 /// the number of empty ones stand in the place of scores. Epoch 0 is before any training (k-means
-/// on the untrained network); `fresh` is a new k-means on the trained network, where the recipe asks
-/// for it. The last line says at which size images were evaluated.
+/// on the untrained network); `fresh` is a new k-means on the trained network, where the recipe
+/// asks for it. The last line says at which size images were evaluated.
 pub fn epochs(rows: &[EpochRow]) -> String {
     let clustered = rows.iter().any(|row| !row.kmeans_objective.is_empty());
     let mut parts: Vec<&String> =

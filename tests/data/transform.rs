@@ -74,7 +74,7 @@ fn a_third_is_every_third_pixel_padded_where_it_is_short() {
 
 #[test]
 fn points_lie_where_pixels_are_resized_to() {
-    // Nearest-neighbour label maps know: pixel (x, y) of the square shows the pixel of the
+    // Nearest-neighbor label maps know: pixel (x, y) of the square shows the pixel of the
     // picture that its middle lies in.
     for (w, h, size, fit) in
         [(20, 10, 6, Fit::Crop), (5, 13, 8, Fit::Crop), (24, 12, 6, Fit::Pad { scale: 1.0 / 3.0 })]

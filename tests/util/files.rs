@@ -10,7 +10,7 @@ pub fn touch(path: &Path) {
     std::fs::write(path, []).unwrap();
 }
 
-/// A picture whose every pixel and channel differs from its neighbours.
+/// A picture whose every pixel and channel differs from its neighbors.
 pub fn gradient(width: u32, height: u32) -> RgbImage {
     ImageBuffer::from_fn(width, height, |x, y| {
         image::Rgb([x * 37 + y * 11, x * 5 + y * 53 + 90, x * y * 29 + 40].map(|v| v as u8))

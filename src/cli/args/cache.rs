@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, clap::Args)]
 pub struct KeepArgs {
     /// Decode the images anew, and do not keep them in the user's cache folder for the next start
-    #[arg(long)]
+    #[arg(help_heading = "Data", long)]
     pub no_cache: bool,
 }
 
@@ -15,6 +15,6 @@ pub struct CacheArgs {
     #[arg(long)]
     pub clear: bool,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
 }

@@ -10,15 +10,15 @@ pub struct ExportArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// ONNX model to write (opset 17), from a photo's bytes to labels and scores
-    #[arg(long, value_name = "FILE", group = "what")]
+    #[arg(help_heading = "Output", long, value_name = "FILE", group = "what")]
     pub onnx: Option<PathBuf>,
     /// PyTorch script to write, which reads checkpoints of picie
-    #[arg(long, value_name = "FILE", group = "what")]
+    #[arg(help_heading = "Output", long, value_name = "FILE", group = "what")]
     pub torch: Option<PathBuf>,
     /// Folder to write config.json, model.safetensors, README.md and picie.py into
-    #[arg(long, value_name = "DIR", group = "what")]
+    #[arg(help_heading = "Output", long, value_name = "DIR", group = "what")]
     pub folder: Option<PathBuf>,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
 }

@@ -3,6 +3,7 @@
 mod baselines;
 mod bench;
 mod cache;
+mod engine;
 mod export;
 mod name;
 mod recipe;
@@ -14,10 +15,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::data::{Classes, DataLayout};
-use crate::device::cuda::Autotune;
 use crate::device::ops::Merge;
 use crate::eval::Matching;
 use crate::net::Backbone;
@@ -28,9 +28,10 @@ use crate::train::MOST_UNSEEN;
 pub use baselines::BaselinesArgs;
 pub use bench::{BenchArgs, Model};
 pub use cache::{CacheArgs, KeepArgs};
+pub use engine::{Device, EngineArgs, Precision};
 pub use export::ExportArgs;
 pub use name::NameArgs;
-pub use recipe::RecipeName;
+pub use recipe::{RecipeArg, RecipeName, RecipesArgs};
 pub use recluster::ReclusterArgs;
 pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
 pub use trained::{
@@ -40,7 +41,7 @@ pub use trained::{
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,
 /// segments your photos.
 #[derive(Debug, Parser)]
-#[command(version, long_version = version::long(), max_term_width = 100)]
+#[command(version, long_version = version::long(), max_term_width = 80)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -51,66 +52,87 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train on a folder of images; without arguments, on a small data set of drawn scenes
+    #[command(after_help = "Examples:
+  picie train
+  picie train --data photos --run runs/photos
+  picie train --run runs/photos --resume")]
     Train(Box<TrainArgs>),
     /// Evaluate a checkpoint: its scores if the images have labels, else what can be measured
     /// without
+    #[command(after_help = "Examples:
+  picie eval --checkpoint runs/photos/checkpoint.safetensors --data photos")]
     Eval(EvalArgs),
     /// Measure baselines that train nothing: the largest class, and k-means of colours (Lab), of
     /// colours and height, of the features of a random network, and of those of an ImageNet network
+    #[command(after_help = "Examples:
+  picie baselines --data photos --clusters 10")]
     Baselines(BaselinesArgs),
     /// Train with several values of one setting, or several recipes, and several seeds; print a
     /// table
+    #[command(after_help = "Examples:
+  picie sweep lambda
+  picie sweep clusters --values 6,9,12 --seeds 1,2,3 --data coco")]
     Sweep(Box<SweepArgs>),
     /// Segment photos: write a label PNG and an overlay PNG of each, and a sheet of all
+    #[command(after_help = "Examples:
+  picie segment --checkpoint runs/photos/checkpoint.safetensors --out out \\
+      photos")]
     Segment(SegmentArgs),
     /// Name the clusters of a checkpoint, as 3=sky; without names, list them with their colours
+    #[command(after_help = "Examples:
+  picie name --checkpoint runs/photos/checkpoint.safetensors 3=sky 5=grass")]
     Name(NameArgs),
     /// Find another number of clusters with the network of a checkpoint, without training
+    #[command(after_help = "Examples:
+  picie recluster --checkpoint runs/photos/checkpoint.safetensors \\
+      --data photos --clusters 20 --out twenty.safetensors")]
     Recluster(ReclusterArgs),
     /// Find the pixels of a data set that are most like given pixels, by the cosine of features
+    #[command(after_help = "Examples:
+  picie neighbors --checkpoint runs/photos/checkpoint.safetensors \\
+      --data photos --query cat.jpg:120,80")]
     Neighbors(NeighborsArgs),
     /// Draw the predictions of several checkpoints for the same images, side by side
+    #[command(after_help = "Examples:
+  picie compare --checkpoint a.safetensors --checkpoint b.safetensors \\
+      --data coco --out both.png")]
     Compare(CompareArgs),
     /// Write a trained network for other programs: ONNX, PyTorch, or a folder as model hubs have it
+    #[command(after_help = "Examples:
+  picie export --checkpoint runs/photos/checkpoint.safetensors --onnx net.onnx")]
     Export(ExportArgs),
     /// Draw a small data set of scenes, in the layout of COCO-Stuff
+    #[command(after_help = "Examples:
+  picie scenes drawn --train 64 --val 16")]
     Scenes(ScenesArgs),
     /// Measure images per second, on random images or those of a folder, and the time of every op
     /// beside the least that the hardware allows
+    #[command(after_help = "Examples:
+  picie bench --report bench.html
+  picie bench --against before.json")]
     Bench(BenchArgs),
+    /// List the recipes, or the numbers of one
+    #[command(
+        after_help = "Examples:\n  picie recipes photos\n  picie recipes picie --json > mine.json"
+    )]
+    Recipes(RecipesArgs),
     /// Show what this machine computes with
+    #[command(after_help = "Examples:
+  picie devices --json")]
     Devices(DevicesArgs),
     /// List what is kept in the user's cache folder: decoded images, cuDNN's measured engines,
     /// drawn scenes
+    #[command(after_help = "Examples:
+  picie cache --clear")]
     Cache(CacheArgs),
     /// Print the completions of a shell, to be put where it looks for them
+    #[command(after_help = "Examples:
+  picie completions bash > ~/.local/share/bash-completion/completions/picie")]
     Completions(CompletionsArgs),
     /// Print the manual page of picie, or write those of all commands into a folder
+    #[command(after_help = "Examples:
+  picie man --out ~/.local/share/man/man1")]
     Man(ManArgs),
-}
-
-/// The engine that a flag names: `auto`, `cpu`, `cuda` or `cuda:N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    Auto,
-    Cpu,
-    Cuda(usize),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => match text.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(ordinal)) => Ok(Device::Cuda(ordinal)),
-                _ => Err("use auto, cpu, cuda or cuda:N".into()),
-            },
-        }
-    }
 }
 
 /// The number of clusters that a flag names: `auto` or a number.
@@ -132,186 +154,156 @@ impl FromStr for Clusters {
     }
 }
 
-/// The element type of activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Precision {
-    Bf16,
-    F16,
-    F32,
-}
-
-/// The engine that computes, and its options.
-#[derive(Clone, Debug, clap::Args)]
-pub struct EngineArgs {
-    /// Where to compute: auto (the first GPU, else the CPU), cpu, cuda (the first GPU), or cuda:N
-    #[arg(long, default_value = "auto")]
-    pub device: Device,
-    /// Element type of activations; sums, statistics and the weights that are trained are always
-    /// f32 [default: bf16 on a GPU, f32 on the CPU]
-    #[arg(long, value_enum)]
-    pub precision: Option<Precision>,
-    /// How cuDNN's convolution engines are chosen on a GPU: off takes the first one offered, cached
-    /// those measured in earlier runs (else the first), load the same but measures what is missing,
-    /// exhaustive measures all again [default: load for train, sweep and bench, else cached]
-    #[arg(long, value_enum)]
-    pub autotune: Option<Autotune>,
-    /// Use only engines that give the same bits every time
-    #[arg(long)]
-    pub deterministic: bool,
-    /// Launch ops one by one on a GPU and replay no recorded steps, so that profilers see names
-    #[arg(long)]
-    pub no_graph: bool,
-}
-
 /// The numbers of a recipe that decide the sizes of a step.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShapeArgs {
     /// Side of the network's input in pixels, a multiple of 32
-    #[arg(long, value_name = "R")]
+    #[arg(help_heading = "Recipe", long, value_name = "R")]
     pub size: Option<usize>,
     /// Side in pixels of the stored images, from which the network's inputs are cut
-    #[arg(long, value_name = "S")]
+    #[arg(help_heading = "Recipe", long, value_name = "S")]
     pub stored: Option<usize>,
     /// Images in a training step
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, value_name = "N")]
     pub batch: Option<usize>,
     /// Images in a step of k-means and labelling, which need no gradients
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, value_name = "N")]
     pub batch_cluster: Option<usize>,
     /// Clusters to find; auto chooses 6 to 12 before training: as many as random halves of the
     /// images agree on
-    #[arg(long, value_name = "K")]
+    #[arg(help_heading = "Recipe", long, value_name = "K")]
     pub clusters: Option<Clusters>,
     /// Clusters of the auxiliary over-clustering in PiCIE+H and IIC; 0 for none
-    #[arg(long, value_name = "K")]
+    #[arg(help_heading = "Recipe", long, value_name = "K")]
     pub auxiliary: Option<usize>,
     /// The residual network below the pyramid [default: the recipe's, resnet18]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Recipe", long, value_enum)]
     pub backbone: Option<&'static Backbone>,
     /// Stages of the backbone, with their laterals: 4, or 2 or 1 as IIC-res12 has
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, value_name = "N")]
     pub levels: Option<usize>,
     /// Add Sobel gradients to the input, as the paper does for MDC and IIC without pretrained
     /// weights
-    #[arg(long)]
+    #[arg(help_heading = "Recipe", long)]
     pub sobel: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrainArgs {
     /// Folder with the images [default: scenes drawn into the user's cache folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Data", long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Layout of the folder [default: detected]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Data", long, value_enum)]
     pub dataset: Option<&'static DataLayout>,
     /// Split or splits to train on, separated by commas [default: train]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Data", long, value_name = "NAME")]
     pub split: Option<String>,
     /// Split or splits to evaluate on after each epoch, separated by commas [default: val]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Data", long, value_name = "NAME")]
     pub val_split: Option<String>,
     /// Classes to evaluate on [default: 27]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Data", long, value_enum)]
     pub classes: Option<Classes>,
-    /// Method and its numbers, which are made small without --data [default: demo without --data;
-    /// photos for a folder without labels on the CPU; else picie]
-    #[arg(long, value_enum)]
-    pub recipe: Option<RecipeName>,
+    /// Method and its numbers, of those that picie recipes lists, or a file: what its --json
+    /// prints, or a run.json. Those by name are made small without --data [default: demo without
+    /// --data; photos for a folder without labels on the CPU; else picie]
+    #[arg(help_heading = "Recipe", long, value_name = "NAME|FILE")]
+    pub recipe: Option<RecipeArg>,
     /// Folder for checkpoints, metrics and pictures [default: the next free runs/RECIPE-NNN]. In a
     /// sweep, the folder for all its runs [default: runs/sweep-NAME]
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Output", long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Continue the run in --run [default: the newest in runs/]; with more --epochs than it has,
     /// a finished one, too
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub resume: bool,
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Epochs, each with k-means, labels and training
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, value_name = "N")]
     pub epochs: Option<usize>,
     /// Keep the files of the newest N epochs only, which are for use; the checkpoint, which is for
     /// resuming, stays [default: of all epochs]
-    #[arg(long = "keep", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(help_heading = "Output", long = "keep", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub keep_epochs: Option<u16>,
     /// Adam's learning rate
-    #[arg(long, value_name = "F")]
+    #[arg(help_heading = "Recipe", long, value_name = "F")]
     pub lr: Option<f32>,
     /// How clusters are weighted in the loss
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub balance: Option<Balance>,
     /// How the levels of the feature pyramid are merged
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub merge: Option<Merge>,
     /// Whether MDC learns a layer to score pixels with, or scores by the centroids
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub classifier: Option<ClassifierKind>,
     /// Part of the network that is not trained; with backbone, only a linear layer is [for
     /// supervised, transfer]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub freeze: Option<Freeze>,
     /// Weight of the marginals' entropies in IIC's loss
-    #[arg(long, value_name = "F")]
+    #[arg(help_heading = "Expert", long, value_name = "F")]
     pub lambda: Option<f32>,
     /// How clusters are matched to classes for scores; many-to-one is for over-clustering
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub matching: Option<Matching>,
     /// First batches, whose points k-means starts from
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Expert", long, value_name = "N")]
     pub init_batches: Option<usize>,
     /// Batches between two updates of the centroids
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Expert", long, value_name = "N")]
     pub update_every: Option<usize>,
     /// Iterations of k-means on the points of the first batches
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Expert", long, value_name = "N")]
     pub kmeans_iters: Option<usize>,
     /// Set any other number of the recipe, by its name in run.json, such as augment.grey_p=0.1 or
     /// label_metric=cosine
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(help_heading = "Expert", long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Weights to start from: imagenet (a ResNet-18 in this binary), none (random numbers, with the
     /// paper's numbers for them), torchvision (its own file of the backbone in torch's cache
     /// folder), or a file: safetensors or a PyTorch checkpoint [default: the recipe's]
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(help_heading = "Recipe", long, value_name = "SOURCE")]
     pub weights: Option<Source>,
     /// First weights of the feature pyramid's laterals: random, or pca (principal components of the
     /// network's last stages on these images)
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Recipe", long, value_enum)]
     pub laterals: Option<Laterals>,
     /// Side of the network's input and of the label maps in evaluation, a multiple of 32 [default:
     /// the recipe's, in proportion to --size]
-    #[arg(long, value_name = "R")]
+    #[arg(help_heading = "Recipe", long, value_name = "R")]
     pub eval_size: Option<usize>,
     /// Seed of all random draws [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, value_name = "N")]
     pub seed: Option<u64>,
     /// Use the first N images only
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Data", long, value_name = "N")]
     pub limit: Option<usize>,
     /// Stop at the first image that cannot be read, instead of leaving it out
-    #[arg(long)]
+    #[arg(help_heading = "Data", long)]
     pub strict: bool,
     #[command(flatten)]
     pub turn: TurnArgs,
     #[command(flatten)]
     pub keep: KeepArgs,
     /// Write event files for TensorBoard into the run's folder, too
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub tensorboard: bool,
     /// Print where every tensor would lie in memory, and exit
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub plan: bool,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     /// Check that losses are finite every N steps; a check waits for the GPU. Checkpoints are
     /// always checked
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
+    #[arg(help_heading = "Expert", long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_UNSEEN as i64))]
     pub check_finite: u8,
     /// Let a profiler record the optimizer steps A to B (without B), counted from 1 [for nsys
     /// --capture-range cudaProfilerApi]
-    #[arg(long, value_name = "A:B", value_parser = steps)]
+    #[arg(help_heading = "Expert", long, value_name = "A:B", value_parser = steps)]
     pub profile_steps: Option<Range<u64>>,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -327,7 +319,13 @@ pub struct SweepArgs {
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub values: Vec<String>,
     /// Seeds, a run for each; with several, the table has means and standard deviations
-    #[arg(long, default_value = "1", value_name = "A,B,C", value_delimiter = ',')]
+    #[arg(
+        help_heading = "Recipe",
+        long,
+        default_value = "1",
+        value_name = "A,B,C",
+        value_delimiter = ','
+    )]
     pub seeds: Vec<u64>,
     #[command(flatten)]
     pub train: TrainArgs,
@@ -352,9 +350,9 @@ pub struct ScenesArgs {
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub val: usize,
     /// Seed of all random draws
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
 }

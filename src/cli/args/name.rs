@@ -32,7 +32,7 @@ pub struct NameArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     /// Names by the clusters' numbers in label maps; nothing behind = takes a name away. Clusters of
     /// one name get one colour

@@ -1,5 +1,8 @@
 //! The recipes by name.
 
+use std::path::PathBuf;
+use std::str::FromStr;
+
 use clap::ValueEnum;
 
 use crate::recipe::Recipe;
@@ -48,4 +51,39 @@ impl RecipeName {
             RecipeName::Transfer => Recipe::transfer(),
         }
     }
+}
+
+/// The recipe that a flag names: one of picie's own, or a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecipeArg {
+    Named(RecipeName),
+    /// A recipe as JSON, or the `run.json` of a run.
+    File(PathBuf),
+}
+
+impl FromStr for RecipeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(name) = RecipeName::from_str(text, false) {
+            return Ok(RecipeArg::Named(name));
+        }
+        if text.ends_with(".json") {
+            return Ok(RecipeArg::File(text.into()));
+        }
+        let names = RecipeName::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|name| name.get_name().to_string()).collect();
+        Err(format!("use a file that ends in .json, or one of {}", names.join(", ")))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RecipesArgs {
+    /// Recipe whose numbers are shown, by the names that --set takes [default: none, but a line of
+    /// each recipe]
+    #[arg(value_enum, value_name = "NAME")]
+    pub name: Option<RecipeName>,
+    /// Print JSON: all numbers, as run.json has them
+    #[arg(help_heading = "Output", long)]
+    pub json: bool,
 }

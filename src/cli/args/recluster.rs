@@ -12,13 +12,13 @@ pub struct ReclusterArgs {
     #[command(flatten)]
     pub set: SetArgs,
     /// Clusters to find by k-means of the images' features
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..=4096))]
+    #[arg(help_heading = "Recipe", long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..=4096))]
     pub clusters: u16,
     /// Checkpoint to write, for segment, eval, compare and name; a run cannot go on from it
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Output", long, value_name = "FILE")]
     pub out: PathBuf,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,

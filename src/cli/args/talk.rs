@@ -6,10 +6,10 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct TalkArgs {
     /// Say nothing but results, warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(help_heading = "Output", short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say more: the engine, its choices, the recipe, and each file that is written
-    #[arg(short, long, global = true)]
+    #[arg(help_heading = "Output", short, long, global = true)]
     pub verbose: bool,
 }
 
@@ -23,13 +23,13 @@ pub struct CompletionsArgs {
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
     /// Folder for a page of each command, such as ~/.local/share/man/man1
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Output", long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct DevicesArgs {
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
 }

@@ -13,7 +13,7 @@ use crate::eval::Matching;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct TurnArgs {
     /// Take images as they are stored, and do not turn them upright as their EXIF orientation says
-    #[arg(long)]
+    #[arg(help_heading = "Data", long)]
     pub no_exif: bool,
 }
 
@@ -28,20 +28,20 @@ impl TurnArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {
     /// Folder with the images, and with their label maps if the command needs them
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Data", long, value_name = "DIR")]
     pub data: PathBuf,
     /// Layout of the folder [default: detected]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Data", long, value_enum)]
     pub dataset: Option<&'static DataLayout>,
     /// Split or splits to read, separated by commas
-    #[arg(long, default_value = "val", value_name = "NAME")]
+    #[arg(help_heading = "Data", long, default_value = "val", value_name = "NAME")]
     pub split: String,
     /// Use the first N images only
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Data", long, value_name = "N")]
     pub limit: Option<usize>,
     /// Stop at the first image that cannot be read, or has no label although one is needed, instead
     /// of leaving it out
-    #[arg(long)]
+    #[arg(help_heading = "Data", long)]
     pub strict: bool,
     #[command(flatten)]
     pub turn: TurnArgs,
@@ -68,16 +68,16 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub set: SetArgs,
     /// Side of the network's input in pixels [default: the checkpoint's]
-    #[arg(long, value_name = "R")]
+    #[arg(help_heading = "Recipe", long, value_name = "R")]
     pub size: Option<usize>,
     /// Classes to compare with [default: 27, if images have labels]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Data", long, value_enum)]
     pub classes: Option<Classes>,
     /// What assigns pixels to clusters
-    #[arg(long, value_enum, default_value = "trained")]
+    #[arg(help_heading = "Expert", long, value_enum, default_value = "trained")]
     pub classifier: ClassifierName,
     /// How clusters are matched to classes for scores [default: the checkpoint's]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Expert", long, value_enum)]
     pub matching: Option<Matching>,
     /// Evaluate on images changed as in training: by each transform alone and by several (twelve
     /// rows)
@@ -87,10 +87,10 @@ pub struct EvalArgs {
     #[arg(long, conflicts_with = "tta")]
     pub flip_tta: bool,
     /// Seed of the random draws of --tta
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(help_heading = "Recipe", long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -102,29 +102,29 @@ pub struct SegmentArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Folder for the PNGs, for segments.json and for sheet.png, which shows all photos
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Output", long, value_name = "DIR")]
     pub out: PathBuf,
     /// Short side of the network's input in pixels [default: twice the training's; as in training
     /// where that was on scaled pictures]
-    #[arg(long, value_name = "R")]
+    #[arg(help_heading = "Recipe", long, value_name = "R")]
     pub size: Option<usize>,
     /// Average the scores of each photo and its mirror image
-    #[arg(long)]
+    #[arg(help_heading = "Recipe", long)]
     pub flip: bool,
     /// Average the scores at these multiples of the input's size, such as 1,1.5
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',', default_value = "1", value_parser = scale)]
+    #[arg(help_heading = "Recipe", long, value_name = "A,B,C", value_delimiter = ',', default_value = "1", value_parser = scale)]
     pub scales: Vec<f64>,
     /// Write a PNG of each cluster in each photo, too, which is transparent elsewhere
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub cutouts: bool,
     /// Write the scores of all clusters, too: a safetensors file a photo with the tensor scores
     /// (height, width, clusters) of f32, at the size of the network's output
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub scores: bool,
     #[command(flatten)]
     pub turn: TurnArgs,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -149,21 +149,21 @@ pub struct CompareArgs {
     pub set: SetArgs,
     /// Classes to colour by: a cluster gets the class most common in it, a network trained on
     /// labels predicts its own
-    #[arg(long, value_enum, default_value = "27")]
+    #[arg(help_heading = "Data", long, value_enum, default_value = "27")]
     pub classes: Classes,
     /// Show N images, spread over all; the classes of clusters come from all images
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub images: usize,
     /// Show this image instead, by its name in the data set with or without folders and ending, or
     /// its path; give one for each row, in order
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(help_heading = "Data", long, value_name = "IMAGE")]
     pub show: Vec<String>,
     /// PNG to write: image, a column for each checkpoint, ground truth. Each network sees the
     /// images at its own input size; all are shown at the largest
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Output", long, value_name = "FILE")]
     pub out: PathBuf,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -200,25 +200,25 @@ pub struct NeighborsArgs {
     pub checkpoint: PathBuf,
     #[command(flatten)]
     pub set: SetArgs,
-    /// Pixel to find similar ones of: column and row, from 0, in an image file, or in an image of
+    /// Pixel to find similar ones of, as IMAGE:x,y: column and row, from 0, in an image file, or in an image of
     /// the data set by its name, with or without folders and ending; give one for each row of the
     /// sheet
-    #[arg(long = "query", value_name = "IMAGE:x,y", required = true)]
+    #[arg(help_heading = "Data", long = "query", value_name = "AT", required = true)]
     pub queries: Vec<Query>,
-    /// Neighbours to show for each query. Every pixel of the feature map is searched (one for 4 × 4
+    /// Neighbors to show for each query. Every pixel of the feature map is searched (one for 4 × 4
     /// of the network's input), but an image is shown only once, with its best pixel, and a query's
     /// own image is not shown
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
+    #[arg(help_heading = "Output", long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
     pub top: u8,
     /// Let an image be shown several times, and a query's own image, too
     #[arg(long)]
     pub every_pixel: bool,
-    /// PNG to write: a row for each query, with its own pixel and then its neighbours and their
+    /// PNG to write: a row for each query, with its own pixel and then its neighbors and their
     /// cosines
-    #[arg(long, default_value = "neighbors.png", value_name = "FILE")]
+    #[arg(help_heading = "Output", long, default_value = "neighbors.png", value_name = "FILE")]
     pub out: PathBuf,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub json: bool,
     #[command(flatten)]
     pub engine: EngineArgs,

@@ -109,8 +109,8 @@ impl<'a> Record<'a> {
     }
 
     /// Writes pictures, table and report of a run that ended early, if an epoch was finished: one
-    /// that was resumed and stopped at once keeps those that it has. A failure is told, since what ended the
-    /// run is the error that counts.
+    /// that was resumed and stopped at once keeps those that it has. A failure is told, since what
+    /// ended the run is the error that counts.
     pub fn stopped(&mut self, why: &Error) {
         if self.last.is_some()
             && let Err(e) = self.end(&why.to_string())

@@ -243,7 +243,7 @@ impl EvalStore {
                     "the label map is {w} × {h} but its image {} is {iw} × {ih}",
                     item.image.display()
                 );
-                let mut remedy = "make them the same size, label maps by nearest neighbour";
+                let mut remedy = "make them the same size, label maps by nearest neighbor";
                 if (w, h) == (ih, iw) {
                     what += ": one of them is turned by a quarter";
                     let upright = decode::size(&item.image, true).is_ok_and(|size| size == (w, h));

@@ -48,7 +48,7 @@ struct Pass {
     pixel: Warps,
     /// Bytes beside the laterals.
     more: f64,
-    /// Bytes from the L2 cache over those from memory: less where tiles of a block are neighbours.
+    /// Bytes from the L2 cache over those from memory: less where tiles of a block are neighbors.
     again: f64,
     factor: f64,
 }

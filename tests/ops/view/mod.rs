@@ -225,7 +225,7 @@ fn the_sobel_gradient_is_positive_where_the_grey_falls() {
             close("slopes", &pixel[3..5], &[8.0 / 255.0, 24.0 / 255.0], 1e-4);
         }
     }
-    // A single pixel has no neighbour but zeros.
+    // A single pixel has no neighbor but zeros.
     let x = Views::new(&[9, 99, 199], (1, 1), &[0]).wide(true).render();
     assert_eq!(x[3..], [0.0; 5]);
 }

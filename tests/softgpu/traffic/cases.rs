@@ -310,7 +310,7 @@ fn stem(run: &mut dyn FnMut(OpCase)) {
     }));
 }
 
-/// Neighbours of all pixels, and of the best one of each image.
+/// Neighbors of all pixels, and of the best one of each image.
 fn top(run: &mut dyn FnMut(OpCase)) {
     let pixels = 6400;
     for group in [1, pixels] {

@@ -62,8 +62,8 @@ const EXPLAINED: [(&str, &str); 32] = [
     ("stem_infer", "as conv_add"),
     ("stem_pool", "as conv_add"),
     ("top_part", "a query each of a pixel's scores; an evaluation has a few queries"),
-    ("view_grey", "three words a lane, of sectors that neighbours share"),
-    ("view_render", "single bytes, three apart, of sectors that neighbours share"),
+    ("view_grey", "three words a lane, of sectors that neighbors share"),
+    ("view_render", "single bytes, three apart, of sectors that neighbors share"),
     ("view_sobel", "a few of a pixel's eight channels"),
 ];
 

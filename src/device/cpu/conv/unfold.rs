@@ -94,7 +94,7 @@ impl Unfold {
             });
             return;
         }
-        // One piece owns whole images, because patches of neighbouring pixels overlap.
+        // One piece owns whole images, because patches of neighboring pixels overlap.
         let (out, image) = (s.p() * s.q(), s.h * s.w * s.c);
         let images = (PIXELS / out).max(1);
         let pieces = dx.chunks_mut(images * image).zip(dy.chunks(images * out * k));

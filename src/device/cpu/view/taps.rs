@@ -1,4 +1,4 @@
-//! Blur and resize along one axis of an image: every output is a weighted sum of a few neighbours
+//! Blur and resize along one axis of an image: every output is a weighted sum of a few neighbors
 //! of the input.
 //!
 //! A blur is such a sum and so is a resize; their product is computed once per axis and image, and

@@ -1,4 +1,4 @@
-//! A sheet of nearest neighbours: a row a query, first its own pixel, then the pixels most like it.
+//! A sheet of nearest neighbors: a row a query, first its own pixel, then the pixels most like it.
 
 use image::imageops::{FilterType, crop_imm, overlay as paste, resize};
 use image::{Rgb as Pixel, RgbImage};
@@ -19,12 +19,12 @@ pub struct Marked {
 pub struct QueryRow {
     pub title: String,
     pub query: Marked,
-    pub neighbours: Vec<Marked>,
+    pub neighbors: Vec<Marked>,
 }
 
 /// The side of a crop on the page.
 const CELL: u32 = 160;
-/// The number of neighbours side by side; more go on in the next line.
+/// The number of neighbors side by side; more go on in the next line.
 const COLUMNS: usize = 10;
 /// The distance in pixels of the mark, a frame of white in black, from its pixel.
 const MARK: i64 = 7;
@@ -33,12 +33,11 @@ const BLACK: Colour = [0; 3];
 
 /// Draws the sheet.
 pub fn sheet(rows: &[QueryRow]) -> RgbImage {
-    let columns =
-        rows.iter().map(|row| row.neighbours.len()).max().unwrap_or(0).min(COLUMNS) as u32;
+    let columns = rows.iter().map(|row| row.neighbors.len()).max().unwrap_or(0).min(COLUMNS) as u32;
     let cells = GAP + (1 + columns) * (CELL + GAP);
     let width = rows.iter().map(|row| text::width(&row.title) + 2 * GAP).fold(cells, u32::max);
     let line = CELL + text::HEIGHT + GAP;
-    let lines = |row: &QueryRow| row.neighbours.len().div_ceil(COLUMNS).max(1) as u32;
+    let lines = |row: &QueryRow| row.neighbors.len().div_ceil(COLUMNS).max(1) as u32;
     let height = GAP + rows.iter().map(|row| text::HEIGHT + lines(row) * line + GAP).sum::<u32>();
     let mut page = RgbImage::from_pixel(width, height, Pixel(PAGE));
     let mut y = GAP;
@@ -46,10 +45,10 @@ pub fn sheet(rows: &[QueryRow]) -> RgbImage {
         text::draw(&mut page, GAP, y, &row.title, INK);
         y += text::HEIGHT;
         put(&mut page, GAP, y, &row.query);
-        for (i, neighbour) in row.neighbours.iter().enumerate() {
+        for (i, neighbor) in row.neighbors.iter().enumerate() {
             let (x, down) =
                 (GAP + (1 + (i % COLUMNS) as u32) * (CELL + GAP), (i / COLUMNS) as u32 * line);
-            put(&mut page, x, y + down, neighbour);
+            put(&mut page, x, y + down, neighbor);
         }
         y += lines(row) * line + GAP;
     }
@@ -125,7 +124,7 @@ mod tests {
         let row = |n: usize| QueryRow {
             title: "a:1,2".into(),
             query: marked((3, 3)),
-            neighbours: (0..n).map(|i| marked((i, i))).collect(),
+            neighbors: (0..n).map(|i| marked((i, i))).collect(),
         };
         let (line, head) = (CELL + text::HEIGHT + GAP, text::HEIGHT + GAP);
         let short = sheet(&[row(2), row(0)]);
