@@ -12,6 +12,7 @@ mod devices;
 mod engine;
 mod eval;
 mod export;
+mod info;
 mod limits;
 mod name;
 mod neighbors;
@@ -95,6 +96,7 @@ fn command(command: Command) -> Result<()> {
         Command::Scenes(args) => scenes::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Recipes(args) => recipes::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Completions(args) => pages::completions(&args),

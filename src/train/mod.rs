@@ -1,6 +1,7 @@
 //! The loop of a run: k-means, labels, training and evaluation of each epoch, the saving of
 //! checkpoints, and the handling of Ctrl-C.
 
+mod about;
 mod batches;
 mod checkpoint;
 mod epoch;
@@ -15,6 +16,7 @@ mod run;
 mod trained;
 mod unseen;
 
+pub use about::about;
 pub use measure::{EpochSeconds, Measured};
 pub use observer::Observer;
 pub use plan::{RunPlan, plan};

@@ -37,6 +37,8 @@ fn every_command_lists_its_flags() {
         ),
         ("scenes", "train val seed json"),
         ("recipes", "json"),
+        ("info", "json"),
+        ("export", "checkpoint onnx torch folder json"),
         ("devices", "json"),
         ("cache", "clear json"),
         ("completions", ""),
@@ -173,7 +175,7 @@ fn shells_and_man_know_every_command() {
     assert_eq!(place.picie("completions cmd").code, Some(2));
     let page = place.picie("man").succeeds().out;
     holds(&page, &[".TH picie 1", "picie\\-train(1)"]);
-    holds(&place.picie("man --out pages").succeeds().out, &["18 pages"]);
+    holds(&place.picie("man --out pages").succeeds().out, &["19 pages"]);
     for name in names {
         let page = std::fs::read_to_string(place.join(format!("pages/picie-{name}.1"))).unwrap();
         holds(&page, &[".TH", &format!("picie\\-{name}"), ".SH OPTIONS"]);

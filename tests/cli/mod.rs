@@ -19,6 +19,7 @@ mod export;
 mod gauge;
 mod given;
 mod help;
+mod info;
 mod look;
 mod model;
 mod name;

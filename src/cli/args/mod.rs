@@ -33,7 +33,7 @@ pub use export::ExportArgs;
 pub use name::NameArgs;
 pub use recipe::{RecipeArg, RecipeName, RecipesArgs};
 pub use recluster::ReclusterArgs;
-pub use talk::{CompletionsArgs, DevicesArgs, ManArgs, TalkArgs};
+pub use talk::{CompletionsArgs, DevicesArgs, InfoArgs, ManArgs, TalkArgs};
 pub use trained::{
     ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, TurnArgs,
 };
@@ -116,6 +116,11 @@ pub enum Command {
         after_help = "Examples:\n  picie recipes photos\n  picie recipes picie --json > mine.json"
     )]
     Recipes(RecipesArgs),
+    /// Say what a file is: a checkpoint, a run, or weights
+    #[command(after_help = "Examples:
+  picie info runs/photos/checkpoint.safetensors
+  picie info runs/photos")]
+    Info(InfoArgs),
     /// Show what this machine computes with
     #[command(after_help = "Examples:
   picie devices --json")]

@@ -33,3 +33,12 @@ pub struct DevicesArgs {
     #[arg(help_heading = "Output", long)]
     pub json: bool,
 }
+
+#[derive(Debug, clap::Args)]
+pub struct InfoArgs {
+    /// A checkpoint, weights, a run's folder, or its run.json
+    pub file: PathBuf,
+    /// Print one line of JSON
+    #[arg(help_heading = "Output", long)]
+    pub json: bool,
+}
