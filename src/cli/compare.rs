@@ -74,7 +74,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
                 labels.map(|(map, &at)| moved(map, images.sizes[at], frame, shown)).collect();
         }
         if frame == shown {
-            legend = Segment::class_legend(&Segment::classes(&store.taxonomy.classes));
+            legend = Segment::class_legend(&Segment::classes(store.taxonomy.classes));
             for &i in &chosen {
                 rows.push((picture(images, i)?, truth(&store, i)?));
             }

@@ -80,7 +80,7 @@ fn cluster(
             let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
             phase.finish();
             let class_of = Matching::ManyToOne.of(&confusion)?;
-            Segment::matched(&Segment::classes(&store.taxonomy.classes), &class_of)
+            Segment::matched(&Segment::classes(store.taxonomy.classes), &class_of)
         }
         PictureSet::Plain(_) => Segment::unnamed(recipe.clusters),
     };

@@ -94,7 +94,7 @@ impl Trainer<'_> {
         let segments = match (&self.sets.val, &confusion) {
             (PictureSet::Labelled(val), Some(confusion)) => {
                 let class_of = self.method.common().recipe.matching.in_pictures(confusion)?;
-                Segment::matched(&Segment::classes(&val.taxonomy.classes), &class_of)
+                Segment::matched(&Segment::classes(val.taxonomy.classes), &class_of)
             }
             _ => self.state.segments.clone(),
         };

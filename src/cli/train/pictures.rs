@@ -29,7 +29,7 @@ impl Pictures {
             match (&sets.val, &seen.confusion) {
                 (PictureSet::Labelled(val), Some(confusion)) => (
                     recipe.matching.in_pictures(confusion)?,
-                    Segment::class_legend(&Segment::classes(&val.taxonomy.classes)),
+                    Segment::class_legend(&Segment::classes(val.taxonomy.classes)),
                 ),
                 _ => ((0..recipe.clusters).map(Some).collect(), Segment::legend(&seen.segments)),
             };
