@@ -38,6 +38,11 @@ fn every_command_with_a_result_has_json_of_one_line() {
             "queries",
         ),
         (format!("compare --checkpoint {checkpoint} --data {data} --out sheet.png"), "images"),
+        (format!("name --checkpoint {checkpoint}"), "segments"),
+        (
+            format!("recluster --checkpoint {checkpoint} --data {data} --clusters 5 --out five"),
+            "images",
+        ),
         ("scenes drawn --train 1 --val 1".into(), "dir"),
         (
             "bench --images 4 --size 32 --stored 32 --batch 2 --batch-cluster 2 --epochs 1".into(),

@@ -95,7 +95,7 @@ fn photos_that_memory_does_not_hold_are_left_out_alone() {
         "picie: 2 of 3 photos were left out",
     ];
     holds(&ran.err, &said);
-    assert_eq!(files(&place.join("out")).len(), 2);
+    assert_eq!(files(&place.join("out")).len(), 4);
     // Memory that holds none of them is told of as a whole.
     let none = place.shell("ulimit -v 1500000", &words.replace(" a.jpg", ""));
     assert_eq!(none.code, Some(1), "{none:#?}");
