@@ -5,17 +5,20 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::base::{Error, Result};
-use crate::data::{EvalStore, IGNORE, ImageStore};
+use crate::data::{EvalStore, IGNORE, ImageStore, Item};
 use crate::report::pictures::NONE;
 
 /// The number of the image that the user calls so: by its name in the set, or by the end of its
 /// path, with or without the ending. Fails if there is none, or several.
 pub fn named(images: &ImageStore, name: &str) -> Result<usize> {
-    if let Some(exact) = images.items.iter().position(|item| item.id == name) {
-        return Ok(exact);
-    }
+    let all = |is: &dyn Fn(&Item) -> bool| -> Vec<usize> {
+        (0..images.len()).filter(|&i| is(&images.items[i])).collect()
+    };
     let ends = |path: &Path| path.ends_with(name) || path.with_extension("").ends_with(name);
-    let found: Vec<usize> = (0..images.len()).filter(|&i| ends(&images.items[i].image)).collect();
+    let mut found = all(&|item| item.id == name);
+    if found.is_empty() {
+        found = all(&|item| ends(&item.image));
+    }
     match found[..] {
         [one] => Ok(one),
         [] => Err(Error::input(

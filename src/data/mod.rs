@@ -16,6 +16,7 @@
 
 mod account;
 mod classes;
+mod coco_fine;
 mod dataset;
 pub mod decode;
 mod fates;

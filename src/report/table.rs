@@ -91,25 +91,18 @@ pub fn epochs(rows: &[EpochRow]) -> String {
 /// A cluster with more than this share of all pixels, in percent, is a sign of collapse.
 const COLLAPSED: f64 = 90.0;
 
-/// The line of an epoch that was just finished, of `epochs` in all: losses, imbalance of clusters,
-/// scores or, without labels, how pixels spread over clusters, and an estimate of the time that is
-/// left of the whole run.
+/// The line of an epoch that was just finished, of `epochs` in all: loss, imbalance of clusters and
+/// mIoU or, without labels, how pixels spread over clusters, and an estimate of the time that is left
+/// of the whole run. It fits a terminal of 80 columns; the table at the end has the rest.
 pub fn epoch(row: &EpochRow, epochs: usize) -> String {
-    let mut loss = format!("loss {:.4}", row.loss);
-    let named =
-        |(name, value): (&String, &f64)| format!("{} {value:.4}", name.trim_start_matches("loss_"));
-    // PiCIE's within before cross, IIC's main before auxiliary.
-    let named: Vec<String> = row.losses.iter().rev().map(named).collect();
-    if !named.is_empty() {
-        loss += &format!(" ({})", named.join(", "));
+    let mut parts = vec![format!("loss {:.4}", row.loss)];
+    match row.miou {
+        Some(miou) => {
+            parts.extend(row.kmeans_imbalance.map(|imbalance| format!("imbalance {imbalance:.1}")));
+            parts.push(format!("mIoU {miou:.2} %"));
+        }
+        None => parts.extend(spread_in_words(row)),
     }
-    let mut parts = vec![loss];
-    parts.extend(row.kmeans_imbalance.map(|imbalance| format!("imbalance {imbalance:.1}")));
-    if row.acc.is_none() {
-        parts.extend(spread_in_words(row));
-    }
-    parts.extend(row.acc.map(|acc| format!("acc {acc:.2} %")));
-    parts.extend(row.miou.map(|miou| format!("mIoU {miou:.2} %")));
     let seconds = row.kmeans_s + row.labels_s + row.train_s + row.eval_s;
     parts.push(time(seconds));
     let left = epochs.saturating_sub(row.epoch);
@@ -121,13 +114,11 @@ pub fn epoch(row: &EpochRow, epochs: usize) -> String {
 fn spread_in_words(row: &EpochRow) -> Option<String> {
     let largest = row.largest?;
     let mut words = format!("largest cluster {largest:.0} %");
-    match row.empty {
-        None | Some(0) => {}
-        Some(1) => words += ", 1 cluster empty",
-        Some(empty) => words += &format!(", {empty} clusters empty"),
-    }
     if largest > COLLAPSED {
         words += ": collapsed";
+    }
+    if let Some(empty) = row.empty.filter(|empty| *empty > 0) {
+        words += &format!(", {empty} empty");
     }
     Some(words)
 }
@@ -208,14 +199,14 @@ mod tests {
         let line = epoch(&EpochRow { miou: Some(31.5), ..row.clone() }, 10);
         assert_eq!(
             line,
-            "epoch 2 of 10      loss 3.5000 (within 3.2500, cross 3.7500), imbalance 1.2, \
-             acc 40.12 %, mIoU 31.50 %, 11 s, 89 s left"
+            "epoch 2 of 10      loss 3.5000, imbalance 1.2, mIoU 31.50 %, 11 s, 89 s left"
         );
-        let unlabelled = EpochRow { acc: None, untrained: None, fresh: None, ..row.clone() };
-        let words = "imbalance 1.2, largest cluster 96 %, 2 clusters empty: collapsed, 11 s";
+        let unlabelled =
+            EpochRow { acc: None, miou: None, untrained: None, fresh: None, ..row.clone() };
+        let words = "loss 3.5000, largest cluster 96 %: collapsed, 2 empty, 11 s";
         assert!(epoch(&unlabelled, 10).contains(words), "{}", epoch(&unlabelled, 10));
         let one = EpochRow { largest: Some(40.0), empty: Some(1), ..unlabelled.clone() };
-        assert!(epoch(&one, 10).contains("largest cluster 40 %, 1 cluster empty, 11 s"));
+        assert!(epoch(&one, 10).contains("largest cluster 40 %, 1 empty, 11 s"));
         let text = epochs(&[unlabelled]);
         assert!(!text.contains("mIoU") && !text.contains("acc"), "{text}");
         let cells: Vec<&str> = text.lines().nth(4).unwrap().split_whitespace().collect();

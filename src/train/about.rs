@@ -20,7 +20,7 @@ pub type About = Vec<(&'static str, Value)>;
 pub fn about(path: &Path) -> Result<About> {
     let settings = path.join("run.json");
     if path.is_dir() && !settings.is_file() {
-        let what = "no run of picie: a folder without run.json";
+        let what = "no folder of a run: it has no run.json";
         return Err(Error::file(path, what, "name a run's folder, a checkpoint or weights"));
     }
     if path.is_dir() {

@@ -30,7 +30,7 @@ fn a_folder_with_a_run_is_resumed_only_on_request_and_only_as_it_began() {
         "--stored 96",
         "--batch 3",
         "--batch-cluster 5",
-        "--epochs 3",
+        "--epochs 1",
         "--clusters 4",
         "--lr 0.5",
         "--balance none",

@@ -190,9 +190,14 @@ fn a_checkpoint_of_the_released_code_is_evaluated_as_the_released_code_does() {
     let tensors: BTreeMap<_, _> = tensors.into_iter().map(|(name, t)| (rename(&name), t)).collect();
     let released = place.join("released.safetensors");
     weights::write(&released, &Weights { tensors, ..Weights::default() }).unwrap();
-    let own = report(&place, &own, scenes(), "");
-    assert_eq!(report(&place, &released, scenes(), "--size 32"), own);
+    let [mut own, mut released] = [(&own, ""), (&released, "--size 32")]
+        .map(|(file, words)| report(&place, file, scenes(), words));
     assert_eq!(own["miou"], row["miou"]);
+    // The released code's files say nothing of their clusters.
+    for report in [&mut own, &mut released] {
+        report.as_object_mut().unwrap().remove("segments");
+    }
+    assert_eq!(released, own);
 }
 
 #[test]

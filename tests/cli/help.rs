@@ -209,7 +209,7 @@ fn what_cannot_be_understood_exits_with_2_and_touches_nothing() {
         ("train --sise 32", "--size"),
         ("train --size big", "invalid value 'big' for '--size <R>'"),
         ("train --epochs -1", "unexpected argument '-1'"),
-        ("train --dataset imagenet", "coco-stuff, cityscapes, potsdam, folder"),
+        ("train --dataset imagenet", "coco-stuff, cityscapes, potsdam, voc"),
         ("train --recipe best", "demo, photos, picie, picie-released"),
         ("train --balance equal", "size, inverse, none"),
         ("train --merge sum", "direct, cascade"),

@@ -33,10 +33,7 @@ fn checkpoints_runs_and_weights_say_what_they_are() {
     std::fs::create_dir(place.join("empty")).unwrap();
     std::fs::write(place.join("a.txt"), "hello").unwrap();
     std::fs::write(place.join("a.json"), "{}").unwrap();
-    holds(
-        &place.picie("info empty").fails(),
-        &["empty: no run of picie: a folder without run.json"],
-    );
+    holds(&place.picie("info empty").fails(), &["empty: no folder of a run: it has no run.json"]);
     holds(&place.picie("info a.json").fails(), &["a.json: not the settings of a run"]);
     holds(&place.picie("info a.txt").fails(), &["a.txt: "]);
     holds(&place.picie("info gone").fails(), &["gone: no such file or directory"]);

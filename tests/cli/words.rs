@@ -43,6 +43,9 @@ fn every_command_with_a_result_has_json_of_one_line() {
             format!("recluster --checkpoint {checkpoint} --data {data} --clusters 5 --out five"),
             "images",
         ),
+        (format!("export --checkpoint {checkpoint} --onnx net.onnx"), "written"),
+        (format!("info {checkpoint}"), "kind"),
+        ("recipes photos".into(), "batch"),
         ("scenes drawn --train 1 --val 1".into(), "dir"),
         (
             "bench --images 4 --size 32 --stored 32 --batch 2 --batch-cluster 2 --epochs 1".into(),

@@ -83,6 +83,8 @@ pub enum Command {
   picie name --checkpoint runs/photos/checkpoint.safetensors 3=sky 5=grass")]
     Name(NameArgs),
     /// Find another number of clusters with the network of a checkpoint, without training
+    #[command(override_usage = "picie recluster --checkpoint <FILE> --data <DIR> --clusters <K> \\
+           --out <FILE> [OPTIONS]")]
     #[command(after_help = "Examples:
   picie recluster --checkpoint runs/photos/checkpoint.safetensors \\
       --data photos --clusters 20 --out twenty.safetensors")]
@@ -98,6 +100,8 @@ pub enum Command {
       --data coco --out both.png")]
     Compare(CompareArgs),
     /// Write a trained network for other programs: ONNX, PyTorch, or a folder as model hubs have it
+    #[command(override_usage = "picie export --checkpoint <FILE> [--onnx <FILE>] \\
+           [--torch <FILE>] [--folder <DIR>] [OPTIONS]")]
     #[command(after_help = "Examples:
   picie export --checkpoint runs/photos/checkpoint.safetensors --onnx net.onnx")]
     Export(ExportArgs),

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{DataLayout, coco_fine};
+use super::DataLayout;
 use crate::base::{Error, Result, stop};
 use crate::data::account::Account;
-use crate::data::classes;
 use crate::data::decode;
 use crate::data::files::{Item, OnProgress, stem};
 use crate::data::labels::{IGNORE, Taxonomy};
 use crate::data::maps;
+use crate::data::{classes, coco_fine};
 
 /// The name of a curated list of ids.
 pub const CURATED: &str = "Coco164kFull_Stuff_Coarse_7.txt";

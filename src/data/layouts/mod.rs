@@ -7,7 +7,6 @@
 
 mod ade20k;
 mod cityscapes;
-mod coco_fine;
 mod coco_stuff;
 mod every_image;
 mod folder;
