@@ -94,13 +94,12 @@ fn evaluate(
     let tick = &mut |n| phase.tick(n);
     let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
     phase.finish();
-    let names: Vec<String> = store.taxonomy.classes.iter().map(|n| n.to_string()).collect();
     let report = EvalReport::new(
         &confusion,
         &matching.of(&confusion)?,
         images.len(),
         size,
-        &names,
+        &store.taxonomy.classes,
         &store.taxonomy.parts,
     )?;
     if !args.json {

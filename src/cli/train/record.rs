@@ -79,12 +79,11 @@ impl<'a> Record<'a> {
         let recipe = &self.settings.recipe;
         let scores = match (&self.sets.val, &seen.confusion) {
             (PictureSet::Labelled(val), Some(confusion)) => {
-                let names: Vec<String> =
-                    val.taxonomy.classes.iter().map(|name| name.to_string()).collect();
                 let class_of = recipe.matching.of(confusion)?;
                 let (images, parts) = (val.images.len(), &val.taxonomy.parts);
+                let names = &val.taxonomy.classes;
                 let size = recipe.eval_size;
-                Some(EvalReport::new(confusion, &class_of, images, size, &names, parts)?)
+                Some(EvalReport::new(confusion, &class_of, images, size, names, parts)?)
             }
             _ => None,
         };

@@ -42,6 +42,9 @@ pub static LAYOUTS: &[&DataLayout] = &[
     &every_image::LAYOUT,
 ];
 
+/// Finds the classes of a folder; none where it has no label maps.
+pub type FindClasses = fn(&Path) -> Result<Option<Taxonomy>>;
+
 /// One way in which a data set lies on disk.
 pub struct DataLayout {
     /// The value of `--dataset`, and what `run.json` calls the layout.
@@ -70,7 +73,7 @@ pub struct DataLayout {
     /// there are no labels.
     pub taxonomies: fn() -> Vec<Taxonomy>,
     /// Finds the classes of a folder whose label maps may have any, where no file names them.
-    pub find_classes: Option<fn(&Path) -> Result<Option<Taxonomy>>>,
+    pub find_classes: Option<FindClasses>,
     /// Whether the paper has numbers for it.
     pub paper: bool,
 }
