@@ -10,7 +10,7 @@ use crate::cli::args::ExportArgs;
 use crate::cli::outputs::{self, Output};
 use crate::cli::paths::text;
 use crate::cli::say;
-use crate::export::{Exported, folder, onnx, torch};
+use crate::export::{Exported, hub, onnx, torch};
 use crate::train::Trained;
 
 /// Runs the command. Nothing is written before the checkpoint was read.
@@ -31,7 +31,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         [&args.onnx, &args.torch].into_iter().flatten().cloned().collect();
     if let Some(dir) = &args.folder {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        written.extend(folder::FILES.map(|name| dir.join(name)));
+        written.extend(hub::FILES.map(|name| dir.join(name)));
     }
     let outputs: Vec<Output> =
         written.iter().map(|path| Output::new(path, path.display())).collect();
@@ -46,7 +46,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         torch(path)?;
     }
     if let Some(dir) = &args.folder {
-        folder::write_folder(dir, &exported)?;
+        hub::write_folder(dir, &exported)?;
     }
     if args.json {
         return say(

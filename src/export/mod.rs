@@ -4,11 +4,11 @@
 //! ```text
 //! onnx ─ builder ─ proto     from the photo's bytes to labels, in one file
 //! torch.py                   the same in PyTorch, from a checkpoint
-//! folder                     config.json, model.safetensors, a card, and torch.py
+//! hub                        config.json, model.safetensors, a card, and torch.py
 //! ```
 
 mod builder;
-pub mod folder;
+pub mod hub;
 pub mod onnx;
 mod proto;
 
