@@ -1,10 +1,10 @@
 //! Classes that users name themselves, in a file at the top of their data set.
 //!
-//! * `classes.txt`: one name a line; the first is of value 0. The value of an empty line is ignored.
-//! * `classes.json`: a list of names, or of objects with `name` and perhaps `id` (the value in label
-//!   maps; else one after the other), `color` (`"#rrggbb"` or `[r, g, b]`, also the colour in label
-//!   maps that are pictures) and `ignore` (true: such pixels count for nothing); or one object that
-//!   has names by value.
+//! * `classes.txt`: one name a line; the first is of value 0, that of an empty line is ignored.
+//! * `classes.json`: a list of names, or of objects with `name` and perhaps `id` (the value in
+//!   label maps; else one after the other), `color` (`"#rrggbb"` or `[r, g, b]`, also the colour in
+//!   label maps that are pictures) and `ignore` (true: such pixels count for nothing); or one object
+//!   that has names by value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ fn table(path: &Path, entries: Vec<Entry>) -> Result<Taxonomy> {
     Ok(Taxonomy { own: true, colours, shown, ..table })
 }
 
-/// The values that occur in label maps, each as a class that is called by its number; 255 is ignored.
+/// The values that occur in label maps, each as a class called by its number; 255 is ignored.
 /// What cannot be read is left to whoever reads it.
 ///
 /// Errors: the user asked to stop.

@@ -17,8 +17,8 @@ pub fn taxonomy() -> Taxonomy {
     Taxonomy { parts: vec![("things", 0..THINGS.len()), ("stuff", THINGS.len()..171)], ..table }
 }
 
-/// The ids of things that no picture has: street sign, hat, shoe, eye glasses, plate, mirror, window,
-/// desk, door, blender, hair brush.
+/// The ids of things that no picture has: street sign, hat, shoe, eye glasses, plate, mirror,
+/// window, desk, door, blender, hair brush.
 const DROPPED: [u8; 11] = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91];
 
 const THINGS: [&str; 80] = [

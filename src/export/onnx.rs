@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | input | `image` | u8 (n, height, width, 3), RGB as decoders give it |
 //! | output | `labels` | i64 (n, height, width), the cluster of each pixel |
-//! | output | `scores` | f32 (n, clusters, ⌈height/4⌉, ⌈width/4⌉), what the labels are the arg-max of |
+//! | output | `scores` | f32 (n, clusters, ⌈height/4⌉, ⌈width/4⌉), whose arg-max labels are |
 //!
 //! Weights keep torchvision's names. Batch norm stands for itself, as runtimes fold it.
 
@@ -25,7 +25,7 @@ use crate::net::{Architecture, FEATURES};
 const OPSET: i64 = 17;
 const IR: i64 = 8;
 
-/// Grey of R, G and B, and the gradients of it along x and y, as `device::ops::view_sobel` has them.
+/// Grey of R, G and B, and its gradients along x and y, as `device::ops::view_sobel` has them.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 const SOBEL: [f32; 18] = [
     1.0, 0.0, -1.0, 2.0, 0.0, -2.0, 1.0, 0.0, -1.0, //

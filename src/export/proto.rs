@@ -1,4 +1,4 @@
-//! The messages of an ONNX file that a network needs, by the numbers of `onnx.proto` (IR version 8).
+//! The messages of an ONNX file that a network needs, by the numbers of `onnx.proto` (IR 8).
 //! Fields without a use here are left out: readers take them as absent.
 
 use prost::Message;

@@ -92,8 +92,8 @@ pub fn epochs(rows: &[EpochRow]) -> String {
 const COLLAPSED: f64 = 90.0;
 
 /// The line of an epoch that was just finished, of `epochs` in all: loss, imbalance of clusters and
-/// mIoU or, without labels, how pixels spread over clusters, and an estimate of the time that is left
-/// of the whole run. It fits a terminal of 80 columns; the table at the end has the rest.
+/// mIoU or, without labels, how pixels spread over clusters, and an estimate of the time that is
+/// left of the whole run. It fits a terminal of 80 columns; the table at the end has the rest.
 pub fn epoch(row: &EpochRow, epochs: usize) -> String {
     let mut parts = vec![format!("loss {:.4}", row.loss)];
     match row.miou {

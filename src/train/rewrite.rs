@@ -24,9 +24,9 @@ fn state_of<'a>(path: &Path, file: &'a mut Weights) -> Result<(&'a mut String, S
 }
 
 /// Calls clusters of a checkpoint by these names, or by none, and writes the file, whole or not at
-/// all; nothing else in it changes. Returns what all clusters are called. Without `names` nothing is
-/// written. Fails if there is no such cluster, or if the file is of the released code, which has no
-/// place for names.
+/// all; nothing else in it changes. Returns what all clusters are called. Without `names` nothing
+/// is written. Fails if there is no such cluster, or if the file is of the released code, which has
+/// no place for names.
 pub fn rename(path: &Path, names: &[(usize, Option<String>)]) -> Result<Vec<Segment>> {
     let mut segments = Trained::read(path)?.segments;
     for (id, name) in names {

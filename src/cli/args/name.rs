@@ -34,7 +34,7 @@ pub struct NameArgs {
     /// Print one line of JSON
     #[arg(help_heading = "Output", long)]
     pub json: bool,
-    /// Names by the clusters' numbers in label maps; nothing behind = takes a name away. Clusters of
+    /// Names by the clusters' numbers in label maps; nothing behind = takes one away. Clusters of
     /// one name get one colour
     #[arg(value_name = "ID=NAME")]
     pub names: Vec<Name>,

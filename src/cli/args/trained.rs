@@ -200,9 +200,9 @@ pub struct NeighborsArgs {
     pub checkpoint: PathBuf,
     #[command(flatten)]
     pub set: SetArgs,
-    /// Pixel to find similar ones of, as IMAGE:x,y: column and row, from 0, in an image file, or in an image of
-    /// the data set by its name, with or without folders and ending; give one for each row of the
-    /// sheet
+    /// Pixel to find similar ones of, as IMAGE:x,y: column and row, from 0, in an image file, or in
+    /// an image of the data set by its name, with or without folders and ending; give one for each
+    /// row of the sheet
     #[arg(help_heading = "Data", long = "query", value_name = "AT", required = true)]
     pub queries: Vec<Query>,
     /// Neighbors to show for each query. Every pixel of the feature map is searched (one for 4 × 4

@@ -12,7 +12,7 @@ use crate::report::pictures::{overlay, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{RunFolder, Seen, Sets};
 
-/// Validation images, spread over all, with their predictions and, if there are labels, their truth.
+/// Validation images, spread over all, with predictions and, if there are labels, their truth.
 pub struct Pictures {
     rows: Vec<SheetRow>,
     /// The names of the images.

@@ -62,8 +62,8 @@ fn of_split(dir: &Path, split: &str) -> Option<PathBuf> {
     folder(dir, names)
 }
 
-/// The splits of two folders that are divided in the same way; none unless both have one to train on
-/// and one to evaluate on.
+/// The splits of two folders that are divided in the same way; none unless both have one to train
+/// on and one to evaluate on.
 fn splits(images: &Path, maps: &Path) -> Vec<&'static str> {
     let both = |split: &str| [images, maps].iter().all(|dir| of_split(dir, split).is_some());
     let all: Vec<&str> =

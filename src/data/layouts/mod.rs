@@ -95,9 +95,9 @@ impl DataLayout {
         self.find_classes.is_some() || !(self.taxonomies)().is_empty()
     }
 
-    /// The classes of the folder `root`: those that its user names in a file, else the table of that
-    /// many classes; None for a layout without labels, which has no use for any other number of
-    /// classes than the usual one.
+    /// The classes of the folder `root`: those that its user names in a file, else the table of
+    /// that many classes; None for a layout without labels, which has no use for any other number
+    /// of classes than the usual one.
     ///
     /// Errors: the layout has no such table; the file of classes cannot be read.
     pub fn taxonomy(&self, root: &Path, classes: Classes) -> Result<Option<Taxonomy>> {

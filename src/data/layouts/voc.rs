@@ -1,5 +1,5 @@
-//! The layout of Pascal VOC: `JPEGImages/{id}.jpg`, `SegmentationClass/{id}.png` with VOC's palette,
-//! and lists of ids in `ImageSets/Segmentation/{train,val,trainval}.txt`.
+//! The layout of Pascal VOC: `JPEGImages/{id}.jpg`, `SegmentationClass/{id}.png` with VOC's
+//! palette, and lists of ids in `ImageSets/Segmentation/{train,val,trainval}.txt`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
