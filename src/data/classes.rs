@@ -3,8 +3,8 @@
 //! * `classes.txt`: one name a line; the first is of value 0, that of an empty line is ignored.
 //! * `classes.json`: a list of names, or of objects with `name` and perhaps `id` (the value in
 //!   label maps; else one after the other), `color` (`"#rrggbb"` or `[r, g, b]`, also the colour in
-//!   label maps that are pictures) and `ignore` (true: such pixels count for nothing); or one object
-//!   that has names by value.
+//!   label maps that are pictures) and `ignore` (true: such pixels count for nothing); or one
+//!   object that has names by value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
