@@ -105,8 +105,8 @@ fn every_named_format_is_read() {
 }
 
 /// A scene with halved chroma, and what Pillow 13 (libjpeg-turbo) reads of it. The inverse
-/// transform and the enlarging of chroma are rounded elsewhere: 6 levels at most were seen in twenty
-/// photos.
+/// transform and the enlarging of chroma are rounded elsewhere: 6 levels at most were seen in
+/// twenty photos.
 #[test]
 fn pixels_of_a_jpeg_are_those_of_libjpeg_turbo_to_a_few_levels() {
     let dir = root().join("tests/data");
