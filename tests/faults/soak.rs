@@ -64,7 +64,8 @@ fn soak() {
         ),
     ];
     let answers = looks.each_ref().map(|words| looked(&Place::new(), words));
-    assert!(answers[0].len() == 1 && answers[1].len() == 3);
+    // The scores; the words, and at least a label map, a picture and the table of segments.
+    assert!(answers[0].len() == 1 && answers[1].len() >= 4);
 
     // More epochs than there is time for.
     let epochs = format!("--epochs {}", 100 + 20 * seconds);
