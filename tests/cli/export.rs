@@ -29,7 +29,7 @@ fn segmented(place: &Place, checkpoint: &Path) -> (RgbImage, GrayImage) {
     let photo = image::open(root().join("tests/golden/scene.png")).unwrap().into_rgb8();
     let photo = image::imageops::crop_imm(&photo, 5, 9, WIDTH, HEIGHT).to_image();
     photo.save(place.join("photo.png")).unwrap();
-    let words = format!("segment --size {HEIGHT} --out out photo.png --checkpoint");
+    let words = format!("segment --refine=off --size {HEIGHT} --out out photo.png --checkpoint");
     place.picie_on(&words, [checkpoint]).succeeds();
     // A palette PNG, whose indices are the labels.
     let labels = picie::data::decode::label(&place.join("out/photo-labels.png")).unwrap().ids;

@@ -35,7 +35,8 @@ pub use recipe::{RecipeArg, RecipeName, RecipesArgs};
 pub use recluster::ReclusterArgs;
 pub use talk::{CompletionsArgs, DevicesArgs, InfoArgs, ManArgs, TalkArgs};
 pub use trained::{
-    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, TurnArgs,
+    ClassifierName, CompareArgs, EvalArgs, NeighborsArgs, Query, SegmentArgs, SetArgs, Switch,
+    TurnArgs,
 };
 
 /// Unsupervised semantic segmentation: trains PiCIE (CVPR 2021) on your images, evaluates it,

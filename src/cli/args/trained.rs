@@ -114,6 +114,14 @@ pub struct SegmentArgs {
     /// Average the scores at these multiples of the input's size, such as 1,1.5
     #[arg(help_heading = "Recipe", long, value_name = "A,B,C", value_delimiter = ',', default_value = "1", value_parser = scale)]
     pub scales: Vec<f64>,
+    /// Let borders of clusters follow edges of the photo (guided filter of the scores), and give
+    /// specks to what surrounds them
+    #[arg(help_heading = "Recipe", long, value_enum, value_name = "WHETHER", default_value = "on", default_missing_value = "on", num_args = 0..=1, require_equals = true)]
+    pub refine: Switch,
+    /// The most pixels of a side that the network sees at once: a larger input (see --size) is cut
+    /// into tiles of that, which overlap by a quarter
+    #[arg(help_heading = "Engine", long, value_name = "PIXELS", default_value = "1024", value_parser = tile)]
+    pub tile: usize,
     /// Write a PNG of each cluster in each photo, too, which is transparent elsewhere
     #[arg(help_heading = "Output", long)]
     pub cutouts: bool,
@@ -132,6 +140,19 @@ pub struct SegmentArgs {
     /// 'photos/**/*.jpg'
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// Parses a side of tiles.
+fn tile(text: &str) -> Result<usize, String> {
+    let side = text.parse().ok().filter(|side: &usize| *side >= 64 && side.is_multiple_of(32));
+    side.ok_or_else(|| "use a multiple of 32, from 64 on".into())
 }
 
 /// Parses a multiple of the input's size.

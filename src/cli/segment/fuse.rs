@@ -16,7 +16,7 @@ pub struct Look {
 
 /// Where a row or column of `to` lies among the `from` of a smaller or larger map: two of them, and
 /// the weight of the second. Middles of pixels correspond, as in the op `head_predict`.
-fn between(i: usize, to: usize, from: usize) -> (usize, usize, f32) {
+pub fn between(i: usize, to: usize, from: usize) -> (usize, usize, f32) {
     let at = ((i as f32 + 0.5) * (from as f32 / to as f32) - 0.5).max(0.0);
     let low = (at as usize).min(from - 1);
     (low, (low + 1).min(from - 1), at - low as f32)
@@ -47,6 +47,12 @@ fn row(looks: &[Look], k: usize, y: usize, size: Input) -> Vec<f32> {
     sum
 }
 
+/// The cluster with the highest of its scores (k), the lowest among equals.
+pub fn highest(scores: &[f32]) -> u16 {
+    let higher = |best: usize, id: usize| if scores[id] > scores[best] { id } else { best };
+    (1..scores.len()).fold(0, higher) as u16
+}
+
 /// The mean of the looks at `size`: (h, w, k).
 pub fn mean(looks: &[Look], k: usize, size: Input) -> Vec<f32> {
     (0..size.h).into_par_iter().flat_map_iter(|y| row(looks, k, y, size)).collect()
@@ -55,12 +61,8 @@ pub fn mean(looks: &[Look], k: usize, size: Input) -> Vec<f32> {
 /// The cluster with the highest mean score of each pixel at `size` (h, w), the lowest among equals.
 /// A row is held in memory at a time.
 pub fn best(looks: &[Look], k: usize, size: Input) -> Vec<u16> {
-    let best = |scores: &[f32]| {
-        let higher = |best: usize, id: usize| if scores[id] > scores[best] { id } else { best };
-        (1..k).fold(0, higher) as u16
-    };
     let rows = (0..size.h).into_par_iter();
-    rows.flat_map_iter(|y| row(looks, k, y, size).chunks_exact(k).map(best).collect::<Vec<_>>())
+    rows.flat_map_iter(|y| row(looks, k, y, size).chunks_exact(k).map(highest).collect::<Vec<_>>())
         .collect()
 }
 

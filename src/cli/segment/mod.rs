@@ -5,10 +5,12 @@ mod fuse;
 mod inputs;
 mod network;
 mod photo;
+mod refine;
+mod tiles;
 mod told;
 
 use crate::base::{Error, Result, stop, tell};
-use crate::cli::args::SegmentArgs;
+use crate::cli::args::{SegmentArgs, Switch};
 use crate::cli::engine::Chosen;
 use crate::cli::limits::check_size;
 use crate::cli::outputs::{self, Output};
@@ -79,7 +81,9 @@ pub fn run(args: &SegmentArgs) -> Result<()> {
         tell(format_args!("input: short side {size}, twice the training's {trained} (see --size)"));
     }
     let beside = if args.cutouts { BESIDE_CUTOUTS } else { BESIDE };
-    let looks = Looks { flip: args.flip, scores: args.scores, exif, beside };
+    let SegmentArgs { flip, scores, refine, tile, .. } = *args;
+    let refine = refine == Switch::On;
+    let looks = Looks { flip, scores, refine, tile, exif, beside };
     told.begin(photos.len());
     let ended = segment(&mut *engine.open()?, &trained, photos, looks, &mut told);
     told.write()?;

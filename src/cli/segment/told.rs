@@ -9,7 +9,7 @@ use crate::base::fs::write_atomic;
 use crate::base::say::warn;
 use crate::base::stats::spread;
 use crate::base::{Error, Result};
-use crate::cli::args::SegmentArgs;
+use crate::cli::args::{SegmentArgs, Switch};
 use crate::cli::name::listed;
 use crate::cli::paths::text;
 use crate::cli::say;
@@ -156,10 +156,11 @@ impl<'a> Told<'a> {
         if self.done.is_empty() {
             return Ok(());
         }
-        let SegmentArgs { checkpoint, size, flip, scales, .. } = self.args;
+        let SegmentArgs { checkpoint, size, flip, scales, refine, .. } = self.args;
         let photos: Vec<&Value> = self.done.iter().map(|[_, below]| below).collect();
         let all = json!({
             "checkpoint": text(checkpoint), "size": size, "flip": flip, "scales": scales,
+            "refined": *refine == Switch::On,
             "segments": self.clusters(), "photos": photos, "failed": self.failed
         });
         let [path, sheet] = self.files();

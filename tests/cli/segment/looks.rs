@@ -12,7 +12,7 @@ fn scores_are_averaged_over_mirror_images_and_scales() {
     let checkpoint = trained().join("epoch-02.safetensors");
     let labels = |out: &str, words: &str, photo: &str| {
         let size = if words.contains("--size") { "" } else { "--size 64" };
-        let words = format!("{words} {size} {photo}.png");
+        let words = format!("{words} {size} --refine=off {photo}.png");
         place
             .picie(&format!("segment --checkpoint {} --out {out} {words}", checkpoint.display()))
             .succeeds();

@@ -1,6 +1,7 @@
 mod inputs;
 mod looks;
 mod outputs;
+mod refine;
 
 use std::path::Path;
 
