@@ -59,7 +59,7 @@ impl Trainer<'_> {
                     &self.method.common().recipe,
                     [kmeans_s, labels_s, untrained_s],
                 );
-                self.watch.note(&outlook::duration(left));
+                self.watch.note(&outlook::duration(left, "the first k-means and labels"));
             }
         }
         let started = Instant::now();
@@ -145,6 +145,11 @@ impl Trainer<'_> {
             Batches::new(&*self.method, self.state.epoch, self.state.adam_step - done as u64);
         self.watch.begin("train", batches.images());
         self.watch.advance((0..done).map(|i| batches.get(i).ids.len()).sum());
+        // Where nothing is clustered, the first steps tell how long the run will take.
+        let timed = outlook::timed_steps(batches.len());
+        let tells =
+            self.state.epoch == 1 && done == 0 && self.views() == 0 && timed < batches.len();
+        let mut started = Instant::now();
         let mut profiling = false;
         for i in done..batches.len() {
             let batch = batches.get(i);
@@ -163,6 +168,16 @@ impl Trainer<'_> {
                 self.look()?;
             }
             ticked?;
+            if tells && i == 0 {
+                self.look()?;
+                started = Instant::now();
+            } else if tells && i == timed {
+                self.look()?;
+                let (recipe, took) = (&self.method.common().recipe, started.elapsed());
+                let left =
+                    outlook::seconds_of_steps(recipe, batches.len(), timed, took.as_secs_f64());
+                self.watch.note(&outlook::duration(left, "the first steps"));
+            }
         }
         if profiling {
             self.dev.profile(false)?;

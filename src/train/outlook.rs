@@ -9,6 +9,8 @@ use crate::recipe::{KMeansStart, Recipe};
 const TRAIN_PER_LABELS: f64 = 3.8;
 /// If an epoch has fewer steps than this, its pseudo labels teach little.
 const FEW_STEPS: usize = 10;
+/// If a run without pseudo labels has fewer steps than this, the network hardly changes.
+const FEW_IN_ALL: usize = 100;
 
 /// The lines that are shown before a run: its size and, if its epochs are too short, a warning.
 /// `planned` is the number of bytes of the plan, scratch included.
@@ -29,6 +31,14 @@ pub fn of(recipe: &Recipe, images: &ImageStore, planned: usize) -> Vec<String> {
             recipe.epochs
         ),
     ];
+    if !recipe.clustered() && steps * recipe.epochs < FEW_IN_ALL {
+        let epochs = FEW_IN_ALL.div_ceil(steps.max(1));
+        lines.push(format!(
+            "warning: the run has {} optimizer steps, too few to learn much; --epochs {epochs} or a \
+             smaller --batch would help",
+            steps * recipe.epochs
+        ));
+    }
     // The recipe `photos` makes up for few steps by more epochs.
     if steps < FEW_STEPS && recipe.clustered() && recipe.epochs < recipe.photos_epochs(n) {
         let batch = (n / FEW_STEPS).max(2);
@@ -54,14 +64,26 @@ pub fn seconds_left(recipe: &Recipe, [kmeans, labels, eval]: [f64; 3]) -> f64 {
     epochs * (TRAIN_PER_LABELS * labels + eval) + (epochs - 1.0) * (warm + labels)
 }
 
-/// The line that shows an estimate.
-pub fn duration(seconds: f64) -> String {
+/// The number of steps whose time tells that of a run without k-means, after the first, which makes
+/// what is made once. Of an epoch of `steps`: a tenth.
+pub fn timed_steps(steps: usize) -> usize {
+    (steps / 10).clamp(2, 50)
+}
+
+/// An estimate of the seconds from the end of `timed` steps, which took `seconds`, to the end of a
+/// run without k-means whose epochs have `steps`. Without evaluations, which take little.
+pub fn seconds_of_steps(recipe: &Recipe, steps: usize, timed: usize, seconds: f64) -> f64 {
+    (recipe.epochs * steps - timed - 1) as f64 * seconds / timed as f64
+}
+
+/// The line that shows an estimate, by the time of `what`.
+pub fn duration(seconds: f64, what: &str) -> String {
     let time = match seconds {
         s if s < 90.0 => format!("{} seconds", s.round().max(1.0)),
         s if s < 5400.0 => format!("{} minutes", (s / 60.0).round()),
         s => format!("{:.1} hours", s / 3600.0),
     };
-    format!("about {time} to go, by the time of the first k-means and labels")
+    format!("about {time} to go, by the time of {what}")
 }
 
 #[cfg(test)]
@@ -94,7 +116,20 @@ mod tests {
             short.len() == 3 && short[2].ends_with("--batch 3 or more --epochs would help"),
             "{short:?}"
         );
-        assert_eq!(lines(&Recipe::iic(), 100).len(), 2);
+        let iic = lines(&Recipe { epochs: 2, batch: 10, ..Recipe::iic() }, 100);
+        assert!(
+            iic[2].ends_with("too few to learn much; --epochs 10 or a smaller --batch would help")
+        );
+        assert!(iic[2].starts_with("warning: the run has 20 optimizer steps"), "{iic:?}");
+        assert_eq!(lines(&Recipe { epochs: 10, batch: 10, ..Recipe::iic() }, 100).len(), 2);
+    }
+
+    #[test]
+    fn the_rest_of_a_run_without_k_means_is_its_steps() {
+        assert_eq!([4, 30, 400, 4000].map(timed_steps), [2, 3, 40, 50]);
+        // 2 epochs of 30 steps, of which 1 + 3 are done.
+        let recipe = Recipe { epochs: 2, ..Recipe::iic() };
+        assert_eq!(seconds_of_steps(&recipe, 30, 3, 1.5), 56.0 * 0.5);
     }
 
     #[test]
@@ -111,10 +146,13 @@ mod tests {
         assert_eq!(seconds_left(&recipe, [18.0, 10.0, 2.0]), want);
         let fresh = Recipe { kmeans_start: KMeansStart::Fresh, ..recipe };
         assert_eq!(seconds_left(&fresh, [18.0, 10.0, 2.0]), want + 2.0 * 6.0);
-        let texts = [0.2, 89.0, 100.0, 7000.0].map(duration);
+        let texts = [0.2, 89.0, 100.0, 7000.0].map(|s| duration(s, "the first steps"));
         for (text, time) in texts.iter().zip(["1 seconds", "89 seconds", "2 minutes", "1.9 hours"])
         {
-            assert!(text.contains(&format!("about {time} to go")), "{text}");
+            assert!(
+                text.contains(&format!("about {time} to go, by the time of the first steps")),
+                "{text}"
+            );
         }
     }
 }

@@ -78,6 +78,27 @@ fn random_weights_bring_the_numbers_that_the_paper_has_for_them() {
 }
 
 #[test]
+fn a_run_says_how_much_of_its_weights_it_takes() {
+    let place = Place::new();
+    imagenet(&place, "more.safetensors", |w| {
+        w.tensors.insert("fc.weight".into(), Tensor::from_f32(vec![1000, 512], vec![0.1; 512_000]));
+        w.tensors.insert("fc.bias".into(), Tensor::from_f32(vec![1000], vec![0.1; 1000]));
+    });
+    let plan = |weights: &str| {
+        let data = scenes().display();
+        place
+            .picie(&format!("train --plan --data {data} {TINY} --weights {weights}"))
+            .succeeds()
+            .err
+    };
+    holds(&plan("imagenet"), &["in this binary (sha256 7730c6ef), all 100 tensors, laterals "]);
+    holds(
+        &plan("more.safetensors"),
+        &["more.safetensors (sha256 ", ", 100 tensors read, 2 left out, "],
+    );
+}
+
+#[test]
 fn weights_that_cannot_be_started_from_are_named_before_images_are_read() {
     let place = Place::new();
     imagenet(&place, "nan.safetensors", |w| each(w, "layer2.0.conv1.weight", |_| f32::NAN));

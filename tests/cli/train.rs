@@ -238,3 +238,11 @@ fn a_sweep_trains_each_value_and_seed_and_prints_their_table() {
     assert!(!again.err.contains("train "), "{again:?}");
     assert_eq!(again.out.lines().last(), out.lines().last());
 }
+
+#[test]
+fn without_k_means_the_first_steps_tell_how_long_a_run_takes() {
+    let place = Place::new();
+    let words = format!("train --recipe iic --run run --data {} {TINY}", scenes().display());
+    let said = place.picie(&words).succeeds().err;
+    holds(&said, &[" to go, by the time of the first steps", "warning: the run has "]);
+}

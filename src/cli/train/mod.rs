@@ -19,6 +19,7 @@ use crate::cli::watch::Watch;
 use crate::data::Account;
 use crate::device::cuda::Autotune;
 use crate::eval::{EpochRow, epochs};
+use crate::net::weights::Taken;
 use crate::recipe::Laterals;
 use crate::report::table;
 use crate::train::{Outcome, RunFolder, Seen, plan, train};
@@ -67,7 +68,12 @@ pub fn one(args: &TrainArgs) -> Result<One> {
             Laterals::Random => "random",
             Laterals::Pca => "from principal components of these images",
         };
-        tell(format_args!("starts from {}, laterals {laterals}", start.provenance));
+        let taken = match start.taken {
+            Some(Taken { read, left_out: 0 }) => format!(", all {read} tensors"),
+            Some(Taken { read, left_out }) => format!(", {read} tensors read, {left_out} left out"),
+            None => String::new(),
+        };
+        tell(format_args!("starts from {}{taken}, laterals {laterals}", start.provenance));
         start.warning.iter().for_each(|warning| warn(format_args!("warning: {warning}")));
     }
     let undecided = args.undecided(&settings.recipe);

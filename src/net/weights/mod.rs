@@ -34,7 +34,7 @@ pub use canonical::{Origin, backbone, canonical};
 use fault::Fault;
 pub use plausible::fault_of;
 pub use safetensors::{Element, Head, write_tensors};
-pub use source::{Provenance, Source, Start};
+pub use source::{Provenance, Source, Start, Taken};
 
 /// The largest files are checkpoints saved in the middle of an epoch, with two pseudo labels of 2
 /// bytes for each feature pixel: 3 GB for all of COCO at 320². A file that wants more than this is

@@ -63,8 +63,18 @@ pub struct Start {
     /// Under this engine's names, held to the network's shapes; None: random numbers.
     pub weights: Option<Weights>,
     pub provenance: Provenance,
+    /// Of the tensors that its file holds, how many the network takes.
+    pub taken: Option<Taken>,
     /// What is odd about weights that are accepted all the same.
     pub warning: Option<String>,
+}
+
+/// How much of a file of weights a network takes: numbers of tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub read: usize,
+    /// Among them the classifier of a network for ImageNet, and counts of batches.
+    pub left_out: usize,
 }
 
 /// Which weights a run started from, for `run.json` and checkpoints.
@@ -93,6 +103,7 @@ impl Start {
         Start {
             weights: None,
             provenance: Provenance { source: Source::None, sha256: None },
+            taken: None,
             warning: None,
         }
     }
@@ -139,11 +150,17 @@ impl Source {
         };
         let sha256 = hex(&Sha256::digest(&bytes));
         let weights = parse(&bytes).map_err(|fault| fault.at(path))?;
+        let all = weights.tensors.len();
         let (weights, origin) = canonical(weights, path, &expected(architecture))?;
         let warning =
             (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
         let provenance = Provenance { source: self.clone(), sha256: Some(sha256) };
-        Ok(Start { weights: Some(weights), provenance, warning })
+        let read = expected(architecture)
+            .iter()
+            .filter(|(name, _)| weights.tensors.contains_key(name))
+            .count();
+        let taken = Some(Taken { read, left_out: all - read });
+        Ok(Start { weights: Some(weights), provenance, taken, warning })
     }
 }
 
