@@ -36,6 +36,10 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let outputs: Vec<Output> =
         written.iter().map(|path| Output::new(path, path.display())).collect();
     outputs::check(&outputs, [&*args.checkpoint], "give other names")?;
+    if let Some(dir) = &args.folder {
+        let files = hub::FILES.map(|name| dir.join(name));
+        outputs::check_own(&files, &files[0], &["picie_version"])?;
+    }
 
     let exported = Exported::new(trained)?;
     if let Some(path) = &args.onnx {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::cli::args::NameArgs;
 use crate::cli::say;
 use crate::eval::Segment;
@@ -11,6 +11,11 @@ use crate::train::rename;
 /// Runs the command: changes the names that are given, and lists all.
 pub fn run(args: &NameArgs) -> Result<()> {
     let names: Vec<_> = args.names.iter().map(|name| (name.id, name.name.clone())).collect();
+    let mut ids: Vec<usize> = names.iter().map(|(id, _)| *id).collect();
+    ids.sort();
+    if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::input(format!("cluster {} gets two names", pair[0]), "give it one"));
+    }
     let segments = rename(&args.checkpoint, &names)?;
     if args.json {
         return say(json!({ "segments": listed(&segments) }));

@@ -7,6 +7,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::base::fs::{UNFINISHED, is_stream};
 use crate::base::{Error, Result};
 use crate::data;
@@ -80,6 +82,21 @@ pub fn check_place(path: &Path) -> Result<()> {
         )),
         Ok(_) => Ok(()),
     }
+}
+
+/// Fails if one of the files that picie writes together is there, but none of them says that picie
+/// wrote it: `sign` is the one that does, a JSON object with these `keys`.
+pub fn check_own(files: &[PathBuf], sign: &Path, keys: &[&str]) -> Result<()> {
+    let Some(there) = files.iter().find(|file| file.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    let signed =
+        std::fs::read(sign).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    if signed.is_some_and(|signed| keys.iter().all(|key| signed.get(key).is_some())) {
+        return Ok(());
+    }
+    let remedy = "name another folder, or move it away";
+    Err(Error::file(there, "there is a file of this name that picie did not write", remedy))
 }
 
 /// Fails if a file is called what it will not be: its name must have one of these endings, or none.
@@ -187,6 +204,27 @@ mod tests {
         for taken in ["drawn.png", "photo"] {
             assert!(said(taken).contains("an image that picie did not draw"), "{}", said(taken));
         }
+    }
+
+    #[test]
+    fn files_of_others_are_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let files = [at("README.md"), at("config.json")];
+        let check = || check_own(&files, &files[1], &["model", "id"]);
+        assert!(check().is_ok());
+        std::fs::write(at("README.md"), "mine").unwrap();
+        let said = check().unwrap_err().to_string();
+        assert!(
+            said.contains("README.md: there is a file of this name that picie did not"),
+            "{said}"
+        );
+        for other in ["[1]", "{}", "no JSON", "{\"model\": 1}"] {
+            std::fs::write(at("config.json"), other).unwrap();
+            assert!(check().is_err(), "{other}");
+        }
+        std::fs::write(at("config.json"), "{\"model\": 1, \"id\": 2}").unwrap();
+        assert!(check().is_ok());
     }
 
     #[test]

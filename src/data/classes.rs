@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::decode;
 use super::labels::{IGNORE, MOST, Taxonomy};
 use super::palette::Colour;
+use crate::base::say::warn;
 use crate::base::{Error, Result, stop};
 
 /// The names of the file.
@@ -146,9 +147,8 @@ fn table(path: &Path, entries: Vec<Entry>) -> Result<Taxonomy> {
     let (mut names, mut shown, mut ids, mut colours) = (vec![], vec![], vec![], vec![]);
     let mut seen = BTreeSet::new();
     for Entry { id, name, colour } in entries {
-        let value = u8::try_from(id).ok().filter(|id| *id < 255 || name.is_none());
-        let Some(value) = value else {
-            return Err(wrong(format!("the value {id} is not one of 0 to 254")));
+        let Ok(value) = u8::try_from(id) else {
+            return Err(wrong(format!("the value {id} is not one of 0 to 255")));
         };
         if !seen.insert(value) {
             return Err(wrong(format!("the value {id} stands twice")));
@@ -169,21 +169,32 @@ fn table(path: &Path, entries: Vec<Entry>) -> Result<Taxonomy> {
     Ok(Taxonomy { own: true, colours, shown, ..table })
 }
 
-/// The values that occur in label maps, each as a class called by its number; 255 is ignored.
-/// What cannot be read is left to whoever reads it.
+/// The values that occur in label maps, each as a class called by its number. 255 is ignored, but
+/// in masks that hold only 0 and 255. `None`, and why in a warning, if the maps cannot be read.
 ///
 /// Errors: the user asked to stop.
 pub fn found(maps: &[PathBuf]) -> Result<Option<Taxonomy>> {
-    let values = |path: &PathBuf| -> Result<BTreeSet<u8>> {
+    let values = |path: &PathBuf| -> Result<(BTreeSet<u8>, Option<Error>)> {
         stop::check()?;
-        Ok(decode::label(path).map(|map| map.ids.into_iter().collect()).unwrap_or_default())
+        Ok(match decode::label(path) {
+            Ok(map) => (map.ids.into_iter().collect(), None),
+            Err(e) => (BTreeSet::new(), Some(e)),
+        })
     };
-    let union = |mut a: BTreeSet<u8>, b| {
-        a.extend(&b);
-        Ok(a)
+    let both = |(mut values, why): (BTreeSet<u8>, Option<Error>), (more, other)| {
+        values.extend(&more);
+        Ok((values, why.or(other)))
     };
-    let mut all = maps.par_iter().map(values).try_reduce(BTreeSet::new, union)?;
-    all.remove(&255);
+    let nothing = || (BTreeSet::new(), None);
+    let (mut all, why) = maps.par_iter().map(values).try_reduce(nothing, both)?;
+    if let (true, Some(why)) = (all.is_empty(), why) {
+        // Whoever needs no labels goes on.
+        warn(format_args!("warning: label maps are not read: {why}"));
+        return Ok(None);
+    }
+    if all != BTreeSet::from([0, IGNORE]) {
+        all.remove(&IGNORE);
+    }
     let names: Vec<String> = all.iter().take(MOST).map(|id| format!("class {id}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ids = all.into_iter().take(MOST).zip(0..);
@@ -195,6 +206,26 @@ pub fn found(maps: &[PathBuf]) -> Result<Option<Taxonomy>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_classes_and_masks_have_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |maps: &[&[u8]]| {
+            let save = |(i, map): (usize, &&[u8])| {
+                let path = dir.path().join(format!("{i}.png"));
+                let picture = image::GrayImage::from_raw(map.len() as u32, 1, map.to_vec());
+                picture.unwrap().save(&path).unwrap();
+                path
+            };
+            let maps: Vec<PathBuf> = maps.iter().enumerate().map(save).collect();
+            found(&maps).unwrap().map(|table| (table.classes.clone(), table.lut[255]))
+        };
+        let names = |ids: &[u8]| ids.iter().map(|id| format!("class {id}")).collect::<Vec<_>>();
+        assert_eq!(found(&[&[0, 7, 255], &[3]]), Some((names(&[0, 3, 7]), IGNORE)));
+        assert_eq!(found(&[&[0, 255], &[0]]), Some((names(&[0, 255]), 1)));
+        assert_eq!(found(&[&[0, 1, 255]]), Some((names(&[0, 1]), IGNORE)));
+        assert_eq!(found(&[&[255]]), None);
+    }
 
     fn of(name: &str, text: &str) -> std::result::Result<Taxonomy, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -232,7 +263,7 @@ mod tests {
         assert_eq!((by_value.classes, by_value.lut[10]), (vec!["a".into(), "b".to_string()], 1));
         for (text, why) in [
             (r#"[{"id": 1}]"#, "the class of value 1 has no name"),
-            (r#"[{"id": 256, "name": "a"}]"#, "the value 256 is not one of 0 to 254"),
+            (r#"[{"id": 256, "name": "a"}]"#, "the value 256 is not one of 0 to 255"),
             (r#"[{"id": 1, "name": "a"}, "b"]"#, "the value 1 stands twice"),
             (r#"[{"name": "a", "color": "red"}]"#, "the colour \"red\" is neither"),
             (r#"{"a": "b"}"#, "\"a\" is no value of a label map"),

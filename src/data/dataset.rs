@@ -108,7 +108,8 @@ fn beside(root: &Path, layout: &DataLayout, account: &mut Account) -> Result<()>
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let other = |path: &PathBuf| {
         let name = name(path);
-        path.is_dir() && !layout.own.contains(&&*name) && !account::of_a_system(&name)
+        let own = layout.own.iter().any(|own| own.eq_ignore_ascii_case(&name));
+        path.is_dir() && !own && !account::of_a_system(&name)
     };
     for dir in entries.flatten().map(|entry| entry.path()).filter(other) {
         let images = match files::images(&dir, &mut Account::default()) {

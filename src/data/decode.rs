@@ -240,8 +240,9 @@ pub fn some_pixels(path: &Path, most: usize) -> Result<Pixels> {
 
 /// The remedy for label maps of another kind.
 const AS_IDS: &str = "convert it so that a pixel's value is its class id";
+const AS_COLOURS: &str = "name the colours of classes in classes.json, or convert it so that a pixel's value is its class id";
 
-/// Reads a label map: an 8-bit grey PNG, or one with a palette, whose *index* is the id.
+/// Reads a label map: a grey PNG of 1 to 16 bits, or one with a palette, whose *index* is the id.
 pub fn label(path: &Path) -> Result<LabelMap> {
     coloured_label(path, &[], false)
 }
@@ -254,7 +255,7 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)], or_index: bool) ->
     if !bytes.starts_with(b"\x89PNG") {
         let kind = Kind::of(&bytes);
         let this = kind.as_ref().map_or("no PNG", |kind| &kind.name);
-        let what = format!("a label map is an 8-bit grey or a palette PNG, this is {this}");
+        let what = format!("a label map is a grey or a palette PNG, this is {this}");
         let remedy = kind.as_ref().map_or(AS_IDS, |kind| kind.remedy(AS_IDS));
         return Err(Error::file(path, what, remedy));
     }
@@ -276,17 +277,15 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)], or_index: bool) ->
         {
             8
         }
-        (png::ColorType::Grayscale, png::BitDepth::Eight) => 8,
-        (png::ColorType::Indexed, depth) => depth as usize,
+        (png::ColorType::Grayscale | png::ColorType::Indexed, depth) => depth as usize,
         _ => {
             return Err(Error::file(
                 path,
                 format!(
-                    "a label map is an 8-bit grey or a palette PNG, this one is {color:?} of {} \
-                     bits",
+                    "a label map is a grey or a palette PNG, this one is {color:?} of {} bits",
                     depth as u8
                 ),
-                AS_IDS,
+                AS_COLOURS,
             ));
         }
     };
@@ -308,6 +307,15 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)], or_index: bool) ->
     };
     if bits == 8 {
         rows.truncate(width * height * channels);
+    } else if bits == 16 {
+        let value = |pixel: &[u8]| {
+            let value = u16::from_be_bytes([pixel[0], pixel[1]]);
+            u8::try_from(value).map_err(|_| {
+                let what = format!("the label map holds the value {value}, and 255 is the largest");
+                Error::file(path, what, AS_IDS)
+            })
+        };
+        rows = rows[..2 * width * height].chunks_exact(2).map(value).collect::<Result<_>>()?;
     } else {
         // 1, 2 or 4 bits a pixel, the first pixel of a byte in its high bits, each row from a new
         // byte.

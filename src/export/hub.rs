@@ -61,7 +61,7 @@ fn card(exported: &Exported) -> String {
     for ((id, name), colour) in exported.names().iter().zip(exported.colours().values()) {
         rows += &format!(
             "| {id} | {} | `{}` |\n",
-            name.as_str().unwrap_or_default(),
+            name.as_str().unwrap_or_default().replace('|', "\\|"),
             colour.as_str().unwrap_or_default()
         );
     }

@@ -210,7 +210,7 @@ fn label_maps_that_do_not_fit() {
     colour.save(label(2)).unwrap();
     holds(
         &place.picie(&eval("data")).fails(),
-        &["000000000002.png: a label map is an 8-bit grey or a palette PNG", "convert it"],
+        &["000000000002.png: a label map is a grey or a palette PNG", "convert it"],
     );
     std::fs::write(label(2), "").unwrap();
     holds(&place.picie(&eval("data")).fails(), &["000000000002.png: the file is empty"]);

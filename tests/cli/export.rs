@@ -109,6 +109,7 @@ fn a_folder_for_hubs_is_a_checkpoint_without_what_resuming_needs() {
     let said: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(said["written"].as_array().unwrap().len(), 4);
     assert_eq!(files(&place.join("net")).len(), 4);
+    place.picie_on("export --folder net --checkpoint", [&checkpoint]).succeeds();
     let (_, want) = segmented(&place, &checkpoint);
     let (_, got) = segmented(&place, &place.join("net/model.safetensors"));
     assert_eq!(got, want);
@@ -139,6 +140,15 @@ fn what_cannot_be_exported_is_one_line_and_nothing_is_written() {
         &why("--checkpoint model.safetensors --folder ."),
         &["would be written over", "model.safetensors; give other names"],
     );
+    // A folder with a card of somebody's; what picie wrote itself is written again.
+    std::fs::create_dir(place.join("mine")).unwrap();
+    std::fs::write(place.join("mine/README.md"), "mine").unwrap();
+    holds(
+        &why("--checkpoint model.safetensors --folder mine"),
+        &["mine/README.md: there is a file of this name that picie did not write; name another"],
+    );
+    assert_eq!(std::fs::read(place.join("mine/README.md")).unwrap(), b"mine");
+    std::fs::remove_dir_all(place.join("mine")).unwrap();
     let weights = root().join("tests/golden/weights/resnet34.pth");
     let why = place.picie_on("export --onnx net.onnx --checkpoint", [weights]).fails();
     holds(&why, &["these are ImageNet weights"]);

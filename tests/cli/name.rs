@@ -58,6 +58,8 @@ fn names_that_cannot_be_given_change_nothing() {
     let same = std::fs::read(&file).unwrap();
     let said = place.picie("name --checkpoint c.safetensors 3=sky 9=sea").fails();
     holds(&said, &["c.safetensors: there is no cluster 9, only 0 to 8; list them"]);
+    let twice = place.picie("name --checkpoint c.safetensors 3=sky 3=sea").fails();
+    holds(&twice, &["cluster 3 gets two names; give it one"]);
     for bad in ["sky", "x=sky", "-1=sky"] {
         let ran = place.picie(&format!("name --checkpoint c.safetensors -- {bad}"));
         assert_eq!(ran.code, Some(2), "{ran:?}");

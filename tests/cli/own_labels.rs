@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Place, TINY, holds, scenes};
+use super::{Place, TINY, files, holds, scenes, trained};
 
 /// The scenes as people keep their own data: images, labels of few values, names in a file.
 fn own(place: &Place) {
@@ -44,4 +44,52 @@ fn own_classes_are_learned_scored_and_named() {
     holds(&std::fs::read_to_string(place.join("photos/report.html")).unwrap(), &["sky blue"]);
     let why = train("--recipe supervised --run more --clusters 5").fails();
     holds(&why, &["--clusters 5, but classes.txt has 3 classes"]);
+}
+
+#[test]
+fn label_maps_of_any_kind_are_read_or_it_is_said_why_not() {
+    let place = Place::new();
+    own(&place);
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let eval = format!("eval --data own --size 32 --checkpoint {}", checkpoint.display());
+    // Folders in capitals.
+    std::fs::rename(place.join("own/masks"), place.join("own/Masks")).unwrap();
+    std::fs::rename(place.join("own/images"), place.join("own/IMAGES")).unwrap();
+    let ran = place.picie(&eval).succeeds();
+    holds(&ran.out, &["class 0", "class 1", "class 2"]);
+    assert!(!ran.err.contains("left out"), "{ran:?}");
+    let maps = place.join("own/Masks");
+    let each = |change: &dyn Fn(image::GrayImage) -> image::DynamicImage| {
+        for name in files(&maps) {
+            let map = image::open(maps.join(&name)).unwrap().into_luma8();
+            change(map).save(maps.join(name)).unwrap();
+        }
+    };
+    // 16 bits, then masks of two values, of which 255 is no hole.
+    each(&|map| image::DynamicImage::from(map).into_luma16().into());
+    let ran = place.picie(&eval);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    holds(
+        &ran.err,
+        &[
+            "warning: label maps are not read: ",
+            "the label map holds the value 257, and 255 is the largest",
+        ],
+    );
+    each(&|map| {
+        image::ImageBuffer::from_fn(map.width(), map.height(), |x, y| {
+            image::Luma([u16::from(map.get_pixel(x, y).0[0] > 1) * 255])
+        })
+        .into()
+    });
+    holds(&place.picie(&eval).succeeds().out, &["class 0", "class 255"]);
+    // Colours that nobody named: what needs no labels goes on.
+    each(&|map| image::DynamicImage::from(map).into_rgb8().into());
+    holds(&place.picie(&eval).err, &["own: there are no label maps that can be compared with"]);
+    let train = format!("train --plan --data own {TINY} --recipe demo");
+    let said = place.picie(&train).succeeds().err;
+    holds(&said, &["warning: label maps are not read: ", "this one is Rgb of 8 bits; name the"]);
+    let classes = r##"[{"name": "off", "color": "#000000"}, {"name": "on", "color": "#010101"}]"##;
+    std::fs::write(place.join("own/classes.json"), classes).unwrap();
+    holds(&place.picie(&eval).succeeds().out, &["off", "on"]);
 }

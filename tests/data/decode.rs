@@ -173,6 +173,11 @@ fn a_label_map_is_its_values_or_its_palette_indices() {
         encoder.set_palette(vec![200, 0, 0, 0, 200, 0, 0, 0, 200]);
         encoder.write_header().unwrap().write_image_data(&packed).unwrap();
         assert_eq!(label(&path).unwrap().ids, want, "{depth:?}");
+        let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 2);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(depth);
+        encoder.write_header().unwrap().write_image_data(&packed).unwrap();
+        assert_eq!(label(&path).unwrap().ids, want, "grey, {depth:?}");
     }
 }
 
@@ -216,13 +221,16 @@ fn a_label_map_of_known_colours_is_what_they_stand_for() {
 }
 
 #[test]
-fn a_colour_or_sixteen_bit_label_map_is_refused() {
+fn a_colour_label_map_and_values_above_255_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.png");
     gradient(4, 3).save(&path).unwrap();
-    assert!(fails(label(&path)).contains("this one is Rgb of 8 bits"));
+    let e = fails(label(&path));
+    assert!(e.contains("this one is Rgb of 8 bits; name the colours of classes in"), "{e}");
     ImageBuffer::from_fn(2, 2, |_, _| image::Luma([300u16])).save(&path).unwrap();
-    assert!(fails(label(&path)).contains("Grayscale of 16 bits"));
+    assert!(fails(label(&path)).contains("the label map holds the value 300, and 255 is the"));
+    ImageBuffer::from_fn(3, 2, |x, y| image::Luma([(x + 100 * y) as u16])).save(&path).unwrap();
+    assert_eq!(label(&path).unwrap().ids, [0, 1, 2, 100, 101, 102]);
 }
 
 /// Such pictures come from float TIFFs of 0..255 or of digital numbers, and would be plain white.

@@ -149,7 +149,7 @@ fn a_label_map_has_the_same_fates() {
         let said = label(Path::new(&path)).err().expect("an error").to_string();
         said.rsplit_once("map.png: ").unwrap().1.to_string()
     };
-    let wanted = "a label map is an 8-bit grey or a palette PNG, this is";
+    let wanted = "a label map is a grey or a palette PNG, this is";
     assert_eq!(
         said(b"<html>"),
         format!("{wanted} a web page (HTML); download the file itself, not the page about it")

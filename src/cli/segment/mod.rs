@@ -105,6 +105,7 @@ fn check_outputs<'a>(
     written.extend(all.iter().map(|path| Output::new(path, "all photos")));
     let read = args.images.iter().chain([&args.checkpoint]).map(|path| &**path);
     outputs::check(&written, read.chain(named), "give another folder with --out")?;
+    outputs::check_own(&all[..1], &all[0], &["checkpoint", "segments", "photos"])?;
     all.iter().try_for_each(|path| outputs::check_place(path))
 }
 

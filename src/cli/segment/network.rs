@@ -57,13 +57,16 @@ impl Looks {
     }
 }
 
+/// Scores of all clusters: the size of their map, and (h, w, k).
+pub type Scores = (Input, Vec<f32>);
+
 /// What the network makes of a photo.
 pub struct Segmented {
     pub picture: RgbImage,
     /// (height, width), its clusters.
     pub labels: Vec<u16>,
-    /// The scores (h, w, k) at the size of the network's output, if they were asked for.
-    pub scores: Option<(Input, Vec<f32>)>,
+    /// The scores at the size of the network's output, if they were asked for.
+    pub scores: Option<Scores>,
 }
 
 /// The parts of a photo's short side that a region must have as many pixels as the square of, not
@@ -176,7 +179,7 @@ impl Segmenter {
         photo: &Photo,
         rgb: &Rgb,
         classifier: Classifier,
-    ) -> Result<(Vec<u16>, Option<(Input, Vec<f32>)>)> {
+    ) -> Result<(Vec<u16>, Option<Scores>)> {
         let (mut looks, k) = (Vec::new(), classifier.k);
         for &input in &photo.inputs {
             let pixels = transform::resize(rgb, input.w, input.h);

@@ -20,8 +20,8 @@ use crate::data::transform;
 /// grows up to about there, and borders up to twice that.
 const REACH: f64 = 1.0 / 8.0;
 
-/// What is added to the variance of colours (0 to 1) in a window: edges of less than its root, 0.03,
-/// are not followed.
+/// What is added to the variance of colours (0 to 1) in a window. Edges of less than its root,
+/// 0.03, are not followed.
 const SMOOTH: f64 = 1e-3;
 
 /// Entries of a symmetric matrix of 3 × 3, by row and column.

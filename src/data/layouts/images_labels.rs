@@ -51,9 +51,23 @@ const SPLITS: [(&str, &[&str]); 3] = [
     ("test", &["test", "testing"]),
 ];
 
-/// The first of these folders that is there.
+/// The first of these folders that is there, in capitals or not.
 fn folder(root: &Path, names: &[&str]) -> Option<PathBuf> {
-    names.iter().map(|name| root.join(name)).find(|dir| dir.is_dir())
+    let there = |name: &str| -> Option<PathBuf> {
+        let plain = root.join(name);
+        if plain.is_dir() {
+            return Some(plain);
+        }
+        let entries = std::fs::read_dir(root).ok()?.flatten();
+        let mut same: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().eq_ignore_ascii_case(name))
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
+            .collect();
+        same.sort();
+        same.into_iter().next()
+    };
+    names.iter().find_map(|name| there(name))
 }
 
 /// The folder of a split, if there is one.

@@ -217,9 +217,13 @@ impl EvalStore {
     /// since scores would mean something else.
     pub fn load(dataset: &Dataset, load: &Load) -> Result<Self> {
         let Some(taxonomy) = &dataset.taxonomy else {
+            let what = match dataset.layout.has_labels() {
+                true => "there are no label maps that can be compared with",
+                false => "a plain folder of images has no labels to compare with",
+            };
             return Err(Error::file(
                 &dataset.root,
-                "a plain folder of images has no labels to compare with",
+                what,
                 format!("give a data set in the layout of {}", layouts::labelled()),
             ));
         };

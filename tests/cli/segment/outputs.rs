@@ -122,3 +122,18 @@ fn what_is_there_is_not_written_over() {
     let said = place.picie("segment --checkpoint c.safetensors --out in in/a.png").fails();
     holds(&said, &["in/sheet.png: there is an image that picie did not draw"]);
 }
+
+#[test]
+fn a_table_of_somebody_is_not_overwritten() {
+    let place = Place::new();
+    photo(40, 30).save(place.join("a.png")).unwrap();
+    std::fs::create_dir(place.join("out")).unwrap();
+    std::fs::write(place.join("out/segments.json"), "[1, 2]").unwrap();
+    let checkpoint = trained().join("epoch-02.safetensors");
+    let words = format!("segment --checkpoint {} --out out a.png", checkpoint.display());
+    holds(&place.picie(&words).fails(), &["out/segments.json: there is a file of this name that"]);
+    assert_eq!(files(&place.join("out")).len(), 1);
+    std::fs::remove_file(place.join("out/segments.json")).unwrap();
+    place.picie(&words).succeeds();
+    place.picie(&words).succeeds();
+}
