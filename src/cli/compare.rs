@@ -1,5 +1,5 @@
 //! The command `picie compare`, which draws the predictions of several checkpoints for the same
-//! images.
+//! images: as classes where there are labels, else as each checkpoint's own clusters.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,13 @@ use crate::cli::paths::text;
 use crate::cli::pictures::{named, picture, truth};
 use crate::cli::say;
 use crate::data::transform::Placement;
-use crate::data::{EvalStore, Square};
+use crate::data::{PictureSet, Square};
 use crate::device::cuda::Autotune;
 use crate::device::{Engine, Layout};
 use crate::eval::{Matching, Segment};
 use crate::method::{Batching, EvalShape, Evaluator};
 use crate::report::Progress;
+use crate::report::palette::Colour;
 use crate::report::pictures::{NONE, relabel, write_rgb};
 use crate::report::sheet::{SheetRow, sheet};
 use crate::train::{Loaded, Trained};
@@ -48,18 +49,26 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     outputs::check(&[Output::new(&args.out, "--out")], files, "name another file")?;
     outputs::check_place(&args.out)?;
     let set = from.limited(set);
-    if let Some(taxonomy) = &set.taxonomy {
+    let labelled = set.is_labelled();
+    if let Some(taxonomy) = set.taxonomy.as_ref().filter(|_| labelled) {
         check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
     }
+    let before: Vec<usize> = (0..trained.len())
+        .map(|i| trained[..i].iter().map(|before| before.segments.len()).sum())
+        .collect();
     let mut columns = vec![Vec::new(); trained.len()];
     let mut rows = Vec::new();
-    let mut legend = Vec::new();
+    let titles = titles(&args.checkpoints, &trained);
+    let mut legend = if labelled { Vec::new() } else { clusters(&trained, &titles) };
     for (at, &frame) in
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One set of images is in memory at a time; checkpoints with the same frame share it.
-        let store = from.labelled(&set, frame)?;
-        let images = &store.images;
+        let store = match labelled {
+            true => PictureSet::Labelled(from.labelled(&set, frame)?),
+            false => PictureSet::Plain(from.images(&set, frame)?),
+        };
+        let images = store.images();
         let chosen: Vec<usize> =
             args.show.iter().map(|name| named(images, name)).collect::<Result<_>>()?;
         let chosen = match chosen.is_empty() {
@@ -68,25 +77,35 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         };
         for (i, trained) in trained.iter().enumerate().skip(at).filter(|(i, _)| frames[*i] == frame)
         {
-            let labels = predict(&mut *engine.open()?, trained, &store, &chosen)?;
+            let mut labels = predict(&mut *engine.open()?, trained, &store, &chosen)?;
+            if !labelled {
+                // The legend has the clusters of one checkpoint after those of the other.
+                labels.iter_mut().for_each(|label| *label += before[i] as u16);
+            }
             let labels = labels.chunks(frame.side * frame.side).zip(&chosen);
             columns[i] =
                 labels.map(|(map, &at)| moved(map, images.sizes[at], frame, shown)).collect();
         }
         if frame == shown {
-            legend = Segment::class_legend(&Segment::classes(&store.taxonomy));
             for &i in &chosen {
-                rows.push((picture(images, i)?, truth(&store, i)?));
+                let truth = match &store {
+                    PictureSet::Labelled(store) => Some(truth(store, i)?),
+                    PictureSet::Plain(_) => None,
+                };
+                rows.push((picture(images, i)?, truth));
+            }
+            if let PictureSet::Labelled(store) = &store {
+                legend = Segment::class_legend(&Segment::classes(&store.taxonomy));
             }
         }
     }
     let row = |(i, (image, truth))| SheetRow {
         image,
         predictions: columns.iter_mut().map(|column| std::mem::take(&mut column[i])).collect(),
-        truth: Some(truth),
+        truth,
     };
     let rows: Vec<SheetRow> = rows.into_iter().enumerate().map(row).collect();
-    write_rgb(&args.out, &sheet(&rows, &titles(&args.checkpoints, &trained), &legend)?)?;
+    write_rgb(&args.out, &sheet(&rows, &titles, &legend)?)?;
     if args.json {
         let (out, images, size) = (text(&args.out), rows.len(), shown.side);
         return say(json!({ "out": out, "images": images, "size": size }));
@@ -97,6 +116,18 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         say(format_args!("{what}; they are shown at {} pixels", shown.side))?;
     }
     say(format_args!("{} images: {}", rows.len(), args.out.display()))
+}
+
+/// The clusters of all checkpoints in legends, one checkpoint after the other.
+fn clusters(trained: &[Trained], titles: &[String]) -> Vec<(String, Colour)> {
+    let of = |(trained, title): (&Trained, &String)| -> Vec<(String, Colour)> {
+        let own = Segment::legend(&trained.segments).into_iter();
+        own.map(|(name, colour)| (format!("{title}: {name}"), colour)).collect()
+    };
+    match trained {
+        [one] => Segment::legend(&one.segments),
+        several => several.iter().zip(titles).flat_map(of).collect(),
+    }
 }
 
 /// Fails if a network was trained on other classes, because a sheet has colours for one set of
@@ -159,36 +190,44 @@ fn moved(map: &[u16], (width, height): (usize, usize), from: Square, to: Square)
     (0..to.side * to.side).map(label).collect()
 }
 
-/// The classes (n, size, size) that a checkpoint predicts for `chosen` images, in their order.
+/// The classes (n, size, size) that a checkpoint predicts for `chosen` images, in their order, or
+/// its clusters where there are no labels.
 fn predict(
     dev: &mut dyn Engine,
     trained: &Trained,
-    store: &EvalStore,
+    set: &PictureSet,
     chosen: &[usize],
 ) -> Result<Vec<u16>> {
     let recipe = &trained.recipe;
-    let images = store.images.len();
+    let images = set.images().len();
     let mut layout = Layout::new(dev.dtype());
     let loaded = Loaded::plan(&mut layout, recipe);
     let batching = Batching { images, batch: recipe.batch_cluster.min(32) };
     let (shape, net) = (EvalShape { batching, size: recipe.eval_size }, &loaded.net);
-    let classes = store.taxonomy.classes.len();
-    let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, classes, None)?;
+    let mut evaluator = Evaluator::plan(dev, &mut layout, net, recipe, shape, set.classes(), None)?;
     dev.reserve(&layout)?;
     let classifier = trained.load(dev, &loaded)?;
-    let phase = Progress::phase(&recipe.name, images as u64);
-    let tick = &mut |n| phase.tick(n);
-    let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
-    phase.finish();
+    let confusion = if let PictureSet::Labelled(store) = set {
+        let phase = Progress::phase(&recipe.name, images as u64);
+        let tick = &mut |n| phase.tick(n);
+        let confusion = evaluator.run(dev, net, store, classifier, View::Plain, tick)?;
+        phase.finish();
+        Some(confusion)
+    } else {
+        None
+    };
     let mut rising = chosen.to_vec();
     rising.sort_unstable();
     rising.dedup();
-    let clusters = evaluator.predict(dev, net, &store.images, classifier, &rising)?;
+    let clusters = evaluator.predict(dev, net, set.images(), classifier, &rising)?;
     let pixels = recipe.eval_size.pow(2);
     let place = |image: &usize| rising.binary_search(image).expect("it was predicted") * pixels;
     let clusters: Vec<u16> = chosen
         .iter()
         .flat_map(|image| clusters[place(image)..][..pixels].iter().copied())
         .collect();
-    Ok(relabel(&clusters, &recipe.matching.in_pictures(&confusion)?))
+    match confusion {
+        Some(confusion) => Ok(relabel(&clusters, &recipe.matching.in_pictures(&confusion)?)),
+        None => Ok(clusters),
+    }
 }

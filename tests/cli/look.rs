@@ -46,6 +46,26 @@ fn a_column_for_each_checkpoint_and_a_row_for_each_image() {
 }
 
 #[test]
+fn without_labels_each_checkpoint_has_its_own_clusters() {
+    let place = Place::new();
+    let photos = scenes().join("images/val2017");
+    let checkpoint = |name: &str| format!("--checkpoint {}", trained().join(name).display());
+    let (one, two) = (checkpoint("epoch-01.safetensors"), checkpoint("epoch-02.safetensors"));
+    let sheet = |out: &str, words: &str| {
+        let data = photos.display();
+        place.picie(&format!("compare --data {data} --out {out} {words}")).succeeds();
+        image::open(place.join(out)).unwrap().into_rgb8()
+    };
+    // No column for a truth.
+    let (alone, both) = (sheet("a.png", &one), sheet("b.png", &format!("{one} {two}")));
+    assert_eq!([alone.width(), both.width()], [10 + 2 * 266, 10 + 3 * 266]);
+    // The sheet of one begins as that of both does, and its legend is shorter.
+    let same = |x: u32, y: u32| alone.get_pixel(x, y) == both.get_pixel(x, y);
+    assert!((0..alone.width()).all(|x| (40..266).all(|y| same(x, y))));
+    assert!(both.height() > alone.height());
+}
+
+#[test]
 fn what_cannot_be_compared_is_one_line() {
     let place = Place::new();
     let data = scenes().display();
