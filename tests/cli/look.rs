@@ -63,6 +63,16 @@ fn without_labels_each_checkpoint_has_its_own_clusters() {
     let same = |x: u32, y: u32| alone.get_pixel(x, y) == both.get_pixel(x, y);
     assert!((0..alone.width()).all(|x| (40..266).all(|y| same(x, y))));
     assert!(both.height() > alone.height());
+    // A second one whose clusters are all of one name, and so of one colour, has it beside others.
+    let file = place.join("second.safetensors");
+    std::fs::copy(trained().join("epoch-02.safetensors"), file).unwrap();
+    let names: Vec<String> = (0..9).map(|id| format!("{id}=one")).collect();
+    let rename = format!("name --checkpoint second.safetensors {}", names.join(" "));
+    place.picie(&rename).succeeds();
+    let second = "--checkpoint second.safetensors";
+    let (alone, both) = (sheet("c.png", second), sheet("d.png", &format!("{one} {second}")));
+    let same = |x: u32, y: u32| alone.get_pixel(266 + x, y) == both.get_pixel(532 + x, y);
+    assert!((10..266).all(|x| (40..266).all(|y| same(x, y))));
 }
 
 #[test]
