@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::augment::View;
+use crate::base::say::warn;
 use crate::base::stats::spread;
 use crate::base::{Error, Result};
 use crate::cli::args::CompareArgs;
@@ -50,6 +51,9 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     outputs::check_place(&args.out)?;
     let set = from.limited(set);
     let labelled = set.is_labelled();
+    if let Some(why) = set.unlabelled().filter(|_| !labelled) {
+        warn(format_args!("drawn without labels: {why}"));
+    }
     if let Some(taxonomy) = set.taxonomy.as_ref().filter(|_| labelled) {
         check_labels(&args.checkpoints, &trained, taxonomy.classes.len())?;
     }
@@ -64,10 +68,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         frames.iter().enumerate().filter(|(at, frame)| !frames[..*at].contains(frame))
     {
         // One set of images is in memory at a time; checkpoints with the same frame share it.
-        let store = match labelled {
-            true => PictureSet::Labelled(from.labelled(&set, frame)?),
-            false => PictureSet::Plain(from.images(&set, frame)?),
-        };
+        let store = from.read(&set, labelled, frame)?;
         let images = store.images();
         let chosen: Vec<usize> =
             args.show.iter().map(|name| named(images, name)).collect::<Result<_>>()?;

@@ -36,9 +36,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let outputs: Vec<Output> =
         written.iter().map(|path| Output::new(path, path.display())).collect();
     outputs::check(&outputs, [&*args.checkpoint], "give other names")?;
-    if let Some(dir) = &args.folder {
-        let files = hub::FILES.map(|name| dir.join(name));
-        outputs::check_own(&files, &files[0], &["picie_version"])?;
+    if args.folder.is_some() {
+        let files = &written[written.len() - hub::FILES.len()..];
+        outputs::check_own(files, &files[0], &["picie_version"])?;
     }
 
     let exported = Exported::new(trained)?;

@@ -6,7 +6,7 @@ use crate::cli::args::{SetArgs, TurnArgs};
 use crate::cli::bar::FileBar;
 use crate::cli::limits::check_limit;
 use crate::cli::read::{Reader, account};
-use crate::data::{self, Classes, Dataset, EvalStore, ImageStore, PictureSet, Square};
+use crate::data::{self, Classes, Dataset, ImageStore, PictureSet, Square};
 
 /// The name of the progress bar.
 const BAR: &str = "read images";
@@ -45,11 +45,6 @@ impl SetArgs {
         self.reader().images(set, square, BAR)
     }
 
-    /// Reads the images of a set with their labels.
-    pub fn labelled(&self, set: &Dataset, square: Square) -> Result<EvalStore> {
-        self.reader().labelled(set, square, BAR)
-    }
-
     /// Reads the images, with labels where any of them has some. `classes` None stands for the
     /// usual number of classes. With `asked`, a set without labels is an error.
     pub fn pictures(
@@ -59,13 +54,18 @@ impl SetArgs {
         square: Square,
     ) -> Result<PictureSet> {
         let set = self.limited(self.list(classes.unwrap_or_default())?);
-        if asked || set.is_labelled() {
-            return Ok(PictureSet::Labelled(self.labelled(&set, square)?));
-        }
-        if let Some(why) = set.unlabelled() {
+        if !asked && let Some(why) = set.unlabelled().filter(|_| !set.is_labelled()) {
             warn(format_args!("measured without labels: {why}"));
         }
-        Ok(PictureSet::Plain(self.images(&set, square)?))
+        self.read(&set, asked || set.is_labelled(), square)
+    }
+
+    /// Reads the images of a set, with their labels or without.
+    pub fn read(&self, set: &Dataset, labelled: bool, square: Square) -> Result<PictureSet> {
+        Ok(match labelled {
+            true => PictureSet::Labelled(self.reader().labelled(set, square, BAR)?),
+            false => PictureSet::Plain(self.images(set, square)?),
+        })
     }
 
     fn reader(&self) -> Reader {

@@ -285,7 +285,10 @@ pub fn coloured_label(path: &Path, colours: &[([u8; 3], u8)], or_index: bool) ->
                     "a label map is a grey or a palette PNG, this one is {color:?} of {} bits",
                     depth as u8
                 ),
-                AS_COLOURS,
+                match (channels, depth) {
+                    (3 | 4, png::BitDepth::Eight) => AS_COLOURS,
+                    _ => AS_IDS,
+                },
             ));
         }
     };

@@ -227,6 +227,10 @@ fn a_colour_label_map_and_values_above_255_are_refused() {
     gradient(4, 3).save(&path).unwrap();
     let e = fails(label(&path));
     assert!(e.contains("this one is Rgb of 8 bits; name the colours of classes in"), "{e}");
+    // What `classes.json` cannot mend.
+    ImageBuffer::from_fn(2, 2, |_, _| image::LumaA([1u8, 255])).save(&path).unwrap();
+    let e = fails(label(&path));
+    assert!(e.contains("this one is GrayscaleAlpha of 8 bits; convert it so that"), "{e}");
     ImageBuffer::from_fn(2, 2, |_, _| image::Luma([300u16])).save(&path).unwrap();
     assert!(fails(label(&path)).contains("the label map holds the value 300, and 255 is the"));
     ImageBuffer::from_fn(3, 2, |x, y| image::Luma([(x + 100 * y) as u16])).save(&path).unwrap();

@@ -151,14 +151,12 @@ impl Source {
         let sha256 = hex(&Sha256::digest(&bytes));
         let weights = parse(&bytes).map_err(|fault| fault.at(path))?;
         let all = weights.tensors.len();
-        let (weights, origin) = canonical(weights, path, &expected(architecture))?;
+        let expected = expected(architecture);
+        let (weights, origin) = canonical(weights, path, &expected)?;
         let warning =
             (origin == Origin::Torchvision).then(|| plausible::input(&weights, path)).flatten();
         let provenance = Provenance { source: self.clone(), sha256: Some(sha256) };
-        let read = expected(architecture)
-            .iter()
-            .filter(|(name, _)| weights.tensors.contains_key(name))
-            .count();
+        let read = expected.iter().filter(|(name, _)| weights.tensors.contains_key(name)).count();
         let taken = Some(Taken { read, left_out: all - read });
         Ok(Start { weights: Some(weights), provenance, taken, warning })
     }
